@@ -1,0 +1,16 @@
+"""``python -m jobs.demo``: draws a catalog and runs every stage on it. The work is ``pix2score.demo``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pix2score.command import main
+from pix2score.demo import DemoConfig, demo
+
+
+def _demo(config: DemoConfig) -> dict[str, Any]:
+    return demo(config, say=lambda line: print(line, flush=True))
+
+
+if __name__ == "__main__":
+    main("demo", DemoConfig, _demo, "Draw a catalog of pictures and run prepare, train, evaluate, score and verify on it.")

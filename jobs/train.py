@@ -1,0 +1,9 @@
+"""``python -m jobs.train``: flags in, one JSON summary line out. The work is ``pix2score.train``."""
+
+from __future__ import annotations
+
+from pix2score.command import main
+from pix2score.train import TrainConfig, train
+
+if __name__ == "__main__":
+    main("train", TrainConfig, train, "Train a model on a prepared dataset. The same command again resumes or, when done, does nothing.")

@@ -1,0 +1,9 @@
+"""``python -m jobs.verify``: flags in, one JSON summary line out. The work is ``pix2score.verify``."""
+
+from __future__ import annotations
+
+from pix2score.command import main
+from pix2score.verify import VerifyConfig, verify
+
+if __name__ == "__main__":
+    main("verify", VerifyConfig, verify, "Check that the live snapshot holds what it promises; with --catalog, exactly its illustrations.")

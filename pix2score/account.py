@@ -1,0 +1,48 @@
+"""The account of a run: a summary written beside the output, whether the run ends well or not."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pix2score.errors import Pix2ScoreError, UserError
+from pix2score.storage import Folder
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def recorded(folder: Folder, path: str, facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A summary to fill, published at ``path`` with the seconds taken; with the error if the body raises.
+
+    After a user's mistake nothing is written. The exception goes on, carrying the summary as its attribute ``summary``.
+    """
+    summary = dict(facts)
+    start = time.monotonic()
+    try:
+        yield summary
+    except BaseException as exc:
+        summary["seconds"] = round(time.monotonic() - start, 3)
+        exc.summary = summary  # type: ignore[attr-defined]
+        if not isinstance(exc, UserError):
+            _publish_failure(folder, path, summary, exc)
+        raise
+    summary["seconds"] = round(time.monotonic() - start, 3)
+    _publish(folder, path, summary)
+
+
+def _publish_failure(folder: Folder, path: str, summary: dict[str, Any], exc: BaseException) -> None:
+    code = exc.exit_code if isinstance(exc, Pix2ScoreError) else 1
+    content = {**summary, "error": type(exc).__name__, "message": str(exc), "exit_code": code}
+    try:
+        _publish(folder, path, content)
+    except Exception:  # the failure itself must come out, not that it could not be written down
+        logger.exception("could not write %s", folder.full(path))
+
+
+def _publish(folder: Folder, path: str, content: dict[str, Any]) -> None:
+    folder.publish(path, json.dumps(content, indent=1, ensure_ascii=False).encode(), replace=True)

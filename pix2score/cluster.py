@@ -1,0 +1,118 @@
+"""The Ray cluster at hand: connecting, what it offers, and running one function on it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, ParamSpec, TypeAlias, TypeVar
+
+import ray
+from ray.data import DataContext, TaskPoolStrategy
+
+from pix2score.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Device: TypeAlias = Literal["auto", "cpu", "gpu"]
+MIN_LOCAL_CPUS = 8
+"""Logical CPUs of a local Ray: it counts slots, not cores, and a pipeline whose actors hold every slot waits for ever."""
+TASK_MEMORY_BYTES = 3 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a cluster has. ``num_cores`` are real cores, ``cpus_per_core`` how many of Ray's CPUs stand for one."""
+
+    num_gpus: int
+    num_cores: int
+    num_nodes: int
+    cpus_per_core: float
+
+    def wants_gpu(self, device: Device) -> bool:
+        """Whether to use GPUs. Raises ``ConfigError`` if they were asked for and there are none."""
+        if device == "gpu" and not self.num_gpus:
+            raise ConfigError(
+                f"--device gpu, but this cluster has {self.num_nodes} node(s), {self.num_cores} cores and no GPU; use --device cpu"
+            )
+        return device != "cpu" and self.num_gpus > 0
+
+    def one_task_per_core(self) -> TaskPoolStrategy | None:
+        """Bounds CPU-heavy tasks where Ray has more slots than cores; None where its CPUs are cores."""
+        return TaskPoolStrategy(size=self.num_cores) if self.cpus_per_core > 1 else None
+
+
+@contextlib.contextmanager
+def session() -> Iterator[Offer]:
+    """Ray is connected: to the one already connected, that of ``RAY_ADDRESS`` (set inside ``ray job submit``), or a local one.
+
+    What this started ends with it. Raises ``ConfigError`` if no Ray answers at ``RAY_ADDRESS``.
+    """
+    started = not ray.is_initialized()
+    if started:
+        _connect(os.environ.get("RAY_ADDRESS"))
+    try:
+        yield _offer()
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _connect(address: str | None) -> None:
+    quiet_libraries()
+    try:
+        if address:
+            ray.init(address=address, logging_level=logging.WARNING)
+        else:
+            cores = num_local_cores()
+            logger.info("starting Ray on this machine (%d cores)", cores)
+            ray.init(
+                address="local",
+                num_cpus=max(MIN_LOCAL_CPUS, cores),
+                include_dashboard=False,
+                logging_level=logging.WARNING,
+            )
+    except ConnectionError as exc:
+        raise ConfigError(f"no Ray answers at RAY_ADDRESS={address}: {exc}") from None
+
+
+def quiet_libraries() -> None:
+    """Ray Data's own chatter is off; progress is logged by this package."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+
+
+def num_local_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def _offer() -> Offer:
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    total = ray.cluster_resources()
+    cpus = total.get("CPU", 1.0)
+    is_local = len(nodes) == 1 and not os.environ.get("RAY_ADDRESS")
+    cores = num_local_cores() if is_local else int(cpus)
+    working = sum(1 for node in nodes if node["Resources"].get("CPU", 0) >= 1)
+    return Offer(int(total.get("GPU", 0)), cores, max(1, working), max(1.0, cpus / cores))
+
+
+def on_cluster(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """``function(*args)`` run as one Ray task with declared memory; its own exception comes out as it was raised."""
+    remote = ray.remote(num_cpus=1, memory=_task_memory(), max_retries=3)(function)
+    try:
+        return ray.get(remote.remote(*args, **kwargs))  # type: ignore[no-any-return]
+    except ray.exceptions.RayTaskError as exc:
+        raise exc.cause from exc
+
+
+def _task_memory() -> int:
+    """What planning and rewriting may use, but never more than half of the largest node, where it could not be placed."""
+    largest = max((node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]), default=0)
+    return int(min(TASK_MEMORY_BYTES, largest / 2))

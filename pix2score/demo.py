@@ -1,0 +1,117 @@
+"""demo: draws a catalog and runs the real stages on it, one after the other, as the jobs do. No special path."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pix2score.account import recorded
+from pix2score.cluster import session
+from pix2score.dataset import open_dataset
+from pix2score.drawn_catalog import DrawnCatalog, draw_catalog
+from pix2score.errors import ConfigError, DataError
+from pix2score.evaluate import EvaluateConfig, evaluate, table_text
+from pix2score.prepare import PrepareConfig, prepare
+from pix2score.score import ScoreConfig, score
+from pix2score.storage import Folder, is_s3
+from pix2score.train import TrainConfig, train
+from pix2score.verify import VerifyConfig, verify
+
+logger = logging.getLogger(__name__)
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DemoConfig:
+    """Settings of ``jobs.demo``."""
+
+    out: str = "pix2score-demo"
+    """Local folder for everything the demo makes; must not hold an earlier demo."""
+    num_pictures: int = 480
+    """Pictures to draw."""
+    epochs: int = 8
+    """Passes over the train split."""
+    seed: int = 7
+    """Of pictures, weights and order."""
+
+    def __post_init__(self) -> None:
+        if is_s3(self.out):
+            raise ConfigError(f"--out {self.out}: the demo draws its pictures into a local folder")
+        if self.num_pictures < 100:
+            raise ConfigError(f"num_pictures {self.num_pictures}: at least 100, or there is nothing to split")
+
+
+def demo(config: DemoConfig, say: Say) -> dict[str, Any]:
+    """Catalog, dataset, model and a verified snapshot stand below ``config.out``; their numbers come back.
+
+    ``say`` gets what a person should read, line by line. Raises ``DataError`` if ``out`` already holds a demo.
+    """
+    root = Path(config.out).absolute()
+    if (root / "catalog").exists():
+        raise DataError(f"{root} already holds a demo; remove it, or give another --out")
+    places = {name: str(root / name) for name in ("catalog", "dataset", "model", "evaluation", "scores")}
+    with session(), recorded(Folder(str(root)), "summary.json", {"job": "demo", "out": str(root)}) as summary:
+        drawn = _draw(root / "catalog", config, say)
+        summary["prepare"] = _prepare(places, say)
+        summary["train"] = _train(places, config, say)
+        summary["evaluate"] = _evaluate(places, say)
+        summary["score"] = _score(places, drawn, say)
+        summary["verify"] = verify(VerifyConfig(scores=places["scores"], catalog=places["catalog"]))
+        say("5. verify: every file as its manifest says, every catalog key exactly once")
+    _say_next(root, say)
+    return {key: value for key, value in summary.items() if key in ("job", "out", "seconds", "score", "verify")}
+
+
+def _draw(folder: Path, config: DemoConfig, say: Say) -> DrawnCatalog:
+    folder.mkdir(parents=True)
+    drawn = draw_catalog(folder, num_pictures=config.num_pictures, seed=config.seed)
+    say(f"1. drew a catalog of {drawn.num_rows} rows in {folder}: {_listed(drawn.formats)}; broken on purpose: {_listed(drawn.broken)}")
+    return drawn
+
+
+def _prepare(places: Mapping[str, str], say: Say) -> dict[str, Any]:
+    # Fifths for val and test: a twentieth of so few pictures would measure nothing.
+    result = prepare(
+        PrepareConfig(catalog=places["catalog"], out=places["dataset"], image_size=96, val_fraction=0.15, test_fraction=0.25)
+    )
+    dropped = {name: n for name, n in result["dropped"].items() if name in ("null_id", "duplicate_key", "over_max_pages") and n}
+    say(f"2. prepare: {_listed(result['rows'])} images; left out: {_listed(dropped | result['dropped']['failed_images'])}")
+    return result
+
+
+def _train(places: Mapping[str, str], config: DemoConfig, say: Say) -> dict[str, Any]:
+    settings = {"backbone": "resnet18", "input_size": 64, "batch_size": 32}
+    result = train(
+        TrainConfig(data=places["dataset"], out=places["model"], epochs=config.epochs, seed=config.seed, **settings)  # type: ignore[arg-type]
+    )
+    say(f"3. train: resnet18 at 64 px, model {result['model_version']}, best of {config.epochs} epochs: {result['epoch']}")
+    return result
+
+
+def _evaluate(places: Mapping[str, str], say: Say) -> dict[str, Any]:
+    result = evaluate(EvaluateConfig(model=places["model"], data=places["dataset"], out=places["evaluation"]))
+    say("   on the test split, artists never seen in training (in brackets: the best constant answer):")
+    say(table_text(open_dataset(places["dataset"]).heads, result["metrics"]))
+    return result
+
+
+def _score(places: Mapping[str, str], drawn: DrawnCatalog, say: Say) -> dict[str, Any]:
+    result = score(ScoreConfig(catalog=places["catalog"], model=places["model"], out=places["scores"]))
+    rate = f"{result['images_per_s']:.0f} images/s with start-up"
+    say(f"4. score: snapshot {result['snapshot']} with {result['scored']} rows ({rate}); failed: {_listed(result['failed_by_code'])}")
+    return result
+
+
+def _listed(numbers: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in numbers.items()) or "none"
+
+
+def _say_next(root: Path, say: Say) -> None:
+    scores = root / "scores"
+    say("\nNext:")
+    say(f'  python -c "import pix2score; print(pix2score.read_scores({str(scores)!r}).head(5).to_pandas().T)"')
+    say(f"  python -m jobs.score --catalog {root / 'catalog'} --model {root / 'model'} --out {scores}      # another night")
+    say("  python -m jobs.prepare --help                                      # your own catalog")

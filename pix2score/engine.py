@@ -1,0 +1,111 @@
+"""An embedded DuckDB that works out of core: what planning, rewriting and verifying sort and join with.
+
+DuckDB never opens a place itself (its own S3 reader is a download): it reads Arrow batches that ``storage`` brings and gives batches back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pix2score.errors import DataError
+from pix2score.storage import Folder
+
+MEMORY_BYTES = 2 * 2**30
+BATCH_ROWS = 65_536
+
+
+@contextlib.contextmanager
+def engine(memory_bytes: int = MEMORY_BYTES) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB of bounded memory that spills to a temporary folder, gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="pix2score-") as folder:
+        connection = duckdb.connect(f"{folder}/rows.duckdb")
+        try:
+            connection.execute(f"SET memory_limit='{memory_bytes // 2**20}MiB'")
+            connection.execute(f"SET temp_directory='{folder}'")
+            connection.execute("SET preserve_insertion_order=false")
+            connection.execute("SET TimeZone='UTC'")
+            connection.execute("SET enable_progress_bar=false")
+            yield connection
+        finally:
+            connection.close()
+
+
+def load(connection: duckdb.DuckDBPyConnection, table: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    """``table`` holds the rows of ``batches``, streamed. An error raised while batches are made comes out unchanged."""
+    failure: list[BaseException] = []
+
+    def guarded() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from batches
+        except BaseException as exc:  # DuckDB would turn it into its own kind with a text
+            failure.append(exc)
+            raise
+
+    connection.register("incoming", pa.RecordBatchReader.from_batches(schema, guarded()))
+    try:
+        connection.execute(f"CREATE TABLE {table} AS SELECT * FROM incoming")
+    except duckdb.Error as exc:
+        raise failure[0] if failure else exc from None
+    finally:
+        connection.unregister("incoming")
+
+
+def query(connection: duckdb.DuckDBPyConnection, sql: str, schema: pa.Schema, batch_rows: int = BATCH_ROWS) -> Iterator[pa.Table]:
+    """The result of ``sql`` as tables of ``schema`` with exactly ``batch_rows`` rows each, but for the last."""
+    pending: list[pa.RecordBatch] = []
+    num_pending = 0
+    for batch in connection.sql(sql).to_arrow_reader(min(batch_rows, BATCH_ROWS)):
+        while num_pending + batch.num_rows >= batch_rows:
+            cut = batch_rows - num_pending
+            yield pa.Table.from_batches([*pending, batch.slice(0, cut)]).select(schema.names).cast(schema)
+            pending, num_pending, batch = [], 0, batch.slice(cut)
+        if batch.num_rows:
+            pending.append(batch)
+            num_pending += batch.num_rows
+    if num_pending:
+        yield pa.Table.from_batches(pending).select(schema.names).cast(schema)
+
+
+def one_row(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
+    """The single row that ``sql`` gives."""
+    row = connection.execute(sql).fetchone()
+    assert row is not None, f"no row from {sql}"
+    return row
+
+
+def parquet_batches(
+    folder: Folder, paths: Sequence[str], columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS
+) -> Iterator[pa.RecordBatch]:
+    """Rows of Parquet files, one file after the other. Raises ``DataError`` naming a file that is not Parquet."""
+    for path in paths:
+        with open_parquet(folder, path) as file:
+            yield from file.iter_batches(batch_size=batch_rows, columns=columns)
+
+
+@contextlib.contextmanager
+def open_parquet(folder: Folder, path: str) -> Iterator[pq.ParquetFile]:
+    """A Parquet file of a folder. Raises ``DataError`` if it is something else, ``FileNotFoundError`` if it is gone."""
+    with folder.open(path) as stream:
+        try:
+            file = pq.ParquetFile(stream, pre_buffer=True)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:
+            raise DataError(f"{folder.full(path)} is not a Parquet file: {exc}") from None
+        with file:
+            yield file
+
+
+def parquet_bytes(table: pa.Table, *, row_group_rows: int | None = None, compression: str = "zstd") -> bytes:
+    """The table as one Parquet file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, row_group_size=row_group_rows, compression=compression)
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+Batches = Callable[[], Iterable[pa.RecordBatch]]

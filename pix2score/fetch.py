@@ -1,0 +1,208 @@
+"""The Ray Data source that prepare and score share: Parquet parts -> rows -> bytes -> pixels, or a named failure, per row.
+
+A bad image never raises: it leaves its stage as a row whose ``error_code`` is set.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import ray
+from ray.data.block import Block, BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+
+from pix2score.catalog import Catalog
+from pix2score.cluster import Offer
+from pix2score.decoder import Decoder
+from pix2score.engine import open_parquet, parquet_batches
+from pix2score.errors import ImageFailure
+from pix2score.image_source import NUM_CONCURRENT, ImageSource
+from pix2score.images import Preprocess
+from pix2score.plan import Part
+from pix2score.storage import Folder
+
+logger = logging.getLogger(__name__)
+
+MAX_TASK_ROWS = 256  # 256 x 224 x 224 x 3 bytes = 38 MB per block, and some seconds of one core
+EMBEDDED_TASK_ROWS = 1024  # a task reads whole row groups of the catalog: fewer tasks, fewer repeated reads
+DECODE_MEMORY_BYTES = 2**30
+_ROW_BYTES = 200  # of a plan row in memory; only a hint to Ray's scheduler
+
+
+class ParquetParts(Datasource):
+    """Parquet files of a folder as a Ray Data source: one read task per part, nothing listed, no footer read by the driver."""
+
+    def __init__(self, folder: Folder, parts: Sequence[Part], *, row_bytes: int = _ROW_BYTES, pad_rows: int = 0) -> None:
+        """``pad_rows`` empty rows (all null) follow the last part, so that a split over workers can be even and lose nothing."""
+        super().__init__()
+        self._folder, self._parts, self._row_bytes, self._pad_rows = folder, parts, row_bytes, pad_rows
+
+    def estimate_inmemory_data_size(self) -> int:
+        """Bytes of all rows, roughly."""
+        return sum(part.rows for part in self._parts) * self._row_bytes
+
+    def get_read_tasks(self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None) -> list[ReadTask]:
+        """One task per part, whatever ``parallelism`` asks for."""
+        last = len(self._parts) - 1
+        return [self._task(part, self._pad_rows if i == last else 0) for i, part in enumerate(self._parts)]
+
+    def _task(self, part: Part, pad_rows: int) -> ReadTask:
+        rows = part.rows + pad_rows
+        metadata = BlockMetadata(num_rows=rows, size_bytes=rows * self._row_bytes, exec_stats=None, input_files=None)
+        return ReadTask(functools.partial(_read_part, self._folder, part.path, pad_rows), metadata)
+
+
+def _read_part(folder: Folder, path: str, pad_rows: int) -> Iterator[Block]:
+    schema = None
+    for batch in parquet_batches(folder, [path], batch_rows=MAX_TASK_ROWS):
+        schema = batch.schema
+        yield pa.Table.from_batches([batch])
+    if pad_rows and schema is not None:
+        yield pa.table([pa.nulls(pad_rows, field.type) for field in schema], names=schema.names)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRows:
+    """Where the rows of a plan find their bytes: a source of uris, or the catalog's own image column."""
+
+    source: ImageSource
+    folder: Folder
+    image_column: str | None
+
+    @classmethod
+    def of(cls, catalog: Catalog, source: ImageSource) -> ImageRows:
+        """For the rows of a plan made from ``catalog``."""
+        return cls(source, catalog.folder, catalog.columns.image if catalog.embedded else None)
+
+    def contents(self, rows: pa.Table) -> Iterator[bytes | ImageFailure]:
+        """Content of each row in order; the next few are fetched while the caller works on these."""
+        chunks = [rows.slice(i, NUM_CONCURRENT) for i in range(0, rows.num_rows, NUM_CONCURRENT)]
+        read = self._read_uris if self.image_column is None else self._read_embedded
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            ahead = pool.submit(read, chunks[0]) if chunks else None
+            for following in [*chunks[1:], None]:
+                contents = ahead.result() if ahead else []
+                ahead = pool.submit(read, following) if following is not None else None
+                yield from contents
+
+    def _read_uris(self, rows: pa.Table) -> list[bytes | ImageFailure]:
+        uris = rows.column("uri").to_pylist()
+        present = [uri for uri in uris if uri is not None]
+        found = iter(self.source.read_many(present))
+        return [ImageFailure("NOT_FOUND", "the catalog row has no uri") if uri is None else next(found) for uri in uris]
+
+    def _read_embedded(self, rows: pa.Table) -> list[bytes | ImageFailure]:
+        places = zip(rows.column("file").to_pylist(), rows.column("row").to_pylist(), strict=True)
+        return [self._embedded_image(file, row) for file, row in places]
+
+    def _embedded_image(self, file: str, row: int) -> bytes | ImageFailure:
+        try:
+            starts = _row_group_starts(self.folder.uri, file)
+            group = int(np.searchsorted(starts, row, side="right")) - 1
+            value = _row_group(self.folder.uri, file, group, str(self.image_column))[row - int(starts[group])]
+        except FileNotFoundError:
+            return ImageFailure("NOT_FOUND", f"catalog file {file} is gone")
+        if not value.is_valid:
+            return ImageFailure("NOT_FOUND", "the catalog row has no image")
+        return value.as_py() or ImageFailure("EMPTY", "0 bytes")
+
+
+@functools.lru_cache(maxsize=64)
+def _row_group_starts(folder: str, path: str) -> npt.NDArray[np.int64]:
+    with open_parquet(Folder(folder), path) as file:
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+    return np.concatenate([[0], np.cumsum(sizes)])[:-1].astype(np.int64)
+
+
+@functools.lru_cache(maxsize=1)
+def _row_group(folder: str, path: str, group: int, column: str) -> pa.ChunkedArray:
+    with open_parquet(Folder(folder), path) as file:
+        return file.read_row_group(group, columns=[column]).column(0)
+
+
+@functools.lru_cache(maxsize=2)
+def _decoder(task: Preprocess | int, pid: int) -> Decoder:  # pid: a child process must not be shared across a fork
+    return Decoder(task)
+
+
+def fetch_and_decode(rows: pa.Table, *, images: ImageRows, task: Preprocess | int) -> pa.Table:
+    """Ray Data stage: plan rows in, the same rows out with ``data``, ``error_code`` and ``error_detail``.
+
+    ``data`` is null where ``error_code`` is set; else RGB pixels (fixed-size binary, S*S*3 bytes) if ``task`` is a ``Preprocess``, or image
+    bytes for a training shard if it is a short side in px.
+    """
+    decode = _decoder(task, os.getpid())
+    data: list[bytes | None] = []
+    failures: list[ImageFailure | None] = []
+    for content in images.contents(rows):
+        result = content if isinstance(content, ImageFailure) else _decoded(decode, content)
+        data.append(None if isinstance(result, ImageFailure) else result)
+        failures.append(result if isinstance(result, ImageFailure) else None)
+    kind = pa.binary() if isinstance(task, int) else pixel_type(task)
+    return (
+        rows.append_column("data", pa.array(data, kind))
+        .append_column("error_code", pa.array([f and f.code for f in failures], pa.string()))
+        .append_column("error_detail", pa.array([f and f.detail for f in failures], pa.string()))
+    )
+
+
+def _decoded(decode: Decoder, content: bytes) -> bytes | ImageFailure:
+    try:
+        return decode(content)
+    except ImageFailure as failure:
+        return failure
+
+
+def pixel_type(preprocess: Preprocess) -> pa.DataType:
+    """Arrow type of one image's pixels."""
+    return pa.binary(preprocess.size * preprocess.size * 3)
+
+
+def pixels_of(column: pa.ChunkedArray, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
+    """Pixels [N, S, S, 3] of a column without nulls, as a read-only view where its rows lie together."""
+    size = preprocess.size
+    if not len(column):
+        return np.zeros((0, size, size, 3), dtype=np.uint8)
+    array = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+    flat = np.frombuffer(array.buffers()[1], dtype=np.uint8)
+    return flat.reshape(-1, size, size, 3)[array.offset : array.offset + len(array)]
+
+
+def decoded_rows(
+    folder: Folder, parts: Sequence[Part], images: ImageRows, task: Preprocess | int, offer: Offer
+) -> ray.data.Dataset:
+    """The head of a pipeline: plan parts, cut to equal blocks, fetched and decoded by CPU tasks."""
+    num_rows = total_rows(parts)
+    return (
+        ray.data.read_datasource(ParquetParts(folder, parts))
+        .repartition(target_num_rows_per_block=task_rows(num_rows, offer, embedded=images.image_column is not None))
+        .map_batches(
+            fetch_and_decode,
+            fn_kwargs={"images": images, "task": task},
+            batch_format="pyarrow",
+            batch_size=None,
+            compute=offer.one_task_per_core(),
+            num_cpus=1,
+            memory=DECODE_MEMORY_BYTES,
+        )
+    )
+
+
+def task_rows(num_rows: int, offer: Offer, *, embedded: bool = False) -> int:
+    """Rows per decode task: as many as a block should hold, but few enough that a small job keeps every core busy to its end."""
+    most = EMBEDDED_TASK_ROWS if embedded else MAX_TASK_ROWS
+    return max(16, min(most, num_rows // (4 * offer.num_cores) or 1))
+
+
+def total_rows(parts: Iterable[Part]) -> int:
+    """Rows of all parts."""
+    return sum(part.rows for part in parts)

@@ -1,0 +1,138 @@
+"""Reads the bytes that catalog rows name, each as content or as a named failure.
+
+Owns which places may be opened at all: a uri must resolve under the catalog's folder or one of the ``--image-root`` places, and must be
+a regular file or an S3 object. Nothing else is ever opened, whatever a catalog says.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import errno
+import os
+import re
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+from pix2score.errors import ImageFailure
+from pix2score.images import MAX_BYTES
+from pix2score.storage import filesystem, gather_objects, is_s3, normalise
+
+NUM_CONCURRENT = 32  # per worker: enough to hide object-storage latency of 20-100 ms behind one core of decoding
+TIMEOUT_S = 120.0
+_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSource:
+    """The catalog's folder and the other places that images may come from."""
+
+    folder: str
+    image_roots: tuple[str, ...] = ()
+
+    def read_many(self, uris: Sequence[str]) -> list[bytes | ImageFailure]:
+        """Content of each uri in order, or why there is none (NOT_FOUND, FORBIDDEN, TIMEOUT, FETCH, EMPTY, TOO_LARGE)."""
+        places = [self._resolve_or_fail(uri) for uri in uris]
+        content: list[bytes | ImageFailure] = [p if isinstance(p, ImageFailure) else b"" for p in places]
+        remote = [i for i, p in enumerate(places) if isinstance(p, str) and is_s3(p)]
+        local = [i for i, p in enumerate(places) if isinstance(p, str) and not is_s3(p)]
+        for indices, read in ((remote, _read_s3), (local, _read_local)):
+            wanted = [place for i in indices if isinstance(place := places[i], str)]
+            for i, result in zip(indices, read(wanted) if wanted else [], strict=True):
+                content[i] = result
+        return content
+
+    def resolve(self, uri: str) -> str:
+        """Absolute place that ``uri`` may be read from. Raises ``ImageFailure`` FORBIDDEN."""
+        if is_s3(uri):
+            place = uri
+        elif _SCHEME.match(uri) or "\0" in uri:
+            raise ImageFailure("FORBIDDEN", f"only s3:// and plain paths are read, not {uri!r}")
+        elif is_s3(self.folder):
+            place = f"{self.folder}/{uri}"
+        else:
+            place = os.path.realpath(os.path.join(self.folder, uri))
+        if not any(_is_under(place, root) for root in (self.folder, *self.image_roots)):
+            raise ImageFailure("FORBIDDEN", f"{uri!r} is outside the catalog's folder; --image-root allows more places")
+        return place
+
+    def _resolve_or_fail(self, uri: str) -> str | ImageFailure:
+        try:
+            return self.resolve(uri)
+        except ImageFailure as failure:
+            return failure
+
+
+def image_source(folder: str, image_roots: Sequence[str]) -> ImageSource:
+    """An ``ImageSource`` of normalised places; local ones with links resolved."""
+    return ImageSource(_real(normalise(folder)), tuple(_real(normalise(root)) for root in image_roots))
+
+
+def _real(place: str) -> str:
+    return place if is_s3(place) else os.path.realpath(place)
+
+
+def _is_under(place: str, root: str) -> bool:
+    return is_s3(place) == is_s3(root) and place.startswith(root.rstrip("/") + "/")
+
+
+def _read_local(places: Sequence[str]) -> list[bytes | ImageFailure]:
+    with concurrent.futures.ThreadPoolExecutor(max_workers=min(8, len(places))) as pool:
+        return list(pool.map(_read_file, places))
+
+
+def _read_file(place: str) -> bytes | ImageFailure:
+    try:
+        # O_NONBLOCK: opening a fifo must not wait for a writer.
+        handle = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as exc:
+        return _local_failure(exc)
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            return ImageFailure("FORBIDDEN", "not a regular file")
+        if status.st_size > MAX_BYTES:
+            return ImageFailure("TOO_LARGE", f"{status.st_size} bytes, over {MAX_BYTES}")
+        try:
+            return file.read(MAX_BYTES + 1) or ImageFailure("EMPTY", "0 bytes")
+        except OSError as exc:
+            return _local_failure(exc)
+
+
+def _local_failure(exc: OSError) -> ImageFailure:
+    if exc.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+        return ImageFailure("NOT_FOUND", "no such file")
+    if exc.errno in (errno.EACCES, errno.EPERM, errno.ELOOP):
+        return ImageFailure("FORBIDDEN", os.strerror(exc.errno))
+    return ImageFailure("FETCH", f"{type(exc).__name__}: {exc.strerror}")
+
+
+def _read_s3(places: Sequence[str]) -> list[bytes | ImageFailure]:
+    keys = [(bucket, key) for bucket, _, key in (place[5:].partition("/") for place in places)]
+    results = gather_objects(
+        filesystem(places[0]), keys, max_bytes=MAX_BYTES, num_concurrent=NUM_CONCURRENT, timeout_s=TIMEOUT_S
+    )
+    return [_s3_content(result) for result in results]
+
+
+def _s3_content(result: tuple[int, bytes] | BaseException) -> bytes | ImageFailure:
+    if isinstance(result, BaseException):
+        return _s3_failure(result)
+    size, data = result
+    if size > MAX_BYTES:
+        return ImageFailure("TOO_LARGE", f"{size} bytes, over {MAX_BYTES}")
+    return data or ImageFailure("EMPTY", "0 bytes")
+
+
+def _s3_failure(exc: BaseException) -> ImageFailure:
+    if isinstance(exc, FileNotFoundError):
+        return ImageFailure("NOT_FOUND", "no such object")
+    if isinstance(exc, PermissionError | NoCredentialsError):
+        return ImageFailure("FORBIDDEN", "access refused")
+    if isinstance(exc, TimeoutError):
+        return ImageFailure("TIMEOUT", f"no complete answer in {TIMEOUT_S:g} s")
+    if isinstance(exc, ClientError | BotoCoreError | OSError):
+        return ImageFailure("TIMEOUT" if "Timeout" in type(exc).__name__ else "FETCH", f"{type(exc).__name__}: {exc}")
+    return ImageFailure("FETCH", f"{type(exc).__name__}: {exc}")

@@ -1,0 +1,199 @@
+"""The only path from image bytes to pixels, in training, scoring and single prediction.
+
+``to_rgb`` decodes in the calling process. Bytes from strangers go through ``decoder`` instead, which runs this same function in a child
+process. Imports numpy and Pillow only: it is what every decode worker loads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from pix2score.errors import ConfigError, ImageFailure
+
+ALGORITHM = 1
+"""Raised whenever golden pixels change; a model made for another one is refused."""
+MAX_BYTES = 64 * 2**20
+MAX_PIXELS = 100_000_000
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+RESIZES = ("squash", "pad", "crop")
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+RGBPixels = npt.NDArray[np.uint8]
+
+Image.MAX_IMAGE_PIXELS = None  # checked below, as a row's code rather than a warning
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preprocess:
+    """How bytes become the model's input; part of the model. ``mean`` and ``std`` (of RGB in 0..1) are applied on the device."""
+
+    size: int = 224
+    resize: str = "squash"
+    """squash: whole picture, aspect given up. pad: whole picture on white. crop: centre square."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    algorithm: int = ALGORITHM
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.size <= 2048:
+            raise ConfigError(f"input size {self.size} px: expected 8 to 2048")
+        if self.resize not in RESIZES:
+            raise ConfigError(f"resize {self.resize!r}: expected one of {', '.join(RESIZES)}")
+        if self.algorithm != ALGORITHM:
+            raise ConfigError(
+                f"preprocessing algorithm {self.algorithm} is not known to this version, which has {ALGORITHM}; "
+                f"use the version of pix2score that trained the model"
+            )
+
+    @property
+    def id(self) -> str:
+        """12 hex digits that change with any field."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def preprocess_from_dict(plain: dict[str, Any]) -> Preprocess:
+    """The Preprocess that ``dataclasses.asdict`` wrote. Raises ``ConfigError`` for an algorithm this version does not know."""
+    return Preprocess(**{k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()})
+
+
+def to_rgb(data: bytes, preprocess: Preprocess) -> RGBPixels:
+    """Pixels of one encoded image, uint8 (S, S, 3), RGB.
+
+    EXIF orientation applied; first frame; alpha over white; 16 bits scaled to 8; CMYK converted by the decoder; ICC profile ignored; then
+    resized with an antialiased bilinear filter.
+
+    Raises:
+        ImageFailure: EMPTY, UNSUPPORTED (not an image, or a format outside ``FORMATS``), CORRUPT, TRUNCATED, or TOO_LARGE (over
+            64 MiB or 100 megapixels, known before decoding).
+    """
+    image = open_upright(data)
+    return np.asarray(_resized(image, preprocess), dtype=np.uint8)
+
+
+def open_upright(data: bytes) -> Image.Image:
+    """The first frame, whole size, upright, mode RGB. Raises ``ImageFailure`` as ``to_rgb``."""
+    image = _open(data)
+    try:
+        image.load()
+        turn = _TURNS.get(_orientation(image))
+        rgb = _opaque_rgb(image)
+        upright = rgb if turn is None else rgb.transpose(turn)
+    except ImageFailure:
+        raise
+    except MemoryError:
+        raise ImageFailure("TOO_LARGE", f"{image.width}x{image.height} px need more memory than allowed") from None
+    except OSError as exc:
+        code = "TRUNCATED" if _means_truncated(exc) or _is_cut_webp(data) else "CORRUPT"
+        raise ImageFailure(code, f"{image.format}: {exc}") from exc  # type: ignore[arg-type]
+    except Exception as exc:  # decoders raise anything on hostile bytes: SyntaxError, struct.error, ValueError, IndexError ...
+        raise ImageFailure("CORRUPT", f"{image.format}: {type(exc).__name__}: {exc}") from exc
+    return upright
+
+
+def _open(data: bytes) -> Image.Image:
+    if not data:
+        raise ImageFailure("EMPTY", "0 bytes")
+    if len(data) > MAX_BYTES:
+        raise ImageFailure("TOO_LARGE", f"{len(data)} bytes, over {MAX_BYTES}")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise _unidentified(data) from None
+    except Exception as exc:
+        raise ImageFailure("CORRUPT", f"header: {type(exc).__name__}: {exc}") from exc
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageFailure("TOO_LARGE", f"{image.width}x{image.height} px, over {MAX_PIXELS} pixels")
+    return image
+
+
+def _unidentified(data: bytes) -> ImageFailure:
+    if data.startswith(_SIGNATURES) or _is_webp(data):
+        return ImageFailure("TRUNCATED" if len(data) < 64 else "CORRUPT", f"header unreadable in {len(data)} bytes")
+    return ImageFailure("UNSUPPORTED", f"not one of {', '.join(FORMATS)}; begins with {data[:8]!r}")
+
+
+def _means_truncated(exc: OSError) -> bool:
+    text = str(exc).lower()
+    return "truncated" in text or "unexpected end" in text or "premature" in text or "eof" in text
+
+
+def _is_webp(data: bytes) -> bool:
+    return data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+
+
+def _is_cut_webp(data: bytes) -> bool:
+    """A WebP shorter than its own header says; its decoder does not tell."""
+    return _is_webp(data) and int.from_bytes(data[4:8], "little") + 8 > len(data)
+
+
+def _opaque_rgb(image: Image.Image) -> Image.Image:
+    """Mode RGB, transparency laid over white."""
+    if image.mode.startswith("I"):
+        return _eight_bit(image)
+    if image.mode == "F":
+        raise ImageFailure("UNSUPPORTED", "floating-point pixels have no agreed range")
+    return _over_white(image) if image.has_transparency_data else image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1..8; an unreadable EXIF block counts as none, as in viewers."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        return 1
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """16-bit grey as 8-bit RGB: v * 255 / 65535, rounded."""
+    values = np.asarray(image).astype(np.int64).clip(0, 65535)
+    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8), "L").convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    rgba = image.convert("RGBA")
+    white = Image.new("RGB", image.size, (255, 255, 255))
+    white.paste(rgba, mask=rgba.getchannel("A"))
+    return white
+
+
+def _resized(image: Image.Image, preprocess: Preprocess) -> Image.Image:
+    size = (preprocess.size, preprocess.size)
+    if preprocess.resize == "pad":
+        return ImageOps.pad(image, size, Image.Resampling.BILINEAR, color=(255, 255, 255))
+    if preprocess.resize == "crop":
+        return ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+    return image.resize(size, Image.Resampling.BILINEAR)
+
+
+def shrink(data: bytes, short_side: int) -> bytes:
+    """Bytes to train from: as they are if the short side is at most ``short_side`` px, else an antialiased shrink as JPEG 95, 4:4:4.
+
+    Decodes in either case, so that what comes back is known to decode. Raises ``ImageFailure`` as ``to_rgb``.
+    """
+    image = open_upright(data)
+    if min(image.size) <= short_side:
+        return data
+    scale = short_side / min(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    out = io.BytesIO()
+    image.resize(size, Image.Resampling.BILINEAR).save(out, "JPEG", quality=95, subsampling="4:4:4")
+    return out.getvalue()

@@ -1,0 +1,152 @@
+"""The network: a torchvision ResNet, its pooled feature as embedding, and one linear output per head.
+
+Shapes: B images, C channels, H height, W width, S input size, D embedding, K bins of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from pix2score.artifact import ModelCard, Weights, load_model
+from pix2score.errors import ConfigError, DataError
+from pix2score.heads import HeadSpec
+from pix2score.images import Preprocess
+from pix2score.storage import Folder
+
+BACKBONES = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+)
+
+
+class MultiHeadModel(nn.Module):
+    """One trunk shared by all heads; every head sees the same embedding."""
+
+    def __init__(self, backbone: str, heads: Sequence[HeadSpec]) -> None:
+        super().__init__()
+        check_backbone(backbone)
+        trunk = torchvision.models.get_model(backbone, weights=None)
+        self.embedding_dim: int = trunk.fc.in_features
+        trunk.fc = nn.Identity()
+        self.trunk = trunk
+        self.outputs = nn.ModuleDict({head.name: nn.Linear(self.embedding_dim, head.num_bins) for head in heads})
+
+    def forward(self, image_BCHW: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Head -> logits [B, K] (unnormalised, before temperature), and the embedding [B, D]; input as ``normalise`` gives it."""
+        embedding_BD = self.trunk(image_BCHW)
+        return {name: output(embedding_BD) for name, output in self.outputs.items()}, embedding_BD
+
+
+def check_backbone(backbone: str) -> None:
+    """Raise ``ConfigError`` unless ``backbone`` is one of ``BACKBONES``."""
+    if backbone not in BACKBONES:
+        raise ConfigError(f"backbone {backbone!r} is not known; one of {', '.join(BACKBONES)}")
+
+
+def normalise(pixels_BSSC: Tensor, preprocess: Preprocess) -> Tensor:
+    """uint8 RGB [B, S, S, 3] as the network's float32 input [B, 3, S, S], channels_last in memory, on the same device."""
+    image_BCHW = pixels_BSSC.permute(0, 3, 1, 2).float()
+    mean = torch.tensor(preprocess.mean, device=image_BCHW.device).view(1, 3, 1, 1)
+    std = torch.tensor(preprocess.std, device=image_BCHW.device).view(1, 3, 1, 1)
+    return (image_BCHW / 255 - mean) / std
+
+
+def model_from_card(card: ModelCard, weights: Weights) -> MultiHeadModel:
+    """The trained network in eval mode. Raises ``DataError`` listing weights that are missing, surplus or of another shape."""
+    model = MultiHeadModel(card.backbone, card.heads)
+    tensors = {name: torch.from_numpy(np.array(tensor)) for name, tensor in weights.items()}
+    load_exactly(model, tensors, f"model {card.version}")
+    return model.eval()
+
+
+def weights_of(model: MultiHeadModel) -> dict[str, Any]:
+    """Parameters and buffers as numpy arrays on the CPU."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+
+
+def load_exactly(module: nn.Module, tensors: dict[str, Tensor], what: str) -> None:
+    """Load ``tensors`` into ``module``. Raises ``DataError`` naming what differs."""
+    own = module.state_dict()
+    problems = [f"lacks {name}" for name in own if name not in tensors]
+    problems += [f"has unknown {name}" for name in tensors if name not in own]
+    problems += [
+        f"{name} is {tuple(tensors[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in own
+        if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise DataError(f"weights of {what} do not fit: {'; '.join(problems[:3])}{more}")
+    module.load_state_dict(tensors)
+
+
+def initial_trunk(weights: str, backbone: str) -> dict[str, Tensor] | None:
+    """Weights to start the trunk from: None for ``none``, ImageNet's from torchvision's hub, or those at a place.
+
+    A place is a model directory of ours, or a ``.safetensors``, ``.pth`` or ``.pt`` state dict of the torchvision backbone. Pickles are read
+    with ``weights_only``. An ``fc`` layer in them is left out.
+
+    Raises:
+        ConfigError: the hub cannot be reached.
+        DataError: the place holds no weights, or those of another network.
+    """
+    check_backbone(backbone)
+    if weights == "none":
+        return None
+    tensors = _imagenet(backbone) if weights == "imagenet" else _read_trunk(weights)
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
+    load_exactly(MultiHeadModel(backbone, ()).trunk, tensors, weights)
+    return tensors
+
+
+def _imagenet(backbone: str) -> dict[str, Tensor]:
+    hub = torchvision.models.get_model_weights(backbone).DEFAULT  # type: ignore[attr-defined]
+    try:
+        return cast(dict[str, Tensor], hub.get_state_dict(progress=False, check_hash=True))
+    except OSError as exc:  # urllib's errors are OSErrors
+        raise ConfigError(
+            f"--weights imagenet: {hub.url} cannot be reached ({exc}); use --weights none, or fetch that file and pass its place"
+        ) from None
+
+
+def _read_trunk(place: str) -> dict[str, Tensor]:
+    whole = Folder(place)
+    if whole.is_file("model.json"):
+        _, arrays = load_model(place)
+        trunk = {name.removeprefix("trunk."): array for name, array in arrays.items() if name.startswith("trunk.")}
+        return {name: torch.from_numpy(np.array(array)) for name, array in trunk.items()}
+    try:
+        data = whole.parent.read(whole.name)
+    except (FileNotFoundError, IsADirectoryError):
+        raise DataError(f"--weights {place}: expected none, imagenet, a model directory, or a .safetensors or .pth file") from None
+    return _parse_state_dict(data, place)
+
+
+def _parse_state_dict(data: bytes, place: str) -> dict[str, Tensor]:
+    import io
+
+    from safetensors.torch import load as load_tensors
+
+    try:
+        if place.endswith(".safetensors"):
+            return dict(load_tensors(data))
+        loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as exc:  # torch.load and safetensors raise many kinds on foreign bytes
+        raise DataError(f"--weights {place} cannot be read as weights: {type(exc).__name__}: {str(exc).splitlines()[0]}") from None
+    if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
+        raise DataError(f"--weights {place} is not a state dict: expected names and tensors")
+    return loaded
