@@ -6,4 +6,9 @@ from pix2score.command import main
 from pix2score.prepare import PrepareConfig, prepare
 
 if __name__ == "__main__":
-    main("prepare", PrepareConfig, prepare, "Turn a catalog of illustrations into a training set: mixed Parquet shards, bins learnt from the train split.")
+    main(
+        "prepare",
+        PrepareConfig,
+        prepare,
+        "Turn a catalog of illustrations into a training set: mixed Parquet shards, bins learnt from the train split.",
+    )

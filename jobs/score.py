@@ -6,4 +6,9 @@ from pix2score.command import main
 from pix2score.score import ScoreConfig, score
 
 if __name__ == "__main__":
-    main("score", ScoreConfig, score, "Score every illustration of a catalog and publish a new snapshot of predictions and embeddings.")
+    main(
+        "score",
+        ScoreConfig,
+        score,
+        "Score every illustration of a catalog and publish a new snapshot of predictions and embeddings.",
+    )

@@ -6,4 +6,9 @@ from pix2score.command import main
 from pix2score.train import TrainConfig, train
 
 if __name__ == "__main__":
-    main("train", TrainConfig, train, "Train a model on a prepared dataset. The same command again resumes or, when done, does nothing.")
+    main(
+        "train",
+        TrainConfig,
+        train,
+        "Train a model on a prepared dataset. The same command again resumes or, when done, does nothing.",
+    )

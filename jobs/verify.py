@@ -6,4 +6,9 @@ from pix2score.command import main
 from pix2score.verify import VerifyConfig, verify
 
 if __name__ == "__main__":
-    main("verify", VerifyConfig, verify, "Check that the live snapshot holds what it promises; with --catalog, exactly its illustrations.")
+    main(
+        "verify",
+        VerifyConfig,
+        verify,
+        "Check that the live snapshot holds what it promises; with --catalog, exactly its illustrations.",
+    )

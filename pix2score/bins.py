@@ -90,9 +90,7 @@ def count_bins(value_counts: ValueCounts, edges: Sequence[Number]) -> list[int]:
     return [int(n) for n in totals]
 
 
-def typical_values(
-    value_counts: ValueCounts, edges: Sequence[Number], counts: Sequence[int], min_value: float
-) -> list[float]:
+def typical_values(value_counts: ValueCounts, edges: Sequence[Number], counts: Sequence[int], min_value: float) -> list[float]:
     """Median value of each bin; of an empty bin its midpoint, or its edge where it is open."""
     starts = np.concatenate([[0], np.cumsum(counts)])
     ranks = starts[:-1] + (np.asarray(counts) - 1) // 2  # lower median

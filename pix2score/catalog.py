@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -173,7 +173,7 @@ def open_catalog(place: str, columns: Columns, labels: Sequence[str] = ()) -> Ca
         schema = file.schema_arrow
     resolved = _resolve_columns(columns, schema, place)
     for name in labels:
-        _require(name, schema, place, f"it is the label column of a head; [[heads]] column = … in --config names another")
+        _require(name, schema, place, "it is the label column of a head; [[heads]] column = … in --config names another")
     _check_types(resolved, schema, labels, place)
     return Catalog(folder=folder, files=tuple(files), columns=resolved, schema=schema, labels=tuple(labels))
 
@@ -183,7 +183,7 @@ def _find_files(place: str) -> tuple[Folder, list[Entry]]:
     if whole.is_file():
         folder = whole.parent
         return folder, [folder.entry(whole.name)]
-    files = whole.list_top(suffix=".parquet") or whole.list(suffix=".parquet")
+    files = whole.top_entries(suffix=".parquet") or whole.entries(suffix=".parquet")
     files = [f for f in files if not any(part.startswith(("_", ".")) for part in f.path.split("/"))]
     if not files:
         raise DataError(f"no catalog at {place}: expected a Parquet file or a folder with *.parquet files")
@@ -205,7 +205,7 @@ def _resolve_columns(columns: Columns, schema: pa.Schema, place: str) -> Columns
             f"catalog {place} has neither a column uri nor image; --columns.uri NAME or --columns.image NAME maps one of its "
             f"columns: {', '.join(schema.names)}"
         )
-    return replace(columns, **found)
+    return Columns(id=columns.id, **found)
 
 
 def _require(name: str, schema: pa.Schema, place: str, mend: str) -> None:
@@ -216,19 +216,22 @@ def _require(name: str, schema: pa.Schema, place: str, mend: str) -> None:
 
 
 def _check_types(columns: Columns, schema: pa.Schema, labels: Sequence[str], place: str) -> None:
-    wanted = {columns.id: "an integer or a string", columns.page: "an integer", columns.uri: "a string", columns.image: "bytes"}
-    tests = {
-        columns.id: lambda t: pt.is_integer(t) or _is_text(t),
-        columns.page: pt.is_integer,
-        columns.uri: _is_text,
-        columns.image: lambda t: pt.is_binary(t) or pt.is_large_binary(t),
-    }
-    for name in labels:
-        wanted[name] = "a number"
-        tests[name] = lambda t: pt.is_integer(t) or pt.is_floating(t) or pt.is_decimal(t) or pt.is_boolean(t) or _is_text(t) or pt.is_null(t)
-    for name, is_fine in tests.items():
+    rules = [
+        (columns.id, "an integer or a string", lambda t: pt.is_integer(t) or _is_text(t)),
+        (columns.page, "an integer", pt.is_integer),
+        (columns.uri, "a string", _is_text),
+        (columns.image, "bytes", lambda t: pt.is_binary(t) or pt.is_large_binary(t)),
+        *((name, "a number", _can_be_label) for name in labels),
+    ]
+    for name, wanted, is_fine in rules:
         if name and not is_fine(_plain(schema.field(name).type)):
-            raise DataError(f"catalog {place}: column {name} is {schema.field(name).type}, expected {wanted[name]}")
+            raise DataError(f"catalog {place}: column {name} is {schema.field(name).type}, expected {wanted}")
+
+
+def _can_be_label(kind: pa.DataType) -> bool:
+    """Numbers, and text that may hold them: what does not is dropped row by row."""
+    is_number = pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind) or pt.is_boolean(kind)
+    return is_number or _is_text(kind) or pt.is_null(kind)
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -74,7 +74,8 @@ def _connect(address: str | None) -> None:
                 address="local",
                 num_cpus=max(MIN_LOCAL_CPUS, cores),
                 include_dashboard=False,
-                logging_level=logging.WARNING,
+                log_to_driver=False,  # without a dashboard Ray Train's helpers complain every second; errors come out as exceptions
+                logging_level=logging.ERROR,
             )
     except ConnectionError as exc:
         raise ConfigError(f"no Ray answers at RAY_ADDRESS={address}: {exc}") from None
@@ -85,7 +86,7 @@ def quiet_libraries() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def num_local_cores() -> int:

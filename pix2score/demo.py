@@ -11,7 +11,7 @@ from typing import Any
 from pix2score.account import recorded
 from pix2score.cluster import session
 from pix2score.dataset import open_dataset
-from pix2score.drawn_catalog import DrawnCatalog, draw_catalog
+from pix2score.drawn_catalog import draw_catalog
 from pix2score.errors import ConfigError, DataError
 from pix2score.evaluate import EvaluateConfig, evaluate, table_text
 from pix2score.prepare import PrepareConfig, prepare
@@ -54,22 +54,23 @@ def demo(config: DemoConfig, say: Say) -> dict[str, Any]:
         raise DataError(f"{root} already holds a demo; remove it, or give another --out")
     places = {name: str(root / name) for name in ("catalog", "dataset", "model", "evaluation", "scores")}
     with session(), recorded(Folder(str(root)), "summary.json", {"job": "demo", "out": str(root)}) as summary:
-        drawn = _draw(root / "catalog", config, say)
+        _draw(root / "catalog", config, say)
         summary["prepare"] = _prepare(places, say)
         summary["train"] = _train(places, config, say)
         summary["evaluate"] = _evaluate(places, say)
-        summary["score"] = _score(places, drawn, say)
+        summary["score"] = _score(places, say)
         summary["verify"] = verify(VerifyConfig(scores=places["scores"], catalog=places["catalog"]))
         say("5. verify: every file as its manifest says, every catalog key exactly once")
     _say_next(root, say)
     return {key: value for key, value in summary.items() if key in ("job", "out", "seconds", "score", "verify")}
 
 
-def _draw(folder: Path, config: DemoConfig, say: Say) -> DrawnCatalog:
+def _draw(folder: Path, config: DemoConfig, say: Say) -> None:
     folder.mkdir(parents=True)
     drawn = draw_catalog(folder, num_pictures=config.num_pictures, seed=config.seed)
-    say(f"1. drew a catalog of {drawn.num_rows} rows in {folder}: {_listed(drawn.formats)}; broken on purpose: {_listed(drawn.broken)}")
-    return drawn
+    say(
+        f"1. drew a catalog of {drawn.num_rows} rows in {folder}: {_listed(drawn.formats)}; broken on purpose: {_listed(drawn.broken)}"
+    )
 
 
 def _prepare(places: Mapping[str, str], say: Say) -> dict[str, Any]:
@@ -98,10 +99,12 @@ def _evaluate(places: Mapping[str, str], say: Say) -> dict[str, Any]:
     return result
 
 
-def _score(places: Mapping[str, str], drawn: DrawnCatalog, say: Say) -> dict[str, Any]:
+def _score(places: Mapping[str, str], say: Say) -> dict[str, Any]:
     result = score(ScoreConfig(catalog=places["catalog"], model=places["model"], out=places["scores"]))
     rate = f"{result['images_per_s']:.0f} images/s with start-up"
-    say(f"4. score: snapshot {result['snapshot']} with {result['scored']} rows ({rate}); failed: {_listed(result['failed_by_code'])}")
+    say(
+        f"4. score: snapshot {result['snapshot']} with {result['scored']} rows ({rate}); failed: {_listed(result['failed_by_code'])}"
+    )
     return result
 
 

@@ -62,22 +62,22 @@ def query(connection: duckdb.DuckDBPyConnection, sql: str, schema: pa.Schema, ba
     pending: list[pa.RecordBatch] = []
     num_pending = 0
     for batch in connection.sql(sql).to_arrow_reader(min(batch_rows, BATCH_ROWS)):
-        while num_pending + batch.num_rows >= batch_rows:
+        rest = batch
+        while num_pending + rest.num_rows >= batch_rows:
             cut = batch_rows - num_pending
-            yield pa.Table.from_batches([*pending, batch.slice(0, cut)]).select(schema.names).cast(schema)
-            pending, num_pending, batch = [], 0, batch.slice(cut)
-        if batch.num_rows:
-            pending.append(batch)
-            num_pending += batch.num_rows
+            yield pa.Table.from_batches([*pending, rest.slice(0, cut)]).select(schema.names).cast(schema)
+            pending, num_pending, rest = [], 0, rest.slice(cut)
+        if rest.num_rows:
+            pending.append(rest)
+            num_pending += rest.num_rows
     if num_pending:
         yield pa.Table.from_batches(pending).select(schema.names).cast(schema)
 
 
 def one_row(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
     """The single row that ``sql`` gives."""
-    row = connection.execute(sql).fetchone()
-    assert row is not None, f"no row from {sql}"
-    return row
+    (row,) = connection.execute(sql).fetchall()
+    return tuple(row)
 
 
 def parquet_batches(

@@ -28,6 +28,7 @@ from pix2score.errors import ImageFailure
 from pix2score.image_source import NUM_CONCURRENT, ImageSource
 from pix2score.images import Preprocess
 from pix2score.plan import Part
+from pix2score.progress import Board
 from pix2score.storage import Folder
 
 logger = logging.getLogger(__name__)
@@ -130,11 +131,11 @@ def _row_group(folder: str, path: str, group: int, column: str) -> pa.ChunkedArr
 
 
 @functools.lru_cache(maxsize=2)
-def _decoder(task: Preprocess | int, pid: int) -> Decoder:  # pid: a child process must not be shared across a fork
+def _decoder(task: Preprocess | int, _pid: int) -> Decoder:  # a child process must not be shared across a fork
     return Decoder(task)
 
 
-def fetch_and_decode(rows: pa.Table, *, images: ImageRows, task: Preprocess | int) -> pa.Table:
+def fetch_and_decode(rows: pa.Table, *, images: ImageRows, task: Preprocess | int, progress: Board | None = None) -> pa.Table:
     """Ray Data stage: plan rows in, the same rows out with ``data``, ``error_code`` and ``error_detail``.
 
     ``data`` is null where ``error_code`` is set; else RGB pixels (fixed-size binary, S*S*3 bytes) if ``task`` is a ``Preprocess``, or image
@@ -147,6 +148,8 @@ def fetch_and_decode(rows: pa.Table, *, images: ImageRows, task: Preprocess | in
         result = content if isinstance(content, ImageFailure) else _decoded(decode, content)
         data.append(None if isinstance(result, ImageFailure) else result)
         failures.append(result if isinstance(result, ImageFailure) else None)
+    if progress:
+        progress.add(rows.num_rows)
     kind = pa.binary() if isinstance(task, int) else pixel_type(task)
     return (
         rows.append_column("data", pa.array(data, kind))
@@ -178,7 +181,7 @@ def pixels_of(column: pa.ChunkedArray, preprocess: Preprocess) -> npt.NDArray[np
 
 
 def decoded_rows(
-    folder: Folder, parts: Sequence[Part], images: ImageRows, task: Preprocess | int, offer: Offer
+    folder: Folder, parts: Sequence[Part], images: ImageRows, task: Preprocess | int, offer: Offer, progress: Board | None = None
 ) -> ray.data.Dataset:
     """The head of a pipeline: plan parts, cut to equal blocks, fetched and decoded by CPU tasks."""
     num_rows = total_rows(parts)
@@ -187,7 +190,7 @@ def decoded_rows(
         .repartition(target_num_rows_per_block=task_rows(num_rows, offer, embedded=images.image_column is not None))
         .map_batches(
             fetch_and_decode,
-            fn_kwargs={"images": images, "task": task},
+            fn_kwargs={"images": images, "task": task, "progress": progress},
             batch_format="pyarrow",
             batch_size=None,
             compute=offer.one_task_per_core(),

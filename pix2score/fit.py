@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -77,8 +77,10 @@ class Fitter:
     ) -> None:
         self.network, self.heads, self.preprocess, self.device = network, heads, preprocess, device
         self.recipe = recipe
-        self.model: MultiHeadModel = getattr(network, "module", network)
-        self.optimizer = torch.optim.AdamW(_parameter_groups(self.model, recipe), lr=recipe.learning_rate, fused=device.type == "cuda")
+        self.model = cast(MultiHeadModel, getattr(network, "module", network))
+        self.optimizer = torch.optim.AdamW(
+            _parameter_groups(self.model, recipe), lr=recipe.learning_rate, fused=device.type == "cuda"
+        )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: learning_rate_factor(step, recipe))
         self.num_steps = 0
         self.num_skipped = 0
@@ -94,7 +96,7 @@ class Fitter:
         loss_part = self._loss_part(batch)
         self.optimizer.zero_grad(set_to_none=True)
         # DDP averages gradients over workers; the parts are to be added.
-        (loss_part * num_workers()).backward()
+        torch.autograd.backward(loss_part * num_workers())
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         loss, num_bad = _sum_over_workers(torch.stack([loss_part.detach(), (~torch.isfinite(norm + loss_part)).float()]))
         skipped = bool(num_bad > 0)

@@ -123,7 +123,7 @@ class HeadSpec:
     def fitted(self, *, edges: Sequence[float] | None, counts: Sequence[int], typical: Sequence[float]) -> HeadSpec:
         """This head with what was learnt from the train split; ``edges`` None keeps classes as classes."""
         size = len(edges) + 1 if edges is not None else self.size
-        stats = {"counts": tuple(counts), "typical": tuple(typical)}
+        stats: dict[str, Any] = {"counts": tuple(counts), "typical": tuple(typical)}
         return replace(self, edges=None if edges is None else tuple(edges), size=size, **stats)
 
     def to_dict(self) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def head_from_dict(plain: dict[str, Any]) -> HeadSpec:
     missing = sorted({"name", "column"} - set(plain))
     if missing:
         raise ConfigError(f"[[heads]] {plain.get('name', '')!r} lacks {', '.join(missing)}")
-    typed = {key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()}
+    typed: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()}
     if "min_value" in typed:
         typed["min_value"] = float(typed["min_value"])
     return HeadSpec(**typed)

@@ -111,9 +111,7 @@ def _local_failure(exc: OSError) -> ImageFailure:
 
 def _read_s3(places: Sequence[str]) -> list[bytes | ImageFailure]:
     keys = [(bucket, key) for bucket, _, key in (place[5:].partition("/") for place in places)]
-    results = gather_objects(
-        filesystem(places[0]), keys, max_bytes=MAX_BYTES, num_concurrent=NUM_CONCURRENT, timeout_s=TIMEOUT_S
-    )
+    results = gather_objects(filesystem(places[0]), keys, max_bytes=MAX_BYTES, num_concurrent=NUM_CONCURRENT, timeout_s=TIMEOUT_S)
     return [_s3_content(result) for result in results]
 
 

@@ -72,7 +72,8 @@ class Preprocess:
 
 def preprocess_from_dict(plain: dict[str, Any]) -> Preprocess:
     """The Preprocess that ``dataclasses.asdict`` wrote. Raises ``ConfigError`` for an algorithm this version does not know."""
-    return Preprocess(**{k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()})
+    typed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
+    return Preprocess(**typed)
 
 
 def to_rgb(data: bytes, preprocess: Preprocess) -> RGBPixels:

@@ -33,9 +33,7 @@ def _cross_entropy(logits_BK: Tensor, labels_B: Tensor) -> Tensor:
 _LOSSES = {"cross_entropy": _cross_entropy}
 
 
-def multi_head_loss(
-    logits_BK: Mapping[str, Tensor], labels_B: Mapping[str, Tensor], heads: Sequence[HeadSpec]
-) -> LossSums:
+def multi_head_loss(logits_BK: Mapping[str, Tensor], labels_B: Mapping[str, Tensor], heads: Sequence[HeadSpec]) -> LossSums:
     """Loss of each head, summed over the images that have a label for it.
 
     Sums and counts, not means: heads have different numbers of labels, so they must be added over microbatches and workers before the

@@ -91,7 +91,8 @@ class HeadMetrics:
             return {"num_labelled": 0}
         prior = np.asarray(self.head.counts or [1] * self.head.num_bins, dtype=np.float64)
         prior = prior / prior.sum()
-        truth, distance = self.confusion.sum(1), np.abs(np.subtract.outer(*[np.arange(self.head.num_bins)] * 2))
+        truth = self.confusion.sum(1)
+        distance = _distance(self.head.num_bins)
         present = truth > 0
         median_bin = int(np.searchsorted(prior.cumsum(), 0.5))
         return {
@@ -124,6 +125,12 @@ def _log_softmax(logits_BK: Floats) -> Floats:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
+def _distance(num_bins: int) -> Any:
+    """[K, K]: how many bins lie between two."""
+    k = np.arange(num_bins)
+    return np.abs(k[:, None] - k[None, :])
+
+
 def _average_ranks(values: Floats) -> Floats:
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     upto = counts.cumsum()
@@ -133,7 +140,7 @@ def _average_ranks(values: Floats) -> Floats:
 def _quadratic_kappa(confusion: npt.NDArray[np.int64]) -> float | None:
     """Agreement of true and predicted bin, squared distance as weight; None where chance alone agrees fully."""
     k, n = len(confusion), confusion.sum()
-    weight = np.subtract.outer(np.arange(k), np.arange(k)) ** 2
+    weight = _distance(k) ** 2
     expected = np.outer(confusion.sum(1), confusion.sum(0)) / n
     disagreement = (weight * expected).sum()
     return float(1 - (weight * confusion).sum() / disagreement) if disagreement else None

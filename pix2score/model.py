@@ -97,8 +97,8 @@ def load_exactly(module: nn.Module, tensors: dict[str, Tensor], what: str) -> No
 def initial_trunk(weights: str, backbone: str) -> dict[str, Tensor] | None:
     """Weights to start the trunk from: None for ``none``, ImageNet's from torchvision's hub, or those at a place.
 
-    A place is a model directory of ours, or a ``.safetensors``, ``.pth`` or ``.pt`` state dict of the torchvision backbone. Pickles are read
-    with ``weights_only``. An ``fc`` layer in them is left out.
+    A place is a model directory of ours, or a ``.safetensors``, ``.pth`` or ``.pt`` state dict of the torchvision backbone.
+    Pickles are read with ``weights_only``. An ``fc`` layer in them is left out.
 
     Raises:
         ConfigError: the hub cannot be reached.

@@ -100,7 +100,7 @@ def _keyed_sql(catalog: Catalog) -> str:
     labels = "".join(f", label_{i}" for i in range(len(catalog.labels)))
     where = 'file, "row"' if catalog.embedded else 'NULL::VARCHAR AS file, NULL::BIGINT AS "row"'
     rows = (
-        f'SELECT illust_id, {page}::INTEGER AS page, {text("uri")} AS uri, {where}, {marked} AS fingerprint, '
+        f"SELECT illust_id, {page}::INTEGER AS page, {text('uri')} AS uri, {where}, {marked} AS fingerprint, "
         f'coalesce({text("group")}, CAST(illust_id AS VARCHAR)) AS "group", {text("split")} AS split{labels}, {newest} AS newest '
         f"FROM incoming_rows WHERE illust_id IS NOT NULL"
     )
@@ -142,7 +142,8 @@ def plan_scoring(
 
     Raises, before anything is written:
         DataError: zero rows.
-        LimitError: more than ``max_removed`` of the keys in the files ``live_scores`` are gone: a truncated catalog must not empty the scores.
+        LimitError: more than ``max_removed`` of the keys in the files ``live_scores`` are gone: a truncated catalog
+            must not empty the scores.
     """
     counts = PlanCounts()
     with catalog_rows(catalog, counts) as connection:
@@ -156,7 +157,12 @@ def plan_scoring(
 
 
 def _count_removed(
-    connection: duckdb.DuckDBPyConnection, catalog: Catalog, folder: Folder, paths: Sequence[str], max_removed: float, counts: PlanCounts
+    connection: duckdb.DuckDBPyConnection,
+    catalog: Catalog,
+    folder: Folder,
+    paths: Sequence[str],
+    max_removed: float,
+    counts: PlanCounts,
 ) -> None:
     with open_parquet(folder, paths[0]) as file:
         live_type = file.schema_arrow.field("illust_id").type
@@ -214,9 +220,7 @@ def _split_rows(
         f"CREATE TABLE split_rows AS SELECT * REPLACE ({split} AS split), {clean}, "
         f"row_number() OVER (PARTITION BY illust_id ORDER BY page) AS nth_page FROM keyed"
     )
-    counts.dropped_labels = {
-        head.name: _dropped_labels(connection, head, raw[head.name], cast[head.name]) for head in heads
-    }
+    counts.dropped_labels = {head.name: _dropped_labels(connection, head, raw[head.name], cast[head.name]) for head in heads}
     unlabelled = " AND ".join(f"{head.name}_label IS NULL" for head in heads)
     reason = (
         f"CASE WHEN split IS NULL OR split NOT IN {SPLITS} THEN 'unknown_split' WHEN nth_page > {rule.max_pages} "

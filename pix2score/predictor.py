@@ -67,9 +67,7 @@ class Predictor:
         parts = [self._forward(pixels_NSSC[i : i + self.batch_size]) for i in starts]
         embedding = _joined([embedding for _, embedding in parts], self.card.embedding_dim)
         logits = {h.name: _joined([part[h.name] for part, _ in parts], h.num_bins) for h in self.card.heads}
-        finite = np.isfinite(embedding).all(axis=1)
-        for head_logits in logits.values():
-            finite &= np.isfinite(head_logits).all(axis=1)
+        finite = np.logical_and.reduce([np.isfinite(part).all(axis=1) for part in (embedding, *logits.values())])
         heads = {h.name: decode(h, logits[h.name], self.card.temperatures.get(h.name, 1.0)) for h in self.card.heads}
         return Prediction(heads, embedding, finite)
 

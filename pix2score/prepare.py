@@ -9,6 +9,7 @@ Owns the dataset folder:
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
@@ -31,10 +32,11 @@ from pix2score.command import as_plain
 from pix2score.dataset import CARD, FORMAT
 from pix2score.engine import parquet_bytes
 from pix2score.errors import ConfigError, DataError, StorageError
-from pix2score.fetch import ImageRows, decoded_rows
+from pix2score.fetch import ImageRows, decoded_rows, total_rows
 from pix2score.heads import HeadSpec, head_from_dict, preset
 from pix2score.image_source import image_source
 from pix2score.plan import SPLITS, Part, PlanCounts, SplitRule, label_types, plan_dataset
+from pix2score.progress import board
 from pix2score.schema import dataset_schema, key_fields
 from pix2score.storage import Folder
 
@@ -129,7 +131,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
 
 def _remove_leftovers(out: Folder) -> None:
     """Files of an attempt that never wrote dataset.json, so that nobody who lists the folder sees them."""
-    old = [e.path for name in (*(f"split={s}" for s in SPLITS), "failed", "staged") for e in out.list(name, suffix=".parquet")]
+    old = [e.path for name in (*(f"split={s}" for s in SPLITS), "failed", "staged") for e in out.entries(name, suffix=".parquet")]
     if old:
         logger.info("removing %d files of an unfinished attempt in %s", len(old), out.uri)
         out.delete(old)
@@ -158,11 +160,13 @@ def _write_shards(
 ) -> list[Shard]:
     """read -> fetch and shrink -> write, as one streaming Ray Data execution."""
     sink = ShardSink(out, heads, dataset_schema(catalog.id_type, label_types(catalog, heads)))
-    logger.info("preparing %d images", sum(part.rows for part in parts))
-    decoded_rows(out, parts, images, config.image_size, offer).write_datasink(sink)
+    num_planned = total_rows(parts)
+    logger.info("preparing %d images", num_planned)
+    with board("prepared", num_planned, logger) as progress:
+        decoded_rows(out, parts, images, config.image_size, offer, progress).write_datasink(sink)
     num_written = sum(shard.rows for shard in sink.shards)
-    if num_written != sum(part.rows for part in parts):
-        raise StorageError(f"planned {sum(part.rows for part in parts)} images, wrote {num_written}: no dataset was made")
+    if num_written != num_planned:
+        raise StorageError(f"planned {num_planned} images, wrote {num_written}: no dataset was made")
     return sorted(sink.shards, key=lambda shard: shard.path)
 
 
@@ -178,11 +182,12 @@ class ShardSink(Datasink[list[Shard]]):
         """Rows per shard."""
         return SHARD_ROWS
 
-    def write(self, blocks: Iterable[Block], ctx: Any) -> list[Shard]:
+    def write(self, blocks: Iterable[Block], _ctx: Any) -> list[Shard]:
         """Runs in a worker; a task that Ray runs twice leaves files that no dataset.json names."""
-        rows = pa.concat_tables(list(blocks)).combine_chunks()
+        rows = pa.concat_tables(list(blocks))
         if not rows.num_rows:
             return []
+        rows = rows.take(_mixed_order(rows))
         shards = []
         good = rows.filter(pc.is_null(rows.column("error_code")))
         for split in SPLITS:
@@ -216,6 +221,13 @@ class ShardSink(Datasink[list[Shard]]):
         data = parquet_bytes(table, row_group_rows=max(1, ROW_GROUP_BYTES // row_bytes), compression="snappy")
         path = f"{folder}/part-{uuid.uuid4().hex[:16]}.parquet"
         return Shard(split, path, table.num_rows, self._out.publish(path, data), errors)
+
+
+def _mixed_order(rows: pa.Table) -> pa.Array:
+    """Order by hash of the key: mixed, and the same whichever task was done first."""
+    keys = zip(rows.column("illust_id").to_pylist(), rows.column("page").to_pylist(), strict=True)
+    digests = [hashlib.md5(f"{id_}/{page}".encode(), usedforsecurity=False).digest() for id_, page in keys]
+    return pa.array(sorted(range(len(digests)), key=digests.__getitem__))
 
 
 def _dataset_card(

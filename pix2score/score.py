@@ -30,6 +30,7 @@ from pix2score.errors import ConfigError, ImageFailure, LimitError
 from pix2score.fetch import ImageRows, decoded_rows, pixels_of, total_rows
 from pix2score.image_source import image_source
 from pix2score.plan import Part, PlanCounts, plan_scoring
+from pix2score.progress import board
 from pix2score.schema import FAILED, KEY, OK, EmbeddingDtype
 from pix2score.snapshot import Layout, Receipt, Snapshot, assemble, live, live_number, new_run_id, publish, write_piece
 from pix2score.storage import Folder
@@ -158,32 +159,40 @@ def _log_plan(run: _Run, counts: PlanCounts) -> None:
 def _execute(run: _Run, parts: Sequence[Part], offer: Offer, use_gpu: bool) -> list[Receipt]:
     """read -> fetch and decode -> predict -> stage, as one streaming Ray Data execution."""
     config = run.config
-    sink = PieceSink(run.out, run.id, run.card.version, run.layout, config.part_rows or (PART_ROWS_GPU if use_gpu else PART_ROWS_CPU))
+    sink = PieceSink(
+        run.out, run.id, run.card.version, run.layout, config.part_rows or (PART_ROWS_GPU if use_gpu else PART_ROWS_CPU)
+    )
     batch_size = config.batch_size or (256 if use_gpu else 32)
     num_actors = min(offer.num_gpus if use_gpu else offer.num_nodes, -(-total_rows(parts) // batch_size))
-    settings = {"batch_size": batch_size, "run": run.id, "layout": run.layout, "num_threads": None if use_gpu else offer.num_cores // offer.num_nodes}
-    (
-        decoded_rows(run.out, parts, run.images, run.card.preprocess, offer)
-        .map_batches(
-            ScoreImages,
-            fn_constructor_args=(config.model,),
-            fn_constructor_kwargs=settings,
-            batch_format="pyarrow",
-            batch_size=batch_size,
-            compute=ActorPoolStrategy(size=num_actors, max_concurrent_calls_per_actor=2),
-            num_cpus=1,
-            num_gpus=1 if use_gpu else 0,
+    settings = {
+        "batch_size": batch_size,
+        "run": run.id,
+        "layout": run.layout,
+        "num_threads": None if use_gpu else offer.num_cores // offer.num_nodes,
+    }
+    with board("scored", total_rows(parts), logger) as progress:
+        (
+            decoded_rows(run.out, parts, run.images, run.card.preprocess, offer, progress)
+            .map_batches(
+                ScoreImages,
+                fn_constructor_args=(config.model,),
+                fn_constructor_kwargs=settings,
+                batch_format="pyarrow",
+                batch_size=batch_size,
+                compute=ActorPoolStrategy(size=num_actors, max_concurrent_calls_per_actor=2),
+                num_cpus=1,
+                num_gpus=1 if use_gpu else 0,
+            )
+            .write_datasink(sink)
         )
-        .write_datasink(sink)
-    )
     return sink.receipts
 
 
 class ScoreImages:
     """Ray Data stage: decoded images in, one SCORES row per image out with its embedding, same order and count.
 
-    Becomes an actor: the model is loaded once in ``__init__``, each batch is one forward pass. Keeps no state between batches, so Ray may run a
-    batch twice. Rows whose ``error_code`` is set skip the model and get null predictions.
+    Becomes an actor: the model is loaded once in ``__init__``, each batch is one forward pass. Keeps no state between batches, so
+    Ray may run a batch twice. Rows whose ``error_code`` is set skip the model and get null predictions.
     """
 
     def __init__(self, model: str, *, batch_size: int, run: str, layout: Layout, num_threads: int | None) -> None:
@@ -272,7 +281,14 @@ def _log_failed(failed: Counter[str], run: _Run) -> None:
 
 
 def _counts(counts: PlanCounts, failed: Counter[str]) -> dict[str, Any]:
-    return {"snapshot": None, "scored": counts.planned, "carried": 0, "failed": failed.total(), "removed": counts.removed, "failed_by_code": dict(failed)}
+    return {
+        "snapshot": None,
+        "scored": counts.planned,
+        "carried": 0,
+        "failed": failed.total(),
+        "removed": counts.removed,
+        "failed_by_code": dict(failed),
+    }
 
 
 def _check_limits(config: ScoreConfig, num_scored: int, failed: Counter[str]) -> None:
@@ -296,7 +312,13 @@ def _publish(run: _Run, receipts: Sequence[Receipt], counts: PlanCounts, failed:
         "catalog": {"uri": run.catalog.folder.uri, "files": [asdict(entry) for entry in run.catalog.files], **counts.to_dict()},
         "fingerprint_kind": run.catalog.fingerprint_kind,
         "files": [asdict(file) for file in [*scores, *embeddings]],
-        "counts": {"rows": counts.planned, "scored": counts.planned, "carried": 0, "failed": failed.total(), "failed_by_code": dict(failed)},
+        "counts": {
+            "rows": counts.planned,
+            "scored": counts.planned,
+            "carried": 0,
+            "failed": failed.total(),
+            "failed_by_code": dict(failed),
+        },
         "config": as_plain(run.config),
     }
     snapshot = publish(run.out, run.parent, manifest)

@@ -113,9 +113,7 @@ def new_run_id(now: str) -> str:
     return f"{now}-{uuid.uuid4().hex[:8]}"
 
 
-def write_piece(
-    folder: Folder, run: str, piece: str, model_version: str, scores: pa.Table, embeddings: pa.Table
-) -> Receipt:
+def write_piece(folder: Folder, run: str, piece: str, model_version: str, scores: pa.Table, embeddings: pa.Table) -> Receipt:
     """Both tables are in storage and a receipt names them; a receipt already there wins and is returned.
 
     Safe to run twice: the file names are new each time, the receipt's is not, so a retried piece counts once.
@@ -188,7 +186,7 @@ def _path(number: int) -> str:
 
 def live_number(folder: Folder) -> int:
     """Number of the live snapshot, 0 if there is none."""
-    names = [entry.path.removesuffix(".json") for entry in (folder / SNAPSHOTS).list_top(suffix=".json")]
+    names = [entry.path.removesuffix(".json") for entry in (folder / SNAPSHOTS).top_entries(suffix=".json")]
     return max((int(name) for name in names if name.isdigit()), default=0)
 
 

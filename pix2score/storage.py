@@ -42,7 +42,7 @@ def is_s3(place: str) -> bool:
 
 
 @functools.lru_cache(maxsize=4)
-def _filesystem(protocol: str, pid: int) -> Any:  # pid: connections must not cross a fork
+def _filesystem(protocol: str, _pid: int) -> Any:  # connections must not cross a fork
     if protocol == "file":
         return fsspec.filesystem("file", auto_mkdir=True)
     return fsspec.filesystem(
@@ -78,7 +78,7 @@ def normalise(place: str) -> str:
 
 
 @contextlib.contextmanager
-def _named_errors(place: str, fs: Any = None) -> Iterator[None]:
+def _named_errors(place: str) -> Iterator[None]:
     """Storage errors as ours: naming the bucket or path, never a key or secret."""
     where = f"bucket {place[5:].partition('/')[0]!r}" if is_s3(place) else f"path {place!r}"
     try:
@@ -126,7 +126,7 @@ class Folder:
         """Absolute place of ``path``."""
         return f"{self.uri.rstrip('/')}/{path}" if path else self.uri
 
-    def list(self, path: str = "", *, suffix: str = "") -> list[Entry]:
+    def entries(self, path: str = "", *, suffix: str = "") -> list[Entry]:
         """Objects below ``path``, sorted by path; none if there is no such folder. Temporary files of writers are left out."""
         top = self.full(path)
         with _named_errors(self.uri):
@@ -138,8 +138,8 @@ class Folder:
         entries = (_entry(name, info, root) for name, info in found.items() if info["type"] == "file")
         return sorted((e for e in entries if e.path.endswith(suffix) and not _is_temporary(e.path)), key=lambda e: e.path)
 
-    def list_top(self, *, suffix: str = "") -> list[Entry]:
-        """As ``list``, but only what stands directly in this folder."""
+    def top_entries(self, *, suffix: str = "") -> list[Entry]:
+        """As ``entries``, but only what stands directly in this folder."""
         with _named_errors(self.uri):
             try:
                 found = self.fs.ls(self.uri, detail=True)

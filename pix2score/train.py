@@ -36,6 +36,7 @@ from pix2score.heads import HeadSpec
 from pix2score.images import Preprocess
 from pix2score.model import check_backbone, initial_trunk
 from pix2score.plan import Part
+from pix2score.progress import Board, board
 from pix2score.storage import Folder
 from pix2score.train_worker import CHECKPOINT, WorkerSettings, read_checkpoint, train_worker
 
@@ -129,7 +130,11 @@ def _refuse_other_config(config: TrainConfig, dataset: PreparedDataset, out: Fol
         return
     wanted = json.loads(_identity(config, dataset))
     moved = {"out", "data"}  # places may be spelt differently; dataset_id says whether it is the same data
-    differences = [f"{k}: {begun.get(k)} there, {wanted.get(k)} now" for k in wanted | begun if k not in moved and begun.get(k) != wanted.get(k)]
+    differences = [
+        f"{k}: {begun.get(k)} there, {wanted.get(k)} now"
+        for k in wanted | begun
+        if k not in moved and begun.get(k) != wanted.get(k)
+    ]
     if differences:
         raise ConfigError(f"{out.uri} was begun with another config ({'; '.join(differences)}); give another --out")
 
@@ -167,7 +172,12 @@ def _as_safetensors(tensors: dict[str, torch.Tensor]) -> bytes:
 
 
 def training_rows(
-    dataset: PreparedDataset, parts: Sequence[Part], heads: Sequence[HeadSpec], preprocess: Preprocess, offer: Offer, pad_rows: int = 0
+    dataset: PreparedDataset,
+    parts: Sequence[Part],
+    heads: Sequence[HeadSpec],
+    preprocess: Preprocess,
+    offer: Offer,
+    pad_rows: int = 0,
 ) -> ray.data.Dataset:
     """read -> decode: shards as pixels and labels, in blocks that CPU tasks make."""
     row_bytes = 40_000  # a prepared image of 256 px
@@ -189,19 +199,27 @@ def _fit(
     out: Folder,
     offer: Offer,
 ) -> Result:
+    total_steps = settings.recipe.total_steps
     logger.info(
-        "training %s on %d images, %d steps of %d x %d", config.backbone, dataset.num_rows("train"), settings.recipe.total_steps,
+        "training %s on %d images, %d steps of %d x %d", config.backbone, dataset.num_rows("train"), total_steps,
         settings.num_workers, config.batch_size,
     )  # fmt: skip
     odd = total_rows(parts["val"]) % settings.num_workers
     rows = {
         "train": training_rows(dataset, parts["train"], dataset.heads, settings.preprocess, offer),
         # An even split over workers drops the remainder: padding rows make it lose none.
-        "val": training_rows(dataset, parts["val"], dataset.heads, settings.preprocess, offer, (settings.num_workers - odd) if odd else 0),
+        "val": training_rows(
+            dataset, parts["val"], dataset.heads, settings.preprocess, offer, (settings.num_workers - odd) if odd else 0
+        ),
     }
-    trainer = TorchTrainer(
+    with board("trained", total_steps, logger) as progress:
+        return _trainer(settings, rows, out, progress).fit()
+
+
+def _trainer(settings: WorkerSettings, rows: dict[str, ray.data.Dataset], out: Folder, progress: Board) -> TorchTrainer:
+    return TorchTrainer(
         train_worker,
-        train_loop_config={"settings": settings},
+        train_loop_config={"settings": settings, "progress": progress},
         scaling_config=ScalingConfig(num_workers=settings.num_workers, use_gpu=settings.use_gpu),
         run_config=RunConfig(
             name="checkpoints",
@@ -212,7 +230,6 @@ def _fit(
         datasets=rows,  # type: ignore[arg-type]
         dataset_config=DataConfig(execution_options=ExecutionOptions(preserve_order=True)),  # same seed, same order
     )
-    return trainer.fit()
 
 
 def _save_best(config: TrainConfig, dataset: PreparedDataset, settings: WorkerSettings, result: Result, out: Folder) -> None:

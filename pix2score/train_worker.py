@@ -6,11 +6,10 @@ Resumes from the last checkpoint with the same seed and order. Rank 0 writes his
 from __future__ import annotations
 
 import json
-import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,14 +29,12 @@ from pix2score.heads import HeadSpec
 from pix2score.images import Preprocess
 from pix2score.metrics import HeadMetrics, main_metric, results
 from pix2score.model import MultiHeadModel
+from pix2score.progress import Board
 from pix2score.storage import Folder
-
-logger = logging.getLogger(__name__)
 
 CHECKPOINT = "state.pt"
 SHUFFLE_BYTES = 512 * 2**20
 """Local shuffle buffer per worker, of decoded pixels; shards are random samples already, this mixes within them."""
-LOG_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,17 +59,20 @@ class WorkerSettings:
 def train_worker(config: dict[str, Any]) -> None:
     """Entry point for ``TorchTrainer``."""
     settings: WorkerSettings = config["settings"]
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
-    logging.getLogger("ray").setLevel(logging.WARNING)
     if settings.num_threads:
         torch.set_num_threads(settings.num_threads)
     torch.manual_seed(settings.seed)
     fitter, embedding_dim = _build(settings)
+    progress: Board | None = config["progress"] if _is_first() else None
     history = _resume(fitter)
+    if progress and history:
+        progress.say(f"resuming after epoch {len(history)}")
     first_epoch = len(history)
     num_epochs = -(-settings.recipe.total_steps // settings.steps_per_epoch)
     for epoch in range(first_epoch, num_epochs):
-        entry = _run_epoch(settings, fitter, epoch, num_epochs)
+        entry = _run_epoch(settings, fitter, epoch, progress)
+        if progress:
+            progress.say(_epoch_line(entry, num_epochs, settings.heads))
         history.append(entry)
         _report(settings, fitter, history, embedding_dim)
 
@@ -99,17 +99,16 @@ def _resume(fitter: Fitter) -> list[dict[str, Any]]:
         return []
     state = read_checkpoint(checkpoint)
     fitter.load_state_dict(state["fitter"])
-    logger.info("resuming after epoch %d", len(state["history"]))
     return list(state["history"])
 
 
-def _run_epoch(settings: WorkerSettings, fitter: Fitter, epoch: int, num_epochs: int) -> dict[str, Any]:
+def _run_epoch(settings: WorkerSettings, fitter: Fitter, epoch: int, progress: Board | None) -> dict[str, Any]:
     """Train and validate once; the history entry."""
     start = time.monotonic()
-    losses, num_skipped = _train_epoch(settings, fitter, epoch, num_epochs)
+    losses, num_skipped = _train_epoch(settings, fitter, epoch, progress)
     train_s = time.monotonic() - start
     metrics = gather_metrics(fitter.validate(_batches(settings, "val")))
-    entry = {
+    return {
         "epoch": epoch + 1,
         "steps": fitter.num_steps,
         "loss": float(np.mean(losses)) if losses else None,
@@ -121,18 +120,20 @@ def _run_epoch(settings: WorkerSettings, fitter: Fitter, epoch: int, num_epochs:
         "images_per_s": round(len(losses) * settings.batch_size * settings.num_workers / max(train_s, 1e-9), 1),
         "seconds": round(time.monotonic() - start, 2),
     }
-    if _is_first():
-        heads = ", ".join(f"{m.head.name} {main_metric(m.head)} {_text(m)}" for m in metrics)
-        logger.info(
-            "epoch %d/%d: loss %.4f, validation loss %.4f (1 = uniform guess), %s, %.0f images/s",
-            epoch + 1, num_epochs, entry["loss"] or float("nan"), entry["val_loss"], heads, entry["images_per_s"],
-        )  # fmt: skip
-    return entry
 
 
-def _text(metrics: HeadMetrics) -> str:
-    value = metrics.result().get(main_metric(metrics.head))
-    return "-" if value is None else f"{value:.3f}"
+def _epoch_line(entry: dict[str, Any], num_epochs: int, heads: Sequence[HeadSpec]) -> str:
+    """One epoch for people."""
+    loss = "none" if entry["loss"] is None else f"{entry['loss']:.3f}"
+    parts = []
+    for head in heads:
+        value = entry["val"][head.name].get(main_metric(head))
+        parts.append(f"{head.name} {main_metric(head)} {'-' if value is None else format(value, '.3f')}")
+    skipped = f", {entry['skipped_steps']} steps skipped as non-finite" if entry["skipped_steps"] else ""
+    return (
+        f"epoch {entry['epoch']}/{num_epochs}: loss {loss}, validation {entry['val_loss']:.3f} (a uniform guess costs 1 per head), "
+        f"{', '.join(parts)}, {entry['images_per_s']:.0f} images/s{skipped}"
+    )
 
 
 def _calibrated(metrics: list[HeadMetrics]) -> list[HeadMetrics]:
@@ -143,19 +144,18 @@ def _calibrated(metrics: list[HeadMetrics]) -> list[HeadMetrics]:
     return metrics
 
 
-def _train_epoch(settings: WorkerSettings, fitter: Fitter, epoch: int, num_epochs: int) -> tuple[list[float], int]:
-    losses, num_skipped, logged = [], 0, time.monotonic()
-    total = settings.recipe.total_steps
+def _train_epoch(settings: WorkerSettings, fitter: Fitter, epoch: int, progress: Board | None) -> tuple[list[float], int]:
+    losses, num_skipped = [], 0
+    last_step = min(settings.recipe.total_steps, (epoch + 1) * settings.steps_per_epoch)
     for batch in _batches(settings, "train", epoch):
-        if fitter.num_steps >= min(total, (epoch + 1) * settings.steps_per_epoch):
+        if fitter.num_steps >= last_step:
             break
         result = fitter.train_step(batch)
         num_skipped += result.skipped
         if not result.skipped:
             losses.append(result.loss)
-        if _is_first() and time.monotonic() - logged > LOG_EVERY_S:
-            logged = time.monotonic()
-            logger.info("epoch %d/%d: step %d of %d, loss %.4f", epoch + 1, num_epochs, fitter.num_steps, total, result.loss)
+        if progress:
+            progress.add(1)
     return losses, num_skipped
 
 
@@ -184,7 +184,7 @@ def _to_batch(table: Any, settings: WorkerSettings) -> Batch:
 
 
 def _is_first() -> bool:
-    return ray.train.get_context().get_world_rank() == 0
+    return int(ray.train.get_context().get_world_rank()) == 0
 
 
 def _report(settings: WorkerSettings, fitter: Fitter, history: list[dict[str, Any]], embedding_dim: int) -> None:

@@ -99,9 +99,16 @@ def _load_keys(connection: duckdb.DuckDBPyConnection, folder: Folder, snapshot: 
         for file in (f for f in snapshot.files if f.table == "embeddings"):
             run = file.path.split("/")[1]
             for batch in batches_of(folder, [file], ["illust_id", "page"]):
-                yield pa.record_batch([*batch.columns, pa.repeat(pa.scalar(run), batch.num_rows)], names=["illust_id", "page", "run"])
+                yield pa.record_batch(
+                    [*batch.columns, pa.repeat(pa.scalar(run), batch.num_rows)], names=["illust_id", "page", "run"]
+                )
 
-    load(connection, "embeddings", pa.schema([*(f.with_nullable(True) for f in keys), pa.field("run", pa.string())]), embedding_keys())
+    load(
+        connection,
+        "embeddings",
+        pa.schema([*(f.with_nullable(True) for f in keys), pa.field("run", pa.string())]),
+        embedding_keys(),
+    )
 
 
 def _check_rows(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> list[str]:
@@ -112,7 +119,9 @@ def _check_rows(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> li
     tests = {
         "keys that stand more than once": "SELECT illust_id, page FROM scores GROUP BY ALL HAVING count(*) > 1",
         "rows whose status is neither ok nor failed": "SELECT 1 FROM scores WHERE status NOT IN ('ok', 'failed')",
-        "failed rows without a known error_code": f"SELECT 1 FROM scores WHERE status = 'failed' AND coalesce(error_code, '') NOT IN ({codes})",
+        "failed rows without a known error_code": (
+            f"SELECT 1 FROM scores WHERE status = 'failed' AND coalesce(error_code, '') NOT IN ({codes})"
+        ),
         "failed rows with predictions": f"SELECT 1 FROM scores WHERE status = 'failed' AND ({some_head})",
         "ok rows with an error_code": "SELECT 1 FROM scores WHERE status = 'ok' AND error_code IS NOT NULL",
     }
@@ -162,7 +171,10 @@ def _check_catalog(connection: duckdb.DuckDBPyConnection, place: str, snapshot: 
         reader = rows.sql("SELECT illust_id, page FROM keyed").to_arrow_reader(65_536)
         load(connection, "wanted", reader.schema, reader)
     problems = []
-    for what, left, right in (("catalog keys are not in the snapshot", "wanted", "scores"), ("keys are not in the catalog", "scores", "wanted")):
+    for what, left, right in (
+        ("catalog keys are not in the snapshot", "wanted", "scores"),
+        ("keys are not in the catalog", "scores", "wanted"),
+    ):
         lacking = f"FROM {left} ANTI JOIN {right} USING (illust_id, page)"
         number, example = one_row(connection, f"SELECT count(*), min(concat_ws(', page ', illust_id, page)) {lacking}")
         if number:

@@ -271,9 +271,7 @@ def test_what_pixels_show_goes_with_the_labels(sound: list[tuple[Row, Floats]]) 
 
 
 @pytest.mark.parametrize("name,least", [("bookmarks", 0.5), ("views", 0.4), ("sanity", 0.7)])
-def test_ridge_on_eight_by_eight_pixels_predicts_unseen_artists(
-    name: str, least: float, sound: list[tuple[Row, Floats]]
-) -> None:
+def test_ridge_on_eight_by_eight_pixels_predicts_unseen_artists(name: str, least: float, sound: list[tuple[Row, Floats]]) -> None:
     blocks = np.stack([squashed.reshape(8, 8, 8, 8, 3).mean((1, 3)).ravel() for _, squashed in sound])
     target = column(sound, name) if name == "sanity" else np.log1p(column(sound, name))
     predicted = out_of_fold_ridge(blocks, target, [row["artist_id"] for row, _ in sound], penalty=10)
