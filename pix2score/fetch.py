@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -209,3 +210,11 @@ def task_rows(num_rows: int, offer: Offer, *, embedded: bool = False) -> int:
 def total_rows(parts: Iterable[Part]) -> int:
     """Rows of all parts."""
     return sum(part.rows for part in parts)
+
+
+def log_failures(failed: Counter[str], catalog: Catalog) -> None:
+    """A warning per error code, and what to do about images outside the catalog's folder."""
+    for code, number in failed.most_common():
+        logger.warning("%d images failed as %s", number, code)
+    if failed["FORBIDDEN"]:
+        logger.warning("uris outside %s are not read; --image-root PLACE allows another place", catalog.folder.uri)

@@ -32,7 +32,7 @@ from pix2score.command import as_plain
 from pix2score.dataset import CARD, FORMAT
 from pix2score.engine import parquet_bytes
 from pix2score.errors import ConfigError, DataError, StorageError
-from pix2score.fetch import ImageRows, decoded_rows, total_rows
+from pix2score.fetch import ImageRows, decoded_rows, log_failures, total_rows
 from pix2score.heads import HeadSpec, head_from_dict, preset
 from pix2score.image_source import image_source
 from pix2score.plan import SPLITS, Part, PlanCounts, SplitRule, label_types, plan_dataset
@@ -122,6 +122,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
         parts, counts, fitted = on_cluster(plan_dataset, catalog, heads, rule, out, f"{staged}/plan")
         _warn(heads, fitted, counts)
         shards = _write_shards(config, catalog, ImageRows.of(catalog, source), parts, fitted, out, offer)
+        _check_failures(shards, catalog, out)
         content = _dataset_card(config, catalog, fitted, counts, shards)
         out.publish(CARD, json.dumps(content, indent=1, ensure_ascii=False).encode())
         out.delete([part.path for part in parts])
@@ -230,13 +231,27 @@ def _mixed_order(rows: pa.Table) -> pa.Array:
     return pa.array(sorted(range(len(digests)), key=digests.__getitem__))
 
 
+def _failed(shards: Sequence[Shard]) -> Counter[str]:
+    failed: Counter[str] = Counter()
+    for shard in shards:
+        failed.update(shard.errors)
+    return failed
+
+
+def _check_failures(shards: Sequence[Shard], catalog: Catalog, out: Folder) -> None:
+    """Failures are logged; a dataset without a training image is none."""
+    failed = _failed(shards)
+    log_failures(failed, catalog)
+    if not any(shard.split == "train" for shard in shards):
+        _remove_leftovers(out)
+        codes = ", ".join(f"{number} {code}" for code, number in failed.most_common())
+        raise DataError(f"no training image of catalog {catalog.folder.uri} could be read ({codes}): no dataset was made")
+
+
 def _dataset_card(
     config: PrepareConfig, catalog: Catalog, heads: Sequence[HeadSpec], counts: PlanCounts, shards: Sequence[Shard]
 ) -> dict[str, Any]:
     """Content of dataset.json."""
-    failed: Counter[str] = Counter()
-    for shard in shards:
-        failed.update(shard.errors)
     per_split = {split: sum(s.rows for s in shards if s.split == split) for split in SPLITS}
     return {
         "format": FORMAT,
@@ -245,7 +260,7 @@ def _dataset_card(
         "label_types": {name: str(kind) for name, kind in label_types(catalog, heads)},
         "image_size": config.image_size,
         "rows": per_split,
-        "dropped": {**counts.to_dict(), "failed_images": dict(failed)},
+        "dropped": {**counts.to_dict(), "failed_images": dict(_failed(shards))},
         "shards": [asdict(shard) for shard in shards if shard.split in SPLITS],
         "catalog": {"uri": catalog.folder.uri, "files": [asdict(entry) for entry in catalog.files]},
         "config": as_plain(config),

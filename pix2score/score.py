@@ -27,7 +27,7 @@ from pix2score.catalog import Catalog, Columns, open_catalog
 from pix2score.cluster import Device, Offer, on_cluster, session
 from pix2score.command import as_plain
 from pix2score.errors import ConfigError, ImageFailure, LimitError
-from pix2score.fetch import ImageRows, decoded_rows, pixels_of, total_rows
+from pix2score.fetch import ImageRows, decoded_rows, log_failures, pixels_of, total_rows
 from pix2score.image_source import image_source
 from pix2score.plan import Part, PlanCounts, plan_scoring
 from pix2score.progress import board
@@ -123,7 +123,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         receipts = _execute(run, parts, offer, use_gpu)
         executed = time.monotonic()
         failed = _count_failed(receipts)
-        _log_failed(failed, run)
+        log_failures(failed, run.catalog)
         summary.update(_counts(counts, failed))
         _check_limits(config, counts.planned, failed)
         snapshot = None if config.limit else _publish(run, receipts, counts, failed)
@@ -271,13 +271,6 @@ def _count_failed(receipts: Sequence[Receipt]) -> Counter[str]:
     for receipt in receipts:
         failed.update(receipt.failed)
     return failed
-
-
-def _log_failed(failed: Counter[str], run: _Run) -> None:
-    for code, number in failed.most_common():
-        logger.warning("%d images failed as %s", number, code)
-    if failed["FORBIDDEN"]:
-        logger.warning("uris outside %s are not read; --image-root PLACE allows another place", run.catalog.folder.uri)
 
 
 def _counts(counts: PlanCounts, failed: Counter[str]) -> dict[str, Any]:

@@ -189,11 +189,21 @@ class Folder:
         return len(data)
 
     def delete(self, paths: Sequence[str]) -> None:
-        """Remove objects; those already gone are fine."""
+        """Remove objects, and on disk the folders that they leave empty; those already gone are fine."""
         with _named_errors(self.uri):
             for path in paths:
                 with contextlib.suppress(FileNotFoundError):
                     self.fs.rm_file(self.full(path))
+                if not is_s3(self.uri):
+                    self._prune(Path(self.full(path)).parent)
+
+    def _prune(self, folder: Path) -> None:
+        while Path(self.uri) in folder.parents:
+            try:
+                folder.rmdir()
+            except OSError:  # not empty, or gone
+                return
+            folder = folder.parent
 
 
 def read_place(place: str) -> bytes:
