@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from pix2score.errors import DataError
+from pix2score.errors import ConfigError, DataError
 from pix2score.heads import HeadSpec, head_from_dict
 from pix2score.images import Preprocess, preprocess_from_dict
 from pix2score.storage import Folder
@@ -25,6 +25,19 @@ from pix2score.storage import Folder
 FORMAT = 1
 CARD, WEIGHTS = "model.json", "model.safetensors"
 Weights = Mapping[str, npt.NDArray[Any]]
+BACKBONES = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+)
+"""torchvision's ResNets: what a card may name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,3 +150,9 @@ def load_model(place: str) -> tuple[ModelCard, dict[str, npt.NDArray[Any]]]:
         return card, load_tensors(data)
     except SafetensorError as exc:
         raise DataError(f"{place}/{WEIGHTS} cannot be read: {exc}") from None
+
+
+def check_backbone(backbone: str) -> None:
+    """Raise ``ConfigError`` unless ``backbone`` is one of ``BACKBONES``."""
+    if backbone not in BACKBONES:
+        raise ConfigError(f"backbone {backbone!r} is not known; one of {', '.join(BACKBONES)}")

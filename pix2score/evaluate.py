@@ -17,11 +17,10 @@ from pix2score.artifact import ModelCard, load_card, load_model
 from pix2score.cluster import Device, Offer, session
 from pix2score.dataset import PreparedDataset, open_dataset
 from pix2score.errors import DataError
-from pix2score.fetch import pixels_of
+from pix2score.fetch import pixels_of, shard_rows
 from pix2score.heads import HeadSpec
 from pix2score.metrics import HeadMetrics, main_metric, results
 from pix2score.storage import Folder
-from pix2score.train import training_rows
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +71,7 @@ def _check_heads(card: ModelCard, dataset: PreparedDataset) -> None:
 
 def _measure(config: EvaluateConfig, card: ModelCard, dataset: PreparedDataset, offer: Offer) -> list[HeadMetrics]:
     use_gpu = offer.wants_gpu(config.device)
-    rows = training_rows(dataset, dataset.parts(config.split), card.heads, card.preprocess, offer).map_batches(
+    rows = shard_rows(dataset, config.split, card.heads, card.preprocess, offer).map_batches(
         PredictShard,
         fn_constructor_args=(config.model, 256 if use_gpu else 32, None if use_gpu else offer.num_cores // offer.num_nodes),
         batch_format="pyarrow",

@@ -23,9 +23,11 @@ from ray.data.datasource import Datasource, ReadTask
 
 from pix2score.catalog import Catalog
 from pix2score.cluster import Offer
+from pix2score.dataset import PreparedDataset, decode_shard
 from pix2score.decoder import Decoder
 from pix2score.engine import open_parquet, parquet_batches
 from pix2score.errors import ImageFailure
+from pix2score.heads import HeadSpec
 from pix2score.image_source import NUM_CONCURRENT, ImageSource
 from pix2score.images import Preprocess
 from pix2score.plan import Part
@@ -37,6 +39,7 @@ logger = logging.getLogger(__name__)
 MAX_TASK_ROWS = 256  # 256 x 224 x 224 x 3 bytes = 38 MB per block, and some seconds of one core
 EMBEDDED_TASK_ROWS = 1024  # a task reads whole row groups of the catalog: fewer tasks, fewer repeated reads
 DECODE_MEMORY_BYTES = 2**30
+SHARD_ROW_BYTES = 40_000  # an encoded image of 256 px; like the next, only a hint to Ray's scheduler
 _ROW_BYTES = 200  # of a plan row in memory; only a hint to Ray's scheduler
 
 
@@ -218,3 +221,18 @@ def log_failures(failed: Counter[str], catalog: Catalog) -> None:
         logger.warning("%d images failed as %s", number, code)
     if failed["FORBIDDEN"]:
         logger.warning("uris outside %s are not read; --image-root PLACE allows another place", catalog.folder.uri)
+
+
+def shard_rows(
+    dataset: PreparedDataset, split: str, heads: Sequence[HeadSpec], preprocess: Preprocess, offer: Offer, *, pad_rows: int = 0
+) -> ray.data.Dataset:
+    """A prepared split as pixels and labels (``dataset.decode_shard``), decoded by CPU tasks; ``pad_rows`` empty rows at its end."""
+    source = ParquetParts(dataset.folder, dataset.parts(split), row_bytes=SHARD_ROW_BYTES, pad_rows=pad_rows)
+    return ray.data.read_datasource(source).map_batches(
+        decode_shard,
+        fn_kwargs={"heads": tuple(heads), "preprocess": preprocess},
+        batch_format="pyarrow",
+        batch_size=MAX_TASK_ROWS,
+        compute=offer.one_task_per_core(),
+        num_cpus=1,
+    )

@@ -15,27 +15,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pix2score.errors import ConfigError
 from pix2score.heads import HeadSpec
 from pix2score.images import Preprocess
 from pix2score.losses import multi_head_loss, total_loss
 from pix2score.metrics import HeadMetrics
 from pix2score.model import MultiHeadModel, normalise
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
-    """How the weights are moved: AdamW, linear warm-up, cosine to zero."""
-
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.05
-    warmup_fraction: float = 0.1
-    clip_norm: float = 5.0
-    total_steps: int = 1
-
-    def __post_init__(self) -> None:
-        if self.total_steps < 1:
-            raise ConfigError(f"total_steps {self.total_steps}: at least one training step is needed")
+from pix2score.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,10 +114,10 @@ class HeadMetrics:
     def spearman(self) -> float | None:
         """Rank correlation of the expected quantile with the raw label; None where one of them is constant."""
         pairs = np.concatenate(self.pairs)
-        ranks = np.stack([_average_ranks(column) for column in pairs.T])
+        ranks = np.stack([_average_ranks(pairs[:, 0]), _average_ranks(pairs[:, 1])])
         if (ranks.std(axis=1) == 0).any():
             return None
-        return float(np.corrcoef(ranks)[0, 1])
+        return float(np.asarray(np.corrcoef(ranks))[0, 1])
 
 
 def _log_softmax(logits_BK: Floats) -> Floats:

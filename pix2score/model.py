@@ -13,24 +13,11 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from pix2score.artifact import ModelCard, Weights, load_model
+from pix2score.artifact import ModelCard, Weights, check_backbone, load_model
 from pix2score.errors import ConfigError, DataError
 from pix2score.heads import HeadSpec
 from pix2score.images import Preprocess
 from pix2score.storage import Folder
-
-BACKBONES = (
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-    "resnext50_32x4d",
-    "resnext101_32x8d",
-    "resnext101_64x4d",
-    "wide_resnet50_2",
-    "wide_resnet101_2",
-)
 
 
 class MultiHeadModel(nn.Module):
@@ -49,12 +36,6 @@ class MultiHeadModel(nn.Module):
         """Head -> logits [B, K] (unnormalised, before temperature), and the embedding [B, D]; input as ``normalise`` gives it."""
         embedding_BD = self.trunk(image_BCHW)
         return {name: output(embedding_BD) for name, output in self.outputs.items()}, embedding_BD
-
-
-def check_backbone(backbone: str) -> None:
-    """Raise ``ConfigError`` unless ``backbone`` is one of ``BACKBONES``."""
-    if backbone not in BACKBONES:
-        raise ConfigError(f"backbone {backbone!r} is not known; one of {', '.join(BACKBONES)}")
 
 
 def normalise(pixels_BSSC: Tensor, preprocess: Preprocess) -> Tensor:

@@ -10,7 +10,6 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,36 +23,17 @@ from safetensors.torch import load as load_tensors
 from tensorboardX import SummaryWriter
 
 from pix2score.fetch import pixels_of
-from pix2score.fit import Batch, Fitter, Recipe, gather_metrics, validation_loss
+from pix2score.fit import Batch, Fitter, gather_metrics, validation_loss
 from pix2score.heads import HeadSpec
-from pix2score.images import Preprocess
 from pix2score.metrics import HeadMetrics, main_metric, results
 from pix2score.model import MultiHeadModel
 from pix2score.progress import Board
+from pix2score.recipe import WorkerSettings
 from pix2score.storage import Folder
 
 CHECKPOINT = "state.pt"
 SHUFFLE_BYTES = 512 * 2**20
 """Local shuffle buffer per worker, of decoded pixels; shards are random samples already, this mixes within them."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WorkerSettings:
-    """Everything a worker needs; the same on all of them."""
-
-    backbone: str
-    heads: tuple[HeadSpec, ...]
-    preprocess: Preprocess
-    recipe: Recipe
-    num_workers: int
-    use_gpu: bool
-    batch_size: int
-    steps_per_epoch: int
-    seed: int
-    out: str
-    initial_trunk: str | None
-    num_threads: int | None
-    """Of torch on the CPU; None leaves its default."""
 
 
 def train_worker(config: dict[str, Any]) -> None:

@@ -1,0 +1,119 @@
+"""One training run on Ray Train: settings for the workers, the trainer, and the model made from its best checkpoint."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import math
+from typing import Any
+
+import ray
+import torch
+from ray.data import ExecutionOptions
+from ray.train import CheckpointConfig, DataConfig, FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from pix2score.artifact import save_model
+from pix2score.cluster import Offer
+from pix2score.dataset import PreparedDataset
+from pix2score.errors import DataError
+from pix2score.fetch import shard_rows
+from pix2score.progress import Board, board
+from pix2score.recipe import INITIAL_TRUNK, WorkerSettings
+from pix2score.storage import Folder
+from pix2score.train_worker import read_checkpoint, train_worker
+
+logger = logging.getLogger(__name__)
+
+PACKAGES = ("pix2score", "torch", "torchvision", "ray", "pillow", "numpy")
+
+
+def run_training(
+    settings: WorkerSettings, dataset: PreparedDataset, trunk: dict[str, torch.Tensor] | None, config: dict[str, Any], offer: Offer
+) -> None:
+    """The model of the best epoch stands at ``settings.out``; ``config`` is what its card will tell of the settings.
+
+    ``trunk``: weights that the trunk starts from, None for random ones.
+    """
+    out = Folder(settings.out)
+    if trunk is not None:
+        out.publish(INITIAL_TRUNK, _as_safetensors(trunk), replace=True)
+    result = _fit(settings, dataset, out, offer)
+    _save_best(settings, dataset, config, result, out)
+
+
+def _as_safetensors(tensors: dict[str, torch.Tensor]) -> bytes:
+    from safetensors.torch import save
+
+    return save({name: tensor.contiguous() for name, tensor in tensors.items()})
+
+
+def _fit(settings: WorkerSettings, dataset: PreparedDataset, out: Folder, offer: Offer) -> Result:
+    total_steps = settings.recipe.total_steps
+    logger.info(
+        "training %s on %d images, %d steps of %d x %d", settings.backbone, dataset.num_rows("train"), total_steps,
+        settings.num_workers, settings.batch_size,
+    )  # fmt: skip
+    odd = dataset.num_rows("val") % settings.num_workers
+    # An even split over workers drops the remainder: padding rows make it lose none.
+    pad_rows = settings.num_workers - odd if odd else 0
+    rows = {
+        "train": shard_rows(dataset, "train", dataset.heads, settings.preprocess, offer),
+        "val": shard_rows(dataset, "val", dataset.heads, settings.preprocess, offer, pad_rows=pad_rows),
+    }
+    with board("trained", total_steps, logger) as progress:
+        return _trainer(settings, rows, out, progress).fit()
+
+
+def _trainer(settings: WorkerSettings, rows: dict[str, ray.data.Dataset], out: Folder, progress: Board) -> TorchTrainer:
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"settings": settings, "progress": progress},
+        scaling_config=ScalingConfig(num_workers=settings.num_workers, use_gpu=settings.use_gpu),
+        run_config=RunConfig(
+            name="checkpoints",
+            storage_path=out.uri,
+            failure_config=FailureConfig(max_failures=3),
+            checkpoint_config=CheckpointConfig(num_to_keep=2, checkpoint_score_attribute="val_loss", checkpoint_score_order="min"),
+        ),
+        datasets=rows,  # type: ignore[arg-type]
+        dataset_config=DataConfig(execution_options=ExecutionOptions(preserve_order=True)),  # same seed, same order
+    )
+
+
+def _save_best(settings: WorkerSettings, dataset: PreparedDataset, config: dict[str, Any], result: Result, out: Folder) -> None:
+    """The model of the epoch with the least validation loss."""
+    checkpoints = result.best_checkpoints or []
+    if not checkpoints:
+        raise DataError(f"training at {out.uri} left no checkpoint")
+    checkpoint, metrics = min(checkpoints, key=lambda pair: (not math.isfinite(pair[1]["val_loss"]), pair[1]["val_loss"]))
+    state = read_checkpoint(checkpoint)
+    tensors = state["fitter"]["model"]
+    last = state["history"][-1]
+    about = {
+        "val": last["val"],
+        "epoch": last["epoch"],
+        "val_loss": metrics["val_loss"],
+        "skipped_steps": state["fitter"]["num_skipped"],
+        "config": config,
+        "dataset": {"uri": dataset.folder.uri, "id": dataset.id, "rows": dataset.card["rows"]},
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)},
+    }
+    save_model(
+        out.uri,
+        {name: tensor.cpu().numpy() for name, tensor in tensors.items()},
+        backbone=settings.backbone,
+        heads=dataset.heads,
+        preprocess=settings.preprocess,
+        embedding_dim=state["embedding_dim"],
+        temperatures=last["temperatures"],
+        about=about,
+    )
+
+
+def _installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
