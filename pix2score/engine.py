@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import duckdb
@@ -91,14 +91,13 @@ def parquet_batches(
 
 @contextlib.contextmanager
 def open_parquet(folder: Folder, path: str) -> Iterator[pq.ParquetFile]:
-    """A Parquet file of a folder. Raises ``DataError`` if it is something else, ``FileNotFoundError`` if it is gone."""
+    """A Parquet file of a folder. Raises ``DataError`` if it is something else or damaged, ``FileNotFoundError`` if it is gone."""
     with folder.open(path) as stream:
         try:
-            file = pq.ParquetFile(stream, pre_buffer=True)
+            with pq.ParquetFile(stream, pre_buffer=True) as file:
+                yield file
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:
-            raise DataError(f"{folder.full(path)} is not a Parquet file: {exc}") from None
-        with file:
-            yield file
+            raise DataError(f"{folder.full(path)} is not a Parquet file, or a damaged one: {exc}") from None
 
 
 def parquet_bytes(table: pa.Table, *, row_group_rows: int | None = None, compression: str = "zstd") -> bytes:
@@ -107,5 +106,3 @@ def parquet_bytes(table: pa.Table, *, row_group_rows: int | None = None, compres
     pq.write_table(table, sink, row_group_size=row_group_rows, compression=compression)
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
-
-Batches = Callable[[], Iterable[pa.RecordBatch]]

@@ -13,7 +13,7 @@ import pyarrow as pa
 from ray.data import ActorPoolStrategy
 
 from pix2score.account import recorded
-from pix2score.artifact import ModelCard, load_card, load_model
+from pix2score.artifact import ModelCard, load_model
 from pix2score.cluster import Device, Offer, session
 from pix2score.dataset import PreparedDataset, open_dataset
 from pix2score.errors import DataError
@@ -46,7 +46,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
     Raises ``DataError``: no model, no dataset, an empty split, or heads that do not match (they are named).
     """
-    card, dataset, out = load_card(config.model), open_dataset(config.data), Folder(config.out)
+    (card, _), dataset, out = load_model(config.model), open_dataset(config.data), Folder(config.out)
     dataset.parts(config.split)
     _check_heads(card, dataset)
     with session() as offer, recorded(out, "summary.json", {"job": "evaluate", "split": config.split}) as summary:

@@ -22,7 +22,7 @@ from ray.data import ActorPoolStrategy, Datasink
 from ray.data.block import Block
 
 from pix2score.account import recorded
-from pix2score.artifact import ModelCard, load_card, load_model
+from pix2score.artifact import ModelCard, load_model
 from pix2score.catalog import Catalog, Columns, open_catalog
 from pix2score.cluster import Device, Offer, on_cluster, session
 from pix2score.command import as_plain
@@ -137,7 +137,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
 
 def _open(config: ScoreConfig) -> _Run:
     """Every input checked, before Ray starts and anything is written."""
-    card = load_card(config.model)
+    card, _ = load_model(config.model)  # all of it: altered weights are found here, not by an actor
     catalog = open_catalog(config.catalog, config.columns)
     images = ImageRows.of(catalog, image_source(catalog.folder.uri, config.image_root))
     out = Folder(config.out)

@@ -1,0 +1,56 @@
+"""Places of one small run of the whole chain, made once per session and shared by the Ray tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pix2score.drawn_catalog import DrawnCatalog, draw_catalog
+from pix2score.evaluate import EvaluateConfig, evaluate
+from pix2score.prepare import PrepareConfig, prepare
+from pix2score.score import ScoreConfig, score
+from pix2score.train import TrainConfig, train
+
+NUM_PICTURES = 130
+INPUT_SIZE = 32
+TRAINING: dict[str, Any] = {"backbone": "resnet18", "input_size": INPUT_SIZE, "batch_size": 16, "epochs": 2, "seed": 3}
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Where each stage's output is, and what the stage returned."""
+
+    drawn: DrawnCatalog
+    catalog: str
+    dataset: str
+    model: str
+    scores: str
+    prepared: dict[str, Any]
+    trained: dict[str, Any]
+    evaluated: dict[str, Any]
+    scored: dict[str, Any]
+
+    def catalog_rows(self) -> pa.Table:
+        """The catalog as drawn."""
+        return pq.read_table(f"{self.catalog}/catalog.parquet")
+
+
+def run_chain(catalog: str, root: str, drawn: DrawnCatalog) -> Chain:
+    """prepare, train, evaluate and score below ``root`` (a folder or an S3 prefix)."""
+    dataset, model, scores = f"{root}/dataset", f"{root}/model", f"{root}/scores"
+    prepared = prepare(PrepareConfig(catalog=catalog, out=dataset, image_size=64, val_fraction=0.2, test_fraction=0.2))
+    trained = train(TrainConfig(data=dataset, out=model, **TRAINING))
+    evaluated = evaluate(EvaluateConfig(model=model, data=dataset, out=f"{root}/evaluation"))
+    scored = score(ScoreConfig(catalog=catalog, model=model, out=scores, part_rows=40))
+    return Chain(drawn, catalog, dataset, model, scores, prepared, trained, evaluated, scored)
+
+
+def local_chain(root: Path) -> Chain:
+    """The chain in local folders."""
+    catalog = root / "catalog"
+    catalog.mkdir(parents=True)
+    return run_chain(str(catalog), str(root), draw_catalog(catalog, num_pictures=NUM_PICTURES, seed=5))

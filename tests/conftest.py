@@ -1,0 +1,113 @@
+"""Fixtures that several test files share: a real S3 server, and places on both kinds of storage."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.chain import Chain
+
+# Before anything imports Ray: it reads them once, and hands them to its workers.
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_DATA_PARQUET_FOOTER_NUM_ACTORS"] = "1"
+
+SECRET = "moto-secret-that-no-message-may-show"
+BUCKET = "pix2score-tests"
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[str]:
+    """Endpoint of an S3 server in its own process; the standard AWS variables point to it. Has one bucket, ``BUCKET``."""
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    endpoint = f"http://127.0.0.1:{port}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", endpoint)
+        patch.setenv("AWS_ACCESS_KEY_ID", "moto")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        patch.setenv("AWS_REGION", "us-east-1")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        try:
+            _await_listening(port, server)
+            _client().create_bucket(Bucket=BUCKET)
+            yield endpoint
+        finally:
+            server.terminate()
+            server.wait(timeout=10)
+
+
+def _await_listening(port: int, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert server.poll() is None, "the moto server ended by itself"
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError("the moto server did not start within 60 s")
+
+
+def _client() -> Any:
+    import boto3
+
+    return boto3.client("s3")
+
+
+@pytest.fixture(scope="session")
+def s3(moto_server: str) -> Any:
+    """A plain boto3 client of the S3 server: what a user's own tools see."""
+    return _client()
+
+
+@pytest.fixture
+def s3_place(moto_server: str) -> str:
+    """A fresh, empty s3://bucket/prefix."""
+    return f"s3://{BUCKET}/{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(params=["local", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A fresh, empty place of either kind."""
+    if request.param == "local":
+        return str(tmp_path / "place")
+    return str(request.getfixturevalue("s3_place"))
+
+
+@pytest.fixture(scope="session")
+def ray_session(moto_server: str) -> Iterator[None]:
+    """One local Ray for all tests that need it; its workers reach the S3 server. A pipeline that stands still ends by itself."""
+    from ray.data import DataContext
+
+    from pix2score.cluster import session
+
+    with session():
+        DataContext.get_current().execution_no_progress_timeout_s = 120
+        yield
+
+
+@pytest.fixture(scope="session")
+def chain(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """A drawn catalog that went through prepare, train, evaluate and score, in local folders."""
+    from tests.chain import local_chain
+
+    return local_chain(tmp_path_factory.mktemp("chain"))

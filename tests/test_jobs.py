@@ -1,0 +1,43 @@
+"""The jobs as a person or a scheduler runs them: whole processes, exit codes, one JSON line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+JOBS = ("demo", "prepare", "train", "evaluate", "score", "verify")
+
+
+def run_job(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, timeout=280, check=False)
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_help_tells_what_the_job_does(job: str) -> None:
+    done = run_job(f"jobs.{job}", "--help")
+    assert done.returncode == 0
+    assert f"python -m jobs.{job}" in done.stdout
+    assert "--config FILE" in done.stdout
+
+
+def test_a_mistake_is_one_line_exit_2_and_nothing_written(tmp_path: Path) -> None:
+    done = run_job("jobs.score", "--catalog", str(tmp_path / "none"), "--model", str(tmp_path), "--out", str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("jobs.score: ")
+    assert done.stderr.count("\n") == 1
+    assert json.loads(done.stdout.splitlines()[-1])["exit_code"] == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_demo_runs_every_stage(tmp_path: Path) -> None:
+    done = run_job("jobs.demo", "--out", str(tmp_path / "demo"), "--num-pictures", "120", "--epochs", "2")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert summary["verify"]["rows"] == summary["score"]["scored"]
+    assert "Next:" in done.stdout

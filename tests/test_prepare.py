@@ -1,0 +1,124 @@
+"""prepare on a drawn catalog of every format, with real Ray Data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pds
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pix2score.dataset import open_dataset
+from pix2score.errors import DataError
+from pix2score.image_source import image_source
+from pix2score.images import open_upright
+from pix2score.plan import SPLITS
+from pix2score.prepare import PrepareConfig, prepare
+from pix2score.storage import Folder
+from tests.chain import Chain
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+def shards(chain: Chain, split: str) -> pa.Table:
+    dataset = open_dataset(chain.dataset)
+    return pa.concat_tables(pq.read_table(f"{chain.dataset}/{part.path}") for part in dataset.parts(split))
+
+
+def test_every_planned_row_is_in_a_split_or_failed_with_a_code(chain: Chain) -> None:
+    card = open_dataset(chain.dataset).card
+    dropped = card["dropped"]
+    assert dropped["failed_images"] == chain.drawn.broken
+    assert sum(card["rows"].values()) + sum(dropped["failed_images"].values()) == dropped["planned"]
+    left_out = sum(dropped[name] for name in ("null_id", "duplicate_key", "over_max_pages", "unknown_split", "unlabelled"))
+    assert dropped["planned"] + left_out == chain.catalog_rows().num_rows == dropped["catalog_rows"]
+    assert (dropped["null_id"], dropped["duplicate_key"]) == (1, 1)
+
+
+def test_the_card_counts_what_stands_in_the_shards(chain: Chain) -> None:
+    card = open_dataset(chain.dataset).card
+    assert {split: shards(chain, split).num_rows for split in SPLITS} == card["rows"]
+    assert pds.dataset(f"{chain.dataset}/failed").count_rows() == sum(card["dropped"]["failed_images"].values())
+
+
+def test_one_artist_never_stands_in_two_splits(chain: Chain) -> None:
+    groups = [set(shards(chain, split).column("group").to_pylist()) for split in SPLITS]
+    assert all(groups)
+    assert sum(map(len, groups)) == len(set().union(*groups))
+
+
+def test_bins_are_digitized_labels_and_missing_labels_are_masked(chain: Chain) -> None:
+    dataset, rows = open_dataset(chain.dataset), shards(chain, "train")
+    for head in dataset.heads:
+        for label, bin_ in zip(
+            rows.column(f"{head.name}_label").to_pylist(), rows.column(f"{head.name}_bin").to_pylist(), strict=True
+        ):
+            assert bin_ == (-1 if label is None else np.digitize(label, head.bin_edges))
+    negative = sum(b is not None and b < 0 for b in chain.catalog_rows().column("bookmarks").to_pylist())
+    assert dataset.card["dropped"]["dropped_labels"]["bookmark"] == {"below_min_value": negative} == {"below_min_value": 1}
+
+
+def test_small_images_keep_their_bytes_and_large_ones_are_shrunk_to_jpeg(chain: Chain) -> None:
+    uris = {(r["illust_id"], r["page"]): r["uri"] for r in chain.catalog_rows().to_pylist()}
+    source = image_source(chain.catalog, ())
+    num_kept = 0
+    for row in shards(chain, "train").to_pylist():
+        (original,) = source.read_many([uris[row["illust_id"], row["page"]]])
+        assert isinstance(original, bytes)
+        short_side = min(open_upright(original).size)
+        if short_side <= 64:
+            assert row["image"] == original
+            num_kept += 1
+        else:
+            with Image.open(__import__("io").BytesIO(row["image"])) as image:
+                assert (image.format, min(image.size)) == ("JPEG", 64)
+    assert num_kept
+
+
+def test_shards_are_mixed_rather_than_in_the_catalogs_order(chain: Chain) -> None:
+    ids = shards(chain, "train").column("illust_id").to_numpy()
+    assert abs(np.corrcoef(ids, np.arange(len(ids)))[0, 1]) < 0.5
+
+
+def test_preparing_twice_gives_the_same_rows_in_the_same_order(chain: Chain, tmp_path: Path) -> None:
+    again = PrepareConfig(catalog=chain.catalog, out=str(tmp_path), image_size=64, val_fraction=0.2, test_fraction=0.2)
+    prepare(again)
+    (first,), (second,) = ((open_dataset(place).parts("train")) for place in (chain.dataset, str(tmp_path)))
+    assert pq.read_table(f"{chain.dataset}/{first.path}").equals(pq.read_table(tmp_path / second.path))
+
+
+def test_uris_outside_the_catalog_need_an_image_root(chain: Chain, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere" / "catalog.parquet"
+    moved.parent.mkdir()
+    rows = chain.catalog_rows()
+    uris = pa.array([f"{chain.catalog}/{uri}" for uri in rows.column("uri").to_pylist()])
+    pq.write_table(rows.set_column(rows.column_names.index("uri"), "uri", uris), moved)
+    with pytest.raises(DataError, match="no training image .* FORBIDDEN"):
+        prepare(PrepareConfig(catalog=str(moved), out=str(tmp_path / "refused")))
+    assert not Folder(str(tmp_path / "refused")).entries()
+    allowed = prepare(PrepareConfig(catalog=str(moved), out=str(tmp_path / "allowed"), image_root=(chain.catalog,)))
+    assert allowed["rows"]["train"] > 0
+
+
+def test_a_finished_dataset_is_not_overwritten(chain: Chain) -> None:
+    before = (Path(chain.dataset) / "dataset.json").read_bytes()
+    with pytest.raises(DataError, match="already holds a dataset"):
+        prepare(PrepareConfig(catalog=chain.catalog, out=chain.dataset))
+    assert (Path(chain.dataset) / "dataset.json").read_bytes() == before
+
+
+def test_leftovers_of_an_unfinished_attempt_are_removed(chain: Chain, tmp_path: Path) -> None:
+    leftover = tmp_path / "split=train" / "part-old.parquet"
+    leftover.parent.mkdir()
+    leftover.write_bytes(b"half")
+    prepare(PrepareConfig(catalog=chain.catalog, out=str(tmp_path), image_size=64))
+    assert not leftover.exists()
+
+
+def test_the_summary_stands_beside_the_output(chain: Chain) -> None:
+    summary = json.loads((Path(chain.dataset) / "summary.json").read_text())
+    assert summary == json.loads(json.dumps(chain.prepared))
