@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar
 
 import ray
 from ray.data import DataContext, TaskPoolStrategy
@@ -40,6 +40,16 @@ class Offer:
                 f"--device gpu, but this cluster has {self.num_nodes} node(s), {self.num_cores} cores and no GPU; use --device cpu"
             )
         return device != "cpu" and self.num_gpus > 0
+
+    def predictor_settings(self, *, use_gpu: bool) -> dict[str, Any]:
+        """``device`` and ``num_threads`` of a predictor actor: one per GPU, or one per node with all its cores."""
+        if use_gpu:
+            return {"device": "cuda", "num_threads": None}
+        return {"device": "cpu", "num_threads": max(1, self.num_cores // self.num_nodes)}
+
+    def num_predictors(self, *, use_gpu: bool) -> int:
+        """Predictor actors that the cluster can hold now."""
+        return self.num_gpus if use_gpu else self.num_nodes
 
     def one_task_per_core(self) -> TaskPoolStrategy | None:
         """Bounds CPU-heavy tasks where Ray has more slots than cores; None where its CPUs are cores."""

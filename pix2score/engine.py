@@ -105,4 +105,3 @@ def parquet_bytes(table: pa.Table, *, row_group_rows: int | None = None, compres
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, row_group_size=row_group_rows, compression=compression)
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
-

@@ -73,10 +73,11 @@ def _measure(config: EvaluateConfig, card: ModelCard, dataset: PreparedDataset, 
     use_gpu = offer.wants_gpu(config.device)
     rows = shard_rows(dataset, config.split, card.heads, card.preprocess, offer).map_batches(
         PredictShard,
-        fn_constructor_args=(config.model, 256 if use_gpu else 32, None if use_gpu else offer.num_cores // offer.num_nodes),
+        fn_constructor_args=(config.model,),
+        fn_constructor_kwargs={"batch_size": 256 if use_gpu else 32, **offer.predictor_settings(use_gpu=use_gpu)},
         batch_format="pyarrow",
         batch_size=256,
-        compute=ActorPoolStrategy(size=max(1, offer.num_gpus) if use_gpu else 1),
+        compute=ActorPoolStrategy(size=offer.num_predictors(use_gpu=use_gpu)),
         num_cpus=0.5,  # unlike the tasks before it, so that Ray does not fuse them into one serial stage
         num_gpus=1 if use_gpu else 0,
     )
@@ -96,15 +97,10 @@ def _add(metric: HeadMetrics, table: pa.Table) -> None:
 class PredictShard:
     """Ray Data stage: decoded shard rows in; bin, label and log-probabilities of each head out."""
 
-    def __init__(self, model: str, batch_size: int, num_threads: int | None) -> None:
-        import torch
+    def __init__(self, model: str, **settings: Any) -> None:
+        from pix2score.predictor import load_predictor  # imports torch, which only actors need
 
-        from pix2score.predictor import Predictor
-
-        if num_threads:
-            torch.set_num_threads(num_threads)
-        card, weights = load_model(model)
-        self._predictor = Predictor(card, weights, batch_size=batch_size)
+        self._predictor = load_predictor(model, **settings)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         card = self._predictor.card

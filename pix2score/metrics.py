@@ -82,7 +82,7 @@ class HeadMetrics:
         i = int(np.clip(nll.argmin(), 1, len(nll) - 2))
         curvature = nll[i - 1] - 2 * nll[i] + nll[i + 1]
         shift = 0.0 if curvature <= 0 else float(np.clip((nll[i - 1] - nll[i + 1]) / (2 * curvature), -1, 1))
-        return float(np.exp(log_t[i] + shift * (log_t[1] - log_t[0])))
+        return float(np.exp(log_t[i] + shift * (log_t[1] - log_t[0])).clip(TEMPERATURES[0], TEMPERATURES[-1]))
 
     def result(self) -> dict[str, float | int | None]:
         """Quality beside that of constants which know only the train split: ``prior_*`` answers its shares, ``majority_*`` its top bin."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pix2score import bins
-from pix2score.artifact import ModelCard, Weights
+from pix2score.artifact import ModelCard, Weights, load_model
 from pix2score.errors import ConfigError
 from pix2score.heads import HeadSpec
 from pix2score.model import model_from_card, normalise
@@ -42,20 +42,16 @@ class Prediction:
     finite: npt.NDArray[np.bool_]
 
 
-def default_device() -> torch.device:
-    """The GPU this process sees, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 class Predictor:
     """A loaded model. Every forward pass has the same shape [B, S, S, 3], padded with black, so that a result does not depend on how
     many other images are in the batch."""
 
-    def __init__(self, card: ModelCard, weights: Weights, *, batch_size: int, device: torch.device | None = None) -> None:
+    def __init__(self, card: ModelCard, weights: Weights, *, batch_size: int, device: str | torch.device = "cpu") -> None:
+        """``device``: cpu or cuda, said by the caller: a process may see a GPU that it was not given."""
         if batch_size < 1:
             raise ConfigError(f"batch size {batch_size}: at least 1")
         self.card, self.batch_size = card, batch_size
-        self.device = device or default_device()
+        self.device = torch.device(device)
         model = model_from_card(card, weights).to(self.device)
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.autocast = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -79,6 +75,13 @@ class Predictor:
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.autocast):
             logits, embedding_BD = self.model(image_BCHW)
         return {name: _numpy(tensor[:n]) for name, tensor in logits.items()}, _numpy(embedding_BD[:n])
+
+
+def load_predictor(model: str, *, batch_size: int, device: str, num_threads: int | None) -> Predictor:
+    """The predictor of the model folder ``model`` for this process; ``num_threads`` of torch on the CPU, None for its default."""
+    if num_threads:
+        torch.set_num_threads(num_threads)
+    return Predictor(*load_model(model), batch_size=batch_size, device=device)
 
 
 def _numpy(tensor: Tensor) -> Floats:

@@ -163,13 +163,8 @@ def _execute(run: _Run, parts: Sequence[Part], offer: Offer, use_gpu: bool) -> l
         run.out, run.id, run.card.version, run.layout, config.part_rows or (PART_ROWS_GPU if use_gpu else PART_ROWS_CPU)
     )
     batch_size = config.batch_size or (256 if use_gpu else 32)
-    num_actors = min(offer.num_gpus if use_gpu else offer.num_nodes, -(-total_rows(parts) // batch_size))
-    settings = {
-        "batch_size": batch_size,
-        "run": run.id,
-        "layout": run.layout,
-        "num_threads": None if use_gpu else offer.num_cores // offer.num_nodes,
-    }
+    num_actors = min(offer.num_predictors(use_gpu=use_gpu), -(-total_rows(parts) // batch_size))
+    settings = {"run": run.id, "layout": run.layout, "batch_size": batch_size, **offer.predictor_settings(use_gpu=use_gpu)}
     with board("scored", total_rows(parts), logger) as progress:
         (
             decoded_rows(run.out, parts, run.images, run.card.preprocess, offer, progress)
@@ -195,15 +190,10 @@ class ScoreImages:
     Ray may run a batch twice. Rows whose ``error_code`` is set skip the model and get null predictions.
     """
 
-    def __init__(self, model: str, *, batch_size: int, run: str, layout: Layout, num_threads: int | None) -> None:
-        import torch
+    def __init__(self, model: str, *, run: str, layout: Layout, **settings: Any) -> None:
+        from pix2score.predictor import load_predictor  # imports torch, which only actors need
 
-        from pix2score.predictor import Predictor
-
-        if num_threads:
-            torch.set_num_threads(num_threads)
-        card, weights = load_model(model)
-        self._predictor = Predictor(card, weights, batch_size=batch_size)
+        self._predictor = load_predictor(model, **settings)
         self._run, self._layout = run, layout
 
     def __call__(self, rows: pa.Table) -> pa.Table:
