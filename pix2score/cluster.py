@@ -78,6 +78,8 @@ def _connect(address: str | None) -> None:
         if address:
             ray.init(address=address, logging_level=logging.WARNING)
         else:
+            # Ray's C++ side writes warnings about its own actors straight to standard error, which people take for ours.
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             cores = num_local_cores()
             logger.info("starting Ray on this machine (%d cores)", cores)
             ray.init(

@@ -15,12 +15,15 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import tyro
 from ray.data import Datasink
 from ray.data.block import Block
@@ -42,7 +45,7 @@ from pix2score.storage import Folder
 
 logger = logging.getLogger(__name__)
 
-SHARD_ROWS = 8_192  # about 300 MB at 256 px: long sequential reads, and still many shards to spread over workers
+SHARD_ROWS = 4_096  # about 150 MB at 256 px: long sequential reads; a writer holds one shard in memory
 ROW_GROUP_BYTES = 32 * 2**20  # a reader holds a whole row group; half of the 64 MB allowed, as images vary
 
 
@@ -217,11 +220,32 @@ class ShardSink(Datasink[list[Shard]]):
         return pa.table([columns[name] for name in self._schema.names], schema=self._schema)
 
     def _write(self, split: str, folder: str, table: pa.Table, errors: dict[str, int]) -> Shard:
-        row_bytes = max(1, table.nbytes // table.num_rows)
-        # Encoded images do not compress: zstd would only cost time on them.
-        data = parquet_bytes(table, row_group_rows=max(1, ROW_GROUP_BYTES // row_bytes), compression="snappy")
+        data = _shard_bytes(table) if "image" in table.column_names else parquet_bytes(table)
         path = f"{folder}/part-{uuid.uuid4().hex[:16]}.parquet"
         return Shard(split, path, table.num_rows, self._out.publish(path, data), errors)
+
+
+def _shard_bytes(table: pa.Table) -> bytes:
+    """The table as Parquet whose row groups hold at most ``ROW_GROUP_BYTES`` of images, or one image."""
+    sizes = pc.binary_length(table.column("image")).to_numpy().astype(np.int64)
+    sink = pa.BufferOutputStream()
+    # Encoded images do not compress: a stronger codec would only cost time on them.
+    with pq.ParquetWriter(sink, table.schema, compression="snappy") as writer:
+        for start, stop in row_group_bounds(sizes, ROW_GROUP_BYTES):
+            writer.write_table(table.slice(start, stop - start), row_group_size=stop - start)
+    return bytes(sink.getvalue())
+
+
+def row_group_bounds(sizes: npt.NDArray[np.int64], most_bytes: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of consecutive runs of rows whose sizes add up to at most ``most_bytes``; a larger row stands alone."""
+    start, total = 0, 0
+    for row, size in enumerate(sizes):
+        if row > start and total + size > most_bytes:
+            yield start, row
+            start, total = row, 0
+        total += size
+    if start < len(sizes):
+        yield start, len(sizes)
 
 
 def _mixed_order(rows: pa.Table) -> pa.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pyarrow as pa
 import pyarrow.dataset as pds
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from pix2score.dataset import open_dataset
@@ -17,7 +20,7 @@ from pix2score.errors import DataError
 from pix2score.image_source import image_source
 from pix2score.images import open_upright
 from pix2score.plan import SPLITS
-from pix2score.prepare import PrepareConfig, prepare
+from pix2score.prepare import PrepareConfig, prepare, row_group_bounds
 from pix2score.storage import Folder
 from tests.chain import Chain
 
@@ -74,7 +77,7 @@ def test_small_images_keep_their_bytes_and_large_ones_are_shrunk_to_jpeg(chain: 
             assert row["image"] == original
             num_kept += 1
         else:
-            with Image.open(__import__("io").BytesIO(row["image"])) as image:
+            with Image.open(io.BytesIO(row["image"])) as image:
                 assert (image.format, min(image.size)) == ("JPEG", 64)
     assert num_kept
 
@@ -82,6 +85,13 @@ def test_small_images_keep_their_bytes_and_large_ones_are_shrunk_to_jpeg(chain: 
 def test_shards_are_mixed_rather_than_in_the_catalogs_order(chain: Chain) -> None:
     ids = shards(chain, "train").column("illust_id").to_numpy()
     assert abs(np.corrcoef(ids, np.arange(len(ids)))[0, 1]) < 0.5
+
+
+@given(st.lists(st.integers(0, 100), max_size=40), st.integers(1, 150))
+def test_row_groups_cover_all_rows_and_stay_below_the_limit(sizes: list[int], most: int) -> None:
+    bounds = list(row_group_bounds(np.array(sizes, dtype=np.int64), most))
+    assert [row for start, stop in bounds for row in range(start, stop)] == list(range(len(sizes)))
+    assert all(sum(sizes[start:stop]) <= most or stop - start == 1 for start, stop in bounds)
 
 
 def test_preparing_twice_gives_the_same_rows_in_the_same_order(chain: Chain, tmp_path: Path) -> None:

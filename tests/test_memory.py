@@ -1,0 +1,75 @@
+"""S8: the driver's memory does not grow with the number of images. Whole processes, measured by the kernel."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pix2score.artifact import save_model
+from pix2score.heads import preset
+from pix2score.images import Preprocess
+
+SCRIPT = """
+import json, sys
+from pix2score.score import ScoreConfig, score
+result = score(ScoreConfig(catalog=sys.argv[1], model=sys.argv[2], out=sys.argv[3]))
+# Not ru_maxrss: that one is inherited over fork and exec.
+peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(json.dumps({"scored": result["scored"], "peak_kb": int(peak)}))
+"""
+
+
+def cheap_model(place: Path) -> str:
+    """An untrained resnet18 at 8 px."""
+    import torch
+
+    from pix2score.model import MultiHeadModel, weights_of
+
+    torch.manual_seed(0)
+    heads = tuple(h.fitted(edges=h.edges, counts=[1] * h.num_bins, typical=list(range(h.num_bins))) for h in preset("pixiv"))
+    model = MultiHeadModel("resnet18", heads)
+    save_model(
+        str(place),
+        weights_of(model),
+        backbone="resnet18",
+        heads=heads,
+        preprocess=Preprocess(size=8),
+        embedding_dim=512,
+        temperatures={},
+        about={},
+    )
+    return str(place)
+
+
+def catalog_of(num_rows: int, path: Path) -> str:
+    """Embedded 8 px pictures, ids of honest length."""
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8), (200, 30, 90)).save(out, "PNG")
+    ids = [f"illustration-{i:011}" for i in range(num_rows)]
+    table = pa.table({"illust_id": ids, "image": [out.getvalue()] * num_rows, "etag": [f"{i:032x}" for i in range(num_rows)]})
+    pq.write_table(table, path, row_group_size=2000)
+    return str(path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_s8_ten_times_the_images_take_no_more_memory_in_the_driver(tmp_path: Path) -> None:
+    model = cheap_model(tmp_path / "model")
+    peaks = {}
+    for num_rows in (3_000, 30_000):
+        catalog = catalog_of(num_rows, tmp_path / f"{num_rows}.parquet")
+        words = [sys.executable, "-c", SCRIPT, catalog, model, str(tmp_path / f"scores-{num_rows}")]
+        done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=400)
+        result = json.loads(done.stdout.splitlines()[-1])
+        assert result["scored"] == num_rows
+        peaks[num_rows] = result["peak_kb"] / 1024
+    print(f"driver's peak: {peaks} MiB")
+    assert peaks[30_000] < peaks[3_000] + 40  # 27,000 rows of pixels, scores and embeddings would be over 100 MiB
