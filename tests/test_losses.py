@@ -1,0 +1,169 @@
+"""Losses are sums over the labelled images, so that adding parts and dividing once gives the loss of the whole.
+
+Shapes: B images, K bins of a head.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch_helpers import COUNT_HEAD, HEADS, LEVEL_HEAD
+
+from pix2score.bins import MISSING
+from pix2score.errors import ConfigError
+from pix2score.losses import LossSums, multi_head_loss, total_loss
+
+Logits = dict[str, Tensor]
+Labels = dict[str, Tensor]
+
+
+def drawn(num_images: int, seed: int, missing: float = 0.3) -> tuple[Logits, Labels]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = {h.name: 3 * torch.randn(num_images, h.num_bins, generator=generator) for h in HEADS}
+    labels = {h.name: torch.randint(0, h.num_bins, (num_images,), generator=generator) for h in HEADS}
+    for name in labels:
+        labels[name][torch.rand(num_images, generator=generator) < missing] = MISSING
+    return logits, labels
+
+
+def with_grad(logits: Logits) -> Logits:
+    return {name: x.clone().requires_grad_() for name, x in logits.items()}
+
+
+def taken(values: dict[str, Tensor], rows: slice | Tensor) -> dict[str, Tensor]:
+    return {name: v[rows] for name, v in values.items()}
+
+
+def loss_of(logits: Logits, labels: Labels) -> Tensor:
+    sums = multi_head_loss(logits, labels, HEADS)
+    return total_loss(sums, sums.num_labelled, HEADS)
+
+
+sizes, seeds, shares = st.integers(0, 12), st.integers(0, 2**31), st.floats(0, 1)
+
+
+@given(sizes, seeds, shares)
+@settings(max_examples=60, deadline=None)
+def test_sums_equal_a_loop_over_images(num_images: int, seed: int, missing: float) -> None:
+    logits, labels = drawn(num_images, seed, missing)
+    sums = multi_head_loss(logits, labels, HEADS)
+    for head in HEADS:
+        total, count = 0.0, 0
+        for row, label in zip(logits[head.name].tolist(), labels[head.name].tolist(), strict=True):
+            if label != MISSING:
+                total += math.log(sum(math.exp(x) for x in row)) - row[label]
+                count += 1
+        assert sums.loss_sum[head.name].item() == pytest.approx(total, rel=1e-5, abs=1e-5)
+        assert sums.num_labelled[head.name].item() == count
+
+
+@given(st.integers(1, 12), seeds)
+@settings(max_examples=40, deadline=None)
+def test_gradient_with_missing_labels_is_that_of_the_labelled_images_alone(num_images: int, seed: int) -> None:
+    logits, labels = drawn(num_images, seed, missing=0.5)
+    for head in HEADS:
+        whole = with_grad(logits)
+        multi_head_loss(whole, labels, HEADS).loss_sum[head.name].backward()
+        labelled = labels[head.name] != MISSING
+        only = with_grad(taken(logits, labelled))
+        multi_head_loss(only, taken(labels, labelled), HEADS).loss_sum[head.name].backward()
+        gradient, expected = whole[head.name].grad, only[head.name].grad
+        assert gradient is not None
+        assert expected is not None
+        torch.testing.assert_close(gradient[labelled], expected)
+        assert not gradient[~labelled].any()
+
+
+def test_what_an_unlabelled_image_is_predicted_changes_nothing() -> None:
+    logits, labels = drawn(8, seed=1)
+    other = {name: torch.where((labels[name] == MISSING)[:, None], x + torch.arange(x.shape[1]), x) for name, x in logits.items()}
+    assert any(not torch.equal(other[name], logits[name]) for name in logits)
+    assert loss_of(logits, labels).item() == pytest.approx(loss_of(other, labels).item(), rel=1e-6)
+
+
+def test_a_head_without_labels_gives_zero_of_zero_and_no_gradient() -> None:
+    logits, labels = drawn(6, seed=2, missing=0)
+    labels["sanity"] = torch.full((6,), MISSING)
+    leaves = with_grad(logits)
+    sums = multi_head_loss(leaves, labels, HEADS)
+    assert (sums.loss_sum["sanity"].item(), sums.num_labelled["sanity"].item()) == (0.0, 0)
+    loss = total_loss(sums, sums.num_labelled, HEADS)
+    loss.backward()
+    assert math.isfinite(loss.item())
+    assert leaves["sanity"].grad is None or not leaves["sanity"].grad.any()
+    assert leaves["bookmark"].grad is not None
+    assert leaves["bookmark"].grad.any()
+
+
+def test_a_batch_without_any_label_costs_nothing_and_stays_finite() -> None:
+    logits, _ = drawn(4, seed=3)
+    leaves = with_grad(logits)
+    loss = loss_of(leaves, {h.name: torch.full((4,), MISSING) for h in HEADS})
+    loss.backward()
+    assert loss.item() == 0.0
+    assert all(x.grad is None or not x.grad.any() for x in leaves.values())
+
+
+@pytest.mark.parametrize(("surplus", "where"), [("view", "logits"), ("view", "labels")])
+def test_mismatched_heads_are_refused_with_the_difference(surplus: str, where: str) -> None:
+    logits, labels = drawn(2, seed=4)
+    (logits if where == "logits" else labels)[surplus] = torch.zeros(2, 3) if where == "logits" else torch.zeros(2, dtype=torch.int64)
+    with pytest.raises(ConfigError, match=surplus):
+        multi_head_loss(logits, labels, HEADS)
+
+
+@pytest.mark.parametrize("where", ["logits", "labels"])
+def test_a_head_that_is_absent_is_refused_by_name(where: str) -> None:
+    logits, labels = drawn(2, seed=5)
+    del (logits if where == "logits" else labels)["sanity"]
+    with pytest.raises(ConfigError, match="sanity"):
+        multi_head_loss(logits, labels, HEADS)
+
+
+@given(st.integers(0, 12), seeds, shares, st.data())
+@settings(max_examples=40, deadline=None)
+def test_parts_of_two_workers_add_up_to_the_loss_and_gradient_of_the_joint_batch(
+    num_images: int, seed: int, missing: float, data: st.DataObject
+) -> None:
+    cut = data.draw(st.integers(0, num_images))
+    logits, labels = drawn(num_images, seed, missing)
+    whole = with_grad(logits)
+    joint = loss_of(whole, labels)
+    joint.backward()
+
+    shared = with_grad(logits)
+    sums = [multi_head_loss(taken(shared, rows), taken(labels, rows), HEADS) for rows in (slice(None, cut), slice(cut, None))]
+    counts = {h.name: sums[0].num_labelled[h.name] + sums[1].num_labelled[h.name] for h in HEADS}
+    parts = total_loss(sums[0], counts, HEADS) + total_loss(sums[1], counts, HEADS)
+    parts.backward()
+    torch.testing.assert_close(parts, joint, rtol=1e-5, atol=1e-6)
+    for name in whole:
+        torch.testing.assert_close(shared[name].grad, whole[name].grad, rtol=1e-5, atol=1e-7)
+
+
+@given(st.sampled_from([COUNT_HEAD, LEVEL_HEAD]), st.floats(0, 100), st.floats(-50, 50))
+@settings(max_examples=30, deadline=None)
+def test_a_uniform_guess_costs_exactly_the_weight_of_the_head(head: object, weight: float, level: float) -> None:
+    assert isinstance(head, type(COUNT_HEAD))
+    weighted = replace(head, weight=weight)
+    logits = {head.name: torch.full((7, head.num_bins), level)}
+    sums = multi_head_loss(logits, {head.name: torch.arange(7) % head.num_bins}, [weighted])
+    assert total_loss(sums, sums.num_labelled, [weighted]).item() == pytest.approx(weight, rel=1e-5)
+
+
+def test_half_precision_logits_are_summed_in_float32() -> None:
+    logits, labels = drawn(12, seed=6)
+    rounded = {name: x.bfloat16() for name, x in logits.items()}
+    sums = multi_head_loss(rounded, labels, HEADS)
+    exact = multi_head_loss({name: x.float() for name, x in rounded.items()}, labels, HEADS)
+    assert isinstance(sums, LossSums)
+    for name in sums.loss_sum:
+        assert sums.loss_sum[name].dtype == torch.float32
+        assert torch.equal(sums.loss_sum[name], exact.loss_sum[name])
+        assert sums.num_labelled[name].dtype == torch.int64
