@@ -85,7 +85,7 @@ def _named_errors(place: str) -> Iterator[None]:
         yield
     except NoCredentialsError:
         raise AccessError(f"no AWS credentials for {where}; set them by the standard AWS chain") from None
-    except (FileNotFoundError, FileExistsError) as exc:
+    except (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError) as exc:
         if "NoSuchBucket" in repr(exc.__cause__) or "bucket does not exist" in str(exc):
             raise DataError(f"{where} does not exist") from None
         raise
