@@ -90,7 +90,11 @@ def initial_trunk(weights: str, backbone: str) -> dict[str, Tensor] | None:
         return None
     tensors = _imagenet(backbone) if weights == "imagenet" else _read_trunk(weights)
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
-    load_exactly(MultiHeadModel(backbone, ()).trunk, tensors, weights)
+    trunk = MultiHeadModel(backbone, ()).trunk
+    # Files of torchvision's first years have no BatchNorm counters; torch itself starts them at 0.
+    counters = {name: tensor for name, tensor in trunk.state_dict().items() if name.endswith(".num_batches_tracked")}
+    tensors = {**counters, **tensors}
+    load_exactly(trunk, tensors, weights)
     return tensors
 
 
@@ -127,7 +131,8 @@ def _parse_state_dict(data: bytes, place: str) -> dict[str, Tensor]:
             return dict(load_tensors(data))
         loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as exc:  # torch.load and safetensors raise many kinds on foreign bytes
-        raise DataError(f"--weights {place} cannot be read as weights: {type(exc).__name__}: {str(exc).splitlines()[0]}") from None
+        first_line = str(exc).partition("\n")[0]  # an EOFError has no text
+        raise DataError(f"--weights {place} cannot be read as weights: {type(exc).__name__}: {first_line}") from None
     if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
         raise DataError(f"--weights {place} is not a state dict: expected names and tensors")
     return loaded
