@@ -17,6 +17,7 @@ from torch_helpers import COUNT_HEAD, HEADS, LEVEL_HEAD
 
 from pix2score.bins import MISSING
 from pix2score.errors import ConfigError
+from pix2score.heads import HeadSpec
 from pix2score.losses import LossSums, multi_head_loss, total_loss
 
 Logits = dict[str, Tensor]
@@ -27,8 +28,8 @@ def drawn(num_images: int, seed: int, missing: float = 0.3) -> tuple[Logits, Lab
     generator = torch.Generator().manual_seed(seed)
     logits = {h.name: 3 * torch.randn(num_images, h.num_bins, generator=generator) for h in HEADS}
     labels = {h.name: torch.randint(0, h.num_bins, (num_images,), generator=generator) for h in HEADS}
-    for name in labels:
-        labels[name][torch.rand(num_images, generator=generator) < missing] = MISSING
+    for label in labels.values():
+        label[torch.rand(num_images, generator=generator) < missing] = MISSING
     return logits, labels
 
 
@@ -113,7 +114,9 @@ def test_a_batch_without_any_label_costs_nothing_and_stays_finite() -> None:
 @pytest.mark.parametrize(("surplus", "where"), [("view", "logits"), ("view", "labels")])
 def test_mismatched_heads_are_refused_with_the_difference(surplus: str, where: str) -> None:
     logits, labels = drawn(2, seed=4)
-    (logits if where == "logits" else labels)[surplus] = torch.zeros(2, 3) if where == "logits" else torch.zeros(2, dtype=torch.int64)
+    (logits if where == "logits" else labels)[surplus] = (
+        torch.zeros(2, 3) if where == "logits" else torch.zeros(2, dtype=torch.int64)
+    )
     with pytest.raises(ConfigError, match=surplus):
         multi_head_loss(logits, labels, HEADS)
 
@@ -149,8 +152,7 @@ def test_parts_of_two_workers_add_up_to_the_loss_and_gradient_of_the_joint_batch
 
 @given(st.sampled_from([COUNT_HEAD, LEVEL_HEAD]), st.floats(0, 100), st.floats(-50, 50))
 @settings(max_examples=30, deadline=None)
-def test_a_uniform_guess_costs_exactly_the_weight_of_the_head(head: object, weight: float, level: float) -> None:
-    assert isinstance(head, type(COUNT_HEAD))
+def test_a_uniform_guess_costs_exactly_the_weight_of_the_head(head: HeadSpec, weight: float, level: float) -> None:
     weighted = replace(head, weight=weight)
     logits = {head.name: torch.full((7, head.num_bins), level)}
     sums = multi_head_loss(logits, {head.name: torch.arange(7) % head.num_bins}, [weighted])

@@ -22,6 +22,7 @@ from torch_helpers import COUNT_HEAD, CPU, HEADS, LEVEL_HEAD, PREPROCESS, card_a
 from pix2score.bins import mid_ranks
 from pix2score.decoder import Decoder
 from pix2score.errors import ConfigError
+from pix2score.heads import HeadSpec
 from pix2score.images import to_rgb
 from pix2score.model import normalise
 from pix2score.predictor import Prediction, Predictor, decode, head_columns
@@ -46,11 +47,11 @@ def alone(predictor: Predictor) -> list[Prediction]:
     return [predictor.predict(IMAGES[i : i + 1]) for i in range(len(IMAGES))]
 
 
-def assert_rows_are(found: Prediction, alone: list[Prediction], rows: list[int]) -> None:
+def assert_rows_are(found: Prediction, alone: list[Prediction], rows: list[int], embedding_atol: float = 1e-5) -> None:
     assert found.embedding.shape == (len(rows), 512)
     assert found.finite.tolist() == [True] * len(rows)
     for position, row in enumerate(rows):
-        np.testing.assert_allclose(found.embedding[position], alone[row].embedding[0], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(found.embedding[position], alone[row].embedding[0], atol=embedding_atol)
         for name, head in found.heads.items():
             single = alone[row].heads[name]
             np.testing.assert_allclose(head.probs[position], single.probs[0], atol=1e-5)
@@ -77,31 +78,21 @@ def test_a_row_does_not_depend_on_how_many_images_there_are(predictor: Predictor
 
 @given(st.lists(st.integers(0, len(IMAGES) - 1), max_size=2 * BATCH + 1))
 @settings(max_examples=12, deadline=None)
-def test_a_row_does_not_depend_on_order_and_batch_mates(rows: list[int]) -> None:
-    shared = _shared()
-    assert_rows_are(shared[0].predict(IMAGES[rows]), shared[1], rows)
-
-
-_SHARED: list[tuple[Predictor, list[Prediction]]] = []
-
-
-def _shared() -> tuple[Predictor, list[Prediction]]:
-    if not _SHARED:
-        predictor = predictor_of()
-        _SHARED.append((predictor, [predictor.predict(IMAGES[i : i + 1]) for i in range(len(IMAGES))]))
-    return _SHARED[0]
+def test_a_row_does_not_depend_on_order_and_batch_mates(predictor: Predictor, alone: list[Prediction], rows: list[int]) -> None:
+    assert_rows_are(predictor.predict(IMAGES[rows]), alone, rows)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])
 def test_a_row_does_not_depend_on_the_batch_size(alone: list[Prediction], batch_size: int) -> None:
-    assert_rows_are(predictor_of(batch_size).predict(IMAGES), alone, list(range(len(IMAGES))))
+    # Another shape may take other kernels: embeddings reach 10, a step of their float16 is 0.001 to 0.008 there.
+    assert_rows_are(predictor_of(batch_size).predict(IMAGES), alone, list(range(len(IMAGES))), embedding_atol=2e-4)
 
 
 def test_predictions_are_those_of_a_plain_forward_pass(predictor: Predictor) -> None:
     found = predictor.predict(IMAGES)
     with torch.inference_mode():
         logits, embedding = settled_model()(normalise(torch.from_numpy(IMAGES), PREPROCESS).contiguous())
-    np.testing.assert_allclose(found.embedding, embedding.numpy(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found.embedding, embedding.numpy(), atol=2e-4)
     for head in HEADS:
         np.testing.assert_allclose(found.heads[head.name].probs, logits[head.name].softmax(1).numpy(), atol=1e-5)
 
@@ -131,7 +122,7 @@ def test_probabilities_bin_score_and_expected_obey_their_contracts(rows: list[li
 
 
 @pytest.mark.parametrize("head", HEADS, ids=lambda h: h.name)
-def test_score_and_expected_are_means_under_the_probabilities(head: type(COUNT_HEAD)) -> None:  # type: ignore[valid-type]
+def test_score_and_expected_are_means_under_the_probabilities(head: HeadSpec) -> None:
     logits = np.random.default_rng(0).normal(size=(5, head.num_bins)).astype(np.float32)
     found = decode(head, logits, 1.5)
     weights = np.exp(logits.astype(np.float64) / 1.5)

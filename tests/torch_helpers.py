@@ -109,7 +109,7 @@ class PoisonableModel(MultiHeadModel):
 
 
 class FrozenNormModel(MultiHeadModel):
-    """BatchNorm stays in eval mode. ``offset`` is added to every logit of bin 0: -inf makes the loss of bin 0 infinite, its gradient not."""
+    """BatchNorm stays in eval mode. ``offset`` is added to every logit of bin 0: -inf makes its loss infinite, its gradient not."""
 
     offset = 0.0
 
