@@ -71,7 +71,7 @@ class Fitter:
         self.num_skipped = 0
         # bf16 has float32's range: no loss scaling, which is where fp16 training went NaN in the reference system.
         self.autocast = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        self._running = [b for b in self.model.buffers() if b.is_floating_point()]
+        self._running = list(self.model.buffers())  # the counters too: a skipped step leaves no trace
 
     def train_step(self, batch: Batch) -> StepResult:
         """One optimiser step on the joint batch of all workers; skipped on all of them together if loss or gradient is not finite."""
