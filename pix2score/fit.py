@@ -47,7 +47,7 @@ class StepResult:
 
 
 class Fitter:
-    """Owns model, optimiser and schedule of one worker; the same on every worker after every step.
+    """Owns model, optimiser and schedule of one worker; parameters are the same on every worker after every step.
 
     ``network`` is the model itself or its DistributedDataParallel.
     """
@@ -111,6 +111,7 @@ class Fitter:
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> list[HeadMetrics]:
         """Metrics of this worker's batches; merge them over workers with ``gather_metrics``."""
+        self._share_buffers()
         self.network.eval()
         metrics = [HeadMetrics(head) for head in self.heads]
         for batch in batches:
@@ -121,6 +122,12 @@ class Fitter:
                 name = metric.head.name
                 metric.add(logits[name].float().cpu().numpy(), batch.bins[name].numpy(), batch.labels[name].numpy())
         return metrics
+
+    def _share_buffers(self) -> None:
+        """BatchNorm's running statistics of worker 0 on all: those of a checkpoint, by which every worker must validate."""
+        if num_workers() > 1:
+            for buffer in self.model.buffers():
+                dist.broadcast(buffer, src=0)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs; tensors and plain values only, so that it loads with ``weights_only``."""

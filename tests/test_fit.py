@@ -18,7 +18,13 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from torch_helpers import (
+
+from pix2score.errors import ConfigError
+from pix2score.fit import Batch, Fitter, gather_metrics, learning_rate_factor, validation_loss
+from pix2score.metrics import HeadMetrics, results
+from pix2score.model import MultiHeadModel, normalise
+from pix2score.recipe import Recipe
+from tests.torch_helpers import (
     COUNT_HEAD,
     HEADS,
     PREPROCESS,
@@ -34,11 +40,6 @@ from torch_helpers import (
     settled_model,
     state_of,
 )
-
-from pix2score.errors import ConfigError
-from pix2score.fit import Batch, Fitter, Recipe, gather_metrics, learning_rate_factor, validation_loss
-from pix2score.metrics import HeadMetrics, results
-from pix2score.model import MultiHeadModel, normalise
 
 # T1: a step that is not finite
 

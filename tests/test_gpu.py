@@ -8,7 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch_helpers import (
+
+from pix2score.predictor import Predictor
+from tests.torch_helpers import (
     CPU,
     HEADS,
     MultiHeadModel,
@@ -21,8 +23,6 @@ from torch_helpers import (
     seeded,
     state_of,
 )
-
-from pix2score.predictor import Predictor
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 CUDA = torch.device("cuda")

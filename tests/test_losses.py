@@ -13,12 +13,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch_helpers import COUNT_HEAD, HEADS, LEVEL_HEAD
 
 from pix2score.bins import MISSING
 from pix2score.errors import ConfigError
 from pix2score.heads import HeadSpec
 from pix2score.losses import LossSums, multi_head_loss, total_loss
+from tests.torch_helpers import COUNT_HEAD, HEADS, LEVEL_HEAD
 
 Logits = dict[str, Tensor]
 Labels = dict[str, Tensor]

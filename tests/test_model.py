@@ -14,21 +14,12 @@ import torchvision
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
-from torch_helpers import HEADS, PREPROCESS, pixels, settled_model, state_of
 
-from pix2score.artifact import load_model, save_model
+from pix2score.artifact import BACKBONES, check_backbone, load_model, save_model
 from pix2score.errors import ConfigError, DataError
 from pix2score.images import Preprocess
-from pix2score.model import (
-    BACKBONES,
-    MultiHeadModel,
-    check_backbone,
-    initial_trunk,
-    load_exactly,
-    model_from_card,
-    normalise,
-    weights_of,
-)
+from pix2score.model import MultiHeadModel, initial_trunk, load_exactly, model_from_card, normalise, weights_of
+from tests.torch_helpers import HEADS, PREPROCESS, pixels, settled_model, state_of
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torch_helpers import COUNT_HEAD, CPU, HEADS, LEVEL_HEAD, PREPROCESS, card_and_weights, pixels, settled_model
 
 from pix2score.bins import mid_ranks
 from pix2score.decoder import Decoder
@@ -27,6 +26,7 @@ from pix2score.images import to_rgb
 from pix2score.model import normalise
 from pix2score.predictor import Prediction, Predictor, decode, head_columns
 from pix2score.schema import head_fields
+from tests.torch_helpers import COUNT_HEAD, CPU, HEADS, LEVEL_HEAD, PREPROCESS, card_and_weights, pixels, settled_model
 
 BATCH = 4
 IMAGES = pixels(2 * BATCH + 3, seed=1)

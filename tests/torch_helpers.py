@@ -16,10 +16,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pix2score.artifact import ModelCard
-from pix2score.fit import Batch, Fitter, Recipe
+from pix2score.fit import Batch, Fitter
 from pix2score.heads import HeadSpec
 from pix2score.images import Preprocess
 from pix2score.model import MultiHeadModel, normalise, weights_of
+from pix2score.recipe import Recipe
 
 torch.set_num_threads(1)  # two cores, and networks too small to share them
 
