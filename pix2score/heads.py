@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from pix2score.errors import ConfigError
 KINDS = ("bins", "levels")
 LOSSES = ("cross_entropy",)
 MAX_BINS = 1000  # int16 columns and readable reports; the references use 15 and 5
-_NAME = re.compile(r"^[a-z][a-z0-9_]{0,39}$")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +51,7 @@ class HeadSpec:
     """Median training value of each bin, in the head's own unit; set by prepare."""
 
     def __post_init__(self) -> None:
-        if not _NAME.match(self.name):
+        if not _NAME.fullmatch(self.name):
             raise ConfigError(f"head name {self.name!r}: use lower-case letters, digits and _, starting with a letter")
         if self.kind not in KINDS:
             raise ConfigError(f"head {self.name!r}: kind {self.kind!r} is not known; one of {', '.join(KINDS)}")
@@ -59,6 +59,8 @@ class HeadSpec:
             raise ConfigError(f"head {self.name!r}: loss {self.loss!r} is not known; one of {', '.join(LOSSES)}")
         if not (math.isfinite(self.weight) and self.weight >= 0):
             raise ConfigError(f"head {self.name!r}: weight {self.weight} must be finite and not negative")
+        if math.isnan(self.min_value) or self.min_value == math.inf:
+            raise ConfigError(f"head {self.name!r}: min_value {self.min_value} must be a finite number or -inf")
         self._check_edges()
         self._check_size()
 
@@ -147,9 +149,34 @@ def head_from_dict(plain: dict[str, Any]) -> HeadSpec:
     if missing:
         raise ConfigError(f"[[heads]] {plain.get('name', '')!r} lacks {', '.join(missing)}")
     typed: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()}
-    if "min_value" in typed:
-        typed["min_value"] = float(typed["min_value"])
+    if typed.get("min_value") == "-inf":
+        typed["min_value"] = -math.inf
+    for key, (wanted, is_fine) in _VALUES.items():
+        if key in typed and not is_fine(typed[key]):
+            raise ConfigError(f"[[heads]] {typed['name']!r}: {key} = {plain[key]!r}, expected {wanted}")
     return HeadSpec(**typed)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _are_numbers(value: Any) -> bool:
+    return value is None or (isinstance(value, tuple) and all(_is_number(v) for v in value))
+
+
+_VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(("name", "column", "kind", "loss"), ("a string", _is_text)),
+    "size": ("a whole number", lambda v: v is None or (isinstance(v, int) and not isinstance(v, bool))),
+    "weight": ("a number", _is_number),
+    "min_value": ('a number or "-inf"', _is_number),
+    **dict.fromkeys(("edges", "counts", "typical"), ("a list of numbers", _are_numbers)),
+}
+"""Key of a ``[[heads]]`` table -> what its value must be, in words and as a test."""
 
 
 PRESETS: dict[str, tuple[HeadSpec, ...]] = {
