@@ -86,13 +86,17 @@ def _named_errors(place: str) -> Iterator[None]:
     except NoCredentialsError:
         raise AccessError(f"no AWS credentials for {where}; set them by the standard AWS chain") from None
     except (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError) as exc:
-        if "NoSuchBucket" in repr(exc.__cause__) or "bucket does not exist" in str(exc):
+        if _means_no_bucket(exc):
             raise DataError(f"{where} does not exist") from None
         raise
     except PermissionError as exc:
         raise AccessError(f"access to {where} was refused") from exc
     except (ClientError, BotoCoreError, TimeoutError, OSError) as exc:
         raise StorageError(f"{where} still fails after {MAX_ATTEMPTS} attempts: {type(exc).__name__}: {exc}") from exc
+
+
+def _means_no_bucket(exc: OSError) -> bool:
+    return "NoSuchBucket" in repr(exc.__cause__) or "bucket does not exist" in str(exc)
 
 
 class Folder:
@@ -127,12 +131,17 @@ class Folder:
         return f"{self.uri.rstrip('/')}/{path}" if path else self.uri
 
     def entries(self, path: str = "", *, suffix: str = "") -> list[Entry]:
-        """Objects below ``path``, sorted by path; none if there is no such folder. Temporary files of writers are left out."""
+        """Objects below ``path``, sorted by path; none if there is no such folder. Temporary files of writers are left out.
+
+        Raises ``DataError`` if the bucket itself does not exist.
+        """
         top = self.full(path)
         with _named_errors(self.uri):
             try:
                 found = self.fs.find(top, detail=True)
-            except FileNotFoundError:
+            except FileNotFoundError as exc:
+                if _means_no_bucket(exc):
+                    raise
                 return []
         root = self.fs._strip_protocol(self.uri).rstrip("/") + "/"
         entries = (_entry(name, info, root) for name, info in found.items() if info["type"] == "file")
@@ -143,7 +152,9 @@ class Folder:
         with _named_errors(self.uri):
             try:
                 found = self.fs.ls(self.uri, detail=True)
-            except (FileNotFoundError, NotADirectoryError):
+            except (FileNotFoundError, NotADirectoryError) as exc:
+                if _means_no_bucket(exc):
+                    raise
                 return []
         root = self.fs._strip_protocol(self.uri).rstrip("/") + "/"
         entries = (_entry(info["name"], info, root) for info in found if info["type"] == "file")
