@@ -1,0 +1,297 @@
+"""Storage: whole objects, created once, listed without temporaries, alike on disk and on S3; refusals name the place, never a secret."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import SECRET
+
+from pix2score.errors import AccessError, ConfigError, DataError
+from pix2score.storage import Entry, Folder, normalise, read_place
+
+NUM_RACES = 8
+RACER = f"""
+import sys
+from pix2score.storage import Folder
+place, me = sys.argv[1:]
+folder = Folder(place)
+folder.publish(f"ready-{{me}}", b"")
+print("ready", flush=True)
+sys.stdin.readline()
+for i in range({NUM_RACES}):
+    try:
+        folder.publish(f"{{i}}.json", me.encode() * 1000)
+        print(i, "won")
+    except FileExistsError:
+        print(i, "lost")
+"""
+
+
+def test_what_is_published_is_read_back(place: str) -> None:
+    folder = Folder(place)
+    assert folder.publish("a/b.bin", b"hello") == 5
+    assert folder.read("a/b.bin") == b"hello"
+    assert read_place(f"{place}/a/b.bin") == b"hello"
+    with folder.open("a/b.bin") as stream:
+        stream.seek(1)
+        assert stream.read() == b"ello"
+
+
+@pytest.mark.parametrize("name", ["plain.txt", "with space.txt", "plus+and%41.txt", "ünïcødé-絵.txt", "q?#&=.txt", "star[0]*.txt"])
+def test_odd_names_are_taken_verbatim(place: str, name: str) -> None:
+    folder = Folder(place)
+    folder.publish(f"sub/{name}", name.encode())
+    assert folder.read(f"sub/{name}") == name.encode()
+    assert [entry.path for entry in folder.entries()] == [f"sub/{name}"]
+    assert folder.is_file(f"sub/{name}")
+
+
+def test_an_existing_object_is_not_overwritten_unless_asked(place: str) -> None:
+    folder = Folder(place)
+    folder.publish("x", b"first")
+    with pytest.raises(FileExistsError):
+        folder.publish("x", b"second")
+    assert folder.read("x") == b"first"
+    folder.publish("x", b"third", replace=True)
+    assert folder.read("x") == b"third"
+
+
+def test_an_empty_object_can_be_published_and_guards_its_name(place: str) -> None:
+    folder = Folder(place)
+    folder.publish("marker", b"")
+    assert folder.read("marker") == b""
+    with pytest.raises(FileExistsError):
+        folder.publish("marker", b"x")
+
+
+def test_entries_go_down_and_top_entries_do_not(place: str) -> None:
+    folder = Folder(place)
+    for path in ("b.json", "a.json", "c.txt", "sub/d.json", "sub/sub/e.json"):
+        folder.publish(path, b"12")
+    assert [e.path for e in folder.entries()] == ["a.json", "b.json", "c.txt", "sub/d.json", "sub/sub/e.json"]
+    assert [e.path for e in folder.entries(suffix=".json")] == ["a.json", "b.json", "sub/d.json", "sub/sub/e.json"]
+    assert [e.path for e in folder.entries("sub")] == ["sub/d.json", "sub/sub/e.json"]
+    assert [e.path for e in folder.top_entries(suffix=".json")] == ["a.json", "b.json"]
+    assert [e.path for e in (folder / "sub").top_entries()] == ["d.json"]
+    assert {e.size for e in folder.entries()} == {2}
+
+
+def test_a_sibling_with_the_same_prefix_is_another_folder(place: str) -> None:
+    Folder(place + "-old").publish("x.json", b"1")
+    Folder(place).publish("y.json", b"1")
+    assert [e.path for e in Folder(place).entries()] == ["y.json"]
+    assert [e.path for e in Folder(place).top_entries()] == ["y.json"]
+
+
+def test_a_folder_that_is_not_there_has_no_entries(place: str) -> None:
+    folder = Folder(place) / "nowhere"
+    assert folder.entries() == []
+    assert folder.top_entries() == []
+    assert not folder.is_file("x")
+
+
+def test_the_tag_of_an_entry_changes_with_the_content(place: str) -> None:
+    folder = Folder(place)
+    folder.publish("x", b"one")
+    before = folder.entry("x")
+    folder.publish("x", b"two", replace=True)
+    after = folder.entry("x")
+    assert isinstance(before, Entry)
+    assert (before.path, before.size) == ("x", 3)
+    assert after.etag != before.etag
+    assert folder.entries() == [after]
+
+
+def test_reading_what_is_not_there_says_so(place: str) -> None:
+    folder = Folder(place)
+    folder.publish("other", b"1")
+    for read in (folder.read, folder.entry):
+        with pytest.raises(FileNotFoundError):
+            read("absent")
+    with pytest.raises(FileNotFoundError):
+        folder.open("absent").read()
+
+
+def test_deleting_is_done_when_nothing_is_left_even_twice(place: str) -> None:
+    folder = Folder(place)
+    for path in ("a", "b", "c"):
+        folder.publish(path, b"1")
+    folder.delete(["a", "never-there", "b"])
+    folder.delete(["a"])
+    assert [e.path for e in folder.entries()] == ["c"]
+    folder.publish("a", b"again")
+    assert folder.read("a") == b"again"
+
+
+def test_a_folder_can_be_sent_to_another_process(place: str) -> None:
+    Folder(place).publish("x", b"1")
+    copy = pickle.loads(pickle.dumps(Folder(place)))
+    assert copy.read("x") == b"1"
+
+
+def test_of_two_processes_that_create_one_name_exactly_one_succeeds(place: str) -> None:
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACER, place, me], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path.cwd()
+        )
+        for me in ("a", "b")
+    ]
+    for racer in racers:
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    outputs = [racer.communicate(timeout=60)[0] for racer in racers]
+    results = [dict(line.split() for line in output.splitlines()) for output in outputs]
+    folder = Folder(place)
+    for i in map(str, range(NUM_RACES)):
+        winners = [me for me, result in zip("ab", results, strict=True) if result[i] == "won"]
+        assert len(winners) == 1, f"object {i} was created by {winners}"
+        assert folder.read(f"{i}.json") == winners[0].encode() * 1000
+
+
+def test_temporary_files_of_a_writer_that_died_are_not_listed(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for path in (".tmp-abc", "sub/.tmp-def", "sub/part.parquet"):
+        (tmp_path / path).write_bytes(b"half")
+    folder = Folder(str(tmp_path))
+    assert [e.path for e in folder.entries()] == ["sub/part.parquet"]
+    assert folder.top_entries() == []
+
+
+def test_a_refused_publish_leaves_no_temporary_file(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    folder.publish("x", b"1")
+    with pytest.raises(FileExistsError):
+        folder.publish("x", b"2")
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_published_files_have_the_permissions_of_ordinary_ones(tmp_path: Path) -> None:
+    Folder(str(tmp_path)).publish("x", b"1")
+    (tmp_path / "y").write_bytes(b"1")
+    assert (tmp_path / "x").stat().st_mode == (tmp_path / "y").stat().st_mode
+
+
+def test_a_bucket_that_does_not_exist_is_named(moto_server: str) -> None:
+    folder = Folder("s3://no-such-bucket-here/prefix")
+    for act in (lambda: folder.publish("x", b"1"), lambda: folder.read("x"), folder.entries, folder.top_entries):
+        with pytest.raises(DataError, match="bucket 'no-such-bucket-here' does not exist"):
+            act()
+
+
+@pytest.mark.parametrize("place", ["", "gs://bucket/x", "http://host/x", "file:///x", "s3://", "s3:///key"])
+def test_a_place_that_is_neither_local_nor_s3_is_refused(place: str) -> None:
+    with pytest.raises(ConfigError, match="place"):
+        normalise(place)
+
+
+def test_places_are_normalised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert normalise("a/../b/") == str(tmp_path / "b")
+    assert normalise("~/x") == "/home/someone/x"
+    assert normalise("s3://bucket/prefix//") == "s3://bucket/prefix"
+    assert normalise("s3://bucket/") == "s3://bucket"
+    assert normalise("s3://bucket/a/../b") == "s3://bucket/a/../b"
+
+
+def test_a_whole_bucket_is_a_folder(s3: object) -> None:
+    s3.create_bucket(Bucket="whole-bucket")  # type: ignore[attr-defined]
+    folder = Folder("s3://whole-bucket")
+    folder.publish("a/x", b"1")
+    assert [e.path for e in folder.entries()] == ["a/x"]
+    assert (folder.read("a/x"), (folder / "a").parent.uri) == (b"1", "s3://whole-bucket")
+
+
+REFUSING_SERVER = """
+import http.server
+class Refuse(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def answer(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+        self.send_response(403)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+    do_GET = do_PUT = do_HEAD = do_DELETE = answer
+    def log_message(self, *args): pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuse)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+EVERY_OPERATION = """
+import traceback
+from pix2score.errors import AccessError
+from pix2score.storage import Folder
+folder = Folder("s3://closed-bucket/prefix")
+print(repr(folder), repr(folder.fs))
+for act in (lambda: folder.publish("x", b"1"), lambda: folder.read("x"), folder.entries, folder.top_entries, lambda: folder.entry("x")):
+    try:
+        print("no error:", act())
+    except AccessError as exc:
+        print("AccessError:", exc)
+        traceback.print_exc()
+    except Exception as exc:
+        print("other:", repr(exc))
+"""
+
+
+@pytest.fixture(scope="module")
+def refusing_server() -> Iterator[str]:
+    server = subprocess.Popen([sys.executable, "-c", REFUSING_SERVER], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    yield f"http://127.0.0.1:{server.stdout.readline().strip()}"
+    server.kill()
+    server.wait()
+
+
+def every_operation(environment: dict[str, str]) -> tuple[list[str], str]:
+    """Lines of ``EVERY_OPERATION`` and all that it printed, in a process with only these AWS variables."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    settings = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_DEFAULT_REGION": "us-east-1", "AWS_CONFIG_FILE": "/nonexistent"}
+    settings["AWS_SHARED_CREDENTIALS_FILE"] = "/nonexistent"
+    command = [sys.executable, "-c", EVERY_OPERATION]
+    done = subprocess.run(command, env={**clean, **settings, **environment}, capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout.splitlines(), done.stdout + done.stderr
+
+
+def test_refused_credentials_name_the_bucket_and_never_show_the_secret(refusing_server: str) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "someone", "AWS_SECRET_ACCESS_KEY": SECRET}
+    lines, everything = every_operation({"AWS_ENDPOINT_URL": refusing_server, **keys})
+    assert lines[1:] == ["AccessError: access to bucket 'closed-bucket' was refused"] * 5
+    assert SECRET not in everything
+
+
+def test_missing_credentials_name_the_bucket(refusing_server: str) -> None:
+    lines, _ = every_operation({"AWS_ENDPOINT_URL": refusing_server})
+    assert lines[1:] == ["AccessError: no AWS credentials for bucket 'closed-bucket'; set them by the standard AWS chain"] * 5
+
+
+def test_a_local_folder_without_permission_is_an_access_error(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write anywhere")
+    tmp_path.chmod(0o500)
+    with pytest.raises(AccessError, match="was refused"):
+        Folder(str(tmp_path)).publish("x", b"1")
+
+
+def test_no_error_or_repr_shows_the_secret(place: str) -> None:
+    folder = Folder(place)
+    folder.publish("x", b"1")
+    texts = [repr(folder), str(folder.fs), repr(pickle.dumps(folder))]
+    for act in (lambda: folder.publish("x", b"2"), lambda: folder.read("absent"), lambda: folder.entry("absent")):
+        with pytest.raises(OSError) as caught:
+            act()
+        texts += [str(caught.value), repr(caught.value), repr(caught.value.__cause__)]
+    assert not any(SECRET in text for text in texts)
