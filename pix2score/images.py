@@ -120,7 +120,8 @@ def _open(data: bytes) -> Image.Image:
     except UnidentifiedImageError:
         raise _unidentified(data) from None
     except Exception as exc:
-        raise ImageFailure("CORRUPT", f"header: {type(exc).__name__}: {exc}") from exc
+        code = "TRUNCATED" if _is_cut_webp(data) else "CORRUPT"
+        raise ImageFailure(code, f"header: {type(exc).__name__}: {exc}") from exc  # type: ignore[arg-type]
     if image.width * image.height > MAX_PIXELS:
         raise ImageFailure("TOO_LARGE", f"{image.width}x{image.height} px, over {MAX_PIXELS} pixels")
     return image
