@@ -24,7 +24,7 @@ from PIL import Image, JpegImagePlugin
 from pix2score.errors import IMAGE_ERROR_CODES, ConfigError, ImageFailure
 from pix2score.images import ALGORITHM, MAX_BYTES, Preprocess, preprocess_from_dict, shrink, to_rgb
 
-pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF data", "ignore:Truncated File Read")
+pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF data", "ignore:Truncated File Read", "ignore:Tag data larger")
 
 EIGHT = Preprocess(size=8)
 LOSSLESS = {"PNG": {}, "BMP": {}, "TIFF": {}, "WEBP": {"lossless": True}}

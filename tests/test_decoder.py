@@ -1,0 +1,190 @@
+"""The decode child: the same pixels as in-process, and whatever happens to it costs one image in bounded time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_images import encode, noise, png
+
+from pix2score.decoder import Decoder
+from pix2score.errors import ImageFailure
+from pix2score.images import Preprocess, shrink, to_rgb
+
+SIZE = Preprocess(size=16)
+FINE = encode(noise(20, 30))
+SLOW = png(9_500, 9_500, rows=bytes((9_500 * 3 + 1) * 9_500))
+"""A black picture of 90 megapixels in 300 kB: most of a second to decode."""
+
+
+@pytest.fixture
+def decoder() -> Iterator[Decoder]:
+    decoder = Decoder(SIZE)
+    decoder(FINE)  # the child stands
+    yield decoder
+    decoder.close()
+
+
+def failure_of(decoder: Decoder, data: bytes) -> ImageFailure:
+    with pytest.raises(ImageFailure) as caught:
+        decoder(data)
+    return caught.value
+
+
+def pid_of(decoder: Decoder) -> int:
+    assert decoder.pid is not None
+    return decoder.pid
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in "ZX"
+
+
+def assert_still_fine(decoder: Decoder) -> None:
+    assert decoder(FINE) == to_rgb(FINE, SIZE).tobytes()
+
+
+def test_pixels_are_those_of_the_calling_process(decoder: Decoder) -> None:
+    for form in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"):
+        data = encode(noise(33, 21), form)
+        pixels = np.frombuffer(decoder(data), np.uint8).reshape(16, 16, 3)
+        assert np.array_equal(pixels, to_rgb(data, SIZE))
+
+
+def test_a_short_side_asks_for_shard_bytes() -> None:
+    decoder = Decoder(10)
+    try:
+        assert decoder(FINE) == shrink(FINE, 10)
+        assert decoder(encode(noise(9, 9))) == encode(noise(9, 9))
+    finally:
+        decoder.close()
+
+
+def test_one_child_serves_many_images(decoder: Decoder) -> None:
+    pid = pid_of(decoder)
+    large = encode(noise(600, 600))  # larger than a pipe holds
+    for _ in range(3):
+        assert decoder(large) == to_rgb(large, SIZE).tobytes()
+        assert_still_fine(decoder)
+    assert decoder.pid == pid
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"", "EMPTY"),
+        (b"<html>", "UNSUPPORTED"),
+        (FINE[:-200], "TRUNCATED"),
+        (png(20_000, 20_000), "TOO_LARGE"),
+        (FINE[:60] + bytes(100) + FINE[160:], "CORRUPT"),
+    ],
+)
+def test_failures_carry_the_code_and_detail_of_the_child(decoder: Decoder, data: bytes, code: str) -> None:
+    pid = pid_of(decoder)
+    with pytest.raises(ImageFailure) as here:
+        to_rgb(data, SIZE)
+    there = failure_of(decoder, data)
+    assert (there.code, there.detail) == (code, here.value.detail)
+    assert_still_fine(decoder)
+    assert decoder.pid == pid, "a bad image must not cost the child"
+
+
+def test_a_child_killed_while_it_decodes_costs_one_image(decoder: Decoder) -> None:
+    pid = pid_of(decoder)
+    timer = threading.Timer(0.05, os.kill, (pid, signal.SIGKILL))
+    timer.start()
+    failure = failure_of(decoder, SLOW)
+    timer.join()
+    assert (failure.code, failure.detail) == ("CRASHED", "decoder was killed by SIGKILL")
+    assert_still_fine(decoder)
+    assert decoder.pid != pid
+
+
+def test_a_child_that_died_between_images_costs_none(decoder: Decoder) -> None:
+    os.kill(pid_of(decoder), signal.SIGKILL)
+    while is_alive(pid_of(decoder)):
+        time.sleep(0.01)
+    assert_still_fine(decoder)
+
+
+def test_a_child_that_hangs_is_given_up_in_time() -> None:
+    decoder = Decoder(SIZE)
+    try:
+        decoder(FINE)
+        decoder.timeout_s = 0.3
+        pid = pid_of(decoder)
+        os.kill(pid, signal.SIGSTOP)
+        start = time.monotonic()
+        failure = failure_of(decoder, FINE)
+        assert time.monotonic() - start < 5
+        assert (failure.code, failure.detail) == ("CRASHED", "decoding took over 0.3 s")
+        assert not is_alive(pid)
+        decoder.timeout_s = 30
+        assert_still_fine(decoder)
+    finally:
+        decoder.close()
+
+
+def test_a_request_that_the_child_does_not_take_is_given_up_too(decoder: Decoder) -> None:
+    decoder.timeout_s = 0.3
+    os.kill(pid_of(decoder), signal.SIGSTOP)
+    assert failure_of(decoder, bytes(10 * 2**20)).code == "CRASHED"
+
+
+def test_an_image_that_needs_more_memory_than_allowed_is_too_large() -> None:
+    decoder = Decoder(SIZE, memory_bytes=300 * 2**20)
+    try:
+        failure = failure_of(decoder, png(9_500, 9_500, rows=bytes(1000)))
+        assert failure.code == "TOO_LARGE"
+        assert "memory" in failure.detail
+        assert_still_fine(decoder)
+    finally:
+        decoder.close()
+
+
+def test_an_image_within_the_pixel_limit_fits_the_default_memory(decoder: Decoder) -> None:
+    assert decoder(SLOW) == bytes(16 * 16 * 3)
+
+
+def test_the_child_ends_when_its_owner_is_killed() -> None:
+    script = (
+        "import sys, time\nfrom pix2score.decoder import Decoder\nfrom pix2score.images import Preprocess\n"
+        "decoder = Decoder(Preprocess(size=16))\ndecoder(bytes.fromhex(sys.argv[1]))\n"
+        "print(decoder.pid, flush=True)\ntime.sleep(60)\n"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", script, FINE.hex()], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    pid = int(owner.stdout.readline())
+    assert is_alive(pid)
+    owner.kill()
+    owner.wait()
+    deadline = time.monotonic() + 20
+    while is_alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not is_alive(pid)
+
+
+def test_close_ends_the_child_and_can_be_repeated(decoder: Decoder) -> None:
+    pid = pid_of(decoder)
+    decoder.close()
+    decoder.close()
+    assert decoder.pid is None
+    assert not is_alive(pid)
+
+
+def test_the_child_imports_neither_torch_nor_arrow_nor_ray(decoder: Decoder) -> None:
+    maps = Path(f"/proc/{pid_of(decoder)}/maps").read_text()
+    assert "PIL" in maps
+    assert not any(name in maps for name in ("libtorch", "libarrow", "/ray/"))
