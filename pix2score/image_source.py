@@ -89,10 +89,11 @@ def _read_file(place: str) -> bytes | ImageFailure:
         handle = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as exc:
         return _local_failure(exc)
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):  # asked before fdopen, which raises for a folder
+        os.close(handle)
+        return ImageFailure("FORBIDDEN", "not a regular file")
     with os.fdopen(handle, "rb") as file:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            return ImageFailure("FORBIDDEN", "not a regular file")
         if status.st_size > MAX_BYTES:
             return ImageFailure("TOO_LARGE", f"{status.st_size} bytes, over {MAX_BYTES}")
         try:
