@@ -93,11 +93,20 @@ def parquet_batches(
 def open_parquet(folder: Folder, path: str) -> Iterator[pq.ParquetFile]:
     """A Parquet file of a folder. Raises ``DataError`` if it is something else or damaged, ``FileNotFoundError`` if it is gone."""
     with folder.open(path) as stream:
-        try:
-            with pq.ParquetFile(stream, pre_buffer=True) as file:
-                yield file
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:
-            raise DataError(f"{folder.full(path)} is not a Parquet file, or a damaged one: {exc}") from None
+        with _named_damage(f"{folder.full(path)} is not a Parquet file"):
+            file = pq.ParquetFile(stream, pre_buffer=True)
+        with file, _named_damage(f"{folder.full(path)} is damaged"):
+            yield file
+
+
+@contextlib.contextmanager
+def _named_damage(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as exc:
+        if isinstance(exc, OSError) and (type(exc) is not OSError or exc.errno is not None):
+            raise  # storage's own; what Arrow raises for bad content is a bare OSError
+        raise DataError(f"{what}: {exc}") from None
 
 
 def parquet_bytes(table: pa.Table, *, row_group_rows: int | None = None, compression: str = "zstd") -> bytes:
