@@ -1,0 +1,53 @@
+"""The account of a run: written whether it ends well or not, and never after a user's mistake."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pix2score.account import recorded
+from pix2score.errors import DataError, LimitError
+from pix2score.storage import Folder
+
+PATH = "runs/r1/summary.json"
+
+
+def test_a_run_that_ends_well_leaves_its_summary(place: str) -> None:
+    folder = Folder(place)
+    with recorded(folder, PATH, {"job": "score"}) as summary:
+        summary["scored"] = 3
+    assert json.loads(folder.read(PATH)) == summary
+    assert summary["scored"] == 3
+    assert summary["seconds"] >= 0
+
+
+@pytest.mark.parametrize(("error", "exit_code"), [(LimitError("too many"), 3), (RuntimeError("oops"), 1), (KeyboardInterrupt(), 1)])
+def test_a_run_that_fails_leaves_what_it_had_and_the_error(place: str, error: BaseException, exit_code: int) -> None:
+    folder = Folder(place)
+    with pytest.raises(type(error)) as caught, recorded(folder, PATH, {"job": "score"}) as summary:
+        summary["scored"] = 3
+        raise error
+    written = json.loads(folder.read(PATH))
+    assert (written["scored"], written["error"], written["message"], written["exit_code"]) == (
+        3,
+        type(error).__name__,
+        str(error),
+        exit_code,
+    )
+    assert caught.value.summary["scored"] == 3  # type: ignore[attr-defined]
+
+
+def test_a_users_mistake_writes_nothing(place: str) -> None:
+    folder = Folder(place)
+    with pytest.raises(DataError) as caught, recorded(folder, PATH, {"job": "score"}):
+        raise DataError("no such catalog")
+    assert folder.entries() == []
+    assert caught.value.summary["job"] == "score"  # type: ignore[attr-defined]
+
+
+def test_that_the_summary_cannot_be_written_does_not_hide_the_failure(tmp_path: object) -> None:
+    blocked = Folder(f"{tmp_path}/file")
+    Folder(str(tmp_path)).publish("file", b"not a folder")
+    with pytest.raises(LimitError, match="too many"), recorded(blocked, PATH, {}):
+        raise LimitError("too many")
