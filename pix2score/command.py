@@ -79,6 +79,8 @@ def resolve(config_class: type[Config], argv: Sequence[str], *, prog: str = "", 
     tables = settings.pop(TABLES_ONLY_IN_FILES, None)
     if tables is not None and TABLES_ONLY_IN_FILES not in {f.name for f in fields(config_class)}:  # type: ignore[arg-type]
         raise ConfigError(f"{path}: unknown key {TABLES_ONLY_IN_FILES!r} for {prog}")
+    if tables is not None and not (isinstance(tables, list) and all(isinstance(table, dict) for table in tables)):
+        raise ConfigError(f"--config {path}: {TABLES_ONLY_IN_FILES} must be tables, each under its own [[{TABLES_ONLY_IN_FILES}]]")
     argv = [*_as_flags(config_class, settings, path or "", flags), *flags]
     config = _parse(config_class, argv, prog, f"{about}\n\n--config FILE reads any of these settings from TOML; flags win.")
     return config if tables is None else replace(config, **{TABLES_ONLY_IN_FILES: tuple(tables)})  # type: ignore[type-var]
@@ -130,7 +132,7 @@ def _as_flags(config_class: type[Any], settings: Mapping[str, Any], path: str, g
 
 
 def _flag(name: str, value: Any, given: Sequence[str]) -> list[str]:
-    if any(word == name or word.startswith(f"{name}=") for word in given):
+    if name in {word.partition("=")[0].replace("_", "-") for word in given}:  # --batch_size is --batch-size
         return []
     if isinstance(value, bool):
         return [name if value else f"--no-{name[2:]}"]
