@@ -106,7 +106,9 @@ def publish_night(
         receipts.append(write_piece(folder, run, piece, MODEL_VERSION, *tables))
     staged = [file for receipt in receipts for file in receipt.files]
     scores = assemble(folder, run, [f.path for f in staged if f.table == "scores"], layout, len(keys))
-    return publish(folder, parent, manifest(run, [*scores, *(f for f in staged if f.table == "embeddings")], layout, len(keys), len(failed)))
+    return publish(
+        folder, parent, manifest(run, [*scores, *(f for f in staged if f.table == "embeddings")], layout, len(keys), len(failed))
+    )
 
 
 def manifest(run: str, files: Iterable[DataFile], layout: Layout, num_rows: int, num_failed: int) -> dict[str, Any]:

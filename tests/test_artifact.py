@@ -48,7 +48,12 @@ def test_a_saved_model_is_loaded_as_it_was(place: str) -> None:
     saved = save(place)
     card, weights = load_model(place)
     assert card == saved == load_card(place)
-    assert (card.backbone, card.heads, card.preprocess, card.about) == ("resnet18", (HEAD, OPEN_HEAD), Preprocess(size=96), MODEL["about"])
+    assert (card.backbone, card.heads, card.preprocess, card.about) == (
+        "resnet18",
+        (HEAD, OPEN_HEAD),
+        Preprocess(size=96),
+        MODEL["about"],
+    )
     assert set(weights) == set(TENSORS)
     for name, tensor in TENSORS.items():
         assert weights[name].dtype == tensor.dtype

@@ -130,7 +130,23 @@ def test_the_typical_value_of_an_empty_bin_is_its_midpoint_or_the_edge_of_an_ope
 def test_the_labels_of_the_pixiv_preset_read_as_the_reference_prints_them() -> None:
     bookmark, view, sanity = (head.labels() for head in preset("pixiv"))
     assert list(bookmark.values()) == (
-        "0-10 10-30 30-50 50-70 70-100 100-130 130-170 170-220 220-300 300-400 400-550 550-800 800-1300 1300-2700 2700-∞".split()
+        [
+            "0-10",
+            "10-30",
+            "30-50",
+            "50-70",
+            "70-100",
+            "100-130",
+            "130-170",
+            "170-220",
+            "220-300",
+            "300-400",
+            "400-550",
+            "550-800",
+            "800-1300",
+            "1300-2700",
+            "2700-∞",
+        ]
     )
     assert list(bookmark) == [str(k) for k in range(15)]
     assert (view["0"], view["14"]) == ("0-500", "35000-∞")

@@ -76,7 +76,17 @@ def test_a_file_with_a_damaged_page_is_named(tmp_path: Any) -> None:
 
 
 def test_other_column_names_are_mapped(tmp_path: Any) -> None:
-    table = {"work": [1], "p": [3], "path": ["a"], "who": [9], "fold": ["val"], "md5": ["x"], "changed": [5], "page": [7], "uri": ["no"]}
+    table = {
+        "work": [1],
+        "p": [3],
+        "path": ["a"],
+        "who": [9],
+        "fold": ["val"],
+        "md5": ["x"],
+        "changed": [5],
+        "page": [7],
+        "uri": ["no"],
+    }
     place = write_catalog(str(tmp_path), table)
     columns = Columns(id="work", page="p", uri="path", group="who", split="fold", fingerprint="md5", updated_at="changed")
     catalog = open_catalog(place, columns)

@@ -66,7 +66,9 @@ def toml(tmp_path: Path, text: str) -> str:
 
 
 def test_flags_are_made_from_the_fields() -> None:
-    config = resolved("--catalog", "c", "--batch-size", "8", "--max-failed=0.5", "--full", "--columns.id", "work", "--columns.updated-at=t")
+    config = resolved(
+        "--catalog", "c", "--batch-size", "8", "--max-failed=0.5", "--full", "--columns.id", "work", "--columns.updated-at=t"
+    )
     assert config == JobConfig(catalog="c", batch_size=8, max_failed=0.5, full=True, columns=Columns(id="work", updated_at="t"))
 
 
@@ -81,7 +83,8 @@ def test_a_list_flag_is_repeated() -> None:
 def test_a_file_sets_the_same_names(tmp_path: Path) -> None:
     path = toml(
         tmp_path,
-        'catalog = "c"\nbatch_size = 8\nmax_failed = 0.5\nfull = true\nimage_root = ["a", "-b c"]\n[columns]\nid = "work"\nupdated_at = "t"\n',
+        'catalog = "c"\nbatch_size = 8\nmax_failed = 0.5\nfull = true\nimage_root = ["a", "-b c"]\n'
+        '[columns]\nid = "work"\nupdated_at = "t"\n',
     )
     expected = JobConfig(
         catalog="c", batch_size=8, max_failed=0.5, full=True, image_root=("a", "-b c"), columns=Columns(id="work", updated_at="t")
@@ -199,7 +202,9 @@ def test_a_job_that_ends_well_exits_0_with_its_summary_as_the_last_line(capsys: 
         (VerifyError("altered"), 1),
     ],
 )
-def test_each_error_has_its_exit_code_one_line_and_a_json_line(capsys: pytest.CaptureFixture[str], error: Exception, exit_code: int) -> None:
+def test_each_error_has_its_exit_code_one_line_and_a_json_line(
+    capsys: pytest.CaptureFixture[str], error: Exception, exit_code: int
+) -> None:
     code, lines, err = ended(capsys, error)
     message = " ".join(str(error).split())
     assert code == exit_code
@@ -224,7 +229,9 @@ def test_help_exits_0_and_tells_every_flag_and_the_file(capsys: pytest.CaptureFi
         run("job", JobConfig, lambda config: {}, "What the job does.", ["--help"])
     out = capsys.readouterr().out
     assert caught.value.code == 0
-    assert all(word in out for word in ("What the job does.", "--catalog", "--batch-size", "--columns.id", "--config", "Images per pass."))
+    assert all(
+        word in out for word in ("What the job does.", "--catalog", "--batch-size", "--columns.id", "--config", "Images per pass.")
+    )
 
 
 def test_main_exits_with_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +249,11 @@ def test_a_resolved_config_is_plain_and_complete() -> None:
 
 def test_a_real_command_reports_a_users_mistake_as_documented(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "jobs.verify", "--scores", str(tmp_path / "none")], capture_output=True, text=True, cwd=Path(__file__).parents[1]
+        [sys.executable, "-m", "jobs.verify", "--scores", str(tmp_path / "none")],
+        capture_output=True,
+        check=False,
+        text=True,
+        cwd=Path(__file__).parents[1],
     )
     assert done.returncode == 2
     assert json.loads(done.stdout.splitlines()[-1])["error"] == "DataError"

@@ -126,7 +126,10 @@ def test_an_orientation_that_does_not_exist_counts_as_none(orientation: int) -> 
     assert np.array_equal(to_rgb(encode(stored, exif=exif(orientation)), EIGHT), stored)
 
 
-@pytest.mark.parametrize("garbage", [b"Exif\x00\x00", b"Exif\x00\x00MM\x00*\xff\xff\xff\xff", b"Exif\x00\x00II*\x00\x08\x00\x00\x00\xff\xff" + b"\xff" * 40])
+@pytest.mark.parametrize(
+    "garbage",
+    [b"Exif\x00\x00", b"Exif\x00\x00MM\x00*\xff\xff\xff\xff", b"Exif\x00\x00II*\x00\x08\x00\x00\x00\xff\xff" + b"\xff" * 40],
+)
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
 def test_a_corrupt_exif_block_does_not_fail_a_fine_image(form: str, garbage: bytes) -> None:
     pixels = flat((200, 100, 50))
@@ -156,7 +159,11 @@ def test_a_palette_is_resolved_and_its_transparent_entries_become_white() -> Non
     image.putpalette([10, 20, 30, 200, 0, 0, 0, 0, 200])
     opaque = np.array([[10, 20, 30], [200, 0, 0], [0, 0, 200]], dtype=np.uint8)[index]
     assert np.array_equal(to_rgb(encode(image), EIGHT), opaque)
-    for data in (encode(image, transparency=1), encode(image, transparency=bytes([255, 0, 255])), encode(image, "GIF", transparency=1)):
+    for data in (
+        encode(image, transparency=1),
+        encode(image, transparency=bytes([255, 0, 255])),
+        encode(image, "GIF", transparency=1),
+    ):
         assert np.array_equal(to_rgb(data, EIGHT), np.where((index == 1)[..., None], np.uint8(255), opaque))
 
 
@@ -368,7 +375,9 @@ def test_random_bytes_never_raise_anything_but_an_image_failure(signature: bytes
 
 @settings(max_examples=300, deadline=None)
 @given(
-    seed=st.sampled_from(SEEDS), edits=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=8), data=st.data()
+    seed=st.sampled_from(SEEDS),
+    edits=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=8),
+    data=st.data(),
 )
 def test_damaged_images_never_raise_anything_but_an_image_failure(
     seed: bytes, edits: list[tuple[int, int]], data: st.DataObject
@@ -385,7 +394,9 @@ def test_shrink_keeps_the_bytes_of_a_small_image() -> None:
         assert shrink(data, 40) == data
 
 
-@pytest.mark.parametrize(("height", "width", "expected"), [(80, 120, (60, 40)), (120, 80, (40, 60)), (41, 41, (40, 40)), (1000, 41, (40, 976))])
+@pytest.mark.parametrize(
+    ("height", "width", "expected"), [(80, 120, (60, 40)), (120, 80, (40, 60)), (41, 41, (40, 40)), (1000, 41, (40, 976))]
+)
 def test_shrink_makes_a_jpeg_whose_short_side_is_the_asked_one(height: int, width: int, expected: tuple[int, int]) -> None:
     small = Image.open(io.BytesIO(shrink(encode(smooth(height, width)), 40)))
     assert (small.format, small.mode, small.size) == ("JPEG", "RGB", expected)

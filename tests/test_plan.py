@@ -62,7 +62,9 @@ def works(number: int, **more: Any) -> dict[str, Any]:
 
 
 def test_a_plan_holds_every_key_in_parts_of_the_documented_schema(place: str) -> None:
-    write_catalog(place, {"illust_id": [1, 1, 2], "page": [0, 1, 0], "uri": ["a", "b", "c"], "artist_id": [7, 7, 8], "etag": ["x", "y", None]})
+    write_catalog(
+        place, {"illust_id": [1, 1, 2], "page": [0, 1, 0], "uri": ["a", "b", "c"], "artist_id": [7, 7, 8], "etag": ["x", "y", None]}
+    )
     folder = Folder(place) / "out"
     parts, counts = plan_scoring(open_catalog(place, Columns()), folder, "staged/run/plan")
     assert [part.path for part in parts] == ["staged/run/plan-00000.parquet"]
@@ -129,7 +131,10 @@ def test_dictionary_and_large_string_columns_are_planned(tmp_path: Path) -> None
         "bookmarks": pa.array([4, 5]).dictionary_encode(),
     }
     rows, _, _ = dataset(write_catalog(str(tmp_path), table))
-    assert sorted((row["illust_id"], row["uri"], row["group"], row["bookmark_label"]) for row in rows) == [("x", "a", "p", 4), ("y", "b", "p", 5)]
+    assert sorted((row["illust_id"], row["uri"], row["group"], row["bookmark_label"]) for row in rows) == [
+        ("x", "a", "p", 4),
+        ("y", "b", "p", 5),
+    ]
 
 
 ANY_CATALOG = st.lists(
@@ -192,7 +197,11 @@ def test_a_limit_plans_only_so_many(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ids", [[], [None, None]])
 def test_a_catalog_without_rows_is_refused_and_nothing_is_written(place: str, ids: list[Any]) -> None:
-    table = {"illust_id": pa.array(ids, pa.int64()), "uri": pa.array(["a"] * len(ids), pa.string()), "bookmarks": pa.array([1] * len(ids), pa.int64())}
+    table = {
+        "illust_id": pa.array(ids, pa.int64()),
+        "uri": pa.array(["a"] * len(ids), pa.string()),
+        "bookmarks": pa.array([1] * len(ids), pa.int64()),
+    }
     write_catalog(place, table)
     out = Folder(f"{place}-out")
     with pytest.raises(DataError, match="no rows with an id"):
@@ -220,7 +229,11 @@ def test_a_catalog_whose_ids_are_of_another_type_than_the_live_snapshots_is_refu
     place = write_catalog(str(tmp_path / "catalog"), {"illust_id": ["1"], "uri": ["a"]})
     with pytest.raises(DataError, match="ids are string.*int64"):
         plan_scoring(
-            open_catalog(place, Columns()), Folder(str(tmp_path / "out")), "p", live_scores=[snapshot.files[0].path], max_removed=1.0
+            open_catalog(place, Columns()),
+            Folder(str(tmp_path / "out")),
+            "p",
+            live_scores=[snapshot.files[0].path],
+            max_removed=1.0,
         )
 
 
@@ -281,7 +294,12 @@ def labels_of(tmp_path: Path, column: Any, head: HeadSpec = GIVEN) -> tuple[dict
     """Label by id of the planned rows, where the other head gives every row a label."""
     other = HeadSpec(name="other", column="other", edges=(1,), min_value=-1)
     number = len(column)
-    table = {"illust_id": list(range(number)), "uri": ["a"] * number, "bookmarks": column, "other": [0, 1] * (number // 2) + [1] * (number % 2)}
+    table = {
+        "illust_id": list(range(number)),
+        "uri": ["a"] * number,
+        "bookmarks": column,
+        "other": [0, 1] * (number // 2) + [1] * (number % 2),
+    }
     rows, counts, _ = dataset(write_catalog(str(tmp_path), table), (head, other), ALL_TRAIN)
     return {row["illust_id"]: row[f"{head.name}_label"] for row in rows}, counts
 
@@ -303,7 +321,7 @@ def test_text_labels_are_read_as_numbers_and_the_rest_is_counted(tmp_path: Path)
 def test_labels_beyond_int32_and_beyond_float_precision_stay_exact(tmp_path: Path) -> None:
     values = [2**31, 2**53 + 1, 2**62 + 1, 2**63 - 1, 0]
     labels, counts = labels_of(tmp_path, values)
-    assert list(labels[i] for i in range(5)) == values
+    assert [labels[i] for i in range(5)] == values
     assert counts.dropped_labels["bookmark"] == {}
 
 
@@ -371,7 +389,9 @@ def test_a_head_with_one_value_is_refused_and_nothing_is_written(tmp_path: Path)
 
 
 def test_a_head_without_a_label_in_the_train_split_is_refused_by_name(tmp_path: Path) -> None:
-    place = write_catalog(str(tmp_path), works(4, bookmarks=[1, 2, None, None], split=["val", "val", "train", "train"], sanity=[1, 2, 3, 4]))
+    place = write_catalog(
+        str(tmp_path), works(4, bookmarks=[1, 2, None, None], split=["val", "val", "train", "train"], sanity=[1, 2, 3, 4])
+    )
     other = HeadSpec(name="sanity", column="sanity", edges=(2,))
     with pytest.raises(DataError, match="'bookmark'.*'bookmarks'"):
         dataset(place, (GIVEN, other), columns=Columns(split="split"))

@@ -102,7 +102,10 @@ def test_a_receipt_says_what_the_piece_holds(place: str) -> None:
 
 
 def staged(folder: Folder, *pieces: list[tuple[int, int]]) -> list[str]:
-    written = [write_piece(folder, RUN, f"piece-{i}", MODEL_VERSION, scores_table(keys, RUN), embeddings_table([])) for i, keys in enumerate(pieces)]
+    written = [
+        write_piece(folder, RUN, f"piece-{i}", MODEL_VERSION, scores_table(keys, RUN), embeddings_table([]))
+        for i, keys in enumerate(pieces)
+    ]
     return [receipt.files[0].path for receipt in written]
 
 
@@ -129,7 +132,13 @@ def test_assembled_rows_are_sorted_over_all_pieces(place: str) -> None:
     folder = Folder(place)
     (file,) = assemble(folder, RUN, staged(folder, [(9, 0), (1, 1)], [(5, 0)], [(1, 0), (-3, 0)]), LAYOUT, 5)
     table = pq.read_table(pa.BufferReader(folder.read(file.path)))
-    assert list(zip(table["illust_id"].to_pylist(), table["page"].to_pylist(), strict=True)) == [(-3, 0), (1, 0), (1, 1), (5, 0), (9, 0)]
+    assert list(zip(table["illust_id"].to_pylist(), table["page"].to_pylist(), strict=True)) == [
+        (-3, 0),
+        (1, 0),
+        (1, 1),
+        (5, 0),
+        (9, 0),
+    ]
     assert (file.rows, file.path) == (5, f"scores/{RUN}/part-00000.parquet")
 
 
@@ -162,7 +171,12 @@ def test_no_snapshot_is_a_data_error_naming_the_place(place: str) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "not a snapshot manifest"), (b"[1]", "not a snapshot manifest"), (b"{}", "not a snapshot manifest"), (b"{", "not a snapshot manifest")],
+    [
+        (b"", "not a snapshot manifest"),
+        (b"[1]", "not a snapshot manifest"),
+        (b"{}", "not a snapshot manifest"),
+        (b"{", "not a snapshot manifest"),
+    ],
 )
 def test_a_manifest_that_is_none_is_named(place: str, content: bytes, message: str) -> None:
     Folder(place).publish("snapshots/00000001.json", content)

@@ -84,7 +84,9 @@ def first_ok(column: str, value: Any) -> Callable[[pa.Table], pa.Table]:
 
 
 def test_a_good_snapshot_passes_and_is_counted(scores: str) -> None:
-    catalog = write_catalog(f"{scores}-catalog", {"illust_id": [k[0] for k in KEYS], "page": [k[1] for k in KEYS], "uri": ["a"] * 40})
+    catalog = write_catalog(
+        f"{scores}-catalog", {"illust_id": [k[0] for k in KEYS], "page": [k[1] for k in KEYS], "uri": ["a"] * 40}
+    )
     assert verify(VerifyConfig(scores=scores, catalog=catalog)) == {
         "job": "verify",
         "snapshot": 1,
