@@ -7,11 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from builders import write_catalog
 
 from pix2score.catalog import Catalog, Columns, open_catalog
 from pix2score.errors import DataError
 from pix2score.storage import Folder
+from tests.builders import write_catalog
 
 PLAIN = {"illust_id": [1, 2], "uri": ["a.png", "b.png"]}
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_images import encode, noise, png
 
 from pix2score.decoder import Decoder
 from pix2score.errors import ImageFailure
 from pix2score.images import Preprocess, shrink, to_rgb
+from tests.test_images import encode, noise, png
 
 SIZE = Preprocess(size=16)
 FINE = encode(noise(20, 30))

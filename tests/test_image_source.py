@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BUCKET
 
 from pix2score.errors import ConfigError, ImageFailure
 from pix2score.image_source import ImageSource, image_source
 from pix2score.images import MAX_BYTES
+from tests.conftest import BUCKET
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from builders import planned_rows, publish_night, write_catalog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +24,7 @@ from pix2score.heads import HeadSpec
 from pix2score.plan import PlanCounts, SplitRule, plan_dataset, plan_scoring
 from pix2score.schema import plan_schema
 from pix2score.storage import Folder
+from tests.builders import planned_rows, publish_night, write_catalog
 
 Rows = list[dict[str, Any]]
 LEARNT = HeadSpec(name="bookmark", column="bookmarks", size=4)

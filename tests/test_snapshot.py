@@ -10,7 +10,6 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from builders import HEADS, LAYOUT, MODEL_VERSION, embedding_of, embeddings_table, publish_night, scores_table
 
 import pix2score
 from pix2score.errors import ConflictError, DataError, StorageError
@@ -30,6 +29,7 @@ from pix2score.snapshot import (
     write_piece,
 )
 from pix2score.storage import Folder
+from tests.builders import HEADS, LAYOUT, MODEL_VERSION, embedding_of, embeddings_table, publish_night, scores_table
 
 KEYS = [(3, 0), (1, 1), (2**40, 0), (1, 0), (2, 0)]
 FAILED = [(2, 0)]

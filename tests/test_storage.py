@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import SECRET
 
 from pix2score.errors import AccessError, ConfigError, DataError
 from pix2score.storage import Entry, Folder, normalise, read_place
+from tests.conftest import SECRET
 
 NUM_RACES = 8
 RACER = f"""

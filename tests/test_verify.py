@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from builders import LAYOUT, MODEL_VERSION, publish_night, write_catalog
 
 from pix2score.engine import parquet_bytes
 from pix2score.errors import DataError, VerifyError
 from pix2score.snapshot import DataFile, live
 from pix2score.storage import Folder
 from pix2score.verify import VerifyConfig, verify
+from tests.builders import LAYOUT, MODEL_VERSION, publish_night, write_catalog
 
 KEYS = [(i, p) for i in range(1, 21) for p in range(2)]
 FAILED = [(7, 0), (8, 1)]
