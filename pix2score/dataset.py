@@ -18,7 +18,8 @@ from pix2score.bins import MISSING
 from pix2score.errors import DataError, ImageFailure
 from pix2score.heads import HeadSpec, head_from_dict
 from pix2score.images import Preprocess, to_rgb
-from pix2score.plan import SPLITS, Part
+from pix2score.plan import Part
+from pix2score.schema import SPLITS
 from pix2score.storage import Folder
 
 CARD = "dataset.json"

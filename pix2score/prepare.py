@@ -9,44 +9,34 @@ Owns the dataset folder:
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import tyro
-from ray.data import Datasink
-from ray.data.block import Block
 
 from pix2score.account import recorded
 from pix2score.catalog import Catalog, Columns, open_catalog
 from pix2score.cluster import Offer, on_cluster, session
 from pix2score.command import as_plain
 from pix2score.dataset import CARD, FORMAT
-from pix2score.engine import parquet_bytes
 from pix2score.errors import ConfigError, DataError, StorageError
 from pix2score.fetch import ImageRows, decoded_rows, log_failures, total_rows
 from pix2score.heads import HeadSpec, head_from_dict, preset
 from pix2score.image_source import image_source
-from pix2score.plan import SPLITS, Part, PlanCounts, SplitRule, label_types, plan_dataset
+from pix2score.plan import Part, PlanCounts
 from pix2score.progress import board
-from pix2score.schema import dataset_schema, key_fields
+from pix2score.schema import SPLITS, dataset_schema
+from pix2score.shards import Shard, ShardSink
 from pix2score.storage import Folder
+from pix2score.training_plan import SplitRule, label_types, plan_dataset
 
 logger = logging.getLogger(__name__)
-
-SHARD_ROWS = 4_096  # about 150 MB at 256 px: long sequential reads; a writer holds one shard in memory
-ROW_GROUP_BYTES = 32 * 2**20  # a reader holds a whole row group; half of the 64 MB allowed, as images vary
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,17 +82,6 @@ class PrepareConfig:
         if repeated:
             raise ConfigError(f"[[heads]]: name {', '.join(repeated)} is used more than once")
         return heads
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """One file of the dataset, or of its failed rows (``split`` "failed")."""
-
-    split: str
-    path: str
-    rows: int
-    bytes: int
-    errors: dict[str, int]
 
 
 def prepare(config: PrepareConfig) -> dict[str, Any]:
@@ -172,87 +151,6 @@ def _write_shards(
     if num_written != num_planned:
         raise StorageError(f"planned {num_planned} images, wrote {num_written}: no dataset was made")
     return sorted(sink.shards, key=lambda shard: shard.path)
-
-
-class ShardSink(Datasink[list[Shard]]):
-    """Writes decoded rows as one shard per split; failed rows beside them."""
-
-    def __init__(self, out: Folder, heads: Sequence[HeadSpec], schema: pa.Schema) -> None:
-        self._out, self._heads, self._schema = out, tuple(heads), schema
-        self.shards: list[Shard] = []
-
-    @property
-    def min_rows_per_write(self) -> int:
-        """Rows per shard."""
-        return SHARD_ROWS
-
-    def write(self, blocks: Iterable[Block], _ctx: Any) -> list[Shard]:
-        """Runs in a worker; a task that Ray runs twice leaves files that no dataset.json names."""
-        rows = pa.concat_tables(list(blocks))
-        if not rows.num_rows:
-            return []
-        rows = rows.take(_mixed_order(rows))
-        shards = []
-        good = rows.filter(pc.is_null(rows.column("error_code")))
-        for split in SPLITS:
-            chosen = good.filter(pc.equal(good.column("split"), split))
-            if chosen.num_rows:
-                shards.append(self._write(split, f"split={split}", self._labelled(chosen), {}))
-        bad = rows.filter(pc.is_valid(rows.column("error_code")))
-        if bad.num_rows:
-            names = [*(f.name for f in key_fields(pa.int64())), "uri", "split", "error_code", "error_detail"]
-            errors = dict(Counter(bad.column("error_code").to_pylist()))
-            shards.append(self._write("failed", "failed", bad.select(names), errors))
-        return shards
-
-    def on_write_complete(self, write_result: Any) -> None:
-        """Runs in the driver once all shards are written."""
-        self.shards = [shard for shards in write_result.write_returns for shard in shards]
-
-    def _labelled(self, rows: pa.Table) -> pa.Table:
-        columns = {name: rows.column(name) for name in ("illust_id", "page", "group")}
-        columns["image"] = rows.column("data")
-        for head in self._heads:
-            labels = rows.column(f"{head.name}_label").combine_chunks()
-            values = labels.fill_null(0).to_numpy(zero_copy_only=False)
-            present = labels.is_valid().to_numpy(zero_copy_only=False)
-            columns |= {f"{head.name}_label": labels, f"{head.name}_bin": pa.array(head.encode(values, present))}
-        return pa.table([columns[name] for name in self._schema.names], schema=self._schema)
-
-    def _write(self, split: str, folder: str, table: pa.Table, errors: dict[str, int]) -> Shard:
-        data = _shard_bytes(table) if "image" in table.column_names else parquet_bytes(table)
-        path = f"{folder}/part-{uuid.uuid4().hex[:16]}.parquet"
-        return Shard(split, path, table.num_rows, self._out.publish(path, data), errors)
-
-
-def _shard_bytes(table: pa.Table) -> bytes:
-    """The table as Parquet whose row groups hold at most ``ROW_GROUP_BYTES`` of images, or one image."""
-    sizes = pc.binary_length(table.column("image")).to_numpy().astype(np.int64)
-    sink = pa.BufferOutputStream()
-    # Encoded images do not compress: a stronger codec would only cost time on them.
-    with pq.ParquetWriter(sink, table.schema, compression="snappy") as writer:
-        for start, stop in row_group_bounds(sizes, ROW_GROUP_BYTES):
-            writer.write_table(table.slice(start, stop - start), row_group_size=stop - start)
-    return bytes(sink.getvalue())
-
-
-def row_group_bounds(sizes: npt.NDArray[np.int64], most_bytes: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) of consecutive runs of rows whose sizes add up to at most ``most_bytes``; a larger row stands alone."""
-    start, total = 0, 0
-    for row, size in enumerate(sizes):
-        if row > start and total + size > most_bytes:
-            yield start, row
-            start, total = row, 0
-        total += size
-    if start < len(sizes):
-        yield start, len(sizes)
-
-
-def _mixed_order(rows: pa.Table) -> pa.Array:
-    """Order by hash of the key: mixed, and the same whichever task was done first."""
-    keys = zip(rows.column("illust_id").to_pylist(), rows.column("page").to_pylist(), strict=True)
-    digests = [hashlib.md5(f"{id_}/{page}".encode(), usedforsecurity=False).digest() for id_, page in keys]
-    return pa.array(sorted(range(len(digests)), key=digests.__getitem__))
 
 
 def _failed(shards: Sequence[Shard]) -> Counter[str]:

@@ -19,6 +19,7 @@ SCHEMA_VERSION = 1
 EmbeddingDtype: TypeAlias = Literal["float16", "float32"]
 KEY = ("illust_id", "page")
 OK, FAILED = "ok", "failed"
+SPLITS = ("train", "val", "test")
 
 
 def key_fields(id_type: pa.DataType) -> list[pa.Field]:

@@ -245,7 +245,10 @@ def _put_s3(fs: Any, place: str, data: bytes, replace: bool) -> None:
 
 
 def _put_local(path: Path, data: bytes, replace: bool) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise DataError(f"{path.parent} cannot be a folder: a file stands in its place; give another place") from None
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -21,9 +21,10 @@ from pix2score import bins
 from pix2score.catalog import Columns, open_catalog
 from pix2score.errors import DataError, LimitError
 from pix2score.heads import HeadSpec
-from pix2score.plan import PlanCounts, SplitRule, plan_dataset, plan_scoring
+from pix2score.plan import PlanCounts, plan_scoring
 from pix2score.schema import plan_schema
 from pix2score.storage import Folder
+from pix2score.training_plan import SplitRule, plan_dataset
 from tests.builders import planned_rows, publish_night, write_catalog
 
 Rows = list[dict[str, Any]]

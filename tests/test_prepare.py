@@ -19,8 +19,9 @@ from pix2score.dataset import open_dataset
 from pix2score.errors import DataError
 from pix2score.image_source import image_source
 from pix2score.images import open_upright
-from pix2score.plan import SPLITS
-from pix2score.prepare import PrepareConfig, prepare, row_group_bounds
+from pix2score.prepare import PrepareConfig, prepare
+from pix2score.schema import SPLITS
+from pix2score.shards import row_group_bounds
 from pix2score.storage import Folder
 from tests.chain import Chain
 

@@ -295,3 +295,10 @@ def test_no_error_or_repr_shows_the_secret(place: str) -> None:
             act()
         texts += [str(caught.value), repr(caught.value), repr(caught.value.__cause__)]
     assert not any(SECRET in text for text in texts)
+
+
+def test_a_place_below_a_plain_file_is_the_users_mistake(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    for place in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        with pytest.raises(DataError, match="a file stands in its place"):
+            Folder(str(place)).publish("object", b"data")

@@ -1,0 +1,138 @@
+"""The plan of a training set: split, clean labels and learnt edges for the rows of a catalog.
+
+Splits hash the group, so that one artist never stands in two and a growing catalog moves nobody. Edges come from the train split only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.types as pt
+
+from pix2score import bins
+from pix2score.catalog import Catalog
+from pix2score.errors import DataError
+from pix2score.heads import HeadSpec
+from pix2score.plan import Part, PlanCounts, catalog_rows, order_sql, write_parts
+from pix2score.schema import SPLITS, plan_schema
+from pix2score.storage import Folder
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitRule:
+    """How rows are split; ``None`` where a plan has no splits."""
+
+    val_fraction: float
+    test_fraction: float
+    max_pages: int
+
+
+def plan_dataset(
+    catalog: Catalog, heads: Sequence[HeadSpec], rule: SplitRule, folder: Folder, prefix: str
+) -> tuple[list[Part], PlanCounts, list[HeadSpec]]:
+    """Parts for a training set, and the heads with edges, counts and typical values of the train split.
+
+    Raises ``DataError`` for zero rows or a head without two values, before anything is written.
+    """
+    counts = PlanCounts()
+    with catalog_rows(catalog, counts) as connection:
+        types = label_types(catalog, heads)
+        _split_rows(connection, catalog, heads, types, rule, counts)
+        fitted = [_fit_head(connection, head) for head in heads]
+        sql = f"SELECT * FROM chosen {order_sql(catalog)}"
+        return write_parts(connection, sql, plan_schema(catalog.id_type, types), folder, prefix), counts, fitted
+
+
+def label_types(catalog: Catalog, heads: Sequence[HeadSpec]) -> list[tuple[str, pa.DataType]]:
+    """(head, int64 or float64): integers stay exact, everything else becomes a float."""
+    kinds = [catalog.schema.field(head.column).type for head in heads]
+    exact = [pt.is_integer(kind) or pt.is_boolean(kind) for kind in kinds]
+    return [(head.name, pa.int64() if e else pa.float64()) for head, e in zip(heads, exact, strict=True)]
+
+
+def _split_rows(
+    connection: duckdb.DuckDBPyConnection,
+    catalog: Catalog,
+    heads: Sequence[HeadSpec],
+    types: Sequence[tuple[str, pa.DataType]],
+    rule: SplitRule,
+    counts: PlanCounts,
+) -> None:
+    """Makes table ``chosen``: rows with split and clean labels; fills ``counts``."""
+    position = {column: i for i, column in enumerate(catalog.labels)}
+    raw = {head.name: f"label_{position[head.column]}" for head in heads}
+    cast = {name: "BIGINT" if t.equals(pa.int64()) else "DOUBLE" for name, t in types}
+    clean = ", ".join(f"{_clean_label(head, raw[head.name], cast[head.name])} AS {head.name}_label" for head in heads)
+    split = "split" if catalog.columns.split else _split_by_hash(rule)
+    connection.execute(
+        f"CREATE TABLE split_rows AS SELECT * REPLACE ({split} AS split), {clean}, "
+        f"row_number() OVER (PARTITION BY illust_id ORDER BY page) AS nth_page FROM keyed"
+    )
+    counts.dropped_labels = {head.name: _dropped_labels(connection, head, raw[head.name], cast[head.name]) for head in heads}
+    unlabelled = " AND ".join(f"{head.name}_label IS NULL" for head in heads)
+    reason = (
+        f"CASE WHEN split IS NULL OR split NOT IN {SPLITS} THEN 'unknown_split' WHEN nth_page > {rule.max_pages} "
+        f"THEN 'over_max_pages' WHEN {unlabelled} THEN 'unlabelled' ELSE 'planned' END"
+    )
+    for name, number in connection.execute(f"SELECT {reason}, count(*) FROM split_rows GROUP BY 1").fetchall():
+        setattr(counts, name, number)
+    connection.execute(f"CREATE TABLE chosen AS SELECT * FROM split_rows WHERE {reason} = 'planned'")
+    if not counts.planned:
+        raise DataError(f"no row of catalog {catalog.folder.uri} can be trained on: {counts.to_dict()}")
+
+
+def _split_by_hash(rule: SplitRule) -> str:
+    # md5 rather than DuckDB's own hash: the split must not move with a version of DuckDB.
+    draw = "md5_number_lower('split/' || \"group\") / 18446744073709551616.0"
+    return (
+        f"CASE WHEN {draw} < {rule.test_fraction} THEN 'test' "
+        f"WHEN {draw} < {rule.test_fraction + rule.val_fraction} THEN 'val' ELSE 'train' END"
+    )
+
+
+def _number(raw: str, cast: str) -> str:
+    return f"TRY_CAST({raw} AS {cast})"
+
+
+def _legal(head: HeadSpec, number: str) -> str:
+    legal = [f"isfinite(CAST({number} AS DOUBLE))"]
+    if head.min_value > float("-inf"):
+        legal.append(f"{number} >= {head.min_value!r}")
+    if head.are_classes:
+        legal.append(f"{number} <= {head.max_value} AND {number} = floor({number})")
+    return " AND ".join(legal)
+
+
+def _clean_label(head: HeadSpec, raw: str, cast: str) -> str:
+    number = _number(raw, cast)
+    return f"CASE WHEN {_legal(head, number)} THEN {number} END"
+
+
+def _dropped_labels(connection: duckdb.DuckDBPyConnection, head: HeadSpec, raw: str, cast: str) -> dict[str, int]:
+    """Reason -> number of labels that were there and were dropped."""
+    number = _number(raw, cast)
+    reason = (
+        f"CASE WHEN {number} IS NULL THEN 'not_a_number' WHEN NOT isfinite(CAST({number} AS DOUBLE)) THEN 'not_finite' "
+        f"WHEN {number} < {head.min_value if head.min_value > float('-inf') else '-1e999'} THEN 'below_min_value' ELSE 'no_such_class' END"
+    )
+    dropped = f"{raw} IS NOT NULL AND {head.name}_label IS NULL"
+    return dict(connection.execute(f"SELECT {reason}, count(*) FROM split_rows WHERE {dropped} GROUP BY 1 ORDER BY 1").fetchall())
+
+
+def _fit_head(connection: duckdb.DuckDBPyConnection, head: HeadSpec) -> HeadSpec:
+    def value_counts() -> Iterator[tuple[bins.Values, Any]]:
+        sql = f"SELECT {head.name}_label AS v, count(*) AS n FROM chosen WHERE split = 'train' AND v IS NOT NULL GROUP BY 1 ORDER BY 1"
+        for batch in connection.cursor().sql(sql).to_arrow_reader(65_536):
+            yield batch.column(0).to_numpy(zero_copy_only=False), batch.column(1).to_numpy(zero_copy_only=False)
+
+    learnt = bins.learn_edges(value_counts, int(head.size or 0), head=head.name) if head.needs_learning else None
+    edges = learnt if learnt is not None else list(head.bin_edges)
+    counts = bins.count_bins(value_counts(), edges)
+    if not sum(counts):
+        raise DataError(f"head {head.name!r} has no label in the train split; column {head.column!r} is empty there")
+    typical = bins.typical_values(value_counts(), edges, counts, head.min_value)
+    return head.fitted(edges=None if head.are_classes else edges, counts=counts, typical=typical)
