@@ -50,6 +50,9 @@ def run(
     except Pix2ScoreError as exc:
         summary, code = _failure(job, exc), exc.exit_code
         print(f"jobs.{job}: {_one_line(exc)}", file=sys.stderr, flush=True)
+    except KeyboardInterrupt as exc:
+        summary, code = _failure(job, exc), 1
+        print(f"jobs.{job}: interrupted", file=sys.stderr, flush=True)
     except Exception as exc:
         summary, code = _failure(job, exc), 1
         logger.exception("jobs.%s failed", job)
@@ -57,14 +60,14 @@ def run(
     return code
 
 
-def _failure(job: str, exc: Exception) -> dict[str, Any]:
+def _failure(job: str, exc: BaseException) -> dict[str, Any]:
     """What a failed run reports; a job that had begun attached its own summary to the exception."""
     code = exc.exit_code if isinstance(exc, Pix2ScoreError) else 1
     begun = getattr(exc, "summary", {"job": job})
     return {**begun, "error": type(exc).__name__, "message": _one_line(exc), "exit_code": code}
 
 
-def _one_line(exc: Exception) -> str:
+def _one_line(exc: BaseException) -> str:
     return " ".join(str(exc).split()) or type(exc).__name__
 
 

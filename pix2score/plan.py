@@ -64,7 +64,10 @@ def catalog_rows(catalog: Catalog, counts: PlanCounts) -> Iterator[duckdb.DuckDB
     with engine() as connection:
         load(connection, "incoming_rows", catalog.rows_schema(), catalog.batches())
         counts.catalog_rows, counts.null_id = one_row(connection, "SELECT count(*), count(*) - count(illust_id) FROM incoming_rows")
-        connection.execute(f"CREATE TABLE keyed AS {_keyed_sql(catalog)}")
+        try:
+            connection.execute(f"CREATE TABLE keyed AS {_keyed_sql(catalog)}")
+        except duckdb.ConversionException as exc:
+            raise DataError(f"catalog {catalog.folder.uri}: a page is not a 32-bit number: {exc}") from None
         connection.execute("DROP TABLE incoming_rows")
         (num_keys,) = one_row(connection, "SELECT count(*) FROM keyed")
         counts.duplicate_key = counts.catalog_rows - counts.null_id - num_keys

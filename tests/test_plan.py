@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -434,3 +435,9 @@ def test_planning_a_million_rows_takes_bounded_memory(tmp_path: Path) -> None:
         [sys.executable, "-c", MEASURE, place, str(tmp_path / "out")], capture_output=True, text=True, check=True, timeout=200
     )
     assert int(done.stdout) < 1.5 * 2**20, "kB"
+
+
+def test_a_page_beyond_int32_is_the_users_mistake(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"illust_id": [1], "page": [2**40], "uri": ["a.png"]}), tmp_path / "catalog.parquet")
+    with pytest.raises(DataError, match="page is not a 32-bit number"):
+        plan_scoring(open_catalog(str(tmp_path), Columns()), Folder(str(tmp_path / "out")), "plan")
