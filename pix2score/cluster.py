@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar
 
 import ray
-from ray.data import DataContext, TaskPoolStrategy
+from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
 from pix2score.errors import ConfigError
 
@@ -22,6 +24,12 @@ Device: TypeAlias = Literal["auto", "cpu", "gpu"]
 MIN_LOCAL_CPUS = 8
 """Logical CPUs of a local Ray: it counts slots, not cores, and a pipeline whose actors hold every slot waits for ever."""
 TASK_MEMORY_BYTES = 3 * 2**30
+DECODE_POOL = {"pool": "decode"}
+"""Label of CPU nodes that decode, as in cluster.yaml."""
+MAX_PREDICTORS = 256
+"""Of an autoscaling pool; Ray's scheduler slows down beyond some 500 actors."""
+CONNECT_TIMEOUT_S = 10.0
+_POLL_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +40,15 @@ class Offer:
     num_cores: int
     num_nodes: int
     cpus_per_core: float
+    has_decode_pool: bool = False
+    """Whether nodes labelled for decoding are there, so that GPU nodes can keep their cores for the GPUs."""
 
     def wants_gpu(self, device: Device) -> bool:
         """Whether to use GPUs. Raises ``ConfigError`` if they were asked for and there are none."""
         if device == "gpu" and not self.num_gpus:
             raise ConfigError(
-                f"--device gpu, but this cluster has {self.num_nodes} node(s), {self.num_cores} cores and no GPU; use --device cpu"
+                f"--device gpu, but this cluster has {self.num_nodes} node(s) with {self.num_cores} CPUs and no GPU; "
+                f"use --device cpu, or --gpu-wait-s 900 if the autoscaler can bring one"
             )
         return device != "cpu" and self.num_gpus > 0
 
@@ -47,25 +58,34 @@ class Offer:
             return {"device": "cuda", "num_threads": None}
         return {"device": "cpu", "num_threads": max(1, self.num_cores // self.num_nodes)}
 
-    def num_predictors(self, *, use_gpu: bool) -> int:
-        """Predictor actors that the cluster can hold now."""
-        return self.num_gpus if use_gpu else self.num_nodes
+    def predictor_pool(self, *, use_gpu: bool, num_batches: int) -> ActorPoolStrategy:
+        """One predictor per GPU, growing onto GPUs that join later; without GPUs one per node."""
+        now = max(1, min(self.num_gpus if use_gpu else self.num_nodes, num_batches))
+        most = max(now, min(MAX_PREDICTORS, num_batches)) if use_gpu else now
+        return ActorPoolStrategy(min_size=1, max_size=most, initial_size=now, max_concurrent_calls_per_actor=2)
 
-    def one_task_per_core(self) -> TaskPoolStrategy | None:
-        """Bounds CPU-heavy tasks where Ray has more slots than cores; None where its CPUs are cores."""
-        return TaskPoolStrategy(size=self.num_cores) if self.cpus_per_core > 1 else None
+    def decode_placement(self) -> dict[str, Any]:
+        """Options of CPU-heavy tasks: on the decode pool if there is one, else anywhere; one per core on a local Ray."""
+        if self.cpus_per_core > 1:
+            return {"compute": TaskPoolStrategy(size=self.num_cores), "num_cpus": 1}
+        if self.has_decode_pool:
+            return {"num_cpus": 1, "label_selector": DECODE_POOL}
+        return {"num_cpus": 1}
 
 
 @contextlib.contextmanager
-def session() -> Iterator[Offer]:
+def session(*, gpu_wait_s: float = 0) -> Iterator[Offer]:
     """Ray is connected: to the one already connected, that of ``RAY_ADDRESS`` (set inside ``ray job submit``), or a local one.
 
-    What this started ends with it. Raises ``ConfigError`` if no Ray answers at ``RAY_ADDRESS``.
+    ``gpu_wait_s``: ask the autoscaler for a GPU if there is none, and wait so long for it. What this started ends with it. Raises
+    ``ConfigError`` if no Ray answers at ``RAY_ADDRESS``.
     """
     started = not ray.is_initialized()
     if started:
         _connect(os.environ.get("RAY_ADDRESS"))
     try:
+        if gpu_wait_s:
+            _await_gpu(gpu_wait_s)
         yield _offer()
     finally:
         if started:
@@ -76,6 +96,7 @@ def _connect(address: str | None) -> None:
     quiet_libraries()
     try:
         if address:
+            _probe(address)
             ray.init(address=address, logging_level=logging.WARNING)
         else:
             # Ray's C++ side writes warnings about its own actors straight to standard error, which people take for ours.
@@ -89,8 +110,30 @@ def _connect(address: str | None) -> None:
                 log_to_driver=False,  # without a dashboard Ray Train's helpers complain every second; errors come out as exceptions
                 logging_level=logging.ERROR,
             )
-    except ConnectionError as exc:
+    except OSError as exc:  # ConnectionError and a refused or unknown host
         raise ConfigError(f"no Ray answers at RAY_ADDRESS={address}: {exc}") from None
+
+
+def _probe(address: str) -> None:
+    """Raise ``OSError`` unless something listens at host:port: Ray itself would go on trying for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+
+
+def _await_gpu(timeout_s: float) -> None:
+    if ray.cluster_resources().get("GPU", 0):
+        return
+    logger.info("asking for a GPU node, waiting up to %.0f s", timeout_s)
+    from ray.autoscaler.sdk import request_resources
+
+    request_resources(bundles=[{"GPU": 1}])
+    try:
+        deadline = time.monotonic() + timeout_s
+        while not ray.cluster_resources().get("GPU", 0) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+    finally:
+        request_resources(bundles=[])  # the work itself holds the node from here on
 
 
 def quiet_libraries() -> None:
@@ -112,8 +155,9 @@ def _offer() -> Offer:
     cpus = total.get("CPU", 1.0)
     is_local = len(nodes) == 1 and not os.environ.get("RAY_ADDRESS")
     cores = num_local_cores() if is_local else int(cpus)
+    has_decode_pool = any(node.get("Labels", {}).items() >= DECODE_POOL.items() for node in nodes)
     working = sum(1 for node in nodes if node["Resources"].get("CPU", 0) >= 1)
-    return Offer(int(total.get("GPU", 0)), cores, max(1, working), max(1.0, cpus / cores))
+    return Offer(int(total.get("GPU", 0)), cores, max(1, working), max(1.0, cpus / cores), has_decode_pool)
 
 
 def on_cluster(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from ray.data import ActorPoolStrategy
 
 from pix2score.account import recorded
 from pix2score.artifact import ModelCard, load_model
@@ -39,6 +38,8 @@ class EvaluateConfig:
     """train, val or test."""
     device: Device = "auto"
     """auto (GPU if the cluster has one), cpu or gpu."""
+    gpu_wait_s: float = 0
+    """Seconds to wait for the cluster's autoscaler to bring a GPU, if there is none."""
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -49,7 +50,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     (card, _), dataset, out = load_model(config.model), open_dataset(config.data), Folder(config.out)
     dataset.parts(config.split)
     _check_heads(card, dataset)
-    with session() as offer, recorded(out, "summary.json", {"job": "evaluate", "split": config.split}) as summary:
+    with (
+        session(gpu_wait_s=config.gpu_wait_s) as offer,
+        recorded(out, "summary.json", {"job": "evaluate", "split": config.split}) as summary,
+    ):
         metrics = _measure(config, card, dataset, offer)
         summary.update({"model_version": card.version, "dataset_id": dataset.id, "metrics": results(metrics)})
         out.publish("metrics.json", json.dumps(summary, indent=1).encode(), replace=True)
@@ -77,7 +81,7 @@ def _measure(config: EvaluateConfig, card: ModelCard, dataset: PreparedDataset, 
         fn_constructor_kwargs={"batch_size": 256 if use_gpu else 32, **offer.predictor_settings(use_gpu=use_gpu)},
         batch_format="pyarrow",
         batch_size=256,
-        compute=ActorPoolStrategy(size=offer.num_predictors(use_gpu=use_gpu)),
+        compute=offer.predictor_pool(use_gpu=use_gpu, num_batches=-(-dataset.num_rows(config.split) // 256)),
         num_cpus=0.5,  # unlike the tasks before it, so that Ray does not fuse them into one serial stage
         num_gpus=1 if use_gpu else 0,
     )

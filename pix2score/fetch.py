@@ -23,6 +23,7 @@ from ray.data.datasource import Datasource, ReadTask
 
 from pix2score.catalog import Catalog
 from pix2score.cluster import Offer
+from pix2score.counters import count_images
 from pix2score.dataset import PreparedDataset, decode_shard
 from pix2score.decoder import Decoder
 from pix2score.engine import open_parquet, parquet_batches
@@ -154,6 +155,7 @@ def fetch_and_decode(rows: pa.Table, *, images: ImageRows, task: Preprocess | in
         failures.append(result if isinstance(result, ImageFailure) else None)
     if progress:
         progress.add(rows.num_rows)
+    count_images("ok" if failure is None else failure.code for failure in failures)
     kind = pa.binary() if isinstance(task, int) else pixel_type(task)
     return (
         rows.append_column("data", pa.array(data, kind))
@@ -197,8 +199,7 @@ def decoded_rows(
             fn_kwargs={"images": images, "task": task, "progress": progress},
             batch_format="pyarrow",
             batch_size=None,
-            compute=offer.one_task_per_core(),
-            num_cpus=1,
+            **offer.decode_placement(),
             memory=DECODE_MEMORY_BYTES,
         )
     )
@@ -233,6 +234,5 @@ def shard_rows(
         fn_kwargs={"heads": tuple(heads), "preprocess": preprocess},
         batch_format="pyarrow",
         batch_size=MAX_TASK_ROWS,
-        compute=offer.one_task_per_core(),
-        num_cpus=1,
+        **offer.decode_placement(),
     )

@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import tyro
-from ray.data import ActorPoolStrategy
 
 from pix2score.account import recorded
 from pix2score.artifact import ModelCard, load_model
@@ -58,6 +57,8 @@ class ScoreConfig:
     """Rows per staged piece (default: 16384 with GPUs, 512 without)."""
     device: Device = "auto"
     """auto (GPU if the cluster has one), cpu or gpu."""
+    gpu_wait_s: float = 0
+    """Seconds to wait for the cluster's autoscaler to bring a GPU, if there is none."""
     embedding_dtype: EmbeddingDtype = "float16"
     """float32 is for readers without float16."""
     limit: int | None = None
@@ -103,7 +104,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     """
     run = _open(config)
     facts = {"job": "score", "run": run.id, "model_version": run.card.version}
-    with session() as offer, recorded(run.out, f"runs/{run.id}/summary.json", facts) as summary:
+    with session(gpu_wait_s=config.gpu_wait_s) as offer, recorded(run.out, f"runs/{run.id}/summary.json", facts) as summary:
         use_gpu = offer.wants_gpu(config.device)
         started = time.monotonic()
         parts, counts = on_cluster(
@@ -160,7 +161,7 @@ def _execute(run: _Run, parts: Sequence[Part], offer: Offer, use_gpu: bool) -> l
         run.out, run.id, run.card.version, run.layout, config.part_rows or (PART_ROWS_GPU if use_gpu else PART_ROWS_CPU)
     )
     batch_size = config.batch_size or (256 if use_gpu else 32)
-    num_actors = min(offer.num_predictors(use_gpu=use_gpu), -(-total_rows(parts) // batch_size))
+    pool = offer.predictor_pool(use_gpu=use_gpu, num_batches=-(-total_rows(parts) // batch_size))
     settings = {"run": run.id, "layout": run.layout, "batch_size": batch_size, **offer.predictor_settings(use_gpu=use_gpu)}
     with board("scored", total_rows(parts), logger) as progress:
         (
@@ -171,7 +172,7 @@ def _execute(run: _Run, parts: Sequence[Part], offer: Offer, use_gpu: bool) -> l
                 fn_constructor_kwargs=settings,
                 batch_format="pyarrow",
                 batch_size=batch_size,
-                compute=ActorPoolStrategy(size=num_actors, max_concurrent_calls_per_actor=2),
+                compute=pool,
                 num_cpus=1,
                 num_gpus=1 if use_gpu else 0,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 from ray.data import Datasink
 from ray.data.block import Block
 
+from pix2score.counters import count_forward
 from pix2score.errors import ImageFailure
 from pix2score.fetch import pixels_of
 from pix2score.schema import FAILED, KEY, OK
@@ -35,7 +37,10 @@ class ScoreImages:
     def __call__(self, rows: pa.Table) -> pa.Table:
         present = pc.is_null(rows.column("error_code"))
         pixels = pixels_of(rows.column("data").filter(present), self._predictor.card.preprocess)
-        return _scored(rows, np.flatnonzero(present.to_numpy()), self._predictor.predict(pixels), self._run, self._layout)
+        start = time.monotonic()
+        prediction = self._predictor.predict(pixels)
+        count_forward(len(pixels), time.monotonic() - start)
+        return _scored(rows, np.flatnonzero(present.to_numpy()), prediction, self._run, self._layout)
 
 
 def _scored(rows: pa.Table, position: Any, prediction: Any, run: str, layout: Layout) -> pa.Table:

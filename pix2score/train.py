@@ -59,6 +59,8 @@ class TrainConfig:
     """Data-parallel workers (default: the cluster's GPUs, else 1)."""
     device: Device = "auto"
     """auto (GPU if the cluster has one), cpu or gpu."""
+    gpu_wait_s: float = 0
+    """Seconds to wait for the cluster's autoscaler to bring a GPU, if there is none."""
     seed: int = 0
     """Of initial weights and order."""
 
@@ -96,7 +98,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
     from pix2score.train_run import run_training
 
     trunk = initial_trunk(config.weights, config.backbone)
-    with session() as offer, recorded(out, "summary.json", {"job": "train", "out": out.uri}) as summary:
+    with session(gpu_wait_s=config.gpu_wait_s) as offer, recorded(out, "summary.json", {"job": "train", "out": out.uri}) as summary:
         settings = _worker_settings(config, dataset, offer)
         out.publish("config.json", _identity(config, dataset), replace=True)
         run_training(settings, dataset, trunk, as_plain(config), offer)
@@ -114,7 +116,7 @@ def _refuse_other_config(config: TrainConfig, dataset: PreparedDataset, out: Fol
     except (FileNotFoundError, NotADirectoryError):
         return
     wanted = json.loads(_identity(config, dataset))
-    moved = {"out", "data"}  # places may be spelt differently; dataset_id says whether it is the same data
+    moved = {"out", "data", "gpu_wait_s"}  # places may be spelt differently; dataset_id says whether it is the same data
     differences = [
         f"{k}: {begun.get(k)} there, {wanted.get(k)} now"
         for k in wanted | begun

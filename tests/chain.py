@@ -14,6 +14,7 @@ from pix2score.evaluate import EvaluateConfig, evaluate
 from pix2score.prepare import PrepareConfig, prepare
 from pix2score.score import ScoreConfig, score
 from pix2score.train import TrainConfig, train
+from tests.conftest import BUCKET
 
 NUM_PICTURES = 130
 INPUT_SIZE = 32
@@ -54,3 +55,10 @@ def local_chain(root: Path) -> Chain:
     catalog = root / "catalog"
     catalog.mkdir(parents=True)
     return run_chain(str(catalog), str(root), draw_catalog(catalog, num_pictures=NUM_PICTURES, seed=5))
+
+
+def upload(s3: Any, folder: str, prefix: str) -> None:
+    """All files below a local folder, as objects below ``prefix``; ``s3`` is a boto3 client."""
+    for path in Path(folder).rglob("*"):
+        if path.is_file():
+            s3.upload_file(str(path), BUCKET, f"{prefix}/{path.relative_to(folder)}")

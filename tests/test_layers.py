@@ -35,6 +35,7 @@ LAYERS: dict[int, set[str]] = {
     2: {"model", "losses", "metrics", "fit", "predictor"},
     3: {
         "cluster",
+        "counters",
         "progress",
         "fetch",
         "prepare",

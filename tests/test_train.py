@@ -73,6 +73,7 @@ def test_weights_of_another_network_are_refused(chain: Chain, tmp_path: Path) ->
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.slow
 def test_t4_a_fixed_seed_repeats_the_loss_curve(chain: Chain, tmp_path: Path) -> None:
     train(TrainConfig(data=chain.dataset, out=str(tmp_path / "again"), **TRAINING))
     curves = [[(e["loss"], e["val_loss"]) for e in history(place)] for place in (chain.model, tmp_path / "again")]

@@ -1,0 +1,153 @@
+"""The jobs as operators run them: `ray job submit` to a cluster of two nodes, a head that runs no work, everything on S3."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pix2score import read_scores
+from pix2score.drawn_catalog import draw_catalog
+from pix2score.verify import VerifyConfig, verify
+from tests.chain import upload
+from tests.conftest import BUCKET, SECRET, free_port
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running Ray cluster: its dashboard and where its logs are."""
+
+    dashboard: str
+    logs: Path
+
+    def submit(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [
+            str(BIN / "ray"),
+            "job",
+            "submit",
+            "--address",
+            self.dashboard,
+            "--working-dir",
+            ".",
+            "--",
+            "python",
+            "-m",
+            *words,
+        ]
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=400, check=False, env=environment())
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ADDRESS": ""}
+
+
+def start_node(*words: str) -> subprocess.Popen[bytes]:
+    command = [str(BIN / "ray"), "start", *words, "--block", "--disable-usage-stats", "--object-store-memory=300000000"]
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True, env=environment())
+
+
+def await_nodes(dashboard: str) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{dashboard}/api/version", timeout=5):
+                return
+        except OSError as exc:
+            if "401" in str(exc) or "403" in str(exc):  # token authentication: it answers
+                return
+            time.sleep(0.5)
+    raise AssertionError("the dashboard did not answer within 120 s")
+
+
+@pytest.fixture(scope="module")
+def cluster(moto_server: str) -> Iterator[Cluster]:
+    """A head with no CPU for work and one node that decodes; both reach the S3 server by the standard AWS variables."""
+    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as temp:  # sockets need a short path
+        port, dashboard_port = free_port(), free_port()
+        head = ("--head", "--num-cpus=0", f"--port={port}", f"--dashboard-port={dashboard_port}", "--dashboard-host=127.0.0.1")
+        nodes = [start_node(*head, f"--temp-dir={temp}", "--include-dashboard=true")]
+        try:
+            await_nodes(f"http://127.0.0.1:{dashboard_port}")
+            nodes.append(start_node(f"--address=127.0.0.1:{port}", "--num-cpus=8", "--labels=pool=decode"))
+            yield Cluster(f"http://127.0.0.1:{dashboard_port}", Path(temp))
+        finally:
+            for node in reversed(nodes):
+                os.killpg(node.pid, signal.SIGTERM)
+            for node in nodes:
+                node.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def root(cluster: Cluster, s3: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An S3 prefix with a drawn catalog."""
+    folder = tmp_path_factory.mktemp("catalog")
+    draw_catalog(folder, num_pictures=110, seed=2)
+    upload(s3, str(folder), "submitted/catalog")
+    return f"s3://{BUCKET}/submitted"
+
+
+def last_line(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The JSON summary in the log that `ray job submit` prints."""
+    lines = [line for line in done.stdout.splitlines() if line.startswith('{"job"')]
+    assert lines, done.stdout[-3000:] + done.stderr[-3000:]
+    loaded: dict[str, Any] = json.loads(lines[-1])
+    return loaded
+
+
+def test_prepare_train_and_score_submitted_to_a_cluster(cluster: Cluster, root: str, s3: Any) -> None:
+    training = ["--backbone", "resnet18", "--input-size", "32", "--batch-size", "16", "--epochs", "1"]
+    jobs = [
+        ["jobs.prepare", "--catalog", f"{root}/catalog", "--out", f"{root}/dataset", "--image-size", "64", "--val-fraction", "0.2"],
+        ["jobs.train", "--data", f"{root}/dataset", "--out", f"{root}/model", *training],
+        ["jobs.score", "--catalog", f"{root}/catalog", "--model", f"{root}/model", "--out", f"{root}/scores"],
+    ]
+    for words in jobs:
+        done = cluster.submit(*words)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert last_line(done)["job"] == words[0].partition(".")[2]
+    run = last_line(done)["run"]
+    summary = json.loads(s3.get_object(Bucket=BUCKET, Key=f"submitted/scores/runs/{run}/summary.json")["Body"].read())
+    assert (summary["snapshot"], summary["failed"]) == (1, 6)
+    assert verify(VerifyConfig(scores=f"{root}/scores", catalog=f"{root}/catalog"))["rows"] == summary["scored"]
+    assert read_scores(f"{root}/scores").count_rows() == summary["scored"]
+
+
+def test_a_failing_job_says_so_by_status_and_summary(cluster: Cluster, root: str, s3: Any, tmp_path: Path) -> None:
+    missing = pa.table({"illust_id": list(range(150)), "uri": [f"gone/{i}.png" for i in range(150)]})
+    pq.write_table(missing, tmp_path / "catalog.parquet")
+    s3.upload_file(str(tmp_path / "catalog.parquet"), BUCKET, "submitted/broken/catalog.parquet")
+    done = cluster.submit("jobs.score", "--catalog", f"{root}/broken", "--model", f"{root}/model", "--out", f"{root}/broken-scores")
+    assert done.returncode == 1  # all that Ray tells of a failed job
+    assert last_line(done)["exit_code"] == 3
+    keys = [e["Key"] for e in s3.list_objects_v2(Bucket=BUCKET, Prefix="submitted/broken-scores/runs/")["Contents"]]
+    summary = json.loads(s3.get_object(Bucket=BUCKET, Key=keys[0])["Body"].read())
+    assert (summary["error"], summary["exit_code"]) == ("LimitError", 3)
+    assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET, Prefix="submitted/broken-scores/snapshots/")
+
+
+def test_no_secret_stands_in_the_clusters_logs_or_job_metadata(cluster: Cluster) -> None:
+    command = [str(BIN / "ray"), "job", "list", "--address", cluster.dashboard]
+    listed = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True).stdout
+    assert "jobs.score" in listed
+    assert SECRET not in listed
+    files = [path for path in cluster.logs.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert len(files) > 10
+    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
