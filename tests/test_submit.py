@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from tests.conftest import BUCKET, SECRET, free_port
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
+TOKEN = secrets.token_hex(32)
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class Cluster:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ADDRESS": ""}
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    return {**os.environ, **token, "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ADDRESS": ""}
 
 
 def start_node(*words: str) -> subprocess.Popen[bytes]:
@@ -147,7 +150,7 @@ def test_no_secret_stands_in_the_clusters_logs_or_job_metadata(cluster: Cluster)
     command = [str(BIN / "ray"), "job", "list", "--address", cluster.dashboard]
     listed = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True).stdout
     assert "jobs.score" in listed
-    assert SECRET not in listed
+    assert SECRET not in listed and TOKEN not in listed
     files = [path for path in cluster.logs.rglob("*") if path.is_file() and not path.is_symlink()]
     assert len(files) > 10
     assert not [path for path in files if SECRET.encode() in path.read_bytes()]
