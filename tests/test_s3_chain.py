@@ -11,7 +11,7 @@ from pix2score import read_embeddings, read_scores
 from pix2score.errors import DataError
 from pix2score.score import ScoreConfig, score
 from pix2score.verify import VerifyConfig, verify
-from tests.chain import Chain, run_chain
+from tests.chain import Chain, run_chain, upload
 from tests.conftest import BUCKET, SECRET
 
 pytestmark = pytest.mark.usefixtures("ray_session")

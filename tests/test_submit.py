@@ -53,7 +53,13 @@ class Cluster:
             "-m",
             *words,
         ]
-        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=400, check=False, env=environment())
+        deadline = time.monotonic() + 120
+        while True:
+            done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=400, check=False, env=environment())
+            # The dashboard answers some seconds before the head's job agent does.
+            if "No available agent" not in done.stderr or time.monotonic() > deadline:
+                return done
+            time.sleep(2)
 
 
 def environment() -> dict[str, str]:
