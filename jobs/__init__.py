@@ -1,0 +1,22 @@
+"""Entry points for ``python -m jobs.…`` and ``ray job submit``: flags in, one JSON summary line out."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+# A cluster's image may lack one of them; said here in one line, before an import fails with a traceback.
+NEEDED = ("ray", "torch", "torchvision", "pyarrow", "duckdb", "s3fs", "PIL", "numpy", "safetensors", "tyro", "tensorboardX")
+
+
+def missing_packages() -> list[str]:
+    """Needed packages that this environment lacks."""
+    return [name for name in NEEDED if find_spec(name) is None]
+
+
+if missing := missing_packages():
+    print(
+        f"pix2score needs {', '.join(missing)}, which {sys.executable} lacks: install the project there",
+        file=sys.stderr,
+    )
+    sys.exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_DATA_PARQUET_FOOTER_NUM_ACTORS"] = "1"
 
-SECRET = "moto-secret-that-no-message-may-show"
+SECRET = secrets.token_hex(20)  # made anew, so that finding it anywhere means that it leaked
 BUCKET = "pix2score-tests"
 
 

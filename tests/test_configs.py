@@ -1,0 +1,55 @@
+"""The example configuration of every job is one that the job accepts, from disk and from S3."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pix2score.command import as_plain, resolve
+from pix2score.evaluate import EvaluateConfig
+from pix2score.prepare import PrepareConfig
+from pix2score.score import ScoreConfig
+from pix2score.train import TrainConfig
+from pix2score.verify import VerifyConfig
+from tests.conftest import BUCKET
+
+CONFIGS = Path(__file__).parent / "configs"
+CLASSES: dict[str, Any] = {
+    "prepare": PrepareConfig,
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "score": ScoreConfig,
+    "verify": VerifyConfig,
+}
+
+
+def agree(written: dict[str, Any], resolved: dict[str, Any]) -> bool:
+    """Whether each written setting came out as it stands in the file."""
+    for key, value in written.items():
+        found = resolved[key]
+        if isinstance(value, dict):
+            if not agree(value, found):
+                return False
+        elif (list(found) if isinstance(found, tuple) else found) != value:
+            return False
+    return True
+
+
+def test_every_job_has_an_example() -> None:
+    assert {path.stem for path in CONFIGS.glob("*.toml")} == set(CLASSES)
+
+
+@pytest.mark.parametrize("job", CLASSES)
+def test_the_example_resolves_to_what_it_says(job: str) -> None:
+    path = CONFIGS / f"{job}.toml"
+    assert agree(tomllib.loads(path.read_text()), as_plain(resolve(CLASSES[job], ["--config", str(path)])))
+
+
+@pytest.mark.parametrize("job", CLASSES)
+def test_the_example_is_read_from_s3_too(job: str, s3: Any) -> None:
+    s3.upload_file(str(CONFIGS / f"{job}.toml"), BUCKET, f"configs/{job}.toml")
+    from_s3 = resolve(CLASSES[job], ["--config", f"s3://{BUCKET}/configs/{job}.toml"])
+    assert from_s3 == resolve(CLASSES[job], ["--config", str(CONFIGS / f"{job}.toml")])
