@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from pix2score.errors import ConfigError, DataError
+from pix2score.errors import ConfigError, DataError, TrainingError
 from pix2score.heads import HeadSpec, head_from_dict
 from pix2score.images import Preprocess, preprocess_from_dict
 from pix2score.storage import Folder
@@ -87,11 +87,11 @@ def save_model(
 ) -> ModelCard:
     """The model stands at ``place``; weights first, the card that makes it a model last.
 
-    Raises ``DataError`` naming the first weight or buffer that is not finite: such a model is never saved.
+    Raises ``TrainingError`` naming the first weight or buffer that is not finite: such a model is never saved.
     """
     for name, tensor in weights.items():
         if not np.isfinite(tensor).all():
-            raise DataError(f"model not saved: {name} holds NaN or infinity")
+            raise TrainingError(f"model not saved: {name} holds NaN or infinity")
     data = save_tensors({name: np.asarray(tensor, order="C") for name, tensor in sorted(weights.items())})
     card = ModelCard(
         backbone=backbone,
@@ -129,6 +129,7 @@ def load_card(place: str) -> ModelCard:
             about=content["about"],
         )
         stated = content["model_version"]
+        check_backbone(card.backbone)
     except (KeyError, TypeError, AttributeError) as exc:
         raise DataError(f"{place}/{CARD} is not a model card: {exc!r}") from None
     if card.version != stated:

@@ -118,10 +118,26 @@ class Catalog:
                 absent = [name for name in wanted if name not in file.schema_arrow.names]
                 if absent:
                     raise DataError(f"{self.folder.full(entry.path)} lacks column {', '.join(absent)}, which other files have")
+                self._refuse_new_columns(file.schema_arrow.names, entry.path)
                 row = 0
                 for batch in file.iter_batches(batch_size=IMAGE_BATCH_ROWS if hashed else BATCH_ROWS, columns=wanted):
                     yield self._renamed(batch, schema, entry.path, row)
                     row += batch.num_rows
+
+    def _refuse_new_columns(self, names: Sequence[str], path: str) -> None:
+        """A column that means something by its name must not begin in a later file: its values would be lost without a word."""
+        absent = [ours for ours in ("page", "group", "fingerprint", "updated_at") if getattr(self.columns, ours) is None]
+        surplus = [name for ours in absent for name in _DEFAULTS[ours] if name in names]
+        if surplus:
+            raise DataError(
+                f"{self.folder.full(path)} has column {', '.join(surplus)}, which the first file lacks; all files need the same"
+            )
+
+    def check_unchanged(self) -> None:
+        """Raise ``DataError`` if a file is not what it was when the catalog was opened."""
+        for entry in self.files:
+            if self.folder.entry(entry.path) != entry:
+                raise DataError(f"{self.folder.full(entry.path)} changed while it was read; run again")
 
     @property
     def _hashes_images(self) -> bool:
@@ -139,7 +155,7 @@ class Catalog:
     def _hashes(self, batch: pa.RecordBatch) -> pa.Array:
         if not self._hashes_images:
             return pa.nulls(batch.num_rows, pa.string())
-        images = batch.column(self.columns.image)
+        images = pc.cast(batch.column(self.columns.image), pa.large_binary())
         digests = [hashlib.sha256(image.as_buffer()).hexdigest() if image.is_valid else None for image in images]
         return pa.array(digests, pa.string())
 
@@ -150,6 +166,8 @@ def _plain(kind: pa.DataType) -> pa.DataType:
         return _plain(kind.value_type)
     if pt.is_large_string(kind) or pt.is_string_view(kind):
         return pa.string()
+    if pt.is_float16(kind) or pt.is_decimal256(kind):
+        return pa.float64()
     return kind
 
 
@@ -171,6 +189,9 @@ def open_catalog(place: str, columns: Columns, labels: Sequence[str] = ()) -> Ca
     folder, files = _find_files(place)
     with open_parquet(folder, files[0].path) as file:
         schema = file.schema_arrow
+    repeated = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if repeated:
+        raise DataError(f"catalog {place} has more than one column {', '.join(repeated)}")
     resolved = _resolve_columns(columns, schema, place)
     for name in labels:
         _require(name, schema, place, "it is the label column of a head; [[heads]] column = … in --config names another")
@@ -220,7 +241,7 @@ def _check_types(columns: Columns, schema: pa.Schema, labels: Sequence[str], pla
         (columns.id, "an integer or a string", lambda t: pt.is_integer(t) or _is_text(t)),
         (columns.page, "an integer", pt.is_integer),
         (columns.uri, "a string", _is_text),
-        (columns.image, "bytes", lambda t: pt.is_binary(t) or pt.is_large_binary(t)),
+        (columns.image, "bytes", lambda t: pt.is_binary(t) or pt.is_large_binary(t) or pt.is_binary_view(t)),
         *((name, "a number", _can_be_label) for name in labels),
     ]
     for name, wanted, is_fine in rules:

@@ -14,7 +14,7 @@ from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar
 import ray
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
-from pix2score.errors import ConfigError
+from pix2score.errors import ConfigError, Pix2ScoreError
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -87,9 +87,26 @@ def session(*, gpu_wait_s: float = 0) -> Iterator[Offer]:
         if gpu_wait_s:
             _await_gpu(gpu_wait_s)
         yield _offer()
+    except Exception as exc:
+        ours = _own_error(exc)
+        if ours is exc or ours is None:
+            raise
+        raise ours from exc
     finally:
         if started:
             ray.shutdown()
+
+
+def _own_error(exc: BaseException) -> Pix2ScoreError | None:
+    """Our own error inside what Ray wraps around an exception of a worker."""
+    seen: list[BaseException] = []
+    inner: BaseException | None = exc
+    while inner is not None and inner not in seen:
+        if isinstance(inner, Pix2ScoreError) and not isinstance(inner, ray.exceptions.RayTaskError):
+            return inner
+        seen.append(inner)
+        inner = getattr(inner, "cause", None) or inner.__cause__
+    return None
 
 
 def _connect(address: str | None) -> None:
@@ -99,19 +116,38 @@ def _connect(address: str | None) -> None:
             _probe(address)
             ray.init(address=address, logging_level=logging.WARNING)
         else:
-            # Ray's C++ side writes warnings about its own actors straight to standard error, which people take for ours.
-            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-            cores = num_local_cores()
-            logger.info("starting Ray on this machine (%d cores)", cores)
-            ray.init(
-                address="local",
-                num_cpus=max(MIN_LOCAL_CPUS, cores),
-                include_dashboard=False,
-                log_to_driver=False,  # without a dashboard Ray Train's helpers complain every second; errors come out as exceptions
-                logging_level=logging.ERROR,
-            )
+            _start_local(num_local_cores())
     except OSError as exc:  # ConnectionError and a refused or unknown host
         raise ConfigError(f"no Ray answers at RAY_ADDRESS={address}: {exc}") from None
+
+
+def _start_local(cores: int) -> None:
+    """A quiet Ray on this machine; what goes wrong comes out as exceptions."""
+    logger.info("starting Ray on this machine (%d cores)", cores)
+    # Ray's C++ side writes warnings about its own actors and slots straight to the terminal, where people take them for ours.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(MIN_LOCAL_CPUS))
+    with _no_stderr():
+        ray.init(
+            address="local",
+            num_cpus=max(MIN_LOCAL_CPUS, cores),
+            include_dashboard=False,
+            log_to_driver=False,  # without a dashboard Ray Train's helpers complain every second
+            logging_level=logging.ERROR,
+        )
+
+
+@contextlib.contextmanager
+def _no_stderr() -> Iterator[None]:
+    """File descriptor 2 goes nowhere: Ray announces its log level there, past every Python setting."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _probe(address: str) -> None:

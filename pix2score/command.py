@@ -50,9 +50,11 @@ def run(
     except Pix2ScoreError as exc:
         summary, code = _failure(job, exc), exc.exit_code
         print(f"jobs.{job}: {_one_line(exc)}", file=sys.stderr, flush=True)
-    except KeyboardInterrupt as exc:
+    except (KeyboardInterrupt, SystemExit) as exc:  # Ctrl-C, or SIGTERM as Ray's handler turns it into an exit
+        if isinstance(exc, SystemExit) and not exc.code:
+            raise  # --help
         summary, code = _failure(job, exc), 1
-        print(f"jobs.{job}: interrupted", file=sys.stderr, flush=True)
+        print(f"jobs.{job}: interrupted; the same command again is safe", file=sys.stderr, flush=True)
     except Exception as exc:
         summary, code = _failure(job, exc), 1
         logger.exception("jobs.%s failed", job)
@@ -81,7 +83,7 @@ def resolve(config_class: type[Config], argv: Sequence[str], *, prog: str = "", 
     settings = load_toml(path) if path else {}
     tables = settings.pop(TABLES_ONLY_IN_FILES, None)
     if tables is not None and TABLES_ONLY_IN_FILES not in {f.name for f in fields(config_class)}:  # type: ignore[arg-type]
-        raise ConfigError(f"{path}: unknown key {TABLES_ONLY_IN_FILES!r} for {prog}")
+        raise ConfigError(f"--config {path}: unknown key 'heads': heads belong to jobs.prepare; give this job a file without them")
     if tables is not None and not (isinstance(tables, list) and all(isinstance(table, dict) for table in tables)):
         raise ConfigError(f"--config {path}: {TABLES_ONLY_IN_FILES} must be tables, each under its own [[{TABLES_ONLY_IN_FILES}]]")
     argv = [*_as_flags(config_class, settings, path or "", flags), *flags]
@@ -110,7 +112,7 @@ def load_toml(path: str) -> dict[str, Any]:
 
     try:
         return tomllib.loads(read_place(path).decode())
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise ConfigError(f"--config {path}: no such file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise ConfigError(f"--config {path} is not valid TOML: {exc}") from None
@@ -144,6 +146,7 @@ def _flag(name: str, value: Any, given: Sequence[str]) -> list[str]:
 
 
 def _parse(config_class: type[Config], argv: Sequence[str], prog: str, about: str) -> Config:
+    _refuse_unknown_flags(config_class, argv)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -154,6 +157,26 @@ def _parse(config_class: type[Config], argv: Sequence[str], prog: str, about: st
         raise ConfigError(_first_section(complaint.getvalue())) from None
 
 
+def _flag_names(config_class: type[Any], prefix: str = "") -> list[str]:
+    hints, names = get_type_hints(config_class), []
+    for f in fields(config_class):
+        if is_dataclass(hints[f.name]):
+            names += _flag_names(hints[f.name], f"{prefix}{f.name}.")  # type: ignore[arg-type]
+        elif f.name != TABLES_ONLY_IN_FILES:
+            names.append(f"--{prefix}{f.name}".replace("_", "-"))
+    return names
+
+
+def _refuse_unknown_flags(config_class: type[Any], argv: Sequence[str]) -> None:
+    """A misspelt flag is named before the required one that it was meant to be is missed."""
+    known = _flag_names(config_class)
+    for word in argv:
+        flag = word.partition("=")[0].replace("_", "-")
+        if flag.startswith("--") and flag not in (*known, "--help") and f"--{flag.removeprefix('--no-')}" not in known:
+            near = difflib.get_close_matches(flag, known, n=1)
+            raise ConfigError(f"unknown flag {flag}" + (f"; did you mean {near[0]}?" if near else "; --help lists the flags"))
+
+
 def _first_section(box: str) -> str:
     """tyro's boxed complaint as one line: its own words without frame, title and advice."""
     lines = [re.sub(r"[│╭╮╰╯]|─{2,}", " ", line).strip() for line in box.splitlines()[1:]]
@@ -161,6 +184,8 @@ def _first_section(box: str) -> str:
     advice = next((s for s in sections if s.startswith("Perhaps you meant")), "")
     flag = re.search(r"--[\w.-]+", advice)
     first = sections[0].strip(" |")
+    if first.startswith("Missing from"):
+        return f"{', '.join(re.findall(r'--[a-z][a-z.-]*', first))} must be given; --help lists the flags"
     return first + (f"; did you mean {flag.group()}?" if flag else "") + "; --help lists the flags"
 
 

@@ -68,8 +68,10 @@ def open_dataset(place: str) -> PreparedDataset:
 def decode_shard(rows: pa.Table, *, heads: Sequence[HeadSpec], preprocess: Preprocess) -> pa.Table:
     """Ray Data stage: shard rows in; ``pixels`` (fixed-size binary, S*S*3 bytes), ``<h>_bin`` and ``<h>_label`` out.
 
-    prepare has decoded every image before, in a child process; one that no longer decodes, and a padding row, comes out black
-    with every label missing, so that it weighs nothing.
+    A padding row (no image) comes out black with every label missing, so that it weighs nothing.
+
+    Raises ``DataError`` if an image does not decode: prepare has decoded each one, so something else is wrong, such as a Pillow without a
+    format, and going on would silently train on less.
     """
     pixels, present = zip(*(_pixels(image, preprocess) for image in rows.column("image").to_pylist()), strict=True)
     columns: dict[str, Any] = {"pixels": pa.array(pixels, pa.binary(preprocess.size**2 * 3))}
@@ -82,7 +84,9 @@ def decode_shard(rows: pa.Table, *, heads: Sequence[HeadSpec], preprocess: Prepr
 
 
 def _pixels(image: bytes | None, preprocess: Preprocess) -> tuple[bytes, bool]:
-    try:
-        return to_rgb(image or b"", preprocess).tobytes(), True
-    except ImageFailure:
+    if image is None:
         return bytes(preprocess.size**2 * 3), False
+    try:
+        return to_rgb(image, preprocess).tobytes(), True
+    except ImageFailure as failure:
+        raise DataError(f"a prepared image does not decode here though it did when prepared: {failure}") from None

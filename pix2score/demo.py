@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,9 +61,10 @@ def demo(config: DemoConfig, say: Say) -> dict[str, Any]:
         summary["evaluate"] = _evaluate(places, say)
         summary["score"] = _score(places, say)
         summary["verify"] = verify(VerifyConfig(scores=places["scores"], catalog=places["catalog"]))
-        say("5. verify: every file as its manifest says, every catalog key exactly once")
+        say("6. verify: every file as its manifest says, every catalog key exactly once")
     _say_next(root, say)
-    return {key: value for key, value in summary.items() if key in ("job", "out", "seconds", "score", "verify")}
+    facts = {name: summary["score"][name] for name in ("snapshot", "model_version", "scored", "failed")}
+    return {"job": "demo", "out": str(root), **facts, "seconds": summary["seconds"]}
 
 
 def _draw(folder: Path, config: DemoConfig, say: Say) -> None:
@@ -94,8 +96,12 @@ def _train(places: Mapping[str, str], config: DemoConfig, say: Say) -> dict[str,
 
 def _evaluate(places: Mapping[str, str], say: Say) -> dict[str, Any]:
     result = evaluate(EvaluateConfig(model=places["model"], data=places["dataset"], out=places["evaluation"]))
-    say("   on the test split, artists never seen in training (in brackets: the best constant answer):")
-    say(table_text(open_dataset(places["dataset"]).heads, result["metrics"]))
+    heads, metrics = open_dataset(places["dataset"]).heads, result["metrics"]
+    say("4. evaluate: on the test split, by artists never seen in training; in brackets what the best constant answer gets")
+    say(table_text(heads, metrics))
+    say("   main: 1 is perfect, 0 is chance (spearman: rank correlation with the count; kappa: agreement on the level).")
+    better = [head.name for head in heads if metrics[head.name]["nll"] < metrics[head.name]["prior_nll"]]
+    say(f"   NLL and MAE: lower is better. The model knows more than the constant about: {', '.join(better) or 'nothing'}.")
     return result
 
 
@@ -113,8 +119,15 @@ def _listed(numbers: Mapping[str, int]) -> str:
 
 
 def _say_next(root: Path, say: Say) -> None:
-    scores = root / "scores"
+    python = _shortest(Path(sys.executable))
+    scores, catalog, model = (_shortest(root / name) for name in ("scores", "catalog", "model"))
+    columns = "['illust_id', 'status', 'bookmark_bin', 'bookmark_expected', 'sanity_bin', 'error_code']"
     say("\nNext:")
-    say(f'  python -c "import pix2score; print(pix2score.read_scores({str(scores)!r}).head(5).to_pandas().T)"')
-    say(f"  python -m jobs.score --catalog {root / 'catalog'} --model {root / 'model'} --out {scores}      # another night")
-    say("  python -m jobs.prepare --help                                      # your own catalog")
+    say(f"  {python} -c \"import pix2score; print(pix2score.read_scores('{scores}').head(8, columns={columns}).to_pandas())\"")
+    say(f"  {python} -m jobs.score --catalog {catalog} --model {model} --out {scores}   # another night")
+    say(f"  {python} -m jobs.prepare --help   # your own catalog: see README.md\n")
+
+
+def _shortest(path: Path) -> Path:
+    """The path as one would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

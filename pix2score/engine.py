@@ -19,6 +19,10 @@ from pix2score.storage import Folder
 
 MEMORY_BYTES = 2 * 2**30
 BATCH_ROWS = 65_536
+READ_BUFFER_BYTES = 4 * 2**20  # per column; without it a whole row group is held, with pre_buffer a whole file (measured: 1.1 GiB)
+
+
+_UNFIT = (duckdb.InvalidInputException, duckdb.NotImplementedException, duckdb.ConversionException)
 
 
 @contextlib.contextmanager
@@ -52,7 +56,11 @@ def load(connection: duckdb.DuckDBPyConnection, table: str, schema: pa.Schema, b
     try:
         connection.execute(f"CREATE TABLE {table} AS SELECT * FROM incoming")
     except duckdb.Error as exc:
-        raise failure[0] if failure else exc from None
+        if failure:
+            raise failure[0] from None
+        if isinstance(exc, _UNFIT):
+            raise DataError(f"rows cannot be read: {exc}") from None
+        raise
     finally:
         connection.unregister("incoming")
 
@@ -94,7 +102,7 @@ def open_parquet(folder: Folder, path: str) -> Iterator[pq.ParquetFile]:
     """A Parquet file of a folder. Raises ``DataError`` if it is something else or damaged, ``FileNotFoundError`` if it is gone."""
     with folder.open(path) as stream:
         with _named_damage(f"{folder.full(path)} is not a Parquet file"):
-            file = pq.ParquetFile(stream, pre_buffer=True)
+            file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=READ_BUFFER_BYTES)
         with file, _named_damage(f"{folder.full(path)} is damaged"):
             yield file
 

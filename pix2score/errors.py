@@ -7,6 +7,7 @@
     │       └── AccessError      credentials missing or refused; also a PermissionError
     ├── LimitError            3  a safety limit was passed: nothing published, staged work kept
     ├── ConflictError         4  another run published first: run again
+    ├── TrainingError         1  training gave nothing that may be called a model
     ├── StorageError          1  object storage or disk failed for good; ``__cause__`` is the last error
     └── VerifyError           1  a published snapshot does not hold what it promises
 
@@ -76,6 +77,10 @@ class ConflictError(Pix2ScoreError):
 
 class StorageError(Pix2ScoreError):
     """Storage still fails after its retries."""
+
+
+class TrainingError(Pix2ScoreError):
+    """Training diverged or did nothing: there is no model to save."""
 
 
 class VerifyError(Pix2ScoreError):

@@ -27,19 +27,20 @@ from pix2score.counters import count_images
 from pix2score.dataset import PreparedDataset, decode_shard
 from pix2score.decoder import Decoder
 from pix2score.engine import open_parquet, parquet_batches
-from pix2score.errors import ImageFailure
+from pix2score.errors import DataError, ImageFailure
 from pix2score.heads import HeadSpec
 from pix2score.image_source import NUM_CONCURRENT, ImageSource
 from pix2score.images import Preprocess
 from pix2score.plan import Part
 from pix2score.progress import Board
-from pix2score.storage import Folder
+from pix2score.storage import Entry, Folder
 
 logger = logging.getLogger(__name__)
 
 MAX_TASK_ROWS = 256  # 256 x 224 x 224 x 3 bytes = 38 MB per block, and some seconds of one core
 EMBEDDED_TASK_ROWS = 1024  # a task reads whole row groups of the catalog: fewer tasks, fewer repeated reads
 DECODE_MEMORY_BYTES = 2**30
+BLOCK_BYTES = 64 * 2**20  # of pixels; a decode task holds them twice, once as a list
 SHARD_ROW_BYTES = 40_000  # an encoded image of 256 px; like the next, only a hint to Ray's scheduler
 _ROW_BYTES = 200  # of a plan row in memory; only a hint to Ray's scheduler
 
@@ -83,11 +84,14 @@ class ImageRows:
     source: ImageSource
     folder: Folder
     image_column: str | None
+    pinned: dict[str, Entry]
+    """Catalog files by path, as they were planned."""
 
     @classmethod
     def of(cls, catalog: Catalog, source: ImageSource) -> ImageRows:
         """For the rows of a plan made from ``catalog``."""
-        return cls(source, catalog.folder, catalog.columns.image if catalog.embedded else None)
+        pinned = {entry.path: entry for entry in catalog.files} if catalog.embedded else {}
+        return cls(source, catalog.folder, catalog.columns.image if catalog.embedded else None, pinned)
 
     def contents(self, rows: pa.Table) -> Iterator[bytes | ImageFailure]:
         """Content of each row in order; the next few are fetched while the caller works on these."""
@@ -112,27 +116,58 @@ class ImageRows:
 
     def _embedded_image(self, file: str, row: int) -> bytes | ImageFailure:
         try:
-            starts = _row_group_starts(self.folder.uri, file)
-            group = int(np.searchsorted(starts, row, side="right")) - 1
-            value = _row_group(self.folder.uri, file, group, str(self.image_column))[row - int(starts[group])]
-        except FileNotFoundError:
-            return ImageFailure("NOT_FOUND", f"catalog file {file} is gone")
-        if not value.is_valid:
+            value = _image_column(self.folder.uri, self.pinned[file], str(self.image_column)).value(row)
+        except DamagedColumn as exc:
+            return ImageFailure("CORRUPT", str(exc))
+        if value is None:
             return ImageFailure("NOT_FOUND", "the catalog row has no image")
-        return value.as_py() or ImageFailure("EMPTY", "0 bytes")
+        return value or ImageFailure("EMPTY", "0 bytes")
 
 
-@functools.lru_cache(maxsize=64)
-def _row_group_starts(folder: str, path: str) -> npt.NDArray[np.int64]:
-    with open_parquet(Folder(folder), path) as file:
-        sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
-    return np.concatenate([[0], np.cumsum(sizes)])[:-1].astype(np.int64)
+class DamagedColumn(Exception):
+    """A part of a catalog file cannot be read."""
+
+
+class _ImageColumn:
+    """Image bytes of one catalog file by row, for rows asked in ascending order: holds one batch, never a row group.
+
+    Raises ``DataError`` if the file is not the one that was planned: its rows may be others by now.
+    """
+
+    def __init__(self, folder: Folder, entry: Entry, column: str) -> None:
+        if folder.entry(entry.path) != entry:
+            raise DataError(f"{folder.full(entry.path)} changed while it was scored; run again")
+        self._folder, self._path, self._column = folder, entry.path, column
+        with open_parquet(folder, entry.path) as file:
+            sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+        self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self._group, self._first, self._batch = -1, 0, pa.nulls(0, pa.binary())
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+
+    def value(self, row: int) -> bytes | None:
+        """Content of ``row``. Raises ``DamagedColumn`` if its row group cannot be read."""
+        group = int(np.searchsorted(self._starts, row, side="right")) - 1
+        if group != self._group or row < self._first:
+            self._group, self._first = group, int(self._starts[group])
+            self._batch, self._batches = pa.nulls(0, pa.binary()), self._open(group)
+        try:
+            while row >= self._first + len(self._batch):
+                self._first += len(self._batch)
+                self._batch = next(self._batches).column(0)
+        except (DataError, StopIteration) as exc:
+            self._group = -1
+            raise DamagedColumn(f"row group {group} of {self._path} is damaged") from exc
+        value: bytes | None = self._batch[row - self._first].as_py()
+        return value
+
+    def _open(self, group: int) -> Iterator[pa.RecordBatch]:
+        with open_parquet(self._folder, self._path) as file:
+            yield from file.iter_batches(batch_size=NUM_CONCURRENT, row_groups=[group], columns=[self._column])
 
 
 @functools.lru_cache(maxsize=1)
-def _row_group(folder: str, path: str, group: int, column: str) -> pa.ChunkedArray:
-    with open_parquet(Folder(folder), path) as file:
-        return file.read_row_group(group, columns=[column]).column(0)
+def _image_column(folder: str, entry: Entry, column: str) -> _ImageColumn:
+    return _ImageColumn(Folder(folder), entry, column)
 
 
 @functools.lru_cache(maxsize=2)
@@ -190,10 +225,11 @@ def decoded_rows(
     folder: Folder, parts: Sequence[Part], images: ImageRows, task: Preprocess | int, offer: Offer, progress: Board | None = None
 ) -> ray.data.Dataset:
     """The head of a pipeline: plan parts, cut to equal blocks, fetched and decoded by CPU tasks."""
-    num_rows = total_rows(parts)
+    most_rows = EMBEDDED_TASK_ROWS if images.image_column is not None else MAX_TASK_ROWS
+    most_rows = min(most_rows, block_rows(task)) if isinstance(task, Preprocess) else most_rows
     return (
         ray.data.read_datasource(ParquetParts(folder, parts))
-        .repartition(target_num_rows_per_block=task_rows(num_rows, offer, embedded=images.image_column is not None))
+        .repartition(target_num_rows_per_block=task_rows(total_rows(parts), offer, most_rows))
         .map_batches(
             fetch_and_decode,
             fn_kwargs={"images": images, "task": task, "progress": progress},
@@ -205,10 +241,14 @@ def decoded_rows(
     )
 
 
-def task_rows(num_rows: int, offer: Offer, *, embedded: bool = False) -> int:
-    """Rows per decode task: as many as a block should hold, but few enough that a small job keeps every core busy to its end."""
-    most = EMBEDDED_TASK_ROWS if embedded else MAX_TASK_ROWS
-    return max(16, min(most, num_rows // (4 * offer.num_cores) or 1))
+def task_rows(num_rows: int, offer: Offer, most: int) -> int:
+    """Rows per decode task: at most ``most``, but few enough that a small job keeps every core busy to its end."""
+    return min(most, max(16, num_rows // (4 * offer.num_cores)))
+
+
+def block_rows(preprocess: Preprocess) -> int:
+    """Images whose pixels fill a block of ``BLOCK_BYTES``."""
+    return max(1, BLOCK_BYTES // (preprocess.size**2 * 3))
 
 
 def total_rows(parts: Iterable[Part]) -> int:
@@ -233,6 +273,6 @@ def shard_rows(
         decode_shard,
         fn_kwargs={"heads": tuple(heads), "preprocess": preprocess},
         batch_format="pyarrow",
-        batch_size=MAX_TASK_ROWS,
+        batch_size=min(MAX_TASK_ROWS, block_rows(preprocess)),
         **offer.decode_placement(),
     )

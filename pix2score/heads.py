@@ -68,7 +68,7 @@ class HeadSpec:
         if self.edges is None:
             return
         edges = tuple(self.edges)
-        if not edges or not all(math.isfinite(e) for e in edges) or any(b <= a for a, b in zip(edges, edges[1:], strict=False)):
+        if not edges or not all(_is_finite(e) for e in edges) or any(b <= a for a, b in zip(edges, edges[1:], strict=False)):
             raise ConfigError(f"head {self.name!r}: edges {list(edges)} must be finite, strictly increasing and at least one")
         if edges[0] <= self.min_value:
             raise ConfigError(
@@ -81,6 +81,8 @@ class HeadSpec:
     def _check_size(self) -> None:
         if self.edges is None and self.size is None:
             raise ConfigError(f"head {self.name!r}: give size (number of bins) or edges")
+        if self.are_classes and self.min_value != 0:
+            raise ConfigError(f"head {self.name!r}: min_value {self.min_value} is for numbers; its labels are classes from 0")
         if not 2 <= self.num_bins <= MAX_BINS:
             raise ConfigError(f"head {self.name!r}: {self.num_bins} bins; between 2 and {MAX_BINS} are possible")
 
@@ -133,6 +135,13 @@ class HeadSpec:
         plain = asdict(self)
         plain["min_value"] = self.min_value if math.isfinite(self.min_value) else "-inf"
         return {key: list(v) if isinstance(v, tuple) else v for key, v in plain.items()}
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an integer beyond every float
+        return False
 
 
 def head_from_dict(plain: dict[str, Any]) -> HeadSpec:

@@ -104,7 +104,7 @@ def _read_file(place: str) -> bytes | ImageFailure:
 
 def _local_failure(exc: OSError) -> ImageFailure:
     if exc.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
-        return ImageFailure("NOT_FOUND", "no such file")
+        return ImageFailure("NOT_FOUND", f"no such file: {exc.filename}")
     if exc.errno in (errno.EACCES, errno.EPERM, errno.ELOOP):
         return ImageFailure("FORBIDDEN", os.strerror(exc.errno))
     return ImageFailure("FETCH", f"{type(exc).__name__}: {exc.strerror}")
@@ -113,21 +113,21 @@ def _local_failure(exc: OSError) -> ImageFailure:
 def _read_s3(places: Sequence[str]) -> list[bytes | ImageFailure]:
     keys = [(bucket, key) for bucket, _, key in (place[5:].partition("/") for place in places)]
     results = gather_objects(filesystem(places[0]), keys, max_bytes=MAX_BYTES, num_concurrent=NUM_CONCURRENT, timeout_s=TIMEOUT_S)
-    return [_s3_content(result) for result in results]
+    return [_s3_content(result, place) for result, place in zip(results, places, strict=True)]
 
 
-def _s3_content(result: tuple[int, bytes] | BaseException) -> bytes | ImageFailure:
+def _s3_content(result: tuple[int, bytes] | BaseException, place: str) -> bytes | ImageFailure:
     if isinstance(result, BaseException):
-        return _s3_failure(result)
+        return _s3_failure(result, place)
     size, data = result
     if size > MAX_BYTES:
         return ImageFailure("TOO_LARGE", f"{size} bytes, over {MAX_BYTES}")
     return data or ImageFailure("EMPTY", "0 bytes")
 
 
-def _s3_failure(exc: BaseException) -> ImageFailure:
+def _s3_failure(exc: BaseException, place: str) -> ImageFailure:
     if isinstance(exc, FileNotFoundError):
-        return ImageFailure("NOT_FOUND", "no such object")
+        return ImageFailure("NOT_FOUND", f"no such object: {place}")
     if isinstance(exc, PermissionError | NoCredentialsError):
         return ImageFailure("FORBIDDEN", "access refused")
     if isinstance(exc, TimeoutError):

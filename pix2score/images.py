@@ -22,6 +22,7 @@ ALGORITHM = 1
 """Raised whenever golden pixels change; a model made for another one is refused."""
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 100_000_000
+MAX_JPEG_SIDE = 65_500  # of libjpeg
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 RESIZES = ("squash", "pad", "crop")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -194,7 +195,7 @@ def shrink(data: bytes, short_side: int) -> bytes:
     image = open_upright(data)
     if min(image.size) <= short_side:
         return data
-    scale = short_side / min(image.size)
+    scale = min(short_side / min(image.size), MAX_JPEG_SIDE / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     out = io.BytesIO()
     image.resize(size, Image.Resampling.BILINEAR).save(out, "JPEG", quality=95, subsampling="4:4:4")

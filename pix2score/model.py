@@ -30,12 +30,13 @@ class MultiHeadModel(nn.Module):
         self.embedding_dim: int = trunk.fc.in_features
         trunk.fc = nn.Identity()
         self.trunk = trunk
-        self.outputs = nn.ModuleDict({head.name: nn.Linear(self.embedding_dim, head.num_bins) for head in heads})
+        # Suffixed: a bare name such as "type" or "update" would collide with ModuleDict's own attributes.
+        self.outputs = nn.ModuleDict({f"{head.name}_logits": nn.Linear(self.embedding_dim, head.num_bins) for head in heads})
 
     def forward(self, image_BCHW: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Head -> logits [B, K] (unnormalised, before temperature), and the embedding [B, D]; input as ``normalise`` gives it."""
         embedding_BD = self.trunk(image_BCHW)
-        return {name: output(embedding_BD) for name, output in self.outputs.items()}, embedding_BD
+        return {name.removesuffix("_logits"): output(embedding_BD) for name, output in self.outputs.items()}, embedding_BD
 
 
 def normalise(pixels_BSSC: Tensor, preprocess: Preprocess) -> Tensor:
@@ -101,7 +102,7 @@ def initial_trunk(weights: str, backbone: str) -> dict[str, Tensor] | None:
 def _imagenet(backbone: str) -> dict[str, Tensor]:
     hub = torchvision.models.get_model_weights(backbone).DEFAULT  # type: ignore[attr-defined]
     try:
-        return cast(dict[str, Tensor], hub.get_state_dict(progress=False, check_hash=True))
+        return cast(dict[str, Tensor], hub.get_state_dict(progress=False, check_hash=True, weights_only=True))
     except OSError as exc:  # urllib's errors are OSErrors
         raise ConfigError(
             f"--weights imagenet: {hub.url} cannot be reached ({exc}); use --weights none, or fetch that file and pass its place"

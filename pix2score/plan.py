@@ -63,6 +63,7 @@ def catalog_rows(catalog: Catalog, counts: PlanCounts) -> Iterator[duckdb.DuckDB
     """
     with engine() as connection:
         load(connection, "incoming_rows", catalog.rows_schema(), catalog.batches())
+        catalog.check_unchanged()
         counts.catalog_rows, counts.null_id = one_row(connection, "SELECT count(*), count(*) - count(illust_id) FROM incoming_rows")
         try:
             connection.execute(f"CREATE TABLE keyed AS {_keyed_sql(catalog)}")

@@ -25,7 +25,7 @@ from pix2score.catalog import Catalog, Columns, open_catalog
 from pix2score.cluster import Offer, on_cluster, session
 from pix2score.command import as_plain
 from pix2score.dataset import CARD, FORMAT
-from pix2score.errors import ConfigError, DataError, StorageError
+from pix2score.errors import ConfigError, ConflictError, DataError, StorageError
 from pix2score.fetch import ImageRows, decoded_rows, log_failures, total_rows
 from pix2score.heads import HeadSpec, head_from_dict, preset
 from pix2score.image_source import image_source
@@ -95,29 +95,47 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     catalog = open_catalog(config.catalog, config.columns, list(dict.fromkeys(head.column for head in heads)))
     source = image_source(catalog.folder.uri, config.image_root)
     out = Folder(config.out)
+    _refuse_catalogs_own_folder(catalog, out)
     if out.is_file(CARD):
         raise DataError(f"{config.out} already holds a dataset; give another --out, or remove it first")
     with session() as offer, recorded(out, "summary.json", {"job": "prepare", "out": out.uri}) as summary:
-        _remove_leftovers(out)
+        _warn_of_leftovers(out)
         staged = f"staged/{uuid.uuid4().hex[:12]}"
         rule = SplitRule(val_fraction=config.val_fraction, test_fraction=config.test_fraction, max_pages=config.max_pages)
         parts, counts, fitted = on_cluster(plan_dataset, catalog, heads, rule, out, f"{staged}/plan")
         _warn(heads, fitted, counts)
         shards = _write_shards(config, catalog, ImageRows.of(catalog, source), parts, fitted, out, offer)
-        _check_failures(shards, catalog, out)
+        _check_failures(shards, parts, catalog, out)
         content = _dataset_card(config, catalog, fitted, counts, shards)
-        out.publish(CARD, json.dumps(content, indent=1, ensure_ascii=False).encode())
+        _publish_card(out, content)
         out.delete([part.path for part in parts])
         summary.update(_summary(content))
     return summary
 
 
-def _remove_leftovers(out: Folder) -> None:
-    """Files of an attempt that never wrote dataset.json, so that nobody who lists the folder sees them."""
-    old = [e.path for name in (*(f"split={s}" for s in SPLITS), "failed", "staged") for e in out.entries(name, suffix=".parquet")]
+def _refuse_catalogs_own_folder(catalog: Catalog, out: Folder) -> None:
+    """A dataset among the files of the catalog would be read as part of it."""
+    inside = out.uri == catalog.folder.uri or out.uri.startswith(f"{catalog.folder.uri.rstrip('/')}/")
+    nested = any("/" in entry.path for entry in catalog.files)
+    if out.uri == catalog.folder.uri or (inside and nested):
+        raise ConfigError(
+            f"--out {out.uri} lies in the catalog's own folder {catalog.folder.uri}, which is never written; give another"
+        )
+
+
+def _warn_of_leftovers(out: Folder) -> None:
+    """Nothing that stands there is removed: it may be another prepare at work, or somebody else's."""
+    old = [entry for split in SPLITS for entry in out.entries(f"split={split}", suffix=".parquet")]
     if old:
-        logger.info("removing %d files of an unfinished attempt in %s", len(old), out.uri)
-        out.delete(old)
+        logger.warning("%d files of an unfinished attempt stand in %s; dataset.json will not name them", len(old), out.uri)
+
+
+def _publish_card(out: Folder, content: dict[str, Any]) -> None:
+    """The moment at which the dataset exists."""
+    try:
+        out.publish(CARD, json.dumps(content, indent=1, ensure_ascii=False).encode())
+    except FileExistsError:
+        raise ConflictError(f"another prepare finished a dataset in {out.uri} first; give another --out") from None
 
 
 def _warn(asked: Sequence[HeadSpec], fitted: Sequence[HeadSpec], counts: PlanCounts) -> None:
@@ -142,7 +160,7 @@ def _write_shards(
     offer: Offer,
 ) -> list[Shard]:
     """read -> fetch and shrink -> write, as one streaming Ray Data execution."""
-    sink = ShardSink(out, heads, dataset_schema(catalog.id_type, label_types(catalog, heads)))
+    sink = ShardSink(out, heads, config.image_size, dataset_schema(catalog.id_type, label_types(catalog, heads)))
     num_planned = total_rows(parts)
     logger.info("preparing %d images", num_planned)
     with board("prepared", num_planned, logger) as progress:
@@ -160,12 +178,12 @@ def _failed(shards: Sequence[Shard]) -> Counter[str]:
     return failed
 
 
-def _check_failures(shards: Sequence[Shard], catalog: Catalog, out: Folder) -> None:
+def _check_failures(shards: Sequence[Shard], parts: Sequence[Part], catalog: Catalog, out: Folder) -> None:
     """Failures are logged; a dataset without a training image is none."""
     failed = _failed(shards)
     log_failures(failed, catalog)
     if not any(shard.split == "train" for shard in shards):
-        _remove_leftovers(out)
+        out.delete([*(shard.path for shard in shards), *(part.path for part in parts)])
         codes = ", ".join(f"{number} {code}" for code, number in failed.most_common())
         raise DataError(f"no training image of catalog {catalog.folder.uri} could be read ({codes}): no dataset was made")
 

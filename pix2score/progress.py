@@ -73,7 +73,7 @@ class _Reporter:
         for line in lines:
             self.logger.info("%s", line)
         if not done:  # start-up says nothing about the rate
-            self.started = time.monotonic()
+            self.started = self.logged = time.monotonic()
         elif time.monotonic() - self.logged >= LOG_EVERY_S:
             self.logged = time.monotonic()
             rate = done / max(_POLL_S, self.logged - self.started)

@@ -62,7 +62,7 @@ class ScoreConfig:
     embedding_dtype: EmbeddingDtype = "float16"
     """float32 is for readers without float16."""
     limit: int | None = None
-    """Score only this many images, to try things out; publishes nothing."""
+    """Score only this many images, to see failures and the rate; publishes nothing, its rows stay in staged/<run>."""
     max_failed: float = 0.05
     """Publish nothing if more than this share of the images failed, and more than 100 of them."""
     max_removed: float = 0.05
@@ -165,11 +165,11 @@ def _execute(run: _Run, parts: Sequence[Part], offer: Offer, use_gpu: bool) -> l
     settings = {"run": run.id, "layout": run.layout, "batch_size": batch_size, **offer.predictor_settings(use_gpu=use_gpu)}
     with board("scored", total_rows(parts), logger) as progress:
         (
-            decoded_rows(run.out, parts, run.images, run.card.preprocess, offer, progress)
+            decoded_rows(run.out, parts, run.images, run.card.preprocess, offer)
             .map_batches(
                 ScoreImages,
                 fn_constructor_args=(config.model,),
-                fn_constructor_kwargs=settings,
+                fn_constructor_kwargs={**settings, "progress": progress},
                 batch_format="pyarrow",
                 batch_size=batch_size,
                 compute=pool,

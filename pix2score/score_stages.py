@@ -16,6 +16,7 @@ from ray.data.block import Block
 from pix2score.counters import count_forward
 from pix2score.errors import ImageFailure
 from pix2score.fetch import pixels_of
+from pix2score.progress import Board
 from pix2score.schema import FAILED, KEY, OK
 from pix2score.snapshot import Layout, Receipt, write_piece
 from pix2score.storage import Folder
@@ -28,11 +29,11 @@ class ScoreImages:
     Ray may run a batch twice. Rows whose ``error_code`` is set skip the model and get null predictions.
     """
 
-    def __init__(self, model: str, *, run: str, layout: Layout, **settings: Any) -> None:
+    def __init__(self, model: str, *, run: str, layout: Layout, progress: Board | None = None, **settings: Any) -> None:
         from pix2score.predictor import load_predictor  # imports torch, which only actors need
 
         self._predictor = load_predictor(model, **settings)
-        self._run, self._layout = run, layout
+        self._run, self._layout, self._progress = run, layout, progress
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         present = pc.is_null(rows.column("error_code"))
@@ -40,6 +41,8 @@ class ScoreImages:
         start = time.monotonic()
         prediction = self._predictor.predict(pixels)
         count_forward(len(pixels), time.monotonic() - start)
+        if self._progress:
+            self._progress.add(rows.num_rows)
         return _scored(rows, np.flatnonzero(present.to_numpy()), prediction, self._run, self._layout)
 
 
@@ -47,13 +50,18 @@ def _scored(rows: pa.Table, position: Any, prediction: Any, run: str, layout: La
     """SCORES rows with a nullable ``embedding`` at the end; ``position`` says which rows the prediction is of."""
     from pix2score.predictor import head_columns
 
-    bad = position[~prediction.finite]
+    element = layout.embeddings.field("embedding").type
+    dtype = np.float16 if element.value_type == pa.float16() else np.float32
+    with np.errstate(over="ignore"):
+        embedding = prediction.embedding.astype(dtype)
+    finite = prediction.finite & np.isfinite(embedding).all(axis=1)  # float16 ends at 65,504
+    bad = position[~finite]
     codes, details = (np.array(rows.column(name).to_pylist(), dtype=object) for name in ("error_code", "error_detail"))
     failure = ImageFailure("NONFINITE", "the model's output is NaN or infinite")
     codes[bad], details[bad] = failure.code, failure.detail
     # Row i of the table takes prediction take[i]; null where there is none.
     take = np.full(rows.num_rows, -1, dtype=np.int64)
-    take[position[prediction.finite]] = np.flatnonzero(prediction.finite)
+    take[position[finite]] = np.flatnonzero(finite)
     indices = pa.array(take, mask=take < 0)
     columns: dict[str, Any] = {name: rows.column(name) for name in (*KEY, "fingerprint")}
     columns["status"] = pa.array([FAILED if code else OK for code in codes])
@@ -63,8 +71,7 @@ def _scored(rows: pa.Table, position: Any, prediction: Any, run: str, layout: La
     columns["scored_at"] = pa.array([datetime.now(UTC)] * rows.num_rows, pa.timestamp("us", tz="UTC"))
     for head in layout.heads:
         columns |= {name: column.take(indices) for name, column in head_columns(head, prediction.heads[head.name]).items()}
-    element = layout.embeddings.field("embedding").type
-    flat = pa.array(prediction.embedding.astype(np.float16 if element.value_type == pa.float16() else np.float32).ravel())
+    flat = pa.array(embedding.ravel())
     columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, type=element).take(indices)
     schema = layout.scores.append(pa.field("embedding", element))
     return pa.table([columns[name] for name in schema.names], schema=schema)

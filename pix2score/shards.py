@@ -25,7 +25,9 @@ from pix2score.heads import HeadSpec
 from pix2score.schema import SPLITS, key_fields
 from pix2score.storage import Folder
 
-SHARD_ROWS = 4_096  # about 150 MB at 256 px: long sequential reads; a writer holds one shard in memory
+SHARD_ROWS = 4_096
+SHARD_BYTES = 160 * 2**20  # long sequential reads, and still many shards to spread over workers
+BYTES_PER_PIXEL = 0.6
 ROW_GROUP_BYTES = 32 * 2**20  # a reader holds a whole row group; half of the 64 MB allowed, as images vary
 
 
@@ -43,20 +45,22 @@ class Shard:
 class ShardSink(Datasink[list[Shard]]):
     """Writes decoded rows as one shard per split; failed rows beside them."""
 
-    def __init__(self, out: Folder, heads: Sequence[HeadSpec], schema: pa.Schema) -> None:
-        self._out, self._heads, self._schema = out, tuple(heads), schema
+    def __init__(self, out: Folder, heads: Sequence[HeadSpec], image_size: int, schema: pa.Schema) -> None:
+        self._out, self._heads, self._image_size, self._schema = out, tuple(heads), image_size, schema
         self.shards: list[Shard] = []
 
     @property
     def min_rows_per_write(self) -> int:
-        """Rows per shard."""
-        return SHARD_ROWS
+        """Rows per shard, fewer of larger images: a writer holds a whole shard in memory."""
+        return shard_rows_of(self._image_size)
 
     def write(self, blocks: Iterable[Block], _ctx: Any) -> list[Shard]:
         """Runs in a worker; a task that Ray runs twice leaves files that no dataset.json names."""
         rows = pa.concat_tables(list(blocks))
         if not rows.num_rows:
             return []
+        # 64-bit offsets until a row group is cut: a shard of large images passes 2 GiB.
+        rows = rows.set_column(rows.column_names.index("data"), "data", rows.column("data").cast(pa.large_binary()))
         rows = rows.take(_mixed_order(rows))
         shards = []
         good = rows.filter(pc.is_null(rows.column("error_code")))
@@ -83,22 +87,27 @@ class ShardSink(Datasink[list[Shard]]):
             values = labels.fill_null(0).to_numpy(zero_copy_only=False)
             present = labels.is_valid().to_numpy(zero_copy_only=False)
             columns |= {f"{head.name}_label": labels, f"{head.name}_bin": pa.array(head.encode(values, present))}
-        return pa.table([columns[name] for name in self._schema.names], schema=self._schema)
+        return pa.table({name: columns[name] for name in self._schema.names})
 
     def _write(self, split: str, folder: str, table: pa.Table, errors: dict[str, int]) -> Shard:
-        data = _shard_bytes(table) if "image" in table.column_names else parquet_bytes(table)
+        data = _shard_bytes(table, self._schema) if "image" in table.column_names else parquet_bytes(table)
         path = f"{folder}/part-{uuid.uuid4().hex[:16]}.parquet"
         return Shard(split, path, table.num_rows, self._out.publish(path, data), errors)
 
 
-def _shard_bytes(table: pa.Table) -> bytes:
+def shard_rows_of(image_size: int) -> int:
+    """Rows of a shard of about ``SHARD_BYTES``, by the size that photographs of ``image_size`` px have as JPEG 95."""
+    return int(np.clip(SHARD_BYTES / (BYTES_PER_PIXEL * image_size**2), 64, SHARD_ROWS))
+
+
+def _shard_bytes(table: pa.Table, schema: pa.Schema) -> bytes:
     """The table as Parquet whose row groups hold at most ``ROW_GROUP_BYTES`` of images, or one image."""
     sizes = pc.binary_length(table.column("image")).to_numpy().astype(np.int64)
     sink = pa.BufferOutputStream()
     # Encoded images do not compress: a stronger codec would only cost time on them.
-    with pq.ParquetWriter(sink, table.schema, compression="snappy") as writer:
+    with pq.ParquetWriter(sink, schema, compression="snappy") as writer:
         for start, stop in row_group_bounds(sizes, ROW_GROUP_BYTES):
-            writer.write_table(table.slice(start, stop - start), row_group_size=stop - start)
+            writer.write_table(table.slice(start, stop - start).cast(schema), row_group_size=stop - start)
     return bytes(sink.getvalue())
 
 

@@ -174,9 +174,7 @@ def publish(folder: Folder, parent: int, manifest: dict[str, Any]) -> Snapshot:
     try:
         folder.publish(_path(number), json.dumps(content, indent=1, ensure_ascii=False).encode())
     except FileExistsError:
-        raise ConflictError(
-            f"another run published snapshot {number} of {folder.uri} first; this run's work is staged: run again"
-        ) from None
+        raise ConflictError(f"another run published snapshot {number} of {folder.uri} first: run again") from None
     return Snapshot(number, content)
 
 

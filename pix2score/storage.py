@@ -188,7 +188,8 @@ class Folder:
         One request on S3; temp file, fsync and rename on disk. A crash leaves the old object or none.
 
         Raises:
-            FileExistsError: ``path`` exists and ``replace`` is False. Of several concurrent creators exactly one succeeds.
+            FileExistsError: ``path`` holds something else and ``replace`` is False. Of several concurrent creators of different
+                content exactly one succeeds; publishing the same bytes again is harmless, so that a retry is.
             AccessError: credentials missing or refused; names the bucket, never the key.
             StorageError: still failing after the retries; ``__cause__`` is the last error.
         """
@@ -239,9 +240,11 @@ def _put_s3(fs: Any, place: str, data: bytes, replace: bool) -> None:
     try:
         fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data, **condition)
     except OSError as exc:
-        if "PreconditionFailed" in repr(exc.__cause__) or "pre-conditions" in str(exc):
+        if "PreconditionFailed" not in repr(exc.__cause__) and "pre-conditions" not in str(exc):
+            raise
+        # After a lost answer a retry is refused by what its own first try made.
+        if fs.cat_file(place) != data:
             raise FileExistsError(place) from None
-        raise
 
 
 def _put_local(path: Path, data: bytes, replace: bool) -> None:
@@ -259,10 +262,19 @@ def _put_local(path: Path, data: bytes, replace: bool) -> None:
         if replace:
             os.replace(temporary, path)
         else:
-            os.link(temporary, path)  # unlike rename, fails if the name is taken: the atomic create-if-absent of a disk
+            _link(temporary, path, data)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+def _link(temporary: str, path: Path, data: bytes) -> None:
+    """Unlike a rename, a link fails if the name is taken: the atomic create-if-absent of a disk."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        if not path.is_file() or path.read_bytes() != data:
+            raise
 
 
 def _read_umask() -> int:

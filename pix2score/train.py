@@ -21,7 +21,7 @@ from pix2score.artifact import CARD, check_backbone, load_card
 from pix2score.cluster import Device, Offer, session
 from pix2score.command import as_plain
 from pix2score.dataset import PreparedDataset, open_dataset
-from pix2score.errors import ConfigError
+from pix2score.errors import ConfigError, DataError
 from pix2score.images import Preprocess
 from pix2score.recipe import INITIAL_TRUNK, Recipe, WorkerSettings
 from pix2score.storage import Folder
@@ -73,6 +73,8 @@ class TrainConfig:
                 raise ConfigError(f"{name} {value}: at least 1")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise ConfigError(f"learning_rate {self.learning_rate}: expected a positive number")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise ConfigError(f"weight_decay {self.weight_decay}: expected 0 or more")
 
     def preprocess(self) -> Preprocess:
         """How images become the network's input. Raises ``ConfigError``."""
@@ -114,7 +116,13 @@ def _refuse_other_config(config: TrainConfig, dataset: PreparedDataset, out: Fol
     try:
         begun = json.loads(out.read("config.json"))
     except (FileNotFoundError, NotADirectoryError):
+        if out.is_file(CARD):
+            raise DataError(f"{out.uri} holds a model that this command did not begin; give another --out") from None
         return
+    except ValueError:
+        begun = None
+    if not isinstance(begun, dict):
+        raise DataError(f"{out.full('config.json')} is not the config of a training; give another --out")
     wanted = json.loads(_identity(config, dataset))
     moved = {"out", "data", "gpu_wait_s"}  # places may be spelt differently; dataset_id says whether it is the same data
     differences = [

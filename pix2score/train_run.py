@@ -16,7 +16,7 @@ from ray.train.torch import TorchTrainer
 from pix2score.artifact import save_model
 from pix2score.cluster import Offer
 from pix2score.dataset import PreparedDataset
-from pix2score.errors import DataError
+from pix2score.errors import TrainingError
 from pix2score.fetch import shard_rows
 from pix2score.progress import Board, board
 from pix2score.recipe import INITIAL_TRUNK, WorkerSettings
@@ -54,6 +54,7 @@ def _fit(settings: WorkerSettings, dataset: PreparedDataset, out: Folder, offer:
         "training %s on %d images, %d steps of %d x %d", settings.backbone, dataset.num_rows("train"), total_steps,
         settings.num_workers, settings.batch_size,
     )  # fmt: skip
+    logger.info("starting %d worker(s): some 20 s until the first step", settings.num_workers)
     odd = dataset.num_rows("val") % settings.num_workers
     # An even split over workers drops the remainder: padding rows make it lose none.
     pad_rows = settings.num_workers - odd if odd else 0
@@ -85,16 +86,19 @@ def _save_best(settings: WorkerSettings, dataset: PreparedDataset, config: dict[
     """The model of the epoch with the least validation loss."""
     checkpoints = result.best_checkpoints or []
     if not checkpoints:
-        raise DataError(f"training at {out.uri} left no checkpoint")
+        raise TrainingError(f"training at {out.uri} left no checkpoint")
     checkpoint, metrics = min(checkpoints, key=lambda pair: (not math.isfinite(pair[1]["val_loss"]), pair[1]["val_loss"]))
     state = read_checkpoint(checkpoint)
-    tensors = state["fitter"]["model"]
+    fitter = state["fitter"]
+    if fitter["num_skipped"] == fitter["num_steps"]:
+        raise TrainingError(f"every one of {fitter['num_steps']} steps at {out.uri} was skipped as non-finite: nothing was learnt")
+    tensors = fitter["model"]
     last = state["history"][-1]
     about = {
         "val": last["val"],
         "epoch": last["epoch"],
         "val_loss": metrics["val_loss"],
-        "skipped_steps": state["fitter"]["num_skipped"],
+        "skipped_steps": fitter["num_skipped"],
         "config": config,
         "dataset": {"uri": dataset.folder.uri, "id": dataset.id, "rows": dataset.card["rows"]},
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)},

@@ -32,6 +32,8 @@ from pix2score.recipe import WorkerSettings
 from pix2score.storage import Folder
 
 CHECKPOINT = "state.pt"
+WORST_LOSS = 1e9
+"""Stands for a validation loss that is not finite: JSON has no infinity, and no checkpoint ranks below it."""
 SHUFFLE_BYTES = 512 * 2**20
 """Local shuffle buffer per worker, of decoded pixels; shards are random samples already, this mixes within them."""
 
@@ -93,7 +95,7 @@ def _run_epoch(settings: WorkerSettings, fitter: Fitter, epoch: int, progress: B
         "steps": fitter.num_steps,
         "loss": float(np.mean(losses)) if losses else None,
         "skipped_steps": num_skipped,
-        "val_loss": validation_loss(metrics),
+        "val_loss": min(validation_loss(metrics), WORST_LOSS),
         "val": results(_calibrated(metrics)),
         "temperatures": {m.head.name: m.best_temperature() for m in metrics},
         "learning_rate": fitter.schedule.get_last_lr()[0],

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 
 from pix2score.catalog import Columns, open_catalog
 from pix2score.engine import engine, load, one_row
-from pix2score.errors import IMAGE_ERROR_CODES, DataError, VerifyError
+from pix2score.errors import IMAGE_ERROR_CODES, ConfigError, DataError, VerifyError
 from pix2score.plan import PlanCounts, catalog_rows
-from pix2score.schema import key_fields, validate
-from pix2score.snapshot import DataFile, Snapshot, batches_of, live
+from pix2score.schema import head_fields, key_fields, validate
+from pix2score.snapshot import DataFile, Snapshot, batches_of, live, live_number
 from pix2score.storage import Folder
 
 _CHUNK_BYTES = 8 * 2**20
@@ -30,7 +30,7 @@ class VerifyConfig:
     scores: str
     """Scores folder: a local path or s3://bucket/prefix."""
     catalog: str | None = None
-    """Catalog whose keys the snapshot must hold, exactly."""
+    """Catalog whose keys the snapshot must hold, exactly; its columns are mapped as when it was scored."""
 
 
 def verify(config: VerifyConfig) -> dict[str, Any]:
@@ -40,7 +40,8 @@ def verify(config: VerifyConfig) -> dict[str, Any]:
         VerifyError: something is wrong; the message names each thing.
         DataError: no snapshot there, or no such catalog.
     """
-    folder, snapshot = Folder(config.scores), live(config.scores)
+    folder = Folder(config.scores)
+    snapshot = _readable(config.scores, folder)
     problems = _check_files(folder, snapshot)
     if not problems:
         with engine() as connection:
@@ -53,6 +54,29 @@ def verify(config: VerifyConfig) -> dict[str, Any]:
     counts = snapshot.manifest["counts"]
     facts = {"model_version": snapshot.manifest["model_version"], "rows": counts["rows"], "failed": counts["failed"]}
     return {"job": "verify", "snapshot": snapshot.number, **facts, "files": len(snapshot.files)}
+
+
+def _readable(place: str, folder: Folder) -> Snapshot:
+    """The live snapshot with all parts that the checks need."""
+    number = live_number(folder)
+    try:
+        snapshot = live(place)
+        parts = (
+            snapshot.files,
+            snapshot.layout.scores,
+            snapshot.manifest["counts"]["failed"],
+            snapshot.manifest["config"]["columns"],
+        )
+        assert parts
+    except (DataError, ConfigError) as exc:
+        if not number:
+            raise
+        raise VerifyError(str(exc)) from None
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise VerifyError(f"manifest of snapshot {number} of {folder.uri} lacks a part or has another form: {exc!r}") from None
+    if snapshot.manifest.get("snapshot") != number:
+        raise VerifyError(f"manifest of snapshot {number} of {folder.uri} says it is {snapshot.manifest.get('snapshot')}")
+    return snapshot
 
 
 def _check_files(folder: Folder, snapshot: Snapshot) -> list[str]:
@@ -114,7 +138,7 @@ def _load_keys(connection: duckdb.DuckDBPyConnection, folder: Folder, snapshot: 
 def _check_rows(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> list[str]:
     heads = snapshot.layout.heads
     codes = ", ".join(f"'{code}'" for code in IMAGE_ERROR_CODES)
-    some_head = " OR ".join(f"{h.name}_bin IS NOT NULL OR {h.name}_probs IS NOT NULL" for h in heads)
+    some_head = " OR ".join(f"{field.name} IS NOT NULL" for head in heads for field in head_fields(head))
     counts = snapshot.manifest["counts"]
     tests = {
         "keys that stand more than once": "SELECT illust_id, page FROM scores GROUP BY ALL HAVING count(*) > 1",
@@ -149,6 +173,7 @@ def _check_embeddings(connection: duckdb.DuckDBPyConnection) -> list[str]:
     return _failing(
         connection,
         {
+            "embeddings with NaN or infinity": "SELECT 1 FROM embeddings WHERE NOT finite",
             "ok keys without an embedding": f"SELECT 1 FROM {live_keys} ANTI JOIN embeddings USING (illust_id, page, run)",
             "live keys with more than one embedding": (
                 f"SELECT 1 FROM embeddings SEMI JOIN {live_keys} USING (illust_id, page, run) GROUP BY illust_id, page HAVING count(*) > 1"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pix2score.artifact import CARD, WEIGHTS, ModelCard, load_card, load_model, save_model
-from pix2score.errors import ConfigError, DataError
+from pix2score.errors import ConfigError, DataError, TrainingError
 from pix2score.heads import HeadSpec
 from pix2score.images import Preprocess
 from pix2score.storage import Folder
@@ -91,7 +91,7 @@ def test_the_version_does_not_change_with_what_is_merely_said_about_the_model(tm
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_a_model_with_a_weight_that_is_not_finite_is_never_saved(place: str, bad: float) -> None:
     weights = {**TENSORS, "bn.running_var": np.array([1, bad], np.float32)}
-    with pytest.raises(DataError, match=r"bn\.running_var"):
+    with pytest.raises(TrainingError, match=r"bn\.running_var"):
         save(place, weights)
     assert Folder(place).entries() == []
 

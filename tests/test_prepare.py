@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pix2score.dataset import open_dataset
-from pix2score.errors import DataError
+from pix2score.errors import ConfigError, DataError
 from pix2score.image_source import image_source
 from pix2score.images import open_upright
 from pix2score.prepare import PrepareConfig, prepare
@@ -122,12 +122,53 @@ def test_a_finished_dataset_is_not_overwritten(chain: Chain) -> None:
     assert (Path(chain.dataset) / "dataset.json").read_bytes() == before
 
 
-def test_leftovers_of_an_unfinished_attempt_are_removed(chain: Chain, tmp_path: Path) -> None:
-    leftover = tmp_path / "split=train" / "part-old.parquet"
-    leftover.parent.mkdir()
-    leftover.write_bytes(b"half")
+def test_what_stands_in_the_output_already_is_left_alone(chain: Chain, tmp_path: Path) -> None:
+    old = tmp_path / "split=train" / "part-old.parquet"
+    old.parent.mkdir()
+    old.write_bytes(b"somebody's")
     prepare(PrepareConfig(catalog=chain.catalog, out=str(tmp_path), image_size=64))
-    assert not leftover.exists()
+    assert old.read_bytes() == b"somebody's"
+    assert all(part.path != "split=train/part-old.parquet" for part in open_dataset(str(tmp_path)).parts("train"))
+
+
+def test_the_catalogs_own_folder_is_never_written(chain: Chain, tmp_path: Path) -> None:
+    hive = tmp_path / "split=train"
+    hive.mkdir()
+    pq.write_table(chain.catalog_rows(), hive / "part-0.parquet")
+    for out in (tmp_path, tmp_path / "dataset"):
+        with pytest.raises(ConfigError, match="never written"):
+            prepare(PrepareConfig(catalog=str(tmp_path), out=str(out)))
+    assert [path.name for path in tmp_path.rglob("*")] == ["split=train", "part-0.parquet"]
+
+
+def test_a_shard_beyond_two_gibibytes_is_written(tmp_path: Path) -> None:
+    import numpy as np
+
+    from pix2score.heads import preset
+    from pix2score.schema import dataset_schema
+    from pix2score.shards import ShardSink
+
+    heads = preset("pixiv")[:1]
+    image = np.random.default_rng(0).bytes(2**21)
+    blocks = [
+        pa.table(
+            {
+                "illust_id": pa.array(range(i * 100, i * 100 + 100)),
+                "page": pa.array([0] * 100, pa.int32()),
+                "group": ["a"] * 100,
+                "split": ["train"] * 100,
+                "data": pa.array([image] * 100, pa.binary()),
+                "error_code": pa.nulls(100, pa.string()),
+                "bookmark_label": pa.array([5] * 100),
+            }
+        )
+        for i in range(11)
+    ]
+    sink = ShardSink(Folder(str(tmp_path)), heads, 64, dataset_schema(pa.int64(), [("bookmark", pa.int64())]))
+    (shard,) = sink.write(blocks, None)
+    metadata = pq.read_metadata(tmp_path / shard.path)
+    assert metadata.num_rows == 1100
+    assert max(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)) < 64 * 2**20
 
 
 def test_the_summary_stands_beside_the_output(chain: Chain) -> None:

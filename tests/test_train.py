@@ -32,7 +32,7 @@ def test_the_model_folder_holds_model_history_config_and_curves(chain: Chain) ->
     assert (card.backbone, card.preprocess.size, card.embedding_dim) == ("resnet18", 32, 512)
     assert set(card.temperatures) == {"bookmark", "view", "sanity"}
     assert all(0.2 <= temperature <= 10 for temperature in card.temperatures.values())
-    assert weights["outputs.bookmark.weight"].shape == (15, 512)
+    assert weights["outputs.bookmark_logits.weight"].shape == (15, 512)
     assert [entry["epoch"] for entry in history(chain.model)] == [1, 2]
     assert list((Path(chain.model) / "tensorboard").glob("events.out.tfevents.*"))
     assert json.loads((Path(chain.model) / "config.json").read_text())["dataset_id"] == open_dataset(chain.dataset).id
