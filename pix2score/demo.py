@@ -70,9 +70,8 @@ def demo(config: DemoConfig, say: Say) -> dict[str, Any]:
 def _draw(folder: Path, config: DemoConfig, say: Say) -> None:
     folder.mkdir(parents=True)
     drawn = draw_catalog(folder, num_pictures=config.num_pictures, seed=config.seed)
-    say(
-        f"1. drew a catalog of {drawn.num_rows} rows in {folder}: {_listed(drawn.formats)}; broken on purpose: {_listed(drawn.broken)}"
-    )
+    say(f"1. drew a catalog of {drawn.num_rows} rows in {folder}, as {_listed(drawn.formats)}")
+    say(f"   and on purpose: {_listed(drawn.broken)}, an older row of one picture, a row without an id")
 
 
 def _prepare(places: Mapping[str, str], say: Say) -> dict[str, Any]:
@@ -108,9 +107,8 @@ def _evaluate(places: Mapping[str, str], say: Say) -> dict[str, Any]:
 def _score(places: Mapping[str, str], say: Say) -> dict[str, Any]:
     result = score(ScoreConfig(catalog=places["catalog"], model=places["model"], out=places["scores"]))
     rate = f"{result['images_per_s']:.0f} images/s with start-up"
-    say(
-        f"4. score: snapshot {result['snapshot']} with {result['scored']} rows ({rate}); failed: {_listed(result['failed_by_code'])}"
-    )
+    say(f"5. score: snapshot {result['snapshot']} with {result['scored']} rows ({rate})")
+    say(f"   failed, as drawn: {_listed(result['failed_by_code'])}")
     return result
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -113,26 +114,27 @@ def _measure(folder: Folder, path: str) -> tuple[int, str]:
 
 
 def _load_keys(connection: duckdb.DuckDBPyConnection, folder: Folder, snapshot: Snapshot) -> None:
-    """Tables ``scores`` (all columns) and ``embeddings`` (key and run)."""
+    """Tables ``scores`` (all columns) and ``embeddings`` (key, run, whether finite)."""
     layout = snapshot.layout
     scores = [f for f in snapshot.files if f.table == "scores"]
     load(connection, "scores", layout.scores, batches_of(folder, scores, layout.scores.names))
-    keys = key_fields(layout.id_type)
+    facts = [pa.field("run", pa.string()), pa.field("finite", pa.bool_())]
+    schema = pa.schema([*(f.with_nullable(True) for f in key_fields(layout.id_type)), *facts])
 
     def embedding_keys() -> Iterator[pa.RecordBatch]:
         for file in (f for f in snapshot.files if f.table == "embeddings"):
-            run = file.path.split("/")[1]
-            for batch in batches_of(folder, [file], ["illust_id", "page"]):
-                yield pa.record_batch(
-                    [*batch.columns, pa.repeat(pa.scalar(run), batch.num_rows)], names=["illust_id", "page", "run"]
-                )
+            run = pa.scalar(file.path.split("/")[1])
+            for batch in batches_of(folder, [file], ["illust_id", "page", "embedding"]):
+                columns = [*batch.columns[:2], pa.repeat(run, batch.num_rows), _finite(batch.column(2))]
+                yield pa.record_batch(columns, schema=schema)
 
-    load(
-        connection,
-        "embeddings",
-        pa.schema([*(f.with_nullable(True) for f in keys), pa.field("run", pa.string())]),
-        embedding_keys(),
-    )
+    load(connection, "embeddings", schema, embedding_keys())
+
+
+def _finite(embeddings: pa.FixedSizeListArray) -> pa.Array:
+    """Whether all numbers of each embedding are finite."""
+    numbers = embeddings.flatten().to_numpy(zero_copy_only=False).reshape(len(embeddings), -1)
+    return pa.array(np.isfinite(numbers).all(axis=1))
 
 
 def _check_rows(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> list[str]:

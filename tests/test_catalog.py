@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pix2score.catalog import Catalog, Columns, open_catalog
@@ -244,3 +246,26 @@ def test_an_asked_image_column_goes_before_a_found_uri(tmp_path: Any) -> None:
     place = write_catalog(str(tmp_path), table)
     assert not open_catalog(place, Columns()).embedded
     assert open_catalog(place, Columns(image="image")).embedded
+
+
+def test_a_column_that_begins_in_a_later_file_is_refused_rather_than_lost(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"illust_id": [1], "uri": ["a.png"]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"illust_id": [7, 7], "page": [0, 1], "uri": ["b.png", "c.png"]}), tmp_path / "b.parquet")
+    with pytest.raises(DataError, match=r"b\.parquet has column page, which the first file lacks"):
+        list(open_catalog(str(tmp_path), Columns()).batches())
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array([1]), pa.array(["a"]), pa.array(["b"])], names=["illust_id", "uri", "uri"])
+    pq.write_table(table, tmp_path / "catalog.parquet")
+    with pytest.raises(DataError, match="more than one column uri"):
+        open_catalog(str(tmp_path), Columns())
+
+
+def test_a_file_that_changes_after_opening_is_noticed(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"illust_id": [1], "uri": ["a.png"]}), tmp_path / "catalog.parquet")
+    catalog = open_catalog(str(tmp_path), Columns())
+    catalog.check_unchanged()
+    pq.write_table(pa.table({"illust_id": [1, 2], "uri": ["a.png", "b.png"]}), tmp_path / "catalog.parquet")
+    with pytest.raises(DataError, match="changed while it was read"):
+        catalog.check_unchanged()

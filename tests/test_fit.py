@@ -85,7 +85,7 @@ def test_without_the_guard_that_overflow_would_have_poisoned_batchnorm() -> None
 
 def test_a_gradient_that_is_not_finite_skips_the_step_though_the_loss_is() -> None:
     model = seeded(MultiHeadModel)
-    model.outputs["sanity"].weight.register_hook(lambda gradient: gradient * math.inf)
+    model.outputs["sanity_logits"].weight.register_hook(lambda gradient: gradient * math.inf)
     fitter, before = fitter_of(model), state_of(model)
     result = fitter.train_step(batch(4))
     assert result.skipped
@@ -278,7 +278,7 @@ def test_validation_loss_without_labels_or_with_nan_is_infinite_so_that_it_never
     fitter = fitter_of(settled_model())
     assert validation_loss(fitter.validate([])) == math.inf
     with torch.no_grad():
-        fitter.model.outputs["sanity"].bias[0] = math.nan
+        fitter.model.outputs["sanity_logits"].bias[0] = math.nan
     assert validation_loss(fitter.validate([batch(4)])) == math.inf
 
 

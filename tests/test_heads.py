@@ -125,3 +125,13 @@ def test_levels_with_edges_are_cut_like_bins() -> None:
     sanity = preset("pixiv")[2]
     assert sanity.encode(np.array([0, 2, 4, 6, 7]), np.ones(5, dtype=bool)).tolist() == [0, 1, 2, 3, 4]
     assert not sanity.are_classes
+
+
+def test_classes_have_no_min_value() -> None:
+    with pytest.raises(ConfigError, match="classes from 0"):
+        HeadSpec(name="level", column="level", kind="levels", size=5, min_value=-3)
+
+
+def test_an_edge_beyond_every_float_is_refused() -> None:
+    with pytest.raises(ConfigError, match="must be finite"):
+        head_from_dict({"name": "a", "column": "a", "edges": [1, 10**400]})

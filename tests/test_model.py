@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pix2score.artifact import BACKBONES, check_backbone, load_model, save_model
 from pix2score.errors import ConfigError, DataError
+from pix2score.heads import HeadSpec
 from pix2score.images import Preprocess
 from pix2score.model import MultiHeadModel, initial_trunk, load_exactly, model_from_card, normalise, weights_of
 from tests.torch_helpers import HEADS, PREPROCESS, pixels, settled_model, state_of
@@ -68,7 +69,8 @@ def test_the_embedding_is_the_pooled_feature_of_torchvision_and_the_heads_are_li
         logits, embedding = model(image)
         torch.testing.assert_close(embedding, plain.eval()(image))
         for head in HEADS:
-            weight, bias = model.outputs[head.name].weight, model.outputs[head.name].bias
+            output = model.outputs[f"{head.name}_logits"]
+            weight, bias = output.weight, output.bias
             torch.testing.assert_close(logits[head.name], embedding @ weight.T + bias)
 
 
@@ -265,3 +267,10 @@ def test_weights_of_a_model_are_plain_arrays() -> None:
     weights = weights_of(settled_model())
     assert all(isinstance(array, np.ndarray) for array in weights.values())
     assert weights["trunk.bn1.num_batches_tracked"].dtype == np.int64
+
+
+@pytest.mark.parametrize("name", ["type", "values", "keys", "update", "train", "float", "clear", "pop"])
+def test_a_head_may_have_the_name_of_a_module_attribute(name: str) -> None:
+    model = MultiHeadModel("resnet18", [HeadSpec(name=name, column=name, size=3)])
+    logits, _ = model.eval()(torch.zeros(1, 3, 32, 32))
+    assert logits[name].shape == (1, 3)

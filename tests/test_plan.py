@@ -441,3 +441,28 @@ def test_a_page_beyond_int32_is_the_users_mistake(tmp_path: Path) -> None:
     pq.write_table(pa.table({"illust_id": [1], "page": [2**40], "uri": ["a.png"]}), tmp_path / "catalog.parquet")
     with pytest.raises(DataError, match="page is not a 32-bit number"):
         plan_scoring(open_catalog(str(tmp_path), Columns()), Folder(str(tmp_path / "out")), "plan")
+
+
+def test_text_that_is_not_utf8_is_one_line_for_the_user(tmp_path: Path) -> None:
+    latin = pa.StringArray.from_buffers(1, pa.py_buffer(np.array([0, 3], np.int32)), pa.py_buffer(b"\xe9\xe8a"))
+    pq.write_table(pa.table({"illust_id": [1], "uri": latin}), tmp_path / "catalog.parquet")
+    with pytest.raises(DataError):
+        plan_scoring(open_catalog(str(tmp_path), Columns()), Folder(str(tmp_path / "out")), "plan")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", [pa.float16(), pa.decimal128(10, 2), pa.decimal256(40, 2), pa.bool_(), pa.uint8()])
+def test_labels_of_any_number_type_are_read(tmp_path: Path, kind: pa.DataType) -> None:
+    labels = (
+        pa.array([0, 1, 1, 0], pa.int64()).cast(pa.float32()).cast(kind)
+        if kind != pa.bool_()
+        else pa.array([False, True, True, False])
+    )
+    pq.write_table(
+        pa.table({"illust_id": [1, 2, 3, 4], "uri": ["a"] * 4, "liked": labels, "split": ["train"] * 4}), tmp_path / "c.parquet"
+    )
+    catalog = open_catalog(str(tmp_path), Columns(split="split"), ["liked"])
+    head = HeadSpec(name="liked", column="liked", kind="levels", size=2)
+    rule = SplitRule(val_fraction=0.1, test_fraction=0.1, max_pages=4)
+    _, counts, (fitted,) = plan_dataset(catalog, [head], rule, Folder(str(tmp_path / "out")), "plan")
+    assert (counts.planned, fitted.counts) == (4, (2, 2))

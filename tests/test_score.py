@@ -211,3 +211,53 @@ def test_an_altered_model_is_refused_and_nothing_is_written(chain: Chain, tmp_pa
     with pytest.raises(DataError, match="altered"):
         score(ScoreConfig(catalog=chain.catalog, model=str(model), out=str(tmp_path / "scores")))
     assert not (tmp_path / "scores").exists()
+
+
+def test_a_catalog_that_changes_between_plan_and_fetch_is_not_mixed_up(tmp_path: Path) -> None:
+    from pix2score.catalog import Columns, open_catalog
+    from pix2score.fetch import ImageRows
+    from pix2score.image_source import ImageSource
+
+    place = tmp_path / "catalog.parquet"
+    pq.write_table(pa.table({"illust_id": [1, 2], "image": [b"one", b"two"]}), place)
+    catalog = open_catalog(str(place), Columns())
+    images = ImageRows.of(catalog, ImageSource(str(tmp_path)))
+    pq.write_table(pa.table({"illust_id": [2, 1], "image": [b"two", b"another one"]}), place)
+    with pytest.raises(DataError, match="changed while it was scored"):
+        list(images.contents(pa.table({"file": ["catalog.parquet"], "row": [0]})))
+
+
+def test_a_damaged_row_group_fails_its_own_rows_only(tmp_path: Path) -> None:
+    from pix2score.catalog import Columns, open_catalog
+    from pix2score.errors import ImageFailure
+    from pix2score.fetch import ImageRows
+    from pix2score.image_source import ImageSource
+
+    place = tmp_path / "catalog.parquet"
+    images = [bytes([i]) * 5000 for i in range(6)]
+    table = pa.table({"illust_id": range(6), "image": images, "etag": ["x"] * 6})
+    pq.write_table(table, place, row_group_size=2, compression="none", use_dictionary=False)
+    data = bytearray(place.read_bytes())
+    start = pq.read_metadata(place).row_group(1).column(1).data_page_offset
+    data[start : start + 30] = b"\xff" * 30
+    place.write_bytes(data)
+    catalog = open_catalog(str(place), Columns())
+    rows = pa.table({"file": ["catalog.parquet"] * 6, "row": range(6)})
+    contents = list(ImageRows.of(catalog, ImageSource(str(tmp_path))).contents(rows))
+    assert [c for c in contents if isinstance(c, bytes)] == [images[i] for i in (0, 1, 4, 5)]
+    assert [c.code for c in contents if isinstance(c, ImageFailure)] == ["CORRUPT", "CORRUPT"]
+
+
+def test_an_embedding_beyond_float16_is_a_failed_row() -> None:
+    from pix2score.predictor import Prediction
+    from pix2score.score_stages import _scored
+    from pix2score.snapshot import Layout
+
+    rows = pa.table({"illust_id": [1, 2], "page": pa.array([0, 0], pa.int32()), "fingerprint": ["a", "b"]})
+    rows = rows.append_column("error_code", pa.nulls(2, pa.string())).append_column("error_detail", pa.nulls(2, pa.string()))
+    embedding = np.array([[1.0, 2.0], [70000.0, 1.0]], np.float32)
+    prediction = Prediction({}, embedding, np.array([True, True]))
+    scored = _scored(rows, np.array([0, 1]), prediction, "run", Layout(pa.int64(), (), 2, "float16"))
+    assert scored.column("status").to_pylist() == ["ok", "failed"]
+    assert scored.column("error_code").to_pylist() == [None, "NONFINITE"]
+    assert scored.column("embedding").to_pylist() == [[1.0, 2.0], None]

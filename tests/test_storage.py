@@ -302,3 +302,12 @@ def test_a_place_below_a_plain_file_is_the_users_mistake(tmp_path: Path) -> None
     for place in (tmp_path / "file", tmp_path / "file" / "deeper"):
         with pytest.raises(DataError, match="a file stands in its place"):
             Folder(str(place)).publish("object", b"data")
+
+
+def test_publishing_the_same_bytes_again_is_harmless_and_others_are_refused(place: str) -> None:
+    folder = Folder(place)
+    folder.publish("receipt.json", b"mine")
+    folder.publish("receipt.json", b"mine")  # as a retry does whose first answer was lost
+    with pytest.raises(FileExistsError):
+        folder.publish("receipt.json", b"another's")
+    assert folder.read("receipt.json") == b"mine"

@@ -67,6 +67,15 @@ def test_fewer_rows_than_a_batch_per_worker_is_an_error_with_the_numbers(chain: 
     assert not (tmp_path / "model").exists()
 
 
+def test_a_model_that_this_command_did_not_begin_is_not_taken_for_its_own(chain: Chain, tmp_path: Path) -> None:
+    import shutil
+
+    for name in ("model.json", "model.safetensors"):
+        shutil.copy(Path(chain.model) / name, tmp_path / name)
+    with pytest.raises(DataError, match="did not begin"):
+        train(TrainConfig(data=chain.dataset, out=str(tmp_path), **TRAINING))
+
+
 def test_weights_of_another_network_are_refused(chain: Chain, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="do not fit"):
         train(TrainConfig(data=chain.dataset, out=str(tmp_path / "model"), backbone="resnet34", weights=chain.model))
