@@ -14,6 +14,7 @@ import pyarrow as pa
 from pix2score.account import recorded
 from pix2score.artifact import ModelCard, load_model
 from pix2score.cluster import Device, Offer, session
+from pix2score.command import as_plain
 from pix2score.dataset import PreparedDataset, open_dataset
 from pix2score.errors import DataError
 from pix2score.fetch import pixels_of, shard_rows
@@ -55,7 +56,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         recorded(out, "summary.json", {"job": "evaluate", "split": config.split}) as summary,
     ):
         metrics = _measure(config, card, dataset, offer)
-        summary.update({"model_version": card.version, "dataset_id": dataset.id, "metrics": results(metrics)})
+        summary.update(
+            {"model_version": card.version, "dataset_id": dataset.id, "metrics": results(metrics), "config": as_plain(config)}
+        )
         out.publish("metrics.json", json.dumps(summary, indent=1).encode(), replace=True)
     return summary
 

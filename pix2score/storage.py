@@ -77,10 +77,18 @@ def normalise(place: str) -> str:
     return os.path.abspath(os.path.expanduser(place))
 
 
+def _named(place: str) -> str:
+    """What a message calls a place: the bucket and its endpoint, or the path."""
+    if not is_s3(place):
+        return f"path {place!r}"
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return f"bucket {place[5:].partition('/')[0]!r}" + (f" at {endpoint}" if endpoint else "")
+
+
 @contextlib.contextmanager
 def _named_errors(place: str) -> Iterator[None]:
     """Storage errors as ours: naming the bucket or path, never a key or secret."""
-    where = f"bucket {place[5:].partition('/')[0]!r}" if is_s3(place) else f"path {place!r}"
+    where = _named(place)
     try:
         yield
     except NoCredentialsError:

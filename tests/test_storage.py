@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
+import re
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pix2score.errors import AccessError, ConfigError, DataError
 from pix2score.storage import Entry, Folder, normalise, read_place
-from tests.conftest import SECRET
+from tests.conftest import BUCKET, SECRET, free_port
 
 NUM_RACES = 8
 RACER = f"""
 import sys
+import threading
 from pix2score.storage import Folder
 place, me = sys.argv[1:]
 folder = Folder(place)
@@ -311,3 +317,44 @@ def test_publishing_the_same_bytes_again_is_harmless_and_others_are_refused(plac
     with pytest.raises(FileExistsError):
         folder.publish("receipt.json", b"another's")
     assert folder.read("receipt.json") == b"mine"
+
+
+def read_through(endpoint: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
+    """Read one object in a process of its own, whose only endpoint is ``endpoint``."""
+    script = f"from pix2score.storage import read_place; print(read_place('s3://{BUCKET}/endpoint/object').decode())"
+    environment = {**os.environ, "AWS_ENDPOINT_URL": endpoint}
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=timeout_s, env=environment, check=False
+    )
+
+
+def test_an_endpoint_that_stays_down_is_named(moto_server: str) -> None:
+    done = read_through(f"http://127.0.0.1:{free_port()}", 200)
+    assert done.returncode == 1
+    assert re.search(r"StorageError: bucket .* at http://127\.0\.0\.1:\d+ still fails after \d+ attempts", done.stderr)
+
+
+def test_an_endpoint_that_is_down_for_a_moment_is_tried_again(moto_server: str, s3: Any) -> None:
+    s3.put_object(Bucket=BUCKET, Key="endpoint/object", Body=b"here")
+    port, (host, moto_port) = free_port(), moto_server.removeprefix("http://").split(":")
+    forwarder = threading.Timer(4.0, forward, (port, host, int(moto_port)))
+    forwarder.daemon = True
+    forwarder.start()
+    assert read_through(f"http://127.0.0.1:{port}", 100).stdout.strip() == "here"
+
+
+def forward(port: int, host: str, target: int) -> None:
+    """Pass every connection to ``port`` on to the server, until the tests end."""
+    listener = socket.create_server(("127.0.0.1", port))
+    while True:
+        client, _ = listener.accept()
+        server = socket.create_connection((host, target))
+        for source, sink in ((client, server), (server, client)):
+            threading.Thread(target=pump, args=(source, sink), daemon=True).start()
+
+
+def pump(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65_536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
