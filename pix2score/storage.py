@@ -77,18 +77,16 @@ def normalise(place: str) -> str:
     return os.path.abspath(os.path.expanduser(place))
 
 
-def _named(place: str) -> str:
-    """What a message calls a place: the bucket and its endpoint, or the path."""
-    if not is_s3(place):
-        return f"path {place!r}"
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    return f"bucket {place[5:].partition('/')[0]!r}" + (f" at {endpoint}" if endpoint else "")
+def _endpoint(place: str) -> str:
+    """`` at URL`` where another store than AWS is spoken to."""
+    url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return f" at {url}" if url and is_s3(place) else ""
 
 
 @contextlib.contextmanager
 def _named_errors(place: str) -> Iterator[None]:
     """Storage errors as ours: naming the bucket or path, never a key or secret."""
-    where = _named(place)
+    where = f"bucket {place[5:].partition('/')[0]!r}" if is_s3(place) else f"path {place!r}"
     try:
         yield
     except NoCredentialsError:
@@ -100,7 +98,9 @@ def _named_errors(place: str) -> Iterator[None]:
     except PermissionError as exc:
         raise AccessError(f"access to {where} was refused") from exc
     except (ClientError, BotoCoreError, TimeoutError, OSError) as exc:
-        raise StorageError(f"{where} still fails after {MAX_ATTEMPTS} attempts: {type(exc).__name__}: {exc}") from exc
+        raise StorageError(
+            f"{where}{_endpoint(place)} still fails after {MAX_ATTEMPTS} attempts: {type(exc).__name__}: {exc}"
+        ) from exc
 
 
 def _means_no_bucket(exc: OSError) -> bool:
