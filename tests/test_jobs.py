@@ -33,6 +33,14 @@ def test_a_mistake_is_one_line_exit_2_and_nothing_written(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_runtime_without_the_packages_names_them() -> None:
+    bare = [sys.executable, "-S", "-m", "jobs.score", "--help"]  # -S: no site-packages
+    done = subprocess.run(bare, capture_output=True, text=True, cwd=Path(__file__).parent.parent, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("pix2score needs ray, torch, ")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_demo_runs_every_stage(tmp_path: Path) -> None:
