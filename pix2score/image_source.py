@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import errno
 import os
+import posixpath
 import re
 import stat
 from collections.abc import Sequence
@@ -51,7 +52,7 @@ class ImageSource:
         elif _SCHEME.match(uri) or "\0" in uri:
             raise ImageFailure("FORBIDDEN", f"only s3:// and plain paths are read, not {uri!r}")
         elif is_s3(self.folder):
-            place = f"{self.folder}/{uri}"
+            place = f"{self.folder}/{_below(uri)}"
         else:
             place = os.path.realpath(os.path.join(self.folder, uri))
         if not any(_is_under(place, root) for root in (self.folder, *self.image_roots)):
@@ -68,6 +69,14 @@ class ImageSource:
 def image_source(folder: str, image_roots: Sequence[str]) -> ImageSource:
     """An ``ImageSource`` of normalised places; local ones with links resolved."""
     return ImageSource(_real(normalise(folder)), tuple(_real(normalise(root)) for root in image_roots))
+
+
+def _below(path: str) -> str:
+    """A relative path as a key below the catalog; verbatim but for its ``..``. Raises ``ImageFailure`` if it leads elsewhere."""
+    key = posixpath.normpath(path) if ".." in path.split("/") else path
+    if key.startswith(("../", "/")) or key == "..":
+        raise ImageFailure("FORBIDDEN", f"{path!r} is outside the catalog's folder; --image-root allows more places")
+    return key
 
 
 def _real(place: str) -> str:

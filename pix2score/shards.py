@@ -107,7 +107,8 @@ def _shard_bytes(table: pa.Table, schema: pa.Schema) -> bytes:
     # Encoded images do not compress: a stronger codec would only cost time on them.
     with pq.ParquetWriter(sink, schema, compression="snappy") as writer:
         for start, stop in row_group_bounds(sizes, ROW_GROUP_BYTES):
-            writer.write_table(table.slice(start, stop - start).cast(schema), row_group_size=stop - start)
+            group = table.take(pa.array(range(start, stop)))  # unlike a slice, its offsets begin at 0 and fit 32 bits
+            writer.write_table(group.cast(schema), row_group_size=stop - start)
     return bytes(sink.getvalue())
 
 

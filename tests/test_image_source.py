@@ -184,3 +184,15 @@ def test_results_stand_in_the_order_of_the_uris(folder: Path, s3: Any, s3_place:
         wanted += [b"s3 %d" % i, b"local %d" % i, "FORBIDDEN", "NOT_FOUND"]
     assert [r.code if isinstance(r, ImageFailure) else r for r in source.read_many(uris)] == wanted
     assert source.read_many([]) == []
+
+
+@pytest.mark.parametrize("uri", ["../outside.png", "a/../../outside.png", "/absolute.png", ".."])
+def test_a_relative_uri_that_leaves_an_s3_catalog_is_forbidden(uri: str) -> None:
+    with pytest.raises(ImageFailure, match="FORBIDDEN"):
+        ImageSource("s3://bucket/catalog").resolve(uri)
+
+
+def test_a_relative_uri_stays_verbatim_below_an_s3_catalog_but_for_its_dots() -> None:
+    source = ImageSource("s3://bucket/catalog")
+    assert source.resolve("a//b+c d.png") == "s3://bucket/catalog/a//b+c d.png"
+    assert source.resolve("a/../b.png") == "s3://bucket/catalog/b.png"

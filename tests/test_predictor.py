@@ -154,7 +154,7 @@ def test_temperature_of_the_card_is_applied_to_its_head_alone(predictor: Predict
     assert np.array_equal(flat.heads["sanity"].probs, plain.heads["sanity"].probs)
 
 
-@pytest.mark.parametrize("name", ["outputs.sanity.bias", "trunk.bn1.running_var", "trunk.conv1.weight"])
+@pytest.mark.parametrize("name", ["outputs.sanity_logits.bias", "trunk.bn1.running_var", "trunk.conv1.weight"])
 def test_a_nan_in_the_weights_marks_every_row(name: str) -> None:
     card, weights = card_and_weights()
     weights[name] = weights[name].copy()
@@ -171,8 +171,8 @@ def test_an_image_that_overflows_is_marked_and_its_batch_mates_are_as_without_it
     embedding = Predictor(card, weights, batch_size=BATCH, device=CPU).predict(IMAGES[:BATCH]).embedding
     feature = int((embedding.max(axis=0) / np.median(embedding, axis=0).clip(1e-3)).argmax())
     first, second = np.sort(embedding[:, feature])[::-1][:2]
-    weights["outputs.sanity.weight"] = np.zeros_like(weights["outputs.sanity.weight"])
-    weights["outputs.sanity.weight"][0, feature] = np.finfo(np.float32).max / ((first + second) / 2)
+    weights["outputs.sanity_logits.weight"] = np.zeros_like(weights["outputs.sanity_logits.weight"])
+    weights["outputs.sanity_logits.weight"][0, feature] = np.finfo(np.float32).max / ((first + second) / 2)
     fragile = Predictor(card, weights, batch_size=BATCH, device=CPU)
     bad = int(embedding[:, feature].argmax())
     good = [i for i in range(BATCH) if i != bad]
