@@ -72,11 +72,10 @@ def image_source(folder: str, image_roots: Sequence[str]) -> ImageSource:
 
 
 def _below(path: str) -> str:
-    """A relative path as a key below the catalog; verbatim but for its ``..``. Raises ``ImageFailure`` if it leads elsewhere."""
-    key = posixpath.normpath(path) if ".." in path.split("/") else path
-    if key.startswith(("../", "/")) or key == "..":
+    """A relative path as the key below the catalog that it is, verbatim. Raises ``ImageFailure`` if as a path it leads elsewhere."""
+    if f"{posixpath.normpath(path)}/".startswith(("../", "/")):
         raise ImageFailure("FORBIDDEN", f"{path!r} is outside the catalog's folder; --image-root allows more places")
-    return key
+    return path
 
 
 def _real(place: str) -> str:
