@@ -9,10 +9,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from pix2score.drawn_catalog import draw_catalog
 from pix2score.verify import VerifyConfig, verify
 from tests.chain import upload
 from tests.conftest import BUCKET, SECRET, free_port
-from tests.test_memory import catalog_of, cheap_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parent.parent
@@ -156,57 +154,6 @@ def test_counters_are_exported_as_ray_metrics(cluster: Cluster, root: str) -> No
     assert 'outcome="NOT_FOUND"' in exported
     assert "pix2score_images_total" in exported
     assert "pix2score_forward_seconds_total" in exported
-
-
-@pytest.fixture
-def late_node(cluster: Cluster) -> Iterator[Callable[[], None]]:
-    """A function that starts one more decode node."""
-    nodes: list[subprocess.Popen[bytes]] = []
-
-    def start() -> None:
-        nodes.append(start_node(f"--address={cluster.address}", "--num-cpus=4", "--labels=pool=decode", '--resources={"late":1}'))
-
-    yield start
-    for node in nodes:
-        os.killpg(node.pid, signal.SIGTERM)
-        node.wait(timeout=60)
-
-
-NODES_OF_TASKS = """
-import json
-from ray.util.state import list_nodes, list_tasks
-late = [n.node_id for n in list_nodes() if "late" in n.resources_total]
-head = [n.node_id for n in list_nodes() if n.is_head_node]
-tasks = list_tasks(limit=9000, detail=True, raise_on_missing_output=False)
-print(json.dumps({"late": [t.name for t in tasks if t.node_id in late], "head": [t.name for t in tasks if t.node_id in head]}))
-"""
-
-
-def test_a_node_that_joins_late_is_used_and_the_head_runs_no_work(
-    cluster: Cluster, s3: Any, tmp_path: Path, late_node: Callable[[], None]
-) -> None:
-    upload(s3, cheap_model(tmp_path / "model"), "late/model")
-    catalog_of(60_000, tmp_path / "catalog.parquet")
-    s3.upload_file(str(tmp_path / "catalog.parquet"), BUCKET, "late/catalog.parquet")
-    where = f"s3://{BUCKET}/late"
-    starter = threading.Timer(12.0, late_node)
-    starter.start()
-    done = cluster.submit(
-        "jobs.score", "--catalog", f"{where}/catalog.parquet", "--model", f"{where}/model", "--out", f"{where}/scores"
-    )
-    starter.join()
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert last_line(done)["scored"] == 60_000
-    found = subprocess.run(
-        [sys.executable, "-c", NODES_OF_TASKS],
-        capture_output=True,
-        text=True,
-        env={**environment(), "RAY_ADDRESS": cluster.dashboard},
-        check=True,
-    )
-    tasks = json.loads(found.stdout.splitlines()[-1])
-    assert any("fetch_and_decode" in name for name in tasks["late"])
-    assert not [name for name in tasks["head"] if "plan_scoring" in name or "assemble" in name or "fetch_and_decode" in name]
 
 
 def test_a_failing_job_says_so_by_status_and_summary(cluster: Cluster, root: str, s3: Any, tmp_path: Path) -> None:
