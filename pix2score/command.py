@@ -19,7 +19,7 @@ from typing import Any, TypeVar, get_type_hints
 
 import tyro
 
-from pix2score.errors import ConfigError, Pix2ScoreError, UserError
+from pix2score.errors import ConfigError, Pix2ScoreError
 
 logger = logging.getLogger(__name__)
 Config = TypeVar("Config")
@@ -192,6 +192,3 @@ def _first_section(box: str) -> str:
 def as_plain(config: Any) -> dict[str, Any]:
     """The resolved config as plain values, for JSON beside the output."""
     return {key: value for key, value in asdict(config).items() if value is not MISSING}
-
-
-__all__ = ["ConfigError", "UserError", "as_plain", "load_toml", "main", "resolve", "run"]

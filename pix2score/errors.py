@@ -70,7 +70,7 @@ class LimitError(Pix2ScoreError):
 
 
 class ConflictError(Pix2ScoreError):
-    """Another run published first; what this one did is staged and will be found by the next."""
+    """Another run published first; nothing of this one is live. Running it again is safe."""
 
     exit_code = 4
 
