@@ -216,8 +216,9 @@ def _write_range(
     changed: pa.Table | None,
 ) -> Range:
     schema = pa.schema(key_fields(layout.id_type))
-    tests = [f"(illust_id, page) {sign} (?, ?)" for sign, key in ((">=", low), ("<", high)) if key is not None]
-    values = [value for key in (low, high) if key is not None for value in key]
+    bounds = [(sign, key) for sign, key in ((">", low), ("<", high)) if key is not None]
+    tests = [f"(illust_id {sign} ? OR (illust_id = ? AND page {'>=' if sign == '>' else '<'} ?))" for sign, _ in bounds]
+    values = [value for _, key in bounds for value in (key[0], *key)]
     where = f"WHERE {' AND '.join(tests)}" if tests else ""
     found: pa.Table = connection.cursor().sql(f"SELECT illust_id, page FROM gone {where}", params=values).to_arrow_table()
     gone = found.cast(schema)
