@@ -29,7 +29,16 @@ from pix2score.layout import Layout
 from pix2score.progress import board
 from pix2score.publishing import Publication, publish_night
 from pix2score.schema import EmbeddingDtype
-from pix2score.score_account import Tally, estimate, log_estimate, log_plan, plan_summary, rate_summary, scored_summary
+from pix2score.score_account import (
+    ALL_MISSING_ROWS,
+    Tally,
+    estimate,
+    log_estimate,
+    log_plan,
+    plan_summary,
+    rate_summary,
+    scored_summary,
+)
 from pix2score.score_stages import ScoreImages, stage_piece
 from pix2score.scoring_plan import ScoringPlan, ScoringRequest, plan_scoring
 from pix2score.snapshot import Snapshot, live_number, new_run_id, read_snapshot
@@ -227,7 +236,7 @@ def _round(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool, tally: Tal
             num_gpus=1 if use_gpu else 0,
         )
         write = functools.partial(stage_piece, out=run.out, origin=run.origin, layout=run.layout)
-        for receipt in Staging(dataset, write, part_rows, prefix=f"piece-{number}").receipts():
+        for receipt in Staging(dataset, write, part_rows, prefix=f"piece-{number}", first_rows=ALL_MISSING_ROWS).receipts():
             receipts.append(receipt)
             tally.add(receipt)
     return receipts

@@ -51,7 +51,7 @@ class Tally:
                 f"{total} of {self.num_planned} images failed ({codes}), over --max-failed {self.max_failed:g}: nothing was published, "
                 f"the {self.rows} images done so far are kept"
             )
-        if self.rows >= ALL_MISSING_ROWS and total == self.rows and set(self.failed) <= set(MISSING):
+        if self.rows >= ALL_MISSING_ROWS and sum(self.failed[code] for code in MISSING) == self.rows:
             raise LimitError(
                 f"the first {self.rows} images are all missing or refused ({codes}): nothing was published; is --catalog the right one, "
                 f"or --image-root missing, or do the credentials not reach the images?"

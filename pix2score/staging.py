@@ -23,7 +23,6 @@ R = TypeVar("R")
 
 CLOSE_AFTER_S = 60.0  # what a killed run may have to do again, at most
 MAX_WRITING = 16  # pieces being written at a time: bounds what the object store holds
-FIRST_PIECE_ROWS = 200  # closed early: a catalog whose every image is missing is noticed after so many
 _WRITER_CPUS = 0.5  # compresses and uploads; more than none, so that it never runs on a head without CPUs
 _POLL_S = 1.0
 
@@ -64,6 +63,8 @@ class Staging(Generic[R]):
     part_rows: int
     prefix: str
     """Of piece names."""
+    first_rows: int | None = None
+    """Rows of the first piece, to learn early how things go."""
     num_pieces: int = 0
     is_lost: bool = False
     """Whether the pipeline ended before its rows did."""
@@ -96,13 +97,14 @@ class Staging(Generic[R]):
                     self._note(item)
                 elif item is not None and item.num_rows():
                     piece.add(item)
-            if piece.is_due(self.part_rows if self.num_pieces else min(self.part_rows, FIRST_PIECE_ROWS)) or (
-                is_ended and piece.rows
-            ):
+            if piece.is_due(self._most_rows()) or (is_ended and piece.rows):
                 writing.append(self._start(piece))
                 piece = _Open()
             while writing and (is_ended or len(writing) >= MAX_WRITING or _is_ready(writing[0])):
                 yield from self._finished(writing.pop(0))
+
+    def _most_rows(self) -> int:
+        return self.part_rows if self.num_pieces or self.first_rows is None else min(self.part_rows, self.first_rows)
 
     def _start(self, piece: _Open) -> Any:
         self.num_pieces += 1
