@@ -100,9 +100,8 @@ class ShardWriter:
 
 def staged_shards(out: Folder, staged: str) -> list[ShardReceipt]:
     """Finished pieces below ``staged`` whose shards all stand."""
-    standing = {
-        f"{top}/{entry.path}" for top in (*(f"split={split}" for split in SPLITS), "failed") for entry in (out / top).entries()
-    }
+    tops = [*(f"split={split}" for split in SPLITS), "failed"]
+    standing = {entry.path for top in tops for entry in out.entries(top)}
     paths = [f"{staged}/{entry.path}" for entry in (out / staged).top_entries(suffix=".json")]
     receipts = [_read_receipt(data) for data in out.read_many(paths).values()]
     return [receipt for receipt in receipts if all(shard.path in standing for shard in receipt.shards)]

@@ -429,7 +429,7 @@ NIGHTS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(NIGHTS)
 def test_s1_and_s2_hold_over_any_sequence_of_nights(nights: Iterable[tuple[Content, str, int | None, dict[str, Any]]]) -> None:
     with tempfile.TemporaryDirectory() as place:
