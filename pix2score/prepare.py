@@ -108,10 +108,10 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     with session() as offer, recorded(out, "summary.json", {"job": "prepare", "out": out.uri}) as summary:
         fitted, counts, receipts = _write_shards(work, offer)
         shards = sorted((shard for receipt in receipts for shard in receipt.shards), key=lambda shard: shard.path)
-        _check_failures(shards, catalog, out)
+        _check_failures(work, shards)
         content = _dataset_card(config, catalog, fitted, counts, shards)
         _publish_card(out, content)
-        out.delete([f"{staged}/{entry.path}" for entry in (out / staged).entries()])
+        _clear(work)
         summary.update(_summary(content))
     return summary
 
@@ -215,14 +215,20 @@ def _failed(shards: Sequence[Shard]) -> Counter[str]:
     return failed
 
 
-def _check_failures(shards: Sequence[Shard], catalog: Catalog, out: Folder) -> None:
+def _clear(work: _Work) -> None:
+    """The plan and the receipts are removed."""
+    work.out.delete([f"{work.staged}/{entry.path}" for entry in (work.out / work.staged).entries()])
+
+
+def _check_failures(work: _Work, shards: Sequence[Shard]) -> None:
     """Failures are logged; a dataset without a training image is none."""
     failed = _failed(shards)
-    log_failures(failed, catalog)
+    log_failures(failed, work.catalog)
     if not any(shard.split == "train" for shard in shards):
-        out.delete([shard.path for shard in shards])  # without its shards a receipt counts for nothing
+        _clear(work)
+        work.out.delete([shard.path for shard in shards])
         codes = ", ".join(f"{number} {code}" for code, number in failed.most_common())
-        raise DataError(f"no training image of catalog {catalog.folder.uri} could be read ({codes}): no dataset was made")
+        raise DataError(f"no training image of catalog {work.catalog.folder.uri} could be read ({codes}): no dataset was made")
 
 
 def _dataset_card(

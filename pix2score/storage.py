@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import functools
 import os
+import random
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,14 +19,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+import aiohttp
 import fsspec
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from pix2score.errors import AccessError, ConfigError, DataError, StorageError
 
 MAX_ATTEMPTS = 6
+MAX_BACKOFF_S = 20.0
 CONNECT_TIMEOUT_S = 10
-READ_TIMEOUT_S = 60
+READ_TIMEOUT_S = 20  # between two reads, not for the whole: a stalled connection is given up and tried again
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +326,26 @@ async def get_object(fs: Any, bucket: str, key: str, max_bytes: int) -> tuple[in
     response = await fs._call_s3("get_object", Bucket=bucket, Key=key)
     async with response["Body"] as body:
         size = int(response["ContentLength"])
-        return (size, b"") if size > max_bytes else (size, await body.read())
+        try:
+            return (size, b"") if size > max_bytes else (size, await body.read())
+        except (BotoCoreError, aiohttp.ClientError, OSError) as exc:  # a TimeoutError is an OSError
+            raise _BrokenOff from exc
+
+
+class _BrokenOff(Exception):
+    """The content of an answer ended early or stalled; ``__cause__`` says how."""
+
+
+async def _get_whole(fs: Any, bucket: str, key: str, max_bytes: int) -> tuple[int, bytes]:
+    """``get_object``, tried again when the content breaks off: botocore retries requests, not what is read after their answer."""
+    for attempt in range(MAX_ATTEMPTS):
+        try:
+            return await get_object(fs, bucket, key, max_bytes)
+        except _BrokenOff as exc:
+            if attempt == MAX_ATTEMPTS - 1:
+                raise exc.__cause__ or exc from None
+        await asyncio.sleep(random.uniform(0, min(MAX_BACKOFF_S, 0.2 * 2**attempt)))  # full jitter: a crowd must not return at once
+    raise AssertionError("the last attempt returns or raises")
 
 
 def gather_objects(
@@ -336,7 +358,7 @@ def gather_objects(
 
         async def one(bucket: str, key: str) -> tuple[int, bytes]:
             async with gate:
-                return await asyncio.wait_for(get_object(fs, bucket, key, max_bytes), timeout_s)
+                return await asyncio.wait_for(_get_whole(fs, bucket, key, max_bytes), timeout_s)
 
         return await asyncio.gather(*(one(b, k) for b, k in keys), return_exceptions=True)
 

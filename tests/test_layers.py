@@ -39,6 +39,7 @@ LAYERS: dict[int, set[str]] = {
         "recipe",
         "drawing",
         "drawn_catalog",
+        "second_night",
     },
     2: {"model", "losses", "metrics", "fit", "predictor"},
     3: {
