@@ -127,9 +127,8 @@ def _second_night(places: Mapping[str, str], config: DemoConfig, say: Say) -> di
     )
     result = score(ScoreConfig(catalog=places["catalog"], model=places["model"], out=places["scores"]))
     reasons = _listed({name: result[name] for name in REASONS if result[name]})
-    say(
-        f"   second night: {result['scored']} scored ({reasons}), {result['carried']} carried over as they were, {result['removed']} removed"
-    )
+    rest = f"{result['carried']} carried over as they were, {result['removed']} removed"
+    say(f"   second night: {result['scored']} scored ({reasons}), {rest}")
     changes = Counter(read_changes(places["scores"], since).read_all().column("change").to_pylist())
     say(f"   read_changes(since={since}) gives a recommender just these: {_listed(changes)}")
     verify(VerifyConfig(scores=places["scores"], catalog=places["catalog"]))
