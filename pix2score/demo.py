@@ -146,7 +146,7 @@ def _say_next(root: Path, say: Say) -> None:
     columns = "['illust_id', 'status', 'bookmark_bin', 'bookmark_expected', 'sanity_bin', 'error_code']"
     say("\nNext:")
     say(f"  {python} -c \"import pix2score; print(pix2score.read_scores('{scores}').head(8, columns={columns}).to_pandas())\"")
-    say(f"  {python} -m jobs.score --catalog {catalog} --model {model} --out {scores}   # a third night: nothing to do")
+    say(f"  {python} -m jobs.score --catalog {catalog} --model {model} --out {scores}   # a third night: only what is due")
     say(f"  {python} -m jobs.prepare --help   # your own catalog: see README.md\n")
 
 

@@ -31,6 +31,8 @@ LAYERS: dict[int, set[str]] = {
         "changes",
         "vacuum",
         "busy",
+        "benchmark",
+        "benchmark_plan",
         "verify",
         "artifact",
         "dataset",
