@@ -67,4 +67,4 @@ def limiting_stage(account: Mapping[str, Mapping[str, float]], wall_s: float) ->
     evidence = f"busy share of {wall_s:.0f} s: {shares}"
     if account[most]["share"] < MOSTLY:
         return f"no stage limited the run: start-up and waiting took most of it ({evidence})"
-    return f"{most} limited the run: its {slots} slot{'s' if slots > 1 else ''} were busy {account[most]['share']:.0%} ({evidence})"
+    return f"{most} limited the run: {slots} slot{'s' if slots > 1 else ''} busy {account[most]['share']:.0%} of the time ({evidence})"
