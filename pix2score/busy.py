@@ -36,7 +36,7 @@ class Slots:
 
 
 def stage_account(measured: Mapping[str, float], slots: Slots, num_images: int, wall_s: float) -> dict[str, dict[str, float]]:
-    """Per stage, of ``totals`` added up: ``busy_s`` of all its tasks, ``share`` of the time that its slots were busy, and the ``images_per_s`` it alone would do.
+    """Per stage, of ``totals`` added up: ``busy_s``, ``share`` of its slots' time, and the ``images_per_s`` that it alone would do.
 
     Fetching happens inside decode tasks, ahead of decoding: its busy time is what decoding waited for it.
     """
