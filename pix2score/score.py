@@ -82,7 +82,7 @@ class ScoreConfig:
     dry_run: bool = False
     """Say what would be scored and about how long it would take; write nothing."""
     limit: int | None = None
-    """Score only this many images, to see failures and the rate; publishes nothing, its rows stay in staged/<run>."""
+    """Score only this many images, to see failures and the rate; publishes nothing, the next run takes its rows up."""
     max_failed: float = 0.05
     """Publish nothing if more than this share of the images failed, and more than 100 of them."""
     max_removed: float = 0.05
@@ -129,6 +129,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     facts = {"job": "score", "run": run.id, "model_version": run.card.version}
     with session(gpu_wait_s=config.gpu_wait_s) as offer, recorded(run.out, f"runs/{run.id}/summary.json", facts) as summary:
         summary.is_written = not config.dry_run
+        use_gpu = offer.wants_gpu(config.device)
         plan = _plan(run, "plan")
         log_plan(run.id, run.catalog, plan)
         summary.update({"snapshot": None, **plan_summary(plan.counts)})
@@ -137,7 +138,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         elif not plan.counts.planned and not plan.counts.removed:
             _tell_nothing_to_do(run, plan, summary)
         else:
-            _score_and_publish(run, plan, offer, summary)
+            _score_and_publish(run, plan, offer, use_gpu, summary)
     return summary
 
 
@@ -183,8 +184,8 @@ def _tell_nothing_to_do(run: _Run, plan: ScoringPlan, summary: Summary) -> None:
     summary.update({**scored_summary(plan.counts, Counter()), "snapshot": number, "images_per_s": 0.0})
 
 
-def _score_and_publish(run: _Run, plan: ScoringPlan, offer: Offer, summary: Summary) -> None:
-    use_gpu, started = offer.wants_gpu(run.config.device), time.monotonic()
+def _score_and_publish(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool, summary: Summary) -> None:
+    started = time.monotonic()
     tally = Tally(run.config.max_failed, plan.counts.planned, failed=Counter(plan.taken_failed))
     try:
         plan, receipts = _execute(run, plan, offer, use_gpu, tally)
