@@ -1,7 +1,7 @@
 """score: every illustration of a catalog gets its predictions and embedding, or a named failure, in a new snapshot.
 
 One streaming Ray Data execution: plan parts -> fetch and decode on CPUs -> predictor actors -> staged pieces. What is scored is
-``scoring_plan``'s, how it becomes live ``score_publish``'s, what is told about it ``score_account``'s.
+``scoring_plan``'s, how it becomes live ``publishing``'s, what is told about it ``score_account``'s.
 """
 
 from __future__ import annotations
@@ -111,6 +111,7 @@ class _Run:
     out: Folder
     live: Snapshot | None
     layout: Layout
+    began: float
 
     @property
     def id(self) -> str:
@@ -152,7 +153,9 @@ def _open(config: ScoreConfig) -> _Run:
     parent = live_number(out)
     run_id = new_run_id(datetime.now(UTC).strftime("%Y%m%dT%H%M%S"))
     origin = Origin(run=run_id, model_version=card.version, parent=parent, full=config.full)
-    return _Run(config, origin, card, catalog, images, out, read_snapshot(out, parent) if parent else None, layout)
+    return _Run(
+        config, origin, card, catalog, images, out, read_snapshot(out, parent) if parent else None, layout, time.monotonic()
+    )
 
 
 def _plan(run: _Run, name: str) -> ScoringPlan:
@@ -198,7 +201,8 @@ def _score_and_publish(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool
         rates = rate_summary(tally.measured, slots, tally.rows, wall_s)
         summary.update(rates)
     if run.config.limit is None:
-        account = {"images": tally.rows, "seconds": round(wall_s, 3), **rates}
+        overhead_s = time.monotonic() - run.began - wall_s
+        account = {"images": tally.rows, "seconds": round(wall_s, 3), "overhead_s": round(overhead_s, 3), **rates}
         snapshot = _publish(run, plan, receipts, {**account, **scored_summary(plan.counts, tally.failed)})
         summary["snapshot"] = snapshot.number
     summary["stages_s"] = {"execute": round(wall_s, 3), "publish": round(time.monotonic() - started - wall_s, 3)}
