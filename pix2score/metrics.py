@@ -114,10 +114,15 @@ class HeadMetrics:
     def spearman(self) -> float | None:
         """Rank correlation of the expected quantile with the raw label; None where one of them is constant."""
         pairs = np.concatenate(self.pairs)
-        ranks = np.stack([_average_ranks(pairs[:, 0]), _average_ranks(pairs[:, 1])])
-        if (ranks.std(axis=1) == 0).any():
-            return None
-        return float(np.asarray(np.corrcoef(ranks))[0, 1])
+        return rank_correlation(pairs[:, 0], pairs[:, 1])
+
+
+def rank_correlation(a_N: Floats, b_N: Floats) -> float | None:
+    """Spearman's, ties at their mean rank; None where one of them is constant."""
+    ranks = np.stack([_average_ranks(a_N), _average_ranks(b_N)])
+    if (ranks.std(axis=1) == 0).any():
+        return None
+    return float(np.asarray(np.corrcoef(ranks))[0, 1])
 
 
 def _log_softmax(logits_BK: Floats) -> Floats:

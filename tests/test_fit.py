@@ -20,10 +20,12 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pix2score.errors import ConfigError
-from pix2score.fit import Batch, Fitter, gather_metrics, learning_rate_factor, validation_loss
+from pix2score.fit import Batch, Fitter, validation_loss
 from pix2score.metrics import HeadMetrics, results
 from pix2score.model import MultiHeadModel, normalise
+from pix2score.optimise import learning_rate_factor
 from pix2score.recipe import Recipe
+from pix2score.workers import gather_metrics
 from tests.torch_helpers import (
     COUNT_HEAD,
     HEADS,

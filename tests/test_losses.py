@@ -17,7 +17,7 @@ from torch import Tensor
 from pix2score.bins import MISSING
 from pix2score.errors import ConfigError
 from pix2score.heads import HeadSpec
-from pix2score.losses import LossSums, multi_head_loss, total_loss
+from pix2score.losses import LossSums, head_losses, multi_head_loss
 from tests.torch_helpers import COUNT_HEAD, HEADS, LEVEL_HEAD
 
 Logits = dict[str, Tensor]
@@ -43,7 +43,7 @@ def taken(values: dict[str, Tensor], rows: slice | Tensor) -> dict[str, Tensor]:
 
 def loss_of(logits: Logits, labels: Labels) -> Tensor:
     sums = multi_head_loss(logits, labels, HEADS)
-    return total_loss(sums, sums.num_labelled, HEADS)
+    return head_losses(sums, sums.num_labelled, HEADS).sum()
 
 
 sizes, seeds, shares = st.integers(0, 12), st.integers(0, 2**31), st.floats(0, 1)
@@ -94,7 +94,7 @@ def test_a_head_without_labels_gives_zero_of_zero_and_no_gradient() -> None:
     leaves = with_grad(logits)
     sums = multi_head_loss(leaves, labels, HEADS)
     assert (sums.loss_sum["sanity"].item(), sums.num_labelled["sanity"].item()) == (0.0, 0)
-    loss = total_loss(sums, sums.num_labelled, HEADS)
+    loss = head_losses(sums, sums.num_labelled, HEADS).sum()
     loss.backward()
     assert math.isfinite(loss.item())
     assert leaves["sanity"].grad is None or not leaves["sanity"].grad.any()
@@ -143,7 +143,7 @@ def test_parts_of_two_workers_add_up_to_the_loss_and_gradient_of_the_joint_batch
     shared = with_grad(logits)
     sums = [multi_head_loss(taken(shared, rows), taken(labels, rows), HEADS) for rows in (slice(None, cut), slice(cut, None))]
     counts = {h.name: sums[0].num_labelled[h.name] + sums[1].num_labelled[h.name] for h in HEADS}
-    parts = total_loss(sums[0], counts, HEADS) + total_loss(sums[1], counts, HEADS)
+    parts = head_losses(sums[0], counts, HEADS).sum() + head_losses(sums[1], counts, HEADS).sum()
     parts.backward()
     torch.testing.assert_close(parts, joint, rtol=1e-5, atol=1e-6)
     for name in whole:
@@ -156,7 +156,7 @@ def test_a_uniform_guess_costs_exactly_the_weight_of_the_head(head: HeadSpec, we
     weighted = replace(head, weight=weight)
     logits = {head.name: torch.full((7, head.num_bins), level)}
     sums = multi_head_loss(logits, {head.name: torch.arange(7) % head.num_bins}, [weighted])
-    assert total_loss(sums, sums.num_labelled, [weighted]).item() == pytest.approx(weight, rel=1e-5)
+    assert head_losses(sums, sums.num_labelled, [weighted]).sum().item() == pytest.approx(weight, rel=1e-5)
 
 
 def test_half_precision_logits_are_summed_in_float32() -> None:
