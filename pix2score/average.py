@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ class Average:
     to other weights."""
 
     def __init__(self, model: MultiHeadModel, recipe: Recipe) -> None:
-        self.model = cast(MultiHeadModel, copy.deepcopy(model).requires_grad_(False).eval())
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
         self._decay = 1 - 1 / max(1.0, recipe.average * recipe.total_steps)
 
     @torch.no_grad()

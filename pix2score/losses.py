@@ -31,7 +31,7 @@ class LossSums:
     num_labelled: dict[str, Tensor]
 
 
-def _cross_entropy(logits_BK: Tensor, labels_B: Tensor, head: HeadSpec) -> Tensor:
+def _cross_entropy(logits_BK: Tensor, labels_B: Tensor, _head: HeadSpec) -> Tensor:
     return F.cross_entropy(logits_BK, labels_B, ignore_index=MISSING, reduction="sum")
 
 

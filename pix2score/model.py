@@ -42,7 +42,10 @@ class MultiHeadModel(nn.Module):
 
 
 def normalise(pixels_BSSC: Tensor, preprocess: Preprocess) -> Tensor:
-    """RGB in 0..255, uint8 or float [B, S, S, 3], as the network's float32 input [B, 3, S, S], channels_last in memory, on the same device."""
+    """RGB in 0..255, uint8 or float [B, S, S, 3], as the network's float32 input [B, 3, S, S].
+
+    On the same device, channels_last in memory.
+    """
     image_BCHW = pixels_BSSC.permute(0, 3, 1, 2).float()
     mean = torch.tensor(preprocess.mean, device=image_BCHW.device).view(1, 3, 1, 1)
     std = torch.tensor(preprocess.std, device=image_BCHW.device).view(1, 3, 1, 1)

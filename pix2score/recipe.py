@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
@@ -14,6 +15,9 @@ INITIAL_TRUNK = "initial.safetensors"
 """Weights that the trunk starts from, in the model folder."""
 REFERENCE_BATCH = 64
 """Images per step, over all workers, for which the presets' learning rates are stated."""
+LOWER_IS_BETTER = ("nll", "rps", "mae_bins", "ece")
+HIGHER_IS_BETTER = ("spearman", "kappa", "accuracy", "within_1", "macro_recall")
+"""Metrics of a head by which the saved epoch may be chosen."""
 SMALL_DATA_ROWS = 50_000
 """Training rows below which the small-data preset is taken."""
 
@@ -134,6 +138,12 @@ def preset_for(name: str, num_rows: int) -> Preset:
     if name not in PRESETS:
         raise ConfigError(f"recipe {name!r} is not known; one of auto, {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+def is_metric(best_by: str, heads: Sequence[str]) -> bool:
+    """Whether epochs can be ranked by it: ``val_loss``, or ``<head>.<metric>``."""
+    head, _, metric = best_by.partition(".")
+    return best_by == "val_loss" or (head in heads and metric in LOWER_IS_BETTER + HIGHER_IS_BETTER)
 
 
 def scaled_rate(learning_rate: float, optimizer: Optimizer, images_per_step: int) -> float:

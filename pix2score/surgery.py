@@ -37,5 +37,5 @@ def flat(tensors: Iterable[Tensor | None], like: Sequence[Tensor]) -> Tensor:
 
 def unflatten_into_gradients(row: Tensor, parameters: Sequence[torch.nn.Parameter]) -> None:
     """Each parameter's ``grad`` is its part of ``row``."""
-    for parameter, part in zip(parameters, row.split([p.numel() for p in parameters]), strict=True):
+    for parameter, part in zip(parameters, torch.split(row, [p.numel() for p in parameters]), strict=True):
         parameter.grad = part.view_as(parameter).to(parameter.dtype)

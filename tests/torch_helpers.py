@@ -29,6 +29,7 @@ PREPROCESS = Preprocess(size=32)
 COUNT_HEAD = HeadSpec(
     name="bookmark",
     column="bookmarks",
+    loss="cross_entropy",
     edges=(10, 100, 1000),
     counts=(40, 30, 20, 10),
     typical=(4.0, 40.0, 300.0, 2_400_000_000.0),
