@@ -49,9 +49,10 @@ class Batch:
     def pieces(self, number: int) -> list[Batch]:
         """The batch in at most ``number`` pieces, together all its rows."""
         size = math.ceil(len(self.pixels_BSSC) / number)
-        return [self._rows(slice(i, i + size)) for i in range(0, len(self.pixels_BSSC), size)]
+        return [self.rows(slice(i, i + size)) for i in range(0, len(self.pixels_BSSC), size)]
 
-    def _rows(self, rows: slice) -> Batch:
+    def rows(self, rows: slice | Tensor) -> Batch:
+        """Some of the rows."""
         bins = {name: b[rows] for name, b in self.bins.items()}
         return Batch(self.pixels_BSSC[rows], bins, {name: v[rows] for name, v in self.labels.items()})
 
@@ -211,20 +212,10 @@ class Fitter:
             buffer.copy_(old)
         self.optimizer.zero_grad(set_to_none=True)
 
-    @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> list[HeadMetrics]:
         """Metrics of this worker's batches; merge them over workers with ``workers.gather_metrics``."""
         share_from_first(self.result.buffers())  # those of a checkpoint, by which every worker must validate
-        self.result.eval()
-        metrics = [HeadMetrics(head) for head in self.heads]
-        for batch in batches:
-            moved = batch.to(self.device)
-            with self.cast.autocast():
-                logits, _ = self.result(normalise(moved.pixels_BSSC, self.preprocess))
-            for metric in metrics:
-                name = metric.head.name
-                metric.add(logits[name].float().cpu().numpy(), batch.bins[name].numpy(), batch.labels[name].numpy())
-        return metrics
+        return measure(self.result, batches, self.heads, self.preprocess, self.device, self.cast)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs; tensors and plain values only, so that it loads with ``weights_only``."""
@@ -247,6 +238,30 @@ class Fitter:
         self.schedule.load_state_dict(state["schedule"])
         self.cast.load_state_dict(state["loss_scale"])
         self.num_steps, self.num_skipped = state["num_steps"], state["num_skipped"]
+
+
+@torch.no_grad()
+def measure(
+    model: MultiHeadModel,
+    batches: Iterable[Batch],
+    heads: Sequence[HeadSpec],
+    preprocess: Preprocess,
+    device: torch.device,
+    caster: Caster,
+) -> list[HeadMetrics]:
+    """Metrics of ``model`` in eval mode, per head. Rows without any label cost no forward pass."""
+    model.eval()
+    metrics = [HeadMetrics(head) for head in heads]
+    for whole in batches:
+        batch = whole.rows(torch.stack([whole.bins[head.name] != MISSING for head in heads]).any(0))
+        if not len(batch.pixels_BSSC):
+            continue
+        with caster.autocast():
+            logits, _ = model(normalise(batch.to(device).pixels_BSSC, preprocess))
+        for metric in metrics:
+            name = metric.head.name
+            metric.add(logits[name].float().cpu().numpy(), batch.bins[name].numpy(), batch.labels[name].numpy())
+    return metrics
 
 
 def step_seed(seed: int, step: int) -> int:

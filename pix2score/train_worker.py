@@ -12,14 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import ray.train
 import torch
 from ray.data import DataIterator
 from ray.train.torch import get_device, prepare_model
 from safetensors.torch import load as load_tensors
 
-from pix2score.fetch import pixels_of
 from pix2score.fit import Batch, Fitter, StepResult, validation_loss
 from pix2score.metrics import HeadMetrics, results
 from pix2score.model import MultiHeadModel
@@ -28,6 +26,7 @@ from pix2score.recipe import WorkerSettings
 from pix2score.storage import Folder
 from pix2score.train_log import confusion_picture, epoch_line, final_table, picture_grid, thinned, write_logs
 from pix2score.train_ridge import RidgeBeside
+from pix2score.train_rows import batch_of
 from pix2score.train_state import WORST, EpochSums, resume, save
 from pix2score.workers import first_says, gather_metrics
 
@@ -205,7 +204,7 @@ class _Worker:
             local_shuffle_buffer_size=max(self.batch_rows, SHUFFLE_BYTES // (size**2 * 3)) if is_train else None,
             local_shuffle_seed=self.settings.seed * 1_000_003 + epoch if is_train else None,
         ):
-            yield _to_batch(table, self.settings)
+            yield batch_of(table, self.settings.heads, self.settings.preprocess)
 
 
 def _build(settings: WorkerSettings, batch_rows: int) -> Fitter:
@@ -224,11 +223,3 @@ def _calibrated(metrics: list[HeadMetrics]) -> list[HeadMetrics]:
         if m.num_labelled:
             m.nll_sum, m.temperature = float(m.nll_by_temperature.min()), m.best_temperature()
     return metrics
-
-
-def _to_batch(table: Any, settings: WorkerSettings) -> Batch:
-    pixels = torch.from_numpy(pixels_of(table.column("pixels"), settings.preprocess).copy())
-    names = [head.name for head in settings.heads]
-    bins = {name: torch.from_numpy(table.column(f"{name}_bin").to_numpy().astype(np.int64)) for name in names}
-    labels = {name: torch.from_numpy(table.column(f"{name}_label").to_numpy().astype(np.float64)) for name in names}
-    return Batch(pixels, bins, labels)

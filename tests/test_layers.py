@@ -29,7 +29,6 @@ LAYERS: dict[int, set[str]] = {
         "account",
         "command",
         "recipe",
-        "ridge",
         "drawing",
         "drawn_catalog",
     },
@@ -45,6 +44,8 @@ LAYERS: dict[int, set[str]] = {
         "precision",
         "surgery",
         "workers",
+        "ridge",
+        "norms",
     },
     3: {
         "cluster",
@@ -59,6 +60,8 @@ LAYERS: dict[int, set[str]] = {
         "train_log",
         "train_state",
         "train_ridge",
+        "train_rows",
+        "repair",
         "evaluate",
         "score",
         "score_stages",
@@ -134,4 +137,4 @@ def test_decode_workers_load_no_torch() -> None:
 
 
 def test_help_of_every_job_loads_no_torch() -> None:
-    assert "torch" not in _loaded("import jobs.prepare, jobs.train, jobs.score, jobs.verify, jobs.evaluate, jobs.demo")
+    assert "torch" not in _loaded("import jobs.prepare, jobs.train, jobs.score, jobs.verify, jobs.evaluate, jobs.demo, jobs.repair")
