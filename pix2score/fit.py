@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -115,7 +116,11 @@ class Fitter:
             self._move()
         self.cast.adapt(skipped=bool(num_bad))
         if not isinstance(self.schedule, ReduceLROnPlateau):
-            self.schedule.step()
+            with (
+                warnings.catch_warnings()
+            ):  # torch warns of a schedule that moves before the optimiser: a first step may be skipped
+                warnings.simplefilter("ignore", UserWarning)
+                self.schedule.step()
         self.num_steps += 1
         self.num_skipped += bool(num_bad)
         by_head = {head.name: loss for head, loss in zip(self.heads, loss_H, strict=True)}

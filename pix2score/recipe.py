@@ -109,13 +109,13 @@ class Preset:
 
 PRESETS = {
     "small": Preset(
-        epochs=20,
+        epochs=16,
         recipe={
             "learning_rate": 1e-3,
             "weight_decay": 0.05,
             "average": 0.1,
-            "dropout": 0.2,
-            "augment": Augment(flip=0.5, shift=0.1, scale=0.1, colour=0.2),
+            "dropout": 0.3,
+            "augment": Augment(flip=0.5, shift=0.1, scale=0.15, colour=0.3),
         },
     ),
     "large": Preset(

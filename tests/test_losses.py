@@ -16,8 +16,8 @@ from torch import Tensor
 
 from pix2score.bins import MISSING
 from pix2score.errors import ConfigError
-from pix2score.heads import HeadSpec
-from pix2score.losses import LossSums, head_losses, multi_head_loss
+from pix2score.heads import LOSSES, HeadSpec
+from pix2score.losses import LossSums, head_losses, loss_name, multi_head_loss, soft_labels
 from tests.torch_helpers import COUNT_HEAD, HEADS, LEVEL_HEAD
 
 Logits = dict[str, Tensor]
@@ -169,3 +169,90 @@ def test_half_precision_logits_are_summed_in_float32() -> None:
         assert sums.loss_sum[name].dtype == torch.float32
         assert torch.equal(sums.loss_sum[name], exact.loss_sum[name])
         assert sums.num_labelled[name].dtype == torch.int64
+
+
+# The losses to choose from
+
+ALL_LOSSES = [name for name in LOSSES if name != "auto"]
+
+
+def one_head(loss: str, counts: tuple[int, ...] = (40, 30, 20, 10)) -> HeadSpec:
+    return replace(COUNT_HEAD, loss=loss, counts=counts)
+
+
+def loss_value(head: HeadSpec, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
+    return multi_head_loss({head.name: logits_BK}, {head.name: labels_B}, [head]).loss_sum[head.name]
+
+
+@pytest.mark.parametrize("loss", ALL_LOSSES)
+@given(st.integers(1, 12), seeds)
+@settings(max_examples=15, deadline=None)
+def test_every_loss_gives_the_gradient_of_the_labelled_images_alone(loss: str, num_images: int, seed: int) -> None:
+    logits, labels = drawn(num_images, seed, missing=0.5)
+    x, y, head = logits["bookmark"], labels["bookmark"], one_head(loss)
+    whole, only = x.clone().requires_grad_(), x[y != MISSING].clone().requires_grad_()
+    loss_value(head, whole, y).backward()
+    loss_value(head, only, y[y != MISSING]).backward()
+    assert whole.grad is not None
+    assert only.grad is not None
+    torch.testing.assert_close(whole.grad[y != MISSING], only.grad)
+    assert not whole.grad[y == MISSING].any()
+
+
+@pytest.mark.parametrize("loss", ["ordinal", "cross_entropy", "squared_emd"])
+def test_a_uniform_guess_costs_ln_k_by_every_loss_that_treats_bins_alike(loss: str) -> None:
+    cost = loss_value(one_head(loss), torch.zeros(4, 4), torch.arange(4)) / 4
+    assert cost.item() == pytest.approx(math.log(4), rel=1e-5)
+
+
+def test_auto_is_ordinal_for_bins_and_cross_entropy_for_levels() -> None:
+    assert (loss_name(one_head("auto")), loss_name(replace(LEVEL_HEAD, loss="auto"))) == ("ordinal", "cross_entropy")
+    assert loss_name(one_head("squared_emd")) == "squared_emd"
+
+
+@given(st.integers(2, 40), st.data())
+@settings(max_examples=30, deadline=None)
+def test_a_soft_label_adds_to_one_peaks_at_the_true_bin_and_falls_on_both_sides(num_bins: int, data: st.DataObject) -> None:
+    truth = data.draw(st.integers(0, num_bins - 1))
+    (target,) = soft_labels(torch.tensor([truth]), num_bins)
+    assert target.sum().item() == pytest.approx(1, abs=1e-5)
+    assert target.argmax().item() == truth
+    assert (target[: truth + 1].diff() >= 0).all()
+    assert (target[truth:].diff() <= 0).all()
+
+
+@pytest.mark.parametrize("loss", ["ordinal", "squared_emd"])
+def test_an_ordinal_loss_prefers_a_near_miss_to_a_far_one_and_cross_entropy_does_not(loss: str) -> None:
+    sure_of = torch.eye(4) * 5  # image i is surely in bin i
+    near, far = (loss_value(one_head(loss), sure_of[[k]], torch.tensor([0])).item() for k in (1, 3))
+    assert near < far
+    near, far = (loss_value(one_head("cross_entropy"), sure_of[[k]], torch.tensor([0])).item() for k in (1, 3))
+    assert near == pytest.approx(far)
+
+
+def fitted_logits(loss: str, counts: tuple[int, ...]) -> Tensor:
+    """The constant logits that cost least on labels with these counts."""
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    logits = torch.zeros(len(counts), requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=200, line_search_fn="strong_wolfe")
+
+    def cost() -> Tensor:
+        optimizer.zero_grad()
+        value = loss_value(one_head(loss, counts), logits.expand(len(labels), -1), labels) / len(labels)
+        torch.autograd.backward(value)
+        return value
+
+    optimizer.step(cost)  # type: ignore[no-untyped-call]
+    return logits.detach().softmax(0)
+
+
+@pytest.mark.parametrize("loss", ["class_weighted", "logit_adjusted"])
+def test_losses_for_rare_levels_end_with_classes_alike_where_plain_cross_entropy_ends_with_their_shares(loss: str) -> None:
+    counts = (400, 250, 250, 100)
+    torch.testing.assert_close(fitted_logits("cross_entropy", counts), torch.tensor(counts) / 1000, atol=2e-3, rtol=0)
+    torch.testing.assert_close(fitted_logits(loss, counts), torch.full((4,), 0.25), atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize("loss", ["class_weighted", "logit_adjusted"])
+def test_a_level_without_training_rows_keeps_the_loss_finite(loss: str) -> None:
+    assert torch.isfinite(loss_value(one_head(loss, (40, 30, 20, 0)), torch.zeros(4, 4), torch.arange(4)))
