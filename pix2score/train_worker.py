@@ -135,7 +135,8 @@ class _Worker:
             sums.loss_by_head = {n: sums.loss_by_head.get(n, 0.0) + v for n, v in result.loss_by_head.items()}
             rate = self.fitter.optimizer.param_groups[0]["lr"]
             point = {"step": float(self.fitter.num_steps), "loss": result.loss, "learning_rate": rate}
-            self.run.curve = thinned([*self.run.curve, point | {f"loss_{n}": v for n, v in result.loss_by_head.items()}])
+            self.run.curve.append(point | {f"loss_{n}": v for n, v in result.loss_by_head.items()})
+            self.run.curve = thinned(self.run.curve)
         if self.is_first:
             by_head = ", ".join(f"{name} {loss:.3f}" for name, loss in result.loss_by_head.items())
             self.board.note(f"loss {result.loss:.3f} ({by_head}), rate {self.fitter.optimizer.param_groups[0]['lr']:.2g}")
