@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import math
+from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -115,6 +116,7 @@ def _save_best(settings: WorkerSettings, dataset: PreparedDataset, config: dict[
         "ridge_spearman": state["run"]["ridge"],
         "skipped_steps": fitter["num_skipped"],
         "config": config,
+        "recipe": asdict(settings.recipe),
         "dataset": {"uri": dataset.folder.uri, "id": dataset.id, "rows": dataset.card["rows"]},
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)},
     }

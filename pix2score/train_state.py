@@ -13,6 +13,7 @@ import torch
 from ray.train import Checkpoint
 from torch import Tensor
 
+from pix2score.errors import DataError
 from pix2score.fit import Fitter
 from pix2score.recipe import LOWER_IS_BETTER, WorkerSettings
 from pix2score.storage import Folder
@@ -80,6 +81,8 @@ def resume(fitter: Fitter, settings: WorkerSettings) -> RunState:
     found = _last_state(settings)
     if found is None:
         return RunState()
+    if "run" not in found:
+        raise DataError(f"the checkpoint at {settings.out} is of an earlier version of pix2score; give another --out")
     fitter.load_state_dict(found["fitter"])
     kept = {**found["run"], "sums": EpochSums(**found["run"]["sums"])}
     return RunState(**kept)
