@@ -6,13 +6,11 @@ Shapes: B images per worker, S input size, K bins of a head.
 from __future__ import annotations
 
 import contextlib
-import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -20,10 +18,12 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pix2score.augment import augmented
 from pix2score.average import Average
+from pix2score.batch import Batch, noisy_bins
 from pix2score.bins import MISSING
 from pix2score.heads import HeadSpec
 from pix2score.images import Preprocess
 from pix2score.losses import head_losses, multi_head_loss
+from pix2score.measure import measure
 from pix2score.metrics import HeadMetrics
 from pix2score.model import MultiHeadModel, normalise
 from pix2score.optimise import drop_gradients, make_optimizer, make_schedule, trunk_is_frozen
@@ -31,31 +31,6 @@ from pix2score.precision import Caster
 from pix2score.recipe import Recipe
 from pix2score.surgery import conflict_free, flat, unflatten_into_gradients
 from pix2score.workers import num_workers, rank, share_from_first, sum_over_workers
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """One batch on this worker. ``bins`` and ``labels``: head -> [B]; a bin is -1 and the label NaN where there is none."""
-
-    pixels_BSSC: Tensor
-    """uint8 RGB."""
-    bins: dict[str, Tensor]
-    labels: dict[str, Tensor]
-
-    def to(self, device: torch.device) -> Batch:
-        """The batch with pixels and bins on ``device``; raw labels stay on the CPU, where metrics are."""
-        pixels = self.pixels_BSSC.to(device, non_blocking=True)
-        return Batch(pixels, {name: bins.to(device, non_blocking=True) for name, bins in self.bins.items()}, self.labels)
-
-    def pieces(self, number: int) -> list[Batch]:
-        """The batch in at most ``number`` pieces, together all its rows."""
-        size = math.ceil(len(self.pixels_BSSC) / number)
-        return [self.rows(slice(i, i + size)) for i in range(0, len(self.pixels_BSSC), size)]
-
-    def rows(self, rows: slice | Tensor) -> Batch:
-        """Some of the rows."""
-        bins = {name: b[rows] for name, b in self.bins.items()}
-        return Batch(self.pixels_BSSC[rows], bins, {name: v[rows] for name, v in self.labels.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,50 +220,6 @@ class Fitter:
         self.num_steps, self.num_skipped = state["num_steps"], state["num_skipped"]
 
 
-@torch.no_grad()
-def measure(
-    model: MultiHeadModel,
-    batches: Iterable[Batch],
-    heads: Sequence[HeadSpec],
-    preprocess: Preprocess,
-    device: torch.device,
-    caster: Caster,
-) -> list[HeadMetrics]:
-    """Metrics of ``model`` in eval mode, per head. Rows without any label cost no forward pass."""
-    model.eval()
-    metrics = [HeadMetrics(head) for head in heads]
-    for whole in batches:
-        batch = whole.rows(torch.stack([whole.bins[head.name] != MISSING for head in heads]).any(0))
-        if not len(batch.pixels_BSSC):
-            continue
-        with caster.autocast():
-            logits, _ = model(normalise(batch.to(device).pixels_BSSC, preprocess))
-        for metric in metrics:
-            name = metric.head.name
-            metric.add(logits[name].float().cpu().numpy(), batch.bins[name].numpy(), batch.labels[name].numpy())
-    return metrics
-
-
 def step_seed(seed: int, step: int) -> int:
     """A seed for torch, far from that of the next step whatever the number of workers."""
     return (seed * 1_000_003 + step) * 4096
-
-
-def noisy_bins(bins_B: Tensor, num_bins: int, std: float) -> Tensor:
-    """Bins moved by rounded normal noise of ``std`` bins, kept in range; a missing label stays missing."""
-    if not std:
-        return bins_B
-    moved = (bins_B + std * torch.randn(len(bins_B), device=bins_B.device)).round().clamp(0, num_bins - 1)
-    return torch.where(bins_B == MISSING, bins_B, moved.to(bins_B.dtype))
-
-
-def validation_loss(metrics: Sequence[HeadMetrics]) -> float:
-    """Weighted mean over heads of NLL / ln K at the fitted temperature: what checkpoints are ranked by. NaN-free while the NLL is."""
-    parts = [(m.head.weight, _calibrated_nll(m) / math.log(m.head.num_bins)) for m in metrics if m.num_labelled]
-    total_weight = sum(weight for weight, _ in parts)
-    return sum(weight * loss for weight, loss in parts) / total_weight if total_weight else math.inf
-
-
-def _calibrated_nll(metrics: HeadMetrics) -> float:
-    nll = float(np.min(metrics.nll_by_temperature)) / metrics.num_labelled
-    return nll if math.isfinite(nll) else math.inf

@@ -20,7 +20,7 @@ from pix2score.fetch import shard_rows
 from pix2score.storage import Folder
 
 if TYPE_CHECKING:
-    from pix2score.fit import Batch
+    from pix2score.batch import Batch
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def repair(config: RepairConfig) -> dict[str, Any]:
 def _repaired(config: RepairConfig, card: ModelCard, weights: Any, dataset: PreparedDataset, offer: Offer) -> dict[str, Any]:
     import torch
 
-    from pix2score.fit import measure
+    from pix2score.measure import measure
     from pix2score.model import model_from_card, weights_of
     from pix2score.norms import is_running_statistic, non_finite, reestimate_norms
     from pix2score.precision import Caster

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch.distributed as dist
 
+from pix2score.batch import Batch
 from pix2score.bins import MISSING
-from pix2score.fit import Batch
 from pix2score.heads import HeadSpec
 from pix2score.ridge import Floats, Ridge, best_correlation, features
 from pix2score.workers import num_workers

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from pix2score.batch import Batch
 from pix2score.fetch import pixels_of
-from pix2score.fit import Batch
 from pix2score.heads import HeadSpec
 from pix2score.images import Preprocess
 

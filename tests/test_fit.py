@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from pix2score.batch import Batch, noisy_bins
 from pix2score.errors import ConfigError
-from pix2score.fit import Batch, Fitter, noisy_bins, validation_loss
+from pix2score.fit import Fitter
+from pix2score.measure import validation_loss
 from pix2score.metrics import HeadMetrics, results
 from pix2score.model import MultiHeadModel, normalise
 from pix2score.optimise import learning_rate_factor

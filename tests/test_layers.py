@@ -29,6 +29,7 @@ LAYERS: dict[int, set[str]] = {
         "account",
         "command",
         "recipe",
+        "train_config",
         "drawing",
         "drawn_catalog",
     },
@@ -45,6 +46,8 @@ LAYERS: dict[int, set[str]] = {
         "surgery",
         "workers",
         "ridge",
+        "batch",
+        "measure",
         "norms",
     },
     3: {

@@ -16,7 +16,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pix2score.artifact import ModelCard
-from pix2score.fit import Batch, Fitter
+from pix2score.batch import Batch
+from pix2score.fit import Fitter
 from pix2score.heads import HeadSpec
 from pix2score.images import Preprocess
 from pix2score.model import MultiHeadModel, normalise, weights_of
