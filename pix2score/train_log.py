@@ -64,7 +64,8 @@ def _number(value: float | None) -> str:
 
 
 def picture_grid(pixels_BSSC: Tensor, columns: int = 4) -> Tensor:
-    """uint8 [rows * S, columns * S, 3]: pictures side by side; a row that is not full is left out."""
+    """uint8 [rows * S, columns * S, 3]: pictures side by side, of at least one; a row that is not full is left out."""
+    columns = min(columns, len(pixels_BSSC))
     rows = len(pixels_BSSC) // columns
     size = pixels_BSSC.shape[1]
     shown = pixels_BSSC[: rows * columns].clamp(0, 255).round().to(torch.uint8).cpu()

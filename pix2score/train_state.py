@@ -59,7 +59,7 @@ class RunState:
 
     def has_stalled(self, settings: WorkerSettings) -> bool:
         """Whether the last ``patience`` epochs brought nothing better."""
-        if settings.patience is None:
+        if settings.patience is None or not self.history:
             return False
         values = [rank_value(entry, settings.best_by) for entry in self.history]
         return len(values) - 1 - values.index(min(values)) >= settings.patience

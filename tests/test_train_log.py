@@ -57,6 +57,7 @@ def test_pictures_stand_side_by_side_in_order() -> None:
     grid = picture_grid(images, columns=4)
     assert grid.shape == (64, 128, 3)
     assert torch.equal(grid[32:64, 32:64], images[5].to(torch.uint8))
+    assert picture_grid(images[:2]).shape == (32, 64, 3)
 
 
 def test_a_sure_confusion_is_blue_on_its_cell_and_white_elsewhere() -> None:

@@ -175,6 +175,7 @@ def test_a_run_stalls_after_its_patience_without_anything_better(chain: Chain) -
     assert run.has_stalled(settings(2, "val_loss"))
     assert not run.has_stalled(settings(3, "val_loss"))
     assert not run.has_stalled(settings(None, "val_loss"))
+    assert not RunState().has_stalled(settings(1, "val_loss"))
     assert "patience" in WorkerSettings.__dataclass_fields__
 
 
