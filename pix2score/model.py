@@ -46,7 +46,7 @@ def normalise(pixels_BSSC: Tensor, preprocess: Preprocess) -> Tensor:
 
     On the same device, channels_last in memory.
     """
-    image_BCHW = pixels_BSSC.permute(0, 3, 1, 2).float()
+    image_BCHW = pixels_BSSC.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
     mean = torch.tensor(preprocess.mean, device=image_BCHW.device).view(1, 3, 1, 1)
     std = torch.tensor(preprocess.std, device=image_BCHW.device).view(1, 3, 1, 1)
     return (image_BCHW / 255 - mean) / std

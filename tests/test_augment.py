@@ -12,8 +12,9 @@ from torch import Tensor
 
 from pix2score.augment import _quantised, augmented
 from pix2score.errors import ConfigError
+from pix2score.model import normalise
 from pix2score.recipe import PRESETS, Augment
-from tests.torch_helpers import pixels
+from tests.torch_helpers import PREPROCESS, pixels
 
 ALL = Augment(flip=0.5, shift=0.1, scale=0.1, colour=0.2, blur=0.5, jpeg=0.5)
 
@@ -33,6 +34,11 @@ def test_shape_and_range_stay(size: int) -> None:
     assert found.shape == given.shape
     assert found.dtype == torch.float32
     assert 0 <= found.min() <= found.max() <= 255
+
+
+def test_augmented_pictures_reach_the_network_channels_last_as_plain_ones_do() -> None:
+    for augment in (Augment(), ALL):
+        assert normalise(augmented(pictures(), augment), PREPROCESS).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_the_same_seed_draws_the_same_and_each_picture_its_own() -> None:
