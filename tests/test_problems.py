@@ -100,7 +100,7 @@ dataset, rows = open_dataset(sys.argv[1]), 0
 shards = shard_rows(dataset, "train", dataset.heads, Preprocess(size=224), _offer())
 for table in shards.iter_batches(batch_format="pyarrow", batch_size=64):
     rows += table.num_rows
-peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("RssAnon"))
+peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(json.dumps({"rows": rows, "peak_kb": int(peak)}))
 """
 
@@ -130,6 +130,8 @@ def test_2_a_dataset_six_times_as_large_as_the_memory_given_to_it_streams(tmp_pa
     done = subprocess.run(words, capture_output=True, text=True, timeout=380, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    print(f"{num_rows} rows, {num_rows * 224 * 224 * 3 / 1e6:.0f} MB of pixels: {found['peak_kb'] / 1024:.0f} MiB in the reader")
+    print(
+        f"{num_rows} rows, {num_rows * 224 * 224 * 3 / 1e6:.0f} MB of pixels: {found['peak_kb'] / 1024:.0f} MiB at most in the reader"
+    )
     assert found["rows"] == num_rows
-    assert found["peak_kb"] / 1024 < 400
+    assert found["peak_kb"] / 1024 < 550  # Ray's own 200 MiB, and what it maps of the object store
