@@ -10,14 +10,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from pix2score.bins import MISSING
 from pix2score.errors import ConfigError
 from pix2score.heads import LOSSES, HeadSpec
-from pix2score.losses import LossSums, head_losses, loss_name, multi_head_loss, soft_labels
+from pix2score.losses import ORDINAL_WIDTH, LossSums, head_losses, loss_name, multi_head_loss, soft_labels
 from tests.torch_helpers import COUNT_HEAD, HEADS, LEVEL_HEAD
 
 Logits = dict[str, Tensor]
@@ -210,15 +210,30 @@ def test_auto_is_ordinal_for_bins_and_cross_entropy_for_levels() -> None:
     assert loss_name(one_head("squared_emd")) == "squared_emd"
 
 
-@given(st.integers(2, 40), st.data())
-@settings(max_examples=30, deadline=None)
-def test_a_soft_label_adds_to_one_peaks_at_the_true_bin_and_falls_on_both_sides(num_bins: int, data: st.DataObject) -> None:
-    truth = data.draw(st.integers(0, num_bins - 1))
-    (target,) = soft_labels(torch.tensor([truth]), num_bins)
-    assert target.sum().item() == pytest.approx(1, abs=1e-5)
-    assert target.argmax().item() == truth
-    assert (target[: truth + 1].diff() >= 0).all()
-    assert (target[truth:].diff() <= 0).all()
+@pytest.mark.parametrize("num_bins", [2, 5, 15, 40])
+def test_a_soft_label_of_even_bins_adds_to_one_and_has_one_peak_near_the_true_bin(num_bins: int) -> None:
+    target = soft_labels((50,) * num_bins)
+    torch.testing.assert_close(target.sum(1), torch.ones(num_bins))
+    peak = target.argmax(1)
+    assert (
+        peak - torch.arange(num_bins)
+    ).abs().max() <= ORDINAL_WIDTH * num_bins  # it leans outwards at the ends, to keep the shares
+    assert (peak.diff() >= 0).all()
+    for row, top in zip(target, peak.tolist(), strict=True):
+        assert (row[: top + 1].diff() >= 0).all()
+        assert (row[top:].diff() <= 0).all()
+
+
+@given(st.lists(st.integers(0, 5000), min_size=2, max_size=20).filter(any))
+@example([4000, 300, 200, 200, 150, 150])
+@settings(max_examples=50, deadline=None)
+def test_blurred_labels_have_the_shares_of_the_labels_however_uneven_the_bins(counts: list[int]) -> None:
+    share = torch.tensor(counts, dtype=torch.float32) / sum(counts)
+    torch.testing.assert_close(share @ soft_labels(tuple(counts)), share, atol=3e-3, rtol=0)
+
+
+def test_a_bin_of_many_ties_keeps_its_rows() -> None:
+    assert soft_labels((4000, 300, 200, 200, 150, 150))[0, 0] > 0.95
 
 
 @pytest.mark.parametrize("loss", ["ordinal", "squared_emd"])
