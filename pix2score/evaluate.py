@@ -50,7 +50,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """
     (card, _), dataset, out = load_model(config.model), open_dataset(config.data), Folder(config.out)
     dataset.parts(config.split)
-    _check_heads(card, dataset)
+    check_heads(card, dataset)
     with (
         session(gpu_wait_s=config.gpu_wait_s) as offer,
         recorded(out, "summary.json", {"job": "evaluate", "split": config.split}) as summary,
@@ -63,7 +63,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     return summary
 
 
-def _check_heads(card: ModelCard, dataset: PreparedDataset) -> None:
+def check_heads(card: ModelCard, dataset: PreparedDataset) -> None:
     """The dataset's bins must be the model's bins."""
     theirs = {head.name: head for head in dataset.heads}
     problems = [f"{h.name} is not in the dataset" for h in card.heads if h.name not in theirs]

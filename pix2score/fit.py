@@ -5,45 +5,42 @@ Shapes: B images per worker, S input size, K bins of a head.
 
 from __future__ import annotations
 
-import math
+import contextlib
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from pix2score.augment import augmented
+from pix2score.average import Average
+from pix2score.batch import Batch, noisy_bins
+from pix2score.bins import MISSING
 from pix2score.heads import HeadSpec
 from pix2score.images import Preprocess
-from pix2score.losses import multi_head_loss, total_loss
+from pix2score.losses import head_losses, multi_head_loss
+from pix2score.measure import measure
 from pix2score.metrics import HeadMetrics
 from pix2score.model import MultiHeadModel, normalise
+from pix2score.optimise import drop_gradients, make_optimizer, make_schedule, trunk_is_frozen
+from pix2score.precision import Caster
 from pix2score.recipe import Recipe
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """One batch on this worker. ``bins`` and ``labels``: head -> [B]; a bin is -1 and the label NaN where there is none."""
-
-    pixels_BSSC: Tensor
-    """uint8 RGB."""
-    bins: dict[str, Tensor]
-    labels: dict[str, Tensor]
-
-    def to(self, device: torch.device) -> Batch:
-        """The batch with pixels and bins on ``device``; raw labels stay on the CPU, where metrics are."""
-        pixels = self.pixels_BSSC.to(device, non_blocking=True)
-        return Batch(pixels, {name: bins.to(device, non_blocking=True) for name, bins in self.bins.items()}, self.labels)
+from pix2score.surgery import conflict_free, flat, unflatten_into_gradients
+from pix2score.workers import num_workers, rank, share_from_first, sum_over_workers
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """Loss of the joint batch over all workers (1 = a uniform guess on every head); whether the step was skipped as non-finite."""
+    """Loss of the joint batch over all workers (1 = a uniform guess on every head), its part per head, and whether the step was
+    skipped as non-finite."""
 
     loss: float
     skipped: bool
+    loss_by_head: dict[str, float]
 
 
 class Fitter:
@@ -63,44 +60,131 @@ class Fitter:
         self.network, self.heads, self.preprocess, self.device = network, heads, preprocess, device
         self.recipe = recipe
         self.model = cast(MultiHeadModel, getattr(network, "module", network))
-        self.optimizer = torch.optim.AdamW(
-            _parameter_groups(self.model, recipe), lr=recipe.learning_rate, fused=device.type == "cuda"
-        )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: learning_rate_factor(step, recipe))
+        self.model.dropout.p = recipe.dropout
+        self.optimizer = make_optimizer(self.model, recipe, device)
+        self.schedule = make_schedule(self.optimizer, recipe)
+        self.average = Average(self.model, recipe) if recipe.average else None
+        self.cast = Caster(recipe.precision, device)
         self.num_steps = 0
         self.num_skipped = 0
-        # bf16 has float32's range: no loss scaling, which is where fp16 training went NaN in the reference system.
-        self.autocast = device.type == "cuda" and torch.cuda.is_bf16_supported()
         self._running = list(self.model.buffers())  # the counters too: a skipped step leaves no trace
 
+    @property
+    def result(self) -> MultiHeadModel:
+        """The model that is validated and saved: the averaged one where the recipe averages."""
+        return self.average.model if self.average else self.model
+
     def train_step(self, batch: Batch) -> StepResult:
-        """One optimiser step on the joint batch of all workers; skipped on all of them together if loss or gradient is not finite."""
-        self.network.train()
+        """One optimiser step on the joint batch of all workers; skipped on all of them together if loss or gradient is not finite.
+
+        Seeds torch by (seed, step, worker), so that dropout and augmentation of a resumed run are those of an unbroken one.
+        """
+        self._begin()
         before = [buffer.clone() for buffer in self._running]
-        batch = batch.to(self.device)
-        loss_part = self._loss_part(batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        # DDP averages gradients over workers; the parts are to be added.
-        torch.autograd.backward(loss_part * num_workers())
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
-        loss, num_bad = _sum_over_workers(torch.stack([loss_part.detach(), (~torch.isfinite(norm + loss_part)).float()]))
-        skipped = bool(num_bad > 0)
-        if skipped:
+        part_H = self._gradients(batch.to(self.device))
+        norm = self._clipped_norm()
+        bad = ~torch.isfinite(norm + part_H.sum())
+        *loss_H, num_bad = sum_over_workers(torch.cat([part_H, bad.float().view(1)])).tolist()
+        if num_bad:
             self._undo(before)
         else:
-            self.optimizer.step()
-        self.schedule.step()
+            self._move()
+        self.cast.adapt(skipped=bool(num_bad))
+        if not isinstance(self.schedule, ReduceLROnPlateau):
+            with (
+                warnings.catch_warnings()
+            ):  # torch warns of a schedule that moves before the optimiser: a first step may be skipped
+                warnings.simplefilter("ignore", UserWarning)
+                self.schedule.step()
         self.num_steps += 1
-        self.num_skipped += skipped
-        return StepResult(float(loss), skipped)
+        self.num_skipped += bool(num_bad)
+        by_head = {head.name: loss for head, loss in zip(self.heads, loss_H, strict=True)}
+        return StepResult(sum(loss_H), bool(num_bad), by_head)
 
-    def _loss_part(self, batch: Batch) -> Tensor:
-        """This worker's part of the joint loss."""
-        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.autocast):
-            logits, _ = self.network(normalise(batch.pixels_BSSC, self.preprocess))
-        sums = multi_head_loss(logits, batch.bins, self.heads)
-        counts = _sum_over_workers(torch.stack([sums.num_labelled[head.name] for head in self.heads]).clone())
-        return total_loss(sums, {head.name: n for head, n in zip(self.heads, counts, strict=True)}, self.heads)
+    def end_epoch(self, val_loss: float) -> None:
+        """What the ``plateau`` schedule goes by."""
+        if isinstance(self.schedule, ReduceLROnPlateau):
+            self.schedule.step(val_loss)
+
+    def _begin(self) -> None:
+        self.network.train()
+        if trunk_is_frozen(self.num_steps, self.recipe):
+            self.model.trunk.eval()  # its BatchNorm keeps the statistics that fit its weights
+        torch.manual_seed(step_seed(self.recipe.seed, self.num_steps) + rank())
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _gradients(self, batch: Batch) -> Tensor:
+        """float32 [H], this worker's part of the joint losses; every parameter's ``grad`` is that of the joint loss."""
+        counts, pieces = self._num_labelled_all(batch), batch.pieces(self.recipe.accumulate)
+        backward = self._backward_pcgrad if self.recipe.gradient == "pcgrad" else self._backward
+        part_H = backward(pieces, counts)
+        for parameter in self.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad /= self.cast.scale
+        return part_H
+
+    def _backward(self, pieces: Sequence[Batch], counts: Mapping[str, Tensor]) -> Tensor:
+        total_H = torch.zeros(len(self.heads), device=self.device)
+        for i, piece in enumerate(pieces):
+            with self._reducing(i == len(pieces) - 1):
+                part_H = self._losses(piece, counts)
+                # DDP averages gradients over workers; the parts are to be added.
+                torch.autograd.backward(part_H.sum() * (num_workers() * self.cast.scale))
+            total_H += part_H.detach()
+        return total_H
+
+    def _backward_pcgrad(self, pieces: Sequence[Batch], counts: Mapping[str, Tensor]) -> Tensor:
+        trunk, outputs = list(self.model.trunk.parameters()), list(self.model.outputs.parameters())
+        total_H = torch.zeros(len(self.heads), device=self.device)
+        gradient_HP: Tensor | float = 0.0
+        for piece in pieces:
+            with self._reducing(False):
+                part_H = self._losses(piece, counts)
+                gradient_HP = gradient_HP + self._gradient_by_head(part_H, [*trunk, *outputs])
+            total_H += part_H.detach()
+        joint_HP = sum_over_workers(cast(Tensor, gradient_HP))
+        num_trunk = sum(p.numel() for p in trunk)
+        order = step_seed(self.recipe.seed, self.num_steps)  # the same on every worker
+        unflatten_into_gradients(conflict_free(joint_HP[:, :num_trunk], order), trunk)
+        unflatten_into_gradients(joint_HP[:, num_trunk:].sum(0), outputs)
+        return total_H
+
+    def _gradient_by_head(self, part_H: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
+        """float32 [H, P]."""
+        rows = [torch.autograd.grad(loss * self.cast.scale, parameters, retain_graph=True, allow_unused=True) for loss in part_H]
+        return torch.stack([flat(row, parameters) for row in rows])
+
+    def _reducing(self, reduces: bool) -> contextlib.AbstractContextManager[None]:
+        """Whether DDP reduces the gradients of this backward pass over workers."""
+        if isinstance(self.network, DistributedDataParallel) and not reduces:
+            return cast(contextlib.AbstractContextManager[None], self.network.no_sync())
+        return contextlib.nullcontext()
+
+    def _num_labelled_all(self, batch: Batch) -> dict[str, Tensor]:
+        counts_H = torch.stack([(batch.bins[head.name] != MISSING).sum() for head in self.heads])
+        return {head.name: n for head, n in zip(self.heads, sum_over_workers(counts_H), strict=True)}
+
+    def _losses(self, piece: Batch, counts: Mapping[str, Tensor]) -> Tensor:
+        """float32 [H]: this worker's part of the joint losses, on the graph."""
+        pixels_BSSC = self.network_input(piece.pixels_BSSC)
+        with self.cast.autocast():
+            logits, _ = self.network(normalise(pixels_BSSC, self.preprocess))
+        bins = {head.name: noisy_bins(piece.bins[head.name], head.num_bins, self.recipe.label_noise) for head in self.heads}
+        return head_losses(multi_head_loss(logits, bins, self.heads), counts, self.heads)
+
+    def network_input(self, pixels_BSSC: Tensor) -> Tensor:
+        """Augmented pictures as the network sees them before normalising, RGB in 0..255 [B, S, S, 3]."""
+        return augmented(pixels_BSSC, self.recipe.augment)
+
+    def _clipped_norm(self) -> Tensor:
+        if trunk_is_frozen(self.num_steps, self.recipe):
+            drop_gradients(self.model.trunk)
+        return nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+
+    def _move(self) -> None:
+        self.optimizer.step()
+        if self.average:
+            self.average.follow(self.model, self.num_steps)
 
     def _undo(self, running: Sequence[Tensor]) -> None:
         """BatchNorm's running statistics as before the forward pass: skipping the optimiser alone would keep a NaN in them for ever."""
@@ -108,33 +192,19 @@ class Fitter:
             buffer.copy_(old)
         self.optimizer.zero_grad(set_to_none=True)
 
-    @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> list[HeadMetrics]:
-        """Metrics of this worker's batches; merge them over workers with ``gather_metrics``."""
-        self._share_buffers()
-        self.network.eval()
-        metrics = [HeadMetrics(head) for head in self.heads]
-        for batch in batches:
-            moved = batch.to(self.device)
-            with torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.autocast):
-                logits, _ = self.model(normalise(moved.pixels_BSSC, self.preprocess))
-            for metric in metrics:
-                name = metric.head.name
-                metric.add(logits[name].float().cpu().numpy(), batch.bins[name].numpy(), batch.labels[name].numpy())
-        return metrics
-
-    def _share_buffers(self) -> None:
-        """BatchNorm's running statistics of worker 0 on all: those of a checkpoint, by which every worker must validate."""
-        if num_workers() > 1:
-            for buffer in self.model.buffers():
-                dist.broadcast(buffer, src=0)
+        """Metrics of this worker's batches; merge them over workers with ``workers.gather_metrics``."""
+        share_from_first(self.result.buffers())  # those of a checkpoint, by which every worker must validate
+        return measure(self.result, batches, self.heads, self.preprocess, self.device, self.cast)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs; tensors and plain values only, so that it loads with ``weights_only``."""
         return {
             "model": self.model.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "loss_scale": self.cast.state_dict(),
             "num_steps": self.num_steps,
             "num_skipped": self.num_skipped,
         }
@@ -142,57 +212,14 @@ class Fitter:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what ``state_dict`` gave."""
         self.model.load_state_dict(state["model"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+        self.cast.load_state_dict(state["loss_scale"])
         self.num_steps, self.num_skipped = state["num_steps"], state["num_skipped"]
 
 
-def learning_rate_factor(step: int, recipe: Recipe) -> float:
-    """Share of the top rate at ``step``: linear warm-up from one step's worth, then cosine to zero at ``total_steps``."""
-    warmup = max(1, round(recipe.warmup_fraction * recipe.total_steps))
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = min(1.0, (step - warmup) / max(1, recipe.total_steps - warmup))
-    return 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def _parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Weight decay for matrices and kernels; none for norms and biases."""
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
-    return [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-
-
-def num_workers() -> int:
-    """Workers in the process group, 1 without one."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def _sum_over_workers(tensor: Tensor) -> Tensor:
-    if num_workers() > 1:
-        dist.all_reduce(tensor)
-    return tensor
-
-
-def gather_metrics(mine: Sequence[HeadMetrics]) -> list[HeadMetrics]:
-    """Metrics merged over all workers, on every worker."""
-    if num_workers() == 1:
-        return list(mine)
-    everyone: list[Any] = [None] * num_workers()
-    dist.all_gather_object(everyone, list(mine))
-    merged = everyone[0]
-    for other in everyone[1:]:
-        merged = [a.merge(b) for a, b in zip(merged, other, strict=True)]
-    return list(merged)
-
-
-def validation_loss(metrics: Sequence[HeadMetrics]) -> float:
-    """Weighted mean over heads of NLL / ln K at the fitted temperature: what checkpoints are ranked by. NaN-free while the NLL is."""
-    parts = [(m.head.weight, _calibrated_nll(m) / math.log(m.head.num_bins)) for m in metrics if m.num_labelled]
-    total_weight = sum(weight for weight, _ in parts)
-    return sum(weight * loss for weight, loss in parts) / total_weight if total_weight else math.inf
-
-
-def _calibrated_nll(metrics: HeadMetrics) -> float:
-    nll = float(np.min(metrics.nll_by_temperature)) / metrics.num_labelled
-    return nll if math.isfinite(nll) else math.inf
+def step_seed(seed: int, step: int) -> int:
+    """A seed for torch, far from that of the next step whatever the number of workers."""
+    return (seed * 1_000_003 + step) * 4096

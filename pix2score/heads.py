@@ -19,7 +19,7 @@ from pix2score import bins
 from pix2score.errors import ConfigError
 
 KINDS = ("bins", "levels")
-LOSSES = ("cross_entropy",)
+LOSSES = ("auto", "ordinal", "cross_entropy", "squared_emd", "class_weighted", "logit_adjusted")
 MAX_BINS = 1000  # int16 columns and readable reports; the references use 15 and 5
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
@@ -41,7 +41,10 @@ class HeadSpec:
     """Number of bins or classes; after learning, the number that ties left."""
     edges: tuple[float, ...] | None = None
     """Left-inclusive bin edges, strictly increasing; None until learnt, and for ``levels`` given as classes."""
-    loss: str = "cross_entropy"
+    loss: str = "auto"
+    """auto: ordinal for bins, cross_entropy for levels. ordinal: cross-entropy on labels blurred over the neighbouring bins.
+    squared_emd: squared distance of the cumulative distributions. class_weighted and logit_adjusted are for levels of which some are
+    rare: they favour the rare ones, so their probabilities are those of classes equally common."""
     weight: float = 1.0
     min_value: float = 0.0
     """Labels below are dropped (a negative count is a mistake); ``-inf`` for scores that may be negative."""

@@ -17,6 +17,10 @@ from pix2score.heads import HeadSpec
 
 TEMPERATURES = np.geomspace(0.2, 10.0, 79)  # 5 % steps; the fit interpolates between them
 Floats = npt.NDArray[np.float64]
+ECE_BINS = 5
+MAX_KEPT = (
+    50_000  # images whose probabilities are kept for the calibration error: 3 MB at 15 bins; its standard error is then 0.002
+)
 MAX_PAIRS = 1_000_000  # (score, label) pairs kept for rank correlation: 16 MB; its standard error is then 0.001
 
 
@@ -34,6 +38,8 @@ class HeadMetrics:
     bin_error_sum: float = 0.0
     pairs: list[Floats] = field(default_factory=list)
     """Arrays [n, 2] of expected quantile and raw label."""
+    kept: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]] = field(default_factory=list)
+    """Logits [n, K] and true bins [n] of the first images."""
 
     def __post_init__(self) -> None:
         self.confusion = np.zeros((self.head.num_bins, self.head.num_bins), dtype=np.int64)
@@ -46,6 +52,8 @@ class HeadMetrics:
             return
         for i, temperature in enumerate(TEMPERATURES):
             self.nll_by_temperature[i] -= _log_softmax(logits / temperature)[np.arange(len(truth)), truth].sum()
+        if sum(len(bins) for _, bins in self.kept) < MAX_KEPT:
+            self.kept.append((logits.astype(np.float32), truth))
         self._add_probabilities(_log_softmax(logits / self.temperature), truth, label)
 
     def _add_probabilities(self, log_probs_BK: Floats, truth_B: npt.NDArray[np.int64], label_B: npt.NDArray[Any]) -> None:
@@ -67,6 +75,7 @@ class HeadMetrics:
         merged.nll_sum, merged.rps_sum = self.nll_sum + other.nll_sum, self.rps_sum + other.rps_sum
         merged.bin_error_sum = self.bin_error_sum + other.bin_error_sum
         merged.pairs = [*self.pairs, *other.pairs]
+        merged.kept = [*self.kept, *other.kept]
         return merged
 
     @property
@@ -105,19 +114,39 @@ class HeadMetrics:
             "mae_bins": self.bin_error_sum / n,
             "nll": self.nll_sum / n,
             "rps": self.rps_sum / n,
+            "ece": self.ece(self.temperature),
             # A bin that is empty in train has no prior: count it as one row, so that the constant's NLL stays finite.
             "prior_nll": float(-(truth * np.log(np.maximum(prior, 1 / (sum(self.head.counts or [1]) + 1)))).sum() / n),
             "prior_mae_bins": float((truth * distance[median_bin]).sum() / n),
             "majority_accuracy": float(truth[prior.argmax()] / n),
         }
 
+    def ece(self, temperature: float) -> float | None:
+        """Expected calibration error of the most probable bin: |confidence - accuracy| in groups of equal size by confidence, averaged.
+
+        None without a labelled image.
+        """
+        if not self.kept:
+            return None
+        logits, truth = np.concatenate([x for x, _ in self.kept]).astype(np.float64), np.concatenate([b for _, b in self.kept])
+        probs = np.exp(_log_softmax(logits / temperature))
+        confidence, right = probs.max(1), probs.argmax(1) == truth
+        order = np.argsort(confidence, kind="stable")
+        gaps = [abs(float((confidence[g] - right[g]).sum())) for g in np.array_split(order, ECE_BINS) if len(g)]
+        return sum(gaps) / len(order)
+
     def spearman(self) -> float | None:
         """Rank correlation of the expected quantile with the raw label; None where one of them is constant."""
         pairs = np.concatenate(self.pairs)
-        ranks = np.stack([_average_ranks(pairs[:, 0]), _average_ranks(pairs[:, 1])])
-        if (ranks.std(axis=1) == 0).any():
-            return None
-        return float(np.asarray(np.corrcoef(ranks))[0, 1])
+        return rank_correlation(pairs[:, 0], pairs[:, 1])
+
+
+def rank_correlation(a_N: Floats, b_N: Floats) -> float | None:
+    """Spearman's, ties at their mean rank; None where one of them is constant."""
+    ranks = np.stack([_average_ranks(a_N), _average_ranks(b_N)])
+    if (ranks.std(axis=1) == 0).any():
+        return None
+    return float(np.asarray(np.corrcoef(ranks))[0, 1])
 
 
 def _log_softmax(logits_BK: Floats) -> Floats:

@@ -31,17 +31,22 @@ class MultiHeadModel(nn.Module):
         trunk.fc = nn.Identity()
         self.trunk = trunk
         # Suffixed: a bare name such as "type" or "update" would collide with ModuleDict's own attributes.
+        self.dropout = nn.Dropout(0.0)  # its rate is the training's; not part of the model
         self.outputs = nn.ModuleDict({f"{head.name}_logits": nn.Linear(self.embedding_dim, head.num_bins) for head in heads})
 
     def forward(self, image_BCHW: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Head -> logits [B, K] (unnormalised, before temperature), and the embedding [B, D]; input as ``normalise`` gives it."""
         embedding_BD = self.trunk(image_BCHW)
-        return {name.removesuffix("_logits"): output(embedding_BD) for name, output in self.outputs.items()}, embedding_BD
+        seen_BD = self.dropout(embedding_BD)
+        return {name.removesuffix("_logits"): output(seen_BD) for name, output in self.outputs.items()}, embedding_BD
 
 
 def normalise(pixels_BSSC: Tensor, preprocess: Preprocess) -> Tensor:
-    """uint8 RGB [B, S, S, 3] as the network's float32 input [B, 3, S, S], channels_last in memory, on the same device."""
-    image_BCHW = pixels_BSSC.permute(0, 3, 1, 2).float()
+    """RGB in 0..255, uint8 or float [B, S, S, 3], as the network's float32 input [B, 3, S, S].
+
+    On the same device, channels_last in memory.
+    """
+    image_BCHW = pixels_BSSC.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
     mean = torch.tensor(preprocess.mean, device=image_BCHW.device).view(1, 3, 1, 1)
     std = torch.tensor(preprocess.std, device=image_BCHW.device).view(1, 3, 1, 1)
     return (image_BCHW / 255 - mean) / std

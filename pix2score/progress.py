@@ -22,6 +22,7 @@ class _Board:
     def __init__(self) -> None:
         self._done = 0
         self._lines: list[str] = []
+        self._note = ""
 
     def add(self, number: int) -> None:
         self._done += number
@@ -29,9 +30,12 @@ class _Board:
     def say(self, line: str) -> None:
         self._lines.append(line)
 
-    def take(self) -> tuple[int, list[str]]:
+    def note(self, text: str) -> None:
+        self._note = text
+
+    def take(self) -> tuple[int, list[str], str]:
         lines, self._lines = self._lines, []
-        return self._done, lines
+        return self._done, lines, self._note
 
 
 @dataclass
@@ -47,6 +51,10 @@ class Board:
     def say(self, line: str) -> None:
         """The driver logs ``line``."""
         self.actor.say.remote(line)
+
+    def note(self, text: str) -> None:
+        """``text`` stands behind the rate in the driver's log, until another takes its place."""
+        self.actor.note.remote(text)
 
 
 @dataclass
@@ -64,12 +72,12 @@ class _Reporter:
     def run(self) -> None:
         while not self.stop.wait(_POLL_S):
             try:
-                done, lines = ray.get(self.board.take.remote(), timeout=30)
+                done, lines, note = ray.get(self.board.take.remote(), timeout=30)
             except Exception:  # the cluster is going away, or is too busy: progress is not worth an error
                 continue
-            self.log(done, lines)
+            self.log(done, lines, note)
 
-    def log(self, done: int, lines: list[str]) -> None:
+    def log(self, done: int, lines: list[str], note: str = "") -> None:
         for line in lines:
             self.logger.info("%s", line)
         if not done:  # start-up says nothing about the rate
@@ -78,7 +86,8 @@ class _Reporter:
             self.logged = time.monotonic()
             rate = done / max(_POLL_S, self.logged - self.started)
             left_s = max(0, self.total - done) / rate
-            self.logger.info("%s: %d of %d, %.1f/s, about %s left", self.what, done, self.total, rate, duration(left_s))
+            more = f"; {note}" if note else ""
+            self.logger.info("%s: %d of %d, %.1f/s, about %s left%s", self.what, done, self.total, rate, duration(left_s), more)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ Owns the model folder while it grows:
 
     model.json, model.safetensors   written last, from the best epoch by validation loss
     config.json                     the resolved config, written first: the same command again resumes, another config is refused
-    checkpoints/                    Ray Train's, one per epoch
+    checkpoints/                    Ray Train's, one per epoch and every M minutes; each holds the best model so far
     history.jsonl, tensorboard/     one entry per epoch
 """
 
@@ -13,72 +13,23 @@ from __future__ import annotations
 import json
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from pix2score.account import recorded
-from pix2score.artifact import CARD, check_backbone, load_card
-from pix2score.cluster import Device, Offer, session
+from pix2score.artifact import CARD, load_card
+from pix2score.cluster import Offer, session
 from pix2score.command import as_plain
 from pix2score.dataset import PreparedDataset, open_dataset
 from pix2score.errors import ConfigError, DataError
-from pix2score.images import Preprocess
-from pix2score.recipe import INITIAL_TRUNK, Recipe, WorkerSettings
+from pix2score.heads import HeadSpec
+from pix2score.recipe import HIGHER_IS_BETTER, INITIAL_TRUNK, LOWER_IS_BETTER, WorkerSettings, is_metric, preset_for
 from pix2score.storage import Folder
+from pix2score.train_config import AS_PREPARED, TrainConfig
+
+__all__ = ["TrainConfig", "train"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainConfig:
-    """Settings of ``jobs.train``."""
-
-    data: str
-    """Prepared dataset: a local folder or s3://bucket/prefix."""
-    out: str
-    """Where the model goes. The same command again resumes what stands there."""
-    backbone: str = "resnet101"
-    """resnet18 34 50 101 152, resnext50_32x4d, resnext101_32x8d, resnext101_64x4d, wide_resnet50_2 or wide_resnet101_2."""
-    weights: str = "none"
-    """Start of the trunk: none, imagenet (from torchvision's hub), or the place of a model or state dict."""
-    input_size: int = 224
-    """Side of the square that the network sees, px."""
-    resize: str = "squash"
-    """squash (whole picture, aspect given up), pad (on white) or crop (centre)."""
-    epochs: int = 10
-    """Passes over the train split."""
-    batch_size: int = 64
-    """Images per step and worker."""
-    learning_rate: float = 1e-3
-    """Top rate of AdamW, for the batch of all workers together."""
-    weight_decay: float = 0.05
-    """Of kernels and matrices."""
-    max_steps: int | None = None
-    """Stop after this many steps in all."""
-    num_workers: int | None = None
-    """Data-parallel workers (default: the cluster's GPUs, else 1)."""
-    device: Device = "auto"
-    """auto (GPU if the cluster has one), cpu or gpu."""
-    gpu_wait_s: float = 0
-    """Seconds to wait for the cluster's autoscaler to bring a GPU, if there is none."""
-    seed: int = 0
-    """Of initial weights and order."""
-
-    def __post_init__(self) -> None:
-        check_backbone(self.backbone)
-        self.preprocess()
-        for name in ("epochs", "batch_size", "num_workers", "max_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} {value}: at least 1")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ConfigError(f"learning_rate {self.learning_rate}: expected a positive number")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ConfigError(f"weight_decay {self.weight_decay}: expected 0 or more")
-
-    def preprocess(self) -> Preprocess:
-        """How images become the network's input. Raises ``ConfigError``."""
-        return Preprocess(size=self.input_size, resize=self.resize)
 
 
 def train(config: TrainConfig) -> dict[str, Any]:
@@ -95,6 +46,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
         return _summary(out)
     for split in ("train", "val"):
         dataset.parts(split)
+    _refuse_unlearnable(config, dataset)
     # torch takes 5-6 s to import: a mistake in the flags should not have to wait for it.
     from pix2score.model import initial_trunk
     from pix2score.train_run import run_training
@@ -136,28 +88,57 @@ def _refuse_other_config(config: TrainConfig, dataset: PreparedDataset, out: Fol
 
 def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer) -> WorkerSettings:
     use_gpu = offer.wants_gpu(config.device)
-    num_workers = config.num_workers or (offer.num_gpus if use_gpu else 1)
-    steps_per_epoch = dataset.num_rows("train") // num_workers // config.batch_size
+    least, most = config.worker_range(offer.num_gpus if use_gpu else 1)
+    num_rows, num_joint = dataset.num_rows("train"), config.batch_size * max(1, most)
+    steps_per_epoch = num_rows // num_joint
     if not steps_per_epoch:
         raise ConfigError(
-            f"{dataset.num_rows('train')} training rows are fewer than one batch of {config.batch_size} for each of {num_workers} "
+            f"{num_rows} training rows are fewer than one batch of {config.batch_size} for each of {max(1, most)} "
             f"workers; lower --batch-size or --num-workers"
         )
-    total_steps = min(config.epochs * steps_per_epoch, config.max_steps or math.inf)
+    epochs = config.epochs or preset_for(config.recipe, num_rows).epochs
+    total_steps = int(min(epochs * steps_per_epoch, config.max_steps or math.inf))
     return WorkerSettings(
         backbone=config.backbone,
-        heads=dataset.heads,
+        heads=_heads(config, dataset),
         preprocess=config.preprocess(),
-        recipe=Recipe(learning_rate=config.learning_rate, weight_decay=config.weight_decay, total_steps=int(total_steps)),
-        num_workers=num_workers,
+        recipe=config.make_recipe(num_rows=num_rows, images_per_step=num_joint, total_steps=total_steps),
+        num_workers=least,
+        max_workers=most,
         use_gpu=use_gpu,
         batch_size=config.batch_size,
         steps_per_epoch=steps_per_epoch,
         seed=config.seed,
         out=Folder(config.out).uri,
         initial_trunk=INITIAL_TRUNK if config.weights != "none" else None,
-        num_threads=max(1, offer.num_cores // num_workers) if not use_gpu else None,
+        num_threads=max(1, offer.num_cores // max(1, most)) if not use_gpu else None,
+        best_by=config.best_by,
+        patience=config.patience,
+        checkpoint_minutes=config.checkpoint_minutes,
     )
+
+
+def _heads(config: TrainConfig, dataset: PreparedDataset) -> tuple[HeadSpec, ...]:
+    """The dataset's heads with the losses asked for."""
+    asked = {"bins": config.bins_loss, "levels": config.levels_loss}
+    return tuple(h if asked[h.kind] == AS_PREPARED else replace(h, loss=asked[h.kind]) for h in dataset.heads)
+
+
+def _refuse_unlearnable(config: TrainConfig, dataset: PreparedDataset) -> None:
+    for head in dataset.heads:
+        rows = sum(head.counts or ())
+        if not rows:
+            raise DataError(f"head {head.name!r} has no label in the train split: remove the head or map another column")
+        if max(head.counts or ()) == rows:
+            raise DataError(
+                f"head {head.name!r}: all {rows} training labels lie in one bin of {head.num_bins}; there is nothing to learn"
+            )
+    names = [head.name for head in dataset.heads]
+    if not is_metric(config.best_by, names):
+        raise ConfigError(
+            f"best_by {config.best_by!r}: expected val_loss or HEAD.METRIC with head {', '.join(names)} "
+            f"and metric {', '.join((*LOWER_IS_BETTER, *HIGHER_IS_BETTER))}"
+        )
 
 
 def _summary(out: Folder) -> dict[str, Any]:

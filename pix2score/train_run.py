@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import math
+from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -21,7 +22,8 @@ from pix2score.fetch import shard_rows
 from pix2score.progress import Board, board
 from pix2score.recipe import INITIAL_TRUNK, WorkerSettings
 from pix2score.storage import Folder
-from pix2score.train_worker import read_checkpoint, train_worker
+from pix2score.train_state import IN_PROCESS, parse_state, read_checkpoint
+from pix2score.train_worker import train_worker
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +54,12 @@ def _fit(settings: WorkerSettings, dataset: PreparedDataset, out: Folder, offer:
     total_steps = settings.recipe.total_steps
     logger.info(
         "training %s on %d images, %d steps of %d x %d", settings.backbone, dataset.num_rows("train"), total_steps,
-        settings.num_workers, settings.batch_size,
+        settings.max_workers, settings.batch_size,
     )  # fmt: skip
-    logger.info("starting %d worker(s): some 20 s until the first step", settings.num_workers)
-    odd = dataset.num_rows("val") % settings.num_workers
-    # An even split over workers drops the remainder: padding rows make it lose none.
-    pad_rows = settings.num_workers - odd if odd else 0
+    if settings.num_workers:
+        logger.info("starting %s worker(s): some 20 s until the first step", _worker_range(settings))
+    # An even split over workers drops the remainder: padding rows make it lose none, however many workers there are.
+    pad_rows = -dataset.num_rows("val") % math.lcm(*range(max(1, settings.num_workers), max(1, settings.max_workers) + 1))
     rows = {
         "train": shard_rows(dataset, "train", dataset.heads, settings.preprocess, offer),
         "val": shard_rows(dataset, "val", dataset.heads, settings.preprocess, offer, pad_rows=pad_rows),
@@ -70,42 +72,57 @@ def _trainer(settings: WorkerSettings, rows: dict[str, ray.data.Dataset], out: F
     return TorchTrainer(
         train_worker,
         train_loop_config={"settings": settings, "progress": progress},
-        scaling_config=ScalingConfig(num_workers=settings.num_workers, use_gpu=settings.use_gpu),
+        scaling_config=ScalingConfig(num_workers=_worker_range(settings), use_gpu=settings.use_gpu),
         run_config=RunConfig(
             name="checkpoints",
             storage_path=out.uri,
-            failure_config=FailureConfig(max_failures=3),
-            checkpoint_config=CheckpointConfig(num_to_keep=2, checkpoint_score_attribute="val_loss", checkpoint_score_order="min"),
+            # Nodes that are taken away are not failures: a run on spot machines goes on for as long as there are others.
+            failure_config=FailureConfig(max_failures=3, max_preemption_failures=-1),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),  # each holds the best model so far
         ),
         datasets=rows,  # type: ignore[arg-type]
         dataset_config=DataConfig(execution_options=ExecutionOptions(preserve_order=True)),  # same seed, same order
     )
 
 
-def _save_best(settings: WorkerSettings, dataset: PreparedDataset, config: dict[str, Any], result: Result, out: Folder) -> None:
-    """The model of the epoch with the least validation loss."""
-    checkpoints = result.best_checkpoints or []
-    if not checkpoints:
+def _worker_range(settings: WorkerSettings) -> int | tuple[int, int]:
+    if settings.max_workers > max(1, settings.num_workers):
+        return (settings.num_workers, settings.max_workers)
+    return settings.num_workers
+
+
+def _last_state(settings: WorkerSettings, result: Result, out: Folder) -> dict[str, Any]:
+    if settings.num_workers == 0:
+        return parse_state(out.read(IN_PROCESS))
+    if result.checkpoint is None:
         raise TrainingError(f"training at {out.uri} left no checkpoint")
-    checkpoint, metrics = min(checkpoints, key=lambda pair: (not math.isfinite(pair[1]["val_loss"]), pair[1]["val_loss"]))
-    state = read_checkpoint(checkpoint)
-    fitter = state["fitter"]
+    return read_checkpoint(result.checkpoint)
+
+
+def _save_best(settings: WorkerSettings, dataset: PreparedDataset, config: dict[str, Any], result: Result, out: Folder) -> None:
+    """The model of the best epoch, by the metric of ``settings.best_by``."""
+    state = _last_state(settings, result, out)
+    fitter, best = state["fitter"], state["run"]["best"]
     if fitter["num_skipped"] == fitter["num_steps"]:
         raise TrainingError(f"every one of {fitter['num_steps']} steps at {out.uri} was skipped as non-finite: nothing was learnt")
-    tensors = fitter["model"]
-    last = state["history"][-1]
+    if best is None:
+        raise TrainingError(f"no epoch at {out.uri} left a model whose weights are all finite")
+    last = best["entry"]
     about = {
         "val": last["val"],
         "epoch": last["epoch"],
-        "val_loss": metrics["val_loss"],
+        "val_loss": last["val_loss"],
+        "best_by": settings.best_by,
+        "ridge_spearman": state["run"]["ridge"],
         "skipped_steps": fitter["num_skipped"],
         "config": config,
+        "recipe": asdict(settings.recipe),
         "dataset": {"uri": dataset.folder.uri, "id": dataset.id, "rows": dataset.card["rows"]},
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)},
     }
     save_model(
         out.uri,
-        {name: tensor.cpu().numpy() for name, tensor in tensors.items()},
+        {name: tensor.cpu().numpy() for name, tensor in best["weights"].items()},
         backbone=settings.backbone,
         heads=dataset.heads,
         preprocess=settings.preprocess,

@@ -1,204 +1,228 @@
 """What each training worker runs under Ray Train: epochs of ``fit.Fitter`` over its share of the shards.
 
-Resumes from the last checkpoint with the same seed and order. Rank 0 writes history.jsonl and TensorBoard beside the model.
+Resumes from the last checkpoint with the same seed and order: the batches of a begun epoch that were trained on are read again, and
+passed over.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
+import math
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import ray.train
 import torch
 from ray.data import DataIterator
-from ray.train import Checkpoint
 from ray.train.torch import get_device, prepare_model
 from safetensors.torch import load as load_tensors
-from tensorboardX import SummaryWriter
 
-from pix2score.fetch import pixels_of
-from pix2score.fit import Batch, Fitter, gather_metrics, validation_loss
-from pix2score.heads import HeadSpec
-from pix2score.metrics import HeadMetrics, main_metric, results
+from pix2score.batch import Batch
+from pix2score.fit import Fitter, StepResult
+from pix2score.measure import validation_loss
+from pix2score.metrics import HeadMetrics, results
 from pix2score.model import MultiHeadModel
 from pix2score.progress import Board
 from pix2score.recipe import WorkerSettings
 from pix2score.storage import Folder
+from pix2score.train_log import confusion_picture, epoch_line, final_table, picture_grid, thinned, write_logs
+from pix2score.train_ridge import RidgeBeside
+from pix2score.train_rows import batch_of
+from pix2score.train_state import WORST, EpochSums, resume, save
+from pix2score.workers import first_says, gather_metrics
 
-CHECKPOINT = "state.pt"
-WORST_LOSS = 1e9
-"""Stands for a validation loss that is not finite: JSON has no infinity, and no checkpoint ranks below it."""
 SHUFFLE_BYTES = 512 * 2**20
 """Local shuffle buffer per worker, of decoded pixels; shards are random samples already, this mixes within them."""
+CHECK_EVERY = 20
+"""Steps between looks at the clock and at Ray's warning of a node to be taken away; each look is agreed on by all workers."""
+NUM_PREVIEW = 16
 
 
 def train_worker(config: dict[str, Any]) -> None:
     """Entry point for ``TorchTrainer``."""
-    settings: WorkerSettings = config["settings"]
-    if settings.num_threads:
-        torch.set_num_threads(settings.num_threads)
-    torch.manual_seed(settings.seed)
-    fitter, embedding_dim = _build(settings)
-    progress: Board | None = config["progress"] if _is_first() else None
-    history = _resume(fitter)
-    if progress and history:
-        progress.say(f"resuming after epoch {len(history)}")
-    first_epoch = len(history)
-    num_epochs = -(-settings.recipe.total_steps // settings.steps_per_epoch)
-    for epoch in range(first_epoch, num_epochs):
-        entry = _run_epoch(settings, fitter, epoch, progress)
-        if progress:
-            progress.say(_epoch_line(entry, num_epochs, settings.heads))
-        history.append(entry)
-        _report(settings, fitter, history, embedding_dim)
+    worker = _Worker(config["settings"], config["progress"])
+    while not worker.is_done():
+        worker.run_epoch()
+    worker.tell_result()
 
 
-def _build(settings: WorkerSettings) -> tuple[Fitter, int]:
+def num_epochs(settings: WorkerSettings) -> int:
+    """Epochs that the steps fill, the last perhaps in part."""
+    return -(-settings.recipe.total_steps // settings.steps_per_epoch)
+
+
+@dataclass
+class _Worker:
+    settings: WorkerSettings
+    board: Board
+    saved_at: float = field(default_factory=time.monotonic)
+    warned: bool = False
+    """Of a preemption, for which one checkpoint is made at once."""
+
+    def __post_init__(self) -> None:
+        if self.settings.num_threads:
+            torch.set_num_threads(self.settings.num_threads)
+        torch.manual_seed(self.settings.seed)
+        context = ray.train.get_context()
+        self.is_first, self.world = context.get_world_rank() == 0, context.get_world_size()
+        self.batch_rows = self.settings.images_per_step // self.world
+        self.fitter = _build(self.settings, self.batch_rows)
+        self.run = resume(self.fitter, self.settings)
+        self.beside = RidgeBeside(self.settings.heads)
+        if self.fitter.num_steps:
+            done = self.fitter.num_steps - len(self.run.history) * self.settings.steps_per_epoch
+            middle = f" and {done} steps" if done > 0 else ""
+            self.say(f"resuming after epoch {len(self.run.history)}{middle}")
+
+    def say(self, line: str) -> None:
+        if self.is_first:
+            self.board.say(line)
+
+    def is_done(self) -> bool:
+        return len(self.run.history) >= num_epochs(self.settings) or self.run.has_stalled(self.settings)
+
+    def run_epoch(self) -> None:
+        """Train and validate once, tell of it, and leave a checkpoint."""
+        epoch = len(self.run.history)
+        self._train(epoch)
+        if not self.run.ridge:
+            self.beside.solve()
+        metrics = gather_metrics(self.fitter.validate(self._seen(self._batches("val"))))
+        self.run.ridge = self.run.ridge or self.beside.correlations()
+        entry = self._entry(epoch, metrics)
+        self.run.history.append(entry)
+        self.run.sums = EpochSums()
+        self.fitter.end_epoch(entry["val_loss"])
+        self.run.keep_if_best(self.fitter, self.settings)
+        self.say(epoch_line(entry, num_epochs(self.settings), self.settings.heads))
+        if self.is_first:
+            write_logs(Folder(self.settings.out), self.run.history, self.run.curve, self._pictures(metrics))
+        self._save()
+
+    def tell_result(self) -> None:
+        """The table of the epoch that is saved."""
+        if self.run.best:
+            if len(self.run.history) < num_epochs(self.settings):
+                self.say(f"stopped early: no better {self.settings.best_by} for {self.settings.patience} epochs")
+            self.say(final_table(self.run.best["entry"], self.run.ridge, self.settings.heads))
+
+    def _train(self, epoch: int) -> None:
+        last = min(self.settings.recipe.total_steps, (epoch + 1) * self.settings.steps_per_epoch)
+        done = self.fitter.num_steps - epoch * self.settings.steps_per_epoch
+        started = time.monotonic()
+        for i, batch in enumerate(self._batches("train", epoch)):
+            if not epoch:
+                self.beside.add(batch)
+            if i < done:
+                continue
+            if self.fitter.num_steps >= last:
+                break
+            self._keep_preview(batch)
+            self._count(self.fitter.train_step(batch))
+            if self.fitter.num_steps % CHECK_EVERY == 0 and self.fitter.num_steps < last and self._is_due():
+                self.run.sums.seconds += time.monotonic() - started
+                started = time.monotonic()
+                self._save()
+        self.run.sums.seconds += time.monotonic() - started
+
+    def _count(self, result: StepResult) -> None:
+        sums = self.run.sums
+        sums.num_skipped += result.skipped
+        if result.skipped:
+            self.say(f"step {self.fitter.num_steps}: loss or gradient is not finite, skipped on all workers")
+        else:
+            sums.num_good += 1
+            sums.loss += result.loss
+            sums.loss_by_head = {n: sums.loss_by_head.get(n, 0.0) + v for n, v in result.loss_by_head.items()}
+            rate = self.fitter.optimizer.param_groups[0]["lr"]
+            point = {"step": float(self.fitter.num_steps), "loss": result.loss, "learning_rate": rate}
+            self.run.curve.append(point | {f"loss_{n}": v for n, v in result.loss_by_head.items()})
+            self.run.curve = thinned(self.run.curve)
+        if self.is_first:
+            by_head = ", ".join(f"{name} {loss:.3f}" for name, loss in result.loss_by_head.items())
+            self.board.note(f"loss {result.loss:.3f} ({by_head}), rate {self.fitter.optimizer.param_groups[0]['lr']:.2g}")
+            self.board.add(1)
+
+    def _is_due(self) -> bool:
+        """Whether M minutes are over, or a node will soon be taken away."""
+        preempted = ray.train.get_preemption_info() is not None and not self.warned
+        if preempted:
+            self.warned = True
+            self.say("a node is about to be taken away: checkpoint now")
+        late = time.monotonic() - self.saved_at > 60 * self.settings.checkpoint_minutes
+        return preempted or first_says(late, self.fitter.device)
+
+    def _save(self) -> None:
+        save(self.fitter, self.run, self.settings, is_first=self.is_first)
+        self.saved_at = time.monotonic()
+
+    def _keep_preview(self, batch: Batch) -> None:
+        if self.run.preview is None:
+            shown = batch.to(self.fitter.device).pixels_BSSC[:NUM_PREVIEW]
+            self.run.preview = picture_grid(self.fitter.network_input(shown))
+
+    def _pictures(self, metrics: list[HeadMetrics]) -> dict[str, Any]:
+        pictures: dict[str, Any] = {f"confusion/{m.head.name}": confusion_picture(m) for m in metrics}
+        if self.run.preview is not None:
+            pictures["as the network sees them"] = self.run.preview.numpy()
+        return pictures
+
+    def _entry(self, epoch: int, metrics: list[HeadMetrics]) -> dict[str, Any]:
+        sums, settings = self.run.sums, self.settings
+        uncalibrated = {m.head.name: m.ece(1.0) for m in metrics}
+        return {
+            "epoch": epoch + 1,
+            "steps": self.fitter.num_steps,
+            "loss": sums.loss / sums.num_good if sums.num_good else None,
+            "loss_by_head": {name: loss / sums.num_good for name, loss in sums.loss_by_head.items()},
+            "skipped_steps": sums.num_skipped,
+            "val_loss": min(validation_loss(metrics), WORST),
+            "val": results(_calibrated(metrics)),
+            "val_ece_uncalibrated": uncalibrated,
+            "ridge_spearman": self.run.ridge,
+            "temperatures": {m.head.name: m.best_temperature() for m in metrics},
+            "learning_rate": self.fitter.optimizer.param_groups[0]["lr"],
+            "workers": self.world,
+            "images_per_s": round((sums.num_good + sums.num_skipped) * settings.images_per_step / max(sums.seconds, 1e-9), 1),
+            "seconds": round(sums.seconds, 2),
+        }
+
+    def _seen(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches; the ridge is judged on them too, in the first epoch."""
+        for batch in batches:
+            if not self.run.ridge:
+                self.beside.judge(batch)
+            yield batch
+
+    def _batches(self, split: str, epoch: int = 0) -> Iterator[Batch]:
+        """This worker's batches; those of train in an order that depends on seed, epoch and the number of workers alone."""
+        shard: DataIterator = ray.train.get_dataset_shard(split)
+        is_train, size = split == "train", self.settings.preprocess.size
+        for table in shard.iter_batches(
+            batch_format="pyarrow",
+            batch_size=self.batch_rows if is_train else self.settings.batch_size,
+            drop_last=is_train,
+            prefetch_batches=2,
+            local_shuffle_buffer_size=max(self.batch_rows, SHUFFLE_BYTES // (size**2 * 3)) if is_train else None,
+            local_shuffle_seed=self.settings.seed * 1_000_003 + epoch if is_train else None,
+        ):
+            yield batch_of(table, self.settings.heads, self.settings.preprocess)
+
+
+def _build(settings: WorkerSettings, batch_rows: int) -> Fitter:
     model = MultiHeadModel(settings.backbone, settings.heads)
-    embedding_dim = model.embedding_dim
     if settings.initial_trunk:
         model.trunk.load_state_dict(load_tensors(Folder(settings.out).read(settings.initial_trunk)))
     network = prepare_model(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
-    return Fitter(network, settings.heads, settings.preprocess, settings.recipe, get_device()), embedding_dim
-
-
-def read_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Content of a checkpoint: ``fitter``, ``history``, ``embedding_dim``; tensors on the CPU."""
-    with checkpoint.as_directory() as folder:
-        state: dict[str, Any] = torch.load(os.path.join(folder, CHECKPOINT), map_location="cpu", weights_only=True)
-    return state
-
-
-def _resume(fitter: Fitter) -> list[dict[str, Any]]:
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return []
-    state = read_checkpoint(checkpoint)
-    fitter.load_state_dict(state["fitter"])
-    return list(state["history"])
-
-
-def _run_epoch(settings: WorkerSettings, fitter: Fitter, epoch: int, progress: Board | None) -> dict[str, Any]:
-    """Train and validate once; the history entry."""
-    start = time.monotonic()
-    losses, num_skipped = _train_epoch(settings, fitter, epoch, progress)
-    train_s = time.monotonic() - start
-    metrics = gather_metrics(fitter.validate(_batches(settings, "val")))
-    return {
-        "epoch": epoch + 1,
-        "steps": fitter.num_steps,
-        "loss": float(np.mean(losses)) if losses else None,
-        "skipped_steps": num_skipped,
-        "val_loss": min(validation_loss(metrics), WORST_LOSS),
-        "val": results(_calibrated(metrics)),
-        "temperatures": {m.head.name: m.best_temperature() for m in metrics},
-        "learning_rate": fitter.schedule.get_last_lr()[0],
-        "images_per_s": round(len(losses) * settings.batch_size * settings.num_workers / max(train_s, 1e-9), 1),
-        "seconds": round(time.monotonic() - start, 2),
-    }
-
-
-def _epoch_line(entry: dict[str, Any], num_epochs: int, heads: Sequence[HeadSpec]) -> str:
-    """One epoch for people."""
-    loss = "none" if entry["loss"] is None else f"{entry['loss']:.3f}"
-    parts = []
-    for head in heads:
-        value = entry["val"][head.name].get(main_metric(head))
-        parts.append(f"{head.name} {main_metric(head)} {'-' if value is None else format(value, '.3f')}")
-    skipped = f", {entry['skipped_steps']} steps skipped as non-finite" if entry["skipped_steps"] else ""
-    return (
-        f"epoch {entry['epoch']}/{num_epochs}: loss {loss}, validation {entry['val_loss']:.3f} (a uniform guess costs 1 per head), "
-        f"{', '.join(parts)}, {entry['images_per_s']:.0f} images/s{skipped}"
-    )
+    # Fewer workers than at most: each takes more of the same joint batch, in pieces of the size that fits.
+    pieces = settings.recipe.accumulate * math.ceil(batch_rows / settings.batch_size)
+    return Fitter(network, settings.heads, settings.preprocess, replace(settings.recipe, accumulate=pieces), get_device())
 
 
 def _calibrated(metrics: list[HeadMetrics]) -> list[HeadMetrics]:
-    """The same sums with ``nll_sum`` at the fitted temperature, as the saved model answers."""
+    """The same sums with NLL and ECE at the fitted temperature, as the saved model answers."""
     for m in metrics:
         if m.num_labelled:
-            m.nll_sum = float(m.nll_by_temperature.min())
+            m.nll_sum, m.temperature = float(m.nll_by_temperature.min()), m.best_temperature()
     return metrics
-
-
-def _train_epoch(settings: WorkerSettings, fitter: Fitter, epoch: int, progress: Board | None) -> tuple[list[float], int]:
-    losses, num_skipped = [], 0
-    last_step = min(settings.recipe.total_steps, (epoch + 1) * settings.steps_per_epoch)
-    for batch in _batches(settings, "train", epoch):
-        if fitter.num_steps >= last_step:
-            break
-        result = fitter.train_step(batch)
-        num_skipped += result.skipped
-        if not result.skipped:
-            losses.append(result.loss)
-        if progress:
-            progress.add(1)
-    return losses, num_skipped
-
-
-def _batches(settings: WorkerSettings, split: str, epoch: int = 0) -> Iterator[Batch]:
-    """This worker's batches; those of train in an order that depends on seed and epoch alone."""
-    shard: DataIterator = ray.train.get_dataset_shard(split)
-    is_train = split == "train"
-    shuffle_rows = max(settings.batch_size, SHUFFLE_BYTES // (settings.preprocess.size**2 * 3))
-    for table in shard.iter_batches(
-        batch_format="pyarrow",
-        batch_size=settings.batch_size,
-        drop_last=is_train,
-        prefetch_batches=2,
-        local_shuffle_buffer_size=shuffle_rows if is_train else None,
-        local_shuffle_seed=settings.seed * 1_000_003 + epoch if is_train else None,
-    ):
-        yield _to_batch(table, settings)
-
-
-def _to_batch(table: Any, settings: WorkerSettings) -> Batch:
-    pixels = torch.from_numpy(pixels_of(table.column("pixels"), settings.preprocess).copy())
-    names = [head.name for head in settings.heads]
-    bins = {name: torch.from_numpy(table.column(f"{name}_bin").to_numpy().astype(np.int64)) for name in names}
-    labels = {name: torch.from_numpy(table.column(f"{name}_label").to_numpy().astype(np.float64)) for name in names}
-    return Batch(pixels, bins, labels)
-
-
-def _is_first() -> bool:
-    return int(ray.train.get_context().get_world_rank()) == 0
-
-
-def _report(settings: WorkerSettings, fitter: Fitter, history: list[dict[str, Any]], embedding_dim: int) -> None:
-    """A checkpoint of this epoch is in storage, and what people look at stands beside the model."""
-    metrics = {"epoch": history[-1]["epoch"], "val_loss": history[-1]["val_loss"]}
-    if not _is_first():
-        ray.train.report(metrics)
-        return
-    _write_history(settings, history)
-    with tempfile.TemporaryDirectory() as folder:
-        state = {"fitter": fitter.state_dict(), "history": history, "embedding_dim": embedding_dim}
-        torch.save(state, os.path.join(folder, CHECKPOINT))
-        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
-
-
-def _write_history(settings: WorkerSettings, history: list[dict[str, Any]]) -> None:
-    out = Folder(settings.out)
-    lines = [json.dumps(entry, ensure_ascii=False) for entry in history]
-    out.publish("history.jsonl", ("\n".join(lines) + "\n").encode(), replace=True)
-    with tempfile.TemporaryDirectory() as folder:
-        _write_events(folder, history)
-        for file in Path(folder).iterdir():
-            out.publish("tensorboard/events.out.tfevents.0.pix2score", file.read_bytes(), replace=True)
-
-
-def _write_events(folder: str, history: list[dict[str, Any]]) -> None:
-    with SummaryWriter(folder) as writer:
-        for entry in history:
-            step = entry["steps"]
-            scalars = {"loss/train": entry["loss"], "loss/val": entry["val_loss"], "learning_rate": entry["learning_rate"]}
-            scalars |= {f"val_{m}/{head}": v for head, values in entry["val"].items() for m, v in values.items()}
-            scalars |= {f"temperature/{head}": t for head, t in entry["temperatures"].items()}
-            for name, value in scalars.items():
-                if value is not None:
-                    writer.add_scalar(name, value, step)

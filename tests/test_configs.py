@@ -11,6 +11,7 @@ import pytest
 from pix2score.command import as_plain, resolve
 from pix2score.evaluate import EvaluateConfig
 from pix2score.prepare import PrepareConfig
+from pix2score.repair import RepairConfig
 from pix2score.score import ScoreConfig
 from pix2score.train import TrainConfig
 from pix2score.verify import VerifyConfig
@@ -21,6 +22,7 @@ CLASSES: dict[str, Any] = {
     "prepare": PrepareConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
+    "repair": RepairConfig,
     "score": ScoreConfig,
     "verify": VerifyConfig,
 }

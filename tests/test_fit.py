@@ -19,11 +19,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from pix2score.batch import Batch, noisy_bins
 from pix2score.errors import ConfigError
-from pix2score.fit import Batch, Fitter, gather_metrics, learning_rate_factor, validation_loss
+from pix2score.fit import Fitter
+from pix2score.measure import validation_loss
 from pix2score.metrics import HeadMetrics, results
 from pix2score.model import MultiHeadModel, normalise
-from pix2score.recipe import Recipe
+from pix2score.optimise import learning_rate_factor
+from pix2score.recipe import PRESETS, Recipe
+from pix2score.workers import gather_metrics
 from tests.torch_helpers import (
     COUNT_HEAD,
     HEADS,
@@ -224,6 +228,90 @@ def test_sixteen_images_can_be_learnt_by_heart() -> None:
     assert losses[-1] < 0.1
 
 
+def test_thirty_two_images_are_overfitted_to_near_zero_loss() -> None:
+    fitter = fitter_of(seeded(MultiHeadModel), total_steps=120, learning_rate=2e-3, weight_decay=0.0)
+    images, losses = batch(32, 3), []
+    while len(losses) < 120 and (not losses or losses[-1] >= 0.02):
+        losses.append(fitter.train_step(images).loss)
+    assert losses[-1] < 0.02
+
+
+def test_labels_permuted_at_random_give_no_better_than_the_prior() -> None:
+    train, unseen = batch(64, 11), batch(256, 12)  # labels are drawn apart from the pixels
+    fitter = fitter_of(seeded(MultiHeadModel), total_steps=15, learning_rate=1e-3, dropout=0.2, average=0.1)
+    for _ in range(15):
+        fitter.train_step(train)
+    for metrics in fitter.validate([unseen]):
+        found = metrics.result()
+        assert abs(float(found["spearman"] or 0)) < 0.2
+        uniform = math.log(metrics.head.num_bins)  # the labels' own prior
+        assert min(metrics.nll_by_temperature) / 256 > uniform - 0.03
+
+
+def test_labels_that_the_pixels_tell_are_learnt_by_the_same_recipe() -> None:
+    def telling(seed: int) -> Batch:
+        images = batch(64, seed)
+        light = torch.arange(64) % 12
+        pixels = images.pixels_BSSC // 4 + (15 * light).to(torch.uint8)[:, None, None, None]
+        return replace(images, pixels_BSSC=pixels, bins={h.name: light * h.num_bins // 12 for h in HEADS})
+
+    fitter = fitter_of(seeded(MultiHeadModel), total_steps=15, learning_rate=1e-3, dropout=0.2, average=0.1)
+    for _ in range(15):
+        fitter.train_step(telling(11))
+    for metrics in fitter.validate([telling(12)]):
+        assert min(metrics.nll_by_temperature) / 64 < math.log(metrics.head.num_bins) - 0.2
+
+
+def test_pieces_of_a_batch_take_the_same_step() -> None:
+    gradients = [
+        trained(fitter_of(frozen_copy(), **UNCLIPPED, accumulate=n), [batch(7, 2, missing=0.3)])["gradient"] for n in (1, 3, 20)
+    ]
+    zero = {name: torch.zeros_like(g) for name, g in gradients[0].items()}
+    for other in gradients[1:]:
+        assert distance(other, gradients[0]) < 1e-4 * distance(zero, gradients[0])
+
+
+def test_label_noise_moves_by_its_bins_stays_in_range_and_leaves_missing_labels_missing() -> None:
+    torch.manual_seed(0)
+    bins = torch.tensor([-1, 0, 7, 14]).repeat_interleave(2000)
+    moved = noisy_bins(bins, 15, 1.0)
+    assert (moved[:2000] == -1).all()
+    assert moved[2000:].min() == 0
+    assert moved.max() == 14
+    middle = moved[4000:6000].double() - 7
+    assert abs(middle.mean()) < 0.1
+    assert 0.95 < middle.std() < 1.15  # rounding adds 1/12 to the variance
+    assert torch.equal(noisy_bins(bins, 15, 0.0), bins)
+
+
+def test_the_loss_by_head_adds_up_to_the_loss() -> None:
+    result = fitter_of(seeded(MultiHeadModel)).train_step(batch(4))
+    assert set(result.loss_by_head) == {"bookmark", "sanity"}
+    assert sum(result.loss_by_head.values()) == pytest.approx(result.loss)
+
+
+def test_dropout_and_augmentation_are_the_same_after_a_resume() -> None:
+    recipe = {"dropout": 0.5, "augment": PRESETS["small"].recipe["augment"], "label_noise": 1.0}
+    whole, first = (fitter_of(seeded(MultiHeadModel), **recipe) for _ in range(2))
+    curve = run(whole, range(4))
+    half = run(first, range(2))
+    second = fitter_of(seeded(MultiHeadModel, seed=5), **recipe)
+    second.load_state_dict(reloaded(first.state_dict()))
+    torch.manual_seed(12345)  # whatever the new process drew before
+    assert half + run(second, range(2, 4)) == curve
+
+
+def test_rows_without_any_label_cost_validation_no_forward_pass() -> None:
+    seen = []
+    model = settled_model()
+    model.trunk.register_forward_hook(lambda module, args, output: seen.append(len(output)))
+    images = batch(6, 1)
+    for bins in images.bins.values():
+        bins[2:] = -1
+    fitter_of(model).validate([images, part(images, slice(2, None))])
+    assert seen == [2]
+
+
 def test_the_step_reports_the_loss_that_a_hand_computation_gives() -> None:
     model, images = frozen_copy(), batch(8, 4, missing=0.3)
     with torch.no_grad():
@@ -292,6 +380,13 @@ def test_without_a_process_group_gathering_gives_the_same_metrics() -> None:
 SIZE = 4  # images per worker
 STEPS = 2
 UNCLIPPED = {"learning_rate": 1e-4, "clip_norm": 1e9}  # clipping and Adam would hide a wrong scale of the gradient
+CONFLICTING = (21, 4)  # joint batches on which the two heads pull the trunk apart
+JOINT_RECIPES: dict[str, dict[str, Any]] = {
+    "pcgrad": {"gradient": "pcgrad"},
+    "accumulate": {"accumulate": 3},
+    "pcgrad in pieces": {"gradient": "pcgrad", "accumulate": 2},
+    "sgd": {"optimizer": "sgd", "average": 0.3},
+}
 Recording = dict[str, Any]
 
 
@@ -320,6 +415,9 @@ def two_worker_scenarios(rank: int) -> Recording:
     for uneven in (False, True):
         fitter = fitter_of(DistributedDataParallel(frozen_copy()), **UNCLIPPED)
         found[f"trained {uneven}"] = trained(fitter, [part(joint_batch(s, uneven=uneven), mine) for s in range(STEPS)])
+    for name, recipe in JOINT_RECIPES.items():
+        fitter = fitter_of(DistributedDataParallel(frozen_copy()), **UNCLIPPED, **recipe)
+        found[name] = trained(fitter, [part(joint_batch(s, uneven=False), mine) for s in CONFLICTING])
     found["infinite loss"] = poisoned_on_rank_0(rank, DistributedDataParallel(frozen_copy()), "offset", -math.inf)
     found["overflow"] = poisoned_on_rank_0(rank, DistributedDataParallel(seeded(PoisonableModel)), "gain", 1e38)
     validator = fitter_of(DistributedDataParallel(settled_model()))
@@ -364,6 +462,34 @@ def test_two_workers_take_the_steps_of_one_with_both_batches(workers: list[Recor
         # Adam divides by the size of a gradient, so rounding shows where it is near zero: 2 % of the way walked.
         assert distance(found["state"], {n: alone["state"][n] for n in start}) < 0.02 * distance(alone["state"], start)
     assert_same_state(workers[1][f"trained {uneven}"]["state"], workers[0][f"trained {uneven}"]["state"])
+
+
+@pytest.mark.parametrize("name", JOINT_RECIPES)
+def test_two_workers_have_the_gradient_of_one_with_both_batches_by_every_way_of_making_it(
+    workers: list[Recording], name: str
+) -> None:
+    alone = trained(
+        fitter_of(frozen_copy(), **UNCLIPPED, **JOINT_RECIPES[name]), [joint_batch(s, uneven=False) for s in CONFLICTING]
+    )
+    zero = {name: torch.zeros_like(g) for name, g in alone["gradient"].items()}
+    for worker in workers:
+        found = worker[name]
+        assert found["losses"] == pytest.approx(alone["losses"], rel=1e-3)
+        assert distance(found["gradient"], alone["gradient"]) < 1e-4 * distance(zero, alone["gradient"])
+    assert_same_state(workers[1][name]["state"], workers[0][name]["state"])
+
+
+def test_pcgrad_differs_from_the_sum_where_heads_conflict() -> None:
+    plain, surgical = (
+        trained(fitter_of(frozen_copy(), **UNCLIPPED, gradient=gradient), [joint_batch(CONFLICTING[0], uneven=False)])["gradient"]
+        for gradient in ("sum", "pcgrad")
+    )
+    trunk = {name: g for name, g in plain.items() if name.startswith("trunk.")}
+    heads = {name: g for name, g in plain.items() if name.startswith("outputs.")}
+    zero = {name: torch.zeros_like(g) for name, g in trunk.items()}
+    assert distance(surgical, trunk) > 1e-3 * distance(zero, trunk)
+    for name, gradient in heads.items():
+        torch.testing.assert_close(surgical[name], gradient, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("scenario", ["infinite loss", "overflow"])

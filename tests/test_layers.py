@@ -39,11 +39,28 @@ LAYERS: dict[int, set[str]] = {
         "account",
         "command",
         "recipe",
+        "train_config",
         "drawing",
         "drawn_catalog",
         "second_night",
     },
-    2: {"model", "losses", "metrics", "fit", "predictor"},
+    2: {
+        "model",
+        "losses",
+        "metrics",
+        "fit",
+        "predictor",
+        "augment",
+        "average",
+        "optimise",
+        "precision",
+        "surgery",
+        "workers",
+        "ridge",
+        "batch",
+        "measure",
+        "norms",
+    },
     3: {
         "cluster",
         "counters",
@@ -54,6 +71,11 @@ LAYERS: dict[int, set[str]] = {
         "train",
         "train_run",
         "train_worker",
+        "train_log",
+        "train_state",
+        "train_ridge",
+        "train_rows",
+        "repair",
         "evaluate",
         "score",
         "score_stages",
@@ -131,4 +153,4 @@ def test_decode_workers_load_no_torch() -> None:
 
 
 def test_help_of_every_job_loads_no_torch() -> None:
-    assert "torch" not in _loaded("import jobs.prepare, jobs.train, jobs.score, jobs.verify, jobs.evaluate, jobs.demo")
+    assert "torch" not in _loaded("import jobs.prepare, jobs.train, jobs.score, jobs.verify, jobs.evaluate, jobs.demo, jobs.repair")

@@ -277,3 +277,27 @@ def test_huge_logits_stay_finite() -> None:
 
 def test_counts_are_judged_by_spearman_and_levels_by_kappa() -> None:
     assert (main_metric(HEAD), main_metric(LEVELS)) == ("spearman", "kappa")
+
+
+def test_the_calibration_error_is_none_for_honest_probabilities_and_the_excess_for_sure_ones() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(20_000, 5))
+    probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    truth = (probs.cumsum(1) < rng.random((20_000, 1))).sum(1)
+    metrics = HeadMetrics(HEAD)
+    metrics.add(logits, truth, truth.astype(float))
+    honest, sure = metrics.ece(1.0), metrics.ece(0.01)
+    assert honest is not None
+    assert honest < 0.015
+    assert sure == pytest.approx(1 - np.trace(metrics.confusion) / 20_000, abs=0.02)
+    assert metrics.result()["ece"] == honest
+
+
+def test_the_calibration_error_of_merged_workers_is_that_of_all_images() -> None:
+    rng = np.random.default_rng(1)
+    logits, truth = rng.normal(size=(90, 5)) * 3, rng.integers(0, 5, 90)
+    whole, first, second = HeadMetrics(HEAD), HeadMetrics(HEAD), HeadMetrics(HEAD)
+    for metrics, rows in ((whole, slice(None)), (first, slice(0, 30)), (second, slice(30, None))):
+        metrics.add(logits[rows], truth[rows], truth[rows].astype(float))
+    assert first.merge(second).ece(1.3) == pytest.approx(whole.ece(1.3))
+    assert HeadMetrics(HEAD).ece(1.0) is None

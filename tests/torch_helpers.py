@@ -16,7 +16,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pix2score.artifact import ModelCard
-from pix2score.fit import Batch, Fitter
+from pix2score.batch import Batch
+from pix2score.fit import Fitter
 from pix2score.heads import HeadSpec
 from pix2score.images import Preprocess
 from pix2score.model import MultiHeadModel, normalise, weights_of
@@ -29,6 +30,7 @@ PREPROCESS = Preprocess(size=32)
 COUNT_HEAD = HeadSpec(
     name="bookmark",
     column="bookmarks",
+    loss="cross_entropy",
     edges=(10, 100, 1000),
     counts=(40, 30, 20, 10),
     typical=(4.0, 40.0, 300.0, 2_400_000_000.0),
