@@ -103,7 +103,7 @@ def _manifest(publication: Publication, merged: Merged, facts: Mapping[str, Any]
         },
         "plan": plan.counts.to_dict(),
         "runs": dict(merged.runs),
-        "consumed": [receipt.path for receipt in plan.taken_from],
+        "consumed": [receipt.path for receipt in (*plan.taken_from, *plan.spent)],
         "files": [asdict(file) for file in _files(publication, merged)],
     }
 
@@ -121,9 +121,10 @@ def _files(publication: Publication, merged: Merged) -> list[DataFile]:
 def _tidy_up(publication: Publication) -> None:
     """Pieces that are published now are removed, receipts first; what cannot be removed waits for jobs.vacuum."""
     out, own = publication.out, f"{STAGED}/{publication.origin.run}"
+    used = (*publication.plan.taken_from, *publication.plan.spent)
     try:
         paths = [f"{own}/{entry.path}" for entry in (out / own).entries()]
-        paths += [path for receipt in publication.plan.taken_from for path in (receipt.path, receipt.scores.path)]
+        paths += [path for receipt in used for path in (receipt.path, receipt.scores.path)]
         out.delete(sorted(set(paths), key=lambda path: not path.endswith(".json")))
     except (StorageError, DataError) as exc:
         logger.warning("published, but staged files could not be removed: %s", exc)

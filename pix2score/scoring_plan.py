@@ -98,6 +98,8 @@ class ScoringPlan:
     """Keys of the live snapshot to be removed."""
     taken_failed: dict[str, int] = field(default_factory=dict)
     """Error code -> rows of ``taken``."""
+    spent: list[Receipt] = field(default_factory=list)
+    """Pieces that still stand though a snapshot published them: whoever did was killed before it tidied up."""
 
 
 def plan_scoring(catalog: Catalog, folder: Folder, prefix: str, request: ScoringRequest, *, dry_run: bool = False) -> ScoringPlan:
@@ -113,7 +115,8 @@ def plan_scoring(catalog: Catalog, folder: Folder, prefix: str, request: Scoring
         _load_live(connection, catalog, folder, request, counts)
         _create_wanted(connection, request, counts)
         _check_removed(catalog, request, counts)
-        receipts = fitting(unconsumed(staged_receipts(folder), request.live), request.origin, request.layout)
+        unspent, spent = by_use(staged_receipts(folder), request.live)
+        receipts = fitting(unspent, request.origin, request.layout)
         _create_taken(connection, catalog, folder, receipts, request, counts)
         counts.limited = max(0, counts.to_score - request.limit) if request.limit is not None else 0
         if dry_run:
@@ -129,6 +132,7 @@ def plan_scoring(catalog: Catalog, folder: Folder, prefix: str, request: Scoring
                     "SELECT error_code, count(*) FROM taken WHERE error_code IS NOT NULL GROUP BY 1 ORDER BY 1"
                 ).fetchall()
             ),
+            spent,
         )
 
 
@@ -239,12 +243,14 @@ def _create_taken(
     (counts.resumed,) = one_row(connection, "SELECT count(*) FROM taken")
 
 
-def unconsumed(receipts: Sequence[Receipt], live: Snapshot | None) -> list[Receipt]:
-    """Those that the live snapshot has not published already: a run that died before it tidied up leaves them."""
+def by_use(receipts: Sequence[Receipt], live: Snapshot | None) -> tuple[list[Receipt], list[Receipt]]:
+    """Pieces that no snapshot has published, and those that one has: taken up again, an image would have two embeddings, or a dead one."""
     if live is None:
-        return list(receipts)
-    consumed = {*live.manifest.get("consumed", ())}
-    return [r for r in receipts if r.path not in consumed and r.origin.run != live.manifest["run"]]
+        return list(receipts), []
+    consumed, run = {*live.manifest.get("consumed", ())}, live.manifest["run"]
+    is_spent = [r.path in consumed or r.origin.run == run for r in receipts]
+    unspent = [r for r, is_used in zip(receipts, is_spent, strict=True) if not is_used]
+    return unspent, [r for r, is_used in zip(receipts, is_spent, strict=True) if is_used]
 
 
 def _used(connection: duckdb.DuckDBPyConnection, receipts: Sequence[Receipt]) -> list[Receipt]:

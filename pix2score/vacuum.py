@@ -106,7 +106,7 @@ def _compact(folder: Folder, snapshot: Snapshot) -> int:
     files = [*kept, *new, *_dead_of_others(folder, snapshot, set(per_run) - runs)]
     manifest = {name: value for name, value in snapshot.manifest.items() if name not in ("snapshot", "parent", "schema_version")}
     manifest |= {"files": [asdict(file) for file in files], "published_at": datetime.now(UTC).isoformat(timespec="seconds")}
-    published = publish(folder, snapshot.number, {**manifest, "compacted": len(old), "consumed": []})
+    published = publish(folder, snapshot.number, {**manifest, "compacted": len(old)})
     logger.info("snapshot %d: %d embedding files rewritten as %d", published.number, len(old), len(new))
     return len(old)
 

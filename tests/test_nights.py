@@ -479,3 +479,36 @@ def staged_keys(world: World, model: str) -> set[Key]:
             table = pa.parquet.read_table(pa.BufferReader(world.folder.read(receipt.scores.path)))
             found |= set(zip(table["illust_id"].to_pylist(), table["page"].to_pylist(), strict=True))
     return found
+
+
+@pytest.mark.parametrize("num_nights", [1, 2])
+def test_pieces_that_a_killed_run_published_but_did_not_remove_are_never_used_again(world: World, num_nights: int) -> None:
+    """A picture that goes and comes back: its staged row looks as if it were wanted, but its embedding is dead by then."""
+    plan, publication = world.plan(keys(*range(9)))
+    receipts = world.stage(plan, publication)
+    standing = {entry.path: world.folder.read(entry.path) for entry in world.folder.entries("staged")}
+    publish_night(replace(publication, receipts=receipts), FACTS, Here())
+    for number in range(num_nights):
+        for path, data in standing.items():  # killed before it tidied up, every time
+            world.folder.publish(path, data, replace=True)
+        world.night(keys(*range(4 - number), *range(5, 9)))
+    for path, data in standing.items():
+        world.folder.publish(path, data, replace=True)
+    world.night(keys(*range(9)))
+    check(world, keys(*range(9)), M1)
+    assert staged_receipts(world.folder) == []
+
+
+def test_compaction_keeps_in_mind_which_pieces_were_published(world: World) -> None:
+    world.night(keys(*range(9)), killed_after=3)
+    standing = {entry.path: world.folder.read(entry.path) for entry in world.folder.entries("staged")}
+    world.night(keys(*range(10)))  # takes them up, and is killed before it tidies up
+    for path, data in standing.items():
+        world.folder.publish(path, data, replace=True)
+    world.night(keys(*range(3)))
+    for path, data in standing.items():
+        world.folder.publish(path, data, replace=True)
+    vacuum(VacuumConfig(scores=world.scores))
+    assert live(world.scores).manifest["compacted"]
+    world.night(keys(*range(9)))
+    check(world, keys(*range(9)), M1)
