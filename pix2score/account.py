@@ -48,8 +48,8 @@ def _publish_failure(folder: Folder, path: str, summary: dict[str, Any], exc: Ba
     content = {**summary, "error": type(exc).__name__, "message": str(exc), "exit_code": code}
     try:
         _publish(folder, path, content)
-    except Exception:  # the failure itself must come out, not that it could not be written down
-        logger.exception("could not write %s", folder.full(path))
+    except Exception as error:  # the failure itself must come out, not that it could not be written down
+        logger.error("could not write %s: %s", folder.full(path), error)
 
 
 def _publish(folder: Folder, path: str, content: dict[str, Any]) -> None:

@@ -105,9 +105,8 @@ def _named_errors(place: str) -> Iterator[None]:
     except PermissionError as exc:
         raise AccessError(f"access to {where} was refused") from exc
     except (ClientError, BotoCoreError, TimeoutError, OSError) as exc:
-        raise StorageError(
-            f"{where}{_endpoint(place)} still fails after {MAX_ATTEMPTS} attempts: {type(exc).__name__}: {exc}"
-        ) from exc
+        tried = f" still fails after {MAX_ATTEMPTS} attempts" if is_s3(place) else ""  # a disk is asked once
+        raise StorageError(f"{where}{_endpoint(place)}{tried}: {type(exc).__name__}: {exc}") from exc
 
 
 def _means_no_bucket(exc: OSError) -> bool:
