@@ -91,10 +91,11 @@ def environment() -> dict[str, str]:
     return {**os.environ, **token, "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ADDRESS": ""}
 
 
-def start_node(*words: str) -> subprocess.Popen[bytes]:
+def start_node(*words: str, **settings: str) -> subprocess.Popen[bytes]:
+    """``ray start …``; ``settings`` are environment variables of its own."""
     command = [str(BIN / "ray"), "start", *words, "--block", "--disable-usage-stats", "--object-store-memory=300000000"]
     quiet = subprocess.DEVNULL
-    return subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True, env=environment())
+    return subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True, env={**environment(), **settings})
 
 
 def await_nodes(dashboard: str) -> None:
