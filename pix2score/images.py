@@ -120,6 +120,8 @@ def _open(data: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         raise _unidentified(data) from None
+    except MemoryError:
+        raise ImageFailure("TOO_LARGE", "its header needs more memory than allowed") from None
     except Exception as exc:
         code = "TRUNCATED" if _is_cut_webp(data) else "CORRUPT"
         raise ImageFailure(code, f"header: {type(exc).__name__}: {exc}") from exc  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from typing import Any
 
 from pix2score.busy import Slots, limiting_stage, stage_account
 from pix2score.catalog import Catalog
-from pix2score.errors import LimitError
+from pix2score.errors import FETCH_ERROR_CODES, LimitError
 from pix2score.progress import duration
 from pix2score.scoring_plan import REASONS, ScoringCounts, ScoringPlan
 from pix2score.snapshot import Snapshot
@@ -21,8 +21,7 @@ logger = logging.getLogger(__name__)
 MIN_FAILED_TO_STOP = 100
 """A run with no more failures than this is published whatever their share: on a small catalog a share says little."""
 ALL_MISSING_ROWS = 200
-"""So many images tried, and every one missing or refused: the place is wrong, not the images."""
-MISSING = ("NOT_FOUND", "FORBIDDEN")
+"""So many images tried, and none could be fetched: the place is wrong or down, not the images."""
 
 
 @dataclass
@@ -51,10 +50,10 @@ class Tally:
                 f"{total} of {self.num_planned} images failed ({codes}), over --max-failed {self.max_failed:g}: nothing was published, "
                 f"the {self.rows} images done so far are kept"
             )
-        if self.rows >= ALL_MISSING_ROWS and sum(self.failed[code] for code in MISSING) == self.rows:
+        if self.rows >= ALL_MISSING_ROWS and sum(self.failed[code] for code in FETCH_ERROR_CODES) == self.rows:
             raise LimitError(
-                f"the first {self.rows} images are all missing or refused ({codes}): nothing was published; is --catalog the right one, "
-                f"or --image-root missing, or do the credentials not reach the images?"
+                f"the first {self.rows} images are all missing, refused or out of reach ({codes}): nothing was published; is --catalog the "
+                f"right one, is --image-root missing, do the credentials reach the images, is their store up?"
             )
 
 

@@ -131,7 +131,7 @@ def test_a_catalog_whose_first_images_are_all_missing_stops_early(chain: Chain, 
     pq.write_table(
         pa.table({"illust_id": range(number), "uri": [f"gone/{i}.png" for i in range(number)]}), tmp_path / "catalog.parquet"
     )
-    with pytest.raises(LimitError, match=r"the first \d+ images are all missing or refused"):
+    with pytest.raises(LimitError, match=r"the first \d+ images are all missing, refused or out of reach"):
         score(ScoreConfig(catalog=str(tmp_path), model=chain.model, out=str(tmp_path / "scores"), max_failed=1.0))
     (summary,) = (json.loads(path.read_text()) for path in (tmp_path / "scores").glob("runs/*/summary.json"))
     assert (summary["exit_code"], summary["snapshot"]) == (3, None)
