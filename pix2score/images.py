@@ -91,9 +91,19 @@ def to_rgb(data: bytes, preprocess: Preprocess) -> RGBPixels:
     return np.asarray(_resized(image, preprocess), dtype=np.uint8)
 
 
+def picture_to_rgb(image: Image.Image, preprocess: Preprocess) -> RGBPixels:
+    """As ``to_rgb``, of a picture that Pillow has opened already: its current frame. Raises ``ImageFailure``."""
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageFailure("TOO_LARGE", f"{image.width}x{image.height} px, over {MAX_PIXELS} pixels")
+    return np.asarray(_resized(_upright(image, b""), preprocess), dtype=np.uint8)
+
+
 def open_upright(data: bytes) -> Image.Image:
     """The first frame, whole size, upright, mode RGB. Raises ``ImageFailure`` as ``to_rgb``."""
-    image = _open(data)
+    return _upright(_open(data), data)
+
+
+def _upright(image: Image.Image, data: bytes) -> Image.Image:
     try:
         image.load()
         turn = _TURNS.get(_orientation(image))

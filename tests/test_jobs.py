@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-JOBS = ("demo", "prepare", "train", "evaluate", "score", "verify")
+JOBS = ("demo", "prepare", "train", "evaluate", "score", "verify", "predict")
 
 
 def run_job(*words: str) -> subprocess.CompletedProcess[str]:

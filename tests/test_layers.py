@@ -32,7 +32,7 @@ LAYERS: dict[int, set[str]] = {
         "drawing",
         "drawn_catalog",
     },
-    2: {"model", "losses", "metrics", "fit", "predictor"},
+    2: {"model", "losses", "metrics", "fit", "predictor", "predict"},
     3: {
         "cluster",
         "counters",
@@ -118,4 +118,6 @@ def test_decode_workers_load_no_torch() -> None:
 
 
 def test_help_of_every_job_loads_no_torch() -> None:
-    assert "torch" not in _loaded("import jobs.prepare, jobs.train, jobs.score, jobs.verify, jobs.evaluate, jobs.demo")
+    assert "torch" not in _loaded(
+        "import jobs.prepare, jobs.train, jobs.score, jobs.verify, jobs.evaluate, jobs.demo, jobs.predict"
+    )
