@@ -10,14 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pix2score.neighbours import similar as similar
     from pix2score.predict import Model as Model
     from pix2score.snapshot import read_embeddings as read_embeddings
     from pix2score.snapshot import read_scores as read_scores
 
 __version__ = "0.1.0"
-__all__ = ["Model", "__version__", "read_embeddings", "read_scores"]
+__all__ = ["Model", "__version__", "read_embeddings", "read_scores", "similar"]
 
-_HOMES = {"Model": "predict", "read_embeddings": "snapshot", "read_scores": "snapshot"}
+_HOMES = {"Model": "predict", "read_embeddings": "snapshot", "read_scores": "snapshot", "similar": "neighbours"}
 
 
 def __getattr__(name: str) -> Any:

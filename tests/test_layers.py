@@ -23,6 +23,7 @@ LAYERS: dict[int, set[str]] = {
         "plan",
         "training_plan",
         "snapshot",
+        "neighbours",
         "verify",
         "artifact",
         "dataset",
