@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-JOBS = ("demo", "prepare", "train", "evaluate", "score", "verify", "predict")
+JOBS = ("demo", "prepare", "train", "evaluate", "score", "verify", "predict", "export")
 
 
 def run_job(*words: str) -> subprocess.CompletedProcess[str]:

@@ -33,7 +33,7 @@ LAYERS: dict[int, set[str]] = {
         "drawing",
         "drawn_catalog",
     },
-    2: {"model", "losses", "metrics", "fit", "predictor", "predict"},
+    2: {"model", "losses", "metrics", "fit", "predictor", "predict", "served", "export"},
     3: {
         "cluster",
         "counters",
@@ -120,5 +120,5 @@ def test_decode_workers_load_no_torch() -> None:
 
 def test_help_of_every_job_loads_no_torch() -> None:
     assert "torch" not in _loaded(
-        "import jobs.prepare, jobs.train, jobs.score, jobs.verify, jobs.evaluate, jobs.demo, jobs.predict"
+        "import jobs.prepare, jobs.train, jobs.score, jobs.verify, jobs.evaluate, jobs.demo, jobs.predict, jobs.export"
     )

@@ -88,9 +88,16 @@ def test_an_illustration_that_failed_or_is_unknown_is_named(tmp_path: Path) -> N
         pix2score.similar(str(tmp_path), 50, 0)
 
 
-def test_a_row_of_zeros_resembles_nothing_and_breaks_nothing() -> None:
-    unit = neighbours._unit(np.array([[0, 0], [3, 4]], np.float32))
-    np.testing.assert_allclose(unit, [[0, 0], [0.6, 0.8]])
+def test_a_row_of_zeros_has_a_length_to_divide_by() -> None:
+    length = neighbours._length(np.array([[0, 0], [3, 4]], np.float32))
+    assert length[0] > 0
+    assert length[1] == 5
+
+
+def test_every_finite_half_is_widened_to_the_same_number() -> None:
+    halves = np.arange(65_536, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)]
+    assert np.array_equal(neighbours._widened(halves), halves.astype(np.float32))
 
 
 def test_a_place_without_scores_is_named(tmp_path: Path) -> None:
