@@ -6,7 +6,20 @@ import sys
 from importlib.util import find_spec
 
 # A cluster's image may lack one of them; said here in one line, before an import fails with a traceback.
-NEEDED = ("ray", "torch", "torchvision", "pyarrow", "duckdb", "s3fs", "PIL", "numpy", "safetensors", "tyro", "tensorboardX")
+NEEDED = (
+    "ray",
+    "aiohttp",
+    "torch",
+    "torchvision",
+    "pyarrow",
+    "duckdb",
+    "s3fs",
+    "PIL",
+    "numpy",
+    "safetensors",
+    "tyro",
+    "tensorboardX",
+)
 
 
 def missing_packages() -> list[str]:

@@ -15,24 +15,32 @@ from pix2score.storage import Folder
 logger = logging.getLogger(__name__)
 
 
+class Summary(dict[str, Any]):
+    """What a run did, to be filled while it works."""
+
+    is_written: bool = True
+    """False for a run that did nothing: it must leave nothing."""
+
+
 @contextmanager
-def recorded(folder: Folder, path: str, facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def recorded(folder: Folder, path: str, facts: dict[str, Any]) -> Iterator[Summary]:
     """A summary to fill, published at ``path`` with the seconds taken; with the error if the body raises.
 
     After a user's mistake nothing is written. The exception goes on, carrying the summary as its attribute ``summary``.
     """
-    summary = dict(facts)
+    summary = Summary(facts)
     start = time.monotonic()
     try:
         yield summary
     except BaseException as exc:
         summary["seconds"] = round(time.monotonic() - start, 3)
         exc.summary = summary  # type: ignore[attr-defined]
-        if not isinstance(exc, UserError):
+        if summary.is_written and not isinstance(exc, UserError):
             _publish_failure(folder, path, summary, exc)
         raise
     summary["seconds"] = round(time.monotonic() - start, 3)
-    _publish(folder, path, summary)
+    if summary.is_written:
+        _publish(folder, path, summary)
 
 
 def _publish_failure(folder: Folder, path: str, summary: dict[str, Any], exc: BaseException) -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar
 
@@ -24,6 +24,7 @@ Device: TypeAlias = Literal["auto", "cpu", "gpu"]
 MIN_LOCAL_CPUS = 8
 """Logical CPUs of a local Ray: it counts slots, not cores, and a pipeline whose actors hold every slot waits for ever."""
 TASK_MEMORY_BYTES = 3 * 2**30
+PART_MEMORY_BYTES = 2**30
 DECODE_POOL = {"pool": "decode"}
 """Label of CPU nodes that decode, as in cluster.yaml."""
 MAX_PREDICTORS = 256
@@ -42,6 +43,8 @@ class Offer:
     cpus_per_core: float
     has_decode_pool: bool = False
     """Whether nodes labelled for decoding are there, so that GPU nodes can keep their cores for the GPUs."""
+    num_decode_cpus: int = 1
+    """Cores that decode."""
 
     def wants_gpu(self, device: Device) -> bool:
         """Whether to use GPUs. Raises ``ConfigError`` if they were asked for and there are none."""
@@ -191,9 +194,11 @@ def _offer() -> Offer:
     cpus = total.get("CPU", 1.0)
     is_local = len(nodes) == 1 and not os.environ.get("RAY_ADDRESS")
     cores = num_local_cores() if is_local else int(cpus)
-    has_decode_pool = any(node.get("Labels", {}).items() >= DECODE_POOL.items() for node in nodes)
+    decode_pool = [node["Resources"].get("CPU", 0) for node in nodes if node.get("Labels", {}).items() >= DECODE_POOL.items()]
     working = sum(1 for node in nodes if node["Resources"].get("CPU", 0) >= 1)
-    return Offer(int(total.get("GPU", 0)), cores, max(1, working), max(1.0, cpus / cores), has_decode_pool)
+    return Offer(
+        int(total.get("GPU", 0)), cores, max(1, working), max(1.0, cpus / cores), bool(decode_pool), int(sum(decode_pool)) or cores
+    )
 
 
 def on_cluster(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -203,6 +208,29 @@ def on_cluster(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R
         return ray.get(remote.remote(*args, **kwargs))  # type: ignore[no-any-return]
     except ray.exceptions.RayTaskError as exc:
         raise exc.cause from exc
+
+
+def each_on_cluster(function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> Iterator[R]:
+    """``function(*call)`` of every call, as Ray tasks side by side; results in order, as they are ready."""
+    remote = ray.remote(num_cpus=1, memory=min(PART_MEMORY_BYTES, _task_memory()), max_retries=3)(function)
+    pending = [remote.remote(*call) for call in calls]
+    for ref in pending:
+        try:
+            yield ray.get(ref)
+        except ray.exceptions.RayTaskError as exc:
+            raise exc.cause from exc
+
+
+class ClusterWorkers:
+    """``on_cluster`` and ``each_on_cluster`` as ``publishing.Workers``."""
+
+    def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """As ``on_cluster``."""
+        return on_cluster(function, *args, **kwargs)
+
+    def each(self, function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> Iterator[R]:
+        """As ``each_on_cluster``."""
+        return each_on_cluster(function, calls)
 
 
 def _task_memory() -> int:

@@ -33,7 +33,8 @@ _PIPE_BYTES = 2**20  # one write for most images and for 224 px of pixels; the L
 class Decoder:
     """Owns one child process at a time; ``pixels`` or ``shrunk`` by the settings it was made with.
 
-    Not safe for concurrent use. A child that dies or overruns fails that one image as CRASHED and is replaced for the next.
+    Not safe for concurrent use. A child that dies or overruns fails that one image as CRASHED and is replaced for the next; one that was
+    killed from outside is replaced for the same image, once.
     """
 
     def __init__(
@@ -50,7 +51,20 @@ class Decoder:
         self._child: subprocess.Popen[bytes] | None = None
 
     def __call__(self, data: bytes) -> bytes:
-        """RGB pixels (S*S*3 bytes, row by row) or shard bytes. Raises ``ImageFailure``."""
+        """RGB pixels (S*S*3 bytes, row by row) or shard bytes. Raises ``ImageFailure``.
+
+        A child that something outside killed decodes the image once more: the image need not be what killed it.
+        """
+        try:
+            return self._attempt(data)
+        except _KilledFromOutside:
+            pass
+        try:
+            return self._attempt(data)
+        except _KilledFromOutside as killed:
+            raise ImageFailure("CRASHED", f"decoder was killed by {killed} twice") from None
+
+    def _attempt(self, data: bytes) -> bytes:
         child = self._living_child()
         deadline = time.monotonic() + self.timeout_s
         try:
@@ -62,7 +76,7 @@ class Decoder:
             self.close()
             raise ImageFailure("CRASHED", f"decoding took over {self.timeout_s:g} s") from None
         except (BrokenPipeError, EOFError):
-            raise ImageFailure("CRASHED", f"decoder {self._cause_of_death(child)}") from None
+            raise self._cause_of_death(child) from None
         if status:
             code, detail = json.loads(payload)
             raise ImageFailure(cast(ImageErrorCode, code), detail)
@@ -90,13 +104,21 @@ class Decoder:
             self._child = _start_child(self._settings)
         return self._child
 
-    def _cause_of_death(self, child: subprocess.Popen[bytes]) -> str:
+    def _cause_of_death(self, child: subprocess.Popen[bytes]) -> Exception:
         try:
             code = child.wait(timeout=5)
         except subprocess.TimeoutExpired:
             code = 0
         self.close()
-        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+        if -code in (signal.SIGKILL, signal.SIGTERM):
+            return _KilledFromOutside(signal.Signals(-code).name)
+        return ImageFailure(
+            "CRASHED", f"decoder was killed by {signal.Signals(-code).name}" if code < 0 else f"decoder exited with {code}"
+        )
+
+
+class _KilledFromOutside(Exception):
+    """The child got a signal that decoding itself does not raise: an operator, a supervisor, or the kernel short of memory."""
 
 
 def _start_child(settings: str) -> subprocess.Popen[bytes]:

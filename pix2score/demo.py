@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pix2score.account import recorded
+from pix2score.changes import read_changes
 from pix2score.cluster import session
 from pix2score.dataset import open_dataset
 from pix2score.drawn_catalog import draw_catalog
@@ -17,6 +19,9 @@ from pix2score.errors import ConfigError, DataError
 from pix2score.evaluate import EvaluateConfig, evaluate, table_text
 from pix2score.prepare import PrepareConfig, prepare
 from pix2score.score import ScoreConfig, score
+from pix2score.scoring_plan import REASONS
+from pix2score.second_night import pass_a_day
+from pix2score.snapshot import live
 from pix2score.storage import Folder, is_s3
 from pix2score.train import TrainConfig, train
 from pix2score.verify import VerifyConfig, verify
@@ -62,8 +67,10 @@ def demo(config: DemoConfig, say: Say) -> dict[str, Any]:
         summary["score"] = _score(places, say)
         summary["verify"] = verify(VerifyConfig(scores=places["scores"], catalog=places["catalog"]))
         say("6. verify: every file as its manifest says, every catalog key exactly once")
+        summary["second_night"] = _second_night(places, config, say)
     _say_next(root, say)
-    facts = {name: summary["score"][name] for name in ("snapshot", "model_version", "scored", "failed")}
+    facts = {name: summary["score"][name] for name in ("model_version", "scored", "failed")}
+    facts |= {"snapshot": summary["second_night"]["snapshot"], "carried": summary["second_night"]["carried"]}
     return {"job": "demo", "out": str(root), **facts, "seconds": summary["seconds"]}
 
 
@@ -112,6 +119,23 @@ def _score(places: Mapping[str, str], say: Say) -> dict[str, Any]:
     return result
 
 
+def _second_night(places: Mapping[str, str], config: DemoConfig, say: Say) -> dict[str, Any]:
+    day = pass_a_day(Path(places["catalog"]), seed=config.seed)
+    since = live(places["scores"]).number
+    say(
+        f"7. a day passes: {day.new} pictures are new, {day.changed} changed, {day.removed} removed, {day.repaired} broken ones repaired"
+    )
+    result = score(ScoreConfig(catalog=places["catalog"], model=places["model"], out=places["scores"]))
+    reasons = _listed({name: result[name] for name in REASONS if result[name]})
+    rest = f"{result['carried']} carried over as they were, {result['removed']} removed"
+    say(f"   second night: {result['scored']} scored ({reasons}), {rest}")
+    changes = Counter(read_changes(places["scores"], since).read_all().column("change").to_pylist())
+    say(f"   read_changes(since={since}) gives a recommender just these: {_listed(changes)}")
+    verify(VerifyConfig(scores=places["scores"], catalog=places["catalog"]))
+    say("   verify: again every file as its manifest says, every catalog key exactly once")
+    return result
+
+
 def _listed(numbers: Mapping[str, int]) -> str:
     return ", ".join(f"{number} {name}" for name, number in numbers.items()) or "none"
 
@@ -122,7 +146,7 @@ def _say_next(root: Path, say: Say) -> None:
     columns = "['illust_id', 'status', 'bookmark_bin', 'bookmark_expected', 'sanity_bin', 'error_code']"
     say("\nNext:")
     say(f"  {python} -c \"import pix2score; print(pix2score.read_scores('{scores}').head(8, columns={columns}).to_pandas())\"")
-    say(f"  {python} -m jobs.score --catalog {catalog} --model {model} --out {scores}   # another night")
+    say(f"  {python} -m jobs.score --catalog {catalog} --model {model} --out {scores}   # a third night: only what is due")
     say(f"  {python} -m jobs.prepare --help   # your own catalog: see README.md\n")
 
 

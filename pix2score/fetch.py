@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ import ray
 from ray.data.block import Block, BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
+from pix2score import busy
 from pix2score.catalog import Catalog
 from pix2score.cluster import Offer
 from pix2score.counters import count_images
@@ -176,7 +178,7 @@ def _decoder(task: Preprocess | int, _pid: int) -> Decoder:  # a child process m
 
 
 def fetch_and_decode(rows: pa.Table, *, images: ImageRows, task: Preprocess | int, progress: Board | None = None) -> pa.Table:
-    """Ray Data stage: plan rows in, the same rows out with ``data``, ``error_code`` and ``error_detail``.
+    """Ray Data stage: plan rows in, the same rows out with ``data``, ``error_code``, ``error_detail`` and what ``busy`` measures.
 
     ``data`` is null where ``error_code`` is set; else RGB pixels (fixed-size binary, S*S*3 bytes) if ``task`` is a ``Preprocess``, or image
     bytes for a training shard if it is a short side in px.
@@ -184,19 +186,30 @@ def fetch_and_decode(rows: pa.Table, *, images: ImageRows, task: Preprocess | in
     decode = _decoder(task, os.getpid())
     data: list[bytes | None] = []
     failures: list[ImageFailure | None] = []
-    for content in images.contents(rows):
+    sizes, waited, worked = [], [], []
+    contents, now = images.contents(rows), time.monotonic()
+    for content in contents:
+        fetched = time.monotonic()
         result = content if isinstance(content, ImageFailure) else _decoded(decode, content)
         data.append(None if isinstance(result, ImageFailure) else result)
         failures.append(result if isinstance(result, ImageFailure) else None)
+        sizes.append(0 if isinstance(content, ImageFailure) else len(content))
+        waited.append(fetched - now)
+        now = time.monotonic()
+        worked.append(now - fetched)
     if progress:
         progress.add(rows.num_rows)
     count_images("ok" if failure is None else failure.code for failure in failures)
-    kind = pa.binary() if isinstance(task, int) else pixel_type(task)
-    return (
-        rows.append_column("data", pa.array(data, kind))
-        .append_column("error_code", pa.array([f and f.code for f in failures], pa.string()))
-        .append_column("error_detail", pa.array([f and f.detail for f in failures], pa.string()))
-    )
+    columns = [
+        pa.array(data, pa.binary() if isinstance(task, int) else pixel_type(task)),
+        pa.array([f and f.code for f in failures], pa.string()),
+        pa.array([f and f.detail for f in failures], pa.string()),
+        *(pa.array(values, field.type) for values, field in zip((sizes, waited, worked), busy.FIELDS, strict=False)),
+    ]
+    names = ["data", "error_code", "error_detail", *(field.name for field in busy.FIELDS[:3])]
+    for name, column in zip(names, columns, strict=True):
+        rows = rows.append_column(name, column)
+    return rows
 
 
 def _decoded(decode: Decoder, content: bytes) -> bytes | ImageFailure:

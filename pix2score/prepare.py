@@ -9,6 +9,7 @@ Owns the dataset folder:
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
@@ -29,14 +30,18 @@ from pix2score.errors import ConfigError, ConflictError, DataError, StorageError
 from pix2score.fetch import ImageRows, decoded_rows, log_failures, total_rows
 from pix2score.heads import HeadSpec, head_from_dict, preset
 from pix2score.image_source import image_source
+from pix2score.images import ALGORITHM
 from pix2score.plan import Part, PlanCounts
 from pix2score.progress import board
 from pix2score.schema import SPLITS, dataset_schema
-from pix2score.shards import Shard, ShardSink
+from pix2score.shards import Shard, ShardReceipt, ShardWriter, shard_rows_of, staged_shards
+from pix2score.staging import Staging
 from pix2score.storage import Folder
 from pix2score.training_plan import SplitRule, label_types, plan_dataset
 
 logger = logging.getLogger(__name__)
+
+MAX_ROUNDS = 5  # of planning again what a part of the cluster took with it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,19 +103,35 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     _refuse_catalogs_own_folder(catalog, out)
     if out.is_file(CARD):
         raise DataError(f"{config.out} already holds a dataset; give another --out, or remove it first")
+    staged = f"staged/{_plan_id(config, catalog)}"
+    work = _Work(config, catalog, heads, ImageRows.of(catalog, source), out, staged)
     with session() as offer, recorded(out, "summary.json", {"job": "prepare", "out": out.uri}) as summary:
-        _warn_of_leftovers(out)
-        staged = f"staged/{uuid.uuid4().hex[:12]}"
-        rule = SplitRule(val_fraction=config.val_fraction, test_fraction=config.test_fraction, max_pages=config.max_pages)
-        parts, counts, fitted = on_cluster(plan_dataset, catalog, heads, rule, out, f"{staged}/plan")
-        _warn(heads, fitted, counts)
-        shards = _write_shards(config, catalog, ImageRows.of(catalog, source), parts, fitted, out, offer)
-        _check_failures(shards, parts, catalog, out)
+        fitted, counts, receipts = _write_shards(work, offer)
+        shards = sorted((shard for receipt in receipts for shard in receipt.shards), key=lambda shard: shard.path)
+        _check_failures(work, shards)
         content = _dataset_card(config, catalog, fitted, counts, shards)
         _publish_card(out, content)
-        out.delete([part.path for part in parts])
+        _clear(work)
         summary.update(_summary(content))
     return summary
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What one invocation works with."""
+
+    config: PrepareConfig
+    catalog: Catalog
+    heads: tuple[HeadSpec, ...]
+    images: ImageRows
+    out: Folder
+    staged: str
+
+
+def _plan_id(config: PrepareConfig, catalog: Catalog) -> str:
+    """Equal for equal settings and an unchanged catalog: then the plan is equal, and what a killed attempt finished is taken up."""
+    facts = as_plain(config) | {"files": [(entry.path, entry.size, entry.etag) for entry in catalog.files], "algorithm": ALGORITHM}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def _refuse_catalogs_own_folder(catalog: Catalog, out: Folder) -> None:
@@ -123,11 +144,13 @@ def _refuse_catalogs_own_folder(catalog: Catalog, out: Folder) -> None:
         )
 
 
-def _warn_of_leftovers(out: Folder) -> None:
+def _warn_of_leftovers(out: Folder, receipts: Sequence[ShardReceipt]) -> None:
     """Nothing that stands there is removed: it may be another prepare at work, or somebody else's."""
-    old = [entry for split in SPLITS for entry in out.entries(f"split={split}", suffix=".parquet")]
-    if old:
-        logger.warning("%d files of an unfinished attempt stand in %s; dataset.json will not name them", len(old), out.uri)
+    named = {shard.path for receipt in receipts for shard in receipt.shards}
+    old = [entry.path for split in SPLITS for entry in out.entries(f"split={split}", suffix=".parquet")]
+    surplus = [path for path in old if path not in named]
+    if surplus:
+        logger.warning("%d files of another attempt stand in %s; dataset.json will not name them", len(surplus), out.uri)
 
 
 def _publish_card(out: Folder, content: dict[str, Any]) -> None:
@@ -150,25 +173,39 @@ def _warn(asked: Sequence[HeadSpec], fitted: Sequence[HeadSpec], counts: PlanCou
             logger.warning("head %s: %d labels dropped as %s", name, number, reason)
 
 
-def _write_shards(
-    config: PrepareConfig,
-    catalog: Catalog,
-    images: ImageRows,
-    parts: Sequence[Part],
-    heads: Sequence[HeadSpec],
-    out: Folder,
-    offer: Offer,
-) -> list[Shard]:
+def _write_shards(work: _Work, offer: Offer) -> tuple[list[HeadSpec], PlanCounts, list[ShardReceipt]]:
+    """Every planned row stands in a shard that a receipt names; those of an earlier attempt are taken up."""
+    receipts = staged_shards(work.out, work.staged)
+    _warn_of_leftovers(work.out, receipts)
+    config = work.config
+    rule = SplitRule(val_fraction=config.val_fraction, test_fraction=config.test_fraction, max_pages=config.max_pages)
+    for number in range(1, MAX_ROUNDS + 1):
+        done = [shard.path for receipt in receipts for shard in receipt.shards]
+        plan = f"{work.staged}/plan-{uuid.uuid4().hex[:12]}/rows"
+        parts, counts, fitted = on_cluster(plan_dataset, work.catalog, work.heads, rule, work.out, plan, done)
+        if number == 1:
+            _warn(work.heads, fitted, counts)
+            logger.info("preparing %d images, %d of them done by an earlier attempt", counts.planned, sum(r.rows for r in receipts))
+        new = _round(work, parts, fitted, offer) if parts else []
+        receipts += new
+        missing = counts.planned - sum(receipt.rows for receipt in receipts)
+        if not missing:
+            return fitted, counts, receipts
+        if not new:
+            break
+        logger.warning("%d images were lost with a part of the cluster: they are planned again", missing)
+    raise StorageError(f"planned {counts.planned} images, {missing} of them are not written: no dataset was made")
+
+
+def _round(work: _Work, parts: Sequence[Part], heads: Sequence[HeadSpec], offer: Offer) -> list[ShardReceipt]:
     """read -> fetch and shrink -> write, as one streaming Ray Data execution."""
-    sink = ShardSink(out, heads, config.image_size, dataset_schema(catalog.id_type, label_types(catalog, heads)))
-    num_planned = total_rows(parts)
-    logger.info("preparing %d images", num_planned)
-    with board("prepared", num_planned, logger) as progress:
-        decoded_rows(out, parts, images, config.image_size, offer, progress).write_datasink(sink)
-    num_written = sum(shard.rows for shard in sink.shards)
-    if num_written != num_planned:
-        raise StorageError(f"planned {num_planned} images, wrote {num_written}: no dataset was made")
-    return sorted(sink.shards, key=lambda shard: shard.path)
+    catalog, image_size = work.catalog, work.config.image_size
+    schema = dataset_schema(catalog.id_type, label_types(catalog, heads))
+    write = ShardWriter(out=work.out, heads=tuple(heads), schema=schema, staged=work.staged)
+    with board("prepared", total_rows(parts), logger) as progress:
+        dataset = decoded_rows(work.out, parts, work.images, image_size, offer, progress)
+        staging = Staging(dataset, write, shard_rows_of(image_size), prefix=f"piece-{uuid.uuid4().hex[:8]}")
+        return list(staging.receipts())
 
 
 def _failed(shards: Sequence[Shard]) -> Counter[str]:
@@ -178,14 +215,20 @@ def _failed(shards: Sequence[Shard]) -> Counter[str]:
     return failed
 
 
-def _check_failures(shards: Sequence[Shard], parts: Sequence[Part], catalog: Catalog, out: Folder) -> None:
+def _clear(work: _Work) -> None:
+    """The plan and the receipts are removed."""
+    work.out.delete([f"{work.staged}/{entry.path}" for entry in (work.out / work.staged).entries()])
+
+
+def _check_failures(work: _Work, shards: Sequence[Shard]) -> None:
     """Failures are logged; a dataset without a training image is none."""
     failed = _failed(shards)
-    log_failures(failed, catalog)
+    log_failures(failed, work.catalog)
     if not any(shard.split == "train" for shard in shards):
-        out.delete([*(shard.path for shard in shards), *(part.path for part in parts)])
+        _clear(work)
+        work.out.delete([shard.path for shard in shards])
         codes = ", ".join(f"{number} {code}" for code, number in failed.most_common())
-        raise DataError(f"no training image of catalog {catalog.folder.uri} could be read ({codes}): no dataset was made")
+        raise DataError(f"no training image of catalog {work.catalog.folder.uri} could be read ({codes}): no dataset was made")
 
 
 def _dataset_card(

@@ -27,7 +27,7 @@ def features(pixels_NSSC: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     edges = np.stack(
         [_mosaic(np.where(direction == k, strength, np.float32(0)), EDGE_CELLS) for k in range(NUM_DIRECTIONS)], axis=-1
     )
-    parts = (_mosaic(image, GRID), edges, image.mean(axis=(1, 2)), image.std(axis=(1, 2)))
+    parts = [_mosaic(image, GRID), edges, image.mean(axis=(1, 2)), image.std(axis=(1, 2))]
     return np.concatenate([part.reshape(len(image), -1) for part in parts], axis=1).astype(np.float32)
 
 

@@ -48,6 +48,11 @@ def plan_schema(id_type: pa.DataType, label_types: Sequence[tuple[str, pa.DataTy
     )
 
 
+def scoring_schema(id_type: pa.DataType) -> pa.Schema:
+    """``plan_schema`` with ``attempts``: how often this content was tried before and failed."""
+    return plan_schema(id_type).append(pa.field("attempts", pa.int16(), nullable=False))
+
+
 def dataset_schema(id_type: pa.DataType, label_types: Sequence[tuple[str, pa.DataType]]) -> pa.Schema:
     """One training image: encoded bytes, raw label per head (null where missing) and its bin (-1 where missing)."""
     labels = [pa.field(f"{head}_label", t) for head, t in label_types]
@@ -95,6 +100,11 @@ def embeddings_schema(id_type: pa.DataType, dim: int, dtype: EmbeddingDtype = "f
     """EMBEDDINGS: the pooled feature that the heads see, one row per ``ok`` key."""
     element = pa.float16() if dtype == "float16" else pa.float32()
     return pa.schema([*key_fields(id_type), pa.field("embedding", pa.list_(element, dim), nullable=False)])
+
+
+def dead_schema(id_type: pa.DataType) -> pa.Schema:
+    """Keys whose embedding in the files of ``run`` is no longer live."""
+    return pa.schema([*key_fields(id_type), pa.field("run", pa.string(), nullable=False)])
 
 
 def validate(found: pa.Schema, expected: pa.Schema, what: str) -> None:

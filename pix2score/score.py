@@ -1,42 +1,56 @@
 """score: every illustration of a catalog gets its predictions and embedding, or a named failure, in a new snapshot.
 
-One streaming Ray Data execution: plan parts -> fetch and decode on CPUs -> predictor actors -> staged pieces. Then the narrow table is
-rewritten and one create-if-absent publishes it all. The folder is ``snapshot``'s, the plan is ``plan``'s.
+One streaming Ray Data execution: plan parts -> fetch and decode on CPUs -> predictor actors -> staged pieces. What is scored is
+``scoring_plan``'s, how it becomes live ``score_publish``'s, what is told about it ``score_account``'s.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import tyro
 
-from pix2score.account import recorded
+from pix2score.account import Summary, recorded
 from pix2score.artifact import ModelCard, load_model
+from pix2score.busy import Slots
 from pix2score.catalog import Catalog, Columns, open_catalog
-from pix2score.cluster import Device, Offer, on_cluster, session
+from pix2score.cluster import ClusterWorkers, Device, Offer, on_cluster, session
 from pix2score.command import as_plain
-from pix2score.errors import ConfigError, LimitError
+from pix2score.errors import ConfigError, StorageError
 from pix2score.fetch import ImageRows, decoded_rows, log_failures, total_rows
 from pix2score.image_source import image_source
-from pix2score.plan import Part, PlanCounts, plan_scoring
+from pix2score.layout import Layout
 from pix2score.progress import board
+from pix2score.publishing import Publication, publish_night
 from pix2score.schema import EmbeddingDtype
-from pix2score.score_stages import PieceSink, ScoreImages
-from pix2score.snapshot import Layout, Receipt, Snapshot, assemble, live, live_number, new_run_id, publish
+from pix2score.score_account import (
+    ALL_MISSING_ROWS,
+    Tally,
+    estimate,
+    log_estimate,
+    log_plan,
+    plan_summary,
+    rate_summary,
+    scored_summary,
+)
+from pix2score.score_stages import ScoreImages, stage_piece
+from pix2score.scoring_plan import ScoringPlan, ScoringRequest, plan_scoring
+from pix2score.snapshot import Snapshot, live_number, new_run_id, read_snapshot
+from pix2score.staged import STAGED, Origin, Receipt
+from pix2score.staging import Staging
 from pix2score.storage import Folder
 
 logger = logging.getLogger(__name__)
 
-MIN_FAILED_TO_STOP = 100
-"""A run with no more failures than this is published whatever their share: on a small catalog a share says little."""
 PART_ROWS_GPU = 16_384  # 64 MB of float16[2048]; some seconds of one GPU
-PART_ROWS_CPU = 512  # about a minute of two cores with ResNet18; what a killed run may have to do again
+PART_ROWS_CPU = 512  # a piece closes after a minute anyway
+MAX_ROUNDS = 5  # of planning again what a part of the cluster took with it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,13 +68,19 @@ class ScoreConfig:
     batch_size: int | None = None
     """Images per forward pass (default: 256 on a GPU, 32 on a CPU)."""
     part_rows: int | None = None
-    """Rows per staged piece (default: 16384 with GPUs, 512 without)."""
+    """Rows per staged piece (default: 16384 with GPUs, 512 without); a piece closes after 60 s in any case."""
     device: Device = "auto"
     """auto (GPU if the cluster has one), cpu or gpu."""
     gpu_wait_s: float = 0
     """Seconds to wait for the cluster's autoscaler to bring a GPU, if there is none."""
     embedding_dtype: EmbeddingDtype = "float16"
     """float32 is for readers without float16."""
+    full: bool = False
+    """Score every illustration again, whatever has changed."""
+    retry_failed: bool = False
+    """Try every failed illustration again, however often it was tried and whatever the reason."""
+    dry_run: bool = False
+    """Say what would be scored and about how long it would take; write nothing."""
     limit: int | None = None
     """Score only this many images, to see failures and the rate; publishes nothing, its rows stay in staged/<run>."""
     max_failed: float = 0.05
@@ -84,52 +104,40 @@ class _Run:
     """What one invocation works with."""
 
     config: ScoreConfig
-    id: str
+    origin: Origin
     card: ModelCard
     catalog: Catalog
     images: ImageRows
     out: Folder
-    parent: int
-    live_scores: list[str]
+    live: Snapshot | None
     layout: Layout
+
+    @property
+    def id(self) -> str:
+        return self.origin.run
 
 
 def score(config: ScoreConfig) -> dict[str, Any]:
-    """A new snapshot of ``config.out`` is live; its counts come back.
+    """A new snapshot of ``config.out`` is live, unless nothing had changed; its counts come back.
 
     Raises:
         DataError: no catalog, no model, a column missing, zero rows. Nothing has been written then.
-        LimitError: too many images failed; nothing is published, staged work is kept.
+        LimitError: too many images failed, or too many keys are gone; nothing is published, staged work is kept.
         ConflictError: another run published first.
     """
     run = _open(config)
     facts = {"job": "score", "run": run.id, "model_version": run.card.version}
     with session(gpu_wait_s=config.gpu_wait_s) as offer, recorded(run.out, f"runs/{run.id}/summary.json", facts) as summary:
-        use_gpu = offer.wants_gpu(config.device)
-        started = time.monotonic()
-        parts, counts = on_cluster(
-            plan_scoring,
-            run.catalog,
-            run.out,
-            f"staged/{run.id}/plan",
-            live_scores=run.live_scores,
-            max_removed=config.max_removed,
-            limit=config.limit,
-        )
-        _log_plan(run, counts)
-        planned = time.monotonic()
-        receipts = _execute(run, parts, offer, use_gpu)
-        executed = time.monotonic()
-        failed = _count_failed(receipts)
-        log_failures(failed, run.catalog)
-        summary.update(_counts(counts, failed))
-        _check_limits(config, counts.planned, failed)
-        snapshot = None if config.limit else _publish(run, receipts, counts, failed)
-        timings = {"plan": planned - started, "execute": executed - planned, "publish": time.monotonic() - executed}
-        summary["snapshot"] = snapshot.number if snapshot else None
-        summary["stages_s"] = {name: round(seconds, 3) for name, seconds in timings.items()}
-        summary["images_per_s"] = round(counts.planned / max(timings["execute"], 1e-9), 1)
-        run.out.delete([part.path for part in parts])
+        summary.is_written = not config.dry_run
+        plan = _plan(run, "plan")
+        log_plan(run.id, run.catalog, plan)
+        summary.update({"snapshot": None, **plan_summary(plan.counts)})
+        if config.dry_run:
+            _tell_estimate(run, plan, summary)
+        elif not plan.counts.planned and not plan.counts.removed:
+            _tell_nothing_to_do(run, plan, summary)
+        else:
+            _score_and_publish(run, plan, offer, summary)
     return summary
 
 
@@ -140,95 +148,117 @@ def _open(config: ScoreConfig) -> _Run:
     images = ImageRows.of(catalog, image_source(catalog.folder.uri, config.image_root))
     out = Folder(config.out)
     layout = Layout(catalog.id_type, card.heads, card.embedding_dim, config.embedding_dtype)
-    run_id = new_run_id(datetime.now(UTC).strftime("%Y%m%dT%H%M%S"))
     parent = live_number(out)
-    live_scores = [file.path for file in live(config.out).files if file.table == "scores"] if parent else []
-    return _Run(config, run_id, card, catalog, images, out, parent, live_scores, layout)
+    run_id = new_run_id(datetime.now(UTC).strftime("%Y%m%dT%H%M%S"))
+    origin = Origin(run=run_id, model_version=card.version, parent=parent, full=config.full)
+    return _Run(config, origin, card, catalog, images, out, read_snapshot(out, parent) if parent else None, layout)
 
 
-def _log_plan(run: _Run, counts: PlanCounts) -> None:
-    logger.info("run %s: %d images to score with model %s", run.id, counts.planned, run.card.version)
-    if counts.null_id or counts.duplicate_key:
-        logger.info("left out: %d rows without an id, %d older rows of a key", counts.null_id, counts.duplicate_key)
-    if run.catalog.fingerprint_kind == "uri":
-        logger.info("the catalog has no fingerprint column: an image changed in place under the same uri goes unseen")
-
-
-def _execute(run: _Run, parts: Sequence[Part], offer: Offer, use_gpu: bool) -> list[Receipt]:
-    """read -> fetch and decode -> predict -> stage, as one streaming Ray Data execution."""
+def _plan(run: _Run, name: str) -> ScoringPlan:
     config = run.config
-    sink = PieceSink(
-        run.out, run.id, run.card.version, run.layout, config.part_rows or (PART_ROWS_GPU if use_gpu else PART_ROWS_CPU)
+    request = ScoringRequest(
+        origin=run.origin,
+        layout=run.layout,
+        live=run.live,
+        retry_failed=config.retry_failed,
+        limit=config.limit,
+        max_removed=config.max_removed,
     )
-    batch_size = config.batch_size or (256 if use_gpu else 32)
-    pool = offer.predictor_pool(use_gpu=use_gpu, num_batches=-(-total_rows(parts) // batch_size))
-    settings = {"run": run.id, "layout": run.layout, "batch_size": batch_size, **offer.predictor_settings(use_gpu=use_gpu)}
-    with board("scored", total_rows(parts), logger) as progress:
-        (
-            decoded_rows(run.out, parts, run.images, run.card.preprocess, offer)
-            .map_batches(
-                ScoreImages,
-                fn_constructor_args=(config.model,),
-                fn_constructor_kwargs={**settings, "progress": progress},
-                batch_format="pyarrow",
-                batch_size=batch_size,
-                compute=pool,
-                num_cpus=1,
-                num_gpus=1 if use_gpu else 0,
-            )
-            .write_datasink(sink)
+    return on_cluster(plan_scoring, run.catalog, run.out, f"{STAGED}/{run.id}/{name}", request, dry_run=config.dry_run)
+
+
+def _tell_estimate(run: _Run, plan: ScoringPlan, summary: Summary) -> None:
+    element = 2 if run.layout.embedding_dtype == "float16" else 4
+    narrow = 100 + sum(4 * (head.num_bins + 3) for head in run.layout.heads)
+    facts = estimate(plan.counts, run.live, run.layout.embedding_dim * element + narrow)
+    log_estimate(facts)
+    summary.update({"dry_run": True, "to_score": plan.counts.to_score, **facts})
+
+
+def _tell_nothing_to_do(run: _Run, plan: ScoringPlan, summary: Summary) -> None:
+    """No pipeline, no snapshot, no file."""
+    summary.is_written = False
+    number = run.live.number if run.live else None
+    logger.info("nothing to do: snapshot %s is what the catalog and the model ask for", number)
+    summary.update({**scored_summary(plan.counts, Counter()), "snapshot": number, "images_per_s": 0.0})
+
+
+def _score_and_publish(run: _Run, plan: ScoringPlan, offer: Offer, summary: Summary) -> None:
+    use_gpu, started = offer.wants_gpu(run.config.device), time.monotonic()
+    tally = Tally(run.config.max_failed, plan.counts.planned, failed=Counter(plan.taken_failed))
+    try:
+        plan, receipts = _execute(run, plan, offer, use_gpu, tally)
+        tally.check()
+    finally:
+        wall_s = time.monotonic() - started
+        log_failures(tally.failed, run.catalog)
+        slots = Slots(offer.num_decode_cpus, _num_predictors(run, plan, offer, use_gpu), 1)
+        summary.update(scored_summary(plan.counts, tally.failed))
+        rates = rate_summary(tally.measured, slots, tally.rows, wall_s)
+        summary.update(rates)
+    if run.config.limit is None:
+        account = {"images": tally.rows, "seconds": round(wall_s, 3), **rates}
+        snapshot = _publish(run, plan, receipts, {**account, **scored_summary(plan.counts, tally.failed)})
+        summary["snapshot"] = snapshot.number
+    summary["stages_s"] = {"execute": round(wall_s, 3), "publish": round(time.monotonic() - started - wall_s, 3)}
+
+
+def _execute(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool, tally: Tally) -> tuple[ScoringPlan, list[Receipt]]:
+    """Every planned row is staged. What a lost node took with it is planned again: resuming, within the run."""
+    for number in range(1, MAX_ROUNDS + 1):
+        receipts = _round(run, plan, offer, use_gpu, tally, number) if plan.counts.to_score else []
+        missing = plan.counts.to_score - sum(receipt.rows for receipt in receipts)
+        if not missing or run.config.limit is not None:
+            return plan, receipts
+        if not receipts:
+            break
+        logger.warning("%d images were lost with a part of the cluster: they are planned again", missing)
+        plan = _plan(run, f"plan-{number + 1}")
+        tally.failed = Counter(plan.taken_failed)
+    raise StorageError(f"run {run.id}: {missing} images were lost with parts of the cluster again and again; staged work is kept")
+
+
+def _round(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool, tally: Tally, number: int) -> list[Receipt]:
+    """read -> fetch and decode -> predict -> stage, as one streaming Ray Data execution."""
+    config, receipts = run.config, []
+    part_rows = config.part_rows or (PART_ROWS_GPU if use_gpu else PART_ROWS_CPU)
+    batch_size = _batch_size(run, use_gpu)
+    settings = {"origin": run.origin, "layout": run.layout, "batch_size": batch_size, **offer.predictor_settings(use_gpu=use_gpu)}
+    with board("scored", total_rows(plan.parts), logger) as progress:
+        dataset = decoded_rows(run.out, plan.parts, run.images, run.card.preprocess, offer).map_batches(
+            ScoreImages,
+            fn_constructor_args=(config.model,),
+            fn_constructor_kwargs={**settings, "progress": progress},
+            batch_format="pyarrow",
+            batch_size=batch_size,
+            compute=offer.predictor_pool(use_gpu=use_gpu, num_batches=-(-total_rows(plan.parts) // batch_size)),
+            num_cpus=1,
+            num_gpus=1 if use_gpu else 0,
         )
-    return sink.receipts
+        write = functools.partial(stage_piece, out=run.out, origin=run.origin, layout=run.layout)
+        for receipt in Staging(dataset, write, part_rows, prefix=f"piece-{number}", first_rows=ALL_MISSING_ROWS).receipts():
+            receipts.append(receipt)
+            tally.add(receipt)
+    return receipts
 
 
-def _count_failed(receipts: Sequence[Receipt]) -> Counter[str]:
-    failed: Counter[str] = Counter()
-    for receipt in receipts:
-        failed.update(receipt.failed)
-    return failed
+def _batch_size(run: _Run, use_gpu: bool) -> int:
+    return run.config.batch_size or (256 if use_gpu else 32)
 
 
-def _counts(counts: PlanCounts, failed: Counter[str]) -> dict[str, Any]:
-    return {
-        "snapshot": None,
-        "scored": counts.planned,
-        "carried": 0,
-        "failed": failed.total(),
-        "removed": counts.removed,
-        "failed_by_code": dict(failed),
-    }
+def _num_predictors(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool) -> int:
+    num_batches = -(-plan.counts.to_score // _batch_size(run, use_gpu))
+    return int(offer.predictor_pool(use_gpu=use_gpu, num_batches=num_batches).initial_size)
 
 
-def _check_limits(config: ScoreConfig, num_scored: int, failed: Counter[str]) -> None:
-    if failed.total() > MIN_FAILED_TO_STOP and failed.total() > config.max_failed * num_scored:
-        codes = ", ".join(f"{number} {code}" for code, number in failed.most_common())
-        raise LimitError(
-            f"{failed.total()} of {num_scored} images failed ({codes}), over --max-failed {config.max_failed:g}: nothing was published"
-        )
-
-
-def _publish(run: _Run, receipts: Sequence[Receipt], counts: PlanCounts, failed: Counter[str]) -> Snapshot:
-    pieces = [file.path for receipt in receipts for file in receipt.files if file.table == "scores"]
-    embeddings = [file for receipt in receipts for file in receipt.files if file.table == "embeddings"]
-    scores = on_cluster(assemble, run.out, run.id, pieces, run.layout, counts.planned)
-    manifest = {
-        "run": run.id,
-        "model_version": run.card.version,
+def _publish(run: _Run, plan: ScoringPlan, receipts: list[Receipt], account: dict[str, Any]) -> Snapshot:
+    catalog = run.catalog
+    facts = {
         "preprocess_id": run.card.preprocess.id,
         "published_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "layout": run.layout.to_dict(),
-        "catalog": {"uri": run.catalog.folder.uri, "files": [asdict(entry) for entry in run.catalog.files], **counts.to_dict()},
-        "fingerprint_kind": run.catalog.fingerprint_kind,
-        "files": [asdict(file) for file in [*scores, *embeddings]],
-        "counts": {
-            "rows": counts.planned,
-            "scored": counts.planned,
-            "carried": 0,
-            "failed": failed.total(),
-            "failed_by_code": dict(failed),
-        },
+        "catalog": {"uri": catalog.folder.uri, "files": [asdict(entry) for entry in catalog.files]},
+        "fingerprint_kind": catalog.fingerprint_kind,
+        "account": account,
         "config": as_plain(run.config),
     }
-    snapshot = publish(run.out, run.parent, manifest)
-    run.out.delete([*pieces, *(f"staged/{run.id}/{receipt.piece}.json" for receipt in receipts)])
-    return snapshot
+    return publish_night(Publication(run.out, run.origin, run.layout, run.live, plan, receipts), facts, ClusterWorkers())

@@ -1,24 +1,23 @@
-"""The stages of scoring that run in workers: the predictor actor, and the sink that stages pieces."""
+"""The stages of scoring that run in workers: the predictor actor, and what makes a piece of its rows."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from ray.data import Datasink
-from ray.data.block import Block
 
+from pix2score import busy
 from pix2score.counters import count_forward
-from pix2score.errors import ImageFailure
+from pix2score.errors import DataError, ImageFailure
 from pix2score.fetch import pixels_of
+from pix2score.layout import Layout
 from pix2score.progress import Board
 from pix2score.schema import FAILED, KEY, OK
-from pix2score.snapshot import Layout, Receipt, write_piece
+from pix2score.staged import Origin, Receipt, write_piece
 from pix2score.storage import Folder
 
 
@@ -29,21 +28,35 @@ class ScoreImages:
     Ray may run a batch twice. Rows whose ``error_code`` is set skip the model and get null predictions.
     """
 
-    def __init__(self, model: str, *, run: str, layout: Layout, progress: Board | None = None, **settings: Any) -> None:
+    def __init__(self, model: str, *, origin: Origin, layout: Layout, progress: Board | None = None, **settings: Any) -> None:
         from pix2score.predictor import load_predictor  # imports torch, which only actors need
 
         self._predictor = load_predictor(model, **settings)
-        self._run, self._layout, self._progress = run, layout, progress
+        version = self._predictor.card.version
+        if version != origin.model_version:  # an actor may start hours after the plan was made
+            raise DataError(
+                f"model {model} was replaced while it was in use: planned {origin.model_version}, found {version}; run again"
+            )
+        self._run, self._layout, self._progress = origin.run, layout, progress
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         present = pc.is_null(rows.column("error_code"))
         pixels = pixels_of(rows.column("data").filter(present), self._predictor.card.preprocess)
         start = time.monotonic()
         prediction = self._predictor.predict(pixels)
-        count_forward(len(pixels), time.monotonic() - start)
+        seconds = time.monotonic() - start
+        count_forward(len(pixels), seconds)
         if self._progress:
             self._progress.add(rows.num_rows)
-        return _scored(rows, np.flatnonzero(present.to_numpy()), prediction, self._run, self._layout)
+        scored = _scored(rows, np.flatnonzero(present.to_numpy()), prediction, self._run, self._layout)
+        return _with_measured(scored, rows, seconds)
+
+
+def _with_measured(scored: pa.Table, rows: pa.Table, model_s: float) -> pa.Table:
+    for field in busy.FIELDS[:3]:
+        scored = scored.append_column(field, rows.column(field.name))
+    share = np.full(rows.num_rows, model_s / max(1, rows.num_rows), dtype=np.float32)
+    return scored.append_column(busy.FIELDS[3], pa.array(share))
 
 
 def _scored(rows: pa.Table, position: Any, prediction: Any, run: str, layout: Layout) -> pa.Table:
@@ -66,7 +79,7 @@ def _scored(rows: pa.Table, position: Any, prediction: Any, run: str, layout: La
     columns: dict[str, Any] = {name: rows.column(name) for name in (*KEY, "fingerprint")}
     columns["status"] = pa.array([FAILED if code else OK for code in codes])
     columns["error_code"], columns["error_detail"] = pa.array(codes, pa.string()), pa.array(details, pa.string())
-    columns["attempts"] = pa.array([1] * rows.num_rows, pa.int16())
+    columns["attempts"] = pc.add(rows.column("attempts"), pa.scalar(1, pa.int16()))
     columns["run"] = pa.array([run] * rows.num_rows)
     columns["scored_at"] = pa.array([datetime.now(UTC)] * rows.num_rows, pa.timestamp("us", tz="UTC"))
     for head in layout.heads:
@@ -77,28 +90,9 @@ def _scored(rows: pa.Table, position: Any, prediction: Any, run: str, layout: La
     return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
-class PieceSink(Datasink[Receipt | None]):
-    """Stages scored rows: each write task becomes one piece with a receipt. A task that Ray runs twice counts once."""
-
-    def __init__(self, out: Folder, run: str, model_version: str, layout: Layout, part_rows: int) -> None:
-        self._out, self._run, self._model_version, self._layout, self._part_rows = out, run, model_version, layout, part_rows
-        self.receipts: list[Receipt] = []
-
-    @property
-    def min_rows_per_write(self) -> int:
-        """Rows per piece."""
-        return self._part_rows
-
-    def write(self, blocks: Iterable[Block], ctx: Any) -> Receipt | None:
-        """Runs in a worker."""
-        rows = pa.concat_tables(list(blocks))
-        if not rows.num_rows:
-            return None
-        scores = rows.select(self._layout.scores.names).cast(self._layout.scores)
-        embedded = rows.filter(pc.is_valid(rows.column("embedding"))).select(self._layout.embeddings.names)
-        piece = f"piece-{ctx.task_idx:06}"
-        return write_piece(self._out, self._run, piece, self._model_version, scores, embedded.cast(self._layout.embeddings))
-
-    def on_write_complete(self, write_result: Any) -> None:
-        """Runs in the driver once all pieces are staged."""
-        self.receipts = [receipt for receipt in write_result.write_returns if receipt]
+def stage_piece(piece: str, rows: pa.Table, *, out: Folder, origin: Origin, layout: Layout) -> Receipt:
+    """The rows of ``ScoreImages`` stand in storage as a piece with a receipt. Safe to run twice: it counts once."""
+    start = time.monotonic()
+    scores = rows.select(layout.scores.names).cast(layout.scores)
+    embedded = rows.filter(pc.is_valid(rows.column("embedding"))).select(layout.embeddings.names).cast(layout.embeddings)
+    return write_piece(out, origin, piece, layout, scores, embedded, lambda: busy.totals(rows, time.monotonic() - start))

@@ -6,19 +6,17 @@ Owns what a shard file looks like; which rows there are is ``training_plan``'s, 
 from __future__ import annotations
 
 import hashlib
+import json
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from ray.data import Datasink
-from ray.data.block import Block
 
 from pix2score.engine import parquet_bytes
 from pix2score.heads import HeadSpec
@@ -42,57 +40,76 @@ class Shard:
     errors: dict[str, int]
 
 
-class ShardSink(Datasink[list[Shard]]):
-    """Writes decoded rows as one shard per split; failed rows beside them."""
+@dataclass(frozen=True, slots=True)
+class ShardReceipt:
+    """Proof that a piece of a training set is finished: it names the shards that hold it, written before."""
 
-    def __init__(self, out: Folder, heads: Sequence[HeadSpec], image_size: int, schema: pa.Schema) -> None:
-        self._out, self._heads, self._image_size, self._schema = out, tuple(heads), image_size, schema
-        self.shards: list[Shard] = []
+    piece: str
+    rows: int
+    shards: tuple[Shard, ...]
 
-    @property
-    def min_rows_per_write(self) -> int:
-        """Rows per shard, fewer of larger images: a writer holds a whole shard in memory."""
-        return shard_rows_of(self._image_size)
 
-    def write(self, blocks: Iterable[Block], _ctx: Any) -> list[Shard]:
-        """Runs in a worker; a task that Ray runs twice leaves files that no dataset.json names."""
-        rows = pa.concat_tables(list(blocks))
-        if not rows.num_rows:
-            return []
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardWriter:
+    """Makes a piece of decoded rows: one shard per split, failed rows beside them, then a receipt in ``staged``."""
+
+    out: Folder
+    heads: tuple[HeadSpec, ...]
+    schema: pa.Schema
+    staged: str
+
+    def __call__(self, piece: str, rows: pa.Table) -> ShardReceipt:
+        """Runs in a worker. Safe to run twice: a receipt already there wins, other shards are then named by nothing."""
         # 64-bit offsets until a row group is cut: a shard of large images passes 2 GiB.
         rows = rows.set_column(rows.column_names.index("data"), "data", rows.column("data").cast(pa.large_binary()))
         rows = rows.take(_mixed_order(rows))
-        shards = []
         good = rows.filter(pc.is_null(rows.column("error_code")))
-        for split in SPLITS:
-            chosen = good.filter(pc.equal(good.column("split"), split))
-            if chosen.num_rows:
-                shards.append(self._write(split, f"split={split}", self._labelled(chosen), {}))
+        by_split = {split: good.filter(pc.equal(good.column("split"), split)) for split in SPLITS}
+        shards = [self._write(s, f"split={s}", self._labelled(chosen), {}) for s, chosen in by_split.items() if chosen.num_rows]
         bad = rows.filter(pc.is_valid(rows.column("error_code")))
         if bad.num_rows:
             names = [*(f.name for f in key_fields(pa.int64())), "uri", "split", "error_code", "error_detail"]
             errors = dict(Counter(bad.column("error_code").to_pylist()))
             shards.append(self._write("failed", "failed", bad.select(names), errors))
-        return shards
+        return self._receipt(ShardReceipt(piece, rows.num_rows, tuple(shards)))
 
-    def on_write_complete(self, write_result: Any) -> None:
-        """Runs in the driver once all shards are written."""
-        self.shards = [shard for shards in write_result.write_returns for shard in shards]
+    def _receipt(self, receipt: ShardReceipt) -> ShardReceipt:
+        path = f"{self.staged}/{receipt.piece}.json"
+        try:
+            self.out.publish(path, json.dumps(asdict(receipt)).encode())
+        except FileExistsError:
+            self.out.delete([shard.path for shard in receipt.shards])
+            return _read_receipt(self.out.read(path))
+        return receipt
 
     def _labelled(self, rows: pa.Table) -> pa.Table:
         columns = {name: rows.column(name) for name in ("illust_id", "page", "group")}
         columns["image"] = rows.column("data")
-        for head in self._heads:
+        for head in self.heads:
             labels = rows.column(f"{head.name}_label").combine_chunks()
             values = labels.fill_null(0).to_numpy(zero_copy_only=False)
             present = labels.is_valid().to_numpy(zero_copy_only=False)
             columns |= {f"{head.name}_label": labels, f"{head.name}_bin": pa.array(head.encode(values, present))}
-        return pa.table({name: columns[name] for name in self._schema.names})
+        return pa.table({name: columns[name] for name in self.schema.names})
 
     def _write(self, split: str, folder: str, table: pa.Table, errors: dict[str, int]) -> Shard:
-        data = _shard_bytes(table, self._schema) if "image" in table.column_names else parquet_bytes(table)
+        data = _shard_bytes(table, self.schema) if "image" in table.column_names else parquet_bytes(table)
         path = f"{folder}/part-{uuid.uuid4().hex[:16]}.parquet"
-        return Shard(split, path, table.num_rows, self._out.publish(path, data), errors)
+        return Shard(split, path, table.num_rows, self.out.publish(path, data), errors)
+
+
+def staged_shards(out: Folder, staged: str) -> list[ShardReceipt]:
+    """Finished pieces below ``staged`` whose shards all stand."""
+    tops = [*(f"split={split}" for split in SPLITS), "failed"]
+    standing = {entry.path for top in tops for entry in out.entries(top)}
+    paths = [f"{staged}/{entry.path}" for entry in (out / staged).top_entries(suffix=".json")]
+    receipts = [_read_receipt(data) for data in out.read_many(paths).values()]
+    return [receipt for receipt in receipts if all(shard.path in standing for shard in receipt.shards)]
+
+
+def _read_receipt(data: bytes) -> ShardReceipt:
+    plain = json.loads(data)
+    return ShardReceipt(plain["piece"], plain["rows"], tuple(Shard(**shard) for shard in plain["shards"]))
 
 
 def shard_rows_of(image_size: int) -> int:

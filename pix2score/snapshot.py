@@ -1,93 +1,29 @@
-"""The scores folder: pieces staged while a run works, and numbered snapshots that say which files are live.
+"""Numbered snapshots: the manifests that say which files are live, how one becomes live, and how readers see it.
 
-    snapshots/00000042.json          created if absent: that is the commit; live = the greatest number
-    scores/<run>/part-*.parquet      the narrow table, sorted by key
-    embeddings/<run>/part-*.parquet  written once, next to the piece that holds their scores
-    staged/<run>/…                   plan, pieces and receipts of runs not yet published
-    runs/<run>/summary.json          what every run did, also after a failure
-
-Readers follow the manifest and never list a folder.
+A manifest created if absent is the whole commit. What the files hold is ``layout``.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import uuid
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pds
+from pyarrow.fs import FSSpecHandler, PyFileSystem
 
-from pix2score.engine import engine, load, one_row, parquet_batches, parquet_bytes, query
-from pix2score.errors import ConflictError, DataError, StorageError
-from pix2score.heads import HeadSpec, head_from_dict
-from pix2score.schema import SCHEMA_VERSION, EmbeddingDtype, embeddings_schema, scores_schema
+from pix2score.engine import parquet_batches
+from pix2score.errors import ConflictError, DataError
+from pix2score.layout import DataFile, Layout, Table, data_file, layout_from_dict
+from pix2score.schema import SCHEMA_VERSION, dead_schema
 from pix2score.storage import Folder
 
-PART_ROWS = 250_000
-ROW_GROUP_ROWS = 65_536  # about 20 MB of scores: small enough to skip by key, large enough to compress
-EMBEDDING_ROW_GROUP_ROWS = 8_192  # 32 MB of float16[2048]
 SNAPSHOTS = "snapshots"
-
-
-@dataclass(frozen=True, slots=True)
-class DataFile:
-    """One immutable Parquet file of a snapshot or piece."""
-
-    table: str
-    path: str
-    rows: int
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """Proof that a piece is finished: written last, it names the piece's files and what they hold."""
-
-    piece: str
-    run: str
-    model_version: str
-    rows: int
-    failed: dict[str, int]
-    """Error code -> number of rows."""
-    files: tuple[DataFile, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What the columns of a scores folder are made from."""
-
-    id_type: pa.DataType
-    heads: tuple[HeadSpec, ...]
-    embedding_dim: int
-    embedding_dtype: EmbeddingDtype
-
-    @property
-    def scores(self) -> pa.Schema:
-        """Schema of the narrow table."""
-        return scores_schema(self.id_type, self.heads)
-
-    @property
-    def embeddings(self) -> pa.Schema:
-        """Schema of the embedding files."""
-        return embeddings_schema(self.id_type, self.embedding_dim, self.embedding_dtype)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for a manifest."""
-        heads = [head.to_dict() for head in self.heads]
-        embedding = {"dim": self.embedding_dim, "dtype": self.embedding_dtype}
-        return {"id_type": str(self.id_type), "heads": heads, "embedding": embedding}
-
-
-def layout_from_dict(plain: dict[str, Any]) -> Layout:
-    """The ``Layout`` that ``to_dict`` wrote."""
-    id_type = pa.int64() if plain["id_type"] == "int64" else pa.string()
-    heads = tuple(head_from_dict(h) for h in plain["heads"])
-    return Layout(id_type, heads, plain["embedding"]["dim"], plain["embedding"]["dtype"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +36,11 @@ class Snapshot:
     @property
     def files(self) -> list[DataFile]:
         """Every live file."""
-        return [DataFile(**file) for file in self.manifest["files"]]
+        return [data_file(file) for file in self.manifest["files"]]
+
+    def files_of(self, table: Table) -> list[DataFile]:
+        """Live files of one table; those of SCORES in key order."""
+        return [file for file in self.files if file.table == table]
 
     @property
     def layout(self) -> Layout:
@@ -113,79 +53,37 @@ def new_run_id(now: str) -> str:
     return f"{now}-{uuid.uuid4().hex[:8]}"
 
 
-def write_piece(folder: Folder, run: str, piece: str, model_version: str, scores: pa.Table, embeddings: pa.Table) -> Receipt:
-    """Both tables are in storage and a receipt names them; a receipt already there wins and is returned.
-
-    Safe to run twice: the file names are new each time, the receipt's is not, so a retried piece counts once.
-    """
-    name = uuid.uuid4().hex[:16]
-    files = [_write(folder, "scores", f"staged/{run}/{name}.parquet", scores, ROW_GROUP_ROWS)]
-    if embeddings.num_rows:
-        path = f"embeddings/{run}/part-{name}.parquet"
-        files.append(_write(folder, "embeddings", path, embeddings, EMBEDDING_ROW_GROUP_ROWS))
-    codes = scores.column("error_code").drop_null().value_counts().to_pylist()
-    failed = {entry["values"]: entry["counts"] for entry in codes}
-    receipt = Receipt(piece, run, model_version, scores.num_rows, failed, tuple(files))
-    path = f"staged/{run}/{piece}.json"
-    try:
-        folder.publish(path, json.dumps(asdict(receipt)).encode())
-    except FileExistsError:
-        folder.delete([file.path for file in files])
-        return read_receipt(folder, path)
-    return receipt
-
-
-def read_receipt(folder: Folder, path: str) -> Receipt:
-    """The receipt at ``path``."""
-    plain = json.loads(folder.read(path))
-    return Receipt(**{**plain, "files": tuple(DataFile(**file) for file in plain["files"])})
-
-
-def _write(folder: Folder, table_name: str, path: str, table: pa.Table, row_group_rows: int) -> DataFile:
-    data = parquet_bytes(table, row_group_rows=row_group_rows)
-    size = folder.publish(path, data)
-    return DataFile(table_name, path, table.num_rows, size, hashlib.sha256(data).hexdigest())
-
-
-def assemble(folder: Folder, run: str, pieces: Sequence[str], layout: Layout, num_expected: int) -> list[DataFile]:
-    """The narrow table of ``run`` is written, sorted by key, from the staged score pieces; its files are returned.
-
-    Out of core. Raises ``StorageError`` if the pieces do not hold ``num_expected`` rows with distinct keys: nothing may be published then.
-    """
-    schema = layout.scores
-    with engine() as connection:
-        load(connection, "rows", schema, parquet_batches(folder, pieces))
-        num_rows, num_keys = one_row(
-            connection, "SELECT count(*), (SELECT count(*) FROM (SELECT DISTINCT illust_id, page FROM rows)) FROM rows"
-        )
-        if not num_rows == num_keys == num_expected:
-            raise StorageError(f"run {run} staged {num_rows} rows with {num_keys} keys, planned {num_expected}: not published")
-        tables = query(connection, "SELECT * FROM rows ORDER BY illust_id, page", schema, PART_ROWS)
-        return [
-            _write(folder, "scores", f"scores/{run}/part-{number:05}.parquet", table, ROW_GROUP_ROWS)
-            for number, table in enumerate(tables)
-        ]
-
-
 def publish(folder: Folder, parent: int, manifest: dict[str, Any]) -> Snapshot:
     """The snapshot after ``parent`` is live. Raises ``ConflictError`` if another run made that number first."""
     number = parent + 1
     content = {"snapshot": number, "parent": parent or None, "schema_version": SCHEMA_VERSION, **manifest}
+    data = json.dumps(content, indent=1, ensure_ascii=False).encode()
     try:
-        folder.publish(_path(number), json.dumps(content, indent=1, ensure_ascii=False).encode())
+        folder.publish(path_of(number), data)
     except FileExistsError:
-        raise ConflictError(f"another run published snapshot {number} of {folder.uri} first: run again") from None
-    return Snapshot(number, content)
+        raise conflict(folder, number) from None
+    return Snapshot(number, json.loads(data))
 
 
-def _path(number: int) -> str:
+def conflict(folder: Folder, number: int) -> ConflictError:
+    """The error of a run that another one overtook."""
+    return ConflictError(f"another run published snapshot {number} of {folder.uri} first: run again")
+
+
+def path_of(number: int) -> str:
+    """Where the manifest of a snapshot stands."""
     return f"{SNAPSHOTS}/{number:08}.json"
+
+
+def numbers(folder: Folder) -> list[int]:
+    """Numbers of all snapshots that still stand, ascending."""
+    names = [entry.path.removesuffix(".json") for entry in (folder / SNAPSHOTS).top_entries(suffix=".json")]
+    return sorted(int(name) for name in names if name.isdigit())
 
 
 def live_number(folder: Folder) -> int:
     """Number of the live snapshot, 0 if there is none."""
-    names = [entry.path.removesuffix(".json") for entry in (folder / SNAPSHOTS).top_entries(suffix=".json")]
-    return max((int(name) for name in names if name.isdigit()), default=0)
+    return max(numbers(folder), default=0)
 
 
 def live(place: str) -> Snapshot:
@@ -198,10 +96,18 @@ def live(place: str) -> Snapshot:
     number = live_number(folder)
     if not number:
         raise DataError(f"no scores at {place}: expected snapshots/00000001.json there")
-    where = folder.full(_path(number))
+    return read_snapshot(folder, number)
+
+
+def read_snapshot(folder: Folder, number: int) -> Snapshot:
+    """Snapshot ``number``. Raises ``DataError`` if it is gone, or not a manifest of a known version."""
+    where = folder.full(path_of(number))
     try:
-        manifest = json.loads(folder.read(_path(number)))
+        manifest = json.loads(folder.read(path_of(number)))
         version = manifest["schema_version"]
+    except FileNotFoundError:
+        standing = ", ".join(map(str, numbers(folder))) or "none"
+        raise DataError(f"there is no snapshot {number} in {folder.uri}; those that stand: {standing}") from None
     except (ValueError, KeyError, TypeError) as exc:
         raise DataError(f"{where} is not a snapshot manifest: {exc!r}") from None
     if version != SCHEMA_VERSION:
@@ -209,27 +115,55 @@ def live(place: str) -> Snapshot:
     return Snapshot(number, manifest)
 
 
-def _dataset(place: str, table: str) -> pds.Dataset:
-    folder, snapshot = Folder(place), live(place)
-    schema = snapshot.layout.scores if table == "scores" else snapshot.layout.embeddings
-    paths = [folder.fs._strip_protocol(folder.full(f.path)) for f in snapshot.files if f.table == table]
-    return pds.dataset(paths, schema=schema, format="parquet", filesystem=folder.fs)
-
-
 def read_scores(place: str) -> pds.Dataset:
     """SCORES of the live snapshot as a ``pyarrow.dataset``: each catalog key once, ``ok`` or ``failed``.
 
     Columns: ``schema.scores_schema``. Raises ``DataError`` if there is no snapshot at ``place``.
     """
-    return _dataset(place, "scores")
+    folder, snapshot = Folder(place), live(place)
+    paths = [folder.fs._strip_protocol(folder.full(file.path)) for file in snapshot.files_of("scores")]
+    return pds.dataset(paths, schema=snapshot.layout.scores, format="parquet", filesystem=folder.fs)
 
 
 def read_embeddings(place: str) -> pds.Dataset:
-    """EMBEDDINGS of the live snapshot as a ``pyarrow.dataset``: one row per ``ok`` key.
+    """EMBEDDINGS of the live snapshot as a ``pyarrow.dataset``: one row per ``ok`` key, none that a later run replaced.
 
-    Columns: ``illust_id``, ``page``, ``embedding`` (fixed list of float16 or float32). Raises ``DataError`` as ``read_scores``.
+    Columns: ``illust_id``, ``page``, ``embedding`` (fixed list of float16 or float32), ``run`` (that scored the key). Raises ``DataError``
+    as ``read_scores``.
     """
-    return _dataset(place, "embeddings")
+    folder, snapshot = Folder(place), live(place)
+    schema = snapshot.layout.embeddings.append(pa.field("run", pa.string()))
+    parquet, files = pds.ParquetFileFormat(), PyFileSystem(FSSpecHandler(folder.fs))
+    fragments = [
+        parquet.make_fragment(
+            folder.fs._strip_protocol(folder.full(file.path)), filesystem=files, partition_expression=pc.field("run") == file.run
+        )
+        for file in snapshot.files_of("embeddings")
+    ]
+    dataset = pds.FileSystemDataset(fragments, schema, parquet, files)
+    dead = _is_dead(folder, snapshot)
+    return dataset if dead is None else dataset.filter(~dead)
+
+
+def dead_ids(folder: Folder, snapshot: Snapshot) -> dict[tuple[str, int], pa.Array]:
+    """(run, page) -> ids whose embedding in the files of that run lost its place in SCORES."""
+    ids: dict[tuple[str, int], list[pa.Array]] = defaultdict(list)
+    for batch in parquet_batches(
+        folder, [file.path for file in snapshot.files_of("dead")], dead_schema(snapshot.layout.id_type).names
+    ):
+        groups = pa.Table.from_batches([batch]).group_by(["run", "page"]).aggregate([("illust_id", "list")])
+        for row in range(groups.num_rows):
+            ids[groups["run"][row].as_py(), groups["page"][row].as_py()].append(groups["illust_id_list"][row].values)
+    return {key: pa.concat_arrays(arrays) for key, arrays in ids.items()}
+
+
+def _is_dead(folder: Folder, snapshot: Snapshot) -> pc.Expression | None:
+    """Whether a row of the embedding files is dead; None if none is."""
+    expression = None
+    for (run, page), ids in dead_ids(folder, snapshot).items():
+        test = (pc.field("run") == run) & (pc.field("page") == pa.scalar(page, pa.int32())) & pc.field("illust_id").isin(ids)
+        expression = test if expression is None else expression | test
+    return expression
 
 
 def batches_of(folder: Folder, files: Sequence[DataFile], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

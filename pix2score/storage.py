@@ -11,20 +11,24 @@ import asyncio
 import contextlib
 import functools
 import os
+import random
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+import aiohttp
 import fsspec
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from pix2score.errors import AccessError, ConfigError, DataError, StorageError
 
 MAX_ATTEMPTS = 6
+MAX_BACKOFF_S = 20.0
 CONNECT_TIMEOUT_S = 10
-READ_TIMEOUT_S = 60
+READ_TIMEOUT_S = 20  # between two reads, not for the whole: a stalled connection is given up and tried again
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,8 @@ class Entry:
     path: str
     size: int
     etag: str
+    modified: float = field(default=0.0, compare=False)
+    """Seconds since 1970, by the storage's clock."""
 
 
 def is_s3(place: str) -> bool:
@@ -185,6 +191,19 @@ class Folder:
         with _named_errors(self.uri):
             return bytes(self.fs.cat_file(self.full(path)))
 
+    def read_many(self, paths: Sequence[str]) -> dict[str, bytes]:
+        """Whole content of each of many small objects, fetched concurrently; those that are gone by now are left out."""
+        places = {self.full(path): path for path in paths}
+        if not places:
+            return {}
+        with _named_errors(self.uri):
+            found = self.fs.cat(list(places), on_error="return")
+            names = {self.fs._strip_protocol(place): path for place, path in places.items()}
+            for content in found.values():
+                if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
+                    raise content
+        return {names[self.fs._strip_protocol(name)]: content for name, content in found.items() if isinstance(content, bytes)}
+
     def open(self, path: str) -> IO[bytes]:
         """A seekable reader, for formats that read parts."""
         with _named_errors(self.uri):
@@ -211,11 +230,14 @@ class Folder:
     def delete(self, paths: Sequence[str]) -> None:
         """Remove objects, and on disk the folders that they leave empty; those already gone are fine."""
         with _named_errors(self.uri):
+            if is_s3(self.uri):
+                if paths:
+                    self.fs.rm([self.full(path) for path in paths])  # a thousand per request
+                return
             for path in paths:
                 with contextlib.suppress(FileNotFoundError):
                     self.fs.rm_file(self.full(path))
-                if not is_s3(self.uri):
-                    self._prune(Path(self.full(path)).parent)
+                self._prune(Path(self.full(path)).parent)
 
     def _prune(self, folder: Path) -> None:
         while Path(self.uri) in folder.parents:
@@ -234,7 +256,9 @@ def read_place(place: str) -> bytes:
 
 def _entry(name: str, info: dict[str, Any], root: str) -> Entry:
     etag = str(info.get("ETag") or "").strip('"') or f"{info['size']}-{info.get('mtime', 0):.6f}"
-    return Entry(path=name.removeprefix(root), size=int(info["size"]), etag=etag)
+    changed = info.get("LastModified")
+    modified = changed.timestamp() if isinstance(changed, datetime) else float(info.get("mtime") or 0)
+    return Entry(path=name.removeprefix(root), size=int(info["size"]), etag=etag, modified=modified)
 
 
 def _is_temporary(path: str) -> bool:
@@ -302,7 +326,26 @@ async def get_object(fs: Any, bucket: str, key: str, max_bytes: int) -> tuple[in
     response = await fs._call_s3("get_object", Bucket=bucket, Key=key)
     async with response["Body"] as body:
         size = int(response["ContentLength"])
-        return (size, b"") if size > max_bytes else (size, await body.read())
+        try:
+            return (size, b"") if size > max_bytes else (size, await body.read())
+        except (BotoCoreError, aiohttp.ClientError, OSError) as exc:  # a TimeoutError is an OSError
+            raise _BrokenOff from exc
+
+
+class _BrokenOff(Exception):
+    """The content of an answer ended early or stalled; ``__cause__`` says how."""
+
+
+async def _get_whole(fs: Any, bucket: str, key: str, max_bytes: int) -> tuple[int, bytes]:
+    """``get_object``, tried again when the content breaks off: botocore retries requests, not what is read after their answer."""
+    for attempt in range(MAX_ATTEMPTS):
+        try:
+            return await get_object(fs, bucket, key, max_bytes)
+        except _BrokenOff as exc:
+            if attempt == MAX_ATTEMPTS - 1:
+                raise exc.__cause__ or exc from None
+        await asyncio.sleep(random.uniform(0, min(MAX_BACKOFF_S, 0.2 * 2**attempt)))  # full jitter: a crowd must not return at once
+    raise AssertionError("the last attempt returns or raises")
 
 
 def gather_objects(
@@ -315,7 +358,7 @@ def gather_objects(
 
         async def one(bucket: str, key: str) -> tuple[int, bytes]:
             async with gate:
-                return await asyncio.wait_for(get_object(fs, bucket, key, max_bytes), timeout_s)
+                return await asyncio.wait_for(_get_whole(fs, bucket, key, max_bytes), timeout_s)
 
         return await asyncio.gather(*(one(b, k) for b, k in keys), return_exceptions=True)
 

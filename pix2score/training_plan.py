@@ -15,10 +15,11 @@ import pyarrow.types as pt
 
 from pix2score import bins
 from pix2score.catalog import Catalog
+from pix2score.engine import load, parquet_batches
 from pix2score.errors import DataError
 from pix2score.heads import HeadSpec
 from pix2score.plan import Part, PlanCounts, catalog_rows, order_sql, write_parts
-from pix2score.schema import SPLITS, plan_schema
+from pix2score.schema import SPLITS, key_fields, plan_schema
 from pix2score.storage import Folder
 
 
@@ -32,9 +33,11 @@ class SplitRule:
 
 
 def plan_dataset(
-    catalog: Catalog, heads: Sequence[HeadSpec], rule: SplitRule, folder: Folder, prefix: str
+    catalog: Catalog, heads: Sequence[HeadSpec], rule: SplitRule, folder: Folder, prefix: str, done: Sequence[str] = ()
 ) -> tuple[list[Part], PlanCounts, list[HeadSpec]]:
     """Parts for a training set, and the heads with edges, counts and typical values of the train split.
+
+    Keys that stand in the Parquet files ``done`` are planned, but in no part: an earlier attempt did them.
 
     Raises ``DataError`` for zero rows or a head without two values, before anything is written.
     """
@@ -43,7 +46,9 @@ def plan_dataset(
         types = label_types(catalog, heads)
         _split_rows(connection, catalog, heads, types, rule, counts)
         fitted = [_fit_head(connection, head) for head in heads]
-        sql = f"SELECT * FROM chosen {order_sql(catalog)}"
+        keys = pa.schema([field.with_nullable(True) for field in key_fields(catalog.id_type)])
+        load(connection, "done", keys, parquet_batches(folder, done, keys.names))
+        sql = f"SELECT * FROM chosen ANTI JOIN done USING (illust_id, page) {order_sql(catalog)}"
         return write_parts(connection, sql, plan_schema(catalog.id_type, types), folder, prefix), counts, fitted
 
 

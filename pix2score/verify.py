@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 from pix2score.catalog import Columns, open_catalog
 from pix2score.engine import engine, load, one_row
 from pix2score.errors import IMAGE_ERROR_CODES, ConfigError, DataError, VerifyError
+from pix2score.layout import DataFile
 from pix2score.plan import PlanCounts, catalog_rows
-from pix2score.schema import head_fields, key_fields, validate
-from pix2score.snapshot import DataFile, Snapshot, batches_of, live, live_number
+from pix2score.schema import dead_schema, head_fields, key_fields, validate
+from pix2score.snapshot import Snapshot, batches_of, live, live_number
 from pix2score.storage import Folder
 
 _CHUNK_BYTES = 8 * 2**20
@@ -93,8 +94,7 @@ def _check_file(folder: Folder, snapshot: Snapshot, file: DataFile) -> str | Non
             return f"{file.path} was altered: sha256 {digest[:12]}…, manifest says {file.sha256[:12]}…"
         with folder.open(file.path) as stream:
             metadata = pq.ParquetFile(stream)
-            expected = snapshot.layout.scores if file.table == "scores" else snapshot.layout.embeddings
-            validate(metadata.schema_arrow, expected, file.path)
+            validate(metadata.schema_arrow, snapshot.layout.schema_of(file.table), file.path)
         if metadata.metadata.num_rows != file.rows:
             return f"{file.path} has {metadata.metadata.num_rows} rows, manifest says {file.rows}"
     except FileNotFoundError:
@@ -129,6 +129,8 @@ def _load_keys(connection: duckdb.DuckDBPyConnection, folder: Folder, snapshot: 
                 yield pa.record_batch(columns, schema=schema)
 
     load(connection, "embeddings", schema, embedding_keys())
+    dead = dead_schema(layout.id_type)
+    load(connection, "dead", dead, batches_of(folder, snapshot.files_of("dead"), dead.names))
 
 
 def _finite(embeddings: pa.FixedSizeListArray) -> pa.Array:
@@ -176,6 +178,10 @@ def _check_embeddings(connection: duckdb.DuckDBPyConnection) -> list[str]:
         connection,
         {
             "embeddings with NaN or infinity": "SELECT 1 FROM embeddings WHERE NOT finite",
+            "embeddings that are neither live nor listed as dead": (
+                f"SELECT 1 FROM embeddings ANTI JOIN {live_keys} USING (illust_id, page, run) ANTI JOIN dead USING (illust_id, page, run)"
+            ),
+            "live keys that are listed as dead": f"SELECT 1 FROM {live_keys} SEMI JOIN dead USING (illust_id, page, run)",
             "ok keys without an embedding": f"SELECT 1 FROM {live_keys} ANTI JOIN embeddings USING (illust_id, page, run)",
             "live keys with more than one embedding": (
                 f"SELECT 1 FROM embeddings SEMI JOIN {live_keys} USING (illust_id, page, run) GROUP BY illust_id, page HAVING count(*) > 1"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -14,9 +14,12 @@ import pyarrow as pa
 from pix2score.catalog import Columns
 from pix2score.engine import open_parquet, parquet_bytes
 from pix2score.heads import HeadSpec
+from pix2score.layout import DataFile, Layout
 from pix2score.plan import Part
+from pix2score.rewrite import Merged, Night, merge_range, sort_changes
 from pix2score.schema import FAILED, OK
-from pix2score.snapshot import DataFile, Layout, Snapshot, assemble, publish, write_piece
+from pix2score.snapshot import Snapshot, publish
+from pix2score.staged import Origin, Receipt, write_piece
 from pix2score.storage import Folder
 
 Key = tuple[int | str, int]
@@ -84,6 +87,16 @@ def embeddings_table(keys: Sequence[Key], layout: Layout = LAYOUT) -> pa.Table:
     return pa.Table.from_arrays([ids, pages, embedding], schema=schema)
 
 
+class Here:
+    """Runs what a night publishes in this very process."""
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    def each(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+        return (function(*call) for call in calls)
+
+
 def publish_night(
     place: str,
     keys: Sequence[Key],
@@ -103,12 +116,19 @@ def publish_night(
         ok = [key for key in chunk if key not in set(failed)]
         piece = f"piece-{number:06}"
         tables = scores_table(chunk, run, failed, layout), embeddings_table(ok, layout)
-        receipts.append(write_piece(folder, run, piece, MODEL_VERSION, *tables))
-    staged = [file for receipt in receipts for file in receipt.files]
-    scores = assemble(folder, run, [f.path for f in staged if f.table == "scores"], layout, len(keys))
-    return publish(
-        folder, parent, manifest(run, [*scores, *(f for f in staged if f.table == "embeddings")], layout, len(keys), len(failed))
-    )
+        receipts.append(write_piece(folder, Origin(run=run, model_version=MODEL_VERSION, parent=parent), piece, layout, *tables))
+    scores = rewritten(folder, run, receipts, layout, len(keys)).files
+    embeddings = [file for receipt in receipts if (file := receipt.file("embeddings"))]
+    return publish(folder, parent, manifest(run, [*scores, *embeddings], layout, len(keys), len(failed)))
+
+
+def rewritten(folder: Folder, run: str, receipts: list[Receipt], layout: Layout, num_rows: int) -> Merged:
+    """The narrow table of a first night."""
+    night = Night(receipts, [], [], [], num_rows)
+    ranges, merged = sort_changes(folder, f"staged/{run}/changes", run, layout, [], night)
+    for keys in ranges:
+        merged.add(merge_range(folder, run, layout, keys))
+    return merged
 
 
 def manifest(run: str, files: Iterable[DataFile], layout: Layout, num_rows: int, num_failed: int) -> dict[str, Any]:

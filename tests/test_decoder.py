@@ -101,15 +101,31 @@ def test_failures_carry_the_code_and_detail_of_the_child(decoder: Decoder, data:
     assert decoder.pid == pid, "a bad image must not cost the child"
 
 
-def test_a_child_killed_while_it_decodes_costs_one_image(decoder: Decoder) -> None:
+def test_a_child_killed_from_outside_costs_no_image(decoder: Decoder) -> None:
+    expected = decoder(SLOW)
     pid = pid_of(decoder)
     timer = threading.Timer(0.05, os.kill, (pid, signal.SIGKILL))
     timer.start()
-    failure = failure_of(decoder, SLOW)
+    assert decoder(SLOW) == expected
     timer.join()
-    assert (failure.code, failure.detail) == ("CRASHED", "decoder was killed by SIGKILL")
-    assert_still_fine(decoder)
     assert decoder.pid != pid
+
+
+def test_a_child_killed_twice_over_one_image_costs_that_image(decoder: Decoder) -> None:
+    stop = threading.Event()
+
+    def kill_every_child() -> None:
+        while not stop.wait(0.1):
+            if decoder.pid:
+                os.kill(decoder.pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_every_child)
+    killer.start()
+    failure = failure_of(decoder, SLOW)
+    stop.set()
+    killer.join()
+    assert (failure.code, failure.detail) == ("CRASHED", "decoder was killed by SIGKILL twice")
+    assert_still_fine(decoder)
 
 
 def test_a_child_that_died_between_images_costs_none(decoder: Decoder) -> None:

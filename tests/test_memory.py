@@ -49,10 +49,10 @@ def cheap_model(place: Path) -> str:
     return str(place)
 
 
-def catalog_of(num_rows: int, path: Path) -> str:
-    """Embedded 8 px pictures, ids of honest length."""
+def catalog_of(num_rows: int, path: Path, size: int = 8) -> str:
+    """Embedded pictures of ``size`` px, ids of honest length."""
     out = io.BytesIO()
-    Image.new("RGB", (8, 8), (200, 30, 90)).save(out, "PNG")
+    Image.new("RGB", (size, size), (200, 30, 90)).save(out, "PNG")
     ids = [f"illustration-{i:011}" for i in range(num_rows)]
     table = pa.table({"illust_id": ids, "image": [out.getvalue()] * num_rows, "etag": [f"{i:032x}" for i in range(num_rows)]})
     pq.write_table(table, path, row_group_size=2000)

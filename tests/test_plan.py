@@ -20,13 +20,16 @@ from hypothesis import strategies as st
 
 from pix2score import bins
 from pix2score.catalog import Columns, open_catalog
-from pix2score.errors import DataError, LimitError
+from pix2score.errors import DataError
 from pix2score.heads import HeadSpec
-from pix2score.plan import PlanCounts, plan_scoring
-from pix2score.schema import plan_schema
+from pix2score.layout import Layout
+from pix2score.plan import PlanCounts
+from pix2score.schema import scoring_schema
+from pix2score.scoring_plan import ScoringCounts, ScoringPlan, ScoringRequest, plan_scoring
+from pix2score.staged import Origin
 from pix2score.storage import Folder
 from pix2score.training_plan import SplitRule, plan_dataset
-from tests.builders import planned_rows, publish_night, write_catalog
+from tests.builders import HEADS, MODEL_VERSION, planned_rows, write_catalog
 
 Rows = list[dict[str, Any]]
 LEARNT = HeadSpec(name="bookmark", column="bookmarks", size=4)
@@ -34,12 +37,19 @@ GIVEN = HeadSpec(name="bookmark", column="bookmarks", edges=(10, 30))
 RULE = SplitRule(val_fraction=0.2, test_fraction=0.2, max_pages=4)
 
 
-def scoring(place: str, columns: Columns | None = None, **options: Any) -> tuple[Rows, PlanCounts]:
+def first_night(place: str, folder: Folder, columns: Columns | None = None, **options: Any) -> ScoringPlan:
+    """The plan of a night with no live snapshot."""
+    catalog = open_catalog(place, columns or Columns())
+    layout = Layout(catalog.id_type, HEADS, 4, "float16")
+    request = ScoringRequest(origin=Origin(run="run", model_version=MODEL_VERSION, parent=0), layout=layout, **options)
+    return plan_scoring(catalog, folder, "staged/run/plan", request)
+
+
+def scoring(place: str, columns: Columns | None = None, **options: Any) -> tuple[Rows, ScoringCounts]:
     """The planned rows of the catalog at ``place`` and the counts."""
     with tempfile.TemporaryDirectory() as out:
-        folder = Folder(out)
-        parts, counts = plan_scoring(open_catalog(place, columns or Columns()), folder, "staged/plan", **options)
-        return planned_rows(folder, parts), counts
+        plan = first_night(place, Folder(out), columns, **options)
+        return planned_rows(Folder(out), plan.parts), plan.counts
 
 
 def dataset(
@@ -68,11 +78,12 @@ def test_a_plan_holds_every_key_in_parts_of_the_documented_schema(place: str) ->
         place, {"illust_id": [1, 1, 2], "page": [0, 1, 0], "uri": ["a", "b", "c"], "artist_id": [7, 7, 8], "etag": ["x", "y", None]}
     )
     folder = Folder(place) / "out"
-    parts, counts = plan_scoring(open_catalog(place, Columns()), folder, "staged/run/plan")
-    assert [part.path for part in parts] == ["staged/run/plan-00000.parquet"]
-    assert pa.parquet.read_schema(pa.BufferReader(folder.read(parts[0].path))).equals(plan_schema(pa.int64()))
-    rows = sorted(planned_rows(folder, parts), key=lambda row: (row["illust_id"], row["page"]))
-    nothing = {"file": None, "row": None, "split": None}
+    plan = first_night(place, folder)
+    counts = plan.counts
+    assert [part.path for part in plan.parts] == ["staged/run/plan/rows-00000.parquet"]
+    assert pa.parquet.read_schema(pa.BufferReader(folder.read(plan.parts[0].path))).equals(scoring_schema(pa.int64()))
+    rows = sorted(planned_rows(folder, plan.parts), key=lambda row: (row["illust_id"], row["page"]))
+    nothing = {"file": None, "row": None, "split": None, "attempts": 0}
     assert rows == [
         {"illust_id": 1, "page": 0, "uri": "a", "fingerprint": "etag:x", "group": "7", **nothing},
         {"illust_id": 1, "page": 1, "uri": "b", "fingerprint": "etag:y", "group": "7", **nothing},
@@ -188,13 +199,13 @@ def test_the_order_of_work_is_mixed(tmp_path: Path) -> None:
 
 def test_parts_have_the_asked_number_of_rows(tmp_path: Path) -> None:
     place = write_catalog(str(tmp_path), {"illust_id": list(range(40_000)), "uri": ["a"] * 40_000})
-    parts, _ = plan_scoring(open_catalog(place, Columns()), Folder(str(tmp_path / "out")), "p")
-    assert [part.rows for part in parts] == [16_384, 16_384, 7_232]
+    plan = first_night(place, Folder(str(tmp_path / "out")))
+    assert [part.rows for part in plan.parts] == [16_384, 16_384, 7_232]
 
 
 def test_a_limit_plans_only_so_many(tmp_path: Path) -> None:
     rows, counts = scoring(write_catalog(str(tmp_path), works(100)), limit=7)
-    assert (len(set(keys(rows))), counts.planned) == (7, 7)
+    assert (len(set(keys(rows))), counts.planned, counts.limited, counts.to_score) == (7, 100, 93, 7)
 
 
 @pytest.mark.parametrize("ids", [[], [None, None]])
@@ -207,36 +218,10 @@ def test_a_catalog_without_rows_is_refused_and_nothing_is_written(place: str, id
     write_catalog(place, table)
     out = Folder(f"{place}-out")
     with pytest.raises(DataError, match="no rows with an id"):
-        plan_scoring(open_catalog(place, Columns()), out, "staged/plan")
+        first_night(place, out)
     with pytest.raises(DataError, match="no rows with an id"):
         plan_dataset(open_catalog(place, Columns(), ["bookmarks"]), [GIVEN], RULE, out, "plan")
     assert out.entries() == []
-
-
-def test_a_truncated_catalog_passes_the_limit_and_writes_nothing(place: str) -> None:
-    snapshot = publish_night(f"{place}-out", [(i, 0) for i in range(100)])
-    out, live_scores = Folder(f"{place}-out"), [f.path for f in snapshot.files if f.table == "scores"]
-    before = out.entries()
-    write_catalog(place, {"illust_id": list(range(1, 95)), "uri": ["a"] * 94})
-    catalog = open_catalog(place, Columns())
-    with pytest.raises(LimitError, match=r"6 of 100 .*--max-removed 0\.05"):
-        plan_scoring(catalog, out, "staged/new/plan", live_scores=live_scores, max_removed=0.05)
-    assert out.entries() == before
-    _, counts = plan_scoring(catalog, out, "staged/new/plan", live_scores=live_scores, max_removed=0.06)
-    assert (counts.live, counts.removed, counts.planned) == (100, 6, 94)
-
-
-def test_a_catalog_whose_ids_are_of_another_type_than_the_live_snapshots_is_refused(tmp_path: Path) -> None:
-    snapshot = publish_night(str(tmp_path / "out"), [(1, 0)])
-    place = write_catalog(str(tmp_path / "catalog"), {"illust_id": ["1"], "uri": ["a"]})
-    with pytest.raises(DataError, match="ids are string.*int64"):
-        plan_scoring(
-            open_catalog(place, Columns()),
-            Folder(str(tmp_path / "out")),
-            "p",
-            live_scores=[snapshot.files[0].path],
-            max_removed=1.0,
-        )
 
 
 # Datasets: splits, pages, labels, edges.
@@ -415,11 +400,10 @@ def test_two_heads_may_share_a_column(tmp_path: Path) -> None:
 MEASURE = """
 import resource, sys
 from pix2score.catalog import Columns, open_catalog
-from pix2score.plan import plan_scoring
 from pix2score.storage import Folder
-catalog = open_catalog(sys.argv[1], Columns())
+from tests.test_plan import first_night
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-parts, counts = plan_scoring(catalog, Folder(sys.argv[2]), "plan")
+counts = first_night(sys.argv[1], Folder(sys.argv[2])).counts
 assert counts.planned == 1_000_000, counts
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
@@ -440,14 +424,14 @@ def test_planning_a_million_rows_takes_bounded_memory(tmp_path: Path) -> None:
 def test_a_page_beyond_int32_is_the_users_mistake(tmp_path: Path) -> None:
     pq.write_table(pa.table({"illust_id": [1], "page": [2**40], "uri": ["a.png"]}), tmp_path / "catalog.parquet")
     with pytest.raises(DataError, match="page is not a 32-bit number"):
-        plan_scoring(open_catalog(str(tmp_path), Columns()), Folder(str(tmp_path / "out")), "plan")
+        first_night(str(tmp_path), Folder(str(tmp_path / "out")))
 
 
 def test_text_that_is_not_utf8_is_one_line_for_the_user(tmp_path: Path) -> None:
     latin = pa.StringArray.from_buffers(1, pa.py_buffer(np.array([0, 3], np.int32)), pa.py_buffer(b"\xe9\xe8a"))
     pq.write_table(pa.table({"illust_id": [1], "uri": latin}), tmp_path / "catalog.parquet")
     with pytest.raises(DataError):
-        plan_scoring(open_catalog(str(tmp_path), Columns()), Folder(str(tmp_path / "out")), "plan")
+        first_night(str(tmp_path), Folder(str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
 
 

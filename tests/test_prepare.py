@@ -147,7 +147,7 @@ def test_a_shard_beyond_two_gibibytes_is_written(tmp_path: Path) -> None:
 
     from pix2score.heads import preset
     from pix2score.schema import dataset_schema
-    from pix2score.shards import ShardSink
+    from pix2score.shards import ShardWriter
 
     heads = preset("pixiv")[:1]
     image = np.random.default_rng(0).bytes(2**21)
@@ -165,8 +165,9 @@ def test_a_shard_beyond_two_gibibytes_is_written(tmp_path: Path) -> None:
         )
         for i in range(11)
     ]
-    sink = ShardSink(Folder(str(tmp_path)), heads, 64, dataset_schema(pa.int64(), [("bookmark", pa.int64())]))
-    (shard,) = sink.write(blocks, None)
+    schema = dataset_schema(pa.int64(), [("bookmark", pa.int64())])
+    write = ShardWriter(out=Folder(str(tmp_path)), heads=heads, schema=schema, staged="staged/x")
+    (shard,) = write("piece", pa.concat_tables(blocks)).shards
     metadata = pq.read_metadata(tmp_path / shard.path)
     assert metadata.num_rows == 1100
     assert max(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)) < 64 * 2**20

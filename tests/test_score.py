@@ -249,11 +249,18 @@ def test_a_damaged_row_group_fails_its_own_rows_only(tmp_path: Path) -> None:
 
 
 def test_an_embedding_beyond_float16_is_a_failed_row() -> None:
+    from pix2score.layout import Layout
     from pix2score.predictor import Prediction
     from pix2score.score_stages import _scored
-    from pix2score.snapshot import Layout
 
-    rows = pa.table({"illust_id": [1, 2], "page": pa.array([0, 0], pa.int32()), "fingerprint": ["a", "b"]})
+    rows = pa.table(
+        {
+            "illust_id": [1, 2],
+            "page": pa.array([0, 0], pa.int32()),
+            "fingerprint": ["a", "b"],
+            "attempts": pa.array([0, 0], pa.int16()),
+        }
+    )
     rows = rows.append_column("error_code", pa.nulls(2, pa.string())).append_column("error_detail", pa.nulls(2, pa.string()))
     embedding = np.array([[1.0, 2.0], [70000.0, 1.0]], np.float32)
     prediction = Prediction({}, embedding, np.array([True, True]))

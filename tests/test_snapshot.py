@@ -14,26 +14,17 @@ import pytest
 import pix2score
 from pix2score.errors import ConflictError, DataError, StorageError
 from pix2score.heads import HeadSpec
+from pix2score.layout import Layout, layout_from_dict
 from pix2score.schema import SCHEMA_VERSION
-from pix2score.snapshot import (
-    Layout,
-    assemble,
-    layout_from_dict,
-    live,
-    live_number,
-    new_run_id,
-    publish,
-    read_embeddings,
-    read_receipt,
-    read_scores,
-    write_piece,
-)
+from pix2score.snapshot import live, live_number, new_run_id, publish, read_embeddings, read_scores
+from pix2score.staged import Origin, Receipt, read_receipt, staged_receipts, write_piece
 from pix2score.storage import Folder
-from tests.builders import HEADS, LAYOUT, MODEL_VERSION, embedding_of, embeddings_table, publish_night, scores_table
+from tests.builders import HEADS, LAYOUT, MODEL_VERSION, embedding_of, embeddings_table, publish_night, rewritten, scores_table
 
 KEYS = [(3, 0), (1, 1), (2**40, 0), (1, 0), (2, 0)]
 FAILED = [(2, 0)]
 RUN = "20261121T080000-00000001"
+ORIGIN = Origin(run=RUN, model_version=MODEL_VERSION, parent=0)
 
 
 def test_what_was_published_is_read_back_sorted_by_key(place: str) -> None:
@@ -44,7 +35,7 @@ def test_what_was_published_is_read_back_sorted_by_key(place: str) -> None:
     assert scores.sort_by([("illust_id", "ascending"), ("page", "ascending")]).equals(scores)
     assert scores.equals(scores_table(sorted(KEYS), RUN, FAILED))
     embeddings = read_embeddings(place).to_table()
-    assert embeddings.schema.equals(LAYOUT.embeddings)
+    assert embeddings.schema.names == [*LAYOUT.embeddings.names, "run"]
     found = {(row["illust_id"], row["page"]): row["embedding"] for row in embeddings.to_pylist()}
     assert found == {key: embedding_of(key, 4) for key in KEYS if key not in FAILED}
 
@@ -60,14 +51,14 @@ def test_a_layout_survives_json_and_says_how_files_look(tmp_path: Any, layout: L
     keys = [("b", 0), ("a", 1)] if layout.id_type == pa.string() else [(5, 0), (4, 1)]
     publish_night(str(tmp_path), keys, layout=layout)
     assert read_scores(str(tmp_path)).to_table().schema.equals(layout.scores)
-    assert read_embeddings(str(tmp_path)).to_table().schema.equals(layout.embeddings)
+    assert read_embeddings(str(tmp_path)).to_table().select([0, 1, 2]).schema.equals(layout.embeddings)
     assert read_scores(str(tmp_path)).to_table()["illust_id"].to_pylist() == sorted(key[0] for key in keys)
 
 
 def test_a_night_whose_every_image_failed_has_no_embeddings(place: str) -> None:
     publish_night(place, KEYS, failed=KEYS)
     assert read_embeddings(place).to_table().num_rows == 0
-    assert read_embeddings(place).schema.equals(LAYOUT.embeddings)
+    assert read_embeddings(place).schema.names == [*LAYOUT.embeddings.names, "run"]
     assert read_scores(place).count_rows() == 5
 
 
@@ -82,9 +73,9 @@ def test_a_reader_never_lists_the_folder(place: str) -> None:
 def test_a_retried_piece_counts_once_and_leaves_nothing_behind(place: str) -> None:
     folder = Folder(place)
     tables = scores_table(KEYS, RUN, FAILED), embeddings_table([k for k in KEYS if k not in FAILED])
-    first = write_piece(folder, RUN, "piece-000000", MODEL_VERSION, *tables)
+    first = write_piece(folder, ORIGIN, "piece-000000", LAYOUT, *tables)
     before = folder.entries()
-    second = write_piece(folder, RUN, "piece-000000", MODEL_VERSION, *tables)
+    second = write_piece(folder, ORIGIN, "piece-000000", LAYOUT, *tables)
     assert second == first
     assert folder.entries() == before
     assert {e.path for e in before} == {f"staged/{RUN}/piece-000000.json", *(f.path for f in first.files)}
@@ -92,30 +83,30 @@ def test_a_retried_piece_counts_once_and_leaves_nothing_behind(place: str) -> No
 
 def test_a_receipt_says_what_the_piece_holds(place: str) -> None:
     folder = Folder(place)
-    receipt = write_piece(folder, RUN, "piece-7", MODEL_VERSION, scores_table(KEYS, RUN, FAILED), embeddings_table(KEYS[:4]))
-    assert read_receipt(folder, f"staged/{RUN}/piece-7.json") == receipt
-    assert (receipt.rows, receipt.failed, receipt.run, receipt.model_version) == (5, {"NOT_FOUND": 1}, RUN, MODEL_VERSION)
+    receipt = write_piece(folder, ORIGIN, "piece-7", LAYOUT, scores_table(KEYS, RUN, FAILED), embeddings_table(KEYS[:4]))
+    assert read_receipt(folder.read(f"staged/{RUN}/piece-7.json")) == receipt
+    assert staged_receipts(folder) == [receipt]
+    assert (receipt.rows, receipt.failed, receipt.origin) == (5, {"NOT_FOUND": 1}, ORIGIN)
     assert [(f.table, f.rows, f.bytes) for f in receipt.files] == [
         ("scores", 5, folder.entry(receipt.files[0].path).size),
         ("embeddings", 4, folder.entry(receipt.files[1].path).size),
     ]
 
 
-def staged(folder: Folder, *pieces: list[tuple[int, int]]) -> list[str]:
-    written = [
-        write_piece(folder, RUN, f"piece-{i}", MODEL_VERSION, scores_table(keys, RUN), embeddings_table([]))
+def staged(folder: Folder, *pieces: list[tuple[int, int]]) -> list[Receipt]:
+    return [
+        write_piece(folder, ORIGIN, f"piece-{i}", LAYOUT, scores_table(keys, RUN), embeddings_table([]))
         for i, keys in enumerate(pieces)
     ]
-    return [receipt.files[0].path for receipt in written]
 
 
 @pytest.mark.parametrize(
     ("pieces", "num_expected", "message"),
     [
-        ([[(1, 0), (2, 0)]], 3, "2 rows with 2 keys, planned 3"),
-        ([[(1, 0), (2, 0)]], 1, "2 rows with 2 keys, planned 1"),
-        ([[(1, 0), (2, 0)], [(2, 0)]], 3, "3 rows with 2 keys, planned 3"),
-        ([[(1, 0), (2, 0)], [(2, 0)]], 2, "3 rows with 2 keys, planned 2"),
+        ([[(1, 0), (2, 0)]], 3, "2 staged rows with 2 keys, planned 3"),
+        ([[(1, 0), (2, 0)]], 1, "2 staged rows with 2 keys, planned 1"),
+        ([[(1, 0), (2, 0)], [(2, 0)]], 3, "3 staged rows with 2 keys, planned 3"),
+        ([[(1, 0), (2, 0)], [(2, 0)]], 2, "3 staged rows with 2 keys, planned 2"),
     ],
 )
 def test_pieces_that_are_not_the_plan_are_never_assembled(
@@ -124,13 +115,13 @@ def test_pieces_that_are_not_the_plan_are_never_assembled(
     folder = Folder(str(tmp_path))
     paths = staged(folder, *pieces)
     with pytest.raises(StorageError, match=message):
-        assemble(folder, RUN, paths, LAYOUT, num_expected)
+        rewritten(folder, RUN, paths, LAYOUT, num_expected)
     assert folder.entries("scores") == []
 
 
 def test_assembled_rows_are_sorted_over_all_pieces(place: str) -> None:
     folder = Folder(place)
-    (file,) = assemble(folder, RUN, staged(folder, [(9, 0), (1, 1)], [(5, 0)], [(1, 0), (-3, 0)]), LAYOUT, 5)
+    (file,) = rewritten(folder, RUN, staged(folder, [(9, 0), (1, 1)], [(5, 0)], [(1, 0), (-3, 0)]), LAYOUT, 5).files
     table = pq.read_table(pa.BufferReader(folder.read(file.path)))
     assert list(zip(table["illust_id"].to_pylist(), table["page"].to_pylist(), strict=True)) == [
         (-3, 0),
@@ -139,7 +130,7 @@ def test_assembled_rows_are_sorted_over_all_pieces(place: str) -> None:
         (5, 0),
         (9, 0),
     ]
-    assert (file.rows, file.path) == (5, f"scores/{RUN}/part-00000.parquet")
+    assert (file.rows, file.run, file.first_key) == (5, RUN, (-3, 0))
 
 
 def test_of_two_runs_that_publish_one_wins_and_the_other_conflicts(place: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -25,6 +26,7 @@ from pix2score.drawn_catalog import draw_catalog
 from pix2score.verify import VerifyConfig, verify
 from tests.chain import upload
 from tests.conftest import BUCKET, SECRET, free_port
+from tests.test_memory import catalog_of, cheap_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parent.parent
@@ -40,6 +42,26 @@ class Cluster:
     address: str
     metrics: str
     logs: Path
+
+    def listed(self, what: str, *filters: str) -> list[dict[str, Any]]:
+        """What Ray's state API lists: tasks or nodes."""
+        chosen = [word for filter_ in filters for word in ("--filter", filter_)]
+        command = [
+            str(BIN / "ray"),
+            "list",
+            what,
+            "--address",
+            self.dashboard,
+            "--format",
+            "json",
+            "--limit",
+            "10000",
+            "--detail",
+            *chosen,
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True, timeout=120)
+        rows: list[dict[str, Any]] = json.loads(done.stdout)
+        return rows
 
     def submit(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = [
@@ -167,6 +189,41 @@ def test_a_failing_job_says_so_by_status_and_summary(cluster: Cluster, root: str
     summary = json.loads(s3.get_object(Bucket=BUCKET, Key=keys[0])["Body"].read())
     assert (summary["error"], summary["exit_code"]) == ("LimitError", 3)
     assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET, Prefix="submitted/broken-scores/snapshots/")
+
+
+def test_a_node_that_joins_late_decodes_and_the_head_does_not_work(cluster: Cluster, tmp_path: Path) -> None:
+    # The driver runs beside the cluster, not as a submitted job: two raylets of one machine share the folder of unpacked
+    # working directories, and the second to start clears it.
+    catalog = catalog_of(40_000, tmp_path / "catalog.parquet", size=500)  # decoding takes longer than a node takes to join
+    model = cheap_model(tmp_path / "model")
+    words = [sys.executable, "-m", "jobs.score", "--catalog", catalog, "--model", model, "--out", str(tmp_path / "scores")]
+    with (tmp_path / "log").open("w") as log:
+        driver = subprocess.Popen(words, cwd=ROOT, stderr=log, env={**environment(), "RAY_ADDRESS": cluster.address})
+        late = None
+        try:
+            deadline = time.monotonic() + 120
+            while not list((tmp_path / "scores").rglob("staged/*/*plan*")) and time.monotonic() < deadline:
+                time.sleep(0.2)
+            late = start_node(f"--address={cluster.address}", "--num-cpus=4", "--labels=pool=decode", '--resources={"late": 1}')
+            assert driver.wait(timeout=400) == 0, (tmp_path / "log").read_text()[-3000:]
+            nodes = {node["node_id"]: node for node in cluster.listed("nodes", "state=ALIVE")}
+            tasks = [task for task in cluster.listed("tasks") if task["node_id"] in nodes and task["type"] != "DRIVER_TASK"]
+        finally:
+            for process in [driver, *([late] if late else [])]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGTERM) if process is late else process.kill()
+                process.wait(timeout=60)
+    done_by = {
+        kind: {task["name"] for task in tasks if is_kind(nodes[task["node_id"]])}
+        for kind, is_kind in {
+            "late": lambda node: "late" in node["resources_total"],
+            "head": lambda node: node["is_head_node"],
+        }.items()
+    }
+    assert any("fetch_and_decode" in name for name in done_by["late"]), done_by
+    assert not any(
+        word in name for name in done_by["head"] for word in ("fetch_and_decode", "plan", "assemble", "ScoreImages", "merge")
+    )
 
 
 def test_no_secret_stands_in_the_clusters_logs_or_job_metadata(cluster: Cluster) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ import pytest
 
 from pix2score.engine import parquet_bytes
 from pix2score.errors import DataError, VerifyError
-from pix2score.snapshot import DataFile, live
+from pix2score.layout import DataFile
+from pix2score.snapshot import live
 from pix2score.storage import Folder
 from pix2score.verify import VerifyConfig, verify
 from tests.builders import LAYOUT, MODEL_VERSION, publish_night, write_catalog
@@ -62,12 +63,12 @@ def change_rows(scores: str, table: str, change: Callable[[pa.Table], pa.Table])
     data = parquet_bytes(change(pq.read_table(pa.BufferReader(folder.read(old.path)))))
     folder.publish(old.path, data, replace=True)
     rows = pq.ParquetFile(pa.BufferReader(data)).metadata.num_rows
-    new = DataFile(table, old.path, rows, len(data), hashlib.sha256(data).hexdigest())
+    new = replace(old, rows=rows, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
-    def replace(manifest: dict[str, Any]) -> None:
+    def put(manifest: dict[str, Any]) -> None:
         manifest["files"] = [asdict(new) if file["path"] == old.path else file for file in manifest["files"]]
 
-    change_manifest(scores, replace)
+    change_manifest(scores, put)
 
 
 def set_values(column: str, values: Callable[[list[dict[str, Any]]], list[Any]]) -> Callable[[pa.Table], pa.Table]:

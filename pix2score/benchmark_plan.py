@@ -1,0 +1,183 @@
+"""How long planning and rewriting take, and how much memory, by the number of rows: generated catalogs against generated live snapshots.
+
+Rows have the honest shape: a 24-character id, a page, a 32-character etag on both sides; SCORES rows of the ``pixiv`` heads. Between the
+nights 1 % of the rows change, 0.1 % go and as many come.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pix2score.catalog import Columns, open_catalog
+from pix2score.engine import parquet_batches, parquet_bytes
+from pix2score.heads import preset
+from pix2score.layout import Layout, unique_path, write_file
+from pix2score.plan import Part
+from pix2score.publishing import Publication, publish_night
+from pix2score.scoring_plan import ScoringPlan, ScoringRequest, plan_scoring
+from pix2score.snapshot import Snapshot, publish
+from pix2score.staged import Origin, Receipt, write_piece
+from pix2score.storage import Folder
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+FILE_ROWS = 250_000
+EMBEDDING_DIM = 4  # embeddings are not read: their files only have to be there
+MODEL_VERSION = "benchmark000"
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class PlanTiming:
+    """One size: seconds and peak memory (RSS) of the plan and of the rewriting with publication."""
+
+    rows: int
+    to_score: int
+    plan_s: float
+    plan_peak_mib: int
+    rewrite_s: float
+    rewrite_peak_mib: int
+
+
+class LocalThreads:
+    """``publishing.Workers`` in this process: one thread per core."""
+
+    def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """``function(*args)``."""
+        return function(*args, **kwargs)
+
+    def each(self, function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> Iterator[R]:
+        """``function(*call)`` of every call, as many at a time as there are cores."""
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            yield from pool.map(lambda call: function(*call), calls)
+
+
+def time_plan(place: Path, num_rows: int) -> PlanTiming:
+    """A night of ``num_rows`` live rows in the empty folder ``place``, planned and published in this process."""
+    workers = LocalThreads()
+    folder = Folder(str(place / "scores"))
+    snapshot = _write_live(folder, num_rows)
+    catalog = open_catalog(_write_catalog(place / "catalog", num_rows), Columns())
+    origin = Origin(run="benchmark-2", model_version=MODEL_VERSION, parent=snapshot.number)
+    request = ScoringRequest(origin=origin, layout=snapshot.layout, live=snapshot)
+    plan, plan_s, plan_peak = _measured(lambda: workers.call(plan_scoring, catalog, folder, "staged/benchmark-2/plan", request))
+    receipts = _score(folder, origin, snapshot.layout, plan)
+    publication = Publication(folder, origin, snapshot.layout, snapshot, plan, receipts)
+    _, rewrite_s, rewrite_peak = _measured(lambda: publish_night(publication, {"fingerprint_kind": "etag", "config": {}}, workers))
+    return PlanTiming(num_rows, plan.counts.to_score, plan_s, plan_peak, rewrite_s, rewrite_peak)
+
+
+def _measured(function: Callable[[], Any]) -> tuple[Any, float, int]:
+    with _peak_memory() as peak:
+        start = time.monotonic()
+        result = function()
+        seconds = time.monotonic() - start
+    return result, round(seconds, 2), peak[0] // 2**20
+
+
+@contextmanager
+def _peak_memory() -> Iterator[list[int]]:
+    """The largest resident memory of this process while the block runs, in bytes; Linux only."""
+    peak, stop = [0], threading.Event()
+    page_bytes = resource.getpagesize()
+
+    def watch() -> None:
+        while not stop.wait(_POLL_S):
+            peak[0] = max(peak[0], int(Path("/proc/self/statm").read_text().split()[1]) * page_bytes)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _ids(numbers: npt.NDArray[np.int64]) -> pa.Array:
+    return pa.array([f"illustration{number:012}" for number in numbers])
+
+
+def _etags(numbers: npt.NDArray[np.int64], version: npt.NDArray[np.bool_]) -> list[str]:
+    return [f"{int(new):08x}{number:024x}" for number, new in zip(numbers, version, strict=True)]
+
+
+def _write_catalog(folder: Path, num_rows: int) -> str:
+    """In no order of keys; every hundredth row with another etag than before, every thousandth another illustration."""
+    order = np.random.default_rng(0).permutation(num_rows // FILE_ROWS or 1)
+    for number, block in enumerate(order):
+        rows = np.arange(block * FILE_ROWS, min(num_rows, (block + 1) * FILE_ROWS))
+        rows = np.random.default_rng(number).permutation(rows)
+        ids = np.where(rows % 1000 == 7, rows + num_rows, rows)
+        columns = {"illust_id": _ids(ids), "page": pa.array(np.zeros(len(rows), np.int32))}
+        columns |= {"uri": [f"images/{i}.jpg" for i in ids], "etag": _etags(ids, rows % 100 == 3)}
+        Folder(str(folder)).publish(f"part-{number:05}.parquet", parquet_bytes(pa.table(columns)))
+    return str(folder)
+
+
+def _write_live(folder: Folder, num_rows: int) -> Snapshot:
+    heads = tuple(h.fitted(edges=h.edges, counts=[1] * h.num_bins, typical=list(range(h.num_bins))) for h in preset("pixiv"))
+    layout = Layout(pa.string(), heads, EMBEDDING_DIM, "float16")
+    pool = _predictions(layout, FILE_ROWS)
+    files = []
+    for start in range(0, num_rows, FILE_ROWS):
+        rows = np.arange(start, min(num_rows, start + FILE_ROWS))
+        table = _scores(
+            layout, pool, _ids(rows), [f"etag:{etag}" for etag in _etags(rows, np.zeros(len(rows), bool))], "benchmark-1"
+        )
+        files.append(write_file(folder, "scores", unique_path("scores", "benchmark-1"), table))
+    counts = {"rows": num_rows, "ok": num_rows, "failed": 0, "failed_by_code": {}}
+    manifest = {"run": "benchmark-1", "model_version": MODEL_VERSION, "layout": layout.to_dict(), "fingerprint_kind": "etag"}
+    return publish(folder, 0, {**manifest, "counts": counts, "runs": {}, "files": [asdict(file) for file in files]})
+
+
+def _predictions(layout: Layout, num_rows: int) -> dict[str, pa.Array]:
+    """Head columns of ``num_rows`` rows, with probabilities that do not compress."""
+    rng, columns = np.random.default_rng(1), {}
+    for head in layout.heads:
+        probs = rng.dirichlet(np.ones(head.num_bins), num_rows).astype(np.float32)
+        columns[f"{head.name}_bin"] = pa.array(probs.argmax(axis=1).astype(np.int16))
+        columns[f"{head.name}_probs"] = pa.FixedSizeListArray.from_arrays(pa.array(probs.ravel()), head.num_bins)
+        columns[f"{head.name}_score"] = pa.array(probs[:, 0])
+        columns[f"{head.name}_expected"] = pa.array(probs[:, 1] * 1000)
+    return columns
+
+
+def _scores(layout: Layout, pool: dict[str, pa.Array], ids: pa.Array, fingerprints: Sequence[str], run: str) -> pa.Table:
+    num_rows = len(ids)
+    columns = {name: array.slice(0, num_rows) for name, array in pool.items()}
+    columns |= {"illust_id": ids, "page": pa.array(np.zeros(num_rows, np.int32)), "status": pa.repeat(pa.scalar("ok"), num_rows)}
+    columns |= {name: pa.nulls(num_rows, pa.string()) for name in ("error_code", "error_detail")}
+    columns |= {
+        "attempts": pa.array(np.ones(num_rows, np.int16)),
+        "fingerprint": pa.array(fingerprints),
+        "run": pa.repeat(run, num_rows),
+    }
+    columns["scored_at"] = pa.array(np.full(num_rows, 1_763_000_000_000_000), pa.timestamp("us", tz="UTC"))
+    return pa.table([columns[name] for name in layout.scores.names], schema=layout.scores)
+
+
+def _score(folder: Folder, origin: Origin, layout: Layout, plan: ScoringPlan) -> list[Receipt]:
+    """Pieces for every planned row, with made-up predictions."""
+    pool = _predictions(layout, max(part.rows for part in plan.parts))
+    return [_piece(folder, origin, layout, pool, number, part) for number, part in enumerate(plan.parts)]
+
+
+def _piece(folder: Folder, origin: Origin, layout: Layout, pool: dict[str, pa.Array], number: int, part: Part) -> Receipt:
+    rows = pa.Table.from_batches(parquet_batches(folder, [part.path], ["illust_id", "fingerprint"]))
+    scores = _scores(layout, pool, rows.column(0).combine_chunks(), rows.column(1).to_pylist(), origin.run)
+    return write_piece(folder, origin, f"piece-{number:06}", layout, scores, layout.embeddings.empty_table())

@@ -1,0 +1,70 @@
+"""How busy each stage of a run was, and which one limited it: measured per image in the stages, added up from the receipts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+STAGES = ("fetch", "decode", "model", "write")
+NUM_BYTES = "num_bytes"
+FIELDS = [pa.field(NUM_BYTES, pa.int64()), *(pa.field(f"{stage}_s", pa.float32()) for stage in STAGES[:3])]
+"""Columns that travel with the rows: bytes fetched, and seconds that a task waited for them, decoded them, ran the model on them."""
+MOSTLY = 0.5
+"""A stage that was busy for less than this share of the time did not limit the run."""
+
+
+def totals(rows: pa.Table, write_s: float) -> dict[str, float]:
+    """Bytes and busy seconds of a piece; a column that is not there counts as nothing."""
+
+    def total(name: str) -> float:
+        return float(pc.sum(rows.column(name)).as_py() or 0) if name in rows.column_names else 0.0
+
+    seconds = {stage: round(total(f"{stage}_s"), 4) for stage in STAGES[:3]}
+    return {"bytes": total(NUM_BYTES), **seconds, "write": round(write_s, 4)}
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """How many tasks or actors of a stage work at a time."""
+
+    decode: int
+    model: int
+    write: int
+
+
+def stage_account(
+    measured: Iterable[Mapping[str, float]], slots: Slots, num_images: int, wall_s: float
+) -> dict[str, dict[str, float]]:
+    """Per stage: ``busy_s`` of all its tasks, ``share`` of the time that its slots were busy, and the ``images_per_s`` it alone would do.
+
+    Fetching happens inside decode tasks, ahead of decoding: its busy time is what decoding waited for it.
+    """
+    sums: Counter[str] = Counter()
+    for one in measured:
+        sums.update(one)
+    width = {"fetch": slots.decode, "decode": slots.decode, "model": slots.model, "write": slots.write}
+    account = {}
+    for stage in STAGES:
+        busy = sums[stage]
+        facts = {"busy_s": round(busy, 3), "slots": width[stage], "share": round(busy / max(1e-9, wall_s * width[stage]), 3)}
+        if busy > 0:
+            facts["images_per_s"] = round(num_images * width[stage] / busy, 1)
+        account[stage] = facts
+    return account
+
+
+def limiting_stage(account: Mapping[str, Mapping[str, float]], wall_s: float) -> str:
+    """One sentence that names the stage with the greatest busy share, with the evidence."""
+    if not account:
+        return "nothing was scored"
+    most = max(account, key=lambda stage: account[stage]["share"])
+    shares = ", ".join(f"{stage} {account[stage]['share']:.0%}" for stage in account)
+    slots = int(account[most]["slots"])
+    evidence = f"busy share of {wall_s:.0f} s: {shares}"
+    if account[most]["share"] < MOSTLY:
+        return f"no stage limited the run: start-up and waiting took most of it ({evidence})"
+    return f"{most} limited the run: its {slots} slot{'s' if slots > 1 else ''} were busy {account[most]['share']:.0%} ({evidence})"

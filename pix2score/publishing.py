@@ -1,0 +1,129 @@
+"""The end of a night: the narrow table is rewritten, and one create-if-absent makes it all live."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+from pix2score.errors import DataError, Pix2ScoreError, StorageError
+from pix2score.layout import DataFile, Layout
+from pix2score.rewrite import Merged, Night, merge_range, sort_changes
+from pix2score.scoring_plan import ScoringPlan
+from pix2score.snapshot import Snapshot, conflict, live_number, publish
+from pix2score.staged import STAGED, Origin, Receipt
+from pix2score.storage import Folder
+
+logger = logging.getLogger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What a finished night publishes."""
+
+    out: Folder
+    origin: Origin
+    layout: Layout
+    live: Snapshot | None
+    plan: ScoringPlan
+    receipts: Sequence[Receipt]
+    """Pieces that this run staged and the plan does not count as taken."""
+
+    @property
+    def carried_from(self) -> Snapshot | None:
+        """The live snapshot, if any of its rows stays."""
+        return self.live if self.plan.counts.carried else None
+
+
+class Workers(Protocol):
+    """Where functions run: a cluster, or this very process."""
+
+    def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """``function(*args)``, with memory to sort in."""
+
+    def each(self, function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> Iterator[R]:
+        """``function(*call)`` of every call, side by side, results in order."""
+
+
+def publish_night(publication: Publication, facts: Mapping[str, Any], workers: Workers) -> Snapshot:
+    """The next snapshot is live.
+
+    Raises:
+        ConflictError: another run published first.
+        DataError: a live file was altered; its rows are not carried.
+        StorageError: the staged rows are not the planned ones.
+    """
+    out, origin = publication.out, publication.origin
+    _check_parent(out, origin.parent)
+    try:
+        merged = _rewrite(publication, workers)
+    except (Pix2ScoreError, FileNotFoundError):
+        _check_parent(out, origin.parent)  # the winner tidies up pieces that it took: that is not damage
+        raise
+    counts = publication.plan.counts
+    if merged.rows != counts.keys:
+        raise StorageError(f"run {origin.run}: the new table has {merged.rows} rows, the catalog {counts.keys} keys: not published")
+    snapshot = publish(out, origin.parent, _manifest(publication, merged, facts))
+    _tidy_up(publication)
+    return snapshot
+
+
+def _check_parent(out: Folder, parent: int) -> None:
+    number = live_number(out)
+    if number != parent:
+        raise conflict(out, number)
+
+
+def _rewrite(publication: Publication, workers: Workers) -> Merged:
+    out, run, layout, plan = publication.out, publication.origin.run, publication.layout, publication.plan
+    live = publication.carried_from.files_of("scores") if publication.carried_from else []
+    changed = plan.counts.resumed + sum(receipt.rows for receipt in publication.receipts)
+    night = Night(list(publication.receipts), plan.taken, plan.taken_from, plan.gone, changed)
+    ranges, merged = workers.call(sort_changes, out, f"{STAGED}/{run}/changes", run, layout, live, night)
+    for one in workers.each(merge_range, [(out, run, layout, keys) for keys in ranges]):
+        merged.add(one)
+    return merged
+
+
+def _manifest(publication: Publication, merged: Merged, facts: Mapping[str, Any]) -> dict[str, Any]:
+    plan = publication.plan
+    return {
+        "run": publication.origin.run,
+        "model_version": publication.origin.model_version,
+        "layout": publication.layout.to_dict(),
+        **facts,
+        "counts": {
+            "rows": merged.rows,
+            "ok": merged.rows - merged.failed.total(),
+            "failed": merged.failed.total(),
+            "failed_by_code": dict(merged.failed),
+        },
+        "plan": plan.counts.to_dict(),
+        "runs": dict(merged.runs),
+        "consumed": [receipt.path for receipt in plan.taken_from],
+        "files": [asdict(file) for file in _files(publication, merged)],
+    }
+
+
+def _files(publication: Publication, merged: Merged) -> list[DataFile]:
+    """Scores in key order; embeddings of every run that still has a live row; the dead of those that were there before and now."""
+    carried = publication.carried_from
+    staged = [receipt.file("embeddings") for receipt in (*publication.receipts, *publication.plan.taken_from)]
+    embeddings = [*(carried.files_of("embeddings") if carried else []), *(file for file in staged if file)]
+    scores = [file for file in merged.files if file.table == "scores"]
+    dead = [*(carried.files_of("dead") if carried else []), *(file for file in merged.files if file.table == "dead")]
+    return [*scores, *(file for file in embeddings if merged.runs[file.run]), *dead]
+
+
+def _tidy_up(publication: Publication) -> None:
+    """Pieces that are published now are removed, receipts first; what cannot be removed waits for jobs.vacuum."""
+    out, own = publication.out, f"{STAGED}/{publication.origin.run}"
+    try:
+        paths = [f"{own}/{entry.path}" for entry in (out / own).entries()]
+        paths += [path for receipt in publication.plan.taken_from for path in (receipt.path, receipt.scores.path)]
+        out.delete(sorted(set(paths), key=lambda path: not path.endswith(".json")))
+    except (StorageError, DataError) as exc:
+        logger.warning("published, but staged files could not be removed: %s", exc)

@@ -1,0 +1,147 @@
+"""The account of a scoring run: what was planned, done and left out, how fast, and when too much failed to go on."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pix2score.busy import Slots, limiting_stage, stage_account
+from pix2score.catalog import Catalog
+from pix2score.errors import LimitError
+from pix2score.progress import duration
+from pix2score.scoring_plan import REASONS, ScoringCounts, ScoringPlan
+from pix2score.snapshot import Snapshot
+from pix2score.staged import Receipt
+
+logger = logging.getLogger(__name__)
+
+MIN_FAILED_TO_STOP = 100
+"""A run with no more failures than this is published whatever their share: on a small catalog a share says little."""
+ALL_MISSING_ROWS = 200
+"""So many images tried, and every one missing or refused: the place is wrong, not the images."""
+MISSING = ("NOT_FOUND", "FORBIDDEN")
+
+
+@dataclass
+class Tally:
+    """Rows of this publication, as their pieces are finished; stops a run that surely cannot be published."""
+
+    max_failed: float
+    num_planned: int
+    rows: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    measured: list[dict[str, float]] = field(default_factory=list)
+    """Of the pieces that this run made itself."""
+
+    def add(self, receipt: Receipt) -> None:
+        """Count a piece. Raises ``LimitError`` as soon as the limit of failures is surely passed."""
+        self.rows += receipt.rows
+        self.failed.update(receipt.failed)
+        self.measured.append(receipt.measured)
+        self.check()
+
+    def check(self) -> None:
+        """Raise ``LimitError`` if too many failed: of all that is planned, as the rest may still succeed."""
+        total, codes = self.failed.total(), ", ".join(f"{number} {code}" for code, number in self.failed.most_common())
+        if total > MIN_FAILED_TO_STOP and total > self.max_failed * self.num_planned:
+            raise LimitError(
+                f"{total} of {self.num_planned} images failed ({codes}), over --max-failed {self.max_failed:g}: nothing was published, "
+                f"the {self.rows} images done so far are kept"
+            )
+        if self.rows >= ALL_MISSING_ROWS and sum(self.failed[code] for code in MISSING) == self.rows:
+            raise LimitError(
+                f"the first {self.rows} images are all missing or refused ({codes}): nothing was published; is --catalog the right one, "
+                f"or --image-root missing, or do the credentials not reach the images?"
+            )
+
+
+def log_plan(run: str, catalog: Catalog, plan: ScoringPlan) -> None:
+    """The plan in one line, and what a person should know about it."""
+    counts = plan.counts
+    reasons = ", ".join(f"{getattr(counts, name)} {name}" for name in REASONS if getattr(counts, name)) or "nothing"
+    logger.info(
+        "run %s: %d images to score (%s); %d carried over, %d removed",
+        run,
+        counts.to_score,
+        reasons,
+        counts.carried,
+        counts.removed,
+    )
+    if counts.resumed:
+        logger.info("%d of them were scored by an earlier run and are taken up", counts.resumed)
+    if counts.null_id or counts.duplicate_key:
+        logger.info("left out: %d rows without an id, %d older rows of a key", counts.null_id, counts.duplicate_key)
+    if catalog.fingerprint_kind == "uri":
+        logger.info("the catalog has no fingerprint column: an image changed in place under the same uri goes unseen")
+
+
+def plan_summary(counts: ScoringCounts) -> dict[str, Any]:
+    """Counts of the plan: planned = scored + limited."""
+    reasons = {name: getattr(counts, name) for name in REASONS}
+    return {"planned": counts.planned, **reasons, "carried": counts.carried, "removed": counts.removed, "resumed": counts.resumed}
+
+
+def scored_summary(counts: ScoringCounts, failed: Counter[str]) -> dict[str, Any]:
+    """What this publication holds beside the carried rows."""
+    return {
+        "scored": counts.planned - counts.limited,
+        "limited": counts.limited,
+        "failed": failed.total(),
+        "failed_by_code": dict(failed),
+    }
+
+
+def rate_summary(measured: Sequence[dict[str, float]], slots: Slots, num_images: int, wall_s: float) -> dict[str, Any]:
+    """Rate, bytes and which stage limited the run; of the images that this run itself worked on."""
+    account = stage_account(measured, slots, num_images, wall_s) if num_images else {}
+    sentence = limiting_stage(account, wall_s)
+    logger.info("%s", sentence)
+    return {
+        "images_per_s": round(num_images / wall_s, 1) if num_images and wall_s else 0.0,
+        "bytes": int(sum(one.get("bytes", 0) for one in measured)),
+        "stages": account,
+        "limiting_stage": sentence,
+    }
+
+
+def estimate(counts: ScoringCounts, live: Snapshot | None, row_bytes: int) -> dict[str, Any]:
+    """What the plan would cost, by the rate and image size of the last run that scored anything.
+
+    ``bytes_to_fetch`` and ``estimated_seconds`` are None where no earlier run says anything.
+    """
+    account = (live.manifest.get("account") if live else None) or {}
+    num, images_per_s = account.get("images", 0), account.get("images_per_s", 0)
+    to_fetch = round(counts.to_score * account["bytes"] / num) if num else None
+    seconds = round(account["overhead_s"] + counts.to_score / images_per_s, 1) if images_per_s else None
+    return {"bytes_to_fetch": to_fetch, "bytes_to_write": counts.to_score * row_bytes, "estimated_seconds": seconds}
+
+
+def log_estimate(facts: dict[str, Any]) -> None:
+    """The estimate in one line."""
+    fetch, seconds = facts["bytes_to_fetch"], facts["estimated_seconds"]
+    logger.info(
+        "would fetch %s, write %s, take %s",
+        "an unknown number of bytes (no earlier run)" if fetch is None else size_text(fetch),
+        size_text(facts["bytes_to_write"]),
+        "unknown time (no earlier run)" if seconds is None else f"about {duration(seconds)}",
+    )
+
+
+def size_text(num_bytes: float) -> str:
+    """``812 B``, ``3.4 MB`` or ``1.2 TB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} TB"
+
+
+def failed_of(receipts: Iterable[Receipt]) -> Counter[str]:
+    """Error code -> rows of several pieces."""
+    failed: Counter[str] = Counter()
+    for receipt in receipts:
+        failed.update(receipt.failed)
+    return failed

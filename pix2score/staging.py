@@ -1,0 +1,182 @@
+"""Runs a Ray Data pipeline and turns its blocks into finished pieces while it streams, each closed by rows or by age.
+
+The driver holds references only. Ray Data's own sinks close a piece by rows alone, so that a slow night would stage nothing for hours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import pyarrow as pa
+import ray
+
+logger = logging.getLogger(__name__)
+R = TypeVar("R")
+
+CLOSE_AFTER_S = 60.0  # what a killed run may have to do again, at most
+MAX_WRITING = 16  # pieces being written at a time: bounds what the object store holds
+_WRITER_CPUS = 0.5  # compresses and uploads; more than none, so that it never runs on a head without CPUs
+_POLL_S = 1.0
+
+
+class PipelineLost(Exception):
+    """A part of the cluster went away and took work with it that Ray could not make again; the rest is staged."""
+
+
+@dataclass
+class _Open:
+    """The piece that is being collected."""
+
+    refs: list[Any] = field(default_factory=list)
+    slices: list[tuple[int, int] | None] = field(default_factory=list)
+    rows: int = 0
+    since: float = 0.0
+
+    def add(self, bundle: Any) -> None:
+        if not self.refs:
+            self.since = time.monotonic()
+        self.refs += bundle.block_refs
+        self.slices += [(s.start_offset, s.end_offset) if s else None for s in bundle.slices]
+        self.rows += bundle.num_rows()
+
+    def is_due(self, most_rows: int) -> bool:
+        return self.rows >= most_rows or (self.rows > 0 and time.monotonic() - self.since >= CLOSE_AFTER_S)
+
+
+@dataclass
+class Staging(Generic[R]):
+    """Pieces of one pipeline: ``write(piece, table)`` runs as a Ray task and returns a receipt; safe to run twice.
+
+    Rows that the cluster lost for good are in no piece; the caller compares and plans again.
+    """
+
+    dataset: ray.data.Dataset
+    write: Callable[[str, pa.Table], R]
+    part_rows: int
+    prefix: str
+    """Of piece names."""
+    first_rows: int | None = None
+    """Rows of the first piece, to learn early how things go."""
+    num_pieces: int = 0
+    is_lost: bool = False
+    """Whether the pipeline ended before its rows did."""
+
+    def receipts(self) -> Iterator[R]:
+        """A receipt for every piece as it is finished. Closing the iterator ends the pipeline.
+
+        Raises what ``write`` raises, as it was raised.
+        """
+        bundles: queue.Queue[Any] = queue.Queue(maxsize=2)
+        stop = threading.Event()
+        reader = threading.Thread(target=_read, args=(self.dataset, bundles, stop), name="pipeline", daemon=True)
+        reader.start()
+        try:
+            yield from self._collect(bundles)
+        finally:
+            stop.set()
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    bundles.get_nowait()  # lets the reader see that it is over
+            reader.join(timeout=30)
+
+    def _collect(self, bundles: queue.Queue[Any]) -> Iterator[R]:
+        piece, writing, is_ended = _Open(), [], False
+        while not is_ended:
+            with contextlib.suppress(queue.Empty):
+                item = bundles.get(timeout=_POLL_S)
+                is_ended = item is None or isinstance(item, BaseException)
+                if isinstance(item, BaseException):
+                    self._note(item)
+                elif item is not None and item.num_rows():
+                    piece.add(item)
+            if piece.is_due(self._most_rows()) or (is_ended and piece.rows):
+                writing.append(self._start(piece))
+                piece = _Open()
+            while writing and (is_ended or len(writing) >= MAX_WRITING or _is_ready(writing[0])):
+                yield from self._finished(writing.pop(0))
+
+    def _most_rows(self) -> int:
+        return self.part_rows if self.num_pieces or self.first_rows is None else min(self.part_rows, self.first_rows)
+
+    def _start(self, piece: _Open) -> Any:
+        self.num_pieces += 1
+        name = f"{self.prefix}-{self.num_pieces:06}"
+        return _writer().remote(self.write, name, piece.slices, *piece.refs)
+
+    def _finished(self, ref: Any) -> Iterator[R]:
+        try:
+            yield ray.get(ref)
+        except ray.exceptions.RayTaskError as exc:
+            if isinstance(exc.cause, ray.exceptions.RayError):  # an argument that was lost
+                self._note(exc.cause)
+            else:
+                raise exc.cause from None
+        except ray.exceptions.RayError as exc:
+            self._note(exc)
+
+    def _note(self, exc: BaseException) -> None:
+        """What the cluster lost is done again by another plan; anything else is an error."""
+        if not is_system_failure(exc):
+            raise exc
+        self.is_lost = True
+        logger.warning("a part of the cluster was lost: %s", " ".join(str(exc).split())[:200])
+
+
+def is_system_failure(exc: BaseException | None) -> bool:
+    """Whether a process, node or object went away, as against an error that code raised."""
+    lost = (
+        ray.exceptions.RayActorError,
+        ray.exceptions.ObjectLostError,
+        ray.exceptions.WorkerCrashedError,
+        ray.exceptions.NodeDiedError,
+        ray.exceptions.OutOfMemoryError,
+        ray.exceptions.RaySystemError,
+    )
+    seen: set[int] = set()
+    while exc is not None and id(exc) not in seen:
+        seen.add(id(exc))
+        if isinstance(exc, lost) and not isinstance(exc, ray.exceptions.ActorUnschedulableError):
+            return True
+        exc = getattr(exc, "cause", None) or exc.__cause__
+    return False
+
+
+def _is_ready(ref: Any) -> bool:
+    return bool(ray.wait([ref], timeout=0)[0])
+
+
+def _read(dataset: ray.data.Dataset, bundles: queue.Queue[Any], stop: threading.Event) -> None:
+    """Puts every bundle, then None or the exception that ended the pipeline."""
+    try:
+        for bundle in dataset.iter_internal_ref_bundles():
+            _put(bundles, bundle, stop)
+            if stop.is_set():
+                return
+        _put(bundles, None, stop)
+    except BaseException as exc:
+        _put(bundles, exc, stop)
+
+
+def _put(bundles: queue.Queue[Any], item: Any, stop: threading.Event) -> None:
+    while not stop.is_set():
+        with contextlib.suppress(queue.Full):
+            bundles.put(item, timeout=_POLL_S)
+            return
+
+
+@functools.cache
+def _writer() -> Any:
+    return ray.remote(num_cpus=_WRITER_CPUS, max_retries=3)(_write)
+
+
+def _write(write: Callable[[str, pa.Table], R], piece: str, slices: list[tuple[int, int] | None], *blocks: pa.Table) -> R:
+    cut = [block if s is None else block.slice(s[0], s[1] - s[0]) for block, s in zip(blocks, slices, strict=True)]
+    return write(piece, pa.concat_tables(cut))
