@@ -19,9 +19,11 @@ Floats = npt.NDArray[np.float64]
 
 def features(pixels_NSSC: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """float32 [N, F] of uint8 RGB [N, S, S, 3]: mosaic colours, histograms of oriented gradients, mean and spread of each channel."""
-    image = pixels_NSSC.astype(np.float32) / 255
+    if not len(pixels_NSSC):
+        return np.zeros((0, NUM_FEATURES), dtype=np.float32)
+    image = np.asarray(pixels_NSSC / np.float32(255), dtype=np.float32)
     grey = image.mean(axis=3, dtype=np.float32)
-    down, right = np.gradient(grey, axis=(1, 2)) if len(grey) else (grey, grey)
+    down, right = np.gradient(grey, axis=(1, 2))
     strength, angle = np.hypot(down, right).astype(np.float32), np.arctan2(down, right) % np.pi
     direction = np.minimum((angle / np.pi * NUM_DIRECTIONS).astype(np.int64), NUM_DIRECTIONS - 1)
     edges = np.stack(

@@ -25,7 +25,7 @@ def head_verdict(answers: Answers, temperature: float, ridge: Floats | None) -> 
     """Measures of one head, and under ``reliable`` whether they mean anything; of a head without labels only that.
 
     Keys: the measures of ``quality.measures``; ``interval`` (measure -> [low, high], 95 %, by group); ``constant`` and ``ridge`` (the same
-    measures of the references); ``temperature``, ``ece_before_temperature``, ``reliability``, ``confusion``, ``curve``, ``scatter``.
+    measures of the references); ``temperature`` and ``ece_before_temperature``.
     """
     n = len(answers.truth)
     if not n:
@@ -34,7 +34,7 @@ def head_verdict(answers: Answers, temperature: float, ridge: Floats | None) -> 
     is_reliable = n >= quality.MIN_LABELLED
     before = quality.softened(answers.log_probs, temperature)
     correct = answers.log_probs.argmax(axis=1) == answers.truth
-    sure_before, sure = np.exp(before).max(axis=1), answers.probs.max(axis=1)
+    sure_before = np.exp(before).max(axis=1)
     return {
         "num_labelled": n,
         "num_groups": len(np.unique(answers.group)),
@@ -46,7 +46,21 @@ def head_verdict(answers: Answers, temperature: float, ridge: Floats | None) -> 
         "ridge": _ridge_values(answers, ridge),
         "temperature": temperature,
         "ece_before_temperature": quality.calibration_error(sure_before, correct, np.ones(n)),
-        "reliability": {"before": quality.reliability(sure_before, correct), "after": quality.reliability(sure, correct)},
+    }
+
+
+def curves(answers: Answers, temperature: float) -> dict[str, Any]:
+    """What a report draws of a head with labels.
+
+    ``reliability`` (``before`` and ``after`` the temperature), ``confusion``, ``curve`` and ``scatter``.
+    """
+    correct = answers.log_probs.argmax(axis=1) == answers.truth
+    before = np.exp(quality.softened(answers.log_probs, temperature)).max(axis=1)
+    return {
+        "reliability": {
+            "before": quality.reliability(before, correct),
+            "after": quality.reliability(answers.probs.max(axis=1), correct),
+        },
         "confusion": quality.confusion(answers),
         "curve": _curve(answers),
         "scatter": _scatter(answers),

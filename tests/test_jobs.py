@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-JOBS = ("demo", "prepare", "train", "evaluate", "score", "verify", "vacuum", "benchmark", "predict", "export")
+JOBS = ("demo", "prepare", "train", "evaluate", "score", "verify", "vacuum", "benchmark", "predict", "export", "report")
 
 
 def run_job(*words: str) -> subprocess.CompletedProcess[str]:

@@ -29,6 +29,8 @@ LAYERS: dict[int, set[str]] = {
         "publishing",
         "snapshot",
         "neighbours",
+        "charts",
+        "page",
         "changes",
         "vacuum",
         "busy",
@@ -44,7 +46,20 @@ LAYERS: dict[int, set[str]] = {
         "drawn_catalog",
         "second_night",
     },
-    2: {"model", "losses", "metrics", "fit", "predictor", "predict", "served", "export", "ridge", "quality", "verdict"},
+    2: {
+        "model",
+        "losses",
+        "metrics",
+        "fit",
+        "predictor",
+        "predict",
+        "served",
+        "export",
+        "ridge",
+        "quality",
+        "verdict",
+        "evaluation",
+    },
     3: {
         "cluster",
         "counters",
@@ -58,6 +73,7 @@ LAYERS: dict[int, set[str]] = {
         "evaluate",
         "evaluate_stages",
         "originals",
+        "report",
         "score",
         "score_stages",
         "score_account",
@@ -135,5 +151,5 @@ def test_decode_workers_load_no_torch() -> None:
 
 def test_help_of_every_job_loads_no_torch() -> None:
     assert "torch" not in _loaded(
-        "import jobs.prepare, jobs.train, jobs.score, jobs.verify, jobs.evaluate, jobs.demo, jobs.predict, jobs.export"
+        "import jobs.prepare, jobs.train, jobs.score, jobs.verify, jobs.evaluate, jobs.demo, jobs.predict, jobs.export, jobs.report"
     )

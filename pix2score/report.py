@@ -1,0 +1,263 @@
+"""report: one night as one HTML file: counts, rate, failures, how each head's answers moved since the night before, pictures.
+
+Streams the narrow table; holds counts and a few rows, whatever the number of images.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from pix2score import charts
+from pix2score.decoder import Decoder
+from pix2score.engine import parquet_batches
+from pix2score.errors import DataError, ImageFailure
+from pix2score.heads import HeadSpec
+from pix2score.images import Preprocess
+from pix2score.originals import Key, original_images
+from pix2score.page import Chart, Gallery, Line, Picture, Section, Table, check_packages, encoded, page
+from pix2score.snapshot import Snapshot, live, read_snapshot
+from pix2score.storage import Folder
+
+logger = logging.getLogger(__name__)
+NUM_EXTREME, NUM_RANDOM, NUM_FAILED = 6, 48, 3
+THUMBNAIL = Preprocess(size=160, resize="pad")
+PSI_MOVED, PSI_DRIFTED = 0.1, 0.25  # the customary steps of the population stability index
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportConfig:
+    """Settings of ``jobs.report``."""
+
+    scores: str
+    """Scores folder; its live snapshot is reported."""
+    out: str
+    """HTML file to write, local or s3://bucket/key."""
+
+
+@dataclass
+class Night:
+    """What one pass over a snapshot's narrow table gathers."""
+
+    heads: Sequence[HeadSpec]
+    run: str
+    bins: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    """Head -> images per predicted bin."""
+    fresh: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    """The same of the rows that this snapshot's run scored."""
+    failed: Counter[str] = field(default_factory=Counter)
+    rows: int = 0
+    extremes: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
+    failures: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    drawn: list[dict[str, Any]] = field(default_factory=list)
+    """A random sample."""
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Count a batch, and keep what of it is among the most extreme, or drawn."""
+        rows = pa.Table.from_batches([batch])
+        ok = rows.filter(pc.equal(rows.column("status"), "ok"))
+        for head in self.heads:
+            zero = np.zeros(head.num_bins, dtype=np.int64)
+            of_run = ok.filter(pc.equal(ok.column("run"), self.run))
+            self.bins[head.name] = self.bins.get(head.name, zero) + _counts(ok, head)
+            self.fresh[head.name] = self.fresh.get(head.name, zero) + _counts(of_run, head)
+            for end, order in (("highest", "descending"), ("lowest", "ascending")):
+                taken = ok.sort_by([(f"{head.name}_score", order)]).slice(0, NUM_EXTREME).to_pylist()
+                kept = [*self.extremes.get((head.name, end), []), *taken]
+                kept.sort(key=lambda row: row[f"{head.name}_score"], reverse=end == "highest")  # noqa: B023
+                self.extremes[head.name, end] = kept[:NUM_EXTREME]
+        self._add_failures(rows.filter(pc.equal(rows.column("status"), "failed")))
+        self._draw(ok)
+        self.rows += rows.num_rows
+
+    def _add_failures(self, failed: pa.Table) -> None:
+        self.failed.update(failed.column("error_code").to_pylist())
+        for code in set(failed.column("error_code").to_pylist()):
+            kept = self.failures.setdefault(code, [])
+            kept += failed.filter(pc.equal(failed.column("error_code"), code)).slice(0, NUM_FAILED - len(kept)).to_pylist()
+
+    def _draw(self, ok: pa.Table) -> None:
+        """Each row gets a random number; the smallest of all stay: an even sample without knowing the number of rows."""
+        numbers = random.Random(self.rows).choices(range(2**62), k=ok.num_rows)
+        order = np.argsort(numbers)[:NUM_RANDOM].tolist() if ok.num_rows else []
+        self.drawn += [{**row, "_draw": numbers[i]} for i, row in zip(order, ok.take(order).to_pylist(), strict=True)]
+        self.drawn = sorted(self.drawn, key=lambda row: row["_draw"])[:NUM_RANDOM]
+
+
+def _counts(rows: pa.Table, head: HeadSpec) -> npt.NDArray[np.int64]:
+    found = rows.column(f"{head.name}_bin").drop_null().to_numpy()
+    return np.bincount(found, minlength=head.num_bins).astype(np.int64)
+
+
+def report(config: ReportConfig) -> dict[str, Any]:
+    """The live snapshot's report stands at ``config.out``; its main facts come back.
+
+    Raises ``DataError`` if there are no scores, ``ConfigError`` if the packages of a report are missing.
+    """
+    check_packages()
+    folder, snapshot = Folder(config.scores), live(config.scores)
+    night, before = _read(folder, snapshot), _before(folder, snapshot)
+    psi = {head.name: _psi(night, before, head) for head in snapshot.layout.heads}
+    images = _thumbnails(snapshot, night)
+    out = Folder(config.out)
+    size = out.parent.publish(out.name, _page(snapshot, night, before, psi, images), replace=True)
+    return {
+        "job": "report",
+        "snapshot": snapshot.number,
+        "rows": night.rows,
+        "failed": night.failed.total(),
+        "psi": psi,
+        "bytes": size,
+    }
+
+
+def _read(folder: Folder, snapshot: Snapshot) -> Night:
+    heads = snapshot.layout.heads
+    columns = ["illust_id", "page", "status", "error_code", "error_detail", "run"]
+    columns += [f"{head.name}_{name}" for head in heads for name in ("bin", "score", "expected")]
+    night = Night(heads, snapshot.manifest["run"])
+    for batch in parquet_batches(folder, [file.path for file in snapshot.files if file.table == "scores"], columns):
+        night.add(batch)
+    return night
+
+
+def _before(folder: Folder, snapshot: Snapshot) -> Night | None:
+    """The parent snapshot, if it still stands and has the same heads."""
+    parent = snapshot.manifest.get("parent")
+    try:
+        previous = read_snapshot(folder, parent) if parent else None
+        same = previous is not None and previous.layout.heads == snapshot.layout.heads
+        return _read(folder, previous) if previous and same else None
+    except (DataError, FileNotFoundError) as exc:  # removed by vacuum
+        logger.info("no snapshot to compare with: %s", exc)
+        return None
+
+
+def psi(now: npt.NDArray[np.int64], before: npt.NDArray[np.int64]) -> float:
+    """Population stability index of two histograms: 0 if their shares are equal. An empty bin counts as half an image."""
+    p, q = (np.maximum(counts, 0.5) / np.maximum(counts, 0.5).sum() for counts in (now, before))
+    return float(((p - q) * np.log(p / q)).sum())
+
+
+def _psi(night: Night, before: Night | None, head: HeadSpec) -> float | None:
+    if before is None or head.name not in night.bins or head.name not in before.bins:
+        return None
+    return round(psi(night.bins[head.name], before.bins[head.name]), 4)
+
+
+def drift_sentence(head: str, value: float | None) -> Line:
+    """What a PSI means, in words."""
+    if value is None:
+        return Line(f"{head}: nothing to compare with.", "note")
+    if value < PSI_MOVED:
+        return Line(f"{head}: as the night before (PSI {value:.3f}).", "good")
+    if value < PSI_DRIFTED:
+        return Line(f"{head}: moved a little since the night before (PSI {value:.3f}). Worth a look.")
+    text = f"{head}: drifted (PSI {value:.3f}): other images, another model, or something broke. Look before you use these scores."
+    return Line(text, "bad")
+
+
+def _thumbnails(snapshot: Snapshot, night: Night) -> dict[Key, str]:
+    """Pictures of the rows that the page shows, as far as the catalog still has them; decoded in a child process."""
+    shown = [*night.drawn, *(row for rows in night.extremes.values() for row in rows)]
+    keys = list(dict.fromkeys((row["illust_id"], row["page"]) for row in shown))
+    manifest, decode, found = snapshot.manifest, Decoder(THUMBNAIL), {}
+    for key, content in original_images(manifest["catalog"]["uri"], manifest["config"], keys).items():
+        try:
+            if isinstance(content, bytes):
+                found[key] = encoded(_jpeg(decode(content)))
+        except ImageFailure as failure:
+            logger.info("no picture of %s: %s", key, failure)
+    decode.close()
+    return found
+
+
+def _jpeg(pixels: bytes) -> bytes:
+    out = io.BytesIO()
+    Image.frombytes("RGB", (THUMBNAIL.size, THUMBNAIL.size), pixels).save(out, "JPEG", quality=80)
+    return out.getvalue()
+
+
+def _page(
+    snapshot: Snapshot, night: Night, before: Night | None, psi: Mapping[str, float | None], images: Mapping[Key, str]
+) -> bytes:
+    manifest = snapshot.manifest
+    plan, rate = {**manifest.get("counts", {}), **manifest.get("plan", {})}, manifest.get("images_per_s")
+    facts = {
+        "illustrations": f"{night.rows:,}",
+        "failed": f"{night.failed.total():,} ({night.failed.total() / max(1, night.rows):.1%})",
+        **{name: f"{plan[name]:,}" for name in ("new", "changed", "stale", "retry", "carried", "removed") if name in plan},
+        **({"images/s": f"{rate:,.0f}"} if rate else {}),
+        "model": manifest["model_version"],
+        "preprocessing": manifest.get("preprocess_id", "-"),
+    }
+    against = f"snapshot {manifest['parent']}" if before else "nothing: there is no earlier snapshot with these heads"
+    lead = [f"Published {manifest.get('published_at', '-')} by run {manifest['run']}; compared with {against}."]
+    if limiting := manifest.get("limiting_stage"):
+        lead.append(str(limiting))
+    sections = [_drift(night, before, psi), _failures(night, before)]
+    sections += [_extremes(head, night, images) for head in night.heads]
+    sections.append(_search(night, images))
+    return page(f"Scores, snapshot {snapshot.number}", lead, facts, sections, f"{snapshot.number} of {manifest['catalog']['uri']}")
+
+
+def _shares(counts: npt.NDArray[np.int64]) -> list[float]:
+    return [float(share) for share in counts / max(1, counts.sum())]
+
+
+def _drift(night: Night, before: Night | None, psi: Mapping[str, float | None]) -> Section:
+    drawn = []
+    for head in night.heads:
+        if head.name not in night.bins:
+            continue
+        series = {"this night": _shares(night.bins[head.name])}
+        if before and head.name in before.bins:
+            series["night before"] = _shares(before.bins[head.name])
+        elif night.fresh[head.name].sum():
+            series["scored by this run"] = _shares(night.fresh[head.name])
+        fresh = int(night.fresh[head.name].sum())
+        caption = (
+            f"{head.name}: share of images by predicted bin; {fresh:,} of {int(night.bins[head.name].sum()):,} scored by this run."
+        )
+        drawn.append(Chart(charts.bars(list(head.labels().values()), series), caption))
+    return Section(title="Predictions", lines=[drift_sentence(name, value) for name, value in psi.items()], charts=drawn)
+
+
+def _failures(night: Night, before: Night | None) -> Section:
+    if not night.failed:
+        return Section(title="Failures", lines=[Line("None.", "good")])
+    rows = []
+    for code, count in night.failed.most_common():
+        examples = "; ".join(f"{row['illust_id']} p{row['page']}: {row['error_detail']}" for row in night.failures[code])
+        rows.append([code, f"{count:,}", f"{before.failed[code]:,}" if before else "-", examples])
+    return Section(title="Failures", tables=[Table(["code", "images", "night before", "for example"], rows)])
+
+
+def _picture(row: Mapping[str, Any], heads: Sequence[HeadSpec], images: Mapping[Key, str]) -> Picture:
+    lines = [f"{head.name} {head.labels()[str(row[f'{head.name}_bin'])]}, score {row[f'{head.name}_score']:.2f}" for head in heads]
+    return Picture(f"{row['illust_id']} p{row['page']}", images.get((row["illust_id"], row["page"]), ""), lines)
+
+
+def _extremes(head: HeadSpec, night: Night, images: Mapping[Key, str]) -> Section:
+    galleries = [
+        Gallery(f"{end.capitalize()} score", [_picture(row, [head], images) for row in night.extremes.get((head.name, end), [])])
+        for end in ("highest", "lowest")
+    ]
+    return Section(title=head.name, galleries=galleries)
+
+
+def _search(night: Night, images: Mapping[Key, str]) -> Section:
+    pictures = [_picture(row, night.heads, images) for row in night.drawn]
+    note = f"A random {len(pictures)} of {night.rows:,}. Any other row: read_scores, see README.md."
+    return Section(title="A look at the rest", galleries=[Gallery("Random images", pictures, note, search=True)])
