@@ -26,11 +26,12 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Cells as text."""
+    """Cells as text; ``prose``: the last column holds sentences, which wrap."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+    prose: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,8 +54,8 @@ class Night:
     run: str
     bins: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     """Head -> images per predicted bin."""
-    fresh: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
-    """The same of the rows that this snapshot's run scored."""
+    fresh: dict[str, int] = field(default_factory=dict)
+    """Head -> images that this snapshot's run scored."""
     failed: Counter[str] = field(default_factory=Counter)
     rows: int = 0
     extremes: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
@@ -69,9 +69,9 @@ class Night:
         ok = rows.filter(pc.equal(rows.column("status"), "ok"))
         for head in self.heads:
             zero = np.zeros(head.num_bins, dtype=np.int64)
-            of_run = ok.filter(pc.equal(ok.column("run"), self.run))
+            of_run = ok.filter(pc.equal(ok.column("run"), self.run)).num_rows
             self.bins[head.name] = self.bins.get(head.name, zero) + _counts(ok, head)
-            self.fresh[head.name] = self.fresh.get(head.name, zero) + _counts(of_run, head)
+            self.fresh[head.name] = self.fresh.get(head.name, 0) + of_run
             for end, order in (("highest", "descending"), ("lowest", "ascending")):
                 taken = ok.sort_by([(f"{head.name}_score", order)]).slice(0, NUM_EXTREME).to_pylist()
                 kept = [*self.extremes.get((head.name, end), []), *taken]
@@ -156,10 +156,8 @@ def _psi(night: Night, before: Night | None, head: HeadSpec) -> float | None:
     return round(psi(night.bins[head.name], before.bins[head.name]), 4)
 
 
-def drift_sentence(head: str, value: float | None) -> Line:
+def drift_sentence(head: str, value: float) -> Line:
     """What a PSI means, in words."""
-    if value is None:
-        return Line(f"{head}: nothing to compare with.", "note")
     if value < PSI_MOVED:
         return Line(f"{head}: as the night before (PSI {value:.3f}).", "good")
     if value < PSI_DRIFTED:
@@ -172,8 +170,10 @@ def _thumbnails(snapshot: Snapshot, night: Night) -> dict[Key, str]:
     """Pictures of the rows that the page shows, as far as the catalog still has them; decoded in a child process."""
     shown = [*night.drawn, *(row for rows in night.extremes.values() for row in rows)]
     keys = list(dict.fromkeys((row["illust_id"], row["page"]) for row in shown))
-    manifest, decode, found = snapshot.manifest, Decoder(THUMBNAIL), {}
-    for key, content in original_images(manifest["catalog"]["uri"], manifest["config"], keys).items():
+    if "catalog" not in snapshot.manifest:
+        return {}
+    decode, found = Decoder(THUMBNAIL), {}
+    for key, content in original_images(snapshot.manifest["catalog"]["uri"], snapshot.manifest["config"], keys).items():
         try:
             if isinstance(content, bytes):
                 found[key] = encoded(_jpeg(decode(content)))
@@ -202,14 +202,16 @@ def _page(
         "model": manifest["model_version"],
         "preprocessing": manifest.get("preprocess_id", "-"),
     }
-    against = f"snapshot {manifest['parent']}" if before else "nothing: there is no earlier snapshot with these heads"
-    lead = [f"Published {manifest.get('published_at', '-')} by run {manifest['run']}; compared with {against}."]
+    against = f", compared with snapshot {manifest['parent']}" if before else ""
+    lead = [f"Published {manifest.get('published_at', '-')} by run {manifest['run']}{against}."]
     if limiting := manifest.get("limiting_stage"):
         lead.append(str(limiting))
     sections = [_drift(night, before, psi), _failures(night, before)]
     sections += [_extremes(head, night, images) for head in night.heads]
     sections.append(_search(night, images))
-    return page(f"Scores, snapshot {snapshot.number}", lead, facts, sections, f"{snapshot.number} of {manifest['catalog']['uri']}")
+    return page(
+        f"Scores, snapshot {snapshot.number}", lead, facts, sections, f"Catalog: {manifest.get('catalog', {}).get('uri', '-')}"
+    )
 
 
 def _shares(counts: npt.NDArray[np.int64]) -> list[float]:
@@ -224,14 +226,10 @@ def _drift(night: Night, before: Night | None, psi: Mapping[str, float | None]) 
         series = {"this night": _shares(night.bins[head.name])}
         if before and head.name in before.bins:
             series["night before"] = _shares(before.bins[head.name])
-        elif night.fresh[head.name].sum():
-            series["scored by this run"] = _shares(night.fresh[head.name])
-        fresh = int(night.fresh[head.name].sum())
-        caption = (
-            f"{head.name}: share of images by predicted bin; {fresh:,} of {int(night.bins[head.name].sum()):,} scored by this run."
-        )
+        caption = f"{head.name}: share of images by predicted bin; {night.fresh[head.name]:,} of {int(night.bins[head.name].sum()):,} scored by this run."
         drawn.append(Chart(charts.bars(list(head.labels().values()), series), caption))
-    return Section(title="Predictions", lines=[drift_sentence(name, value) for name, value in psi.items()], charts=drawn)
+    lines = [drift_sentence(name, value) for name, value in psi.items() if value is not None]
+    return Section(title="Predictions", lines=lines or [Line("There is no night before to compare with.", "note")], charts=drawn)
 
 
 def _failures(night: Night, before: Night | None) -> Section:
@@ -239,9 +237,9 @@ def _failures(night: Night, before: Night | None) -> Section:
         return Section(title="Failures", lines=[Line("None.", "good")])
     rows = []
     for code, count in night.failed.most_common():
-        examples = "; ".join(f"{row['illust_id']} p{row['page']}: {row['error_detail']}" for row in night.failures[code])
+        examples = "\n".join(f"{row['illust_id']} p{row['page']}: {row['error_detail']}" for row in night.failures[code])
         rows.append([code, f"{count:,}", f"{before.failed[code]:,}" if before else "-", examples])
-    return Section(title="Failures", tables=[Table(["code", "images", "night before", "for example"], rows)])
+    return Section(title="Failures", tables=[Table(["code", "images", "night before", "for example"], rows, prose=True)])
 
 
 def _picture(row: Mapping[str, Any], heads: Sequence[HeadSpec], images: Mapping[Key, str]) -> Picture:

@@ -59,6 +59,8 @@ LAYERS: dict[int, set[str]] = {
         "quality",
         "verdict",
         "evaluation",
+        "evaluation_page",
+        "explain",
     },
     3: {
         "cluster",
