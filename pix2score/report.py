@@ -226,7 +226,8 @@ def _drift(night: Night, before: Night | None, psi: Mapping[str, float | None]) 
         series = {"this night": _shares(night.bins[head.name])}
         if before and head.name in before.bins:
             series["night before"] = _shares(before.bins[head.name])
-        caption = f"{head.name}: share of images by predicted bin; {night.fresh[head.name]:,} of {int(night.bins[head.name].sum()):,} scored by this run."
+        total = int(night.bins[head.name].sum())
+        caption = f"{head.name}: share of images by predicted bin; {night.fresh[head.name]:,} of {total:,} scored by this run."
         drawn.append(Chart(charts.bars(list(head.labels().values()), series), caption))
     lines = [drift_sentence(name, value) for name, value in psi.items() if value is not None]
     return Section(title="Predictions", lines=lines or [Line("There is no night before to compare with.", "note")], charts=drawn)

@@ -10,7 +10,9 @@ import pytest
 
 from pix2score.command import as_plain, resolve
 from pix2score.evaluate import EvaluateConfig
+from pix2score.export import ExportConfig
 from pix2score.prepare import PrepareConfig
+from pix2score.report import ReportConfig
 from pix2score.score import ScoreConfig
 from pix2score.train import TrainConfig
 from pix2score.verify import VerifyConfig
@@ -23,6 +25,8 @@ CLASSES: dict[str, Any] = {
     "evaluate": EvaluateConfig,
     "score": ScoreConfig,
     "verify": VerifyConfig,
+    "report": ReportConfig,
+    "export": ExportConfig,
 }
 
 
