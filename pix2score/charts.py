@@ -11,6 +11,8 @@ from typing import Any
 
 Row = Mapping[str, Any]
 INK, SOFT, ACCENT, OTHER = "currentColor", "var(--soft)", "var(--accent)", "var(--other)"
+MIN_IMAGES = 10
+"""Steps of the calibration curve with fewer images are left out: they show chance."""
 WIDTH, HEIGHT = 300, 180  # fits a phone of 390 px without shrinking the letters
 _CONFIG = {
     "background": None,
@@ -73,7 +75,8 @@ def bars(labels: Sequence[str], series: Mapping[str, Sequence[float]]) -> str:
 def calibration(reliability: Mapping[str, Sequence[Row]]) -> str:
     """How often the predicted bin is right against how sure the model was; on the diagonal it means what it says."""
     names = {"after": "calibrated", "before": "before the temperature"}
-    rows = [{**point, "series": names[name]} for name, points in reliability.items() for point in points]
+    enough = [(name, point) for name, points in reliability.items() for point in points if point["images"] >= MIN_IMAGES]
+    rows = [{**point, "series": names[name]} for name, point in enough]
     x, y = _axis("confidence", "probability of the predicted bin", scale={"domain": [0, 1]}), _axis("correct", "share correct")
     diagonal = {
         "data": {"values": [{"confidence": 0, "correct": 0}, {"confidence": 1, "correct": 1}]},
@@ -101,8 +104,11 @@ def confusion(labels: Sequence[str], matrix: Sequence[Sequence[float | None]]) -
 
 def score_against_label(curve: Sequence[Row], scatter: Sequence[Row], column: str, *, is_count: bool) -> str:
     """Single images as dots; the line is the median label of each tenth by score, the band its quartiles."""
-    scale = {"type": "symlog"} if is_count else {"zero": False}
-    x, y = _axis("score", "score", scale={"zero": False}), {"type": "quantitative", "title": column, "scale": scale}
+    x, y = _axis("score", "score", scale={"zero": False}), {"type": "quantitative", "title": column, "scale": {"zero": False}}
+    if is_count:  # a count of 0 stands at 1: a logarithm has no 0
+        y = {**y, "title": f"{column} (logarithmic)", "scale": {"type": "log"}, "axis": {"format": "~s", "tickCount": 5}}
+        curve = [{name: value if name == "score" else max(1.0, value) for name, value in row.items()} for row in curve]
+        scatter = [{**row, "label": max(1.0, row["label"])} for row in scatter]
     dots = {
         "data": {"values": list(scatter)},
         "mark": {"type": "point", "filled": True, "size": 9, "opacity": 0.45, "color": SOFT},

@@ -40,7 +40,7 @@ NUM_SHOWN = 2_000
 NUM_ALTERED = 256
 """Images whose altered copies are answered too; their mean change is then known to a few percent of itself."""
 
-NUM_EXPLAINED = 8
+NUM_EXPLAINED = 12
 """Images of which the report shows where each head looks, about."""
 
 

@@ -103,22 +103,25 @@ def _sentences(name: str, m: Mapping[str, Any]) -> list[Line]:
         return [Line(f"{name}: no labelled image in this split.", "bad")]
     if not m["reliable"]:
         return [Line(f"{name}: only {m['num_labelled']} labelled images. These numbers are unreliable.", "bad")]
-    interval = m["interval"]["nll"]
-    if interval[1] < m["constant"]["nll"]:
-        knows = Line(f"{name}: its probabilities are really better than the constant answer (NLL).", "good")
+    if m["interval"]["nll"][1] < m["constant"]["nll"]:
+        knows, mood = "its probabilities are really better than the constant answer", "good"
     elif m["nll"] < m["constant"]["nll"]:
-        knows = Line(f"{name}: its probabilities are better than the constant answer (NLL), but within chance.")
+        knows, mood = "its probabilities are better than the constant answer, but by no more than chance may do", ""
     else:
-        knows = Line(f"{name}: its probabilities are no better than the constant answer (NLL).", "bad")
-    ridge, main = m["ridge"].get(m["main"]), m[m["main"]]
-    low, high = m["interval"].get(m["main"]) or (None, None)
-    if ridge is None or main is None or low is None:
-        return [knows]
-    where = "above" if low > ridge else "below" if high < ridge else "not clearly apart from"
-    return [
-        knows,
-        Line(f"{name}: its {m['main']} is {where} the ridge regression's.", {"above": "good", "below": "bad"}.get(where, "")),
-    ]
+        knows, mood = "its probabilities are no better than the constant answer", "bad"
+    against, ridge_mood = _against_ridge(m)
+    return [Line(f"{name}: {knows}{against}.", "bad" if "bad" in (mood, ridge_mood) else mood)]
+
+
+def _against_ridge(m: Mapping[str, Any]) -> tuple[str, str]:
+    ridge, interval = m["ridge"].get(m["main"]), m["interval"].get(m["main"])
+    if ridge is None or interval is None:
+        return "", ""
+    if interval[0] > ridge:
+        return f"; its {m['main']} is above the ridge regression's", "good"
+    if interval[1] < ridge:
+        return f"; its {m['main']} is below the ridge regression's", "bad"
+    return f"; its {m['main']} is not clearly apart from the ridge regression's", ""
 
 
 def _comparison(summary: Mapping[str, Any]) -> list[Section]:
@@ -151,7 +154,7 @@ def _head(head: HeadSpec, m: Mapping[str, Any], detail: Mapping[str, Any], sampl
     labels = list(head.labels().values())
     drawn = [
         Chart(
-            charts.score_against_label(detail["curve"], detail["scatter"], head.column, is_count=head.kind == "bins"),
+            charts.score_against_label(detail["curve"], detail["scatter"], head.column, is_count=_is_count(head)),
             "Raw label against score. Line: median of each tenth of the images; band: its middle half. A good head climbs.",
         ),
         Chart(charts.calibration(detail["reliability"]), "On the dashed line, a probability of 0.4 is right 4 times in 10."),
@@ -168,13 +171,19 @@ def _head(head: HeadSpec, m: Mapping[str, Any], detail: Mapping[str, Any], sampl
     )
 
 
+def _is_count(head: HeadSpec) -> bool:
+    return head.kind == "bins" and head.min_value >= 0
+
+
 def _numbers(m: Mapping[str, Any]) -> Table:
     rows = []
     for name, title, better in ROWS:
         constant, ridge = (number(m[kind].get(name)) for kind in ("constant", "ridge"))
-        rows.append([title + (f" ({better} is better)" if better else ""), number(m[name]) + _interval(m, name), ridge, constant])
+        rows.append([title + (" ↓" if better else ""), number(m[name]) + _interval(m, name), ridge, constant])
     return Table(
-        ["", "model", "ridge", "constant"], rows, "Constant: the train split's shares, its median bin or its most frequent bin."
+        ["", "model", "ridge", "constant"],
+        rows,
+        "↓: lower is better. Constant: the train split's shares, its median bin or its most frequent bin.",
     )
 
 
