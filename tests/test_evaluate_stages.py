@@ -154,4 +154,5 @@ def test_originals_come_from_the_catalog_as_it_is_now(tmp_path: Path) -> None:
     assert found[2, 1] == b"c.png"
     codes = {key: value.code for key, value in found.items() if isinstance(value, ImageFailure)}
     assert codes == {(3, 0): "FORBIDDEN", (2, 0): "NOT_FOUND"}
+    assert set(original_images(place, config, [(2, 1)])) == {(2, 1)}
     assert original_images(str(tmp_path / "gone"), config, [(1, 0)]) == {}

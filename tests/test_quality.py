@@ -154,3 +154,10 @@ def test_a_better_model_is_called_better_and_its_rival_worse() -> None:
 )
 def test_a_candidate_is_better_if_it_gains_somewhere_and_loses_nowhere(verdicts: list[str], better: bool) -> None:
     assert verdict.is_better({str(i): {"verdict": v} for i, v in enumerate(verdicts)}) is better
+
+
+def test_equal_scores_count_as_half_in_the_auc() -> None:
+    flat = np.full((8, 4), np.log(0.25))
+    label = np.array([0, 0, 0, 0, 0, 0, 0, 9.0])
+    answers = Answers(COUNT_HEAD, flat, np.zeros(8, np.int64), label, np.arange(8))
+    assert quality.measures(answers)["auc_top20"](np.ones(8)) == 0.5
