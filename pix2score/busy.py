@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -36,20 +35,15 @@ class Slots:
     write: int
 
 
-def stage_account(
-    measured: Iterable[Mapping[str, float]], slots: Slots, num_images: int, wall_s: float
-) -> dict[str, dict[str, float]]:
-    """Per stage: ``busy_s`` of all its tasks, ``share`` of the time that its slots were busy, and the ``images_per_s`` it alone would do.
+def stage_account(measured: Mapping[str, float], slots: Slots, num_images: int, wall_s: float) -> dict[str, dict[str, float]]:
+    """Per stage, of ``totals`` added up: ``busy_s``, ``share`` of its slots' time, and the ``images_per_s`` that it alone would do.
 
     Fetching happens inside decode tasks, ahead of decoding: its busy time is what decoding waited for it.
     """
-    sums: Counter[str] = Counter()
-    for one in measured:
-        sums.update(one)
     width = {"fetch": slots.decode, "decode": slots.decode, "model": slots.model, "write": slots.write}
     account = {}
     for stage in STAGES:
-        busy = sums[stage]
+        busy = measured.get(stage, 0.0)
         facts = {"busy_s": round(busy, 3), "slots": width[stage], "share": round(busy / max(1e-9, wall_s * width[stage]), 3)}
         if busy > 0:
             facts["images_per_s"] = round(num_images * width[stage] / busy, 1)
@@ -67,4 +61,6 @@ def limiting_stage(account: Mapping[str, Mapping[str, float]], wall_s: float) ->
     evidence = f"busy share of {wall_s:.0f} s: {shares}"
     if account[most]["share"] < MOSTLY:
         return f"no stage limited the run: start-up and waiting took most of it ({evidence})"
-    return f"{most} limited the run: its {slots} slot{'s' if slots > 1 else ''} were busy {account[most]['share']:.0%} ({evidence})"
+    return (
+        f"{most} limited the run: {slots} slot{'s' if slots > 1 else ''} busy {account[most]['share']:.0%} of the time ({evidence})"
+    )

@@ -19,6 +19,7 @@ from pix2score.storage import Folder
 
 MEMORY_BYTES = 2 * 2**30
 BATCH_ROWS = 65_536
+_REPEATING = {"status", "error_code", "error_detail", "run", "group", "split", "file"}
 READ_BUFFER_BYTES = 4 * 2**20  # per column; without it a whole row group is held, with pre_buffer a whole file (measured: 1.1 GiB)
 
 
@@ -117,8 +118,17 @@ def _named_damage(what: str) -> Iterator[None]:
         raise DataError(f"{what}: {exc}") from None
 
 
+def repeating(schema: pa.Schema) -> list[str]:
+    """Columns whose values repeat, so that a dictionary pays."""
+    return [name for name in schema.names if name in _REPEATING]
+
+
 def parquet_bytes(table: pa.Table, *, row_group_rows: int | None = None, compression: str = "zstd") -> bytes:
-    """The table as one Parquet file."""
+    """The table as one Parquet file.
+
+    Dictionaries only where values repeat: trying them on numbers and ids made SCORES files three times slower to write and a quarter larger
+    (100,000 rows of the ``pixiv`` heads: 0.27 s and 19.9 MB against 0.09 s and 15.2 MB of one core).
+    """
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, row_group_size=row_group_rows, compression=compression)
+    pq.write_table(table, sink, row_group_size=row_group_rows, compression=compression, use_dictionary=repeating(table.schema))
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]

@@ -1,7 +1,7 @@
 """score: every illustration of a catalog gets its predictions and embedding, or a named failure, in a new snapshot.
 
 One streaming Ray Data execution: plan parts -> fetch and decode on CPUs -> predictor actors -> staged pieces. What is scored is
-``scoring_plan``'s, how it becomes live ``score_publish``'s, what is told about it ``score_account``'s.
+``scoring_plan``'s, how it becomes live ``publishing``'s, what is told about it ``score_account``'s.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class ScoreConfig:
     dry_run: bool = False
     """Say what would be scored and about how long it would take; write nothing."""
     limit: int | None = None
-    """Score only this many images, to see failures and the rate; publishes nothing, its rows stay in staged/<run>."""
+    """Score only this many images, to see failures and the rate; publishes nothing, the next run takes its rows up."""
     max_failed: float = 0.05
     """Publish nothing if more than this share of the images failed, and more than 100 of them."""
     max_removed: float = 0.05
@@ -111,6 +111,7 @@ class _Run:
     out: Folder
     live: Snapshot | None
     layout: Layout
+    began: float
 
     @property
     def id(self) -> str:
@@ -129,6 +130,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     facts = {"job": "score", "run": run.id, "model_version": run.card.version}
     with session(gpu_wait_s=config.gpu_wait_s) as offer, recorded(run.out, f"runs/{run.id}/summary.json", facts) as summary:
         summary.is_written = not config.dry_run
+        use_gpu = offer.wants_gpu(config.device)
         plan = _plan(run, "plan")
         log_plan(run.id, run.catalog, plan)
         summary.update({"snapshot": None, **plan_summary(plan.counts)})
@@ -137,7 +139,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         elif not plan.counts.planned and not plan.counts.removed:
             _tell_nothing_to_do(run, plan, summary)
         else:
-            _score_and_publish(run, plan, offer, summary)
+            _score_and_publish(run, plan, offer, use_gpu, summary)
     return summary
 
 
@@ -151,7 +153,9 @@ def _open(config: ScoreConfig) -> _Run:
     parent = live_number(out)
     run_id = new_run_id(datetime.now(UTC).strftime("%Y%m%dT%H%M%S"))
     origin = Origin(run=run_id, model_version=card.version, parent=parent, full=config.full)
-    return _Run(config, origin, card, catalog, images, out, read_snapshot(out, parent) if parent else None, layout)
+    return _Run(
+        config, origin, card, catalog, images, out, read_snapshot(out, parent) if parent else None, layout, time.monotonic()
+    )
 
 
 def _plan(run: _Run, name: str) -> ScoringPlan:
@@ -183,8 +187,8 @@ def _tell_nothing_to_do(run: _Run, plan: ScoringPlan, summary: Summary) -> None:
     summary.update({**scored_summary(plan.counts, Counter()), "snapshot": number, "images_per_s": 0.0})
 
 
-def _score_and_publish(run: _Run, plan: ScoringPlan, offer: Offer, summary: Summary) -> None:
-    use_gpu, started = offer.wants_gpu(run.config.device), time.monotonic()
+def _score_and_publish(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool, summary: Summary) -> None:
+    started = time.monotonic()
     tally = Tally(run.config.max_failed, plan.counts.planned, failed=Counter(plan.taken_failed))
     try:
         plan, receipts = _execute(run, plan, offer, use_gpu, tally)
@@ -197,7 +201,8 @@ def _score_and_publish(run: _Run, plan: ScoringPlan, offer: Offer, summary: Summ
         rates = rate_summary(tally.measured, slots, tally.rows, wall_s)
         summary.update(rates)
     if run.config.limit is None:
-        account = {"images": tally.rows, "seconds": round(wall_s, 3), **rates}
+        overhead_s = time.monotonic() - run.began - wall_s
+        account = {"images": tally.rows, "seconds": round(wall_s, 3), "overhead_s": round(overhead_s, 3), **rates}
         snapshot = _publish(run, plan, receipts, {**account, **scored_summary(plan.counts, tally.failed)})
         summary["snapshot"] = snapshot.number
     summary["stages_s"] = {"execute": round(wall_s, 3), "publish": round(time.monotonic() - started - wall_s, 3)}

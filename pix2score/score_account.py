@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,14 +33,14 @@ class Tally:
     num_planned: int
     rows: int = 0
     failed: Counter[str] = field(default_factory=Counter)
-    measured: list[dict[str, float]] = field(default_factory=list)
-    """Of the pieces that this run made itself."""
+    measured: Counter[str] = field(default_factory=Counter)
+    """``busy.totals`` of the pieces that this run made itself, added up."""
 
     def add(self, receipt: Receipt) -> None:
         """Count a piece. Raises ``LimitError`` as soon as the limit of failures is surely passed."""
         self.rows += receipt.rows
         self.failed.update(receipt.failed)
-        self.measured.append(receipt.measured)
+        self.measured.update(receipt.measured)
         self.check()
 
     def check(self) -> None:
@@ -94,14 +94,14 @@ def scored_summary(counts: ScoringCounts, failed: Counter[str]) -> dict[str, Any
     }
 
 
-def rate_summary(measured: Sequence[dict[str, float]], slots: Slots, num_images: int, wall_s: float) -> dict[str, Any]:
+def rate_summary(measured: Mapping[str, float], slots: Slots, num_images: int, wall_s: float) -> dict[str, Any]:
     """Rate, bytes and which stage limited the run; of the images that this run itself worked on."""
     account = stage_account(measured, slots, num_images, wall_s) if num_images else {}
     sentence = limiting_stage(account, wall_s)
     logger.info("%s", sentence)
     return {
         "images_per_s": round(num_images / wall_s, 1) if num_images and wall_s else 0.0,
-        "bytes": int(sum(one.get("bytes", 0) for one in measured)),
+        "bytes": int(measured.get("bytes", 0)),
         "stages": account,
         "limiting_stage": sentence,
     }
@@ -137,11 +137,3 @@ def size_text(num_bytes: float) -> str:
             return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
         num_bytes /= 1000
     return f"{num_bytes:.1f} TB"
-
-
-def failed_of(receipts: Iterable[Receipt]) -> Counter[str]:
-    """Error code -> rows of several pieces."""
-    failed: Counter[str] = Counter()
-    for receipt in receipts:
-        failed.update(receipt.failed)
-    return failed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,9 +40,10 @@ def pass_a_day(folder: Path, *, seed: int = 7) -> Day:
     place = folder / "catalog.parquet"
     rows = pq.read_table(place).to_pylist()
     rng = np.random.default_rng([seed, 2])
-    broken = [row for row in rows if row["illust_id"] is not None and ".." not in row["uri"] and not _is_sound(folder / row["uri"])]
-    times = [row["illust_id"] for row in rows]
-    sound = [row for row in rows if row not in broken and ".." not in row["uri"] and times.count(row["illust_id"]) == 1]
+    inside = [row for row in rows if row["illust_id"] is not None and ".." not in row["uri"]]
+    broken = [row for row in inside if not _is_sound(folder / row["uri"])]
+    times = Counter(row["illust_id"] for row in rows)
+    sound = [row for row in inside if row not in broken and times[row["illust_id"]] == 1]
     chosen = [sound[i] for i in rng.permutation(len(sound))[: NUM_CHANGED + NUM_REMOVED]]
     changed, removed = chosen[:NUM_CHANGED], chosen[NUM_CHANGED:]
     for row in changed:

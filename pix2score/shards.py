@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pix2score.engine import parquet_bytes
+from pix2score.engine import parquet_bytes, repeating
 from pix2score.heads import HeadSpec
 from pix2score.schema import SPLITS, key_fields
 from pix2score.storage import Folder
@@ -122,7 +122,7 @@ def _shard_bytes(table: pa.Table, schema: pa.Schema) -> bytes:
     sizes = pc.binary_length(table.column("image")).to_numpy().astype(np.int64)
     sink = pa.BufferOutputStream()
     # Encoded images do not compress: a stronger codec would only cost time on them.
-    with pq.ParquetWriter(sink, schema, compression="snappy") as writer:
+    with pq.ParquetWriter(sink, schema, compression="snappy", use_dictionary=repeating(schema)) as writer:
         for start, stop in row_group_bounds(sizes, ROW_GROUP_BYTES):
             group = table.take(pa.array(range(start, stop)))  # unlike a slice, its offsets begin at 0 and fit 32 bits
             writer.write_table(group.cast(schema), row_group_size=stop - start)

@@ -13,6 +13,7 @@ import functools
 import os
 import random
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -270,13 +271,31 @@ def _put_s3(fs: Any, place: str, data: bytes, replace: bool) -> None:
     # If-None-Match makes the store itself refuse the second creator; honoured by AWS since 2024 and by moto.
     condition = {} if replace else {"IfNoneMatch": "*"}
     try:
-        fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data, **condition)
+        _put_unless_undecided(fs, {"Bucket": bucket, "Key": key, "Body": data, **condition})
     except OSError as exc:
         if "PreconditionFailed" not in repr(exc.__cause__) and "pre-conditions" not in str(exc):
             raise
         # After a lost answer a retry is refused by what its own first try made.
         if fs.cat_file(place) != data:
             raise FileExistsError(place) from None
+
+
+def _put_unless_undecided(fs: Any, request: dict[str, Any]) -> None:
+    """One PUT; sent again where the store says 409: two creators met, it has not decided between them, and neither object may stand."""
+    for attempt in range(MAX_ATTEMPTS):
+        try:
+            fs.call_s3("put_object", **request)
+        except OSError as exc:
+            if "ConditionalRequestConflict" not in f"{exc!r} {exc.__cause__!r}" or attempt == MAX_ATTEMPTS - 1:
+                raise
+            time.sleep(_backoff_s(attempt))
+        else:
+            return
+
+
+def _backoff_s(attempt: int) -> float:
+    """Seconds before another try, with full jitter: a crowd must not return at once."""
+    return random.uniform(0, min(MAX_BACKOFF_S, 0.2 * 2**attempt))
 
 
 def _put_local(path: Path, data: bytes, replace: bool) -> None:
@@ -344,7 +363,7 @@ async def _get_whole(fs: Any, bucket: str, key: str, max_bytes: int) -> tuple[in
         except _BrokenOff as exc:
             if attempt == MAX_ATTEMPTS - 1:
                 raise exc.__cause__ or exc from None
-        await asyncio.sleep(random.uniform(0, min(MAX_BACKOFF_S, 0.2 * 2**attempt)))  # full jitter: a crowd must not return at once
+        await asyncio.sleep(_backoff_s(attempt))
     raise AssertionError("the last attempt returns or raises")
 
 

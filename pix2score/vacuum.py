@@ -38,7 +38,7 @@ class VacuumConfig:
     keep: int = 14
     """Snapshots that stay, the newest ones; ``read_changes`` can go back to the oldest of them."""
     keep_staged: str = "7d"
-    """Files of runs that published nothing stay this long, so that a later run can take them up: 7d, 12h, 30m."""
+    """Files of runs that published nothing stay this long, for a later run to take up: 7d, 12h, 30m. Longer than any run takes."""
     dry_run: bool = False
     """Say what would be removed; remove and rewrite nothing."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import os
 import pickle
 import re
@@ -12,7 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -359,3 +360,41 @@ def pump(source: socket.socket, sink: socket.socket) -> None:
         while data := source.recv(65_536):
             sink.sendall(data)
         sink.shutdown(socket.SHUT_WR)
+
+
+UNDECIDED = b"<Error><Code>ConditionalRequestConflict</Code><Message>try again</Message></Error>"
+
+
+class _Undecided(http.server.BaseHTTPRequestHandler):
+    """A store that answers the first two PUTs with 409, as S3 does while two creators of one key meet."""
+
+    protocol_version = "HTTP/1.1"  # answers Expect: 100-continue
+    puts: ClassVar[list[str]] = []
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.puts.append(str(self.headers["If-None-Match"]))
+        body = UNDECIDED if len(self.puts) <= 2 else b""
+        self.send_response(409 if body else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+def test_a_creation_that_the_store_has_not_decided_is_sent_again() -> None:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Undecided)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    environment = {**os.environ, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}", "AWS_ACCESS_KEY_ID": "x"}
+    environment |= {"AWS_SECRET_ACCESS_KEY": "y", "AWS_REGION": "us-east-1"}
+    script = "from pix2score.storage import Folder; print(Folder('s3://bucket/x').publish('object', b'data'))"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+    finally:
+        server.shutdown()
+    assert (done.returncode, done.stdout.strip()) == (0, "4"), done.stderr
+    assert _Undecided.puts == ["*", "*", "*"]
