@@ -204,9 +204,7 @@ def _page(
     }
     against = f", compared with snapshot {manifest['parent']}" if before else ""
     lead = [f"Published {manifest.get('published_at', '-')} by run {manifest['run']}{against}."]
-    if limiting := manifest.get("limiting_stage"):
-        lead.append(str(limiting))
-    sections = [_drift(night, before, psi), _failures(night, before)]
+    sections = [_drift(night, before, psi), _failures(night, before), *_rate(manifest)]
     sections += [_extremes(head, night, images) for head in night.heads]
     sections.append(_search(night, images))
     return page(
@@ -241,6 +239,24 @@ def _failures(night: Night, before: Night | None) -> Section:
         examples = "\n".join(f"{row['illust_id']} p{row['page']}: {row['error_detail']}" for row in night.failures[code])
         rows.append([code, f"{count:,}", f"{before.failed[code]:,}" if before else "-", examples])
     return Section(title="Failures", tables=[Table(["code", "images", "night before", "for example"], rows, prose=True)])
+
+
+def _rate(manifest: Mapping[str, Any]) -> list[Section]:
+    """How busy each stage of the run was; nothing for a run that scored nothing."""
+    stages: Mapping[str, Mapping[str, float]] = manifest.get("stages") or {}
+    if not stages:
+        return []
+    rows = [
+        [
+            name,
+            f"{stage['busy_s']:,.1f}",
+            f"{stage['share']:.0%}",
+            f"{stage['images_per_s']:,.0f}" if "images_per_s" in stage else "-",
+        ]
+        for name, stage in stages.items()
+    ]
+    table = Table(["stage", "busy s", "of its slots' time", "images/s alone"], rows)
+    return [Section(title="What limited the run", lines=[Line(str(manifest.get("limiting_stage", "")))], tables=[table])]
 
 
 def _picture(row: Mapping[str, Any], heads: Sequence[HeadSpec], images: Mapping[Key, str]) -> Picture:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shutil
 import subprocess
@@ -118,6 +119,8 @@ def test_the_report_of_a_real_night_shows_pictures_and_failures(chain: Chain, tm
     text = (tmp_path / "night.html").read_text()
     assert_self_contained(text)
     assert summary["rows"] == chain.scored["scored"]
+    assert "What limited the run" in text
+    assert chain.scored["limiting_stage"] in html.unescape(text)
     assert text.count("data:image/jpeg;base64,") > 20
     for code in chain.scored["failed_by_code"]:
         assert f"<td>{code}</td>" in text
