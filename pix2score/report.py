@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import io
 import logging
-import random
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 from PIL import Image
 
 from pix2score import charts
@@ -25,13 +21,13 @@ from pix2score.engine import parquet_batches
 from pix2score.errors import DataError, ImageFailure
 from pix2score.heads import HeadSpec
 from pix2score.images import Preprocess
+from pix2score.night import Night, psi
 from pix2score.originals import Key, original_images
 from pix2score.page import Chart, Gallery, Line, Picture, Section, Table, check_packages, encoded, page
 from pix2score.snapshot import Snapshot, live, read_snapshot
 from pix2score.storage import Folder
 
 logger = logging.getLogger(__name__)
-NUM_EXTREME, NUM_RANDOM, NUM_FAILED = 6, 48, 3
 THUMBNAIL = Preprocess(size=160, resize="pad")
 PSI_MOVED, PSI_DRIFTED = 0.1, 0.25  # the customary steps of the population stability index
 
@@ -46,60 +42,6 @@ class ReportConfig:
     """HTML file to write, local or s3://bucket/key."""
 
 
-@dataclass
-class Night:
-    """What one pass over a snapshot's narrow table gathers."""
-
-    heads: Sequence[HeadSpec]
-    run: str
-    bins: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
-    """Head -> images per predicted bin."""
-    fresh: dict[str, int] = field(default_factory=dict)
-    """Head -> images that this snapshot's run scored."""
-    failed: Counter[str] = field(default_factory=Counter)
-    rows: int = 0
-    extremes: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
-    failures: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    drawn: list[dict[str, Any]] = field(default_factory=list)
-    """A random sample."""
-
-    def add(self, batch: pa.RecordBatch) -> None:
-        """Count a batch, and keep what of it is among the most extreme, or drawn."""
-        rows = pa.Table.from_batches([batch])
-        ok = rows.filter(pc.equal(rows.column("status"), "ok"))
-        for head in self.heads:
-            zero = np.zeros(head.num_bins, dtype=np.int64)
-            of_run = ok.filter(pc.equal(ok.column("run"), self.run)).num_rows
-            self.bins[head.name] = self.bins.get(head.name, zero) + _counts(ok, head)
-            self.fresh[head.name] = self.fresh.get(head.name, 0) + of_run
-            for end, order in (("highest", "descending"), ("lowest", "ascending")):
-                taken = ok.sort_by([(f"{head.name}_score", order)]).slice(0, NUM_EXTREME).to_pylist()
-                kept = [*self.extremes.get((head.name, end), []), *taken]
-                kept.sort(key=lambda row: row[f"{head.name}_score"], reverse=end == "highest")  # noqa: B023
-                self.extremes[head.name, end] = kept[:NUM_EXTREME]
-        self._add_failures(rows.filter(pc.equal(rows.column("status"), "failed")))
-        self._draw(ok)
-        self.rows += rows.num_rows
-
-    def _add_failures(self, failed: pa.Table) -> None:
-        self.failed.update(failed.column("error_code").to_pylist())
-        for code in set(failed.column("error_code").to_pylist()):
-            kept = self.failures.setdefault(code, [])
-            kept += failed.filter(pc.equal(failed.column("error_code"), code)).slice(0, NUM_FAILED - len(kept)).to_pylist()
-
-    def _draw(self, ok: pa.Table) -> None:
-        """Each row gets a random number; the smallest of all stay: an even sample without knowing the number of rows."""
-        numbers = random.Random(self.rows).choices(range(2**62), k=ok.num_rows)
-        order = np.argsort(numbers)[:NUM_RANDOM].tolist() if ok.num_rows else []
-        self.drawn += [{**row, "_draw": numbers[i]} for i, row in zip(order, ok.take(order).to_pylist(), strict=True)]
-        self.drawn = sorted(self.drawn, key=lambda row: row["_draw"])[:NUM_RANDOM]
-
-
-def _counts(rows: pa.Table, head: HeadSpec) -> npt.NDArray[np.int64]:
-    found = rows.column(f"{head.name}_bin").drop_null().to_numpy()
-    return np.bincount(found, minlength=head.num_bins).astype(np.int64)
-
-
 def report(config: ReportConfig) -> dict[str, Any]:
     """The live snapshot's report stands at ``config.out``; its main facts come back.
 
@@ -108,16 +50,16 @@ def report(config: ReportConfig) -> dict[str, Any]:
     check_packages()
     folder, snapshot = Folder(config.scores), live(config.scores)
     night, before = _read(folder, snapshot), _before(folder, snapshot)
-    psi = {head.name: _psi(night, before, head) for head in snapshot.layout.heads}
+    drift = {head.name: _psi(night, before, head) for head in snapshot.layout.heads}
     images = _thumbnails(snapshot, night)
     out = Folder(config.out)
-    size = out.parent.publish(out.name, _page(snapshot, night, before, psi, images), replace=True)
+    size = out.parent.publish(out.name, _page(snapshot, night, before, drift, images), replace=True)
     return {
         "job": "report",
         "snapshot": snapshot.number,
         "rows": night.rows,
         "failed": night.failed.total(),
-        "psi": psi,
+        "psi": drift,
         "bytes": size,
     }
 
@@ -142,12 +84,6 @@ def _before(folder: Folder, snapshot: Snapshot) -> Night | None:
     except (DataError, FileNotFoundError) as exc:  # removed by vacuum
         logger.info("no snapshot to compare with: %s", exc)
         return None
-
-
-def psi(now: npt.NDArray[np.int64], before: npt.NDArray[np.int64]) -> float:
-    """Population stability index of two histograms: 0 if their shares are equal. An empty bin counts as half an image."""
-    p, q = (np.maximum(counts, 0.5) / np.maximum(counts, 0.5).sum() for counts in (now, before))
-    return float(((p - q) * np.log(p / q)).sum())
 
 
 def _psi(night: Night, before: Night | None, head: HeadSpec) -> float | None:
@@ -190,7 +126,7 @@ def _jpeg(pixels: bytes) -> bytes:
 
 
 def _page(
-    snapshot: Snapshot, night: Night, before: Night | None, psi: Mapping[str, float | None], images: Mapping[Key, str]
+    snapshot: Snapshot, night: Night, before: Night | None, drift: Mapping[str, float | None], images: Mapping[Key, str]
 ) -> bytes:
     manifest = snapshot.manifest
     plan, rate = {**manifest.get("counts", {}), **manifest.get("plan", {})}, manifest.get("images_per_s")
@@ -204,7 +140,7 @@ def _page(
     }
     against = f", compared with snapshot {manifest['parent']}" if before else ""
     lead = [f"Published {manifest.get('published_at', '-')} by run {manifest['run']}{against}."]
-    sections = [_drift(night, before, psi), _failures(night, before), *_rate(manifest)]
+    sections = [_drift(night, before, drift), _failures(night, before), *_rate(manifest)]
     sections += [_extremes(head, night, images) for head in night.heads]
     sections.append(_search(night, images))
     return page(
@@ -216,7 +152,7 @@ def _shares(counts: npt.NDArray[np.int64]) -> list[float]:
     return [float(share) for share in counts / max(1, counts.sum())]
 
 
-def _drift(night: Night, before: Night | None, psi: Mapping[str, float | None]) -> Section:
+def _drift(night: Night, before: Night | None, drift: Mapping[str, float | None]) -> Section:
     drawn = []
     for head in night.heads:
         if head.name not in night.bins:
@@ -227,7 +163,7 @@ def _drift(night: Night, before: Night | None, psi: Mapping[str, float | None]) 
         total = int(night.bins[head.name].sum())
         caption = f"{head.name}: share of images by predicted bin; {night.fresh[head.name]:,} of {total:,} scored by this run."
         drawn.append(Chart(charts.bars(list(head.labels().values()), series), caption))
-    lines = [drift_sentence(name, value) for name, value in psi.items() if value is not None]
+    lines = [drift_sentence(name, value) for name, value in drift.items() if value is not None]
     return Section(title="Predictions", lines=lines or [Line("There is no night before to compare with.", "note")], charts=drawn)
 
 

@@ -30,6 +30,7 @@ LAYERS: dict[int, set[str]] = {
         "snapshot",
         "neighbours",
         "charts",
+        "night",
         "page",
         "changes",
         "vacuum",

@@ -14,12 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pix2score import night as module
 from pix2score import page as page_module
-from pix2score import report as module
 from pix2score.errors import ConfigError, DataError
 from pix2score.layout import Layout
+from pix2score.night import NUM_RANDOM, Night, psi
 from pix2score.page import check_packages
-from pix2score.report import NUM_RANDOM, Night, ReportConfig, drift_sentence, psi, report
+from pix2score.report import ReportConfig, drift_sentence, report
 from pix2score.schema import OK
 from tests.builders import HEADS, Key, publish_night, scores_table
 from tests.chain import Chain
