@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pix2score import charts
 from pix2score.heads import HeadSpec
-from pix2score.page import Chart, Gallery, Line, Picture, Section, Table, encoded, number, page
+from pix2score.page import Chart, Gallery, Line, Picture, Section, Table, encoded, number, page, short_labels
 
 NUM_PICTURES = 6
 ALTERED_NAMES = {
@@ -151,7 +151,7 @@ def _comparison(summary: Mapping[str, Any]) -> list[Section]:
 def _head(head: HeadSpec, m: Mapping[str, Any], detail: Mapping[str, Any], sampled: pa.Table | None) -> Section:
     if not m["num_labelled"]:
         return Section(title=head.name, lines=[Line("No labelled image in this split.", "bad")])
-    labels = list(head.labels().values())
+    labels = short_labels(head)
     drawn = [
         Chart(
             charts.score_against_label(detail["curve"], detail["scatter"], head.column, is_count=_is_count(head)),

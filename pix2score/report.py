@@ -23,7 +23,7 @@ from pix2score.heads import HeadSpec
 from pix2score.images import Preprocess
 from pix2score.night import Night, psi
 from pix2score.originals import Key, original_images
-from pix2score.page import Chart, Gallery, Line, Picture, Section, Table, check_packages, encoded, page
+from pix2score.page import Chart, Gallery, Line, Picture, Section, Table, check_packages, encoded, page, short_labels
 from pix2score.snapshot import Snapshot, live, read_snapshot
 from pix2score.storage import Folder
 
@@ -162,7 +162,7 @@ def _drift(night: Night, before: Night | None, drift: Mapping[str, float | None]
             series["night before"] = _shares(before.bins[head.name])
         total = int(night.bins[head.name].sum())
         caption = f"{head.name}: share of images by predicted bin; {night.fresh[head.name]:,} of {total:,} scored by this run."
-        drawn.append(Chart(charts.bars(list(head.labels().values()), series), caption))
+        drawn.append(Chart(charts.bars(short_labels(head), series), caption))
     lines = [drift_sentence(name, value) for name, value in drift.items() if value is not None]
     return Section(title="Predictions", lines=lines or [Line("There is no night before to compare with.", "note")], charts=drawn)
 
@@ -196,7 +196,7 @@ def _rate(manifest: Mapping[str, Any]) -> list[Section]:
 
 
 def _picture(row: Mapping[str, Any], heads: Sequence[HeadSpec], images: Mapping[Key, str]) -> Picture:
-    lines = [f"{head.name} {head.labels()[str(row[f'{head.name}_bin'])]}, score {row[f'{head.name}_score']:.2f}" for head in heads]
+    lines = [f"{head.name} {short_labels(head)[row[f'{head.name}_bin']]}, score {row[f'{head.name}_score']:.2f}" for head in heads]
     return Picture(f"{row['illust_id']} p{row['page']}", images.get((row["illust_id"], row["page"]), ""), lines)
 
 

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from pix2score import night as module
 from pix2score import page as page_module
 from pix2score.errors import ConfigError, DataError
+from pix2score.heads import HeadSpec
 from pix2score.layout import Layout
 from pix2score.night import NUM_RANDOM, Night, psi
-from pix2score.page import check_packages
+from pix2score.page import check_packages, short_labels
 from pix2score.report import ReportConfig, drift_sentence, report
 from pix2score.schema import OK
 from tests.builders import HEADS, Key, publish_night, scores_table
@@ -146,3 +147,9 @@ def test_a_browser_finds_no_error(tmp_path: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
     assert f"{NUM_RANDOM} images on this page" in done.stdout  # its script ran
     assert "CONSOLE" not in done.stderr
+
+
+def test_large_bounds_are_short() -> None:
+    head = HeadSpec(name="views", column="views", edges=(500, 1500, 36_940_052, 108_562_000))
+    assert short_labels(head) == ["0-500", "500-1500", "1500-36.9M", "36.9M-109M", "109M-∞"]
+    assert short_labels(HeadSpec(name="level", column="l", kind="levels", size=3)) == ["0", "1", "2"]
