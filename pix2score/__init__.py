@@ -1,27 +1,35 @@
 """pix2score: score millions of illustrations every night, and train the model that does it, on Ray.
 
-``read_scores`` and ``read_embeddings`` open what the last night published, ``read_changes`` says what is new in it. Everything else is
-reached through ``python -m jobs.…``.
+``read_scores`` and ``read_embeddings`` open what the last night published, ``read_changes`` says what is new in it, ``similar`` finds
+neighbours in it, ``Model`` scores single pictures. Everything else is reached through ``python -m jobs.…``.
 """
 
 from __future__ import annotations
 
-import importlib
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pix2score.changes import read_changes as read_changes
+    from pix2score.neighbours import similar as similar
+    from pix2score.predict import Model as Model
     from pix2score.snapshot import read_embeddings as read_embeddings
     from pix2score.snapshot import read_scores as read_scores
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "read_changes", "read_embeddings", "read_scores"]
+__all__ = ["Model", "__version__", "read_changes", "read_embeddings", "read_scores", "similar"]
 
-_HOME = {"read_changes": "changes", "read_embeddings": "snapshot", "read_scores": "snapshot"}
+_HOMES = {
+    "Model": "predict",
+    "read_changes": "changes",
+    "read_embeddings": "snapshot",
+    "read_scores": "snapshot",
+    "similar": "neighbours",
+}
 
 
 def __getattr__(name: str) -> Any:
     # Loaded on use: a decode child imports this package for Pillow alone.
-    if name in _HOME:
-        return getattr(importlib.import_module(f"pix2score.{_HOME[name]}"), name)
+    if name in _HOMES:
+        return getattr(import_module(f"pix2score.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'pix2score' has no attribute {name!r}")

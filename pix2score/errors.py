@@ -9,6 +9,7 @@
     ├── ConflictError         4  another run published first: run again
     ├── TrainingError         1  training gave nothing that may be called a model
     ├── StorageError          1  object storage or disk failed for good; ``__cause__`` is the last error
+    ├── NotBetterError        1  a candidate model is not really better, and better was required
     └── VerifyError           1  a published snapshot does not hold what it promises
 
 ``ImageFailure`` stands apart: a bad image is a failed row, never the end of a run.
@@ -81,6 +82,10 @@ class StorageError(Pix2ScoreError):
 
 class TrainingError(Pix2ScoreError):
     """Training diverged or did nothing: there is no model to save."""
+
+
+class NotBetterError(Pix2ScoreError):
+    """The candidate of an evaluation is not really better than the model that it was compared with."""
 
 
 class VerifyError(Pix2ScoreError):

@@ -1,28 +1,47 @@
-"""evaluate: how good a model is on one split of a prepared dataset, per head, beside constants that know only the train split."""
+"""evaluate: how good a model is on one split of a prepared dataset, per head, beside references that know less; and against another model.
+
+Streams the split through Ray Data as scoring does. What one head's numbers are: ``verdict`` and ``quality``.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import ray
 
 from pix2score.account import recorded
 from pix2score.artifact import ModelCard, load_model
 from pix2score.cluster import Device, Offer, session
 from pix2score.command import as_plain
 from pix2score.dataset import PreparedDataset, open_dataset
-from pix2score.errors import DataError
-from pix2score.fetch import pixels_of, shard_rows
+from pix2score.engine import parquet_batches
+from pix2score.errors import ConfigError, DataError, NotBetterError
+from pix2score.evaluate_stages import AnswerRows, Sample, decode_for_evaluation, draw_of, ridge_rows
+from pix2score.evaluation import Evaluation
+from pix2score.evaluation_page import evaluation_page
+from pix2score.evaluation_ridge import NUM_FEATURES, Ridge, RidgeSums
+from pix2score.fetch import MAX_TASK_ROWS, SHARD_ROW_BYTES, ParquetParts, block_rows
 from pix2score.heads import HeadSpec
-from pix2score.metrics import HeadMetrics, main_metric, results
+from pix2score.metrics import main_metric
+from pix2score.originals import Key, original_images
+from pix2score.page import check_packages
 from pix2score.storage import Folder
+from pix2score.verdict import is_better
 
 logger = logging.getLogger(__name__)
+NUM_SHOWN = 2_000
+"""Images that the report may choose its thumbnails from: a random sample of the split, some 10 MB."""
+NUM_ALTERED = 256
+"""Images whose altered copies are answered too; their mean change is then known to a few percent of itself."""
+
+NUM_EXPLAINED = 12
+"""Images of which the report shows where each head looks, about."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,36 +53,70 @@ class EvaluateConfig:
     data: str
     """Prepared dataset."""
     out: str
-    """Where metrics.json goes."""
+    """Where metrics.json and report.html go."""
     split: str = "test"
     """train, val or test."""
+    compare: str | None = None
+    """Another model folder, such as the one in use: both answer the same images, and the differences get paired intervals."""
+    require_better: bool = False
+    """With --compare: exit 1 unless the model is really better in a head and really worse in none (a promotion gate)."""
+    ridge_rows: int = 20_000
+    """Train images that the ridge reference learns from; 0 leaves it out."""
     device: Device = "auto"
     """auto (GPU if the cluster has one), cpu or gpu."""
     gpu_wait_s: float = 0
     """Seconds to wait for the cluster's autoscaler to bring a GPU, if there is none."""
 
+    def __post_init__(self) -> None:
+        if self.require_better and not self.compare:
+            raise ConfigError("--require-better needs --compare MODEL: better than what?")
+        if self.ridge_rows < 0:
+            raise ConfigError(f"ridge_rows {self.ridge_rows}: at least 0")
+
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    """metrics.json stands at ``config.out``; the metrics of each head come back.
+    """metrics.json and report.html stand at ``config.out``; the metrics of each head come back.
 
-    Raises ``DataError``: no model, no dataset, an empty split, or heads that do not match (they are named).
+    Raises ``DataError``: no model, no dataset, an empty split, or heads that do not match (they are named). Raises ``NotBetterError`` after
+    everything is written.
     """
-    (card, _), dataset, out = load_model(config.model), open_dataset(config.data), Folder(config.out)
+    places = [place for place in (config.model, config.compare) if place]
+    cards, dataset, out = [load_model(place)[0] for place in places], open_dataset(config.data), Folder(config.out)
     dataset.parts(config.split)
-    check_heads(card, dataset)
+    for place, card in zip(places, cards, strict=True):
+        check_heads(place, card, dataset)
     with (
         session(gpu_wait_s=config.gpu_wait_s) as offer,
         recorded(out, "summary.json", {"job": "evaluate", "split": config.split}) as summary,
     ):
-        metrics = _measure(config, card, dataset, offer)
-        summary.update(
-            {"model_version": card.version, "dataset_id": dataset.id, "metrics": results(metrics), "config": as_plain(config)}
-        )
-        out.publish("metrics.json", json.dumps(summary, indent=1).encode(), replace=True)
+        evaluation = _measure(config, cards, dataset, offer)
+        summary.update({"model_version": cards[0].version, "dataset_id": dataset.id, "metrics": evaluation.metrics()})
+        details = evaluation.details()
+        if config.compare:
+            summary |= {"compared_with": cards[1].version, "comparison": evaluation.comparison()}
+            summary["is_better"] = is_better(summary["comparison"])
+        summary["config"] = as_plain(config)
+        _publish_page(out, summary, details, evaluation)
+        out.publish("metrics.json", json.dumps({**summary, "details": details}, indent=1).encode(), replace=True)
+        if config.require_better and not summary["is_better"]:
+            raise NotBetterError(f"{config.model} is not better than {config.compare}: {_verdicts(summary['comparison'])}")
     return summary
 
 
-def check_heads(card: ModelCard, dataset: PreparedDataset) -> None:
+def _publish_page(out: Folder, summary: Mapping[str, Any], details: Mapping[str, Any], evaluation: Evaluation) -> None:
+    try:
+        check_packages()
+    except ConfigError as exc:  # the numbers are what was asked for; the page is for looking
+        logger.warning("no report.html: %s", exc)
+        return
+    out.publish("report.html", evaluation_page(summary, details, evaluation.heads, evaluation.sampled()), replace=True)
+
+
+def _verdicts(comparison: Mapping[str, Mapping[str, Any]]) -> str:
+    return ", ".join(f"{name} {head['verdict']}" for name, head in comparison.items())
+
+
+def check_heads(place: str, card: ModelCard, dataset: PreparedDataset) -> None:
     """The dataset's bins must be the model's bins."""
     theirs = {head.name: head for head in dataset.heads}
     problems = [f"{h.name} is not in the dataset" for h in card.heads if h.name not in theirs]
@@ -73,52 +126,85 @@ def check_heads(card: ModelCard, dataset: PreparedDataset) -> None:
         if h.name in theirs and h.bin_edges != theirs[h.name].bin_edges
     ]
     if problems:
-        raise DataError(f"model and dataset do not match: {'; '.join(problems)}")
+        raise DataError(f"model {place} and dataset do not match: {'; '.join(problems)}")
 
 
-def _measure(config: EvaluateConfig, card: ModelCard, dataset: PreparedDataset, offer: Offer) -> list[HeadMetrics]:
-    use_gpu = offer.wants_gpu(config.device)
-    rows = shard_rows(dataset, config.split, card.heads, card.preprocess, offer).map_batches(
-        PredictShard,
-        fn_constructor_args=(config.model,),
-        fn_constructor_kwargs={"batch_size": 256 if use_gpu else 32, **offer.predictor_settings(use_gpu=use_gpu)},
-        batch_format="pyarrow",
-        batch_size=256,
-        compute=offer.predictor_pool(use_gpu=use_gpu, num_batches=-(-dataset.num_rows(config.split) // 256)),
-        num_cpus=0.5,  # unlike the tasks before it, so that Ray does not fuse them into one serial stage
-        num_gpus=1 if use_gpu else 0,
+def _measure(config: EvaluateConfig, cards: Sequence[ModelCard], dataset: PreparedDataset, offer: Offer) -> Evaluation:
+    models = [place for place in (config.model, config.compare) if place]
+    heads = [head for head in cards[0].heads if all(head.name in {h.name for h in card.heads} for card in cards)]
+    sizes = list(dict.fromkeys(card.preprocess for card in cards))  # two models of one preprocessing share their pixels
+    num_rows, use_gpu = dataset.num_rows(config.split), offer.wants_gpu(config.device)
+    ridges = _fit_ridges(dataset, heads, config.ridge_rows, offer) if config.ridge_rows else {}
+    rows = (
+        _shards(dataset, config.split)
+        .map_batches(
+            decode_for_evaluation,
+            fn_kwargs={
+                "heads": tuple(cards[0].heads),
+                "preprocesses": sizes,
+                "ridges": ridges,
+                "sample": _sample(config, dataset, num_rows),
+            },
+            batch_format="pyarrow",
+            batch_size=min(MAX_TASK_ROWS, *(block_rows(size) // len(sizes) for size in sizes)),
+            **offer.decode_placement(),
+        )
+        .map_batches(
+            AnswerRows,
+            fn_constructor_args=(models, [sizes.index(card.preprocess) for card in cards]),
+            fn_constructor_kwargs={
+                "explained": NUM_EXPLAINED / num_rows,
+                "batch_size": 256 if use_gpu else 32,
+                **offer.predictor_settings(use_gpu=use_gpu),
+            },
+            batch_format="pyarrow",
+            batch_size=256,
+            compute=offer.predictor_pool(use_gpu=use_gpu, num_batches=-(-num_rows // 256)),
+            num_cpus=0.5,  # unlike the tasks before it, so that Ray does not fuse them into one serial stage
+            num_gpus=1 if use_gpu else 0,
+        )
     )
-    metrics = [HeadMetrics(head) for head in card.heads]
+    evaluation = Evaluation(heads, [card.temperatures for card in cards], with_ridge=bool(ridges))
     for table in rows.iter_batches(batch_format="pyarrow", batch_size=1024):
-        for metric in metrics:
-            _add(metric, table)
-    return metrics
+        evaluation.add(table)
+    return evaluation
 
 
-def _add(metric: HeadMetrics, table: pa.Table) -> None:
-    head = metric.head
-    log_probs = table.column(f"{head.name}_log_probs").combine_chunks().flatten().to_numpy().reshape(-1, head.num_bins)
-    metric.add(log_probs, table.column(f"{head.name}_bin").to_numpy(), table.column(f"{head.name}_label").to_numpy())
+def _shards(dataset: PreparedDataset, split: str) -> ray.data.Dataset:
+    return ray.data.read_datasource(ParquetParts(dataset.folder, dataset.parts(split), row_bytes=SHARD_ROW_BYTES))
 
 
-class PredictShard:
-    """Ray Data stage: decoded shard rows in; bin, label and log-probabilities of each head out."""
+def _fit_ridges(dataset: PreparedDataset, heads: Sequence[HeadSpec], num_rows: int, offer: Offer) -> dict[str, Ridge]:
+    """Head -> the regression from simple features to its bin, learnt from the first ``num_rows`` train images; they are mixed."""
+    if not dataset.num_rows("train"):
+        return {}
+    stage = {"batch_format": "pyarrow", "batch_size": MAX_TASK_ROWS, **offer.decode_placement()}
+    rows = _shards(dataset, "train").limit(num_rows).map_batches(ridge_rows, fn_kwargs={"heads": tuple(heads)}, **stage)
+    sums = {head.name: RidgeSums() for head in heads}
+    for table in rows.iter_batches(batch_format="pyarrow", batch_size=1024):
+        small = table.column("features").combine_chunks().flatten().to_numpy().reshape(-1, NUM_FEATURES)
+        for name, total in sums.items():
+            truth = table.column(f"{name}_bin").to_numpy()
+            total.add(small[truth >= 0], truth[truth >= 0].astype(np.float64))
+    return {name: ridge for name, total in sums.items() if (ridge := total.fit())}
 
-    def __init__(self, model: str, **settings: Any) -> None:
-        from pix2score.predictor import load_predictor  # imports torch, which only actors need
 
-        self._predictor = load_predictor(model, **settings)
+def _sample(config: EvaluateConfig, dataset: PreparedDataset, num_rows: int) -> Sample:
+    altered = NUM_ALTERED / num_rows
+    card = dataset.card
+    found = original_images(card["catalog"]["uri"], card["config"], _drawn_keys(dataset, config.split, altered))
+    originals = {key: image for key, image in found.items() if isinstance(image, bytes)}
+    return Sample(shown=NUM_SHOWN / num_rows, altered=altered, originals=originals)
 
-    def __call__(self, rows: pa.Table) -> pa.Table:
-        card = self._predictor.card
-        prediction = self._predictor.predict(pixels_of(rows.column("pixels"), card.preprocess))
-        columns: dict[str, Any] = {}
-        for head in card.heads:
-            # Log-probabilities are logits whose temperature is 1: the metrics then see exactly what scoring answers.
-            log_probs = np.log(np.maximum(prediction.heads[head.name].probs, np.finfo(np.float32).tiny))
-            columns[f"{head.name}_log_probs"] = pa.FixedSizeListArray.from_arrays(pa.array(log_probs.ravel()), head.num_bins)
-            columns |= {name: rows.column(name) for name in (f"{head.name}_bin", f"{head.name}_label")}
-        return pa.table(columns)
+
+def _drawn_keys(dataset: PreparedDataset, split: str, share: float) -> list[Key]:
+    paths = [part.path for part in dataset.parts(split)]
+    return [key for batch in parquet_batches(dataset.folder, paths, ["illust_id", "page"]) for key in _drawn(batch, share)]
+
+
+def _drawn(batch: pa.RecordBatch, share: float) -> list[Key]:
+    keys = zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)
+    return [key for key in keys if draw_of(key) < share]
 
 
 def table_text(heads: Sequence[HeadSpec], metrics: dict[str, dict[str, Any]]) -> str:

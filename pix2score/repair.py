@@ -54,7 +54,7 @@ def repair(config: RepairConfig) -> dict[str, Any]:
     dataset, out = open_dataset(config.data), Folder(config.out)
     if out.is_file(CARD):
         raise DataError(f"{out.uri} holds a model already; give another --out")
-    check_heads(card, dataset)
+    check_heads(config.model, card, dataset)
     with session() as offer, recorded(out, "summary.json", {"job": "repair", "out": out.uri}) as summary:
         summary.update(_repaired(config, card, weights, dataset, offer))
     return summary

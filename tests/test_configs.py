@@ -10,8 +10,10 @@ import pytest
 
 from pix2score.command import as_plain, resolve
 from pix2score.evaluate import EvaluateConfig
+from pix2score.export import ExportConfig
 from pix2score.prepare import PrepareConfig
 from pix2score.repair import RepairConfig
+from pix2score.report import ReportConfig
 from pix2score.score import ScoreConfig
 from pix2score.train import TrainConfig
 from pix2score.verify import VerifyConfig
@@ -25,6 +27,8 @@ CLASSES: dict[str, Any] = {
     "repair": RepairConfig,
     "score": ScoreConfig,
     "verify": VerifyConfig,
+    "report": ReportConfig,
+    "export": ExportConfig,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,8 +12,9 @@ import pytest
 
 from pix2score.artifact import load_model, save_model
 from pix2score.dataset import open_dataset
-from pix2score.errors import DataError
+from pix2score.errors import ConfigError, DataError, NotBetterError
 from pix2score.evaluate import EvaluateConfig, evaluate
+from pix2score.evaluate_stages import ALTERATIONS, ORIGINAL
 from pix2score.images import to_rgb
 from pix2score.predictor import Predictor
 from tests.chain import Chain
@@ -57,3 +59,74 @@ def test_heads_that_do_not_match_are_named(chain: Chain, tmp_path: Path) -> None
     with pytest.raises(DataError, match="bookmark has edges"):
         evaluate(EvaluateConfig(model=str(tmp_path / "model"), data=chain.dataset, out=str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
+
+
+def weakened(chain: Chain, place: Path) -> str:
+    """The chain's model with one head's weights negated: it ranks the wrong way round."""
+    card, weights = load_model(chain.model)
+    changed = {name: -tensor if name.startswith("outputs.view") else tensor for name, tensor in weights.items()}
+    settings = {"backbone": card.backbone, "heads": card.heads, "preprocess": card.preprocess, "embedding_dim": card.embedding_dim}
+    save_model(str(place), changed, **settings, temperatures=card.temperatures, about={})  # type: ignore[arg-type]
+    return str(place)
+
+
+@pytest.fixture(scope="module")
+def compared(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The evaluation of the chain's model against a weakened one, on the train split: it has enough labels."""
+    out = tmp_path_factory.mktemp("compared")
+    config = EvaluateConfig(
+        model=chain.model,
+        compare=weakened(chain, out / "weak"),
+        data=chain.dataset,
+        out=str(out),
+        split="train",
+        require_better=True,
+    )
+    evaluate(config)
+    return json.loads((out / "metrics.json").read_text())  # type: ignore[no-any-return]
+
+
+def test_every_head_has_intervals_and_references(compared: dict[str, Any]) -> None:
+    for name, metrics in compared["metrics"].items():
+        assert metrics["reliable"], name
+        low, high = metrics["interval"]["nll"]
+        assert low < metrics["nll"] < high
+        assert set(metrics["constant"]) == {"nll", "rps", "mae_bins", "accuracy"}
+        assert {"spearman", "kappa", "mae_bins", "auc_top20"} <= set(metrics["ridge"])
+        assert 0 <= metrics["ece"] <= 1
+        assert metrics["temperature"] > 0
+
+
+def test_altered_copies_and_originals_are_answered(compared: dict[str, Any]) -> None:
+    for detail in compared["details"].values():
+        altered = detail["altered"]
+        assert set(altered) == {*ALTERATIONS, ORIGINAL}
+        assert all(change["images"] > 20 for change in altered.values())
+        assert altered[ORIGINAL]["mean_prob_change"] <= 0.01  # prepared images stand for their originals
+        assert altered["crop_top_left_5"]["mean_prob_change"] > 0
+
+
+def test_the_comparison_names_the_head_that_differs(compared: dict[str, Any]) -> None:
+    comparison = compared["comparison"]
+    assert comparison["bookmark"]["verdict"] == "no difference"
+    assert comparison["bookmark"]["spearman"]["difference"] == 0
+    assert comparison["view"]["verdict"] == "better"
+    assert compared["is_better"] is True
+
+
+def test_the_gate_refuses_a_worse_candidate_after_writing_why(chain: Chain, tmp_path: Path) -> None:
+    weak = weakened(chain, tmp_path / "weak")
+    config = EvaluateConfig(
+        model=weak, compare=chain.model, data=chain.dataset, out=str(tmp_path), split="train", require_better=True, ridge_rows=0
+    )
+    with pytest.raises(NotBetterError, match="view worse") as caught:
+        evaluate(config)
+    assert caught.value.exit_code == 1
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written["is_better"] is False
+    assert written["metrics"]["view"]["ridge"] == {}
+
+
+def test_a_gate_without_a_rival_is_a_mistake() -> None:
+    with pytest.raises(ConfigError, match="--require-better needs --compare"):
+        EvaluateConfig(model="m", data="d", out="o", require_better=True)

@@ -19,10 +19,10 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, JpegImagePlugin
+from PIL import Image, ImageOps, JpegImagePlugin
 
 from pix2score.errors import IMAGE_ERROR_CODES, ConfigError, ImageFailure
-from pix2score.images import ALGORITHM, MAX_BYTES, Preprocess, preprocess_from_dict, shrink, to_rgb
+from pix2score.images import ALGORITHM, MAX_BYTES, RESIZES, Preprocess, picture_to_rgb, preprocess_from_dict, shrink, to_rgb
 
 pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF data", "ignore:Truncated File Read", "ignore:Tag data larger")
 
@@ -458,3 +458,22 @@ def test_an_algorithm_of_another_version_is_refused() -> None:
 def test_a_bad_preprocessing_is_refused_by_value(field: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=str(value)):
         Preprocess(**{field: value})
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+@pytest.mark.parametrize("size", [(300, 40), (40, 300), (90, 80)])
+def test_rows_are_resampled_before_columns_whatever_the_shape(resize: str, size: tuple[int, int]) -> None:
+    """Pillow picks the order by version and shape; the pixels of a model must not change with it."""
+    image = Image.fromarray(np.random.default_rng(2).integers(0, 256, (*size, 3), dtype=np.uint8))
+    width, height = image.size
+    side = min(size)
+    box = ((width - side) // 2, (height - side) // 2, (width + side) // 2, (height + side) // 2)
+    picture = image.crop(box) if resize == "crop" else image
+    longer = max(picture.size)
+    inside = (round(picture.width / longer * 32), round(picture.height / longer * 32)) if resize == "pad" else (32, 32)
+    rows = picture.resize((inside[0], picture.height), Image.Resampling.BILINEAR)
+    wanted = ImageOps.pad(rows.resize(inside, Image.Resampling.BILINEAR), (32, 32), color=(255, 255, 255))
+    found = picture_to_rgb(image, Preprocess(size=32, resize=resize))
+    margin = 2 if resize == "crop" else 0  # of a crop the outermost pixels see beyond the box, of a cut-out they do not
+    inner = slice(margin, 32 - margin)
+    assert np.array_equal(found[inner, inner], np.asarray(wanted)[inner, inner])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-JOBS = ("demo", "prepare", "train", "evaluate", "repair", "score", "verify", "vacuum", "benchmark")
+JOBS = ("demo", "prepare", "train", "evaluate", "repair", "score", "verify", "vacuum", "benchmark", "predict", "export", "report")
 
 
 def run_job(*words: str) -> subprocess.CompletedProcess[str]:

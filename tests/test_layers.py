@@ -28,6 +28,10 @@ LAYERS: dict[int, set[str]] = {
         "rewrite",
         "publishing",
         "snapshot",
+        "neighbours",
+        "charts",
+        "night",
+        "page",
         "changes",
         "vacuum",
         "busy",
@@ -60,6 +64,15 @@ LAYERS: dict[int, set[str]] = {
         "batch",
         "measure",
         "norms",
+        "predict",
+        "served",
+        "export",
+        "evaluation_ridge",
+        "quality",
+        "verdict",
+        "evaluation",
+        "evaluation_page",
+        "explain",
     },
     3: {
         "cluster",
@@ -77,6 +90,9 @@ LAYERS: dict[int, set[str]] = {
         "train_rows",
         "repair",
         "evaluate",
+        "evaluate_stages",
+        "originals",
+        "report",
         "score",
         "score_stages",
         "score_account",
@@ -153,4 +169,5 @@ def test_decode_workers_load_no_torch() -> None:
 
 
 def test_help_of_every_job_loads_no_torch() -> None:
-    assert "torch" not in _loaded("import jobs.prepare, jobs.train, jobs.score, jobs.verify, jobs.evaluate, jobs.demo, jobs.repair")
+    jobs = ["prepare", "train", "score", "verify", "evaluate", "demo", "repair", "predict", "export", "report", "vacuum", "benchmark"]
+    assert "torch" not in _loaded(f"import {', '.join('jobs.' + job for job in jobs)}")

@@ -1,0 +1,122 @@
+"""The charts of a report, as SVG that takes its colours from the page: Vega-Lite draws them while the report is written.
+
+So a report holds no script for them, weighs little, and turns dark with its reader.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+INK, SOFT, ACCENT, OTHER = "currentColor", "var(--soft)", "var(--accent)", "var(--other)"
+MIN_IMAGES = 10
+"""Steps of the calibration curve with fewer images are left out: they show chance."""
+WIDTH, HEIGHT = 300, 180  # fits a phone of 390 px without shrinking the letters
+_CONFIG = {
+    "background": None,
+    "view": {"stroke": None},
+    "font": "system-ui, sans-serif",
+    "axis": {
+        "labelColor": INK,
+        "titleColor": INK,
+        "domainColor": SOFT,
+        "tickColor": SOFT,
+        "gridColor": SOFT,
+        "gridOpacity": 0.35,
+        "labelFontSize": 11,
+        "titleFontSize": 11,
+        "titleFontWeight": "normal",
+        "labelOverlap": True,
+    },
+    "legend": {"labelColor": INK, "titleColor": INK, "orient": "top", "title": None, "labelFontSize": 11},
+}
+
+
+def _svg(layers: Sequence[Mapping[str, Any]], rows: Sequence[Row], width: int = WIDTH, height: int = HEIGHT) -> str:
+    import vl_convert
+
+    spec = {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "data": {"values": list(rows)},
+        "width": width,
+        "height": height,
+        "config": _CONFIG,
+        "layer": list(layers),
+    }
+    return str(vl_convert.vegalite_to_svg(json.dumps(spec), vl_version="5.21"))
+
+
+def _axis(field: str, title: str, **more: Any) -> dict[str, Any]:
+    return {"field": field, "type": "quantitative", "title": title, **more}
+
+
+def _two_colours(names: Sequence[str]) -> dict[str, Any]:
+    return {"field": "series", "type": "nominal", "scale": {"domain": list(names), "range": [ACCENT, OTHER]}}
+
+
+def bars(labels: Sequence[str], series: Mapping[str, Sequence[float]]) -> str:
+    """Shares per bin, one bar per series side by side: the first series stands out."""
+    rows = [
+        {"bin": label, "order": i, "series": name, "share": share}
+        for name, shares in series.items()
+        for i, (label, share) in enumerate(zip(labels, shares, strict=True))
+    ]
+    encoding: dict[str, Any] = {
+        "x": {"field": "bin", "type": "nominal", "sort": {"field": "order"}, "title": None, "axis": {"labelAngle": -50}},
+        "xOffset": {"field": "series", "sort": list(series)},
+        "y": _axis("share", "share of images", axis={"format": "%"}),
+        "color": _two_colours(list(series)),
+    }
+    return _svg([{"mark": {"type": "bar"}, "encoding": encoding}], rows)
+
+
+def calibration(reliability: Mapping[str, Sequence[Row]]) -> str:
+    """How often the predicted bin is right against how sure the model was; on the diagonal it means what it says."""
+    names = {"after": "calibrated", "before": "before the temperature"}
+    enough = [(name, point) for name, points in reliability.items() for point in points if point["images"] >= MIN_IMAGES]
+    rows = [{**point, "series": names[name]} for name, point in enough]
+    x, y = _axis("confidence", "probability of the predicted bin", scale={"domain": [0, 1]}), _axis("correct", "share correct")
+    diagonal = {
+        "data": {"values": [{"confidence": 0, "correct": 0}, {"confidence": 1, "correct": 1}]},
+        "mark": {"type": "line", "strokeDash": [4, 4], "color": SOFT},
+        "encoding": {"x": x, "y": y},
+    }
+    points = {"mark": {"type": "line", "point": True}, "encoding": {"x": x, "y": y, "color": _two_colours(list(names.values()))}}
+    return _svg([diagonal, points], rows)
+
+
+def confusion(labels: Sequence[str], matrix: Sequence[Sequence[float | None]]) -> str:
+    """Rows are true bins, columns predicted ones; the darker, the larger the row's share."""
+    rows = [
+        {"true": labels[i], "predicted": labels[j], "i": i, "j": j, "share": share or 0.0}
+        for i, line in enumerate(matrix)
+        for j, share in enumerate(line)
+    ]
+    encoding = {
+        "x": {"field": "predicted", "type": "nominal", "sort": {"field": "j"}, "title": "predicted", "axis": {"labelAngle": -50}},
+        "y": {"field": "true", "type": "nominal", "sort": {"field": "i"}, "title": "true"},
+        "fillOpacity": {"field": "share", "type": "quantitative", "scale": {"domainMin": 0, "range": [0.04, 1]}, "legend": None},
+    }
+    return _svg([{"mark": {"type": "rect", "fill": ACCENT}, "encoding": encoding}], rows, height=WIDTH - 40)
+
+
+def score_against_label(curve: Sequence[Row], scatter: Sequence[Row], column: str, *, is_count: bool) -> str:
+    """Single images as dots; the line is the median label of each tenth by score, the band its quartiles."""
+    x, y = _axis("score", "score", scale={"zero": False}), {"type": "quantitative", "title": column, "scale": {"zero": False}}
+    if is_count:  # a count of 0 stands at 1: a logarithm has no 0
+        y = {**y, "title": f"{column} (logarithmic)", "scale": {"type": "log"}, "axis": {"format": "~s", "tickCount": 5}}
+        curve = [{name: value if name == "score" else max(1.0, value) for name, value in row.items()} for row in curve]
+        scatter = [{**row, "label": max(1.0, row["label"])} for row in scatter]
+    dots = {
+        "data": {"values": list(scatter)},
+        "mark": {"type": "point", "filled": True, "size": 9, "opacity": 0.45, "color": SOFT},
+        "encoding": {"x": x, "y": {**y, "field": "label"}},
+    }
+    band = {
+        "mark": {"type": "area", "color": ACCENT, "opacity": 0.18},
+        "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
+    }
+    line = {"mark": {"type": "line", "point": True, "color": ACCENT}, "encoding": {"x": x, "y": {**y, "field": "median"}}}
+    return _svg([dots, band, line], curve)

@@ -1,0 +1,214 @@
+"""report: one night as one HTML file: counts, rate, failures, how each head's answers moved since the night before, pictures.
+
+Streams the narrow table; holds counts and a few rows, whatever the number of images.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from pix2score import charts
+from pix2score.decoder import Decoder
+from pix2score.engine import parquet_batches
+from pix2score.errors import DataError, ImageFailure
+from pix2score.heads import HeadSpec
+from pix2score.images import Preprocess
+from pix2score.night import Night, psi
+from pix2score.originals import Key, original_images
+from pix2score.page import Chart, Gallery, Line, Picture, Section, Table, check_packages, encoded, page, short_labels
+from pix2score.snapshot import Snapshot, live, read_snapshot
+from pix2score.storage import Folder
+
+logger = logging.getLogger(__name__)
+THUMBNAIL = Preprocess(size=160, resize="pad")
+PSI_MOVED, PSI_DRIFTED = 0.1, 0.25  # the customary steps of the population stability index
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportConfig:
+    """Settings of ``jobs.report``."""
+
+    scores: str
+    """Scores folder; its live snapshot is reported."""
+    out: str
+    """HTML file to write, local or s3://bucket/key."""
+
+
+def report(config: ReportConfig) -> dict[str, Any]:
+    """The live snapshot's report stands at ``config.out``; its main facts come back.
+
+    Raises ``DataError`` if there are no scores, ``ConfigError`` if the packages of a report are missing.
+    """
+    check_packages()
+    folder, snapshot = Folder(config.scores), live(config.scores)
+    night, before = _read(folder, snapshot), _before(folder, snapshot)
+    drift = {head.name: _psi(night, before, head) for head in snapshot.layout.heads}
+    images = _thumbnails(snapshot, night)
+    out = Folder(config.out)
+    size = out.parent.publish(out.name, _page(snapshot, night, before, drift, images), replace=True)
+    return {
+        "job": "report",
+        "snapshot": snapshot.number,
+        "rows": night.rows,
+        "failed": night.failed.total(),
+        "psi": drift,
+        "bytes": size,
+    }
+
+
+def _read(folder: Folder, snapshot: Snapshot) -> Night:
+    heads = snapshot.layout.heads
+    columns = ["illust_id", "page", "status", "error_code", "error_detail", "run"]
+    columns += [f"{head.name}_{name}" for head in heads for name in ("bin", "score", "expected")]
+    night = Night(heads, snapshot.manifest["run"])
+    for batch in parquet_batches(folder, [file.path for file in snapshot.files if file.table == "scores"], columns):
+        night.add(batch)
+    return night
+
+
+def _before(folder: Folder, snapshot: Snapshot) -> Night | None:
+    """The parent snapshot, if it still stands and has the same heads."""
+    parent = snapshot.manifest.get("parent")
+    try:
+        previous = read_snapshot(folder, parent) if parent else None
+        same = previous is not None and previous.layout.heads == snapshot.layout.heads
+        return _read(folder, previous) if previous and same else None
+    except (DataError, FileNotFoundError) as exc:  # removed by vacuum
+        logger.info("no snapshot to compare with: %s", exc)
+        return None
+
+
+def _psi(night: Night, before: Night | None, head: HeadSpec) -> float | None:
+    if before is None or head.name not in night.bins or head.name not in before.bins:
+        return None
+    return round(psi(night.bins[head.name], before.bins[head.name]), 4)
+
+
+def drift_sentence(head: str, value: float) -> Line:
+    """What a PSI means, in words."""
+    if value < PSI_MOVED:
+        return Line(f"{head}: as the night before (PSI {value:.3f}).", "good")
+    if value < PSI_DRIFTED:
+        return Line(f"{head}: moved a little since the night before (PSI {value:.3f}). Worth a look.")
+    text = f"{head}: drifted (PSI {value:.3f}): other images, another model, or something broke. Look before you use these scores."
+    return Line(text, "bad")
+
+
+def _thumbnails(snapshot: Snapshot, night: Night) -> dict[Key, str]:
+    """Pictures of the rows that the page shows, as far as the catalog still has them; decoded in a child process."""
+    shown = [*night.drawn, *(row for rows in night.extremes.values() for row in rows)]
+    keys = list(dict.fromkeys((row["illust_id"], row["page"]) for row in shown))
+    if "catalog" not in snapshot.manifest:
+        return {}
+    decode, found = Decoder(THUMBNAIL), {}
+    for key, content in original_images(snapshot.manifest["catalog"]["uri"], snapshot.manifest["config"], keys).items():
+        try:
+            if isinstance(content, bytes):
+                found[key] = encoded(_jpeg(decode(content)))
+        except ImageFailure as failure:
+            logger.info("no picture of %s: %s", key, failure)
+    decode.close()
+    return found
+
+
+def _jpeg(pixels: bytes) -> bytes:
+    out = io.BytesIO()
+    Image.frombytes("RGB", (THUMBNAIL.size, THUMBNAIL.size), pixels).save(out, "JPEG", quality=80)
+    return out.getvalue()
+
+
+def _page(
+    snapshot: Snapshot, night: Night, before: Night | None, drift: Mapping[str, float | None], images: Mapping[Key, str]
+) -> bytes:
+    manifest = snapshot.manifest
+    plan, rate = {**manifest.get("counts", {}), **manifest.get("plan", {})}, manifest.get("images_per_s")
+    facts = {
+        "illustrations": f"{night.rows:,}",
+        "failed": f"{night.failed.total():,} ({night.failed.total() / max(1, night.rows):.1%})",
+        **{name: f"{plan[name]:,}" for name in ("new", "changed", "stale", "retry", "carried", "removed") if name in plan},
+        **({"images/s": f"{rate:,.0f}"} if rate else {}),
+        "model": manifest["model_version"],
+        "preprocessing": manifest.get("preprocess_id", "-"),
+    }
+    against = f", compared with snapshot {manifest['parent']}" if before else ""
+    lead = [f"Published {manifest.get('published_at', '-')} by run {manifest['run']}{against}."]
+    sections = [_drift(night, before, drift), _failures(night, before), *_rate(manifest)]
+    sections += [_extremes(head, night, images) for head in night.heads]
+    sections.append(_search(night, images))
+    return page(
+        f"Scores, snapshot {snapshot.number}", lead, facts, sections, f"Catalog: {manifest.get('catalog', {}).get('uri', '-')}"
+    )
+
+
+def _shares(counts: npt.NDArray[np.int64]) -> list[float]:
+    return [float(share) for share in counts / max(1, counts.sum())]
+
+
+def _drift(night: Night, before: Night | None, drift: Mapping[str, float | None]) -> Section:
+    drawn = []
+    for head in night.heads:
+        if head.name not in night.bins:
+            continue
+        series = {"this night": _shares(night.bins[head.name])}
+        if before and head.name in before.bins:
+            series["night before"] = _shares(before.bins[head.name])
+        total = int(night.bins[head.name].sum())
+        caption = f"{head.name}: share of images by predicted bin; {night.fresh[head.name]:,} of {total:,} scored by this run."
+        drawn.append(Chart(charts.bars(short_labels(head), series), caption))
+    lines = [drift_sentence(name, value) for name, value in drift.items() if value is not None]
+    return Section(title="Predictions", lines=lines or [Line("There is no night before to compare with.", "note")], charts=drawn)
+
+
+def _failures(night: Night, before: Night | None) -> Section:
+    if not night.failed:
+        return Section(title="Failures", lines=[Line("None.", "good")])
+    rows = []
+    for code, count in night.failed.most_common():
+        examples = "\n".join(f"{row['illust_id']} p{row['page']}: {row['error_detail']}" for row in night.failures[code])
+        rows.append([code, f"{count:,}", f"{before.failed[code]:,}" if before else "-", examples])
+    return Section(title="Failures", tables=[Table(["code", "images", "night before", "for example"], rows, prose=True)])
+
+
+def _rate(manifest: Mapping[str, Any]) -> list[Section]:
+    """How busy each stage of the run was; nothing for a run that scored nothing."""
+    stages: Mapping[str, Mapping[str, float]] = manifest.get("stages") or {}
+    if not stages:
+        return []
+    rows = [
+        [
+            name,
+            f"{stage['busy_s']:,.1f}",
+            f"{stage['share']:.0%}",
+            f"{stage['images_per_s']:,.0f}" if "images_per_s" in stage else "-",
+        ]
+        for name, stage in stages.items()
+    ]
+    table = Table(["stage", "busy s", "of its slots' time", "images/s alone"], rows)
+    return [Section(title="What limited the run", lines=[Line(str(manifest.get("limiting_stage", "")))], tables=[table])]
+
+
+def _picture(row: Mapping[str, Any], heads: Sequence[HeadSpec], images: Mapping[Key, str]) -> Picture:
+    lines = [f"{head.name} {short_labels(head)[row[f'{head.name}_bin']]}, score {row[f'{head.name}_score']:.2f}" for head in heads]
+    return Picture(f"{row['illust_id']} p{row['page']}", images.get((row["illust_id"], row["page"]), ""), lines)
+
+
+def _extremes(head: HeadSpec, night: Night, images: Mapping[Key, str]) -> Section:
+    galleries = [
+        Gallery(f"{end.capitalize()} score", [_picture(row, [head], images) for row in night.extremes.get((head.name, end), [])])
+        for end in ("highest", "lowest")
+    ]
+    return Section(title=head.name, galleries=galleries)
+
+
+def _search(night: Night, images: Mapping[Key, str]) -> Section:
+    pictures = [_picture(row, night.heads, images) for row in night.drawn]
+    note = f"A random {len(pictures)} of {night.rows:,}. Any other row: read_scores, see README.md."
+    return Section(title="A look at the rest", galleries=[Gallery("Random images", pictures, note, search=True)])
