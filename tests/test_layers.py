@@ -169,5 +169,18 @@ def test_decode_workers_load_no_torch() -> None:
 
 
 def test_help_of_every_job_loads_no_torch() -> None:
-    jobs = ["prepare", "train", "score", "verify", "evaluate", "demo", "repair", "predict", "export", "report", "vacuum", "benchmark"]
+    jobs = [
+        "prepare",
+        "train",
+        "score",
+        "verify",
+        "evaluate",
+        "demo",
+        "repair",
+        "predict",
+        "export",
+        "report",
+        "vacuum",
+        "benchmark",
+    ]
     assert "torch" not in _loaded(f"import {', '.join('jobs.' + job for job in jobs)}")
