@@ -8,7 +8,6 @@ from importlib.util import find_spec
 # A cluster's image may lack one of them; said here in one line, before an import fails with a traceback.
 NEEDED = (
     "ray",
-    "aiohttp",
     "torch",
     "torchvision",
     "pyarrow",
@@ -19,6 +18,7 @@ NEEDED = (
     "safetensors",
     "tyro",
     "tensorboardX",
+    "aiohttp",
 )
 
 

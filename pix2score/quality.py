@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from pix2score.bins import mid_ranks
 from pix2score.heads import HeadSpec
+from pix2score.metrics import ECE_BINS
 
 Floats = npt.NDArray[np.float64]
 NUM_DRAWS = 200  # the ends of a 95 % interval are then themselves good to a tenth of its width
@@ -149,9 +150,20 @@ def paired_interval(candidate: Measure, other: Measure, weights: list[Floats]) -
 
 
 def calibration_error(confidence: Floats, correct: npt.NDArray[np.bool_], weight: Floats) -> float | None:
-    """ECE: mean gap between the probability of the predicted bin and how often it is right, over equal steps of that probability."""
-    total, _, hits, sure = _by_confidence(confidence, correct, weight)
-    return float(np.abs(hits - sure).sum() / total) if total else None
+    """ECE: |probability of the predicted bin - how often it is right| in groups of equal weight by that probability, averaged.
+
+    As ``metrics.HeadMetrics.ece``, but for weights: an image that lies over a border counts in both groups by its parts.
+    """
+    total = float(weight.sum())
+    if not total:
+        return None
+    order = np.argsort(confidence, kind="stable")
+    upto = np.concatenate([[0.0], weight[order].cumsum()])
+    surplus = np.concatenate([[0.0], (weight * (confidence - correct))[order].cumsum()])
+    share, larger = divmod(total, ECE_BINS)
+    borders = np.concatenate([[0.0], (share + (np.arange(ECE_BINS) < int(larger))).cumsum()])
+    borders[-1] = total
+    return float(np.abs(np.diff(np.interp(borders, upto, surplus))).sum() / total)
 
 
 def reliability(confidence: Floats, correct: npt.NDArray[np.bool_]) -> list[dict[str, float]]:

@@ -129,7 +129,7 @@ def _page(
     snapshot: Snapshot, night: Night, before: Night | None, drift: Mapping[str, float | None], images: Mapping[Key, str]
 ) -> bytes:
     manifest = snapshot.manifest
-    plan, rate = {**manifest.get("counts", {}), **manifest.get("plan", {})}, manifest.get("images_per_s")
+    plan, rate = {**manifest.get("counts", {}), **manifest.get("plan", {})}, (manifest.get("account") or {}).get("images_per_s")
     facts = {
         "illustrations": f"{night.rows:,}",
         "failed": f"{night.failed.total():,} ({night.failed.total() / max(1, night.rows):.1%})",
@@ -179,7 +179,8 @@ def _failures(night: Night, before: Night | None) -> Section:
 
 def _rate(manifest: Mapping[str, Any]) -> list[Section]:
     """How busy each stage of the run was; nothing for a run that scored nothing."""
-    stages: Mapping[str, Mapping[str, float]] = manifest.get("stages") or {}
+    account = manifest.get("account") or {}
+    stages: Mapping[str, Mapping[str, float]] = account.get("stages") or {}
     if not stages:
         return []
     rows = [
@@ -192,7 +193,7 @@ def _rate(manifest: Mapping[str, Any]) -> list[Section]:
         for name, stage in stages.items()
     ]
     table = Table(["stage", "busy s", "of its slots' time", "images/s alone"], rows)
-    return [Section(title="What limited the run", lines=[Line(str(manifest.get("limiting_stage", "")))], tables=[table])]
+    return [Section(title="What limited the run", lines=[Line(str(account.get("limiting_stage", "")))], tables=[table])]
 
 
 def _picture(row: Mapping[str, Any], heads: Sequence[HeadSpec], images: Mapping[Key, str]) -> Picture:
