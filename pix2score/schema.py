@@ -49,8 +49,9 @@ def plan_schema(id_type: pa.DataType, label_types: Sequence[tuple[str, pa.DataTy
 
 
 def scoring_schema(id_type: pa.DataType) -> pa.Schema:
-    """``plan_schema`` with ``attempts``: how often this content was tried before and failed."""
-    return plan_schema(id_type).append(pa.field("attempts", pa.int16(), nullable=False))
+    """``plan_schema`` with ``attempts``, how often this content failed before, and ``is_retry``: it is tried for nothing but that."""
+    tried = [pa.field("attempts", pa.int16(), nullable=False), pa.field("is_retry", pa.bool_(), nullable=False)]
+    return pa.schema([*plan_schema(id_type), *tried])
 
 
 def dataset_schema(id_type: pa.DataType, label_types: Sequence[tuple[str, pa.DataType]]) -> pa.Schema:

@@ -189,7 +189,8 @@ def _tell_nothing_to_do(run: _Run, plan: ScoringPlan, summary: Summary) -> None:
 
 def _score_and_publish(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool, summary: Summary) -> None:
     started = time.monotonic()
-    tally = Tally(run.config.max_failed, plan.counts.planned, failed=Counter(plan.taken_failed))
+    num_first = plan.counts.planned - plan.counts.retry
+    tally = Tally(run.config.max_failed, num_first, failed_again=plan.taken_failed_again, failed=Counter(plan.taken_failed))
     try:
         plan, receipts = _execute(run, plan, offer, use_gpu, tally)
         tally.check()
@@ -219,7 +220,7 @@ def _execute(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool, tally: T
             break
         logger.warning("%d images were lost with a part of the cluster: they are planned again", missing)
         plan = _plan(run, f"plan-{number + 1}")
-        tally.failed = Counter(plan.taken_failed)
+        tally.failed, tally.failed_again = Counter(plan.taken_failed), plan.taken_failed_again
     raise StorageError(f"run {run.id}: {missing} images were lost with parts of the cluster again and again; staged work is kept")
 
 

@@ -26,11 +26,17 @@ ALL_MISSING_ROWS = 200
 
 @dataclass
 class Tally:
-    """Rows of this publication, as their pieces are finished; stops a run that surely cannot be published."""
+    """Rows of this publication, as their pieces are finished; stops a run that surely cannot be published.
+
+    What failed before and fails again says nothing new: a catalog with many dead links must not stop every night that tries them.
+    """
 
     max_failed: float
     num_planned: int
+    """Without rows that are tried only because they had failed."""
     rows: int = 0
+    retried: int = 0
+    failed_again: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     measured: Counter[str] = field(default_factory=Counter)
     """``busy.totals`` of the pieces that this run made itself, added up."""
@@ -38,21 +44,25 @@ class Tally:
     def add(self, receipt: Receipt) -> None:
         """Count a piece. Raises ``LimitError`` as soon as the limit of failures is surely passed."""
         self.rows += receipt.rows
+        self.retried += receipt.retried
+        self.failed_again += receipt.failed_again
         self.failed.update(receipt.failed)
         self.measured.update(receipt.measured)
         self.check()
 
     def check(self) -> None:
         """Raise ``LimitError`` if too many failed: of all that is planned, as the rest may still succeed."""
-        total, codes = self.failed.total(), ", ".join(f"{number} {code}" for code, number in self.failed.most_common())
+        total = self.failed.total() - self.failed_again
+        codes = ", ".join(f"{number} {code}" for code, number in self.failed.most_common())
         if total > MIN_FAILED_TO_STOP and total > self.max_failed * self.num_planned:
             raise LimitError(
                 f"{total} of {self.num_planned} images failed ({codes}), over --max-failed {self.max_failed:g}: nothing was published, "
                 f"the {self.rows} images done so far are kept"
             )
-        if self.rows >= ALL_MISSING_ROWS and sum(self.failed[code] for code in FETCH_ERROR_CODES) == self.rows:
+        first = self.rows - self.retried
+        if first >= ALL_MISSING_ROWS and sum(self.failed[code] for code in FETCH_ERROR_CODES) - self.failed_again == first:
             raise LimitError(
-                f"the first {self.rows} images are all missing, refused or out of reach ({codes}): nothing was published; is --catalog the "
+                f"the first {first} images are all missing, refused or out of reach ({codes}): nothing was published; is --catalog the "
                 f"right one, is --image-root missing, do the credentials reach the images, is their store up?"
             )
 

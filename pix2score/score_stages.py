@@ -56,7 +56,7 @@ def _with_measured(scored: pa.Table, rows: pa.Table, model_s: float) -> pa.Table
     for field in busy.FIELDS[:3]:
         scored = scored.append_column(field, rows.column(field.name))
     share = np.full(rows.num_rows, model_s / max(1, rows.num_rows), dtype=np.float32)
-    return scored.append_column(busy.FIELDS[3], pa.array(share))
+    return scored.append_column(busy.FIELDS[3], pa.array(share)).append_column("is_retry", rows.column("is_retry"))
 
 
 def _scored(rows: pa.Table, position: Any, prediction: Any, run: str, layout: Layout) -> pa.Table:
@@ -95,4 +95,6 @@ def stage_piece(piece: str, rows: pa.Table, *, out: Folder, origin: Origin, layo
     start = time.monotonic()
     scores = rows.select(layout.scores.names).cast(layout.scores)
     embedded = rows.filter(pc.is_valid(rows.column("embedding"))).select(layout.embeddings.names).cast(layout.embeddings)
-    return write_piece(out, origin, piece, layout, scores, embedded, lambda: busy.totals(rows, time.monotonic() - start))
+    return write_piece(
+        out, origin, piece, layout, scores, embedded, lambda: busy.totals(rows, time.monotonic() - start), rows.column("is_retry")
+    )

@@ -98,6 +98,8 @@ class ScoringPlan:
     """Keys of the live snapshot to be removed."""
     taken_failed: dict[str, int] = field(default_factory=dict)
     """Error code -> rows of ``taken``."""
+    taken_failed_again: int = 0
+    """Those of them that had failed in the live snapshot too."""
     spent: list[Receipt] = field(default_factory=list)
     """Pieces that still stand though a snapshot published them: whoever did was killed before it tidied up."""
 
@@ -132,7 +134,8 @@ def plan_scoring(catalog: Catalog, folder: Folder, prefix: str, request: Scoring
                     "SELECT error_code, count(*) FROM taken WHERE error_code IS NOT NULL GROUP BY 1 ORDER BY 1"
                 ).fetchall()
             ),
-            spent,
+            spent=spent,
+            taken_failed_again=one_row(connection, "SELECT count(*) FROM taken WHERE error_code IS NOT NULL AND is_retry")[0],
         )
 
 
@@ -189,7 +192,7 @@ def _create_wanted(connection: duckdb.DuckDBPyConnection, request: ScoringReques
     )
     attempts = "0" if request.retry_failed else f"CASE WHEN {reason} = 'retry' THEN l.attempts ELSE 0 END"
     connection.execute(
-        f"CREATE TABLE wanted AS SELECT k.*, {attempts}::SMALLINT AS attempts, {reason} AS reason "
+        f"CREATE TABLE wanted AS SELECT k.*, {attempts}::SMALLINT AS attempts, {reason} AS reason, {reason} = 'retry' AS is_retry "
         f"FROM keyed k LEFT JOIN live l ON k.illust_id = l.illust_id AND k.page = l.page WHERE reason IS NOT NULL"
     )
     for name, number in connection.execute("SELECT reason, count(*) FROM wanted GROUP BY 1").fetchall():
@@ -235,7 +238,7 @@ def _create_taken(
     load(connection, "staged", schema, rows())
     excluded = "true" if request.retry_failed else f"error_code IN ({', '.join(repr(code) for code in FETCH_ERROR_CODES)})"
     connection.execute(
-        f"CREATE TABLE taken AS SELECT w.illust_id, w.page, s.run, s.piece, s.error_code FROM wanted w JOIN staged s "
+        f"CREATE TABLE taken AS SELECT w.illust_id, w.page, s.run, s.piece, s.error_code, w.is_retry FROM wanted w JOIN staged s "
         f"ON w.illust_id = s.illust_id AND w.page = s.page AND w.fingerprint IS NOT DISTINCT FROM s.fingerprint "
         f"WHERE s.error_code IS NULL OR NOT ({excluded}) "
         f"QUALIFY row_number() OVER (PARTITION BY w.illust_id, w.page ORDER BY s.error_code NULLS FIRST, s.piece DESC) = 1"

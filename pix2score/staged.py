@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pix2score.layout import DataFile, Layout, data_file, write_file
 from pix2score.storage import Folder
@@ -45,6 +46,10 @@ class Receipt:
     files: tuple[DataFile, ...]
     measured: dict[str, float] = field(default_factory=dict)
     """``bytes`` fetched, and seconds that tasks were busy with ``fetch``, ``decode``, ``model`` and ``write``."""
+    retried: int = 0
+    """Rows that were tried only because they had failed before."""
+    failed_again: int = 0
+    """Those of them that failed once more."""
 
     @property
     def path(self) -> str:
@@ -69,6 +74,7 @@ def write_piece(
     scores: pa.Table,
     embeddings: pa.Table,
     measure: Callable[[], dict[str, float]] = dict,
+    is_retry: pa.ChunkedArray | None = None,
 ) -> Receipt:
     """Both tables are in storage and a receipt names them; a receipt already there wins and is returned.
 
@@ -85,6 +91,8 @@ def write_piece(
         embedding_dtype=layout.embedding_dtype,
         rows=scores.num_rows,
         failed=failed_by_code(scores),
+        retried=0 if is_retry is None else pc.sum(is_retry).as_py() or 0,
+        failed_again=0 if is_retry is None else pc.sum(pc.and_(is_retry, pc.is_valid(scores.column("error_code")))).as_py() or 0,
         files=tuple(files),
         measured=measure(),  # asked last, so that writing is in it
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +136,17 @@ def test_a_catalog_whose_first_images_are_all_missing_stops_early(chain: Chain, 
     (summary,) = (json.loads(path.read_text()) for path in (tmp_path / "scores").glob("runs/*/summary.json"))
     assert (summary["exit_code"], summary["snapshot"]) == (3, None)
     assert 200 <= summary["failed"] < number
+
+
+def test_dead_links_that_stay_dead_do_not_stop_a_night(chain: Chain, tmp_path: Path) -> None:
+    dead = 130  # over the hundred that may fail, under the two hundred that end a first night at once
+    uris = [f"gone/{i}.png" for i in range(dead)]
+    pq.write_table(pa.table({"illust_id": range(dead), "uri": uris}), tmp_path / "catalog.parquet")
+    config = ScoreConfig(catalog=str(tmp_path), model=chain.model, out=str(tmp_path / "scores"))
+    with pytest.raises(LimitError, match="130 of 130 images failed"):
+        score(config)
+    score(replace(config, max_failed=1.0))
+    again = score(config)
+    assert (again["snapshot"], again["retry"], again["failed"]) == (2, dead, dead)
+    assert {row["attempts"] for row in rows(str(tmp_path / "scores")).values()} == {2}
+    assert score(replace(config, retry_failed=True))["snapshot"] == 3
