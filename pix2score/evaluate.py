@@ -25,12 +25,12 @@ from pix2score.errors import ConfigError, DataError, NotBetterError
 from pix2score.evaluate_stages import AnswerRows, Sample, decode_for_evaluation, draw_of, ridge_rows
 from pix2score.evaluation import Evaluation
 from pix2score.evaluation_page import evaluation_page
-from pix2score.evaluation_ridge import NUM_FEATURES, Ridge, RidgeSums
 from pix2score.fetch import MAX_TASK_ROWS, SHARD_ROW_BYTES, ParquetParts, block_rows
 from pix2score.heads import HeadSpec
 from pix2score.metrics import main_metric
 from pix2score.originals import Key, original_images
 from pix2score.page import check_packages
+from pix2score.ridge import PENALTY, Floats, HeadSums
 from pix2score.storage import Folder
 from pix2score.verdict import is_better
 
@@ -174,19 +174,20 @@ def _shards(dataset: PreparedDataset, split: str) -> ray.data.Dataset:
     return ray.data.read_datasource(ParquetParts(dataset.folder, dataset.parts(split), row_bytes=SHARD_ROW_BYTES))
 
 
-def _fit_ridges(dataset: PreparedDataset, heads: Sequence[HeadSpec], num_rows: int, offer: Offer) -> dict[str, Ridge]:
-    """Head -> the regression from simple features to its bin, learnt from the first ``num_rows`` train images; they are mixed."""
+def _fit_ridges(dataset: PreparedDataset, heads: Sequence[HeadSpec], num_rows: int, offer: Offer) -> dict[str, Floats]:
+    """Head -> weights [1, 1 + D] of the regression from simple features to its bin; ``num_rows`` train images, which are mixed."""
     if not dataset.num_rows("train"):
         return {}
     stage = {"batch_format": "pyarrow", "batch_size": MAX_TASK_ROWS, **offer.decode_placement()}
     rows = _shards(dataset, "train").limit(num_rows).map_batches(ridge_rows, fn_kwargs={"heads": tuple(heads)}, **stage)
-    sums = {head.name: RidgeSums() for head in heads}
+    sums: dict[str, HeadSums] = {}
     for table in rows.iter_batches(batch_format="pyarrow", batch_size=1024):
-        small = table.column("features").combine_chunks().flatten().to_numpy().reshape(-1, NUM_FEATURES)
-        for name, total in sums.items():
-            truth = table.column(f"{name}_bin").to_numpy()
+        small = table.column("features").combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1).astype(np.float64)
+        for head in heads:
+            truth = table.column(f"{head.name}_bin").to_numpy()
+            total = sums.setdefault(head.name, HeadSums.zeros(small.shape[1]))
             total.add(small[truth >= 0], truth[truth >= 0].astype(np.float64))
-    return {name: ridge for name, total in sums.items() if (ridge := total.fit())}
+    return {name: total.solve([PENALTY]) for name, total in sums.items() if total.num}
 
 
 def _sample(config: EvaluateConfig, dataset: PreparedDataset, num_rows: int) -> Sample:

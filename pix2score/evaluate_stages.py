@@ -18,14 +18,14 @@ from PIL import Image
 
 from pix2score.dataset import decode_shard
 from pix2score.errors import ImageFailure
-from pix2score.evaluation_ridge import Ridge, features
 from pix2score.fetch import pixel_type, pixels_of
 from pix2score.heads import HeadSpec
 from pix2score.images import Preprocess, open_upright, picture_to_rgb, to_rgb
 from pix2score.originals import Key
+from pix2score.ridge import SIDE, Floats, answers, features
 
 THUMBNAIL_PX = 160
-RIDGE_PREPROCESS = Preprocess(size=64)
+RIDGE_PREPROCESS = Preprocess(size=SIDE)
 CROP = 0.05
 ORIGINAL = "original"
 
@@ -76,7 +76,7 @@ def group_number(group: str | None, key: Key) -> int:
 
 
 def decode_for_evaluation(
-    rows: pa.Table, *, heads: Sequence[HeadSpec], preprocesses: Sequence[Preprocess], ridges: Mapping[str, Ridge], sample: Sample
+    rows: pa.Table, *, heads: Sequence[HeadSpec], preprocesses: Sequence[Preprocess], ridges: Mapping[str, Floats], sample: Sample
 ) -> pa.Table:
     """Ray Data stage: shard rows in; key, ``group`` (int64), bins, labels, ``pixels_<i>`` per preprocess and ``ridge_<head>`` out.
 
@@ -91,7 +91,7 @@ def decode_for_evaluation(
     columns |= {f"pixels_{i}": table.column("pixels") for i, table in enumerate(decoded)}
     if ridges:
         small = features(pixels_of(decode_shard(rows, heads=(), preprocess=RIDGE_PREPROCESS).column("pixels"), RIDGE_PREPROCESS))
-        columns |= {f"ridge_{name}": pa.array(ridge.predict(small), pa.float32()) for name, ridge in ridges.items()}
+        columns |= {f"ridge_{name}": pa.array(answers(weights, small)[:, 0], pa.float32()) for name, weights in ridges.items()}
     return pa.table(columns | _extras(rows.column("image").to_pylist(), keys, preprocesses[0], sample))
 
 
@@ -128,7 +128,7 @@ def thumbnail(image: bytes, side: int = THUMBNAIL_PX) -> bytes:
 def ridge_rows(rows: pa.Table, *, heads: Sequence[HeadSpec]) -> pa.Table:
     """Ray Data stage: shard rows in; ``features`` (fixed list float32) and bins out."""
     decoded = decode_shard(rows, heads=heads, preprocess=RIDGE_PREPROCESS)
-    small = features(pixels_of(decoded.column("pixels"), RIDGE_PREPROCESS))
+    small = features(pixels_of(decoded.column("pixels"), RIDGE_PREPROCESS)).astype(np.float32)
     columns = {f"{head.name}_bin": decoded.column(f"{head.name}_bin") for head in heads}
     return pa.table({"features": pa.FixedSizeListArray.from_arrays(pa.array(small.ravel()), small.shape[1]), **columns})
 

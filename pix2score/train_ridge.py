@@ -11,7 +11,7 @@ import torch.distributed as dist
 from pix2score.batch import Batch
 from pix2score.bins import MISSING
 from pix2score.heads import HeadSpec
-from pix2score.ridge import Floats, Ridge, best_correlation, features
+from pix2score.ridge import Floats, Ridge, answers, best_correlation, features
 from pix2score.workers import num_workers
 
 MAX_ROWS = 20_000
@@ -49,7 +49,7 @@ class RidgeBeside:
         self._num_judged += len(found)
         for name, weights in self._weights.items():
             labelled = batch.bins[name].numpy() != MISSING
-            scores = weights[:, 0] + found[labelled] @ weights[:, 1:].T
+            scores = answers(weights, found[labelled])
             self._judged[name].append(np.concatenate([scores, batch.labels[name].numpy()[labelled, None]], axis=1))
 
     def correlations(self) -> dict[str, float | None]:

@@ -67,7 +67,6 @@ LAYERS: dict[int, set[str]] = {
         "predict",
         "served",
         "export",
-        "evaluation_ridge",
         "quality",
         "verdict",
         "evaluation",

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pix2score.ridge import HeadSums, Ridge, best_correlation, features
+from pix2score.ridge import HeadSums, Ridge, answers, best_correlation, features
 from tests.torch_helpers import COUNT_HEAD, RGB, pixels
 
 
@@ -25,7 +25,7 @@ def test_it_learns_what_colour_tells() -> None:
     ridge = Ridge([head])
     ridge.add(train, {"bookmark": train_bins})
     weights = ridge.solve()["bookmark"]
-    found = best_correlation(weights[:, 0] + features(test) @ weights[:, 1:].T, test_bins.astype(float))
+    found = best_correlation(answers(weights, features(test)), test_bins.astype(float))
     assert found is not None
     assert found > 0.9
 
@@ -53,3 +53,27 @@ def test_a_head_without_labels_predicts_nothing() -> None:
     assert not HeadSums.zeros(5).solve().any()
     assert best_correlation(np.zeros((0, 3)), np.zeros(0)) is None
     assert best_correlation(np.zeros((9, 3)), np.arange(9.0)) is None
+
+
+def test_features_tell_colour_and_direction() -> None:
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[::4] = 255
+    red, blue = np.zeros((2, 64, 64, 3), np.uint8)
+    red[..., 0], blue[..., 2] = 255, 255
+    across, down, a, b = features(np.stack([stripes, stripes.transpose(1, 0, 2), red, blue]))
+    assert np.abs(across - down).max() > 0.2
+    assert np.abs(a - b).max() > 0.5
+
+
+def test_the_fit_is_that_of_all_rows_at_once_and_follows_what_it_can_see() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3000, 40))
+    y = 3 + 2 * x[:, 0] - x[:, 5] + rng.normal(size=3000) * 0.1
+    whole, parts = HeadSums.zeros(40), HeadSums.zeros(40)
+    whole.add(x, y)
+    for start in range(0, 3000, 700):
+        parts.add(x[start : start + 700], y[start : start + 700])
+    np.testing.assert_allclose(whole.solve(), parts.solve(), atol=1e-9)
+    found = answers(whole.solve([0.1]), x)[:, 0]
+    assert np.corrcoef(found, y)[0, 1] > 0.99
+    assert found.mean() == pytest.approx(y.mean(), abs=1e-6)
