@@ -52,8 +52,8 @@ def _axis(field: str, title: str, **more: Any) -> dict[str, Any]:
     return {"field": field, "type": "quantitative", "title": title, **more}
 
 
-def _two_colours(names: Sequence[str]) -> dict[str, Any]:
-    return {"field": "series", "type": "nominal", "scale": {"domain": list(names), "range": [ACCENT, OTHER]}}
+def _colours(names: Sequence[str]) -> dict[str, Any]:
+    return {"field": "series", "type": "nominal", "scale": {"domain": list(names), "range": [ACCENT, OTHER, SOFT][: len(names)]}}
 
 
 def bars(labels: Sequence[str], series: Mapping[str, Sequence[float]]) -> str:
@@ -67,7 +67,7 @@ def bars(labels: Sequence[str], series: Mapping[str, Sequence[float]]) -> str:
         "x": {"field": "bin", "type": "nominal", "sort": {"field": "order"}, "title": None, "axis": {"labelAngle": -50}},
         "xOffset": {"field": "series", "sort": list(series)},
         "y": _axis("share", "share of images", axis={"format": "%"}),
-        "color": _two_colours(list(series)),
+        "color": _colours(list(series)),
     }
     return _svg([{"mark": {"type": "bar"}, "encoding": encoding}], rows)
 
@@ -83,7 +83,7 @@ def calibration(reliability: Mapping[str, Sequence[Row]]) -> str:
         "mark": {"type": "line", "strokeDash": [4, 4], "color": SOFT},
         "encoding": {"x": x, "y": y},
     }
-    points = {"mark": {"type": "line", "point": True}, "encoding": {"x": x, "y": y, "color": _two_colours(list(names.values()))}}
+    points = {"mark": {"type": "line", "point": True}, "encoding": {"x": x, "y": y, "color": _colours(list(names.values()))}}
     return _svg([diagonal, points], rows)
 
 

@@ -29,8 +29,8 @@ class Night:
     run: str
     bins: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     """Head -> images per predicted bin."""
-    fresh: dict[str, int] = field(default_factory=dict)
-    """Head -> images that this snapshot's run scored."""
+    fresh: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    """The same of the images that this snapshot's run scored: in a catalog that grows slowly, they alone show a change."""
     failed: Counter[str] = field(default_factory=Counter)
     rows: int = 0
     extremes: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
@@ -44,9 +44,9 @@ class Night:
         ok = rows.filter(pc.equal(rows.column("status"), "ok"))
         for head in self.heads:
             zero = np.zeros(head.num_bins, dtype=np.int64)
-            of_run = ok.filter(pc.equal(ok.column("run"), self.run)).num_rows
+            of_run = ok.filter(pc.equal(ok.column("run"), self.run))
             self.bins[head.name] = self.bins.get(head.name, zero) + _counts(ok, head)
-            self.fresh[head.name] = self.fresh.get(head.name, 0) + of_run
+            self.fresh[head.name] = self.fresh.get(head.name, zero) + _counts(of_run, head)
             for end, order in (("highest", "descending"), ("lowest", "ascending")):
                 taken = ok.sort_by([(f"{head.name}_score", order)]).slice(0, NUM_EXTREME).to_pylist()
                 kept = [*self.extremes.get((head.name, end), []), *taken]

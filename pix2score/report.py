@@ -9,7 +9,7 @@ import io
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,12 @@ from pix2score.snapshot import Snapshot, live, read_snapshot
 from pix2score.storage import Folder
 
 logger = logging.getLogger(__name__)
+Drift: TypeAlias = tuple[float | None, float | None]
+"""PSI against the night before of the whole table, and of what was scored this night; None where there is nothing to compare."""
 THUMBNAIL = Preprocess(size=160, resize="pad")
 PSI_MOVED, PSI_DRIFTED = 0.1, 0.25  # the customary steps of the population stability index
+MIN_FRESH = 300
+"""Images of a night below which their distribution says nothing: 15 bins of 300 images alone give a PSI near 0.05."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +54,7 @@ def report(config: ReportConfig) -> dict[str, Any]:
     check_packages()
     folder, snapshot = Folder(config.scores), live(config.scores)
     night, before = _read(folder, snapshot), _before(folder, snapshot)
-    drift = {head.name: _psi(night, before, head) for head in snapshot.layout.heads}
+    drift = _drifts(night, before)
     images = _thumbnails(snapshot, night)
     out = Folder(config.out)
     size = out.parent.publish(out.name, _page(snapshot, night, before, drift, images), replace=True)
@@ -59,7 +63,8 @@ def report(config: ReportConfig) -> dict[str, Any]:
         "snapshot": snapshot.number,
         "rows": night.rows,
         "failed": night.failed.total(),
-        "psi": drift,
+        "psi": {name: both[0] for name, both in drift.items()},
+        "psi_scored_this_night": {name: both[1] for name, both in drift.items()},
         "bytes": size,
     }
 
@@ -86,25 +91,42 @@ def _before(folder: Folder, snapshot: Snapshot) -> Night | None:
         return None
 
 
-def _psi(night: Night, before: Night | None, head: HeadSpec) -> float | None:
-    if before is None or head.name not in night.bins or head.name not in before.bins:
-        return None
-    return round(psi(night.bins[head.name], before.bins[head.name]), 4)
+def _drifts(night: Night, before: Night | None) -> dict[str, Drift]:
+    found: dict[str, Drift] = {}
+    for head in night.heads:
+        now, fresh = night.bins.get(head.name), night.fresh.get(head.name)
+        then = before.bins.get(head.name) if before else None
+        if now is None or fresh is None or then is None:
+            found[head.name] = (None, None)
+        else:
+            found[head.name] = (round(psi(now, then), 4), round(psi(fresh, then), 4) if fresh.sum() >= MIN_FRESH else None)
+    return found
 
 
-def drift_sentence(head: str, value: float) -> Line:
+def drift_sentence(what: str, value: float) -> Line:
     """What a PSI means, in words."""
     if value < PSI_MOVED:
-        return Line(f"{head}: as the night before (PSI {value:.3f}).", "good")
+        return Line(f"{what}: as the night before (PSI {value:.3f}).", "good")
     if value < PSI_DRIFTED:
-        return Line(f"{head}: moved a little since the night before (PSI {value:.3f}). Worth a look.")
-    text = f"{head}: drifted (PSI {value:.3f}): other images, another model, or something broke. Look before you use these scores."
+        return Line(f"{what}: moved a little since the night before (PSI {value:.3f}). Worth a look.")
+    text = f"{what}: drifted (PSI {value:.3f}): other images, another model, or something broke. Look before you use these scores."
     return Line(text, "bad")
 
 
+def _drift_lines(night: Night, drift: Mapping[str, Drift]) -> list[Line]:
+    """Of the whole table; and of what was scored this night, where that says something else."""
+    lines = []
+    for name, (whole, fresh) in drift.items():
+        if whole is not None:
+            lines.append(drift_sentence(name, whole))
+        if fresh is not None and fresh >= PSI_MOVED and fresh != whole:
+            lines.append(drift_sentence(f"{name}, the {night.fresh[name].sum():,} images scored this night", fresh))
+    return lines
+
+
 def _thumbnails(snapshot: Snapshot, night: Night) -> dict[Key, str]:
-    """Pictures of the rows that the page shows, as far as the catalog still has them; decoded in a child process."""
-    shown = [*night.drawn, *(row for rows in night.extremes.values() for row in rows)]
+    """Pictures of the rows that the page shows, as far as the catalog still has them and they decode, in a child process."""
+    shown = [*night.drawn, *(row for rows in [*night.extremes.values(), *night.failures.values()] for row in rows)]
     keys = list(dict.fromkeys((row["illust_id"], row["page"]) for row in shown))
     if "catalog" not in snapshot.manifest:
         return {}
@@ -125,9 +147,7 @@ def _jpeg(pixels: bytes) -> bytes:
     return out.getvalue()
 
 
-def _page(
-    snapshot: Snapshot, night: Night, before: Night | None, drift: Mapping[str, float | None], images: Mapping[Key, str]
-) -> bytes:
+def _page(snapshot: Snapshot, night: Night, before: Night | None, drift: Mapping[str, Drift], images: Mapping[Key, str]) -> bytes:
     manifest = snapshot.manifest
     plan, rate = {**manifest.get("counts", {}), **manifest.get("plan", {})}, (manifest.get("account") or {}).get("images_per_s")
     facts = {
@@ -140,7 +160,7 @@ def _page(
     }
     against = f", compared with snapshot {manifest['parent']}" if before else ""
     lead = [f"Published {manifest.get('published_at', '-')} by run {manifest['run']}{against}."]
-    sections = [_drift(night, before, drift), _failures(night, before), *_rate(manifest)]
+    sections = [_drift(night, before, drift), _failures(night, before, images), *_rate(manifest)]
     sections += [_extremes(head, night, images) for head in night.heads]
     sections.append(_search(night, images))
     return page(
@@ -152,7 +172,7 @@ def _shares(counts: npt.NDArray[np.int64]) -> list[float]:
     return [float(share) for share in counts / max(1, counts.sum())]
 
 
-def _drift(night: Night, before: Night | None, drift: Mapping[str, float | None]) -> Section:
+def _drift(night: Night, before: Night | None, drift: Mapping[str, Drift]) -> Section:
     drawn = []
     for head in night.heads:
         if head.name not in night.bins:
@@ -160,21 +180,34 @@ def _drift(night: Night, before: Night | None, drift: Mapping[str, float | None]
         series = {"this night": _shares(night.bins[head.name])}
         if before and head.name in before.bins:
             series["night before"] = _shares(before.bins[head.name])
-        total = int(night.bins[head.name].sum())
-        caption = f"{head.name}: share of images by predicted bin; {night.fresh[head.name]:,} of {total:,} scored by this run."
+        total, fresh = int(night.bins[head.name].sum()), int(night.fresh[head.name].sum())
+        if 0 < fresh < total:
+            series["scored this night"] = _shares(night.fresh[head.name])
+        caption = f"{head.name}: share of images by predicted bin; {fresh:,} of {total:,} scored this night."
         drawn.append(Chart(charts.bars(short_labels(head), series), caption))
-    lines = [drift_sentence(name, value) for name, value in drift.items() if value is not None]
-    return Section(title="Predictions", lines=lines or [Line("There is no night before to compare with.", "note")], charts=drawn)
+    return Section(
+        title="Predictions",
+        lines=_drift_lines(night, drift) or [Line("There is no night before to compare with.", "note")],
+        charts=drawn,
+    )
 
 
-def _failures(night: Night, before: Night | None) -> Section:
+def _failures(night: Night, before: Night | None, images: Mapping[Key, str]) -> Section:
     if not night.failed:
         return Section(title="Failures", lines=[Line("None.", "good")])
     rows = []
     for code, count in night.failed.most_common():
         examples = "\n".join(f"{row['illust_id']} p{row['page']}: {row['error_detail']}" for row in night.failures[code])
         rows.append([code, f"{count:,}", f"{before.failed[code]:,}" if before else "-", examples])
-    return Section(title="Failures", tables=[Table(["code", "images", "night before", "for example"], rows, prose=True)])
+    table = Table(["code", "images", "night before", "for example"], rows, prose=True)
+    pictures = [
+        Picture(f"{row['illust_id']} p{row['page']}", image, [code])
+        for code, _ in night.failed.most_common()
+        for row in night.failures[code]
+        if (image := images.get((row["illust_id"], row["page"])))
+    ]
+    galleries = [Gallery("Failed then, and can be seen now", pictures)] if pictures else []
+    return Section(title="Failures", tables=[table], galleries=galleries)
 
 
 def _rate(manifest: Mapping[str, Any]) -> list[Section]:

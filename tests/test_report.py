@@ -21,7 +21,7 @@ from pix2score.heads import HeadSpec
 from pix2score.layout import Layout
 from pix2score.night import NUM_RANDOM, Night, psi
 from pix2score.page import check_packages, short_labels
-from pix2score.report import ReportConfig, drift_sentence, report
+from pix2score.report import PSI_DRIFTED, ReportConfig, _drift_lines, _drifts, drift_sentence, report
 from pix2score.schema import OK
 from tests.builders import HEADS, Key, publish_night, scores_table
 from tests.chain import Chain
@@ -65,7 +65,7 @@ def test_a_night_gathers_the_same_whatever_the_batches() -> None:
         assert night.failed == {"NOT_FOUND": 7}
         assert len(night.failures["NOT_FOUND"]) == module.NUM_FAILED
         assert night.bins["bookmark"].tolist() == [0, 193, 0]
-        assert night.fresh["bookmark"] == 193
+        assert night.fresh["bookmark"].tolist() == [0, 193, 0]
         best = [row["bookmark_score"] for row in night.extremes["bookmark", "highest"]]
         worst = [row["bookmark_score"] for row in night.extremes["bookmark", "lowest"]]
         assert best == sorted(score.drop_null().to_pylist(), reverse=True)[:6]
@@ -85,6 +85,28 @@ def test_the_second_night_is_compared_with_the_first(tmp_path: Path) -> None:
     assert "compared with snapshot 1" in text
     assert "bookmark: as the night before" in text
     assert "3 (1.5%)" in text
+
+
+def night_of(bins: list[int], fresh: list[int]) -> Night:
+    head = HEADS[0].name
+    return Night(HEADS[:1], "run", bins={head: np.array(bins)}, fresh={head: np.array(fresh)})
+
+
+def test_a_few_new_images_that_drift_show_although_the_table_does_not() -> None:
+    before = night_of([30_000, 40_000, 30_000], [0, 0, 0])
+    drifted = night_of([30_010, 40_010, 30_380], [10, 10, 380])
+    drift = _drifts(drifted, before)
+    whole, fresh = drift["bookmark"]
+    assert whole is not None
+    assert fresh is not None
+    assert whole < 0.001 < PSI_DRIFTED < fresh
+    first, second = _drift_lines(drifted, drift)
+    assert (first.mood, second.mood) == ("good", "bad")
+    assert second.text.startswith("bookmark, the 400 images scored this night: drifted")
+    steady = night_of([30_120, 40_160, 30_120], [120, 160, 120])
+    assert len(_drift_lines(steady, _drifts(steady, before))) == 1
+    few = night_of([30_000, 40_000, 30_020], [0, 0, 20])
+    assert _drifts(few, before)["bookmark"][1] is None
 
 
 def test_text_of_strangers_is_escaped(tmp_path: Path) -> None:
