@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps, JpegImagePlugin
 
+from pix2score import images
 from pix2score.errors import IMAGE_ERROR_CODES, ConfigError, ImageFailure
 from pix2score.images import ALGORITHM, MAX_BYTES, RESIZES, Preprocess, picture_to_rgb, preprocess_from_dict, shrink, to_rgb
 
@@ -276,9 +277,59 @@ GOLDEN = {
 @pytest.mark.parametrize("resize", GOLDEN)
 def test_resampled_pixels_are_the_golden_ones_of_this_algorithm_number(resize: str) -> None:
     # If this changes, raise images.ALGORITHM: models were trained on the old pixels.
-    assert ALGORITHM == 1
+    assert ALGORITHM == 2
     found = to_rgb(encode(noise(37, 53), "BMP"), Preprocess(size=16, resize=resize))
     assert hashlib.sha256(found.tobytes()).hexdigest() == GOLDEN[resize]
+
+
+def rings(height: int, width: int) -> Pixels:
+    """Rings that get finer than a pixel: what scales a decoder takes shows in them."""
+    y, x = np.mgrid[0:height, 0:width]
+    light = 255 * (np.sin((x * x + y * y) / 300) > 0)
+    return np.stack([light, 255 - light, light // 2], axis=-1).astype(np.uint8)
+
+
+GOLDEN_JPEG = {
+    "squash": [[56, 126, 121, 114], [126, 128, 129, 128], [125, 127, 128, 125], [128, 126, 124, 129]],
+    "pad": [[255, 255, 255, 255], [128, 128, 129, 129], [129, 127, 126, 129], [255, 255, 255, 255]],
+    "crop": [[130, 130, 116, 128], [128, 127, 128, 127], [127, 128, 127, 128], [130, 128, 120, 128]],
+}
+
+
+@pytest.mark.parametrize("resize", GOLDEN_JPEG)
+def test_a_large_jpeg_gives_the_golden_pixels_of_this_algorithm_number(resize: str) -> None:
+    assert ALGORITHM == 2
+    found = to_rgb(encode(rings(333, 500), "JPEG", quality=90), Preprocess(size=16, resize=resize))
+    np.testing.assert_allclose(found[::5, ::5, 1], GOLDEN_JPEG[resize], atol=1)  # builds of libjpeg round differently
+
+
+@pytest.mark.parametrize(
+    ("size", "target", "resize", "decoded"),
+    [
+        ((448, 448), 224, "squash", (448, 448)),
+        ((895, 2000), 224, "squash", (895, 2000)),
+        ((896, 2000), 224, "squash", (448, 1000)),
+        ((3000, 3000), 224, "squash", (750, 750)),
+        ((3000, 500), 224, "crop", (3000, 500)),
+        ((3000, 500), 224, "pad", (750, 125)),
+        ((2001, 2001), 64, "squash", (251, 251)),
+    ],
+)
+def test_a_jpeg_is_decoded_no_larger_than_useful_and_never_below_twice_its_target(
+    size: tuple[int, int], target: int, resize: str, decoded: tuple[int, int]
+) -> None:
+    data = encode(Image.new("RGB", size, (200, 100, 50)), "JPEG")
+    image = images._open(data)
+    images._decode_smaller(image, max(size) if resize == "pad" else min(size), target)
+    assert image.size == decoded
+    assert to_rgb(data, Preprocess(size=target, resize=resize)).shape == (target, target, 3)
+
+
+def test_a_turned_large_jpeg_is_upright() -> None:
+    picture = smooth(300, 500)
+    plain = to_rgb(encode(picture.transpose(1, 0, 2)[:, ::-1], "JPEG", quality=95), EIGHT).astype(int)
+    turned = to_rgb(encode(picture, "JPEG", quality=95, exif=exif(6)), EIGHT).astype(int)
+    assert np.abs(plain - turned).max() <= 2
 
 
 @pytest.mark.parametrize(
@@ -448,8 +499,8 @@ def test_a_preprocessing_survives_json() -> None:
 
 
 def test_an_algorithm_of_another_version_is_refused() -> None:
-    with pytest.raises(ConfigError, match="algorithm 2.*version of pix2score"):
-        Preprocess(algorithm=2)
+    with pytest.raises(ConfigError, match="algorithm 1.*version of pix2score"):
+        Preprocess(algorithm=1)
     with pytest.raises(ConfigError, match="algorithm 99"):
         preprocess_from_dict({"size": 224, "algorithm": 99})
 
