@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 LOG_EVERY_S = 10.0
 _POLL_S = 1.0
@@ -20,12 +21,15 @@ class _Board:
     """Counts and lines of all workers; an actor that needs no CPU."""
 
     def __init__(self) -> None:
-        self._done = 0
+        self._done = self._began_at = 0
         self._lines: list[str] = []
         self._note = ""
 
     def add(self, number: int) -> None:
         self._done += number
+
+    def begin_at(self, number: int) -> None:
+        self._done = self._began_at = number
 
     def say(self, line: str) -> None:
         self._lines.append(line)
@@ -33,9 +37,9 @@ class _Board:
     def note(self, text: str) -> None:
         self._note = text
 
-    def take(self) -> tuple[int, list[str], str]:
+    def take(self) -> tuple[int, int, list[str], str]:
         lines, self._lines = self._lines, []
-        return self._done, lines, self._note
+        return self._began_at, self._done, lines, self._note
 
 
 @dataclass
@@ -47,6 +51,10 @@ class Board:
     def add(self, number: int) -> None:
         """``number`` more are done."""
         self.actor.add.remote(number)
+
+    def begin_at(self, number: int) -> None:
+        """``number`` were done before: the work goes on from there, and the rate is of what is done from now on."""
+        self.actor.begin_at.remote(number)
 
     def say(self, line: str) -> None:
         """The driver logs ``line``."""
@@ -66,25 +74,27 @@ class _Reporter:
     total: int
     logger: logging.Logger
     stop: threading.Event = field(default_factory=threading.Event)
+    began_at: int = 0
     started: float = field(default_factory=time.monotonic)
     logged: float = field(default_factory=time.monotonic)
 
     def run(self) -> None:
         while not self.stop.wait(_POLL_S):
             try:
-                done, lines, note = ray.get(self.board.take.remote(), timeout=30)
+                news = ray.get(self.board.take.remote(), timeout=30)
             except Exception:  # the cluster is going away, or is too busy: progress is not worth an error
                 continue
-            self.log(done, lines, note)
+            self.log(*news)
 
-    def log(self, done: int, lines: list[str], note: str = "") -> None:
+    def log(self, began_at: int, done: int, lines: list[str], note: str = "") -> None:
         for line in lines:
             self.logger.info("%s", line)
-        if not done:  # start-up says nothing about the rate
+        if done == began_at or began_at != self.began_at:  # start-up says nothing about the rate
+            self.began_at = began_at
             self.started = self.logged = time.monotonic()
         elif time.monotonic() - self.logged >= LOG_EVERY_S:
             self.logged = time.monotonic()
-            rate = done / max(_POLL_S, self.logged - self.started)
+            rate = (done - began_at) / max(_POLL_S, self.logged - self.started)
             left_s = max(0, self.total - done) / rate
             more = f"; {note}" if note else ""
             self.logger.info("%s: %d of %d, %.1f/s, about %s left%s", self.what, done, self.total, rate, duration(left_s), more)
@@ -93,7 +103,8 @@ class _Reporter:
 @contextlib.contextmanager
 def board(what: str, total: int, logger: logging.Logger) -> Iterator[Board]:
     """A board whose progress towards ``total`` is logged until the block ends."""
-    actor: Any = ray.remote(num_cpus=0)(_Board).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)  # it goes when the driver goes
+    actor: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
     reporter = _Reporter(actor, what, total, logger)
     thread = threading.Thread(target=reporter.run, name="progress", daemon=True)
     thread.start()
@@ -103,7 +114,8 @@ def board(what: str, total: int, logger: logging.Logger) -> Iterator[Board]:
         reporter.stop.set()
         thread.join(timeout=5)
         with contextlib.suppress(Exception):
-            reporter.log(0, ray.get(actor.take.remote(), timeout=5)[1])
+            for line in ray.get(actor.take.remote(), timeout=5)[2]:
+                logger.info("%s", line)
         ray.kill(actor)
 
 

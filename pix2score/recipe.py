@@ -169,6 +169,8 @@ class WorkerSettings:
     max_workers: int
     """Above ``num_workers`` where their number may change; ``batch_size * max_workers`` images make a step, however many there are."""
     use_gpu: bool
+    cpus_per_worker: int | None
+    """None leaves Ray Train's default."""
     batch_size: int
     steps_per_epoch: int
     seed: int

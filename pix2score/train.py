@@ -76,7 +76,8 @@ def _refuse_other_config(config: TrainConfig, dataset: PreparedDataset, out: Fol
     if not isinstance(begun, dict):
         raise DataError(f"{out.full('config.json')} is not the config of a training; give another --out")
     wanted = json.loads(_identity(config, dataset))
-    moved = {"out", "data", "gpu_wait_s"}  # places may be spelt differently; dataset_id says whether it is the same data
+    # Places may be spelt differently (dataset_id says whether it is the same data), and the rest changes no result.
+    moved = {"out", "data", "gpu_wait_s", "cpus_per_worker"}
     differences = [
         f"{k}: {begun.get(k)} there, {wanted.get(k)} now"
         for k in wanted | begun
@@ -106,12 +107,13 @@ def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer
         num_workers=least,
         max_workers=most,
         use_gpu=use_gpu,
+        cpus_per_worker=config.cpus_per_worker,
         batch_size=config.batch_size,
         steps_per_epoch=steps_per_epoch,
         seed=config.seed,
         out=Folder(config.out).uri,
         initial_trunk=INITIAL_TRUNK if config.weights != "none" else None,
-        num_threads=max(1, offer.num_cores // max(1, most)) if not use_gpu else None,
+        num_threads=None if use_gpu else config.cpus_per_worker or max(1, offer.num_cores // max(1, most)),
         best_by=config.best_by,
         patience=config.patience,
         checkpoint_minutes=config.checkpoint_minutes,

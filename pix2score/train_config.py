@@ -15,6 +15,8 @@ from pix2score.recipe import Augment, Gradient, Optimizer, Precision, Recipe, Sc
 AS_PREPARED = "as prepared"
 SGD_RATE, SGD_WEIGHT_DECAY = 50.0, 5e-4
 """SGD's usual rate of 0.05 for 64 images beside AdamW's 0.001, and its usual decay, which its rate multiplies too."""
+TRUNK_STRIDE = 32
+"""Pixels of input for one of a trunk's last feature map."""
 MAX_PADDING = 10_000
 """Empty validation rows that an elastic number of workers may need, each a black picture to decode."""
 
@@ -79,6 +81,8 @@ class TrainConfig:
     num_workers: int | str | None = None
     """Data-parallel workers (default: the cluster's GPUs, else 1). MIN..MAX, such as 2..8: as many as there are nodes for, always with
     batch_size * MAX images a step. 0: in this process, for debugging."""
+    cpus_per_worker: int | None = None
+    """CPUs that each worker holds in Ray's books (default: 1 without a GPU, none beside one). Nearly all of a node's: one worker a node."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """auto (GPU if the cluster has one), cpu or gpu."""
     gpu_wait_s: float = 0
@@ -89,13 +93,18 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_backbone(self.backbone)
         self.preprocess()
-        for name in ("epochs", "batch_size", "max_steps", "patience"):
+        for name in ("epochs", "batch_size", "max_steps", "patience", "cpus_per_worker"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} {value}: at least 1")
         for name in ("bins_loss", "levels_loss"):
             if getattr(self, name) not in (AS_PREPARED, *LOSSES):
                 raise ConfigError(f"{name} {getattr(self, name)!r} is not known; one of {AS_PREPARED}, {', '.join(LOSSES)}")
+        if -(-self.batch_size // self.accumulate) == 1 and self.input_size <= TRUNK_STRIDE:
+            raise ConfigError(
+                f"one image of {self.input_size} px at a time leaves BatchNorm a single value per channel: raise batch_size "
+                f"{self.batch_size}, lower accumulate {self.accumulate}, or take an input_size above {TRUNK_STRIDE}"
+            )
         if not self.checkpoint_minutes > 0:
             raise ConfigError(f"checkpoint_minutes {self.checkpoint_minutes}: expected a positive number")
         self.worker_range(0)

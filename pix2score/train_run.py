@@ -72,7 +72,9 @@ def _trainer(settings: WorkerSettings, rows: dict[str, ray.data.Dataset], out: F
     return TorchTrainer(
         train_worker,
         train_loop_config={"settings": settings, "progress": progress},
-        scaling_config=ScalingConfig(num_workers=_worker_range(settings), use_gpu=settings.use_gpu),
+        scaling_config=ScalingConfig(
+            num_workers=_worker_range(settings), use_gpu=settings.use_gpu, resources_per_worker=_resources(settings)
+        ),
         run_config=RunConfig(
             name="checkpoints",
             storage_path=out.uri,
@@ -83,6 +85,12 @@ def _trainer(settings: WorkerSettings, rows: dict[str, ray.data.Dataset], out: F
         datasets=rows,  # type: ignore[arg-type]
         dataset_config=DataConfig(execution_options=ExecutionOptions(preserve_order=True)),  # same seed, same order
     )
+
+
+def _resources(settings: WorkerSettings) -> dict[str, float] | None:
+    if settings.cpus_per_worker is None:
+        return None
+    return {"CPU": float(settings.cpus_per_worker), "GPU": float(settings.use_gpu)}
 
 
 def _worker_range(settings: WorkerSettings) -> int | tuple[int, int]:

@@ -19,6 +19,7 @@ from ray.train.torch import get_device, prepare_model
 from safetensors.torch import load as load_tensors
 
 from pix2score.batch import Batch
+from pix2score.cluster import num_local_cores
 from pix2score.fit import Fitter, StepResult
 from pix2score.measure import validation_loss
 from pix2score.metrics import HeadMetrics, results
@@ -32,7 +33,7 @@ from pix2score.train_rows import batch_of
 from pix2score.train_state import WORST, EpochSums, resume, save
 from pix2score.workers import first_says, gather_metrics
 
-SHUFFLE_BYTES = 512 * 2**20
+SHUFFLE_BYTES = 256 * 2**20
 """Local shuffle buffer per worker, of decoded pixels; shards are random samples already, this mixes within them."""
 CHECK_EVERY = 20
 """Steps between looks at the clock and at Ray's warning of a node to be taken away; each look is agreed on by all workers."""
@@ -62,7 +63,7 @@ class _Worker:
 
     def __post_init__(self) -> None:
         if self.settings.num_threads:
-            torch.set_num_threads(self.settings.num_threads)
+            torch.set_num_threads(min(self.settings.num_threads, num_local_cores()))
         torch.manual_seed(self.settings.seed)
         context = ray.train.get_context()
         self.is_first, self.world = context.get_world_rank() == 0, context.get_world_size()
@@ -70,6 +71,8 @@ class _Worker:
         self.fitter = _build(self.settings, self.batch_rows)
         self.run = resume(self.fitter, self.settings)
         self.beside = RidgeBeside(self.settings.heads)
+        if self.is_first:
+            self.board.begin_at(self.fitter.num_steps)
         if self.fitter.num_steps:
             done = self.fitter.num_steps - len(self.run.history) * self.settings.steps_per_epoch
             middle = f" and {done} steps" if done > 0 else ""
@@ -165,7 +168,7 @@ class _Worker:
     def _pictures(self, metrics: list[HeadMetrics]) -> dict[str, Any]:
         pictures: dict[str, Any] = {f"confusion/{m.head.name}": confusion_picture(m) for m in metrics}
         if self.run.preview is not None:
-            pictures["as the network sees them"] = self.run.preview.numpy()
+            pictures["as_the_network_sees_them"] = self.run.preview.numpy()
         return pictures
 
     def _entry(self, epoch: int, metrics: list[HeadMetrics]) -> dict[str, Any]:

@@ -14,11 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pix2score.artifact import load_model
 from pix2score.dataset import PreparedDataset, open_dataset
 from pix2score.errors import ConfigError, DataError
+from pix2score.prepare import PrepareConfig, prepare
 from pix2score.recipe import WorkerSettings
 from pix2score.train import TrainConfig, _refuse_unlearnable, train
 from pix2score.train_state import IN_PROCESS, RunState, rank_value
@@ -131,6 +134,13 @@ def test_ranges_and_numbers_are_read(chain: Chain) -> None:
     assert TrainConfig(data="d", out="o").worker_range(4) == (4, 4)
 
 
+@pytest.mark.parametrize("changes", [{"batch_size": 1}, {"batch_size": 4, "accumulate": 4}])
+def test_one_small_image_at_a_time_is_refused_for_batchnorm(changes: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="leaves BatchNorm a single value per channel"):
+        TrainConfig(data="d", out="o", input_size=32, **changes)  # type: ignore[arg-type]
+    TrainConfig(data="d", out="o", input_size=64, **changes)  # type: ignore[arg-type]
+
+
 def with_counts(chain: Chain, *counts: int) -> PreparedDataset:
     dataset = open_dataset(chain.dataset)
     first = dataclasses.replace(dataset.heads[0], counts=(*counts, *[0] * (15 - len(counts))))
@@ -196,3 +206,25 @@ def test_the_same_config_but_another_seed_is_refused_by_exit_2_with_the_differen
     assert "seed: 3 there, 99 now" in done.stderr
     assert done.stderr.count("\n") == 1
     assert json.loads(done.stdout.splitlines()[-1])["exit_code"] == 2
+
+
+@pytest.mark.parametrize(
+    ("edges", "labels", "message"),
+    [
+        ([10, 100], [None] * 40, "head 'likes' has no label in the train split"),
+        ([10, 100], [5] * 40, r"head 'likes': all \d+ training labels lie in one bin of 3"),
+    ],
+)
+def test_a_dataset_whose_head_cannot_be_learnt_is_refused_by_name(
+    chain: Chain, tmp_path: Path, edges: list[int], labels: list[int | None], message: str
+) -> None:
+    pictures = chain.catalog_rows().slice(0, len(labels)).column("uri").to_pylist()
+    files = [str(Path(chain.catalog) / uri) for uri in pictures]
+    catalog = tmp_path / "catalog.parquet"
+    images = [Path(file).read_bytes() if Path(file).is_file() else b"" for file in files]
+    pq.write_table(pa.table({"illust_id": range(len(labels)), "image": images, "likes": pa.array(labels, pa.int64())}), catalog)
+    heads = ({"name": "likes", "column": "likes", "edges": edges},)
+    prepare(PrepareConfig(catalog=str(catalog), out=str(tmp_path / "data"), image_size=64, val_fraction=0.2, heads=heads))
+    with pytest.raises(DataError, match=message):
+        train(TrainConfig(data=str(tmp_path / "data"), out=str(tmp_path / "model"), num_workers=0, **TRAINING))
+    assert not (tmp_path / "model").exists()
