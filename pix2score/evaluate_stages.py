@@ -22,6 +22,7 @@ from pix2score.fetch import pixel_type, pixels_of
 from pix2score.heads import HeadSpec
 from pix2score.images import Preprocess, open_upright, picture_to_rgb, to_rgb
 from pix2score.originals import Key
+from pix2score.predictor import load_predictor
 from pix2score.ridge import SIDE, Floats, answers, features
 
 THUMBNAIL_PX = 160
@@ -142,7 +143,6 @@ class AnswerRows:
 
     def __init__(self, models: Sequence[str], pixels: Sequence[int], *, explained: float = 0.0, **settings: Any) -> None:
         from pix2score.explain import is_available
-        from pix2score.predictor import load_predictor  # imports torch, which only actors need
 
         self._explained = explained if is_available() else 0.0
 

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from pix2score.bins import mid_ranks
+from pix2score.forward_torch import network_of
 from pix2score.heads import HeadSpec
 from pix2score.model import normalise
 
@@ -35,15 +36,16 @@ def saliency(predictor: Predictor, head: HeadSpec, pixels_NSSC: npt.NDArray[np.u
     """
     from captum.attr import LayerAttribution, LayerGradCam
 
+    network = network_of(predictor.card, predictor.weights, predictor.device)
     ranks = torch.tensor(mid_ranks(head.counts or [1] * head.num_bins), dtype=torch.float32, device=predictor.device)
 
     def score(image_BCHW: Tensor) -> Tensor:
-        logits_BK = predictor.model(image_BCHW)[0][head.name]
+        logits_BK = network(image_BCHW)[0][head.name]
         expected: Tensor = (logits_BK / predictor.card.temperatures.get(head.name, 1.0)).softmax(dim=1) @ ranks
         return expected
 
     image_BCHW = normalise(torch.from_numpy(np.array(pixels_NSSC)).to(predictor.device), predictor.card.preprocess)
-    coarse = LayerGradCam(score, predictor.model.trunk.layer4).attribute(image_BCHW, relu_attributions=True)
+    coarse = LayerGradCam(score, network.trunk.layer4).attribute(image_BCHW, relu_attributions=True)
     size = predictor.card.preprocess.size
     fine = LayerAttribution.interpolate(coarse, (size, size), interpolate_mode="bilinear")[:, 0].detach().cpu().numpy()
     strongest = fine.max(axis=(1, 2), keepdims=True)

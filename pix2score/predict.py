@@ -23,11 +23,11 @@ from pix2score.decoder import Decoder
 from pix2score.errors import ConfigError, DataError, ImageFailure
 from pix2score.image_source import image_source
 from pix2score.images import Preprocess, picture_to_rgb
+from pix2score.predictor import HeadPrediction, Predictor, load_predictor
 from pix2score.storage import is_s3, normalise
 
 if TYPE_CHECKING:
     from pix2score.artifact import ModelCard
-    from pix2score.predictor import HeadPrediction, Predictor
 
 logger = logging.getLogger(__name__)
 Picture: TypeAlias = str | os.PathLike[str] | bytes | Image.Image
@@ -71,8 +71,6 @@ class Model:
 
         Raises ``DataError`` if there is no model there or it was altered.
         """
-        from pix2score.predictor import load_predictor  # imports torch, which --help does not need
-
         return cls(load_predictor(place, batch_size=batch_size, device=device, num_threads=None))
 
     @property

@@ -26,6 +26,7 @@ from pix2score.errors import ConfigError, StorageError
 from pix2score.fetch import ImageRows, decoded_rows, log_failures, total_rows
 from pix2score.image_source import image_source
 from pix2score.layout import Layout
+from pix2score.predictor import Engine
 from pix2score.progress import board
 from pix2score.publishing import Publication, publish_night
 from pix2score.schema import EmbeddingDtype
@@ -71,6 +72,10 @@ class ScoreConfig:
     """Rows per staged piece (default: 16384 with GPUs, 512 without); a piece closes after 60 s in any case."""
     device: Device = "auto"
     """auto (GPU if the cluster has one), cpu or gpu."""
+    engine: Engine = "auto"
+    """What runs the network: auto (ONNX Runtime on a CPU, torch on a GPU), onnx or torch."""
+    compile: bool = False
+    """On a GPU: compile the network first, which takes a minute at the start of each predictor."""
     gpu_wait_s: float = 0
     """Seconds to wait for the cluster's autoscaler to bring a GPU, if there is none."""
     embedding_dtype: EmbeddingDtype = "float16"
@@ -229,7 +234,8 @@ def _round(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool, tally: Tal
     config, receipts = run.config, []
     part_rows = config.part_rows or (PART_ROWS_GPU if use_gpu else PART_ROWS_CPU)
     batch_size = _batch_size(run, use_gpu)
-    settings = {"origin": run.origin, "layout": run.layout, "batch_size": batch_size, **offer.predictor_settings(use_gpu=use_gpu)}
+    network = {"engine": config.engine, "compiled": config.compile, **offer.predictor_settings(use_gpu=use_gpu)}
+    settings = {"origin": run.origin, "layout": run.layout, "batch_size": batch_size, **network}
     with board("scored", total_rows(plan.parts), logger) as progress:
         dataset = decoded_rows(run.out, plan.parts, run.images, run.card.preprocess, offer).map_batches(
             ScoreImages,

@@ -15,6 +15,7 @@ from pix2score.counters import count_forward
 from pix2score.errors import DataError, ImageFailure
 from pix2score.fetch import pixels_of
 from pix2score.layout import Layout
+from pix2score.predictor import head_columns, load_predictor
 from pix2score.progress import Board
 from pix2score.schema import FAILED, KEY, OK
 from pix2score.staged import Origin, Receipt, write_piece
@@ -29,8 +30,6 @@ class ScoreImages:
     """
 
     def __init__(self, model: str, *, origin: Origin, layout: Layout, progress: Board | None = None, **settings: Any) -> None:
-        from pix2score.predictor import load_predictor  # imports torch, which only actors need
-
         self._predictor = load_predictor(model, **settings)
         version = self._predictor.card.version
         if version != origin.model_version:  # an actor may start hours after the plan was made
@@ -61,8 +60,6 @@ def _with_measured(scored: pa.Table, rows: pa.Table, model_s: float) -> pa.Table
 
 def _scored(rows: pa.Table, position: Any, prediction: Any, run: str, layout: Layout) -> pa.Table:
     """SCORES rows with a nullable ``embedding`` at the end; ``position`` says which rows the prediction is of."""
-    from pix2score.predictor import head_columns
-
     element = layout.embeddings.field("embedding").type
     dtype = np.float16 if element.value_type == pa.float16() else np.float32
     with np.errstate(over="ignore"):

@@ -54,7 +54,7 @@ def _fit(settings: WorkerSettings, dataset: PreparedDataset, out: Folder, offer:
     total_steps = settings.recipe.total_steps
     logger.info(
         "training %s on %d images, %d steps of %d x %d", settings.backbone, dataset.num_rows("train"), total_steps,
-        settings.max_workers, settings.batch_size,
+        max(1, settings.max_workers), settings.batch_size,
     )  # fmt: skip
     if settings.num_workers:
         logger.info("starting %s worker(s): some 20 s until the first step", _worker_range(settings))

@@ -26,14 +26,14 @@ from pix2score.images import to_rgb
 from pix2score.model import normalise
 from pix2score.predictor import Prediction, Predictor, decode, head_columns
 from pix2score.schema import head_fields
-from tests.torch_helpers import COUNT_HEAD, CPU, HEADS, LEVEL_HEAD, PREPROCESS, card_and_weights, pixels, settled_model
+from tests.torch_helpers import COUNT_HEAD, HEADS, LEVEL_HEAD, PREPROCESS, card_and_weights, pixels, settled_model
 
 BATCH = 4
 IMAGES = pixels(2 * BATCH + 3, seed=1)
 
 
 def predictor_of(batch_size: int = BATCH, **temperatures: float) -> Predictor:
-    return Predictor(*card_and_weights(**temperatures), batch_size=batch_size, device=CPU)
+    return Predictor(*card_and_weights(**temperatures), batch_size=batch_size)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_a_nan_in_the_weights_marks_every_row(name: str) -> None:
     card, weights = card_and_weights()
     weights[name] = weights[name].copy()
     weights[name].ravel()[0] = np.nan
-    found = Predictor(card, weights, batch_size=BATCH, device=CPU).predict(IMAGES[:5])
+    found = Predictor(card, weights, batch_size=BATCH).predict(IMAGES[:5])
     assert found.finite.tolist() == [False] * 5
     for head in found.heads.values():  # what the caller drops must still fit its columns
         assert np.isfinite(head.probs).all()
@@ -168,12 +168,12 @@ def test_a_nan_in_the_weights_marks_every_row(name: str) -> None:
 
 def test_an_image_that_overflows_is_marked_and_its_batch_mates_are_as_without_it() -> None:
     card, weights = card_and_weights()
-    embedding = Predictor(card, weights, batch_size=BATCH, device=CPU).predict(IMAGES[:BATCH]).embedding
+    embedding = Predictor(card, weights, batch_size=BATCH).predict(IMAGES[:BATCH]).embedding
     feature = int((embedding.max(axis=0) / np.median(embedding, axis=0).clip(1e-3)).argmax())
     first, second = np.sort(embedding[:, feature])[::-1][:2]
     weights["outputs.sanity_logits.weight"] = np.zeros_like(weights["outputs.sanity_logits.weight"])
     weights["outputs.sanity_logits.weight"][0, feature] = np.finfo(np.float32).max / ((first + second) / 2)
-    fragile = Predictor(card, weights, batch_size=BATCH, device=CPU)
+    fragile = Predictor(card, weights, batch_size=BATCH)
     bad = int(embedding[:, feature].argmax())
     good = [i for i in range(BATCH) if i != bad]
     found, without = fragile.predict(IMAGES[:BATCH]), fragile.predict(IMAGES[good])

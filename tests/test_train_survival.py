@@ -31,7 +31,7 @@ from tests.test_train import history
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
-def eventually(what: Callable[[], Any], timeout_s: float = 150) -> Any:
+def eventually(what: Callable[[], Any], timeout_s: float = 250) -> Any:
     """What ``what`` gives, once it is true."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -222,8 +222,9 @@ def test_a_dataset_whose_head_cannot_be_learnt_is_refused_by_name(
     files = [str(Path(chain.catalog) / uri) for uri in pictures]
     catalog = tmp_path / "catalog.parquet"
     images = [Path(file).read_bytes() if Path(file).is_file() else b"" for file in files]
-    pq.write_table(pa.table({"illust_id": range(len(labels)), "image": images, "likes": pa.array(labels, pa.int64())}), catalog)
-    heads = ({"name": "likes", "column": "likes", "edges": edges},)
+    columns = {"likes": pa.array(labels, pa.int64()), "views": range(len(labels))}
+    pq.write_table(pa.table({"illust_id": range(len(labels)), "image": images, **columns}), catalog)
+    heads = ({"name": "likes", "column": "likes", "edges": edges}, {"name": "views", "column": "views", "edges": [20]})
     prepare(PrepareConfig(catalog=str(catalog), out=str(tmp_path / "data"), image_size=64, val_fraction=0.2, heads=heads))
     with pytest.raises(DataError, match=message):
         train(TrainConfig(data=str(tmp_path / "data"), out=str(tmp_path / "model"), num_workers=0, **TRAINING))
