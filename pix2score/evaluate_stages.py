@@ -9,6 +9,7 @@ import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -142,10 +143,7 @@ class AnswerRows:
     """
 
     def __init__(self, models: Sequence[str], pixels: Sequence[int], *, explained: float = 0.0, **settings: Any) -> None:
-        from pix2score.explain import is_available
-
-        self._explained = explained if is_available() else 0.0
-
+        self._explained = explained if find_spec("captum") else 0.0
         self._predictors = [load_predictor(model, **settings) for model in models]
         self._pixels = pixels
 
@@ -164,14 +162,14 @@ class AnswerRows:
         return pa.table(columns | self._saliency(rows))
 
     def _saliency(self, rows: pa.Table) -> dict[str, pa.Array]:
-        from pix2score.explain import overlay, saliency
-
         keys = zip(rows.column("illust_id").to_pylist(), rows.column("page").to_pylist(), strict=True)
         chosen = [i for i, key in enumerate(keys) if draw_of(key) < self._explained]
         found, predictor = {}, self._predictors[0]
         for head in predictor.card.heads:
             shown: list[bytes | None] = [None] * rows.num_rows
             if chosen:
+                from pix2score.explain import overlay, saliency  # imports torch
+
                 pixels = pixels_of(rows.column(f"pixels_{self._pixels[0]}").take(chosen), predictor.card.preprocess)
                 for i, image, map_SS in zip(chosen, pixels, saliency(predictor, head, pixels), strict=True):
                     shown[i] = overlay(image, map_SS)

@@ -1,4 +1,4 @@
-"""Where a head looks: Grad-CAM of its score, laid over the picture.
+"""Where a head looks: Grad-CAM of its score, laid over the picture. Needs captum (``pip install 'pix2score[report]'``).
 
 Shapes: N images, S input size.
 """
@@ -6,7 +6,6 @@ Shapes: N images, S input size.
 from __future__ import annotations
 
 import io
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,11 +21,6 @@ from pix2score.model import normalise
 
 if TYPE_CHECKING:
     from pix2score.predictor import Predictor
-
-
-def is_available() -> bool:
-    """Whether captum is installed (``pip install 'pix2score[report]'``)."""
-    return find_spec("captum") is not None
 
 
 def saliency(predictor: Predictor, head: HeadSpec, pixels_NSSC: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
