@@ -1,4 +1,4 @@
-"""benchmark: how fast a stage is on this machine, as a table for people and JSON for programs."""
+"""benchmark: how fast a stage is on this machine, beside its limit and beside what users would otherwise run: a table, and JSON."""
 
 from __future__ import annotations
 
@@ -7,59 +7,199 @@ import logging
 import os
 import platform
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-import duckdb
-import pyarrow as pa
 import tyro
 
+from pix2score.artifact import check_backbone
+from pix2score.benchmark_decode import DecodeTiming, time_decode
 from pix2score.benchmark_plan import PlanTiming, time_plan
+from pix2score.benchmark_score import OURS, PEERS, ScoreTiming, time_score
+from pix2score.benchmark_sets import write_photographs
 from pix2score.errors import ConfigError
 from pix2score.storage import Folder
 
 logger = logging.getLogger(__name__)
+LIMIT = "limit"
+PACKAGES = ("pix2score", "ray", "torch", "onnxruntime", "pillow", "pyarrow", "duckdb", "daft")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchmarkConfig:
     """Settings of ``jobs.benchmark``."""
 
-    stage: Literal["plan"] = "plan"
-    """plan: planning a night and rewriting the narrow table, against a live snapshot of generated rows."""
+    stage: Literal["plan", "decode", "model", "score", "all"] = "all"
+    """plan: planning a night and rewriting the narrow table. decode: one core, beside Pillow. model: the bare forward pass. score: the
+    whole job from command to exit, beside peers."""
     rows: tyro.conf.UseAppendAction[tuple[int, ...]] = ()
-    """Rows of the live snapshot; may be repeated (default: 1, 3 and 10 million). A million takes about 0.5 GB of disk."""
+    """plan: rows of the live snapshot; may be repeated (default: 1, 3 and 10 million). A million takes about 0.5 GB of disk."""
+    images: str | None = None
+    """score: a local folder of images, and nothing else (default: drawn photographs)."""
+    num_images: int = 2000
+    """score: images to draw; decode: per kind at 500 px, fewer where they are larger (at most 60)."""
+    side: int = 500
+    """score: width in px of the drawn photographs, which are 4:3."""
+    backbone: str = "resnet18"
+    """model, score: the network, with random weights."""
+    input_size: int = 224
+    """model, score: side of its input in px."""
+    batch_size: int = 32
+    """model: images per forward pass."""
+    peers: str = "ray-recipe,dataloader,daft,limit"
+    """score: what runs beside this package, comma-separated; a peer whose package is missing is left out by name; limit: the rate that the
+    bare forward pass and the decoder imply on these cores."""
+    runs: int = 3
+    """Times that everything is run, in turns; medians are told."""
     out: str | None = None
     """Folder for benchmark.json (default: none is written)."""
 
     def __post_init__(self) -> None:
+        check_backbone(self.backbone)
         for rows in self.rows:
             if rows < 1000:
                 raise ConfigError(f"rows {rows}: at least 1000")
+        for name, least in (("num_images", 4), ("side", 64), ("runs", 1), ("batch_size", 1), ("input_size", 8)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} {getattr(self, name)}: at least {least}")
+        unknown = [peer for peer in self.named_peers() if peer not in (*PEERS, LIMIT)]
+        if unknown:
+            raise ConfigError(f"peer {', '.join(unknown)} is not known; one of {', '.join((*PEERS, LIMIT))}")
+
+    def named_peers(self) -> list[str]:
+        """``peers``, split."""
+        return [peer.strip() for peer in self.peers.split(",") if peer.strip()]
 
 
 def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
-    """Timings of every size, with facts about the machine."""
-    timings = []
-    for rows in config.rows or (1_000_000, 3_000_000, 10_000_000):
-        with tempfile.TemporaryDirectory(prefix="pix2score-benchmark-") as folder:
-            timings.append(time_plan(Path(folder), rows))
-            logger.info("%s", _line(timings[-1]))
-    result = {"job": "benchmark", "stage": config.stage, "machine": _machine(), "timings": [asdict(timing) for timing in timings]}
+    """Timings of the stage, with facts about the machine; a table of them goes to the log."""
+    stages = tuple(_STAGES) if config.stage == "all" else (config.stage,)
+    result: dict[str, Any] = {"job": "benchmark", "stage": config.stage, "machine": machine()}
+    for stage in stages:
+        result |= _STAGES[stage](config)
     if config.out:
         Folder(config.out).publish("benchmark.json", json.dumps(result, indent=1).encode(), replace=True)
     return result
 
 
-def _line(timing: PlanTiming) -> str:
+def _plan(config: BenchmarkConfig) -> dict[str, Any]:
+    timings = []
+    for rows in config.rows or (1_000_000, 3_000_000, 10_000_000):
+        with tempfile.TemporaryDirectory(prefix="pix2score-benchmark-") as folder:
+            timings.append(time_plan(Path(folder), rows))
+            logger.info("%s", _plan_line(timings[-1]))
+    return {"plan": [asdict(timing) for timing in timings]}
+
+
+def _plan_line(timing: PlanTiming) -> str:
     return (
         f"{timing.rows / 1e6:g} M rows, {timing.to_score} to score: plan {timing.plan_s:.1f} s, {timing.plan_peak_mib} MiB; "
         f"rewrite {timing.rewrite_s:.1f} s, {timing.rewrite_peak_mib} MiB"
     )
 
 
-def _machine() -> dict[str, Any]:
+def _decode(config: BenchmarkConfig) -> dict[str, Any]:
+    timings = time_decode(min(config.num_images, 60), config.runs, config.input_size)
+    logger.info("decode and resize to %d px on one core:\n%s", config.input_size, decode_table(timings))
+    return {"decode": [asdict(timing) for timing in timings]}
+
+
+def decode_table(timings: Sequence[DecodeTiming]) -> str:
+    """One line per kind of picture."""
+    head = f"{'picture':<18}{'form':>6}{'px':>6}{'Pillow/s':>10}{'ours/s':>9}{'times':>7}{'child':>8}{'difference, p99':>18}"
+    lines = [
+        f"{t.kind:<18}{t.form:>6}{t.side:>6}{t.pillow_per_s:>10.1f}{t.ours_per_s:>9.1f}{t.speedup:>7.2f}{t.child_cost:>+8.1%}"
+        f"{t.mean_difference:>11.2f}, {t.p99_difference:.2f}"
+        for t in timings
+    ]
+    return "\n".join([head, *lines])
+
+
+def _model(config: BenchmarkConfig) -> dict[str, Any]:
+    from pix2score.benchmark_model import time_model  # imports torch
+
+    timings = time_model(config.backbone, config.input_size, config.batch_size, config.runs)
+    lines = [f"{t.way:<32}{t.images_per_s:>9.1f}   ({t.slowest:.1f} to {t.fastest:.1f})" for t in timings]
+    logger.info(
+        "%s at %d px, batches of %d, images/s:\n%s", config.backbone, config.input_size, config.batch_size, "\n".join(lines)
+    )
+    return {"model": [asdict(timing) for timing in timings]}
+
+
+def _score(config: BenchmarkConfig) -> dict[str, Any]:
+    from pix2score.benchmark_model import drawn_model  # imports torch
+
+    peers = [peer for peer in config.named_peers() if peer != LIMIT]
+    with tempfile.TemporaryDirectory(prefix="pix2score-benchmark-") as folder:
+        place = Path(folder)
+        drawn_model(config.backbone, config.input_size, str(place / "model"))
+        images = Path(config.images) if config.images else place / "drawn"
+        if not config.images:
+            write_photographs(images, config.num_images, config.side, config.side * 3 // 4)
+        limit = _limit(config, images) if LIMIT in config.named_peers() else {}
+        timings = time_score(place, images, str(place / "model"), peers, config.runs)
+    logger.info("%s at %d px, from command to exit:\n%s", config.backbone, config.input_size, score_table(timings, limit))
+    return {"score": [asdict(timing) for timing in timings], **({"limit": limit} if limit else {})}
+
+
+def _limit(config: BenchmarkConfig, images: Path) -> dict[str, float]:
+    """Images per second of the fastest bare forward pass, of the decoder on all cores, and of both on the same cores."""
+    from pix2score.benchmark_decode import decode_rate
+    from pix2score.benchmark_model import time_model
+
+    forward = max(t.images_per_s for t in time_model(config.backbone, config.input_size, config.batch_size, max(3, config.runs)))
+    decode = decode_rate(images, config.input_size) * len(os.sched_getaffinity(0))
+    return {"forward_per_s": forward, "decode_per_s": round(decode, 1), "both_per_s": round(1 / (1 / forward + 1 / decode), 1)}
+
+
+def score_table(timings: Sequence[ScoreTiming], limit: dict[str, float]) -> str:
+    """One line per contender: how many times as fast ours is, and what its own start and rate are."""
+    ours = next(timing for timing in timings if timing.contender == OURS)
+    head = f"{'':<14}{'seconds':>9}{'(spread)':>16}{'images/s':>10}{'ours is':>9}{'start s':>9}{'steady/s':>10}{'of limit':>10}"
+    lines = [head]
+    for t in timings:
+        share = f"{t.steady_per_s / limit['both_per_s']:.0%}" if limit else "-"
+        lines.append(
+            f"{t.contender:<14}{t.seconds:>9.1f}{f'({t.fastest_s:.1f}-{t.slowest_s:.1f})':>16}{t.whole_per_s:>10.1f}"
+            f"{t.seconds / ours.seconds:>8.2f}x{t.startup_s:>9.1f}{t.steady_per_s:>10.1f}{share:>10}"
+        )
+    if limit:
+        lines.append(
+            "limit: forward {forward_per_s} images/s, decode {decode_per_s}, both on the same cores {both_per_s}".format(**limit)
+        )
+    return "\n".join(lines)
+
+
+_STAGES: dict[str, Callable[[BenchmarkConfig], dict[str, Any]]] = {
+    "decode": _decode,
+    "model": _model,
+    "score": _score,
+    "plan": _plan,
+}
+
+
+def machine() -> dict[str, Any]:
+    """Facts that a number is worth nothing without."""
     cores = len(os.sched_getaffinity(0))
-    versions = {"python": platform.python_version(), "duckdb": duckdb.__version__, "pyarrow": pa.__version__}
-    return {"cores": cores, "cpu": platform.machine(), "load": os.getloadavg()[0], **versions}
+    return {"cores": cores, "cpu": _cpu(), "load": os.getloadavg()[0], "python": platform.python_version(), **_versions()}
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

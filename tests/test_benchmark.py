@@ -1,12 +1,25 @@
-"""The plan benchmark measures a real night: what it publishes is sound, and it counts what changed."""
+"""The benchmarks measure real work: what they publish is sound, every contender scores every image, limits are told."""
 
 from __future__ import annotations
 
+import logging
+import subprocess
 from pathlib import Path
 
+import numpy as np
+import pytest
+import torch
+from pyarrow.dataset import dataset
+
 from pix2score import benchmark_plan, read_scores
-from pix2score.benchmark import BenchmarkConfig, benchmark
+from pix2score.benchmark import BenchmarkConfig, benchmark, score_table
+from pix2score.benchmark_decode import CASES, pillow
+from pix2score.benchmark_model import drawn_model
 from pix2score.benchmark_plan import time_plan
+from pix2score.benchmark_score import OURS, PEERS, ScoreTiming, _linked, command, present, time_score
+from pix2score.benchmark_sets import SETS, encoded, write_photographs
+from pix2score.errors import ConfigError
+from pix2score.images import Preprocess, to_rgb
 from pix2score.snapshot import live
 
 
@@ -27,8 +40,77 @@ def test_one_percent_changed_and_one_per_mille_new_and_gone(tmp_path: Path) -> N
 
 
 def test_the_job_gives_every_size_and_the_machine(tmp_path: Path) -> None:
-    result = benchmark(BenchmarkConfig(rows=(1000, 2000), out=str(tmp_path)))
-    assert [timing["rows"] for timing in result["timings"]] == [1000, 2000]
+    result = benchmark(BenchmarkConfig(stage="plan", rows=(1000, 2000), out=str(tmp_path)))
+    assert [timing["rows"] for timing in result["plan"]] == [1000, 2000]
     assert result["machine"]["cores"] >= 1
     assert (tmp_path / "benchmark.json").exists()
     assert benchmark_plan.FILE_ROWS == 250_000
+
+
+def test_decoding_is_compared_on_every_kind_of_picture_with_the_pixels_close(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        result = benchmark(BenchmarkConfig(stage="decode", num_images=4, runs=1, input_size=64))
+    cases = {(t["kind"], t["form"], t["side"]): t for t in result["decode"]}
+    assert len(cases) == len(SETS) * len(CASES)
+    assert all(t["ours_per_s"] > 0 and t["pillow_per_s"] > 0 for t in cases.values())
+    for (_, form, _), t in cases.items():  # PNG and WebP are decoded whole, as Pillow does: one rounding apart
+        assert t["mean_difference"] < (4 if form == "JPEG" else 0.6)
+    assert "sparse line art" in caplog.text
+
+
+@pytest.mark.parametrize("kind", SETS)
+@pytest.mark.parametrize("side", [500, 1200, 3000])
+def test_pixels_at_224_are_within_2_of_a_whole_decode_and_4_in_the_worst_picture(kind: str, side: int) -> None:
+    rng = np.random.default_rng(3)
+    files = [encoded(SETS[kind](rng, side, side)) for _ in range(3)]
+    apart = [np.abs(to_rgb(data, Preprocess(size=224)).astype(int) - pillow(data, 224)).mean() for data in files]
+    assert np.mean(apart) <= 2
+    assert max(apart) <= 4
+
+
+def test_the_bare_forward_pass_is_timed_in_every_way() -> None:
+    result = benchmark(BenchmarkConfig(stage="model", input_size=32, batch_size=4, runs=1))
+    ways = {t["way"]: t["images_per_s"] for t in result["model"]}
+    assert {"torch, eager", "predictor, onnx"} <= set(ways) or torch.cuda.is_available()
+    assert min(ways.values()) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_every_contender_scores_every_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    drawn_model("resnet18", 32, str(tmp_path / "model"))
+    write_photographs(tmp_path / "images", 8, 96, 72)
+    names = [OURS, *present(PEERS)]
+    assert {OURS, "ray-recipe", "dataloader"} <= set(names)
+    probs = {}
+    (tmp_path / "linked").mkdir()
+    linked = _linked(tmp_path / "linked" / "all", sorted((tmp_path / "images").iterdir()))
+    for name in names:
+        out = tmp_path / name
+        subprocess.run(command(name, linked, str(tmp_path / "model"), out), check=True, capture_output=True, timeout=200)
+        rows = read_scores(str(out)).to_table() if name == OURS else dataset(out).to_table().sort_by("path")
+        assert rows.num_rows == 8
+        probs[name] = np.stack(rows.column("bookmark_probs").to_pylist())
+    for found in probs.values():  # resized a little differently
+        np.testing.assert_allclose(found, probs[OURS], atol=0.02)
+    timings = time_score(tmp_path / "linked", tmp_path / "images", str(tmp_path / "model"), ["dataloader"], 1)
+    assert [t.contender for t in timings] == [OURS, "dataloader"]
+    assert all(t.images == 8 and t.seconds > 0 for t in timings)
+    with caplog.at_level(logging.WARNING):
+        PEERS["absent"] = ("absent", "no_such_package")
+        assert "absent" not in present(PEERS)
+        del PEERS["absent"]
+    assert "absent is left out: it needs the package no_such_package" in caplog.text
+
+
+def test_an_unknown_peer_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="peer spark is not known; one of ray-recipe, dataloader, daft, limit"):
+        BenchmarkConfig(peers="spark,limit")
+
+
+def test_the_table_says_how_many_times_as_fast_ours_is() -> None:
+    ours = ScoreTiming(OURS, 100, 10.0, 9.0, 11.0, 5.0, 20.0)
+    other = ScoreTiming("daft", 100, 25.0, 24.0, 26.0, 5.0, 5.0)
+    table = score_table([ours, other], {"forward_per_s": 50.0, "decode_per_s": 40.0, "both_per_s": 22.2})
+    assert "2.50x" in table
+    assert "90%" in table

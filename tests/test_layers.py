@@ -35,8 +35,10 @@ LAYERS: dict[int, set[str]] = {
         "changes",
         "vacuum",
         "busy",
-        "benchmark",
         "benchmark_plan",
+        "benchmark_sets",
+        "benchmark_decode",
+        "benchmark_score",
         "verify",
         "artifact",
         "resnet_shapes",
@@ -76,6 +78,8 @@ LAYERS: dict[int, set[str]] = {
         "evaluation",
         "evaluation_page",
         "explain",
+        "benchmark",
+        "benchmark_model",
     },
     3: {
         "cluster",
@@ -184,6 +188,5 @@ def test_help_of_every_job_loads_no_torch() -> None:
         "export",
         "report",
         "vacuum",
-        "benchmark",
     ]
     assert "torch" not in _loaded(f"import {', '.join('jobs.' + job for job in jobs)}")
