@@ -32,23 +32,23 @@ PACKAGES = ("pix2score", "ray", "torch", "onnxruntime", "pillow", "pyarrow", "du
 class BenchmarkConfig:
     """Settings of ``jobs.benchmark``."""
 
-    stage: Literal["plan", "decode", "model", "score", "all"] = "all"
+    stage: Literal["plan", "decode", "model", "score", "train", "all"] = "all"
     """plan: planning a night and rewriting the narrow table. decode: one core, beside Pillow. model: the bare forward pass. score: the
-    whole job from command to exit, beside peers."""
+    whole job from command to exit, beside peers. train: the job beside steps on a ready batch, and reading shards beside original files."""
     rows: tyro.conf.UseAppendAction[tuple[int, ...]] = ()
     """plan: rows of the live snapshot; may be repeated (default: 1, 3 and 10 million). A million takes about 0.5 GB of disk."""
     images: str | None = None
     """score: a local folder of images, and nothing else (default: drawn photographs)."""
     num_images: int = 2000
-    """score: images to draw; decode: per kind at 500 px, fewer where they are larger (at most 60)."""
+    """score, train: images to draw; decode: per kind at 500 px, fewer where they are larger (at most 60)."""
     side: int = 500
-    """score: width in px of the drawn photographs, which are 4:3."""
+    """score, train: width in px of the drawn photographs, which are 4:3."""
     backbone: str = "resnet18"
-    """model, score: the network, with random weights."""
+    """model, score, train: the network, with random weights."""
     input_size: int = 224
-    """model, score: side of its input in px."""
+    """model, score, train: side of its input in px."""
     batch_size: int = 32
-    """model: images per forward pass."""
+    """model, train: images per forward pass or step."""
     peers: str = "ray-recipe,dataloader,daft,limit"
     """score: what runs beside this package, comma-separated; a peer whose package is missing is left out by name; limit: the rate that the
     bare forward pass and the decoder imply on these cores."""
@@ -145,6 +145,20 @@ def _score(config: BenchmarkConfig) -> dict[str, Any]:
     return {"score": [asdict(timing) for timing in timings], **({"limit": limit} if limit else {})}
 
 
+def _train(config: BenchmarkConfig) -> dict[str, Any]:
+    from pix2score.benchmark_train import time_train  # imports torch
+
+    network = {"backbone": config.backbone, "size": config.input_size, "batch_size": config.batch_size}
+    with tempfile.TemporaryDirectory(prefix="pix2score-benchmark-") as folder:
+        timing = time_train(Path(folder), num_images=config.num_images, side=config.side, runs=config.runs, **network)
+    logger.info(
+        "training %s at %d px: %.1f images/s, %.0f%% of %.1f on a ready batch; reading alone, all cores: shards %.0f images/s, originals "
+        "of %d px %.0f, %.1f times", config.backbone, config.input_size, timing.job_per_s, 100 * timing.share, timing.ready_per_s,
+        timing.shards_per_s, config.side, timing.originals_per_s, timing.reading_speedup,
+    )  # fmt: skip
+    return {"train": asdict(timing)}
+
+
 def _limit(config: BenchmarkConfig, images: Path) -> dict[str, float]:
     """Images per second of the fastest bare forward pass, of the decoder on all cores, and of both on the same cores."""
     from pix2score.benchmark_decode import decode_rate
@@ -177,6 +191,7 @@ _STAGES: dict[str, Callable[[BenchmarkConfig], dict[str, Any]]] = {
     "decode": _decode,
     "model": _model,
     "score": _score,
+    "train": _train,
     "plan": _plan,
 }
 

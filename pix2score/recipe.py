@@ -109,7 +109,7 @@ class Preset:
 
 PRESETS = {
     "small": Preset(
-        epochs=16,
+        epochs=30,
         recipe={
             "learning_rate": 1e-3,
             "weight_decay": 0.05,

@@ -103,6 +103,15 @@ def test_every_contender_scores_every_image(tmp_path: Path, caplog: pytest.LogCa
     assert "absent is left out: it needs the package no_such_package" in caplog.text
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_training_is_timed_beside_a_ready_batch_and_the_original_files() -> None:
+    settings = {"stage": "train", "num_images": 60, "side": 320, "input_size": 32, "batch_size": 8, "runs": 1}
+    found = benchmark(BenchmarkConfig(**settings))["train"]  # type: ignore[arg-type]
+    assert found["share"] == pytest.approx(found["job_per_s"] / found["ready_per_s"], abs=0.02)
+    assert min(found.values()) > 0
+
+
 def test_an_unknown_peer_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="peer spark is not known; one of ray-recipe, dataloader, daft, limit"):
         BenchmarkConfig(peers="spark,limit")

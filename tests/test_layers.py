@@ -80,6 +80,7 @@ LAYERS: dict[int, set[str]] = {
         "explain",
         "benchmark",
         "benchmark_model",
+        "benchmark_train",
     },
     3: {
         "cluster",
