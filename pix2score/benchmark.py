@@ -148,7 +148,7 @@ def _score(config: BenchmarkConfig) -> dict[str, Any]:
 def _train(config: BenchmarkConfig) -> dict[str, Any]:
     from pix2score.benchmark_train import time_train  # imports torch
 
-    network = {"backbone": config.backbone, "size": config.input_size, "batch_size": config.batch_size}
+    network: dict[str, Any] = {"backbone": config.backbone, "size": config.input_size, "batch_size": config.batch_size}
     with tempfile.TemporaryDirectory(prefix="pix2score-benchmark-") as folder:
         timing = time_train(Path(folder), num_images=config.num_images, side=config.side, runs=config.runs, **network)
     logger.info(
