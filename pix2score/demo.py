@@ -17,12 +17,13 @@ from pix2score.dataset import open_dataset
 from pix2score.drawn_catalog import draw_catalog
 from pix2score.errors import ConfigError, DataError
 from pix2score.evaluate import EvaluateConfig, evaluate, table_text
+from pix2score.places import is_s3
 from pix2score.prepare import PrepareConfig, prepare
 from pix2score.score import ScoreConfig, score
 from pix2score.scoring_plan import REASONS
 from pix2score.second_night import pass_a_day
 from pix2score.snapshot import live
-from pix2score.storage import Folder, is_s3
+from pix2score.storage import Folder
 from pix2score.train import TrainConfig, train
 from pix2score.verify import VerifyConfig, verify
 

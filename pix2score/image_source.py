@@ -19,7 +19,8 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from pix2score.errors import ImageFailure
 from pix2score.images import MAX_BYTES
-from pix2score.storage import filesystem, gather_objects, is_s3, normalise
+from pix2score.objects import gather_objects
+from pix2score.places import filesystem, is_s3, normalise
 
 NUM_CONCURRENT = 32  # per worker: enough to hide object-storage latency of 20-100 ms behind one core of decoding
 TIMEOUT_S = 120.0

@@ -23,8 +23,8 @@ from pix2score.decoder import Decoder
 from pix2score.errors import ConfigError, DataError, ImageFailure
 from pix2score.image_source import image_source
 from pix2score.images import Preprocess, picture_to_rgb
+from pix2score.places import is_s3, normalise
 from pix2score.predictor import HeadPrediction, Predictor, load_predictor
-from pix2score.storage import is_s3, normalise
 
 if TYPE_CHECKING:
     from pix2score.artifact import ModelCard

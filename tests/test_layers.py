@@ -13,6 +13,8 @@ import pix2score
 LAYERS: dict[int, set[str]] = {
     0: {"errors", "bins", "heads"},
     1: {
+        "places",
+        "objects",
         "storage",
         "schema",
         "images",

@@ -18,7 +18,8 @@ from typing import Any, ClassVar
 import pytest
 
 from pix2score.errors import AccessError, ConfigError, DataError
-from pix2score.storage import Entry, Folder, normalise, read_place
+from pix2score.places import normalise
+from pix2score.storage import Entry, Folder, read_place
 from tests.conftest import BUCKET, SECRET, free_port
 
 NUM_RACES = 8

@@ -1,0 +1,99 @@
+"""Places named by the user: a local path or ``s3://bucket/key``; the filesystem of each, and its errors as ours.
+
+Credentials and endpoint come from the standard AWS chain (``AWS_ENDPOINT_URL`` for other stores) and are never stored or logged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import fsspec
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+from pix2score.errors import AccessError, ConfigError, DataError, StorageError
+
+MAX_ATTEMPTS = 6
+MAX_BACKOFF_S = 20.0
+CONNECT_TIMEOUT_S = 10
+READ_TIMEOUT_S = 20  # between two reads, not for the whole: a stalled connection is given up and tried again
+
+
+def is_s3(place: str) -> bool:
+    """Whether a place is on S3."""
+    return place.startswith("s3://")
+
+
+@functools.lru_cache(maxsize=4)
+def _filesystem(protocol: str, _pid: int) -> Any:  # connections must not cross a fork
+    if protocol == "file":
+        return fsspec.filesystem("file", auto_mkdir=True)
+    return fsspec.filesystem(
+        "s3",
+        use_listings_cache=False,
+        config_kwargs={
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "read_timeout": READ_TIMEOUT_S,
+            "retries": {"mode": "standard", "max_attempts": MAX_ATTEMPTS},
+        },
+    )
+
+
+def filesystem(place: str) -> Any:
+    """The fsspec filesystem of a place, one per process."""
+    return _filesystem("s3" if is_s3(place) else "file", os.getpid())
+
+
+def normalise(place: str) -> str:
+    """An absolute local path, or ``s3://bucket/prefix`` without a trailing slash.
+
+    Raises:
+        ConfigError: empty, another scheme, or an S3 place without a bucket.
+    """
+    if is_s3(place):
+        bucket, _, key = place[5:].partition("/")
+        if not bucket:
+            raise ConfigError(f"place {place!r} has no bucket; expected s3://bucket/prefix")
+        return f"s3://{bucket}/{key.rstrip('/')}".rstrip("/")
+    if "://" in place or not place:
+        raise ConfigError(f"place {place!r} is neither a local path nor s3://bucket/prefix")
+    return os.path.abspath(os.path.expanduser(place))
+
+
+def _endpoint(place: str) -> str:
+    """`` at URL`` where another store than AWS is spoken to."""
+    url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return f" at {url}" if url and is_s3(place) else ""
+
+
+@contextlib.contextmanager
+def named_errors(place: str) -> Iterator[None]:
+    """Storage errors as ours: naming the bucket or path, never a key or secret."""
+    where = f"bucket {place[5:].partition('/')[0]!r}" if is_s3(place) else f"path {place!r}"
+    try:
+        yield
+    except NoCredentialsError:
+        raise AccessError(f"no AWS credentials for {where}; set them by the standard AWS chain") from None
+    except (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError) as exc:
+        if means_no_bucket(exc):
+            raise DataError(f"{where} does not exist") from None
+        raise
+    except PermissionError as exc:
+        raise AccessError(f"access to {where} was refused") from exc
+    except (ClientError, BotoCoreError, TimeoutError, OSError) as exc:
+        tried = f" still fails after {MAX_ATTEMPTS} attempts" if is_s3(place) else ""  # a disk is asked once
+        raise StorageError(f"{where}{_endpoint(place)}{tried}: {type(exc).__name__}: {exc}") from exc
+
+
+def means_no_bucket(exc: OSError) -> bool:
+    """Whether an error says that the bucket itself is not there."""
+    return "NoSuchBucket" in repr(exc.__cause__) or "bucket does not exist" in str(exc)
+
+
+def backoff_s(attempt: int) -> float:
+    """Seconds before another try, with full jitter: a crowd must not return at once."""
+    return random.uniform(0, min(MAX_BACKOFF_S, 0.2 * 2**attempt))
