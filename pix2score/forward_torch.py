@@ -33,7 +33,7 @@ class TorchForward:
         self.is_cuda = self.device.type == "cuda"
         self.bf16 = self.is_cuda and torch.cuda.is_bf16_supported()
         self.network = network_of(card, weights, self.device)
-        self._run: Any = torch.compile(self.network) if compiled and self.is_cuda else self.network
+        self._run: Any = _compiled(self.network) if compiled and self.is_cuda else self.network
         self._upload: Any = torch.cuda.Stream(self.device) if self.is_cuda else None  # type: ignore[no-untyped-call]
 
     @torch.inference_mode()
@@ -73,6 +73,14 @@ def network_of(card: ModelCard, weights: Weights, device: torch.device | str) ->
     """The network in eval mode on ``device``, channels_last."""
     network = model_from_card(card, weights).to(device)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _compiled(network: MultiHeadModel) -> Any:
+    """By torch.compile; where that cannot be done, torch says so in its log and the network runs as it is."""
+    import torch._dynamo
+
+    torch._dynamo.config.suppress_errors = True
+    return torch.compile(network)
 
 
 def _numpy(tensor: Tensor) -> Floats:

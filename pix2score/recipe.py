@@ -171,6 +171,7 @@ class WorkerSettings:
     use_gpu: bool
     cpus_per_worker: int | None
     """None leaves Ray Train's default."""
+    shuffle_mib: int
     batch_size: int
     steps_per_epoch: int
     seed: int

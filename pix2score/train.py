@@ -108,6 +108,7 @@ def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer
         max_workers=most,
         use_gpu=use_gpu,
         cpus_per_worker=config.cpus_per_worker,
+        shuffle_mib=config.shuffle_mib,
         batch_size=config.batch_size,
         steps_per_epoch=steps_per_epoch,
         seed=config.seed,

@@ -74,6 +74,8 @@ class TrainConfig:
     """Stop when so many epochs in a row brought nothing better."""
     checkpoint_minutes: float = 10.0
     """A checkpoint after so many minutes, besides that of every epoch: about the most that a killed worker costs."""
+    shuffle_mib: int = 256
+    """Memory of decoded pixels among which each worker shuffles; up to three times as much is used. Shards are random samples already."""
     precision: Precision = "auto"
     """auto (bf16 on a GPU that has it, else fp16; fp32 on a CPU), fp32, bf16 or fp16."""
     max_steps: int | None = None
@@ -93,7 +95,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_backbone(self.backbone)
         self.preprocess()
-        for name in ("epochs", "batch_size", "max_steps", "patience", "cpus_per_worker"):
+        for name in ("epochs", "batch_size", "max_steps", "patience", "cpus_per_worker", "shuffle_mib"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} {value}: at least 1")

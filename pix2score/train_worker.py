@@ -33,8 +33,6 @@ from pix2score.train_rows import batch_of
 from pix2score.train_state import WORST, EpochSums, resume, save
 from pix2score.workers import first_says, gather_metrics
 
-SHUFFLE_BYTES = 256 * 2**20
-"""Local shuffle buffer per worker, of decoded pixels; shards are random samples already, this mixes within them."""
 CHECK_EVERY = 20
 """Steps between looks at the clock and at Ray's warning of a node to be taken away; each look is agreed on by all workers."""
 NUM_PREVIEW = 16
@@ -207,7 +205,9 @@ class _Worker:
             batch_size=self.batch_rows if is_train else self.settings.batch_size,
             drop_last=is_train,
             prefetch_batches=2,
-            local_shuffle_buffer_size=max(self.batch_rows, SHUFFLE_BYTES // (size**2 * 3)) if is_train else None,
+            local_shuffle_buffer_size=max(self.batch_rows, self.settings.shuffle_mib * 2**20 // (size**2 * 3))
+            if is_train
+            else None,
             local_shuffle_seed=self.settings.seed * 1_000_003 + epoch if is_train else None,
         ):
             yield batch_of(table, self.settings.heads, self.settings.preprocess)
