@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
@@ -18,8 +17,7 @@ from pix2score.peers.network import MEAN, STD, answers, load
 class Predict:
     """An actor that holds the network."""
 
-    def __init__(self, model: str, num_threads: int) -> None:
-        torch.set_num_threads(num_threads)
+    def __init__(self, model: str) -> None:
         self.network, _ = load(model)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -28,10 +26,6 @@ class Predict:
 
 def main(images: str, model: str, out: str) -> None:
     """Score ``images`` into ``out``."""
-    cores = len(os.sched_getaffinity(0))
-    ray.init(
-        num_cpus=cores + 1, include_dashboard=False, log_to_driver=False
-    )  # one more for the actor, or it would starve the rest
     _, size = load(model)
     transform = transforms.Compose([transforms.ToTensor(), transforms.Resize((size, size)), transforms.Normalize(MEAN, STD)])
 
@@ -40,7 +34,7 @@ def main(images: str, model: str, out: str) -> None:
         return row
 
     ray.data.read_images(images, include_paths=True, mode="RGB").map(transformed).map_batches(
-        Predict, fn_constructor_args=(model, cores), batch_size=32, compute=ActorPoolStrategy(size=1)
+        Predict, fn_constructor_args=(model,), batch_size=32, compute=ActorPoolStrategy(size=1)
     ).write_parquet(out)
 
 
