@@ -131,8 +131,6 @@ def _start_local(cores: int) -> None:
     # Ray's C++ side writes warnings about its own actors and slots straight to the terminal, where people take them for ours.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(MIN_LOCAL_CPUS))
-    # Eight idle processes at once keep two cores busy for 2.5 s; those that are needed come as they are needed.
-    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     with _no_stderr():
         ray.init(
             address="local",
