@@ -110,13 +110,14 @@ def _sentences(name: str, m: Mapping[str, Any]) -> list[Line]:
     else:
         knows, mood = "its probabilities are no better than the constant answer", "bad"
     against, ridge_mood = _against_ridge(m)
-    return [Line(f"{name}: {knows}{against}.", "bad" if "bad" in (mood, ridge_mood) else mood)]
+    moods = {mood, ridge_mood}
+    return [Line(f"{name}: {knows}{against}.", "bad" if "bad" in moods else "" if "" in moods else mood)]
 
 
 def _against_ridge(m: Mapping[str, Any]) -> tuple[str, str]:
     ridge, interval = m["ridge"].get(m["main"]), m["interval"].get(m["main"])
     if ridge is None or interval is None:
-        return "", ""
+        return "", "good"  # nothing to say against it
     if interval[0] > ridge:
         return f"; its {m['main']} is above the ridge regression's", "good"
     if interval[1] < ridge:

@@ -109,8 +109,8 @@ def short_labels(head: HeadSpec) -> list[str]:
 def _short(bound: float) -> str:
     if math.isinf(bound):
         return "∞" if bound > 0 else "-∞"
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(bound) >= 10 * size:
+    for unit, size, least in (("G", 1e9, 1e9), ("M", 1e6, 1e6), ("k", 1e3, 1e4)):
+        if abs(bound) >= least:
             return f"{bound / size:.3g}{unit}"
     return f"{bound:g}" if abs(bound) < 1000 else f"{bound:.0f}"
 

@@ -177,9 +177,9 @@ def _drift(night: Night, before: Night | None, drift: Mapping[str, Drift]) -> Se
     for head in night.heads:
         if head.name not in night.bins:
             continue
-        series = {"this night": _shares(night.bins[head.name])}
+        series = {"all, this night": _shares(night.bins[head.name])}
         if before and head.name in before.bins:
-            series["night before"] = _shares(before.bins[head.name])
+            series["all, night before"] = _shares(before.bins[head.name])
         total, fresh = int(night.bins[head.name].sum()), int(night.fresh[head.name].sum())
         if 0 < fresh < total:
             series["scored this night"] = _shares(night.fresh[head.name])

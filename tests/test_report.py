@@ -174,4 +174,6 @@ def test_a_browser_finds_no_error(tmp_path: Path) -> None:
 def test_large_bounds_are_short() -> None:
     head = HeadSpec(name="views", column="views", edges=(500, 1500, 36_940_052, 108_562_000))
     assert short_labels(head) == ["0-500", "500-1500", "1500-36.9M", "36.9M-109M", "109M-∞"]
+    close = HeadSpec(name="uses", column="uses", edges=(9999, 390_000, 1_084_000, 9_480_000, 1_200_000_000))
+    assert short_labels(close) == ["0-9999", "9999-390k", "390k-1.08M", "1.08M-9.48M", "9.48M-1.2G", "1.2G-∞"]
     assert short_labels(HeadSpec(name="level", column="l", kind="levels", size=3)) == ["0", "1", "2"]
