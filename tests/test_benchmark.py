@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,8 +71,15 @@ def test_pixels_at_224_are_within_2_of_a_whole_decode_and_4_in_the_worst_picture
     assert max(apart) <= 4
 
 
+def run(*flags: str) -> dict[str, Any]:
+    """The job as a process of its own: it sets torch's threads, which the numbers of other tests depend on."""
+    done = subprocess.run([sys.executable, "-m", "jobs.benchmark", *flags], capture_output=True, text=True, timeout=500, check=True)
+    loaded: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return loaded
+
+
 def test_the_bare_forward_pass_is_timed_in_every_way() -> None:
-    result = benchmark(BenchmarkConfig(stage="model", input_size=32, batch_size=4, runs=1))
+    result = run("--stage=model", "--input-size=32", "--batch-size=4", "--runs=1")
     ways = {t["way"]: t["images_per_s"] for t in result["model"]}
     assert {"torch, eager", "predictor, onnx"} <= set(ways) or torch.cuda.is_available()
     assert min(ways.values()) > 0
@@ -106,8 +116,7 @@ def test_every_contender_scores_every_image(tmp_path: Path, caplog: pytest.LogCa
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_training_is_timed_beside_a_ready_batch_and_the_original_files() -> None:
-    settings = {"stage": "train", "num_images": 60, "side": 320, "input_size": 32, "batch_size": 8, "runs": 1}
-    found = benchmark(BenchmarkConfig(**settings))["train"]  # type: ignore[arg-type]
+    found = run("--stage=train", "--num-images=60", "--side=320", "--input-size=32", "--batch-size=8", "--runs=1")["train"]
     assert found["share"] == pytest.approx(found["job_per_s"] / found["ready_per_s"], abs=0.02)
     assert min(found.values()) > 0
 
