@@ -1,7 +1,7 @@
 """The forward pass on a CPU: ONNX Runtime on a graph made from the weights. Imports no torch.
 
 Measured on two cores with AVX-512 beside torch's eager channels_last, per CPU second: ResNet18 at 224 px 1.3 times as fast, ResNet101
-1.35 times, ResNet18 at 64 px 1.2 times; ready in 0.3 s after an import of 0.3 s, where torch alone imports for 5 s. TorchScript with
+1.35 times, ResNet18 at 64 px 1.2 times; ready in 0.3 s after an import of 0.3 s, where torch alone imports for seconds. TorchScript with
 oneDNN was as fast or less (1.4 times as fast at 64 px), OpenVINO equal, both at a higher price in start-up or size.
 """
 

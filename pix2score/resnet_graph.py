@@ -1,4 +1,4 @@
-"""A trained network as an ONNX graph, made from its weights alone: no torch is imported, which takes a worker some 5 seconds.
+"""A trained network as an ONNX graph, made from its weights alone: no torch is imported, which takes a worker some seconds.
 
 BatchNorm is folded into the convolution before it. The structure is torchvision's ResNet, read off the names of the weights.
 Shapes: B images, S input size, D embedding, K bins of a head.
