@@ -75,7 +75,7 @@ class TrainConfig:
     checkpoint_minutes: float = 10.0
     """A checkpoint after so many minutes, besides that of every epoch: about the most that a killed worker costs."""
     shuffle_mib: int = 256
-    """Memory of decoded pixels among which each worker shuffles; up to three times as much is used. Shards are random samples already."""
+    """Memory of decoded pixels among which each worker shuffles, beside what a step takes. Shards are random samples already."""
     precision: Precision = "auto"
     """auto (bf16 on a GPU that has it, else fp16; fp32 on a CPU), fp32, bf16 or fp16."""
     max_steps: int | None = None
