@@ -6,16 +6,14 @@ nights 1 % of the rows change, 0.1 % go and as many come.
 
 from __future__ import annotations
 
-import os
 import resource
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,14 +24,11 @@ from pix2score.engine import parquet_batches, parquet_bytes
 from pix2score.heads import preset
 from pix2score.layout import Layout, unique_path, write_file
 from pix2score.plan import Part
-from pix2score.publishing import Publication, publish_night
+from pix2score.publishing import LocalThreads, Publication, publish_night
 from pix2score.scoring_plan import ScoringPlan, ScoringRequest, plan_scoring
 from pix2score.snapshot import Snapshot, publish
 from pix2score.staged import Origin, Receipt, write_piece
 from pix2score.storage import Folder
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 FILE_ROWS = 250_000
 EMBEDDING_DIM = 4  # embeddings are not read: their files only have to be there
@@ -51,19 +46,6 @@ class PlanTiming:
     plan_peak_mib: int
     rewrite_s: float
     rewrite_peak_mib: int
-
-
-class LocalThreads:
-    """``publishing.Workers`` in this process: one thread per core."""
-
-    def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """``function(*args)``."""
-        return function(*args, **kwargs)
-
-    def each(self, function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> Iterator[R]:
-        """``function(*call)`` of every call, as many at a time as there are cores."""
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            yield from pool.map(lambda call: function(*call), calls)
 
 
 def time_plan(place: Path, num_rows: int) -> PlanTiming:

@@ -16,20 +16,22 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
 from pix2score.errors import ConfigError, Pix2ScoreError
+from pix2score.local_ray import Ahead, num_local_cores, start_local
+from pix2score.publishing import LocalThreads
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
 Device: TypeAlias = Literal["auto", "cpu", "gpu"]
-MIN_LOCAL_CPUS = 8
-"""Logical CPUs of a local Ray: it counts slots, not cores, and a pipeline whose actors hold every slot waits for ever."""
 TASK_MEMORY_BYTES = 3 * 2**30
 PART_MEMORY_BYTES = 2**30
 DECODE_POOL = {"pool": "decode"}
 """Label of CPU nodes that decode, as in cluster.yaml."""
 MAX_PREDICTORS = 256
 """Of an autoscaling pool; Ray's scheduler slows down beyond some 500 actors."""
+MAX_CALLS = 8
+"""Forward passes side by side in one predictor on CPUs: each needs memory of its own for a batch."""
 CONNECT_TIMEOUT_S = 10.0
 _POLL_S = 2.0
 
@@ -56,17 +58,30 @@ class Offer:
             )
         return device != "cpu" and self.num_gpus > 0
 
-    def predictor_settings(self, *, use_gpu: bool) -> dict[str, Any]:
-        """``device`` and ``num_threads`` of a predictor actor: one per GPU, or one per node with all its cores."""
+    def predictor_calls(self) -> int:
+        """Forward passes that run side by side in a predictor on CPUs, which share its cores evenly."""
+        return min(MAX_CALLS, self._node_cores())
+
+    def _node_cores(self) -> int:
+        return max(1, self.num_cores // self.num_nodes)
+
+    def predictor_settings(self, *, use_gpu: bool, num_calls: int = 1) -> dict[str, Any]:
+        """``device`` and ``num_threads`` per call of a predictor actor: one per GPU, or one per node with all its cores."""
         if use_gpu:
             return {"device": "cuda", "num_threads": None}
-        return {"device": "cpu", "num_threads": max(1, self.num_cores // self.num_nodes)}
+        return {"device": "cpu", "num_threads": self._node_cores() // num_calls}
 
-    def predictor_pool(self, *, use_gpu: bool, num_batches: int) -> ActorPoolStrategy:
-        """One predictor per GPU, growing onto GPUs that join later; without GPUs one per node."""
+    def predictor_pool(self, *, use_gpu: bool, num_batches: int, num_calls: int = 1) -> ActorPoolStrategy:
+        """One predictor per GPU, growing onto GPUs that join later; without GPUs one per node. ``num_calls``: forward passes at a time."""
         now = max(1, min(self.num_gpus if use_gpu else self.num_nodes, num_batches))
         most = max(now, min(MAX_PREDICTORS, num_batches)) if use_gpu else now
-        return ActorPoolStrategy(min_size=1, max_size=most, initial_size=now, max_concurrent_calls_per_actor=2)
+        return ActorPoolStrategy(
+            min_size=1,
+            max_size=most,
+            initial_size=now,
+            max_concurrent_calls_per_actor=max(2, num_calls),  # the next rows are at hand when a call ends
+            enable_true_multi_threading=num_calls > 1,
+        )
 
     def decode_placement(self) -> dict[str, Any]:
         """Options of CPU-heavy tasks: on the decode pool if there is one, else anywhere; one per core on a local Ray."""
@@ -78,15 +93,15 @@ class Offer:
 
 
 @contextlib.contextmanager
-def session(*, gpu_wait_s: float = 0) -> Iterator[Offer]:
+def session(*, gpu_wait_s: float = 0, ahead: Ahead[Any] | None = None) -> Iterator[Offer]:
     """Ray is connected: to the one already connected, that of ``RAY_ADDRESS`` (set inside ``ray job submit``), or a local one.
 
-    ``gpu_wait_s``: ask the autoscaler for a GPU if there is none, and wait so long for it. What this started ends with it. Raises
-    ``ConfigError`` if no Ray answers at ``RAY_ADDRESS``.
+    ``gpu_wait_s``: ask the autoscaler for a GPU if there is none, and wait so long for it. ``ahead``: work that needs no Ray, begun while a
+    local one starts. What this started ends with it. Raises ``ConfigError`` if no Ray answers at ``RAY_ADDRESS``.
     """
     started = not ray.is_initialized()
     if started:
-        _connect(os.environ.get("RAY_ADDRESS"))
+        _connect(os.environ.get("RAY_ADDRESS"), ahead)
     try:
         if gpu_wait_s:
             _await_gpu(gpu_wait_s)
@@ -113,45 +128,18 @@ def _own_error(exc: BaseException) -> Pix2ScoreError | None:
     return None
 
 
-def _connect(address: str | None) -> None:
+def _connect(address: str | None, ahead: Ahead[Any] | None) -> None:
     quiet_libraries()
     try:
         if address:
             _probe(address)
             ray.init(address=address, logging_level=logging.WARNING)
         else:
-            _start_local(num_local_cores())
+            if ahead:
+                ahead.start()
+            start_local(num_local_cores())
     except OSError as exc:  # ConnectionError and a refused or unknown host
         raise ConfigError(f"no Ray answers at RAY_ADDRESS={address}: {exc}") from None
-
-
-def _start_local(cores: int) -> None:
-    """A quiet Ray on this machine; what goes wrong comes out as exceptions."""
-    logger.info("starting Ray on this machine (%d cores)", cores)
-    # Ray's C++ side writes warnings about its own actors and slots straight to the terminal, where people take them for ours.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(MIN_LOCAL_CPUS))
-    with _no_stderr():
-        ray.init(
-            address="local",
-            num_cpus=max(MIN_LOCAL_CPUS, cores),
-            include_dashboard=False,
-            log_to_driver=False,  # without a dashboard Ray Train's helpers complain every second
-            logging_level=logging.ERROR,
-        )
-
-
-@contextlib.contextmanager
-def _no_stderr() -> Iterator[None]:
-    """File descriptor 2 goes nowhere: Ray announces its log level there, past every Python setting."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def _probe(address: str) -> None:
@@ -185,17 +173,16 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks")  # a small job has fewer tasks than cores
 
 
-def num_local_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0))
+def is_local() -> bool:
+    """Whether Ray was, or would be, started on this machine by this process, and not found at ``RAY_ADDRESS``."""
+    return not os.environ.get("RAY_ADDRESS")
 
 
 def _offer() -> Offer:
     nodes = [node for node in ray.nodes() if node["Alive"]]
     total = ray.cluster_resources()
     cpus = total.get("CPU", 1.0)
-    is_local = len(nodes) == 1 and not os.environ.get("RAY_ADDRESS")
-    cores = num_local_cores() if is_local else int(cpus)
+    cores = num_local_cores() if is_local() and len(nodes) == 1 else int(cpus)
     decode_pool = [node["Resources"].get("CPU", 0) for node in nodes if node.get("Labels", {}).items() >= DECODE_POOL.items()]
     working = sum(1 for node in nodes if node["Resources"].get("CPU", 0) >= 1)
     return Offer(
@@ -221,6 +208,11 @@ def each_on_cluster(function: Callable[..., R], calls: Sequence[tuple[Any, ...]]
             yield ray.get(ref)
         except ray.exceptions.RayTaskError as exc:
             raise exc.cause from exc
+
+
+def workers(*, small: bool) -> ClusterWorkers | LocalThreads:
+    """Where planning and rewriting run: as Ray tasks; but ``small`` work beside a local Ray in this process, which needs no start."""
+    return LocalThreads() if small and is_local() else ClusterWorkers()
 
 
 class ClusterWorkers:

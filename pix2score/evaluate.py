@@ -25,11 +25,12 @@ from pix2score.errors import ConfigError, DataError, NotBetterError
 from pix2score.evaluate_stages import AnswerRows, Sample, decode_for_evaluation, draw_of, ridge_rows
 from pix2score.evaluation import Evaluation
 from pix2score.evaluation_page import evaluation_page
-from pix2score.fetch import MAX_TASK_ROWS, SHARD_ROW_BYTES, ParquetParts, block_rows
+from pix2score.fetch import MAX_TASK_ROWS, SHARD_ROW_BYTES, block_rows
 from pix2score.heads import HeadSpec
 from pix2score.metrics import main_metric
 from pix2score.originals import Key, original_images
 from pix2score.page import check_packages
+from pix2score.part_source import ParquetParts
 from pix2score.ridge import PENALTY, Floats, HeadSums
 from pix2score.storage import Folder
 from pix2score.verdict import is_better

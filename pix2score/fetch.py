@@ -13,14 +13,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import ray
-from ray.data.block import Block, BlockMetadata
-from ray.data.datasource import Datasource, ReadTask
 
 from pix2score import busy
 from pix2score.catalog import Catalog
@@ -28,55 +25,23 @@ from pix2score.cluster import Offer
 from pix2score.counters import count_images
 from pix2score.dataset import PreparedDataset, decode_shard
 from pix2score.decoder import Decoder
-from pix2score.engine import open_parquet, parquet_batches
+from pix2score.engine import open_parquet
 from pix2score.errors import DataError, ImageFailure
 from pix2score.heads import HeadSpec
 from pix2score.image_source import NUM_CONCURRENT, ImageSource
 from pix2score.images import Preprocess
+from pix2score.part_source import BLOCK_ROWS, ParquetParts
 from pix2score.plan import Part
-from pix2score.progress import Board
 from pix2score.storage import Entry, Folder
 
 logger = logging.getLogger(__name__)
 
-MAX_TASK_ROWS = 256  # 256 x 224 x 224 x 3 bytes = 38 MB per block, and some seconds of one core
+MAX_TASK_ROWS = BLOCK_ROWS  # 256 x 224 x 224 x 3 bytes = 38 MB per block, and some seconds of one core
 EMBEDDED_TASK_ROWS = 1024  # a task reads whole row groups of the catalog: fewer tasks, fewer repeated reads
 DECODE_MEMORY_BYTES = 2**30
 BLOCK_BYTES = 64 * 2**20  # of pixels; a decode task holds them twice, once as a list
 SHARD_ROW_BYTES = 40_000  # an encoded image of 256 px; like the next, only a hint to Ray's scheduler
-_ROW_BYTES = 200  # of a plan row in memory; only a hint to Ray's scheduler
-
-
-class ParquetParts(Datasource):
-    """Parquet files of a folder as a Ray Data source: one read task per part, nothing listed, no footer read by the driver."""
-
-    def __init__(self, folder: Folder, parts: Sequence[Part], *, row_bytes: int = _ROW_BYTES, pad_rows: int = 0) -> None:
-        """``pad_rows`` empty rows (all null) follow the last part, so that a split over workers can be even and lose nothing."""
-        super().__init__()
-        self._folder, self._parts, self._row_bytes, self._pad_rows = folder, parts, row_bytes, pad_rows
-
-    def estimate_inmemory_data_size(self) -> int:
-        """Bytes of all rows, roughly."""
-        return sum(part.rows for part in self._parts) * self._row_bytes
-
-    def get_read_tasks(self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None) -> list[ReadTask]:
-        """One task per part, whatever ``parallelism`` asks for."""
-        last = len(self._parts) - 1
-        return [self._task(part, self._pad_rows if i == last else 0) for i, part in enumerate(self._parts)]
-
-    def _task(self, part: Part, pad_rows: int) -> ReadTask:
-        rows = part.rows + pad_rows
-        metadata = BlockMetadata(num_rows=rows, size_bytes=rows * self._row_bytes, exec_stats=None, input_files=None)
-        return ReadTask(functools.partial(_read_part, self._folder, part.path, pad_rows), metadata)
-
-
-def _read_part(folder: Folder, path: str, pad_rows: int) -> Iterator[Block]:
-    schema = None
-    for batch in parquet_batches(folder, [path], batch_rows=MAX_TASK_ROWS):
-        schema = batch.schema
-        yield pa.Table.from_batches([batch])
-    if pad_rows and schema is not None:
-        yield pa.table([pa.nulls(pad_rows, field.type) for field in schema], names=schema.names)
+MAX_TASKS = 8192  # of a run: beyond that many a task makes several blocks, as the driver keeps an account of each task
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +142,7 @@ def _decoder(task: Preprocess | int, _pid: int) -> Decoder:  # a child process m
     return Decoder(task)
 
 
-def fetch_and_decode(rows: pa.Table, *, images: ImageRows, task: Preprocess | int, progress: Board | None = None) -> pa.Table:
+def fetch_and_decode(rows: pa.Table, *, images: ImageRows, task: Preprocess | int) -> pa.Table:
     """Ray Data stage: plan rows in, the same rows out with ``data``, ``error_code``, ``error_detail`` and what ``busy`` measures.
 
     ``data`` is null where ``error_code`` is set; else RGB pixels (fixed-size binary, S*S*3 bytes) if ``task`` is a ``Preprocess``, or image
@@ -197,8 +162,6 @@ def fetch_and_decode(rows: pa.Table, *, images: ImageRows, task: Preprocess | in
         waited.append(fetched - now)
         now = time.monotonic()
         worked.append(now - fetched)
-    if progress:
-        progress.add(rows.num_rows)
     count_images("ok" if failure is None else failure.code for failure in failures)
     columns = [
         pa.array(data, pa.binary() if isinstance(task, int) else pixel_type(task)),
@@ -235,28 +198,29 @@ def pixels_of(column: pa.ChunkedArray, preprocess: Preprocess) -> npt.NDArray[np
 
 
 def decoded_rows(
-    folder: Folder, parts: Sequence[Part], images: ImageRows, task: Preprocess | int, offer: Offer, progress: Board | None = None
+    folder: Folder, parts: Sequence[Part], images: ImageRows, task: Preprocess | int, offer: Offer
 ) -> ray.data.Dataset:
-    """The head of a pipeline: plan parts, cut to equal blocks, fetched and decoded by CPU tasks."""
-    most_rows = EMBEDDED_TASK_ROWS if images.image_column is not None else MAX_TASK_ROWS
-    most_rows = min(most_rows, block_rows(task)) if isinstance(task, Preprocess) else most_rows
-    return (
-        ray.data.read_datasource(ParquetParts(folder, parts))
-        .repartition(target_num_rows_per_block=task_rows(total_rows(parts), offer, most_rows))
-        .map_batches(
-            fetch_and_decode,
-            fn_kwargs={"images": images, "task": task, "progress": progress},
-            batch_format="pyarrow",
-            batch_size=None,
-            **offer.decode_placement(),
-            memory=DECODE_MEMORY_BYTES,
-        )
+    """The head of a pipeline: plan parts, cut to equal slices that CPU tasks read, fetch and decode."""
+    num_rows, most_rows = total_rows(parts), block_rows(task) if isinstance(task, Preprocess) else MAX_TASK_ROWS
+    least_rows = EMBEDDED_TASK_ROWS if images.image_column is not None else 0
+    stage = functools.partial(fetch_and_decode, images=images, task=task)
+    source = ParquetParts(
+        folder,
+        parts,
+        task_rows=max(least_rows, task_rows(num_rows, offer)),
+        block_rows=min(MAX_TASK_ROWS, most_rows),
+        row_bytes=task.size**2 * 3 if isinstance(task, Preprocess) else SHARD_ROW_BYTES,
+        stage=stage,
+    )
+    return ray.data.read_datasource(
+        source, override_num_blocks=source.num_tasks, memory=DECODE_MEMORY_BYTES, **offer.decode_placement()
     )
 
 
-def task_rows(num_rows: int, offer: Offer, most: int) -> int:
-    """Rows per decode task: at most ``most``, but few enough that a small job keeps every core busy to its end."""
-    return min(most, max(16, num_rows // (4 * offer.num_cores)))
+def task_rows(num_rows: int, offer: Offer) -> int:
+    """Rows per decode task: one block, but few enough that a small job keeps every core busy to its end; more in a huge job."""
+    small = min(MAX_TASK_ROWS, num_rows // (16 * offer.num_cores) // 16 * 16)
+    return max(16, small, -(-num_rows // MAX_TASKS))
 
 
 def block_rows(preprocess: Preprocess) -> int:

@@ -20,6 +20,7 @@ from pix2score.errors import DataError
 from pix2score.storage import Folder
 
 PART_ROWS = 16_384
+ROW_GROUP_ROWS = 1024  # a task that works on some rows of a part reads no more than these
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,6 @@ def write_parts(
     parts = []
     for number, table in enumerate(query(connection, sql, schema, part_rows)):
         path = f"{prefix}-{number:05}.parquet"
-        folder.publish(path, parquet_bytes(table, row_group_rows=part_rows), replace=True)
+        folder.publish(path, parquet_bytes(table, row_group_rows=ROW_GROUP_ROWS), replace=True)
         parts.append(Part(path, table.num_rows))
     return parts

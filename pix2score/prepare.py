@@ -32,7 +32,7 @@ from pix2score.heads import HeadSpec, head_from_dict, preset
 from pix2score.image_source import image_source
 from pix2score.images import ALGORITHM
 from pix2score.plan import Part, PlanCounts
-from pix2score.progress import board
+from pix2score.progress import Meter
 from pix2score.schema import SPLITS, dataset_schema
 from pix2score.shards import Shard, ShardReceipt, ShardWriter, shard_rows_of, staged_shards
 from pix2score.staging import Staging
@@ -202,10 +202,10 @@ def _round(work: _Work, parts: Sequence[Part], heads: Sequence[HeadSpec], offer:
     catalog, image_size = work.catalog, work.config.image_size
     schema = dataset_schema(catalog.id_type, label_types(catalog, heads))
     write = ShardWriter(out=work.out, heads=tuple(heads), schema=schema, staged=work.staged)
-    with board("prepared", total_rows(parts), logger) as progress:
-        dataset = decoded_rows(work.out, parts, work.images, image_size, offer, progress)
-        staging = Staging(dataset, write, shard_rows_of(image_size), prefix=f"piece-{uuid.uuid4().hex[:8]}")
-        return list(staging.receipts())
+    dataset = decoded_rows(work.out, parts, work.images, image_size, offer)
+    meter = Meter("prepared", total_rows(parts), logger)
+    staging = Staging(dataset, write, shard_rows_of(image_size), prefix=f"piece-{uuid.uuid4().hex[:8]}", meter=meter)
+    return list(staging.receipts())
 
 
 def _failed(shards: Sequence[Shard]) -> Counter[str]:

@@ -1,4 +1,4 @@
-"""Progress of long work: workers add to a board, the driver logs rate and time left every few seconds."""
+"""Progress of long work: the driver logs rate and time left every few seconds, of rows it sees go by or that workers add to a board."""
 
 from __future__ import annotations
 
@@ -15,6 +15,38 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 LOG_EVERY_S = 10.0
 _POLL_S = 1.0
+
+
+@dataclass
+class Meter:
+    """Rows done of ``total``: their rate and the time left are logged every ``LOG_EVERY_S``."""
+
+    what: str
+    total: int
+    logger: logging.Logger
+    done: int = 0
+    began_at: int = 0
+    started: float = field(default_factory=time.monotonic)
+    logged: float = field(default_factory=time.monotonic)
+
+    def begin_at(self, number: int) -> None:
+        """``number`` were done before: the rate is of what is done from now on."""
+        self.done = self.began_at = number
+        self.started = self.logged = time.monotonic()
+
+    def add(self, number: int, note: str = "") -> None:
+        """``number`` more are done; called with 0 now and then, so that a standstill is told too. ``note`` stands behind the rate."""
+        if self.done == self.began_at:  # start-up says nothing about the rate
+            self.started = self.logged = time.monotonic()
+        self.done += number
+        if self.done == self.began_at or time.monotonic() - self.logged < LOG_EVERY_S:
+            return
+        self.logged = time.monotonic()
+        rate = (self.done - self.began_at) / max(_POLL_S, self.logged - self.started)
+        left = duration(max(0, self.total - self.done) / rate)
+        self.logger.info(
+            "%s: %d of %d, %.1f/s, about %s left%s", self.what, self.done, self.total, rate, left, f"; {note}" if note else ""
+        )
 
 
 class _Board:
@@ -67,16 +99,11 @@ class Board:
 
 @dataclass
 class _Reporter:
-    """The driver's side: polls the board, logs its lines, and the rate every ``LOG_EVERY_S``."""
+    """The driver's side of a board: polls it, logs its lines, and shows what is done on a meter."""
 
     board: Any
-    what: str
-    total: int
-    logger: logging.Logger
+    meter: Meter
     stop: threading.Event = field(default_factory=threading.Event)
-    began_at: int = 0
-    started: float = field(default_factory=time.monotonic)
-    logged: float = field(default_factory=time.monotonic)
 
     def run(self) -> None:
         while not self.stop.wait(_POLL_S):
@@ -84,20 +111,14 @@ class _Reporter:
                 news = ray.get(self.board.take.remote(), timeout=30)
             except Exception:  # the cluster is going away, or is too busy: progress is not worth an error
                 continue
-            self.log(*news)
+            self.show(*news)
 
-    def log(self, began_at: int, done: int, lines: list[str], note: str = "") -> None:
+    def show(self, began_at: int, done: int, lines: list[str], note: str) -> None:
         for line in lines:
-            self.logger.info("%s", line)
-        if done == began_at or began_at != self.began_at:  # start-up says nothing about the rate
-            self.began_at = began_at
-            self.started = self.logged = time.monotonic()
-        elif time.monotonic() - self.logged >= LOG_EVERY_S:
-            self.logged = time.monotonic()
-            rate = (done - began_at) / max(_POLL_S, self.logged - self.started)
-            left_s = max(0, self.total - done) / rate
-            more = f"; {note}" if note else ""
-            self.logger.info("%s: %d of %d, %.1f/s, about %s left%s", self.what, done, self.total, rate, duration(left_s), more)
+            self.meter.logger.info("%s", line)
+        if began_at != self.meter.began_at:
+            self.meter.begin_at(began_at)
+        self.meter.add(done - self.meter.done, note)
 
 
 @contextlib.contextmanager
@@ -105,7 +126,7 @@ def board(what: str, total: int, logger: logging.Logger) -> Iterator[Board]:
     """A board whose progress towards ``total`` is logged until the block ends."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)  # it goes when the driver goes
     actor: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
-    reporter = _Reporter(actor, what, total, logger)
+    reporter = _Reporter(actor, Meter(what, total, logger))
     thread = threading.Thread(target=reporter.run, name="progress", daemon=True)
     thread.start()
     try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -46,6 +48,19 @@ class Workers(Protocol):
 
     def each(self, function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> Iterator[R]:
         """``function(*call)`` of every call, side by side, results in order."""
+
+
+class LocalThreads:
+    """``publishing.Workers`` in this process: one thread per core."""
+
+    def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """``function(*args)``."""
+        return function(*args, **kwargs)
+
+    def each(self, function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> Iterator[R]:
+        """``function(*call)`` of every call, as many at a time as there are cores."""
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            yield from pool.map(lambda call: function(*call), calls)
 
 
 def publish_night(publication: Publication, facts: Mapping[str, Any], workers: Workers) -> Snapshot:

@@ -98,12 +98,12 @@ class _Graph:
 
     def convolution(self, x: str, name: str, norm: str, *, stride: int) -> str:
         """With its BatchNorm folded in; padded so that a stride of 1 keeps the size."""
-        kernel = self.weights[f"{name}.weight"].astype(np.float64)
+        kernel = self.weights[f"{name}.weight"].astype(np.float32, copy=False)
         gamma, beta, mean, var = (
             self.weights[f"{norm}.{part}"].astype(np.float64) for part in ("weight", "bias", "running_mean", "running_var")
         )
         gain = gamma / np.sqrt(var + BATCH_NORM_EPSILON)
-        weight = self.keep(f"{name}.weight", kernel * gain[:, None, None, None])
+        weight = self.keep(f"{name}.weight", kernel * gain.astype(np.float32)[:, None, None, None])
         bias = self.keep(f"{name}.bias", beta - mean * gain)
         side = kernel.shape[2]
         groups = kernel.shape[0] // kernel.shape[1] if name.endswith("conv2") else 1  # as many channels in as out

@@ -10,6 +10,7 @@ import functools
 import logging
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -20,15 +21,16 @@ from pix2score.account import Summary, recorded
 from pix2score.artifact import ModelCard, load_model
 from pix2score.busy import Slots
 from pix2score.catalog import Catalog, Columns, open_catalog
-from pix2score.cluster import ClusterWorkers, Device, Offer, on_cluster, session
+from pix2score.cluster import Device, Offer, is_local, session, workers
 from pix2score.command import as_plain
 from pix2score.errors import ConfigError, StorageError
 from pix2score.fetch import ImageRows, decoded_rows, log_failures, total_rows
 from pix2score.image_source import image_source
 from pix2score.layout import Layout
-from pix2score.predictor import Engine
-from pix2score.progress import board
-from pix2score.publishing import Publication, publish_night
+from pix2score.local_ray import Ahead
+from pix2score.predictor import Engine, resolve_engine
+from pix2score.progress import Meter
+from pix2score.publishing import Publication, Workers, publish_night
 from pix2score.schema import EmbeddingDtype
 from pix2score.score_account import (
     ALL_MISSING_ROWS,
@@ -51,6 +53,7 @@ logger = logging.getLogger(__name__)
 
 PART_ROWS_GPU = 16_384  # 64 MB of float16[2048]; some seconds of one GPU
 PART_ROWS_CPU = 512  # a piece closes after a minute anyway
+SMALL_BYTES, SMALL_ROWS = 8 * 2**20, 100_000  # of a catalog and a live snapshot: sorted in some 100 MB
 MAX_ROUNDS = 5  # of planning again what a part of the cluster took with it
 
 
@@ -67,7 +70,7 @@ class ScoreConfig:
     image_root: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Another place that catalog uris may point into, beside the catalog's folder; may be repeated."""
     batch_size: int | None = None
-    """Images per forward pass (default: 256 on a GPU, 32 on a CPU)."""
+    """Images per forward pass (default: 256 on a GPU, 16 on a CPU)."""
     part_rows: int | None = None
     """Rows per staged piece (default: 16384 with GPUs, 512 without); a piece closes after 60 s in any case."""
     device: Device = "auto"
@@ -133,10 +136,14 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     """
     run = _open(config)
     facts = {"job": "score", "run": run.id, "model_version": run.card.version}
-    with session(gpu_wait_s=config.gpu_wait_s) as offer, recorded(run.out, f"runs/{run.id}/summary.json", facts) as summary:
+    planning = Ahead(lambda: _plan(run, "plan"))
+    with (
+        session(gpu_wait_s=config.gpu_wait_s, ahead=planning) as offer,
+        recorded(run.out, f"runs/{run.id}/summary.json", facts) as summary,
+    ):
         summary.is_written = not config.dry_run
         use_gpu = offer.wants_gpu(config.device)
-        plan = _plan(run, "plan")
+        plan = planning.result()
         log_plan(run.id, run.catalog, plan)
         summary.update({"snapshot": None, **plan_summary(plan.counts)})
         if config.dry_run:
@@ -173,7 +180,15 @@ def _plan(run: _Run, name: str) -> ScoringPlan:
         limit=config.limit,
         max_removed=config.max_removed,
     )
-    return on_cluster(plan_scoring, run.catalog, run.out, f"{STAGED}/{run.id}/{name}", request, dry_run=config.dry_run)
+    place = f"{STAGED}/{run.id}/{name}"
+    return _workers(run).call(plan_scoring, run.catalog, run.out, place, request, dry_run=config.dry_run)
+
+
+def _workers(run: _Run) -> Workers:
+    """Where the plan is made and the snapshot written."""
+    catalog_bytes = sum(entry.size for entry in run.catalog.files)
+    live_rows = sum(file.rows for file in run.live.files_of("scores")) if run.live else 0
+    return workers(small=catalog_bytes <= SMALL_BYTES and live_rows <= SMALL_ROWS)
 
 
 def _tell_estimate(run: _Run, plan: ScoringPlan, summary: Summary) -> None:
@@ -202,7 +217,8 @@ def _score_and_publish(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool
     finally:
         wall_s = time.monotonic() - started
         log_failures(tally.failed, run.catalog)
-        slots = Slots(offer.num_decode_cpus, _num_predictors(run, plan, offer, use_gpu), 1)
+        num_passes = _num_predictors(run, plan, offer, use_gpu) * _num_calls(run, offer, use_gpu)
+        slots = Slots(offer.num_decode_cpus, num_passes, 1)
         summary.update(scored_summary(plan.counts, tally.failed))
         rates = rate_summary(tally.measured, slots, tally.rows, wall_s)
         summary.update(rates)
@@ -233,29 +249,41 @@ def _round(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool, tally: Tal
     """read -> fetch and decode -> predict -> stage, as one streaming Ray Data execution."""
     config, receipts = run.config, []
     part_rows = config.part_rows or (PART_ROWS_GPU if use_gpu else PART_ROWS_CPU)
-    batch_size = _batch_size(run, use_gpu)
-    network = {"engine": config.engine, "compiled": config.compile, **offer.predictor_settings(use_gpu=use_gpu)}
-    settings = {"origin": run.origin, "layout": run.layout, "batch_size": batch_size, **network}
-    with board("scored", total_rows(plan.parts), logger) as progress:
-        dataset = decoded_rows(run.out, plan.parts, run.images, run.card.preprocess, offer).map_batches(
-            ScoreImages,
-            fn_constructor_args=(config.model,),
-            fn_constructor_kwargs={**settings, "progress": progress},
-            batch_format="pyarrow",
-            batch_size=batch_size,
-            compute=offer.predictor_pool(use_gpu=use_gpu, num_batches=-(-total_rows(plan.parts) // batch_size)),
-            num_cpus=1,
-            num_gpus=1 if use_gpu else 0,
-        )
-        write = functools.partial(stage_piece, out=run.out, origin=run.origin, layout=run.layout)
-        for receipt in Staging(dataset, write, part_rows, prefix=f"piece-{number}", first_rows=ALL_MISSING_ROWS).receipts():
+    batch_size, num_calls = _batch_size(run, use_gpu), _num_calls(run, offer, use_gpu)
+    network = {
+        "engine": config.engine,
+        "compiled": config.compile,
+        **offer.predictor_settings(use_gpu=use_gpu, num_calls=num_calls),
+    }
+    num_rows = total_rows(plan.parts)
+    dataset = decoded_rows(run.out, plan.parts, run.images, run.card.preprocess, offer).map_batches(
+        ScoreImages,
+        fn_constructor_args=(config.model,),
+        fn_constructor_kwargs={"origin": run.origin, "layout": run.layout, "batch_size": batch_size, **network},
+        batch_format="pyarrow",
+        batch_size=batch_size if use_gpu else None,
+        compute=offer.predictor_pool(use_gpu=use_gpu, num_batches=-(-num_rows // batch_size), num_calls=num_calls),
+        num_cpus=1,
+        num_gpus=1 if use_gpu else 0,
+    )
+    write = functools.partial(stage_piece, out=run.out, origin=run.origin, layout=run.layout)
+    meter = Meter("scored", num_rows, logger)
+    with ThreadPoolExecutor(1) as threads:
+        writer = threads if is_local() and not use_gpu else None
+        staging = Staging(dataset, write, part_rows, f"piece-{number}", first_rows=ALL_MISSING_ROWS, writer=writer, meter=meter)
+        for receipt in staging.receipts():
             receipts.append(receipt)
             tally.add(receipt)
     return receipts
 
 
 def _batch_size(run: _Run, use_gpu: bool) -> int:
-    return run.config.batch_size or (256 if use_gpu else 32)
+    return run.config.batch_size or (256 if use_gpu else 16)
+
+
+def _num_calls(run: _Run, offer: Offer, use_gpu: bool) -> int:
+    """Forward passes side by side in one predictor: torch shares the cores of one pass better than passes share torch."""
+    return 1 if resolve_engine(run.config.engine, "cuda" if use_gpu else "cpu") == "torch" else offer.predictor_calls()
 
 
 def _num_predictors(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool) -> int:
@@ -273,4 +301,4 @@ def _publish(run: _Run, plan: ScoringPlan, receipts: list[Receipt], account: dic
         "account": account,
         "config": as_plain(run.config),
     }
-    return publish_night(Publication(run.out, run.origin, run.layout, run.live, plan, receipts), facts, ClusterWorkers())
+    return publish_night(Publication(run.out, run.origin, run.layout, run.live, plan, receipts), facts, _workers(run))

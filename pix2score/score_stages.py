@@ -16,7 +16,6 @@ from pix2score.errors import DataError, ImageFailure
 from pix2score.fetch import pixels_of
 from pix2score.layout import Layout
 from pix2score.predictor import head_columns, load_predictor
-from pix2score.progress import Board
 from pix2score.schema import FAILED, KEY, OK
 from pix2score.staged import Origin, Receipt, write_piece
 from pix2score.storage import Folder
@@ -25,18 +24,18 @@ from pix2score.storage import Folder
 class ScoreImages:
     """Ray Data stage: decoded images in, one SCORES row per image out with its embedding, same order and count.
 
-    Becomes an actor: the model is loaded once in ``__init__``, each batch is one forward pass. Keeps no state between batches, so
-    Ray may run a batch twice. Rows whose ``error_code`` is set skip the model and get null predictions.
+    Becomes an actor: the model is loaded once in ``__init__``. Keeps no state between calls, so Ray may run one twice, or several at a
+    time. Rows whose ``error_code`` is set skip the model and get null predictions.
     """
 
-    def __init__(self, model: str, *, origin: Origin, layout: Layout, progress: Board | None = None, **settings: Any) -> None:
+    def __init__(self, model: str, *, origin: Origin, layout: Layout, **settings: Any) -> None:
         self._predictor = load_predictor(model, **settings)
         version = self._predictor.card.version
         if version != origin.model_version:  # an actor may start hours after the plan was made
             raise DataError(
                 f"model {model} was replaced while it was in use: planned {origin.model_version}, found {version}; run again"
             )
-        self._run, self._layout, self._progress = origin.run, layout, progress
+        self._run, self._layout = origin.run, layout
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         present = pc.is_null(rows.column("error_code"))
@@ -45,8 +44,6 @@ class ScoreImages:
         prediction = self._predictor.predict(pixels)
         seconds = time.monotonic() - start
         count_forward(len(pixels), seconds)
-        if self._progress:
-            self._progress.add(rows.num_rows)
         scored = _scored(rows, np.flatnonzero(present.to_numpy()), prediction, self._run, self._layout)
         return _with_measured(scored, rows, seconds)
 

@@ -12,11 +12,14 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 import ray
+
+from pix2score.progress import Meter
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -65,6 +68,10 @@ class Staging(Generic[R]):
     """Of piece names."""
     first_rows: int | None = None
     """Rows of the first piece, to learn early how things go."""
+    writer: Executor | None = None
+    """Threads of this process that write instead of Ray tasks: where workers would share its cores anyway."""
+    meter: Meter | None = None
+    """Shows the rows that come out of the pipeline."""
     num_pieces: int = 0
     is_lost: bool = False
     """Whether the pipeline ended before its rows did."""
@@ -90,6 +97,7 @@ class Staging(Generic[R]):
     def _collect(self, bundles: queue.Queue[Any]) -> Iterator[R]:
         piece, writing, is_ended = _Open(), [], False
         while not is_ended:
+            num_before = piece.rows
             with contextlib.suppress(queue.Empty):
                 item = bundles.get(timeout=_POLL_S)
                 is_ended = item is None or isinstance(item, BaseException)
@@ -97,6 +105,8 @@ class Staging(Generic[R]):
                     self._note(item)
                 elif item is not None and item.num_rows():
                     piece.add(item)
+            if self.meter:
+                self.meter.add(piece.rows - num_before)
             if piece.is_due(self._most_rows()) or (is_ended and piece.rows):
                 writing.append(self._start(piece))
                 piece = _Open()
@@ -109,11 +119,13 @@ class Staging(Generic[R]):
     def _start(self, piece: _Open) -> Any:
         self.num_pieces += 1
         name = f"{self.prefix}-{self.num_pieces:06}"
+        if self.writer:
+            return self.writer.submit(_fetch_and_write, self.write, name, piece.slices, piece.refs)
         return _writer().remote(self.write, name, piece.slices, *piece.refs)
 
     def _finished(self, ref: Any) -> Iterator[R]:
         try:
-            yield ray.get(ref)
+            yield ref.result() if isinstance(ref, Future) else ray.get(ref)
         except ray.exceptions.RayTaskError as exc:
             if isinstance(exc.cause, ray.exceptions.RayError):  # an argument that was lost
                 self._note(exc.cause)
@@ -150,7 +162,7 @@ def is_system_failure(exc: BaseException | None) -> bool:
 
 
 def _is_ready(ref: Any) -> bool:
-    return bool(ray.wait([ref], timeout=0)[0])
+    return ref.done() if isinstance(ref, Future) else bool(ray.wait([ref], timeout=0)[0])
 
 
 def _read(dataset: ray.data.Dataset, bundles: queue.Queue[Any], stop: threading.Event) -> None:
@@ -175,6 +187,10 @@ def _put(bundles: queue.Queue[Any], item: Any, stop: threading.Event) -> None:
 @functools.cache
 def _writer() -> Any:
     return ray.remote(num_cpus=_WRITER_CPUS, max_retries=3)(_write)
+
+
+def _fetch_and_write(write: Callable[[str, pa.Table], R], piece: str, slices: list[tuple[int, int] | None], refs: list[Any]) -> R:
+    return _write(write, piece, slices, *ray.get(refs))
 
 
 def _write(write: Callable[[str, pa.Table], R], piece: str, slices: list[tuple[int, int] | None], *blocks: pa.Table) -> R:

@@ -19,8 +19,8 @@ from ray.train.torch import get_device, prepare_model
 from safetensors.torch import load as load_tensors
 
 from pix2score.batch import Batch
-from pix2score.cluster import num_local_cores
 from pix2score.fit import Fitter, StepResult
+from pix2score.local_ray import num_local_cores
 from pix2score.measure import validation_loss
 from pix2score.metrics import HeadMetrics, results
 from pix2score.model import MultiHeadModel

@@ -287,13 +287,7 @@ def test_a_driver_asked_to_end_says_that_it_was_and_the_same_command_goes_on(
 
 # Killed workers
 
-PREDICTOR, DECODE_WORKER, DECODE_CHILD, WRITER, BOARD = (
-    "ScoreImages",
-    "fetch_and_decode",
-    "pix2score.decoder",
-    "ray::_write",
-    "ray::_Board",
-)
+PREDICTOR, DECODE_WORKER, DECODE_CHILD, WRITER = "ScoreImages", "fetch_and_decode", "pix2score.decoder", "ray::_write"
 
 
 def kill_one(night: Night, job: Job, what: str) -> None:
@@ -316,7 +310,7 @@ def test_a_killed_predictor_decode_worker_and_decode_child_change_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", [PREDICTOR, DECODE_WORKER, DECODE_CHILD, WRITER, BOARD])
+@pytest.mark.parametrize("what", [PREDICTOR, DECODE_WORKER, DECODE_CHILD, WRITER])
 def test_one_process_killed_in_the_middle_changes_nothing(night: Night, storage: FlakyStorage, tmp_path: Path, what: str) -> None:
     storage.behave(SLOW)
     out = str(tmp_path / "scores")

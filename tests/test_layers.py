@@ -89,6 +89,8 @@ LAYERS: dict[int, set[str]] = {
         "counters",
         "progress",
         "fetch",
+        "part_source",
+        "local_ray",
         "prepare",
         "shards",
         "train",

@@ -1,0 +1,105 @@
+"""A Ray of this machine alone: started with what a single job needs, and work that needs no Ray done while it starts.
+
+Measured with one image on two cores, from command to exit: see README, "What a run costs before its first image".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar
+
+import ray
+
+logger = logging.getLogger(__name__)
+R = TypeVar("R")
+
+MIN_LOCAL_CPUS = 6
+"""Logical CPUs of a local Ray: it counts slots, not cores, and a pipeline whose actors hold every slot waits for ever. Ray starts a process
+for each, so that more would cost 0.2 s each of two cores."""
+_DAEMONS = ("start_monitor", "start_log_monitor", "start_api_server")
+"""Methods of Ray's node: the autoscaler, what copies workers' logs to the terminal, and the dashboard, which runs even when it is not
+wanted. A single machine has no use for them, and they cost 2 s of its start and end (two cores)."""
+
+
+def num_local_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def start_local(cores: int) -> None:
+    """A quiet Ray on this machine; what goes wrong comes out as exceptions."""
+    logger.info("starting Ray on this machine (%d cores)", cores)
+    # Ray's C++ side writes warnings about its own actors and slots straight to the terminal, where people take them for ours.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(MIN_LOCAL_CPUS))
+    with _no_stderr(), _few_daemons():
+        ray.init(
+            address="local",
+            num_cpus=max(MIN_LOCAL_CPUS, cores),
+            include_dashboard=False,
+            log_to_driver=False,  # without a dashboard Ray Train's helpers complain every second
+            logging_level=logging.ERROR,
+        )
+
+
+@contextlib.contextmanager
+def _few_daemons() -> Iterator[None]:
+    """Ray's node starts without ``_DAEMONS``. Ray has no setting for it; a Ray whose node is made otherwise starts them all."""
+    from ray._private import node
+
+    owner: Any = getattr(node, "Node", object)
+    kept = {name: vars(owner)[name] for name in _DAEMONS if name in vars(owner)}
+    for name in kept:
+        setattr(owner, name, _nothing)
+    try:
+        yield
+    finally:
+        for name, method in kept.items():
+            setattr(owner, name, method)
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    pass
+
+
+@contextlib.contextmanager
+def _no_stderr() -> Iterator[None]:
+    """File descriptor 2 goes nowhere: Ray announces its log level there, past every Python setting."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+class Ahead(Generic[R]):
+    """One piece of work: begun in a thread with ``start``, else done when its result is asked for."""
+
+    def __init__(self, work: Callable[[], R]) -> None:
+        self._work, self._done = work, Future[R]()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begins; an interrupted process does not wait for it."""
+        self._thread = threading.Thread(target=self._run, name="ahead", daemon=True)
+        self._thread.start()
+
+    def result(self) -> R:
+        """What the work gave, or the exception that it raised."""
+        if self._thread is None:
+            return self._work()
+        return self._done.result()
+
+    def _run(self) -> None:
+        try:
+            self._done.set_result(self._work())
+        except BaseException as exc:
+            self._done.set_exception(exc)
