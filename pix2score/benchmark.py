@@ -13,14 +13,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import tyro
 
 from pix2score.artifact import check_backbone
-from pix2score.benchmark_decode import DecodeTiming, time_decode
+from pix2score.benchmark_decode import DecodeTiming, Pixels, time_decode
 from pix2score.benchmark_plan import PlanTiming, time_plan
 from pix2score.benchmark_score import OURS, PEERS, ScoreTiming, time_score
 from pix2score.benchmark_sets import write_photographs
 from pix2score.errors import ConfigError
+from pix2score.predictor import load_predictor
 from pix2score.storage import Folder
 
 logger = logging.getLogger(__name__)
@@ -43,6 +46,8 @@ class BenchmarkConfig:
     """score, train: images to draw; decode: per kind at 500 px, fewer where they are larger (at most 60)."""
     side: int = 500
     """score, train: width in px of the drawn photographs, which are 4:3."""
+    model: str | None = None
+    """decode: a trained model's folder, to tell how far its probabilities are apart; pictures are resized to its input."""
     backbone: str = "resnet18"
     """model, score, train: the network, with random weights."""
     input_size: int = 224
@@ -102,17 +107,25 @@ def _plan_line(timing: PlanTiming) -> str:
 
 
 def _decode(config: BenchmarkConfig) -> dict[str, Any]:
-    timings = time_decode(min(config.num_images, 60), config.runs, config.input_size)
-    logger.info("decode and resize to %d px on one core:\n%s", config.input_size, decode_table(timings))
+    size, probs = config.input_size, None
+    if config.model:
+        predictor = load_predictor(config.model, batch_size=16, device="cpu", num_threads=None)
+        size = predictor.card.preprocess.size
+
+        def probs(pixels: Pixels) -> npt.NDArray[np.float32]:
+            return np.concatenate([head.probs for head in predictor.predict(pixels).heads.values()], axis=1)
+
+    timings = time_decode(min(config.num_images, 60), config.runs, size, probs)
+    logger.info("decode and resize to %d px on one core:\n%s", size, decode_table(timings))
     return {"decode": [asdict(timing) for timing in timings]}
 
 
 def decode_table(timings: Sequence[DecodeTiming]) -> str:
     """One line per kind of picture."""
-    head = f"{'picture':<18}{'form':>6}{'px':>6}{'Pillow/s':>10}{'ours/s':>9}{'times':>7}{'child':>8}{'difference, p99':>18}"
+    head = f"{'picture':<18}{'form':>6}{'px':>6}{'Pillow/s':>10}{'ours/s':>9}{'times':>7}{'child':>8}{'difference, p99':>18}{'prob':>9}"
     lines = [
         f"{t.kind:<18}{t.form:>6}{t.side:>6}{t.pillow_per_s:>10.1f}{t.ours_per_s:>9.1f}{t.speedup:>7.2f}{t.child_cost:>+8.1%}"
-        f"{t.mean_difference:>11.2f}, {t.p99_difference:.2f}"
+        f"{t.mean_difference:>11.2f}, {t.p99_difference:5.2f}{'-' if t.probability_difference is None else t.probability_difference:>9}"
         for t in timings
     ]
     return "\n".join([head, *lines])

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ from pix2score.decoder import Decoder
 from pix2score.images import Preprocess, to_rgb
 
 Pixels = npt.NDArray[np.uint8]
+Probabilities: TypeAlias = Callable[[Pixels], npt.NDArray[np.float32]]
+"""Pixels [N, S, S, 3] -> probabilities [N, bins of all heads]."""
 CASES = (("JPEG", 500), ("JPEG", 1200), ("JPEG", 3000), ("PNG", 1200), ("WEBP", 1200))
 
 
@@ -34,16 +37,20 @@ class DecodeTiming:
     """Time through the decode child over time in the caller, less 1."""
     mean_difference: float
     p99_difference: float
+    probability_difference: float | None = None
+    """Mean over images and bins of how far a model's probabilities are apart, if there is a model."""
 
 
-def time_decode(num_images: int, rounds: int, size: int = 224) -> list[DecodeTiming]:
-    """Every kind of picture in every case."""
+def time_decode(num_images: int, rounds: int, size: int = 224, probs: Probabilities | None = None) -> list[DecodeTiming]:
+    """Every kind of picture in every case, resized to ``size``; ``probs``: of a model with that input size."""
     return [
-        _time(kind, form, side, max(3, num_images * 500 // max(side, 500)), rounds, size) for kind in SETS for form, side in CASES
+        _time(kind, form, side, max(3, num_images * 500 // max(side, 500)), rounds, size, probs)
+        for kind in SETS
+        for form, side in CASES
     ]
 
 
-def _time(kind: str, form: str, side: int, num_images: int, rounds: int, size: int) -> DecodeTiming:
+def _time(kind: str, form: str, side: int, num_images: int, rounds: int, size: int, probs: Probabilities | None) -> DecodeTiming:
     rng, preprocess = np.random.default_rng(1), Preprocess(size=size)
     files = [encoded(SETS[kind](rng, side, side), form) for _ in range(num_images)]
     child = Decoder(preprocess)
@@ -55,7 +62,9 @@ def _time(kind: str, form: str, side: int, num_images: int, rounds: int, size: i
     }
     seconds = {name: np.median(values) for name, values in _alternating(ways, files, rounds).items()}
     child.close()
-    apart = [np.abs(to_rgb(data, preprocess).astype(int) - pillow(data, size)).mean() for data in files]
+    ours = np.stack([to_rgb(data, preprocess) for data in files])
+    whole = np.stack([pillow(data, size) for data in files])
+    apart = np.abs(ours.astype(np.int16) - whole).mean(axis=(1, 2, 3))
     return DecodeTiming(
         kind=kind,
         form=form,
@@ -66,6 +75,7 @@ def _time(kind: str, form: str, side: int, num_images: int, rounds: int, size: i
         child_cost=round(float(seconds["child"] / seconds["ours"]) - 1, 3),
         mean_difference=round(float(np.mean(apart)), 2),
         p99_difference=round(float(np.quantile(apart, 0.99)), 2),
+        probability_difference=round(float(np.abs(probs(ours) - probs(whole)).mean()), 5) if probs else None,
     )
 
 

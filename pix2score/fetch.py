@@ -41,6 +41,7 @@ EMBEDDED_TASK_ROWS = 1024  # a task reads whole row groups of the catalog: fewer
 DECODE_MEMORY_BYTES = 2**30
 BLOCK_BYTES = 64 * 2**20  # of pixels; a decode task holds them twice, once as a list
 SHARD_ROW_BYTES = 40_000  # an encoded image of 256 px; like the next, only a hint to Ray's scheduler
+TASK_ROWS_STEP = 16  # whole batches of a forward pass on a CPU
 MAX_TASKS = 8192  # of a run: beyond that many a task makes several blocks, as the driver keeps an account of each task
 
 
@@ -201,26 +202,24 @@ def decoded_rows(
     folder: Folder, parts: Sequence[Part], images: ImageRows, task: Preprocess | int, offer: Offer
 ) -> ray.data.Dataset:
     """The head of a pipeline: plan parts, cut to equal slices that CPU tasks read, fetch and decode."""
-    num_rows, most_rows = total_rows(parts), block_rows(task) if isinstance(task, Preprocess) else MAX_TASK_ROWS
-    least_rows = EMBEDDED_TASK_ROWS if images.image_column is not None else 0
-    stage = functools.partial(fetch_and_decode, images=images, task=task)
     source = ParquetParts(
         folder,
         parts,
-        task_rows=max(least_rows, task_rows(num_rows, offer)),
-        block_rows=min(MAX_TASK_ROWS, most_rows),
+        task_rows=task_rows(total_rows(parts), offer, is_embedded=images.image_column is not None),
+        block_rows=min(MAX_TASK_ROWS, block_rows(task)) if isinstance(task, Preprocess) else MAX_TASK_ROWS,
         row_bytes=task.size**2 * 3 if isinstance(task, Preprocess) else SHARD_ROW_BYTES,
-        stage=stage,
+        stage=functools.partial(fetch_and_decode, images=images, task=task),
     )
     return ray.data.read_datasource(
         source, override_num_blocks=source.num_tasks, memory=DECODE_MEMORY_BYTES, **offer.decode_placement()
     )
 
 
-def task_rows(num_rows: int, offer: Offer) -> int:
-    """Rows per decode task: one block, but few enough that a small job keeps every core busy to its end; more in a huge job."""
-    small = min(MAX_TASK_ROWS, num_rows // (16 * offer.num_cores) // 16 * 16)
-    return max(16, small, -(-num_rows // MAX_TASKS))
+def task_rows(num_rows: int, offer: Offer, *, is_embedded: bool) -> int:
+    """Rows per decode task: a block, but few enough that a small job keeps every core busy to its end; several blocks in a huge job."""
+    most, tasks_per_core = (EMBEDDED_TASK_ROWS, 4) if is_embedded else (MAX_TASK_ROWS, 16)
+    even = num_rows // (tasks_per_core * offer.num_cores) // TASK_ROWS_STEP * TASK_ROWS_STEP
+    return max(TASK_ROWS_STEP, min(most, even), -(-num_rows // MAX_TASKS))
 
 
 def block_rows(preprocess: Preprocess) -> int:
