@@ -1,4 +1,4 @@
-"""The Ray cluster at hand: connecting, what it offers, and running one function on it."""
+"""The Ray cluster at hand: connecting, and what it offers."""
 
 from __future__ import annotations
 
@@ -8,30 +8,29 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import ray
-from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
 from pix2score.errors import ConfigError, Pix2ScoreError
-from pix2score.local_ray import Ahead, num_local_cores, start_local
-from pix2score.publishing import LocalThreads
+from pix2score.local_ray import MIN_LOCAL_CPUS, Ahead, num_local_cores, start_local
+
+if TYPE_CHECKING:  # ray.data takes half a second to import: where it is used, while a local Ray starts
+    from ray.data import ActorPoolStrategy
 
 logger = logging.getLogger(__name__)
-P = ParamSpec("P")
-R = TypeVar("R")
 
 Device: TypeAlias = Literal["auto", "cpu", "gpu"]
-TASK_MEMORY_BYTES = 3 * 2**30
-PART_MEMORY_BYTES = 2**30
 DECODE_POOL = {"pool": "decode"}
 """Label of CPU nodes that decode, as in cluster.yaml."""
 MAX_PREDICTORS = 256
 """Of an autoscaling pool; Ray's scheduler slows down beyond some 500 actors."""
-MAX_CALLS = 8
-"""Forward passes side by side in one predictor on CPUs: each needs memory of its own for a batch."""
+CORES_PER_ACTOR = 4
+"""Of actors that decode and predict: more share one Python interpreter, fewer hold more copies of the model."""
+CALLS_PER_CORE = 2
+"""Of such an actor: while one waits for its decoder, the core works on another."""
 CONNECT_TIMEOUT_S = 10.0
 _POLL_S = 2.0
 
@@ -58,50 +57,76 @@ class Offer:
             )
         return device != "cpu" and self.num_gpus > 0
 
-    def predictor_calls(self) -> int:
-        """Forward passes that run side by side in a predictor on CPUs, which share its cores evenly."""
-        return min(MAX_CALLS, self._node_cores())
+    def predictor_settings(self, *, use_gpu: bool) -> dict[str, Any]:
+        """``device`` and ``num_threads`` of a predictor actor: one per GPU, or one per node with all its cores."""
+        if use_gpu:
+            return {"device": "cuda", "num_threads": None}
+        return {"device": "cpu", "num_threads": self._node_cores()}
+
+    def predictor_pool(self, *, use_gpu: bool, num_batches: int) -> ActorPoolStrategy:
+        """One predictor per GPU, growing onto GPUs that join later; without GPUs one per node."""
+        from ray.data import ActorPoolStrategy
+
+        now = max(1, min(self.num_gpus if use_gpu else self.num_nodes, num_batches))
+        most = max(now, min(MAX_PREDICTORS, num_batches)) if use_gpu else now
+        return ActorPoolStrategy(min_size=1, max_size=most, initial_size=now, max_concurrent_calls_per_actor=2)
 
     def _node_cores(self) -> int:
         return max(1, self.num_cores // self.num_nodes)
 
-    def predictor_settings(self, *, use_gpu: bool, num_calls: int = 1) -> dict[str, Any]:
-        """``device`` and ``num_threads`` per call of a predictor actor: one per GPU, or one per node with all its cores."""
-        if use_gpu:
-            return {"device": "cuda", "num_threads": None}
-        return {"device": "cpu", "num_threads": self._node_cores() // num_calls}
-
-    def predictor_pool(self, *, use_gpu: bool, num_batches: int, num_calls: int = 1) -> ActorPoolStrategy:
-        """One predictor per GPU, growing onto GPUs that join later; without GPUs one per node. ``num_calls``: forward passes at a time."""
-        now = max(1, min(self.num_gpus if use_gpu else self.num_nodes, num_batches))
-        most = max(now, min(MAX_PREDICTORS, num_batches)) if use_gpu else now
-        return ActorPoolStrategy(
-            min_size=1,
-            max_size=most,
-            initial_size=now,
-            max_concurrent_calls_per_actor=max(2, num_calls),  # the next rows are at hand when a call ends
-            enable_true_multi_threading=num_calls > 1,
-        )
+    def cpu_workers(self) -> CpuWorkers:
+        """Actors for work that decodes and predicts on CPUs."""
+        cores = self._node_cores()
+        per_node = -(-cores // CORES_PER_ACTOR)
+        spare = 0 if self.cpus_per_core > 1 else 1  # of a node's CPUs, for the tasks that write
+        return CpuWorkers(per_node * self.num_nodes, max(0.5, (cores - spare) / per_node), CALLS_PER_CORE * -(-cores // per_node))
 
     def decode_placement(self) -> dict[str, Any]:
         """Options of CPU-heavy tasks: on the decode pool if there is one, else anywhere; one per core on a local Ray."""
         if self.cpus_per_core > 1:
+            from ray.data import TaskPoolStrategy
+
             return {"compute": TaskPoolStrategy(size=self.num_cores), "num_cpus": 1}
         if self.has_decode_pool:
             return {"num_cpus": 1, "label_selector": DECODE_POOL}
         return {"num_cpus": 1}
 
 
+@dataclass(frozen=True, slots=True)
+class CpuWorkers:
+    """Actors that do everything on CPUs: how many, the CPUs each asks Ray for, and how many calls it works on at a time."""
+
+    num_actors: int
+    num_cpus: float
+    num_calls: int
+
+    def pool(self, num_tasks: int) -> ActorPoolStrategy:
+        """For a stage of so many tasks."""
+        from ray.data import ActorPoolStrategy
+
+        size = max(1, min(self.num_actors, num_tasks))
+        return ActorPoolStrategy(
+            min_size=1,
+            max_size=size,
+            initial_size=size,
+            max_concurrent_calls_per_actor=self.num_calls,
+            max_tasks_in_flight_per_actor=self.num_calls + 2,
+            enable_true_multi_threading=True,
+        )
+
+
 @contextlib.contextmanager
-def session(*, gpu_wait_s: float = 0, ahead: Ahead[Any] | None = None) -> Iterator[Offer]:
+def session(*, gpu_wait_s: float = 0, ahead: Ahead[Any] | None = None, min_slots: int = MIN_LOCAL_CPUS) -> Iterator[Offer]:
     """Ray is connected: to the one already connected, that of ``RAY_ADDRESS`` (set inside ``ray job submit``), or a local one.
 
     ``gpu_wait_s``: ask the autoscaler for a GPU if there is none, and wait so long for it. ``ahead``: work that needs no Ray, begun while a
-    local one starts. What this started ends with it. Raises ``ConfigError`` if no Ray answers at ``RAY_ADDRESS``.
+    local one starts. ``min_slots``: CPUs that a local one has at least, in Ray's account. What this started ends with it.
+
+    Raises ``ConfigError`` if no Ray answers at ``RAY_ADDRESS``.
     """
     started = not ray.is_initialized()
     if started:
-        _connect(os.environ.get("RAY_ADDRESS"), ahead)
+        _connect(os.environ.get("RAY_ADDRESS"), ahead, min_slots)
     try:
         if gpu_wait_s:
             _await_gpu(gpu_wait_s)
@@ -128,8 +153,7 @@ def _own_error(exc: BaseException) -> Pix2ScoreError | None:
     return None
 
 
-def _connect(address: str | None, ahead: Ahead[Any] | None) -> None:
-    quiet_libraries()
+def _connect(address: str | None, ahead: Ahead[Any] | None, min_slots: int) -> None:
     try:
         if address:
             _probe(address)
@@ -137,9 +161,10 @@ def _connect(address: str | None, ahead: Ahead[Any] | None) -> None:
         else:
             if ahead:
                 ahead.start()
-            start_local(num_local_cores())
+            start_local(num_local_cores(), min_slots)
     except OSError as exc:  # ConnectionError and a refused or unknown host
         raise ConfigError(f"no Ray answers at RAY_ADDRESS={address}: {exc}") from None
+    quiet_libraries()
 
 
 def _probe(address: str) -> None:
@@ -166,6 +191,8 @@ def _await_gpu(timeout_s: float) -> None:
 
 def quiet_libraries() -> None:
     """Ray Data's own chatter is off; progress is logged by this package."""
+    from ray.data import DataContext
+
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -188,46 +215,3 @@ def _offer() -> Offer:
     return Offer(
         int(total.get("GPU", 0)), cores, max(1, working), max(1.0, cpus / cores), bool(decode_pool), int(sum(decode_pool)) or cores
     )
-
-
-def on_cluster(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """``function(*args)`` run as one Ray task with declared memory; its own exception comes out as it was raised."""
-    remote = ray.remote(num_cpus=1, memory=_task_memory(), max_retries=3)(function)
-    try:
-        return ray.get(remote.remote(*args, **kwargs))  # type: ignore[no-any-return]
-    except ray.exceptions.RayTaskError as exc:
-        raise exc.cause from exc
-
-
-def each_on_cluster(function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> Iterator[R]:
-    """``function(*call)`` of every call, as Ray tasks side by side; results in order, as they are ready."""
-    remote = ray.remote(num_cpus=1, memory=min(PART_MEMORY_BYTES, _task_memory()), max_retries=3)(function)
-    pending = [remote.remote(*call) for call in calls]
-    for ref in pending:
-        try:
-            yield ray.get(ref)
-        except ray.exceptions.RayTaskError as exc:
-            raise exc.cause from exc
-
-
-def workers(*, small: bool) -> ClusterWorkers | LocalThreads:
-    """Where planning and rewriting run: as Ray tasks; but ``small`` work beside a local Ray in this process, which needs no start."""
-    return LocalThreads() if small and is_local() else ClusterWorkers()
-
-
-class ClusterWorkers:
-    """``on_cluster`` and ``each_on_cluster`` as ``publishing.Workers``."""
-
-    def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """As ``on_cluster``."""
-        return on_cluster(function, *args, **kwargs)
-
-    def each(self, function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> Iterator[R]:
-        """As ``each_on_cluster``."""
-        return each_on_cluster(function, calls)
-
-
-def _task_memory() -> int:
-    """What planning and rewriting may use, but never more than half of the largest node, where it could not be placed."""
-    largest = max((node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]), default=0)
-    return int(min(TASK_MEMORY_BYTES, largest / 2))

@@ -5,14 +5,13 @@ A bad image never raises: it leaves its stage as a row whose ``error_code`` is s
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,19 +19,17 @@ import pyarrow as pa
 import ray
 
 from pix2score import busy
-from pix2score.catalog import Catalog
 from pix2score.cluster import Offer
 from pix2score.counters import count_images
 from pix2score.dataset import PreparedDataset, decode_shard
 from pix2score.decoder import Decoder
-from pix2score.engine import open_parquet
-from pix2score.errors import DataError, ImageFailure
+from pix2score.errors import ImageFailure
 from pix2score.heads import HeadSpec
-from pix2score.image_source import NUM_CONCURRENT, ImageSource
+from pix2score.image_rows import ImageRows
 from pix2score.images import Preprocess
-from pix2score.part_source import BLOCK_ROWS, ParquetParts
-from pix2score.plan import Part
-from pix2score.storage import Entry, Folder
+from pix2score.part_source import BLOCK_ROWS, ParquetParts, TaskRows
+from pix2score.plan import Part, total_rows
+from pix2score.storage import Folder
 
 logger = logging.getLogger(__name__)
 
@@ -45,102 +42,22 @@ TASK_ROWS_STEP = 16  # whole batches of a forward pass on a CPU
 MAX_TASKS = 8192  # of a run: beyond that many a task makes several blocks, as the driver keeps an account of each task
 
 
-@dataclass(frozen=True, slots=True)
-class ImageRows:
-    """Where the rows of a plan find their bytes: a source of uris, or the catalog's own image column."""
-
-    source: ImageSource
-    folder: Folder
-    image_column: str | None
-    pinned: dict[str, Entry]
-    """Catalog files by path, as they were planned."""
-
-    @classmethod
-    def of(cls, catalog: Catalog, source: ImageSource) -> ImageRows:
-        """For the rows of a plan made from ``catalog``."""
-        pinned = {entry.path: entry for entry in catalog.files} if catalog.embedded else {}
-        return cls(source, catalog.folder, catalog.columns.image if catalog.embedded else None, pinned)
-
-    def contents(self, rows: pa.Table) -> Iterator[bytes | ImageFailure]:
-        """Content of each row in order; the next few are fetched while the caller works on these."""
-        chunks = [rows.slice(i, NUM_CONCURRENT) for i in range(0, rows.num_rows, NUM_CONCURRENT)]
-        read = self._read_uris if self.image_column is None else self._read_embedded
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            ahead = pool.submit(read, chunks[0]) if chunks else None
-            for following in [*chunks[1:], None]:
-                contents = ahead.result() if ahead else []
-                ahead = pool.submit(read, following) if following is not None else None
-                yield from contents
-
-    def _read_uris(self, rows: pa.Table) -> list[bytes | ImageFailure]:
-        uris = rows.column("uri").to_pylist()
-        present = [uri for uri in uris if uri is not None]
-        found = iter(self.source.read_many(present))
-        return [ImageFailure("NOT_FOUND", "the catalog row has no uri") if uri is None else next(found) for uri in uris]
-
-    def _read_embedded(self, rows: pa.Table) -> list[bytes | ImageFailure]:
-        places = zip(rows.column("file").to_pylist(), rows.column("row").to_pylist(), strict=True)
-        return [self._embedded_image(file, row) for file, row in places]
-
-    def _embedded_image(self, file: str, row: int) -> bytes | ImageFailure:
-        try:
-            value = _image_column(self.folder.uri, self.pinned[file], str(self.image_column)).value(row)
-        except DamagedColumn as exc:
-            return ImageFailure("CORRUPT", str(exc))
-        if value is None:
-            return ImageFailure("NOT_FOUND", "the catalog row has no image")
-        return value or ImageFailure("EMPTY", "0 bytes")
+_idle_decoders: dict[tuple[int, Preprocess | int], list[Decoder]] = {}
+"""By process, as a child must not be shared across a fork, and task."""
 
 
-class DamagedColumn(Exception):
-    """A part of a catalog file cannot be read."""
-
-
-class _ImageColumn:
-    """Image bytes of one catalog file by row, for rows asked in ascending order: holds one batch, never a row group.
-
-    Raises ``DataError`` if the file is not the one that was planned: its rows may be others by now.
-    """
-
-    def __init__(self, folder: Folder, entry: Entry, column: str) -> None:
-        if folder.entry(entry.path) != entry:
-            raise DataError(f"{folder.full(entry.path)} changed while it was scored; run again")
-        self._folder, self._path, self._column = folder, entry.path, column
-        with open_parquet(folder, entry.path) as file:
-            sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
-        self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        self._group, self._first, self._batch = -1, 0, pa.nulls(0, pa.binary())
-        self._batches: Iterator[pa.RecordBatch] = iter(())
-
-    def value(self, row: int) -> bytes | None:
-        """Content of ``row``. Raises ``DamagedColumn`` if its row group cannot be read."""
-        group = int(np.searchsorted(self._starts, row, side="right")) - 1
-        if group != self._group or row < self._first:
-            self._group, self._first = group, int(self._starts[group])
-            self._batch, self._batches = pa.nulls(0, pa.binary()), self._open(group)
-        try:
-            while row >= self._first + len(self._batch):
-                self._first += len(self._batch)
-                self._batch = next(self._batches).column(0)
-        except (DataError, StopIteration) as exc:
-            self._group = -1
-            raise DamagedColumn(f"row group {group} of {self._path} is damaged") from exc
-        value: bytes | None = self._batch[row - self._first].as_py()
-        return value
-
-    def _open(self, group: int) -> Iterator[pa.RecordBatch]:
-        with open_parquet(self._folder, self._path) as file:
-            yield from file.iter_batches(batch_size=NUM_CONCURRENT, row_groups=[group], columns=[self._column])
-
-
-@functools.lru_cache(maxsize=1)
-def _image_column(folder: str, entry: Entry, column: str) -> _ImageColumn:
-    return _ImageColumn(Folder(folder), entry, column)
-
-
-@functools.lru_cache(maxsize=2)
-def _decoder(task: Preprocess | int, _pid: int) -> Decoder:  # a child process must not be shared across a fork
-    return Decoder(task)
+@contextlib.contextmanager
+def _decoder(task: Preprocess | int) -> Iterator[Decoder]:
+    """A decoder for one thread at a time; its child process is kept for the next."""
+    idle = _idle_decoders.setdefault((os.getpid(), task), [])
+    try:
+        decoder = idle.pop()
+    except IndexError:
+        decoder = Decoder(task)
+    try:
+        yield decoder
+    finally:
+        idle.append(decoder)
 
 
 def fetch_and_decode(rows: pa.Table, *, images: ImageRows, task: Preprocess | int) -> pa.Table:
@@ -149,20 +66,20 @@ def fetch_and_decode(rows: pa.Table, *, images: ImageRows, task: Preprocess | in
     ``data`` is null where ``error_code`` is set; else RGB pixels (fixed-size binary, S*S*3 bytes) if ``task`` is a ``Preprocess``, or image
     bytes for a training shard if it is a short side in px.
     """
-    decode = _decoder(task, os.getpid())
     data: list[bytes | None] = []
     failures: list[ImageFailure | None] = []
     sizes, waited, worked = [], [], []
     contents, now = images.contents(rows), time.monotonic()
-    for content in contents:
-        fetched = time.monotonic()
-        result = content if isinstance(content, ImageFailure) else _decoded(decode, content)
-        data.append(None if isinstance(result, ImageFailure) else result)
-        failures.append(result if isinstance(result, ImageFailure) else None)
-        sizes.append(0 if isinstance(content, ImageFailure) else len(content))
-        waited.append(fetched - now)
-        now = time.monotonic()
-        worked.append(now - fetched)
+    with _decoder(task) as decode:
+        for content in contents:
+            fetched = time.monotonic()
+            result = content if isinstance(content, ImageFailure) else _decoded(decode, content)
+            data.append(None if isinstance(result, ImageFailure) else result)
+            failures.append(result if isinstance(result, ImageFailure) else None)
+            sizes.append(0 if isinstance(content, ImageFailure) else len(content))
+            waited.append(fetched - now)
+            now = time.monotonic()
+            worked.append(now - fetched)
     count_images("ok" if failure is None else failure.code for failure in failures)
     columns = [
         pa.array(data, pa.binary() if isinstance(task, int) else pixel_type(task)),
@@ -199,9 +116,17 @@ def pixels_of(column: pa.ChunkedArray, preprocess: Preprocess) -> npt.NDArray[np
 
 
 def decoded_rows(
-    folder: Folder, parts: Sequence[Part], images: ImageRows, task: Preprocess | int, offer: Offer
+    folder: Folder,
+    parts: Sequence[Part],
+    images: ImageRows,
+    task: Preprocess | int,
+    offer: Offer,
+    placement: Mapping[str, Any] | None = None,
 ) -> ray.data.Dataset:
-    """The head of a pipeline: plan parts, cut to equal slices that CPU tasks read, fetch and decode."""
+    """The head of a pipeline: plan parts, cut to equal slices that CPU tasks read, fetch and decode.
+
+    ``placement``: options of these tasks, instead of ``offer``'s. Equal to those of an actor stage that follows, its actors do this too.
+    """
     source = ParquetParts(
         folder,
         parts,
@@ -210,34 +135,28 @@ def decoded_rows(
         row_bytes=task.size**2 * 3 if isinstance(task, Preprocess) else SHARD_ROW_BYTES,
         stage=functools.partial(fetch_and_decode, images=images, task=task),
     )
-    return ray.data.read_datasource(
-        source, override_num_blocks=source.num_tasks, memory=DECODE_MEMORY_BYTES, **offer.decode_placement()
-    )
+    options = {"memory": DECODE_MEMORY_BYTES, **offer.decode_placement()} if placement is None else placement
+    return ray.data.read_datasource(source, override_num_blocks=source.num_tasks, **options)
 
 
-def task_rows(num_rows: int, offer: Offer, *, is_embedded: bool) -> int:
-    """Rows per decode task: a block, but few enough that a small job keeps every core busy to its end; several blocks in a huge job."""
-    most, tasks_per_core = (EMBEDDED_TASK_ROWS, 4) if is_embedded else (MAX_TASK_ROWS, 16)
-    even = num_rows // (tasks_per_core * offer.num_cores) // TASK_ROWS_STEP * TASK_ROWS_STEP
-    return max(TASK_ROWS_STEP, min(most, even), -(-num_rows // MAX_TASKS))
+def task_rows(num_rows: int, offer: Offer, *, is_embedded: bool) -> TaskRows:
+    """Rows of the next decode task by how many are left: a block, and less and less at the end, so that every core is busy to it; several
+    blocks in a huge job. Of embedded images a fixed number, as a task reads a row group up to its own rows."""
+    least = max(TASK_ROWS_STEP, -(-num_rows // MAX_TASKS))
+    if is_embedded:
+        even = max(least, min(EMBEDDED_TASK_ROWS, num_rows // (4 * offer.num_cores)))
+        return lambda left: even
+
+    def rows(left: int) -> int:
+        share = left // (8 * offer.num_cores) // TASK_ROWS_STEP * TASK_ROWS_STEP
+        return max(least, min(MAX_TASK_ROWS, share))
+
+    return rows
 
 
 def block_rows(preprocess: Preprocess) -> int:
     """Images whose pixels fill a block of ``BLOCK_BYTES``."""
     return max(1, BLOCK_BYTES // (preprocess.size**2 * 3))
-
-
-def total_rows(parts: Iterable[Part]) -> int:
-    """Rows of all parts."""
-    return sum(part.rows for part in parts)
-
-
-def log_failures(failed: Counter[str], catalog: Catalog) -> None:
-    """A warning per error code, and what to do about images outside the catalog's folder."""
-    for code, number in failed.most_common():
-        logger.warning("%d images failed as %s", number, code)
-    if failed["FORBIDDEN"]:
-        logger.warning("uris outside %s are not read; --image-root PLACE allows another place", catalog.folder.uri)
 
 
 def shard_rows(

@@ -27,9 +27,7 @@ class TorchForward:
 
     def __init__(self, card: ModelCard, weights: Weights, *, device: str, num_threads: int | None, compiled: bool = False) -> None:
         """Raises ``DataError`` listing weights that do not fit the card."""
-        if num_threads:
-            torch.set_num_threads(num_threads)
-        self.device, self.card, self.num_pieces = torch.device(device), card, 1
+        self.device, self.card, self.num_pieces, self.num_threads = torch.device(device), card, 1, num_threads
         self.is_cuda = self.device.type == "cuda"
         self.bf16 = self.is_cuda and torch.cuda.is_bf16_supported()
         self.network = network_of(card, weights, self.device)
@@ -39,6 +37,8 @@ class TorchForward:
     @torch.inference_mode()
     def __call__(self, pixels_BSSC: npt.NDArray[np.uint8]) -> tuple[dict[str, Floats], Floats]:
         """Logits [B, K] by head, and embedding [B, D]."""
+        if self.num_threads and torch.get_num_threads() != self.num_threads:
+            torch.set_num_threads(self.num_threads)  # of this thread: torch keeps one number for each
         while True:
             try:
                 parts = [self._outputs(piece) for piece in np.array_split(pixels_BSSC, self.num_pieces)]

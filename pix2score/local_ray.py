@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
@@ -24,6 +25,8 @@ for each, so that more would cost 0.2 s each of two cores."""
 _DAEMONS = ("start_monitor", "start_log_monitor", "start_api_server")
 """Methods of Ray's node: the autoscaler, what copies workers' logs to the terminal, and the dashboard, which runs even when it is not
 wanted. A single machine has no use for them, and they cost 2 s of its start and end (two cores)."""
+_REGISTERED_WITHIN_S = 10.0
+_REGISTERED_POLL_S = 0.02
 
 
 def num_local_cores() -> int:
@@ -31,16 +34,19 @@ def num_local_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def start_local(cores: int) -> None:
-    """A quiet Ray on this machine; what goes wrong comes out as exceptions."""
+def start_local(cores: int, min_slots: int = MIN_LOCAL_CPUS) -> None:
+    """A quiet Ray on this machine, with a CPU in its account for each core and at least ``min_slots``.
+
+    What goes wrong comes out as exceptions.
+    """
     logger.info("starting Ray on this machine (%d cores)", cores)
     # Ray's C++ side writes warnings about its own actors and slots straight to the terminal, where people take them for ours.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(MIN_LOCAL_CPUS))
-    with _no_stderr(), _few_daemons():
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(max(min_slots, MIN_LOCAL_CPUS)))
+    with _no_stderr(), _quick_node():
         ray.init(
             address="local",
-            num_cpus=max(MIN_LOCAL_CPUS, cores),
+            num_cpus=max(min_slots, cores),
             include_dashboard=False,
             log_to_driver=False,  # without a dashboard Ray Train's helpers complain every second
             logging_level=logging.ERROR,
@@ -48,23 +54,48 @@ def start_local(cores: int) -> None:
 
 
 @contextlib.contextmanager
-def _few_daemons() -> Iterator[None]:
-    """Ray's node starts without ``_DAEMONS``. Ray has no setting for it; a Ray whose node is made otherwise starts them all."""
-    from ray._private import node
+def _quick_node() -> Iterator[None]:
+    """Ray's node starts without ``_DAEMONS``, without the dashboard's packages, and is seen as soon as it is there.
 
-    owner: Any = getattr(node, "Node", object)
-    kept = {name: vars(owner)[name] for name in _DAEMONS if name in vars(owner)}
-    for name in kept:
-        setattr(owner, name, _nothing)
+    Ray has no settings for these. A Ray that is made otherwise starts as it does by itself.
+    """
+    try:
+        from ray._private import node, services, utils
+    except ImportError:
+        yield
+        return
+    owner, find = getattr(node, "Node", object), getattr(services, "get_node", None)
+
+    def found(address: str, node_id: str) -> Any:
+        _await_node(address, node_id)
+        return find(address, node_id)  # type: ignore[misc]
+
+    changes: list[tuple[Any, str, Any]] = [(owner, name, _nothing) for name in _DAEMONS]
+    changes.append((utils, "get_dashboard_dependency_error", lambda: ImportError("not wanted")))  # imports for half a second
+    changes.append((services, "get_node", found))
+    kept = [(place, name, vars(place)[name], new) for place, name, new in changes if name in vars(place)]
+    for place, name, _, new in kept:
+        setattr(place, name, new)
     try:
         yield
     finally:
-        for name, method in kept.items():
-            setattr(owner, name, method)
+        for place, name, old, _ in kept:
+            setattr(place, name, old)
 
 
 def _nothing(*_: Any, **__: Any) -> None:
     pass
+
+
+def _await_node(address: str, node_id: str) -> None:
+    """Until the node has registered; Ray itself looks once a second."""
+    with contextlib.suppress(Exception):  # then Ray waits, or says what is wrong
+        client = ray._raylet.GcsClient(address=address)
+        deadline = time.monotonic() + _REGISTERED_WITHIN_S
+        while time.monotonic() < deadline:
+            if any(found.hex() == node_id for found in client.get_all_node_info(timeout=1)):
+                return
+            time.sleep(_REGISTERED_POLL_S)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from pix2score.catalog import Columns, open_catalog
 from pix2score.errors import DataError, ImageFailure, StorageError
-from pix2score.fetch import ImageRows
+from pix2score.image_rows import ImageRows
 from pix2score.image_source import image_source
 
 logger = logging.getLogger(__name__)

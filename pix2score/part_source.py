@@ -18,6 +18,7 @@ from pix2score.plan import Part
 from pix2score.storage import Folder
 
 Stage: TypeAlias = Callable[[pa.Table], pa.Table]
+TaskRows: TypeAlias = Callable[[int], int]
 BLOCK_ROWS = 256
 _ROW_BYTES = 200  # of a plan row in memory; only a hint to Ray's scheduler
 
@@ -36,19 +37,23 @@ class _Cut:
         return self.stop - self.start
 
 
-def _cuts(part: Part, task_rows: int | None) -> list[_Cut]:
-    if task_rows is None or part.rows <= task_rows:
-        return [_Cut(part.path, 0, part.rows, is_whole=True)]
-    starts = range(0, part.rows, task_rows)
-    return [_Cut(part.path, start, min(part.rows, start + task_rows), is_whole=False) for start in starts]
+def _cut(parts: Sequence[Part], task_rows: TaskRows) -> Iterator[_Cut]:
+    left = sum(part.rows for part in parts)
+    for part in parts:
+        start = 0
+        while start < part.rows:
+            stop = min(part.rows, start + task_rows(left))
+            yield _Cut(part.path, start, stop, is_whole=stop - start == part.rows)
+            left -= stop - start
+            start = stop
 
 
 class ParquetParts(Datasource):
     """Parquet files of a folder as a Ray Data source: nothing listed, no footer read by the driver.
 
-    ``task_rows``: rows of a read task (default: a whole part). ``stage``: what the task makes of each block of at most ``block_rows`` rows;
-    it costs no process and no copy of its own, as a map stage would. ``pad_rows`` empty rows (all null) follow the last part, so that a
-    split over workers can be even and lose nothing.
+    ``task_rows``: rows of the next read task, by how many are left (default: a whole part). ``stage``: what the task makes of each block of
+    at most ``block_rows`` rows; it costs no process and no copy of its own, as a map stage would. ``pad_rows`` empty rows (all null) follow
+    the last part, so that a split over workers can be even and lose nothing.
     """
 
     def __init__(
@@ -58,14 +63,14 @@ class ParquetParts(Datasource):
         *,
         row_bytes: int = _ROW_BYTES,
         pad_rows: int = 0,
-        task_rows: int | None = None,
+        task_rows: TaskRows | None = None,
         block_rows: int = BLOCK_ROWS,
         stage: Stage | None = None,
     ) -> None:
         super().__init__()
         self._folder, self._row_bytes, self._block_rows = folder, row_bytes, block_rows
         self._stage = None if stage is None else ray.put(stage)  # once, not with every task
-        self._cuts = [cut for part in parts for cut in _cuts(part, task_rows)]
+        self._cuts = list(_cut(parts, task_rows)) if task_rows else [_Cut(part.path, 0, part.rows, is_whole=True) for part in parts]
         self._pad_rows = pad_rows
         self._name = f"Parts->{getattr(stage, 'func', stage).__name__}" if stage else "Parts"
 

@@ -7,7 +7,7 @@ scoring makes of the rows is ``training_plan`` and ``scoring_plan``. Works out o
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -29,6 +29,11 @@ class Part:
 
     path: str
     rows: int
+
+
+def total_rows(parts: Iterable[Part]) -> int:
+    """Rows of all parts."""
+    return sum(part.rows for part in parts)
 
 
 @dataclass(slots=True)

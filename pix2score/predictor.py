@@ -71,7 +71,7 @@ class Predictor:
         if batch_size < 1:
             raise ConfigError(f"batch size {batch_size}: at least 1")
         self.card, self.weights, self.batch_size, self.device = card, weights, batch_size, device
-        self.engine = resolve_engine(engine, device)
+        self.engine = _engine(engine, device)
         self._forward = _forward(self.engine, card, weights, batch_size, device, num_threads, compiled)
 
     def predict(self, pixels_NSSC: npt.NDArray[np.uint8]) -> Prediction:
@@ -102,7 +102,7 @@ def load_predictor(
     return Predictor(card, weights, batch_size=batch_size, device=device, num_threads=num_threads, engine=engine, compiled=compiled)
 
 
-def resolve_engine(engine: Engine, device: str) -> Literal["onnx", "torch"]:
+def _engine(engine: Engine, device: str) -> Literal["onnx", "torch"]:
     """What ``engine`` means on ``device`` with the packages at hand. Raises ``ConfigError`` for one that cannot be."""
     if device != "cpu":
         if engine == "onnx":

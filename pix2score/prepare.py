@@ -23,16 +23,18 @@ import tyro
 
 from pix2score.account import recorded
 from pix2score.catalog import Catalog, Columns, open_catalog
-from pix2score.cluster import Offer, on_cluster, session
+from pix2score.cluster import Offer, session
 from pix2score.command import as_plain
 from pix2score.dataset import CARD, FORMAT
 from pix2score.errors import ConfigError, ConflictError, DataError, StorageError
-from pix2score.fetch import ImageRows, decoded_rows, log_failures, total_rows
+from pix2score.fetch import decoded_rows
 from pix2score.heads import HeadSpec, head_from_dict, preset
+from pix2score.image_rows import ImageRows, log_failures
 from pix2score.image_source import image_source
 from pix2score.images import ALGORITHM
-from pix2score.plan import Part, PlanCounts
+from pix2score.plan import Part, PlanCounts, total_rows
 from pix2score.progress import Meter
+from pix2score.remote import on_cluster
 from pix2score.schema import SPLITS, dataset_schema
 from pix2score.shards import Shard, ShardReceipt, ShardWriter, shard_rows_of, staged_shards
 from pix2score.staging import Staging

@@ -6,34 +6,30 @@ One streaming Ray Data execution: plan parts -> fetch and decode on CPUs -> pred
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from pix2score.account import Summary, recorded
 from pix2score.artifact import ModelCard, load_model
-from pix2score.busy import Slots
 from pix2score.catalog import Catalog, Columns, open_catalog
-from pix2score.cluster import Device, Offer, is_local, session, workers
+from pix2score.cluster import Device, Offer, session
 from pix2score.command import as_plain
 from pix2score.errors import ConfigError, StorageError
-from pix2score.fetch import ImageRows, decoded_rows, log_failures, total_rows
+from pix2score.image_rows import ImageRows, log_failures
 from pix2score.image_source import image_source
 from pix2score.layout import Layout
 from pix2score.local_ray import Ahead
-from pix2score.predictor import Engine, resolve_engine
-from pix2score.progress import Meter
+from pix2score.predictor import Engine
 from pix2score.publishing import Publication, Workers, publish_night
+from pix2score.remote import workers
 from pix2score.schema import EmbeddingDtype
 from pix2score.score_account import (
-    ALL_MISSING_ROWS,
     Tally,
     estimate,
     log_estimate,
@@ -42,17 +38,20 @@ from pix2score.score_account import (
     rate_summary,
     scored_summary,
 )
-from pix2score.score_stages import ScoreImages, stage_piece
 from pix2score.scoring_plan import ScoringPlan, ScoringRequest, plan_scoring
 from pix2score.snapshot import Snapshot, live_number, new_run_id, read_snapshot
 from pix2score.staged import STAGED, Origin, Receipt
-from pix2score.staging import Staging
 from pix2score.storage import Folder
+
+if TYPE_CHECKING:  # imports ray.data, which takes half a second: where it is used, while a local Ray starts
+    from pix2score.score_pipeline import ScorePipeline
 
 logger = logging.getLogger(__name__)
 
+BATCH_SIZE_GPU, BATCH_SIZE_CPU = 256, 16
 PART_ROWS_GPU = 16_384  # 64 MB of float16[2048]; some seconds of one GPU
 PART_ROWS_CPU = 512  # a piece closes after a minute anyway
+LOCAL_SLOTS = 4  # of a local Ray: Ray Data's three actors and the predictor, each in a process that starts with it
 SMALL_BYTES, SMALL_ROWS = 8 * 2**20, 100_000  # of a catalog and a live snapshot: sorted in some 100 MB
 MAX_ROUNDS = 5  # of planning again what a part of the cluster took with it
 
@@ -136,9 +135,9 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     """
     run = _open(config)
     facts = {"job": "score", "run": run.id, "model_version": run.card.version}
-    planning = Ahead(lambda: _plan(run, "plan"))
+    planning = Ahead(lambda: _plan_first(run))
     with (
-        session(gpu_wait_s=config.gpu_wait_s, ahead=planning) as offer,
+        session(gpu_wait_s=config.gpu_wait_s, ahead=planning, min_slots=LOCAL_SLOTS) as offer,
         recorded(run.out, f"runs/{run.id}/summary.json", facts) as summary,
     ):
         summary.is_written = not config.dry_run
@@ -168,6 +167,12 @@ def _open(config: ScoreConfig) -> _Run:
     return _Run(
         config, origin, card, catalog, images, out, read_snapshot(out, parent) if parent else None, layout, time.monotonic()
     )
+
+
+def _plan_first(run: _Run) -> ScoringPlan:
+    import pix2score.score_pipeline  # noqa: F401 - takes a second, while a local Ray starts
+
+    return _plan(run, "plan")
 
 
 def _plan(run: _Run, name: str) -> ScoringPlan:
@@ -211,16 +216,15 @@ def _score_and_publish(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool
     started = time.monotonic()
     num_first = plan.counts.planned - plan.counts.retry
     tally = Tally(run.config.max_failed, num_first, failed_again=plan.taken_failed_again, failed=Counter(plan.taken_failed))
+    pipeline = _pipeline(run, offer, use_gpu)
     try:
-        plan, receipts = _execute(run, plan, offer, use_gpu, tally)
+        plan, receipts = _execute(run, plan, pipeline, tally)
         tally.check()
     finally:
         wall_s = time.monotonic() - started
         log_failures(tally.failed, run.catalog)
-        num_passes = _num_predictors(run, plan, offer, use_gpu) * _num_calls(run, offer, use_gpu)
-        slots = Slots(offer.num_decode_cpus, num_passes, 1)
         summary.update(scored_summary(plan.counts, tally.failed))
-        rates = rate_summary(tally.measured, slots, tally.rows, wall_s)
+        rates = rate_summary(tally.measured, pipeline.slots(plan.counts.to_score), tally.rows, wall_s)
         summary.update(rates)
     if run.config.limit is None:
         overhead_s = time.monotonic() - run.began - wall_s
@@ -230,10 +234,13 @@ def _score_and_publish(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool
     summary["stages_s"] = {"execute": round(wall_s, 3), "publish": round(time.monotonic() - started - wall_s, 3)}
 
 
-def _execute(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool, tally: Tally) -> tuple[ScoringPlan, list[Receipt]]:
+def _execute(run: _Run, plan: ScoringPlan, pipeline: ScorePipeline, tally: Tally) -> tuple[ScoringPlan, list[Receipt]]:
     """Every planned row is staged. What a lost node took with it is planned again: resuming, within the run."""
     for number in range(1, MAX_ROUNDS + 1):
-        receipts = _round(run, plan, offer, use_gpu, tally, number) if plan.counts.to_score else []
+        receipts = []
+        for receipt in pipeline.receipts(plan.parts, f"piece-{number}") if plan.counts.to_score else ():
+            receipts.append(receipt)
+            tally.add(receipt)
         missing = plan.counts.to_score - sum(receipt.rows for receipt in receipts)
         if not missing or run.config.limit is not None:
             return plan, receipts
@@ -245,50 +252,24 @@ def _execute(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool, tally: T
     raise StorageError(f"run {run.id}: {missing} images were lost with parts of the cluster again and again; staged work is kept")
 
 
-def _round(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool, tally: Tally, number: int) -> list[Receipt]:
-    """read -> fetch and decode -> predict -> stage, as one streaming Ray Data execution."""
-    config, receipts = run.config, []
-    part_rows = config.part_rows or (PART_ROWS_GPU if use_gpu else PART_ROWS_CPU)
-    batch_size, num_calls = _batch_size(run, use_gpu), _num_calls(run, offer, use_gpu)
-    network = {
-        "engine": config.engine,
-        "compiled": config.compile,
-        **offer.predictor_settings(use_gpu=use_gpu, num_calls=num_calls),
-    }
-    num_rows = total_rows(plan.parts)
-    dataset = decoded_rows(run.out, plan.parts, run.images, run.card.preprocess, offer).map_batches(
-        ScoreImages,
-        fn_constructor_args=(config.model,),
-        fn_constructor_kwargs={"origin": run.origin, "layout": run.layout, "batch_size": batch_size, **network},
-        batch_format="pyarrow",
-        batch_size=batch_size if use_gpu else None,
-        compute=offer.predictor_pool(use_gpu=use_gpu, num_batches=-(-num_rows // batch_size), num_calls=num_calls),
-        num_cpus=1,
-        num_gpus=1 if use_gpu else 0,
+def _pipeline(run: _Run, offer: Offer, use_gpu: bool) -> ScorePipeline:
+    from pix2score.score_pipeline import ScorePipeline
+
+    config = run.config
+    return ScorePipeline(
+        model=config.model,
+        preprocess=run.card.preprocess,
+        origin=run.origin,
+        layout=run.layout,
+        images=run.images,
+        out=run.out,
+        offer=offer,
+        use_gpu=use_gpu,
+        engine=config.engine,
+        compiled=config.compile,
+        batch_size=config.batch_size or (BATCH_SIZE_GPU if use_gpu else BATCH_SIZE_CPU),
+        part_rows=config.part_rows or (PART_ROWS_GPU if use_gpu else PART_ROWS_CPU),
     )
-    write = functools.partial(stage_piece, out=run.out, origin=run.origin, layout=run.layout)
-    meter = Meter("scored", num_rows, logger)
-    with ThreadPoolExecutor(1) as threads:
-        writer = threads if is_local() and not use_gpu else None
-        staging = Staging(dataset, write, part_rows, f"piece-{number}", first_rows=ALL_MISSING_ROWS, writer=writer, meter=meter)
-        for receipt in staging.receipts():
-            receipts.append(receipt)
-            tally.add(receipt)
-    return receipts
-
-
-def _batch_size(run: _Run, use_gpu: bool) -> int:
-    return run.config.batch_size or (256 if use_gpu else 16)
-
-
-def _num_calls(run: _Run, offer: Offer, use_gpu: bool) -> int:
-    """Forward passes side by side in one predictor: torch shares the cores of one pass better than passes share torch."""
-    return 1 if resolve_engine(run.config.engine, "cuda" if use_gpu else "cpu") == "torch" else offer.predictor_calls()
-
-
-def _num_predictors(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool) -> int:
-    num_batches = -(-plan.counts.to_score // _batch_size(run, use_gpu))
-    return int(offer.predictor_pool(use_gpu=use_gpu, num_batches=num_batches).initial_size)
 
 
 def _publish(run: _Run, plan: ScoringPlan, receipts: list[Receipt], account: dict[str, Any]) -> Snapshot:

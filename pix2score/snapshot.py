@@ -10,11 +10,10 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pds
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from pix2score.engine import parquet_batches
@@ -22,6 +21,9 @@ from pix2score.errors import ConflictError, DataError
 from pix2score.layout import DataFile, Layout, Table, data_file, layout_from_dict
 from pix2score.schema import SCHEMA_VERSION, dead_schema
 from pix2score.storage import Folder
+
+if TYPE_CHECKING:  # imports pandas, which takes longer than all else here: only where it is used
+    import pyarrow.dataset as pds
 
 SNAPSHOTS = "snapshots"
 
@@ -120,6 +122,8 @@ def read_scores(place: str) -> pds.Dataset:
 
     Columns: ``schema.scores_schema``. Raises ``DataError`` if there is no snapshot at ``place``.
     """
+    import pyarrow.dataset as pds
+
     folder, snapshot = Folder(place), live(place)
     paths = [folder.fs._strip_protocol(folder.full(file.path)) for file in snapshot.files_of("scores")]
     return pds.dataset(paths, schema=snapshot.layout.scores, format="parquet", filesystem=folder.fs)
@@ -131,6 +135,8 @@ def read_embeddings(place: str) -> pds.Dataset:
     Columns: ``illust_id``, ``page``, ``embedding`` (fixed list of float16 or float32), ``run`` (that scored the key). Raises ``DataError``
     as ``read_scores``.
     """
+    import pyarrow.dataset as pds
+
     folder, snapshot = Folder(place), live(place)
     schema = snapshot.layout.embeddings.append(pa.field("run", pa.string()))
     parquet, files = pds.ParquetFileFormat(), PyFileSystem(FSSpecHandler(folder.fs))

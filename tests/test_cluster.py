@@ -66,6 +66,19 @@ def test_predictors_start_on_the_gpus_there_are_and_may_grow() -> None:
     assert (few.initial_size, few.max_size) == (3, 3)
 
 
+@pytest.mark.parametrize(("cores", "nodes"), [(1, 1), (2, 1), (4, 1), (8, 1), (64, 1), (24, 3)])
+def test_workers_on_cpus_use_every_core_and_leave_room_to_write(cores: int, nodes: int) -> None:
+    workers = Offer(num_gpus=0, num_cores=cores, num_nodes=nodes, cpus_per_core=1.0).cpu_workers()
+    assert workers.num_calls * workers.num_actors >= 2 * cores
+    assert workers.num_calls <= 2 * 4
+    assert workers.num_cpus >= 0.5
+    if cores > nodes:
+        assert workers.num_cpus * workers.num_actors <= cores - nodes  # a task that writes half a CPU wide finds its place
+    pool = workers.pool(num_tasks=1000)
+    assert (pool.initial_size, pool.max_size, pool.enable_true_multi_threading) == (workers.num_actors, workers.num_actors, True)
+    assert workers.pool(num_tasks=1).max_size == 1
+
+
 def test_a_gpu_that_is_not_there_is_said_with_what_is() -> None:
     with pytest.raises(ConfigError, match=r"3 node\(s\) with 12 CPUs and no GPU; use --device cpu"):
         Offer(num_gpus=0, num_cores=12, num_nodes=3, cpus_per_core=1.0).wants_gpu("gpu")

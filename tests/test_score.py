@@ -215,7 +215,7 @@ def test_an_altered_model_is_refused_and_nothing_is_written(chain: Chain, tmp_pa
 
 def test_a_catalog_that_changes_between_plan_and_fetch_is_not_mixed_up(tmp_path: Path) -> None:
     from pix2score.catalog import Columns, open_catalog
-    from pix2score.fetch import ImageRows
+    from pix2score.image_rows import ImageRows
     from pix2score.image_source import ImageSource
 
     place = tmp_path / "catalog.parquet"
@@ -230,7 +230,7 @@ def test_a_catalog_that_changes_between_plan_and_fetch_is_not_mixed_up(tmp_path:
 def test_a_damaged_row_group_fails_its_own_rows_only(tmp_path: Path) -> None:
     from pix2score.catalog import Columns, open_catalog
     from pix2score.errors import ImageFailure
-    from pix2score.fetch import ImageRows
+    from pix2score.image_rows import ImageRows
     from pix2score.image_source import ImageSource
 
     place = tmp_path / "catalog.parquet"

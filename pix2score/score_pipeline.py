@@ -1,0 +1,101 @@
+"""Scoring as one streaming Ray Data execution: slices of a plan -> fetch and decode -> predict -> staged pieces.
+
+With GPUs decoding is a stage of CPU tasks and predicting one of an actor per GPU. Without, actors do both, several slices at a time: no
+pixels travel between processes, and no core waits for another.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from pix2score.busy import Slots
+from pix2score.cluster import Offer, is_local
+from pix2score.fetch import decoded_rows
+from pix2score.image_rows import ImageRows
+from pix2score.images import Preprocess
+from pix2score.layout import Layout
+from pix2score.plan import Part, total_rows
+from pix2score.predictor import Engine
+from pix2score.progress import Meter
+from pix2score.score_account import ALL_MISSING_ROWS
+from pix2score.score_stages import ScoreImages, stage_piece
+from pix2score.staged import Origin, Receipt
+from pix2score.staging import Staging
+from pix2score.storage import Folder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScorePipeline:
+    """Everything that a night's rows go through, whichever rows they are."""
+
+    model: str
+    preprocess: Preprocess
+    origin: Origin
+    layout: Layout
+    images: ImageRows
+    out: Folder
+    offer: Offer
+    use_gpu: bool
+    engine: Engine
+    compiled: bool
+    batch_size: int
+    """Images per forward pass."""
+    part_rows: int
+    """Rows per staged piece."""
+
+    def receipts(self, parts: Sequence[Part], prefix: str) -> Iterator[Receipt]:
+        """A receipt for every piece as it is staged; ``prefix`` of the pieces' names."""
+        write = functools.partial(stage_piece, out=self.out, origin=self.origin, layout=self.layout)
+        meter = Meter("scored", total_rows(parts), logger)
+        with ThreadPoolExecutor(1) as threads:
+            writer = threads if is_local() and not self.use_gpu else None
+            dataset = self._dataset(parts)
+            yield from Staging(
+                dataset, write, self.part_rows, prefix, first_rows=ALL_MISSING_ROWS, writer=writer, meter=meter
+            ).receipts()
+
+    def slots(self, num_rows: int) -> Slots:
+        """How many images each stage works on at a time, when ``num_rows`` are scored."""
+        num_actors = int(self._predicting(num_rows)["compute"].initial_size)
+        if self.use_gpu:
+            return Slots(self.offer.num_decode_cpus, num_actors, 1)
+        num_calls = num_actors * self.offer.cpu_workers().num_calls
+        return Slots(num_calls, num_calls, 1)
+
+    def _dataset(self, parts: Sequence[Part]) -> ray.data.Dataset:
+        """SCORES rows with their embeddings."""
+        predicting = self._predicting(total_rows(parts))
+        placement = None if self.use_gpu else {"num_cpus": predicting["num_cpus"]}  # equal, so that Ray runs both stages in one
+        return decoded_rows(self.out, parts, self.images, self.preprocess, self.offer, placement).map_batches(
+            ScoreImages,
+            fn_constructor_args=(self.model,),
+            fn_constructor_kwargs={
+                "origin": self.origin,
+                "layout": self.layout,
+                "batch_size": self.batch_size,
+                "engine": self.engine,
+                "compiled": self.compiled,
+                "device": "cuda" if self.use_gpu else "cpu",
+                "num_threads": None if self.use_gpu else 1,
+            },
+            batch_format="pyarrow",
+            batch_size=self.batch_size if self.use_gpu else None,
+            **predicting,
+        )
+
+    def _predicting(self, num_rows: int) -> dict[str, Any]:
+        """Options of the stage that runs the model."""
+        num_batches = -(-num_rows // self.batch_size)
+        if self.use_gpu:
+            return {"compute": self.offer.predictor_pool(use_gpu=True, num_batches=num_batches), "num_cpus": 1, "num_gpus": 1}
+        workers = self.offer.cpu_workers()
+        return {"compute": workers.pool(num_batches), "num_cpus": workers.num_cpus}

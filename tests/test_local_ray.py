@@ -1,0 +1,72 @@
+"""A Ray of this machine alone: which processes it starts, and work done while it does."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from pix2score.local_ray import Ahead, _quick_node
+
+SCRIPT = """
+import json, os
+from pathlib import Path
+from pix2score.cluster import session
+with session(min_slots=3):
+    import ray
+    cpus = ray.cluster_resources()["CPU"]
+    answer = ray.get(ray.remote(lambda: 42).remote())
+    lines = [path.read_text().replace(chr(0), " ") for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    session_dir = ray._private.worker._global_node.get_session_dir_path()
+    print(json.dumps({"cpus": cpus, "answer": answer, "lines": [line for line in lines if session_dir in line]}))
+"""
+
+
+@pytest.mark.timeout(120)
+def test_a_local_ray_starts_without_what_one_job_has_no_use_for() -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, timeout=100)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["cpus"], found["answer"]) == (max(3, found["cpus"]), 42)
+    assert any("raylet/raylet" in line for line in found["lines"])
+    for daemon in ("dashboard/dashboard.py", "log_monitor.py", "autoscaler/_private/monitor.py", "v2/monitor.py"):
+        assert not [line for line in found["lines"] if line.split("--")[0].rstrip().endswith(daemon)], daemon
+    assert done.stderr.count("\n") <= 1, done.stderr
+
+
+def test_ray_is_as_it_was_afterwards() -> None:
+    from ray._private import services
+    from ray._private.node import Node
+
+    before = (Node.start_log_monitor, services.get_node)
+    with _quick_node():
+        assert Node.start_log_monitor is not before[0]
+    assert (Node.start_log_monitor, services.get_node) == before
+
+
+def test_a_ray_that_is_made_otherwise_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._private import node, services
+
+    monkeypatch.delattr(node.Node, "start_monitor")
+    monkeypatch.delattr(services, "get_node")
+    with _quick_node():
+        assert not hasattr(services, "get_node")
+    assert not hasattr(node.Node, "start_monitor")
+
+
+def test_work_ahead_is_done_in_a_thread_or_when_it_is_asked_for() -> None:
+    begun = Ahead(threading.get_ident)
+    begun.start()
+    assert begun.result() != threading.get_ident()
+    assert Ahead(threading.get_ident).result() == threading.get_ident()
+
+
+@pytest.mark.parametrize("is_started", [True, False])
+def test_an_error_ahead_comes_out_where_the_result_is_asked_for(is_started: bool) -> None:
+    ahead = Ahead(lambda: 1 // 0)
+    if is_started:
+        ahead.start()
+    with pytest.raises(ZeroDivisionError):
+        ahead.result()

@@ -1,0 +1,79 @@
+"""Slices of plan parts: every row in one task and in one block, whatever the sizes; small tasks at the end of a run."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pix2score.cluster import Offer
+from pix2score.engine import parquet_bytes
+from pix2score.fetch import EMBEDDED_TASK_ROWS, MAX_TASK_ROWS, MAX_TASKS, task_rows
+from pix2score.part_source import ParquetParts, _blocks, _cut
+from pix2score.plan import Part
+from pix2score.storage import Folder
+
+CORES = Offer(num_gpus=0, num_cores=2, num_nodes=1, cpus_per_core=2.0)
+
+
+def written(folder: Folder, sizes: list[int], row_group_rows: int) -> list[Part]:
+    parts, first = [], 0
+    for i, size in enumerate(sizes):
+        table = pa.table({"row": range(first, first + size)})
+        folder.publish(f"part-{i}.parquet", parquet_bytes(table, row_group_rows=row_group_rows))
+        parts.append(Part(f"part-{i}.parquet", size))
+        first += size
+    return parts
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_row_is_in_one_block_of_one_task(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    sizes = [rng.randint(1, 400) for _ in range(rng.randint(1, 4))]
+    folder = Folder(str(tmp_path))
+    parts = written(folder, sizes, row_group_rows=rng.choice([1, 7, 64, 1000]))
+    block_rows, most = rng.randint(1, 80), rng.randint(1, 150)
+    cuts = list(_cut(parts, lambda left: max(1, min(most, left // 3))))
+    rows: list[int] = []
+    for cut in cuts:
+        blocks = [block.column("row").to_pylist() for block in _blocks(folder, cut, block_rows, None, 0)]
+        assert all(0 < len(block) <= block_rows for block in blocks)
+        assert sum(map(len, blocks)) == cut.rows
+        rows += [row for block in blocks for row in block]
+    assert rows == list(range(sum(sizes)))
+
+
+def sizes_of(num_rows: int, size_of: Callable[[int], int]) -> list[int]:
+    sizes, left = [], num_rows
+    while left:
+        sizes.append(min(left, size_of(left)))
+        left -= sizes[-1]
+    return sizes
+
+
+def test_tasks_shrink_towards_the_end_so_that_every_core_is_busy_to_it() -> None:
+    sizes = sizes_of(4000, task_rows(4000, CORES, is_embedded=False))
+    assert sizes == sorted(sizes, reverse=True)
+    assert max(sizes) <= MAX_TASK_ROWS
+    assert sizes[-1] <= 16
+    assert sum(sizes[-4:]) <= 64
+
+
+@pytest.mark.parametrize("num_rows", [1, 15, 16, 17, 500, 100_000, 3_000_000])
+@pytest.mark.parametrize("is_embedded", [False, True])
+def test_the_number_of_tasks_is_bounded(num_rows: int, is_embedded: bool) -> None:
+    sizes = sizes_of(num_rows, task_rows(num_rows, CORES, is_embedded=is_embedded))
+    assert sum(sizes) == num_rows
+    assert len(sizes) <= MAX_TASKS + 1
+    if is_embedded and num_rows == 100_000:
+        assert set(sizes[:-1]) == {EMBEDDED_TASK_ROWS}
+
+
+def test_without_sizes_each_part_is_a_task(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    source = ParquetParts(folder, written(folder, [30, 70], row_group_rows=10))
+    assert source.num_tasks == 2
+    assert [task.metadata.num_rows for task in source.get_read_tasks(200)] == [30, 70]
