@@ -33,6 +33,8 @@ class Slots:
     decode: int
     model: int
     write: int
+    is_shared: bool = False
+    """Whether the same tasks fetch, decode and run the model, one after the other."""
 
 
 def stage_account(measured: Mapping[str, float], slots: Slots, num_images: int, wall_s: float) -> dict[str, dict[str, float]]:
@@ -51,16 +53,17 @@ def stage_account(measured: Mapping[str, float], slots: Slots, num_images: int, 
     return account
 
 
-def limiting_stage(account: Mapping[str, Mapping[str, float]], wall_s: float) -> str:
-    """One sentence that names the stage with the greatest busy share, with the evidence."""
+def limiting_stage(account: Mapping[str, Mapping[str, float]], wall_s: float, *, is_shared: bool = False) -> str:
+    """One sentence that names the stage with the greatest busy share, with the evidence; ``is_shared`` as ``Slots`` has it."""
     if not account:
         return "nothing was scored"
     most = max(account, key=lambda stage: account[stage]["share"])
     shares = ", ".join(f"{stage} {account[stage]['share']:.0%}" for stage in account)
     slots = int(account[most]["slots"])
     evidence = f"busy share of {wall_s:.0f} s: {shares}"
-    if account[most]["share"] < MOSTLY:
+    is_joint = is_shared and most in STAGES[:3]
+    share = sum(account[stage]["share"] for stage in STAGES[:3]) if is_joint else account[most]["share"]
+    if share < MOSTLY:
         return f"no stage limited the run: start-up and waiting took most of it ({evidence})"
-    return (
-        f"{most} limited the run: {slots} slot{'s' if slots > 1 else ''} busy {account[most]['share']:.0%} of the time ({evidence})"
-    )
+    who = f"{slots} slot{'s' if slots > 1 else ''}{', for all but writing,' if is_joint else ''}"
+    return f"{most} limited the run: {who} busy {share:.0%} of the time ({evidence})"

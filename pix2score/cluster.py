@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import ray
 
 from pix2score.errors import ConfigError, Pix2ScoreError
+from pix2score.local_data import without_side_actors
 from pix2score.local_ray import MIN_LOCAL_CPUS, Ahead, num_local_cores, start_local
 
 if TYPE_CHECKING:  # ray.data takes half a second to import: where it is used, while a local Ray starts
@@ -130,7 +131,8 @@ def session(*, gpu_wait_s: float = 0, ahead: Ahead[Any] | None = None, min_slots
     try:
         if gpu_wait_s:
             _await_gpu(gpu_wait_s)
-        yield _offer()
+        with without_side_actors() if is_local() else contextlib.nullcontext():
+            yield _offer()
     except Exception as exc:
         ours = _own_error(exc)
         if ours is exc or ours is None:

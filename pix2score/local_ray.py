@@ -12,9 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import ray
+
+from pix2score.local_data import replaced
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -27,6 +30,11 @@ _DAEMONS = ("start_monitor", "start_log_monitor", "start_api_server")
 wanted. A single machine has no use for them, and they cost 2 s of its start and end (two cores)."""
 _REGISTERED_WITHIN_S = 10.0
 _REGISTERED_POLL_S = 0.02
+
+
+def has_local_gpu() -> bool:
+    """Whether this machine shows an NVIDIA GPU."""
+    return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def num_local_cores() -> int:
@@ -73,14 +81,8 @@ def _quick_node() -> Iterator[None]:
     changes: list[tuple[Any, str, Any]] = [(owner, name, _nothing) for name in _DAEMONS]
     changes.append((utils, "get_dashboard_dependency_error", lambda: ImportError("not wanted")))  # imports for half a second
     changes.append((services, "get_node", found))
-    kept = [(place, name, vars(place)[name], new) for place, name, new in changes if name in vars(place)]
-    for place, name, _, new in kept:
-        setattr(place, name, new)
-    try:
+    with replaced(changes):
         yield
-    finally:
-        for place, name, old, _ in kept:
-            setattr(place, name, old)
 
 
 def _nothing(*_: Any, **__: Any) -> None:

@@ -24,7 +24,7 @@ from pix2score.errors import ConfigError, StorageError
 from pix2score.image_rows import ImageRows, log_failures
 from pix2score.image_source import image_source
 from pix2score.layout import Layout
-from pix2score.local_ray import Ahead
+from pix2score.local_ray import MIN_LOCAL_CPUS, Ahead, has_local_gpu
 from pix2score.predictor import Engine
 from pix2score.publishing import Publication, Workers, publish_night
 from pix2score.remote import workers
@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 BATCH_SIZE_GPU, BATCH_SIZE_CPU = 256, 16
 PART_ROWS_GPU = 16_384  # 64 MB of float16[2048]; some seconds of one GPU
 PART_ROWS_CPU = 512  # a piece closes after a minute anyway
-LOCAL_SLOTS = 4  # of a local Ray: Ray Data's three actors and the predictor, each in a process that starts with it
+LOCAL_SLOTS = 2  # of a local Ray without GPUs: the predictor, and an actor of Ray Data's own, each in a process that starts with it
 SMALL_BYTES, SMALL_ROWS = 8 * 2**20, 100_000  # of a catalog and a live snapshot: sorted in some 100 MB
 MAX_ROUNDS = 5  # of planning again what a part of the cluster took with it
 
@@ -137,7 +137,9 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     facts = {"job": "score", "run": run.id, "model_version": run.card.version}
     planning = Ahead(lambda: _plan_first(run))
     with (
-        session(gpu_wait_s=config.gpu_wait_s, ahead=planning, min_slots=LOCAL_SLOTS) as offer,
+        session(
+            gpu_wait_s=config.gpu_wait_s, ahead=planning, min_slots=MIN_LOCAL_CPUS if has_local_gpu() else LOCAL_SLOTS
+        ) as offer,
         recorded(run.out, f"runs/{run.id}/summary.json", facts) as summary,
     ):
         summary.is_written = not config.dry_run

@@ -106,7 +106,7 @@ def scored_summary(counts: ScoringCounts, failed: Counter[str]) -> dict[str, Any
 def rate_summary(measured: Mapping[str, float], slots: Slots, num_images: int, wall_s: float) -> dict[str, Any]:
     """Rate, bytes and which stage limited the run; of the images that this run itself worked on."""
     account = stage_account(measured, slots, num_images, wall_s) if num_images else {}
-    sentence = limiting_stage(account, wall_s)
+    sentence = limiting_stage(account, wall_s, is_shared=slots.is_shared)
     logger.info("%s", sentence)
     return {
         "images_per_s": round(num_images / wall_s, 1) if num_images and wall_s else 0.0,

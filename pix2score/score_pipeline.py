@@ -69,7 +69,7 @@ class ScorePipeline:
         if self.use_gpu:
             return Slots(self.offer.num_decode_cpus, num_actors, 1)
         num_calls = num_actors * self.offer.cpu_workers().num_calls
-        return Slots(num_calls, num_calls, 1)
+        return Slots(num_calls, num_calls, 1, is_shared=True)
 
     def _dataset(self, parts: Sequence[Part]) -> ray.data.Dataset:
         """SCORES rows with their embeddings."""

@@ -35,3 +35,20 @@ def test_the_sentence_names_the_busiest_stage_with_its_evidence(measured: dict[s
     sentence = limiting_stage(stage_account(measured, Slots(2, 1, 1), 100, 10.0), 10.0)
     assert sentence.startswith(words)
     assert all(f"{stage} " in sentence for stage in busy.STAGES)
+
+
+@pytest.mark.parametrize(
+    ("measured", "words"),
+    [
+        (
+            {"decode": 15.0, "model": 16.0, "fetch": 1.0},
+            "model limited the run: 4 slots, for all but writing, busy 80% of the time",
+        ),
+        ({"decode": 2.0, "model": 3.0}, "no stage limited the run: start-up"),
+        ({"decode": 2.0, "write": 9.0}, "write limited the run: 1 slot busy 90% of the time"),
+    ],
+)
+def test_stages_that_share_their_slots_are_busy_together(measured: dict[str, float], words: str) -> None:
+    slots = Slots(decode=4, model=4, write=1, is_shared=True)
+    sentence = limiting_stage(stage_account(measured, slots, 100, 10.0), 10.0, is_shared=True)
+    assert sentence.startswith(words)

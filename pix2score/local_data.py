@@ -1,0 +1,66 @@
+"""Ray Data on a Ray of one machine: without the two actors that serve a dashboard and an autoscaler, which are not there.
+
+Each is a process that imports ray.data for as long as it takes to score some hundred images (1.1 s of a core). Ray has no setting for
+them; its version is pinned, and what a later one does not have is left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+
+@contextlib.contextmanager
+def without_side_actors() -> Iterator[None]:
+    """Pipelines that this process runs inside the block start no actor for statistics and none for autoscaling."""
+    from ray.data._internal import stats
+    from ray.data._internal.execution import streaming_executor
+
+    manager = getattr(stats, "_StatsManager", object)
+    changes: list[tuple[Any, str, Any]] = [
+        (manager, "register_dataset_to_stats_actor", staticmethod(_nothing)),
+        (manager, "update_execution_metrics", staticmethod(_nothing)),
+        (manager, "update_iteration_metrics", staticmethod(_nothing)),
+        (manager, "gen_dataset_id_from_stats_actor", staticmethod(lambda: uuid.uuid4().hex)),
+        (streaming_executor, "create_cluster_autoscaler", _autoscaler),
+    ]
+    with replaced(changes):
+        yield
+
+
+@contextlib.contextmanager
+def replaced(changes: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    """(owner, name, value): attributes that are there have these values inside the block, and their own afterwards."""
+    kept = [(owner, name, vars(owner)[name], new) for owner, name, new in changes if name in vars(owner)]
+    for owner, name, _, new in kept:
+        setattr(owner, name, new)
+    try:
+        yield
+    finally:
+        for owner, name, old, _ in kept:
+            setattr(owner, name, old)
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    pass
+
+
+def _autoscaler(*_: Any, **__: Any) -> Any:
+    """A cluster that is what it is."""
+    import ray
+    from ray.data import ExecutionResources
+    from ray.data._internal.cluster_autoscaler import ClusterAutoscaler
+
+    class OneMachine(ClusterAutoscaler):  # type: ignore[misc, unused-ignore]
+        def try_trigger_scaling(self) -> None:
+            pass
+
+        def on_executor_shutdown(self) -> None:
+            pass
+
+        def get_total_resources(self) -> ExecutionResources:
+            return ExecutionResources.from_resource_dict(ray.cluster_resources())
+
+    return OneMachine()
