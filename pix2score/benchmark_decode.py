@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -18,6 +18,7 @@ from pix2score.decoder import Decoder
 from pix2score.images import Preprocess, to_rgb
 
 Pixels = npt.NDArray[np.uint8]
+Way: TypeAlias = Callable[[Sequence[bytes]], object]
 Probabilities: TypeAlias = Callable[[Pixels], npt.NDArray[np.float32]]
 """Pixels [N, S, S, 3] -> probabilities [N, bins of all heads]."""
 CASES = (("JPEG", 500), ("JPEG", 1200), ("JPEG", 3000), ("PNG", 1200), ("WEBP", 1200))
@@ -55,10 +56,10 @@ def _time(kind: str, form: str, side: int, num_images: int, rounds: int, size: i
     files = [encoded(SETS[kind](rng, side, side), form) for _ in range(num_images)]
     child = Decoder(preprocess)
     child(files[0])
-    ways: dict[str, Callable[[bytes], object]] = {
-        "pillow": lambda data: pillow(data, size),
-        "ours": lambda data: to_rgb(data, preprocess),
-        "child": child,
+    ways: dict[str, Way] = {
+        "pillow": lambda files: [pillow(data, size) for data in files],
+        "ours": lambda files: [to_rgb(data, preprocess) for data in files],
+        "child": lambda files: list(through(child, files)),
     }
     seconds = {name: np.median(values) for name, values in _alternating(ways, files, rounds).items()}
     child.close()
@@ -79,14 +80,22 @@ def _time(kind: str, form: str, side: int, num_images: int, rounds: int, size: i
     )
 
 
-def _alternating(ways: dict[str, Callable[[bytes], object]], files: Sequence[bytes], rounds: int) -> dict[str, list[float]]:
+def through(child: Decoder, files: Sequence[bytes]) -> Iterator[bytes]:
+    """Pixels by the decode child, which gets the next image while it works on one, as in a job."""
+    for this, following in zip(files, [*files[1:], None], strict=True):
+        child.begin(this)
+        if following is not None:
+            child.begin(following)
+        yield child.finish(this)
+
+
+def _alternating(ways: dict[str, Way], files: Sequence[bytes], rounds: int) -> dict[str, list[float]]:
     """Way -> seconds of each round; the ways take turns, so that a busy machine slows all of them."""
     found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
             start = time.perf_counter()
-            for data in files:
-                way(data)
+            way(files)
             found[name].append(time.perf_counter() - start)
     return found
 
@@ -100,5 +109,5 @@ def decode_rate(images: Path, size: int, num_images: int = 40) -> float:
     """Images per second of one core on the first files of a folder."""
     preprocess = Preprocess(size=size)
     files = [path.read_bytes() for path in sorted(images.iterdir())[:num_images]]
-    seconds = _alternating({"ours": lambda data: to_rgb(data, preprocess)}, files, 3)["ours"]
+    seconds = _alternating({"ours": lambda files: [to_rgb(data, preprocess) for data in files]}, files, 3)["ours"]
     return len(files) / float(np.median(seconds))

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import socket
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ CALLS_PER_CORE = 2
 """Of such an actor: while one waits for its decoder, the core works on another."""
 CONNECT_TIMEOUT_S = 10.0
 _POLL_S = 2.0
+_local = threading.Event()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +128,9 @@ def session(*, gpu_wait_s: float = 0, ahead: Ahead[Any] | None = None, min_slots
     Raises ``ConfigError`` if no Ray answers at ``RAY_ADDRESS``.
     """
     started = not ray.is_initialized()
-    if started:
-        _connect(os.environ.get("RAY_ADDRESS"), ahead, min_slots)
     try:
+        if started:
+            _connect(os.environ.get("RAY_ADDRESS"), ahead, min_slots)
         if gpu_wait_s:
             _await_gpu(gpu_wait_s)
         with without_side_actors() if is_local() else contextlib.nullcontext():
@@ -141,6 +143,7 @@ def session(*, gpu_wait_s: float = 0, ahead: Ahead[Any] | None = None, min_slots
     finally:
         if started:
             ray.shutdown()
+            _local.clear()
 
 
 def _own_error(exc: BaseException) -> Pix2ScoreError | None:
@@ -161,6 +164,7 @@ def _connect(address: str | None, ahead: Ahead[Any] | None, min_slots: int) -> N
             _probe(address)
             ray.init(address=address, logging_level=logging.WARNING)
         else:
+            _local.set()
             if ahead:
                 ahead.start()
             start_local(num_local_cores(), min_slots)
@@ -203,8 +207,8 @@ def quiet_libraries() -> None:
 
 
 def is_local() -> bool:
-    """Whether Ray was, or would be, started on this machine by this process, and not found at ``RAY_ADDRESS``."""
-    return not os.environ.get("RAY_ADDRESS")
+    """Whether Ray runs, or is about to, on this machine for this process alone, and not found at ``RAY_ADDRESS`` or by the caller."""
+    return _local.is_set()
 
 
 def _offer() -> Offer:

@@ -55,9 +55,25 @@ class Decoder:
         plain = {"shrink": task} if isinstance(task, int) else {"preprocess": asdict(task)}
         self._settings = json.dumps({**plain, "memory_bytes": memory_bytes, "timeout_s": timeout_s})
         self._child: subprocess.Popen[bytes] | None = None
+        self._pipe_bytes = 0
+        self._under_way: list[bytes] = []
+        """What the child was given and has not answered, in order: at most two."""
 
     def __call__(self, data: bytes) -> bytes:
-        """RGB pixels (S*S*3 bytes, row by row) or shard bytes. Raises ``ImageFailure``.
+        """RGB pixels (S*S*3 bytes, row by row) or shard bytes. Raises ``ImageFailure``."""
+        return self.finish(data)
+
+    def begin(self, data: bytes) -> None:
+        """Give the child its next image while it may be at work on the one before; ``finish`` of both in this order. Never raises."""
+        if any(begun is data for begun in self._under_way):
+            return
+        if len(self._under_way) > 1 or (self._under_way and _REQUEST.size + len(data) > self._pipe_bytes):
+            return  # the child, busy, would not take it, and this process would wait
+        with contextlib.suppress(TimeoutError, BrokenPipeError):  # finish finds out
+            self._send(self._living_child(), data, time.monotonic() + self.timeout_s)
+
+    def finish(self, data: bytes) -> bytes:
+        """As calling; the image may have been begun. Another that was begun before it and not finished is forgotten.
 
         A child that something outside killed decodes the image once more: the image need not be what killed it.
         """
@@ -72,10 +88,13 @@ class Decoder:
 
     def _attempt(self, data: bytes) -> bytes:
         child = self._living_child()
+        if self._under_way and self._under_way[0] is not data:
+            self.close()  # never the answer to another image
+            child = self._living_child()
         deadline = time.monotonic() + self.timeout_s
         try:
-            _write_all(child, _REQUEST.pack(len(data)), deadline)
-            _write_all(child, data, deadline)
+            if not self._under_way:
+                self._send(child, data, deadline)
             status, size = _REPLY.unpack(_read_exactly(child, _REPLY.size, deadline))
             payload = _read_exactly(child, size, deadline)
         except TimeoutError:
@@ -83,10 +102,19 @@ class Decoder:
             raise ImageFailure("CRASHED", f"decoding took over {self.timeout_s:g} s") from None
         except (BrokenPipeError, EOFError):
             raise self._cause_of_death(child) from None
+        except BaseException:
+            self.close()  # an answer is still under way
+            raise
+        self._under_way.pop(0)
         if status:
             code, detail = json.loads(payload)
             raise ImageFailure(cast(ImageErrorCode, code), detail)
         return payload
+
+    def _send(self, child: subprocess.Popen[bytes], data: bytes, deadline: float) -> None:
+        _write_all(child, _REQUEST.pack(len(data)), deadline)
+        _write_all(child, data, deadline)
+        self._under_way.append(data)
 
     @property
     def pid(self) -> int | None:
@@ -101,13 +129,14 @@ class Decoder:
             for pipe in (self._child.stdin, self._child.stdout):
                 with contextlib.suppress(OSError):
                     cast(BinaryIO, pipe).close()
-        self._child = None
+        self._child, self._under_way = None, []
 
     def _living_child(self) -> subprocess.Popen[bytes]:
         if self._child is not None and self._child.poll() is not None:
             self.close()  # died between two images: nobody's fault
         if self._child is None:
             self._child = _start_child(self._settings)
+            self._pipe_bytes = fcntl.fcntl(cast(BinaryIO, self._child.stdin).fileno(), fcntl.F_GETPIPE_SZ)
         return self._child
 
     def _cause_of_death(self, child: subprocess.Popen[bytes]) -> Exception:

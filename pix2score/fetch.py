@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ from pix2score.plan import Part, total_rows
 from pix2score.storage import Folder
 
 logger = logging.getLogger(__name__)
+Content: TypeAlias = bytes | ImageFailure
 
 MAX_TASK_ROWS = BLOCK_ROWS  # 256 x 224 x 224 x 3 bytes = 38 MB per block, and some seconds of one core
 EMBEDDED_TASK_ROWS = 1024  # a task reads whole row groups of the catalog: fewer tasks, fewer repeated reads
@@ -56,8 +57,10 @@ def _decoder(task: Preprocess | int) -> Iterator[Decoder]:
         decoder = Decoder(task)
     try:
         yield decoder
-    finally:
-        idle.append(decoder)
+    except BaseException:
+        decoder.close()  # its answer may still be under way, and would be taken for the next image's
+        raise
+    idle.append(decoder)
 
 
 def fetch_and_decode(rows: pa.Table, *, images: ImageRows, task: Preprocess | int) -> pa.Table:
@@ -69,17 +72,13 @@ def fetch_and_decode(rows: pa.Table, *, images: ImageRows, task: Preprocess | in
     data: list[bytes | None] = []
     failures: list[ImageFailure | None] = []
     sizes, waited, worked = [], [], []
-    contents, now = images.contents(rows), time.monotonic()
-    with _decoder(task) as decode:
-        for content in contents:
-            fetched = time.monotonic()
-            result = content if isinstance(content, ImageFailure) else _decoded(decode, content)
+    with _decoder(task) as decoder:
+        for content, result, wait_s, work_s in _decoded(decoder, images.contents(rows)):
             data.append(None if isinstance(result, ImageFailure) else result)
             failures.append(result if isinstance(result, ImageFailure) else None)
             sizes.append(0 if isinstance(content, ImageFailure) else len(content))
-            waited.append(fetched - now)
-            now = time.monotonic()
-            worked.append(now - fetched)
+            waited.append(wait_s)
+            worked.append(work_s)
     count_images("ok" if failure is None else failure.code for failure in failures)
     columns = [
         pa.array(data, pa.binary() if isinstance(task, int) else pixel_type(task)),
@@ -93,11 +92,29 @@ def fetch_and_decode(rows: pa.Table, *, images: ImageRows, task: Preprocess | in
     return rows
 
 
-def _decoded(decode: Decoder, content: bytes) -> bytes | ImageFailure:
+def _decoded(decoder: Decoder, contents: Iterator[Content]) -> Iterator[tuple[Content, Content, float, float]]:
+    """Content, what it decodes to, and the seconds waited for each; the decoder has the next one before it is done with this."""
+    before: tuple[Content, float] | None = None
+    now = time.monotonic()
+    for content in contents:
+        fetched = time.monotonic()
+        if not isinstance(content, ImageFailure):
+            decoder.begin(content)
+        if before:
+            yield _finished(decoder, *before)
+        before = content, fetched - now
+        now = time.monotonic()
+    if before:
+        yield _finished(decoder, *before)
+
+
+def _finished(decoder: Decoder, content: Content, wait_s: float) -> tuple[Content, Content, float, float]:
+    start = time.monotonic()
     try:
-        return decode(content)
+        result = content if isinstance(content, ImageFailure) else decoder.finish(content)
     except ImageFailure as failure:
-        return failure
+        result = failure
+    return content, result, wait_s, time.monotonic() - start
 
 
 def pixel_type(preprocess: Preprocess) -> pa.DataType:

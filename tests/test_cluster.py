@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pix2score.cluster import DECODE_POOL, Offer, session
+from pix2score.cluster import DECODE_POOL, Offer, is_local, session
 from pix2score.errors import ConfigError
 
 CLUSTER = Path(__file__).parent.parent / "cluster.yaml"
@@ -92,3 +92,11 @@ def test_no_ray_at_the_address_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(ConfigError, match=r"no Ray answers at RAY_ADDRESS=127\.0\.0\.1:1"), session():
         pass
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_ray_that_a_session_started_is_local() -> None:
+    assert is_local()
+    with session() as offer:
+        assert offer.num_nodes == 1
+    assert is_local()  # a session inside another ends nothing

@@ -192,6 +192,59 @@ def test_the_child_ends_when_its_owner_is_killed() -> None:
     assert not is_alive(pid)
 
 
+def test_the_next_image_is_taken_while_one_is_decoded_and_answers_keep_their_order(decoder: Decoder) -> None:
+    pictures = [encode(noise(20 + i, 30)) for i in range(6)]
+    decoder.begin(pictures[0])
+    for this, following in zip(pictures, [*pictures[1:], None], strict=True):
+        if following is not None:
+            decoder.begin(following)
+        assert decoder.finish(this) == to_rgb(this, SIZE).tobytes()
+
+
+def test_an_image_too_large_to_be_taken_early_is_taken_in_its_turn(decoder: Decoder) -> None:
+    large = encode(noise(1500, 1200), "BMP")
+    assert len(large) > 5 * 2**20
+    for this, following in ((FINE, large), (large, large), (FINE, FINE)):
+        decoder.begin(this)
+        decoder.begin(following)
+        assert decoder.finish(this) == to_rgb(this, SIZE).tobytes()
+        assert decoder.finish(following) == to_rgb(following, SIZE).tobytes()
+
+
+def test_what_happens_to_one_image_does_not_happen_to_the_next_that_was_begun() -> None:
+    decoder = Decoder(SIZE, memory_bytes=300 * 2**20, timeout_s=2)
+    first = encode(noise(10, 10))
+    try:
+        for bad in (SLOW, b"not a picture"):
+            decoder.begin(first)
+            decoder.begin(bad)
+            assert decoder.finish(first) == to_rgb(first, SIZE).tobytes()
+            decoder.begin(FINE)
+            with pytest.raises(ImageFailure):
+                decoder.finish(bad)
+            assert decoder.finish(FINE) == to_rgb(FINE, SIZE).tobytes()
+        for signum, code in ((signal.SIGSEGV, "CRASHED"), (signal.SIGSTOP, "CRASHED")):
+            decoder(first)
+            os.kill(pid_of(decoder), signal.SIGSTOP)  # both wait in the pipe
+            decoder.begin(first)
+            decoder.begin(FINE)
+            os.kill(pid_of(decoder), signum)
+            assert failure_of(decoder, first).code == code
+            assert decoder.finish(FINE) == to_rgb(FINE, SIZE).tobytes()
+    finally:
+        decoder.close()
+
+
+def test_an_image_that_was_begun_and_given_up_answers_for_no_other(decoder: Decoder) -> None:
+    other = encode(noise(40, 50))
+    decoder.begin(other)
+    assert decoder(FINE) == to_rgb(FINE, SIZE).tobytes()
+    decoder.begin(other)
+    decoder.begin(FINE)
+    assert decoder(FINE) == to_rgb(FINE, SIZE).tobytes()
+    assert_still_fine(decoder)
+
+
 def test_close_ends_the_child_and_can_be_repeated(decoder: Decoder) -> None:
     pid = pid_of(decoder)
     decoder.close()

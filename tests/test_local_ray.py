@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from pix2score.local_data import without_side_actors
 from pix2score.local_ray import Ahead, _quick_node
 
 SCRIPT = """
@@ -19,9 +20,12 @@ with session(min_slots=3):
     import ray
     cpus = ray.cluster_resources()["CPU"]
     answer = ray.get(ray.remote(lambda: 42).remote())
+    rows = ray.data.range(10).map_batches(lambda batch: batch, concurrency=1).take_all()
     lines = [path.read_text().replace(chr(0), " ") for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
     session_dir = ray._private.worker._global_node.get_session_dir_path()
-    print(json.dumps({"cpus": cpus, "answer": answer, "lines": [line for line in lines if session_dir in line]}))
+    titles = [line for line in lines if line.startswith("ray::")]
+    lines = [line for line in lines if session_dir in line]
+    print(json.dumps({"cpus": cpus, "answer": answer, "rows": len(rows), "lines": lines, "titles": titles}))
 """
 
 
@@ -33,6 +37,9 @@ def test_a_local_ray_starts_without_what_one_job_has_no_use_for() -> None:
     assert any("raylet/raylet" in line for line in found["lines"])
     for daemon in ("dashboard/dashboard.py", "log_monitor.py", "autoscaler/_private/monitor.py", "v2/monitor.py"):
         assert not [line for line in found["lines"] if line.split("--")[0].rstrip().endswith(daemon)], daemon
+    assert found["rows"] == 10
+    assert found["titles"]
+    assert not [title for title in found["titles"] if "Stats" in title or "Autoscal" in title]
     assert done.stderr.count("\n") <= 1, done.stderr
 
 
@@ -54,6 +61,16 @@ def test_a_ray_that_is_made_otherwise_is_left_alone(monkeypatch: pytest.MonkeyPa
     with _quick_node():
         assert not hasattr(services, "get_node")
     assert not hasattr(node.Node, "start_monitor")
+
+
+def test_ray_data_is_as_it_was_afterwards() -> None:
+    from ray.data._internal import stats
+    from ray.data._internal.execution import streaming_executor
+
+    before = (stats._StatsManager.update_execution_metrics, streaming_executor.create_cluster_autoscaler)
+    with without_side_actors():
+        assert streaming_executor.create_cluster_autoscaler is not before[1]
+    assert (stats._StatsManager.update_execution_metrics, streaming_executor.create_cluster_autoscaler) == before
 
 
 def test_work_ahead_is_done_in_a_thread_or_when_it_is_asked_for() -> None:

@@ -1,0 +1,60 @@
+"""Fetching and decoding inside a task: decoders are lent to one thread at a time, and threads do not mix their rows."""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from pix2score.fetch import _decoder, fetch_and_decode
+from pix2score.image_rows import ImageRows
+from pix2score.image_source import image_source
+from pix2score.images import Preprocess
+
+PREPROCESS = Preprocess(size=16)
+
+
+def png(colour: int) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (20, 20), (colour, 255 - colour, 7)).save(out, "PNG")
+    return out.getvalue()
+
+
+def test_a_decoder_is_lent_to_one_at_a_time_and_kept() -> None:
+    with _decoder(PREPROCESS) as one, _decoder(PREPROCESS) as other:
+        assert one is not other
+        one(png(1))
+        pid = one.pid
+    with _decoder(PREPROCESS) as first, _decoder(PREPROCESS) as second:
+        assert {first, second} == {one, other}
+        assert one.pid == pid
+
+
+def test_a_decoder_left_in_the_middle_of_an_answer_is_not_lent_again() -> None:
+    with pytest.raises(RuntimeError), _decoder(PREPROCESS) as left:
+        left(png(1))
+        raise RuntimeError("as if memory were short while a reply is read")
+    assert left.pid is None
+    with _decoder(PREPROCESS) as other:
+        assert other is not left
+
+
+def test_threads_that_decode_side_by_side_get_their_own_rows(tmp_path: Path) -> None:
+    for i in range(200):
+        (tmp_path / f"{i}.png").write_bytes(png(i) if i % 10 else b"not a picture")
+    images = ImageRows(image_source(str(tmp_path), ()), None, None, {})
+    tables = [pa.table({"uri": [f"{i}.png" for i in range(start, start + 25)]}) for start in range(0, 200, 25)]
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda rows: fetch_and_decode(rows, images=images, task=PREPROCESS), tables))
+    rows = pa.concat_tables(found).to_pylist()
+    assert [row["uri"] for row in rows] == [f"{i}.png" for i in range(200)]
+    for i, row in enumerate(rows):
+        if i % 10:
+            assert (np.frombuffer(row["data"], np.uint8).reshape(-1, 3) == (i, 255 - i, 7)).all()
+        else:
+            assert (row["data"], row["error_code"]) == (None, "UNSUPPORTED")
