@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pix2score.command import main
-from pix2score.score import ScoreConfig, score
+from pix2score.score import score
+from pix2score.score_config import ScoreConfig
 
 if __name__ == "__main__":
     main(

@@ -22,6 +22,26 @@ class Summary(dict[str, Any]):
     """False for a run that did nothing: it must leave nothing."""
 
 
+class Laps:
+    """Seconds that the parts of a run took, one after the other."""
+
+    def __init__(self) -> None:
+        self.began_at = time.time()
+        """Seconds since 1970."""
+        self.seconds: dict[str, float] = {}
+        self._first = self._last = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        """What was done since the last lap is called ``name``."""
+        now = time.monotonic()
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + now - self._last, 3)
+        self._last = now
+
+    def total(self) -> float:
+        """Seconds since the beginning."""
+        return time.monotonic() - self._first
+
+
 @contextmanager
 def recorded(folder: Folder, path: str, facts: dict[str, Any]) -> Iterator[Summary]:
     """A summary to fill, published at ``path`` with the seconds taken; with the error if the body raises.

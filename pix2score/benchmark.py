@@ -20,7 +20,7 @@ import tyro
 from pix2score.artifact import check_backbone
 from pix2score.benchmark_decode import DecodeTiming, Pixels, time_decode
 from pix2score.benchmark_plan import PlanTiming, time_plan
-from pix2score.benchmark_score import OURS, PEERS, ScoreTiming, time_score
+from pix2score.benchmark_score import OURS, PEERS, ScoreTiming, time_score, time_start
 from pix2score.benchmark_sets import write_photographs
 from pix2score.errors import ConfigError
 from pix2score.predictor import load_predictor
@@ -35,9 +35,10 @@ PACKAGES = ("pix2score", "ray", "torch", "onnxruntime", "pillow", "pyarrow", "du
 class BenchmarkConfig:
     """Settings of ``jobs.benchmark``."""
 
-    stage: Literal["plan", "decode", "model", "score", "train", "all"] = "all"
-    """plan: planning a night and rewriting the narrow table. decode: one core, beside Pillow. model: the bare forward pass. score: the
-    whole job from command to exit, beside peers. train: the job beside steps on a ready batch, and reading shards beside original files."""
+    stage: Literal["plan", "decode", "model", "start", "score", "train", "all"] = "all"
+    """plan: planning a night and rewriting the narrow table. decode: one core, beside Pillow. model: the bare forward pass. start: what a
+    run of one image costs, by cause. score: the whole job from command to exit, beside peers. train: the job beside steps on a ready batch,
+    and reading shards beside original files."""
     rows: tyro.conf.UseAppendAction[tuple[int, ...]] = ()
     """plan: rows of the live snapshot; may be repeated (default: 1, 3 and 10 million). A million takes about 0.5 GB of disk."""
     images: str | None = None
@@ -49,9 +50,9 @@ class BenchmarkConfig:
     model: str | None = None
     """decode: a trained model's folder, to tell how far its probabilities are apart; pictures are resized to its input."""
     backbone: str = "resnet18"
-    """model, score, train: the network, with random weights."""
+    """model, start, score, train: the network, with random weights."""
     input_size: int = 224
-    """model, score, train: side of its input in px."""
+    """model, start, score, train: side of its input in px."""
     batch_size: int = 32
     """model, train: images per forward pass or step."""
     peers: str = "ray-recipe,dataloader,daft,limit"
@@ -82,6 +83,8 @@ class BenchmarkConfig:
 def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
     """Timings of the stage, with facts about the machine; a table of them goes to the log."""
     stages = tuple(_STAGES) if config.stage == "all" else (config.stage,)
+    if config.stage == "all":
+        logger.info("every stage, one after the other: half an hour at least, and meant for a machine that does nothing else")
     result: dict[str, Any] = {"job": "benchmark", "stage": config.stage, "machine": machine()}
     for stage in stages:
         result |= _STAGES[stage](config)
@@ -158,6 +161,18 @@ def _score(config: BenchmarkConfig) -> dict[str, Any]:
     return {"score": [asdict(timing) for timing in timings], **({"limit": limit} if limit else {})}
 
 
+def _start(config: BenchmarkConfig) -> dict[str, Any]:
+    from pix2score.benchmark_model import drawn_model  # imports torch
+
+    with tempfile.TemporaryDirectory(prefix="pix2score-benchmark-") as folder:
+        place = Path(folder)
+        drawn_model(config.backbone, config.input_size, str(place / "model"))
+        timing = time_start(place, str(place / "model"), config.runs)
+    causes = ", ".join(f"{name} {seconds:.2f}" for name, seconds in timing.causes_s.items())
+    logger.info("one image: %.1f s (%.1f to %.1f): %s", timing.seconds, timing.fastest_s, timing.slowest_s, causes)
+    return {"start": asdict(timing)}
+
+
 def _train(config: BenchmarkConfig) -> dict[str, Any]:
     from pix2score.benchmark_train import time_train  # imports torch
 
@@ -203,6 +218,7 @@ def score_table(timings: Sequence[ScoreTiming], limit: dict[str, float]) -> str:
 _STAGES: dict[str, Callable[[BenchmarkConfig], dict[str, Any]]] = {
     "decode": _decode,
     "model": _model,
+    "start": _start,
     "score": _score,
     "train": _train,
     "plan": _plan,

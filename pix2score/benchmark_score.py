@@ -5,6 +5,7 @@ Each is run on a quarter of the images and on all of them: the difference gives 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -20,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pix2score.benchmark_sets import write_photographs
 from pix2score.errors import StorageError
 
 logger = logging.getLogger(__name__)
@@ -69,6 +71,33 @@ def time_score(place: Path, images: Path, model: str, peers: Sequence[str], runs
     return [_timing(name, {num: seconds[name, num] for num in folders}) for name in contenders]
 
 
+@dataclass(frozen=True, slots=True)
+class StartTiming:
+    """What a run of one image costs: seconds from command to exit, median with the fastest and slowest run, and by cause."""
+
+    seconds: float
+    fastest_s: float
+    slowest_s: float
+    causes_s: dict[str, float]
+    """Medians: importing, the parts of the run as its summary has them, and ending."""
+
+
+def time_start(place: Path, model: str, runs: int) -> StartTiming:
+    """A new picture scored ``runs`` times, each into a new folder; ``place`` is an empty folder."""
+    write_photographs(place / "one", 1, 500, 375)
+    folder = _linked(place / "images-1", sorted((place / "one").iterdir()))
+    whole, causes = [], []
+    for _ in range(runs):
+        shutil.rmtree(place / "out", ignore_errors=True)
+        began_at, start = time.time(), time.perf_counter()
+        summary = json.loads(_output(command(OURS, folder, model, place / "out")).splitlines()[-1])
+        whole.append(time.perf_counter() - start)
+        parts = {"import": summary["began_at"] - began_at, **summary["stages_s"]}
+        causes.append({**parts, "end": whole[-1] - sum(parts.values())})
+    medians = {name: round(float(np.median([cause[name] for cause in causes])), 2) for name in causes[0]}
+    return StartTiming(round(float(np.median(whole)), 2), round(min(whole), 2), round(max(whole), 2), medians)
+
+
 def command(contender: str, images: Path, model: str, out: Path) -> list[str]:
     """What is typed."""
     if contender == OURS:
@@ -92,10 +121,15 @@ def _linked(folder: Path, files: Sequence[Path]) -> Path:
 def _seconds(words: Sequence[str], out: Path) -> float:
     shutil.rmtree(out, ignore_errors=True)
     start = time.perf_counter()
+    _output(words)
+    return time.perf_counter() - start
+
+
+def _output(words: Sequence[str]) -> str:
     done = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     if done.returncode:
         raise StorageError(f"{' '.join(words)} ended with {done.returncode}: {done.stderr[-500:]}")
-    return time.perf_counter() - start
+    return done.stdout
 
 
 def _timing(name: str, seconds: dict[int, list[float]]) -> ScoreTiming:

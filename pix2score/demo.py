@@ -19,7 +19,8 @@ from pix2score.errors import ConfigError, DataError
 from pix2score.evaluate import EvaluateConfig, evaluate, table_text
 from pix2score.places import is_s3
 from pix2score.prepare import PrepareConfig, prepare
-from pix2score.score import ScoreConfig, score
+from pix2score.score import score
+from pix2score.score_config import ScoreConfig
 from pix2score.scoring_plan import REASONS
 from pix2score.second_night import pass_a_day
 from pix2score.snapshot import live

@@ -9,26 +9,22 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import tyro
-
-from pix2score.account import Summary, recorded
+from pix2score.account import Laps, Summary, recorded
 from pix2score.artifact import ModelCard, load_model
-from pix2score.catalog import Catalog, Columns, open_catalog
-from pix2score.cluster import Device, Offer, session
+from pix2score.catalog import Catalog, open_catalog
+from pix2score.cluster import Offer, session
 from pix2score.command import as_plain
-from pix2score.errors import ConfigError, StorageError
+from pix2score.errors import StorageError
 from pix2score.image_rows import ImageRows, log_failures
 from pix2score.image_source import image_source
 from pix2score.layout import Layout
 from pix2score.local_ray import MIN_LOCAL_CPUS, Ahead, has_local_gpu
-from pix2score.predictor import Engine
 from pix2score.publishing import Publication, Workers, publish_night
 from pix2score.remote import workers
-from pix2score.schema import EmbeddingDtype
 from pix2score.score_account import (
     Tally,
     estimate,
@@ -38,6 +34,7 @@ from pix2score.score_account import (
     rate_summary,
     scored_summary,
 )
+from pix2score.score_config import ScoreConfig
 from pix2score.scoring_plan import ScoringPlan, ScoringRequest, plan_scoring
 from pix2score.snapshot import Snapshot, live_number, new_run_id, read_snapshot
 from pix2score.staged import STAGED, Origin, Receipt
@@ -56,56 +53,6 @@ SMALL_BYTES, SMALL_ROWS = 8 * 2**20, 100_000  # of a catalog and a live snapshot
 MAX_ROUNDS = 5  # of planning again what a part of the cluster took with it
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ScoreConfig:
-    """Settings of ``jobs.score``."""
-
-    catalog: str
-    """Parquet file, or folder of them: a local path or s3://bucket/prefix."""
-    model: str
-    """Model folder that jobs.train made."""
-    out: str
-    """Scores folder; every night's snapshot goes to the same one."""
-    image_root: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Another place that catalog uris may point into, beside the catalog's folder; may be repeated."""
-    batch_size: int | None = None
-    """Images per forward pass (default: 256 on a GPU, 16 on a CPU)."""
-    part_rows: int | None = None
-    """Rows per staged piece (default: 16384 with GPUs, 512 without); a piece closes after 60 s in any case."""
-    device: Device = "auto"
-    """auto (GPU if the cluster has one), cpu or gpu."""
-    engine: Engine = "auto"
-    """What runs the network: auto (ONNX Runtime on a CPU, torch on a GPU), onnx or torch."""
-    compile: bool = False
-    """On a GPU: compile the network first, which takes a minute at the start of each predictor."""
-    gpu_wait_s: float = 0
-    """Seconds to wait for the cluster's autoscaler to bring a GPU, if there is none."""
-    embedding_dtype: EmbeddingDtype = "float16"
-    """float32 is for readers without float16."""
-    full: bool = False
-    """Score every illustration again, whatever has changed."""
-    retry_failed: bool = False
-    """Try every failed illustration again, however often it was tried and whatever the reason."""
-    dry_run: bool = False
-    """Say what would be scored and about how long it would take; write nothing."""
-    limit: int | None = None
-    """Score only this many images, to see failures and the rate; publishes nothing, the next run takes its rows up."""
-    max_failed: float = 0.05
-    """Publish nothing if more than this share of the images failed, and more than 100 of them."""
-    max_removed: float = 0.05
-    """Publish nothing if more than this share of the live snapshot's illustrations is gone from the catalog."""
-    columns: Columns = field(default_factory=Columns)
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "part_rows", "limit"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} {value}: at least 1")
-        for name in ("max_failed", "max_removed"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} {getattr(self, name)}: expected 0 to 1")
-
-
 @dataclass(frozen=True, slots=True)
 class _Run:
     """What one invocation works with."""
@@ -118,7 +65,7 @@ class _Run:
     out: Folder
     live: Snapshot | None
     layout: Layout
-    began: float
+    laps: Laps
 
     @property
     def id(self) -> str:
@@ -133,7 +80,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         LimitError: too many images failed, or too many keys are gone; nothing is published, staged work is kept.
         ConflictError: another run published first.
     """
-    run = _open(config)
+    run = _open(config, Laps())
     facts = {"job": "score", "run": run.id, "model_version": run.card.version}
     planning = Ahead(lambda: _plan_first(run))
     with (
@@ -142,9 +89,11 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         ) as offer,
         recorded(run.out, f"runs/{run.id}/summary.json", facts) as summary,
     ):
+        run.laps.lap("start_ray")
         summary.is_written = not config.dry_run
         use_gpu = offer.wants_gpu(config.device)
         plan = planning.result()
+        run.laps.lap("plan")
         log_plan(run.id, run.catalog, plan)
         summary.update({"snapshot": None, **plan_summary(plan.counts)})
         if config.dry_run:
@@ -153,10 +102,11 @@ def score(config: ScoreConfig) -> dict[str, Any]:
             _tell_nothing_to_do(run, plan, summary)
         else:
             _score_and_publish(run, plan, offer, use_gpu, summary)
+        summary |= {"began_at": run.laps.began_at, "stages_s": run.laps.seconds}
     return summary
 
 
-def _open(config: ScoreConfig) -> _Run:
+def _open(config: ScoreConfig, laps: Laps) -> _Run:
     """Every input checked, before Ray starts and anything is written."""
     card, _ = load_model(config.model)  # all of it: altered weights are found here, not by an actor
     catalog = open_catalog(config.catalog, config.columns)
@@ -166,9 +116,9 @@ def _open(config: ScoreConfig) -> _Run:
     parent = live_number(out)
     run_id = new_run_id(datetime.now(UTC).strftime("%Y%m%dT%H%M%S"))
     origin = Origin(run=run_id, model_version=card.version, parent=parent, full=config.full)
-    return _Run(
-        config, origin, card, catalog, images, out, read_snapshot(out, parent) if parent else None, layout, time.monotonic()
-    )
+    live = read_snapshot(out, parent) if parent else None
+    laps.lap("check_inputs")
+    return _Run(config, origin, card, catalog, images, out, live, layout, laps)
 
 
 def _plan_first(run: _Run) -> ScoringPlan:
@@ -229,18 +179,19 @@ def _score_and_publish(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool
         rates = rate_summary(tally.measured, pipeline.slots(plan.counts.to_score), tally.rows, wall_s)
         summary.update(rates)
     if run.config.limit is None:
-        overhead_s = time.monotonic() - run.began - wall_s
+        overhead_s = run.laps.total() - wall_s
         account = {"images": tally.rows, "seconds": round(wall_s, 3), "overhead_s": round(overhead_s, 3), **rates}
         snapshot = _publish(run, plan, receipts, {**account, **scored_summary(plan.counts, tally.failed)})
         summary["snapshot"] = snapshot.number
-    summary["stages_s"] = {"execute": round(wall_s, 3), "publish": round(time.monotonic() - started - wall_s, 3)}
+        run.laps.lap("publish")
 
 
 def _execute(run: _Run, plan: ScoringPlan, pipeline: ScorePipeline, tally: Tally) -> tuple[ScoringPlan, list[Receipt]]:
     """Every planned row is staged. What a lost node took with it is planned again: resuming, within the run."""
     for number in range(1, MAX_ROUNDS + 1):
-        receipts = []
+        receipts: list[Receipt] = []
         for receipt in pipeline.receipts(plan.parts, f"piece-{number}") if plan.counts.to_score else ():
+            run.laps.lap("score" if receipts else "first_piece")
             receipts.append(receipt)
             tally.add(receipt)
         missing = plan.counts.to_score - sum(receipt.rows for receipt in receipts)

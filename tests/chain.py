@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from pix2score.drawn_catalog import DrawnCatalog, draw_catalog
 from pix2score.evaluate import EvaluateConfig, evaluate
 from pix2score.prepare import PrepareConfig, prepare
-from pix2score.score import ScoreConfig, score
+from pix2score.score import score
+from pix2score.score_config import ScoreConfig
 from pix2score.train import TrainConfig, train
 from tests.conftest import BUCKET
 

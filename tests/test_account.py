@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
-from pix2score.account import recorded
+from pix2score.account import Laps, recorded
 from pix2score.errors import DataError, LimitError
 from pix2score.storage import Folder
 
@@ -51,3 +52,13 @@ def test_that_the_summary_cannot_be_written_does_not_hide_the_failure(tmp_path: 
     Folder(str(tmp_path)).publish("file", b"not a folder")
     with pytest.raises(LimitError, match="too many"), recorded(blocked, PATH, {}):
         raise LimitError("too many")
+
+
+def test_laps_add_up_to_the_whole() -> None:
+    laps = Laps()
+    for name, seconds in (("a", 0.05), ("b", 0.02), ("a", 0.03)):
+        time.sleep(seconds)
+        laps.lap(name)
+    assert list(laps.seconds) == ["a", "b"]
+    assert laps.seconds["a"] >= 0.08 > laps.seconds["b"] >= 0.02
+    assert sum(laps.seconds.values()) == pytest.approx(laps.total(), abs=0.01)

@@ -85,6 +85,22 @@ def test_the_bare_forward_pass_is_timed_in_every_way() -> None:
     assert min(ways.values()) > 0
 
 
+def test_what_one_image_costs_is_told_by_cause() -> None:
+    found = run("--stage=start", "--input-size=32", "--runs=1")["start"]
+    assert list(found["causes_s"]) == ["import", "check_inputs", "start_ray", "plan", "first_piece", "publish", "end"]
+    assert all(seconds >= 0 for seconds in found["causes_s"].values())
+    assert sum(found["causes_s"].values()) == pytest.approx(found["seconds"], abs=0.1)
+
+
+def test_a_trained_model_says_how_far_the_probabilities_are_apart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    drawn_model("resnet18", 32, str(tmp_path / "model"))
+    with caplog.at_level(logging.INFO):
+        found = benchmark(BenchmarkConfig(stage="decode", model=str(tmp_path / "model"), num_images=4, runs=1))["decode"]
+    assert all(0 <= timing["probability_difference"] < 0.1 for timing in found)
+    assert all(timing["probability_difference"] < 1e-3 for timing in found if timing["form"] == "PNG")
+    assert "decode and resize to 32 px" in caplog.text
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_every_contender_scores_every_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

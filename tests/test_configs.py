@@ -14,7 +14,7 @@ from pix2score.export import ExportConfig
 from pix2score.prepare import PrepareConfig
 from pix2score.repair import RepairConfig
 from pix2score.report import ReportConfig
-from pix2score.score import ScoreConfig
+from pix2score.score_config import ScoreConfig
 from pix2score.train import TrainConfig
 from pix2score.verify import VerifyConfig
 from tests.conftest import BUCKET

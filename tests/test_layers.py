@@ -91,6 +91,7 @@ LAYERS: dict[int, set[str]] = {
         "progress",
         "fetch",
         "part_source",
+        "score_config",
         "local_data",
         "remote",
         "score_pipeline",

@@ -20,7 +20,8 @@ from pix2score.images import Preprocess
 
 SCRIPT = """
 import json, sys
-from pix2score.score import ScoreConfig, score
+from pix2score.score import score
+from pix2score.score_config import ScoreConfig
 result = score(ScoreConfig(catalog=sys.argv[1], model=sys.argv[2], out=sys.argv[3]))
 # Not ru_maxrss: that one is inherited over fork and exec.
 peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))

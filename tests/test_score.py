@@ -18,7 +18,8 @@ from pix2score.decoder import Decoder
 from pix2score.errors import DataError, LimitError
 from pix2score.image_source import image_source
 from pix2score.predictor import Predictor
-from pix2score.score import ScoreConfig, score
+from pix2score.score import score
+from pix2score.score_config import ScoreConfig
 from pix2score.snapshot import live
 from pix2score.verify import VerifyConfig, verify
 from tests.chain import Chain

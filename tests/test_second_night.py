@@ -14,7 +14,8 @@ import pytest
 
 from pix2score import read_changes, read_embeddings, read_scores
 from pix2score.errors import LimitError
-from pix2score.score import ScoreConfig, score
+from pix2score.score import score
+from pix2score.score_config import ScoreConfig
 from pix2score.second_night import Day, pass_a_day
 from pix2score.snapshot import live
 from pix2score.storage import Folder
