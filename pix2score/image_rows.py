@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import logging
+import os
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,8 @@ from pix2score.image_source import NUM_CONCURRENT, ImageSource
 from pix2score.storage import Entry, Folder
 
 logger = logging.getLogger(__name__)
+MAX_IDLE_COLUMNS = 8  # each holds a batch of images
+_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,8 @@ class ImageRows:
 
     def _embedded_image(self, file: str, row: int) -> bytes | ImageFailure:
         try:
-            value = _image_column(self.folder.uri, self.pinned[file], str(self.image_column)).value(row)
+            with _image_column(self.folder.uri, self.pinned[file], str(self.image_column), row) as reader:
+                value = reader.value(row)
         except DamagedColumn as exc:
             return ImageFailure("CORRUPT", str(exc))
         if value is None:
@@ -88,6 +93,10 @@ class _ImageColumn:
         self._group, self._first, self._batch = -1, 0, pa.nulls(0, pa.binary())
         self._batches: Iterator[pa.RecordBatch] = iter(())
 
+    def position_before(self, row: int) -> int:
+        """The row that it stands at, -1 if that is beyond ``row``: it would begin its row group again."""
+        return self._first if self._group >= 0 and self._first <= row else -1
+
     def value(self, row: int) -> bytes | None:
         """Content of ``row``. Raises ``DamagedColumn`` if its row group cannot be read."""
         group = int(np.searchsorted(self._starts, row, side="right")) - 1
@@ -109,9 +118,23 @@ class _ImageColumn:
             yield from file.iter_batches(batch_size=NUM_CONCURRENT, row_groups=[group], columns=[self._column])
 
 
-@functools.lru_cache(maxsize=1)
-def _image_column(folder: str, entry: Entry, column: str) -> _ImageColumn:
-    return _ImageColumn(Folder(folder), entry, column)
+_idle_columns: list[tuple[tuple[str, Entry, str, int], _ImageColumn]] = []
+"""Readers that no thread uses, with what they read and the process; the last used ones last."""
+
+
+@contextlib.contextmanager
+def _image_column(folder: str, entry: Entry, column: str, row: int) -> Iterator[_ImageColumn]:
+    """A reader for this thread alone, best one that stands a little before ``row``; it is kept for the next."""
+    key = (folder, entry, column, os.getpid())
+    with _lock:
+        fitting = [i for i, (other, _) in enumerate(_idle_columns) if other == key]
+        best = max(fitting, key=lambda i: _idle_columns[i][1].position_before(row), default=None)
+        reader = None if best is None else _idle_columns.pop(best)[1]
+    reader = reader or _ImageColumn(Folder(folder), entry, column)
+    yield reader
+    with _lock:
+        _idle_columns.append((key, reader))
+        del _idle_columns[:-MAX_IDLE_COLUMNS]
 
 
 def log_failures(failed: Counter[str], catalog: Catalog) -> None:

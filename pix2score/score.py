@@ -218,6 +218,7 @@ def _pipeline(run: _Run, offer: Offer, use_gpu: bool) -> ScorePipeline:
         out=run.out,
         offer=offer,
         use_gpu=use_gpu,
+        is_apart=use_gpu,
         engine=config.engine,
         compiled=config.compile,
         batch_size=config.batch_size or (BATCH_SIZE_GPU if use_gpu else BATCH_SIZE_CPU),

@@ -45,6 +45,8 @@ class ScorePipeline:
     out: Folder
     offer: Offer
     use_gpu: bool
+    is_apart: bool
+    """Whether decoding and predicting are stages of their own, as they must be where GPUs predict."""
     engine: Engine
     compiled: bool
     batch_size: int
@@ -66,7 +68,7 @@ class ScorePipeline:
     def slots(self, num_rows: int) -> Slots:
         """How many images each stage works on at a time, when ``num_rows`` are scored."""
         num_actors = int(self._predicting(num_rows)["compute"].initial_size)
-        if self.use_gpu:
+        if self.is_apart:
             return Slots(self.offer.num_decode_cpus, num_actors, 1)
         num_calls = num_actors * self.offer.cpu_workers().num_calls
         return Slots(num_calls, num_calls, 1, is_shared=True)
@@ -74,7 +76,8 @@ class ScorePipeline:
     def _dataset(self, parts: Sequence[Part]) -> ray.data.Dataset:
         """SCORES rows with their embeddings."""
         predicting = self._predicting(total_rows(parts))
-        placement = None if self.use_gpu else {"num_cpus": predicting["num_cpus"]}  # equal, so that Ray runs both stages in one
+        placement = None if self.is_apart else {"num_cpus": predicting["num_cpus"]}  # equal, so that Ray runs both stages in one
+        settings = self.offer.predictor_settings(use_gpu=self.use_gpu) if self.is_apart else {"device": "cpu", "num_threads": 1}
         return decoded_rows(self.out, parts, self.images, self.preprocess, self.offer, placement).map_batches(
             ScoreImages,
             fn_constructor_args=(self.model,),
@@ -84,18 +87,18 @@ class ScorePipeline:
                 "batch_size": self.batch_size,
                 "engine": self.engine,
                 "compiled": self.compiled,
-                "device": "cuda" if self.use_gpu else "cpu",
-                "num_threads": None if self.use_gpu else 1,
+                **settings,
             },
             batch_format="pyarrow",
-            batch_size=self.batch_size if self.use_gpu else None,
+            batch_size=self.batch_size if self.is_apart else None,
             **predicting,
         )
 
     def _predicting(self, num_rows: int) -> dict[str, Any]:
         """Options of the stage that runs the model."""
         num_batches = -(-num_rows // self.batch_size)
-        if self.use_gpu:
-            return {"compute": self.offer.predictor_pool(use_gpu=True, num_batches=num_batches), "num_cpus": 1, "num_gpus": 1}
+        if self.is_apart:
+            pool = self.offer.predictor_pool(use_gpu=self.use_gpu, num_batches=num_batches)
+            return {"compute": pool, "num_cpus": 1, "num_gpus": 1 if self.use_gpu else 0}
         workers = self.offer.cpu_workers()
         return {"compute": workers.pool(num_batches), "num_cpus": workers.num_cpus}

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from pix2score.fetch import _decoder, fetch_and_decode
-from pix2score.image_rows import ImageRows
+from pix2score.image_rows import MAX_IDLE_COLUMNS, ImageRows, _idle_columns
 from pix2score.image_source import image_source
 from pix2score.images import Preprocess
+from pix2score.storage import Folder
 
 PREPROCESS = Preprocess(size=16)
 
@@ -58,3 +60,15 @@ def test_threads_that_decode_side_by_side_get_their_own_rows(tmp_path: Path) -> 
             assert (np.frombuffer(row["data"], np.uint8).reshape(-1, 3) == (i, 255 - i, 7)).all()
         else:
             assert (row["data"], row["error_code"]) == (None, "UNSUPPORTED")
+
+
+def test_threads_that_read_one_catalog_file_get_their_own_images(tmp_path: Path) -> None:
+    contents = [f"image {i}".encode() for i in range(600)]
+    pq.write_table(pa.table({"image": contents}), tmp_path / "catalog.parquet", row_group_size=150)
+    (entry,) = Folder(str(tmp_path)).entries(suffix=".parquet")
+    images = ImageRows(image_source(str(tmp_path), ()), Folder(str(tmp_path)), "image", {entry.path: entry})
+    tables = [pa.table({"file": [entry.path] * 40, "row": range(start, start + 40)}) for start in range(0, 600, 40)]
+    with ThreadPoolExecutor(5) as pool:
+        found = list(pool.map(lambda rows: list(images.contents(rows)), tables * 3))
+    assert [content for read in found for content in read] == contents * 3
+    assert len(_idle_columns) <= MAX_IDLE_COLUMNS
