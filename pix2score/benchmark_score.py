@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,13 +57,16 @@ def present(peers: Sequence[str]) -> list[str]:
     return [peer for peer in peers if peer not in missing]
 
 
-def time_score(place: Path, images: Path, model: str, peers: Sequence[str], runs: int) -> list[ScoreTiming]:
-    """Every contender ``runs`` times on all images and on a quarter of them; ``place`` is an empty folder."""
+def time_score(
+    place: Path, images: Path, model: str, peers: Sequence[str], runs: int, every_turn: Callable[[], None] = lambda: None
+) -> list[ScoreTiming]:
+    """Every contender ``runs`` times on all images and on a quarter of them, after ``every_turn``; ``place`` is an empty folder."""
     files = sorted(path for path in images.iterdir() if path.is_file())
     folders = {len(part): _linked(place / f"images-{len(part)}", part) for part in (files, files[: len(files) // 4])}
     contenders = [OURS, *present(peers)]
     seconds: dict[tuple[str, int], list[float]] = {(name, num): [] for name in contenders for num in folders}
     for run in range(runs):
+        every_turn()
         for (name, num), taken in seconds.items():
             out = place / "out"
             taken.append(_seconds(command(name, folders[num], model, out), out))

@@ -53,6 +53,8 @@ def _autoscaler(*_: Any, **__: Any) -> Any:
     from ray.data import ExecutionResources
     from ray.data._internal.cluster_autoscaler import ClusterAutoscaler
 
+    resources = ExecutionResources.from_resource_dict(ray.cluster_resources())
+
     class OneMachine(ClusterAutoscaler):  # type: ignore[misc, unused-ignore]
         def try_trigger_scaling(self) -> None:
             pass
@@ -61,6 +63,6 @@ def _autoscaler(*_: Any, **__: Any) -> Any:
             pass
 
         def get_total_resources(self) -> ExecutionResources:
-            return ExecutionResources.from_resource_dict(ray.cluster_resources())
+            return resources
 
     return OneMachine()

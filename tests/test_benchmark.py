@@ -23,6 +23,7 @@ from pix2score.benchmark_score import OURS, PEERS, ScoreTiming, _linked, command
 from pix2score.benchmark_sets import SETS, encoded, write_photographs
 from pix2score.errors import ConfigError
 from pix2score.images import Preprocess, to_rgb
+from pix2score.predictor import Predictor
 from pix2score.snapshot import live
 
 
@@ -83,6 +84,15 @@ def test_the_bare_forward_pass_is_timed_in_every_way() -> None:
     ways = {t["way"]: t["images_per_s"] for t in result["model"]}
     assert {"torch, eager", "predictor, onnx"} <= set(ways) or torch.cuda.is_available()
     assert min(ways.values()) > 0
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet101"])
+def test_a_drawn_model_answers_within_float16(backbone: str) -> None:
+    card, weights = drawn_model(backbone, 64)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+    prediction = Predictor(card, weights, batch_size=4).predict(pixels)
+    assert prediction.finite.all()
+    assert 0 < np.abs(prediction.embedding).max() < 60_000
 
 
 def test_what_one_image_costs_is_told_by_cause() -> None:
