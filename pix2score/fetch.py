@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 Content: TypeAlias = bytes | ImageFailure
 
 MAX_TASK_ROWS = BLOCK_ROWS  # 256 x 224 x 224 x 3 bytes = 38 MB per block, and some seconds of one core
+MAX_ACTOR_ROWS = 64  # some seconds of a core even with a large network: what a killed worker costs, and how often progress is told
 EMBEDDED_TASK_ROWS = 1024  # a task reads whole row groups of the catalog: fewer tasks, fewer repeated reads
 DECODE_MEMORY_BYTES = 2**30
 BLOCK_BYTES = 64 * 2**20  # of pixels; a decode task holds them twice, once as a list
@@ -142,13 +143,15 @@ def decoded_rows(
 ) -> ray.data.Dataset:
     """The head of a pipeline: plan parts, cut to equal slices that CPU tasks read, fetch and decode.
 
-    ``placement``: options of these tasks, instead of ``offer``'s. Equal to those of an actor stage that follows, its actors do this too.
+    ``placement``: options of these tasks, instead of ``offer``'s. Equal to those of an actor stage that follows, its actors do this too,
+    and the slices are smaller, as the model's work is part of the task.
     """
+    most = MAX_TASK_ROWS if placement is None else MAX_ACTOR_ROWS
     source = ParquetParts(
         folder,
         parts,
-        task_rows=task_rows(total_rows(parts), offer, is_embedded=images.image_column is not None),
-        block_rows=min(MAX_TASK_ROWS, block_rows(task)) if isinstance(task, Preprocess) else MAX_TASK_ROWS,
+        task_rows=task_rows(total_rows(parts), offer, most, is_embedded=images.image_column is not None),
+        block_rows=min(most, block_rows(task)) if isinstance(task, Preprocess) else most,
         row_bytes=task.size**2 * 3 if isinstance(task, Preprocess) else SHARD_ROW_BYTES,
         stage=functools.partial(fetch_and_decode, images=images, task=task),
     )
@@ -156,7 +159,7 @@ def decoded_rows(
     return ray.data.read_datasource(source, override_num_blocks=source.num_tasks, **options)
 
 
-def task_rows(num_rows: int, offer: Offer, *, is_embedded: bool) -> TaskRows:
+def task_rows(num_rows: int, offer: Offer, most: int, *, is_embedded: bool) -> TaskRows:
     """Rows of the next decode task by how many are left: a block, and less and less at the end, so that every core is busy to it; several
     blocks in a huge job. Of embedded images a fixed number, as a task reads a row group up to its own rows."""
     least = max(TASK_ROWS_STEP, -(-num_rows // MAX_TASKS))
@@ -166,7 +169,7 @@ def task_rows(num_rows: int, offer: Offer, *, is_embedded: bool) -> TaskRows:
 
     def rows(left: int) -> int:
         share = left // (8 * offer.num_cores) // TASK_ROWS_STEP * TASK_ROWS_STEP
-        return max(least, min(MAX_TASK_ROWS, share))
+        return max(least, min(most, share))
 
     return rows
 

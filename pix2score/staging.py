@@ -28,6 +28,7 @@ CLOSE_AFTER_S = 60.0  # what a killed run may have to do again, at most
 MAX_WRITING = 16  # pieces being written at a time: bounds what the object store holds
 _WRITER_CPUS = 0.5  # compresses and uploads; more than none, so that it never runs on a head without CPUs
 _POLL_S = 1.0
+_CLOSE_S = 30.0  # for the last bundle of a pipeline that is given up
 
 
 class PipelineLost(Exception):
@@ -85,14 +86,18 @@ class Staging(Generic[R]):
         stop = threading.Event()
         reader = threading.Thread(target=_read, args=(self.dataset, bundles, stop), name="pipeline", daemon=True)
         reader.start()
+        patience_s = _CLOSE_S
         try:
             yield from self._collect(bundles)
+        except (KeyboardInterrupt, SystemExit):
+            patience_s = _POLL_S  # the process ends, and Ray with it; Ray aborts one that takes 3 s over SIGTERM
+            raise
         finally:
             stop.set()
             with contextlib.suppress(queue.Empty):
                 while True:
                     bundles.get_nowait()  # lets the reader see that it is over
-            reader.join(timeout=30)
+            reader.join(timeout=patience_s)
 
     def _collect(self, bundles: queue.Queue[Any]) -> Iterator[R]:
         piece, writing, is_ended = _Open(), [], False

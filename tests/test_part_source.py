@@ -55,7 +55,7 @@ def sizes_of(num_rows: int, size_of: Callable[[int], int]) -> list[int]:
 
 
 def test_tasks_shrink_towards_the_end_so_that_every_core_is_busy_to_it() -> None:
-    sizes = sizes_of(4000, task_rows(4000, CORES, is_embedded=False))
+    sizes = sizes_of(4000, task_rows(4000, CORES, MAX_TASK_ROWS, is_embedded=False))
     assert sizes == sorted(sizes, reverse=True)
     assert max(sizes) <= MAX_TASK_ROWS
     assert sizes[-1] <= 16
@@ -65,7 +65,7 @@ def test_tasks_shrink_towards_the_end_so_that_every_core_is_busy_to_it() -> None
 @pytest.mark.parametrize("num_rows", [1, 15, 16, 17, 500, 100_000, 3_000_000])
 @pytest.mark.parametrize("is_embedded", [False, True])
 def test_the_number_of_tasks_is_bounded(num_rows: int, is_embedded: bool) -> None:
-    sizes = sizes_of(num_rows, task_rows(num_rows, CORES, is_embedded=is_embedded))
+    sizes = sizes_of(num_rows, task_rows(num_rows, CORES, MAX_TASK_ROWS, is_embedded=is_embedded))
     assert sum(sizes) == num_rows
     assert len(sizes) <= MAX_TASKS + 1
     if is_embedded and num_rows == 100_000:
