@@ -49,7 +49,7 @@ BATCH_SIZE_GPU, BATCH_SIZE_CPU = 256, 16
 PART_ROWS_GPU = 16_384  # 64 MB of float16[2048]; some seconds of one GPU
 PART_ROWS_CPU = 512  # a piece closes after a minute anyway
 LOCAL_SLOTS = 2  # of a local Ray without GPUs: the predictor, and an actor of Ray Data's own, each in a process that starts with it
-SMALL_BYTES, SMALL_ROWS = 8 * 2**20, 100_000  # of a catalog and a live snapshot: sorted in some 100 MB
+SMALL_BYTES, SMALL_ROWS = 2**20, 20_000  # of a catalog and a live snapshot: sorted in some 20 MB
 MAX_ROUNDS = 5  # of planning again what a part of the cluster took with it
 
 
@@ -83,10 +83,10 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     run = _open(config, Laps())
     facts = {"job": "score", "run": run.id, "model_version": run.card.version}
     planning = Ahead(lambda: _plan_first(run))
+    ahead = planning if _is_small(run) else None
+    min_slots = MIN_LOCAL_CPUS if has_local_gpu() else LOCAL_SLOTS
     with (
-        session(
-            gpu_wait_s=config.gpu_wait_s, ahead=planning, min_slots=MIN_LOCAL_CPUS if has_local_gpu() else LOCAL_SLOTS
-        ) as offer,
+        session(gpu_wait_s=config.gpu_wait_s, ahead=ahead, min_slots=min_slots) as offer,
         recorded(run.out, f"runs/{run.id}/summary.json", facts) as summary,
     ):
         run.laps.lap("start_ray")
@@ -143,9 +143,14 @@ def _plan(run: _Run, name: str) -> ScoringPlan:
 
 def _workers(run: _Run) -> Workers:
     """Where the plan is made and the snapshot written."""
+    return workers(small=_is_small(run))
+
+
+def _is_small(run: _Run) -> bool:
+    """Whether a plan can be made in this process; a Ray task makes it otherwise, which needs a Ray that has started."""
     catalog_bytes = sum(entry.size for entry in run.catalog.files)
     live_rows = sum(file.rows for file in run.live.files_of("scores")) if run.live else 0
-    return workers(small=catalog_bytes <= SMALL_BYTES and live_rows <= SMALL_ROWS)
+    return catalog_bytes <= SMALL_BYTES and live_rows <= SMALL_ROWS
 
 
 def _tell_estimate(run: _Run, plan: ScoringPlan, summary: Summary) -> None:

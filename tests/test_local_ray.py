@@ -6,11 +6,13 @@ import json
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from pix2score.local_data import without_side_actors
 from pix2score.local_ray import Ahead, _quick_node
+from tests.chain import Chain
 
 SCRIPT = """
 import json, os
@@ -87,3 +89,22 @@ def test_an_error_ahead_comes_out_where_the_result_is_asked_for(is_started: bool
         ahead.start()
     with pytest.raises(ZeroDivisionError):
         ahead.result()
+
+
+LARGE = """
+import json, sys
+from pix2score import score as job
+from pix2score.score_config import ScoreConfig
+job.SMALL_BYTES = int(sys.argv[4])
+print(json.dumps(job.score(ScoreConfig(catalog=sys.argv[1], model=sys.argv[2], out=sys.argv[3]))))
+"""
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("small_bytes", [0, 2**30])
+def test_a_plan_is_made_beside_the_start_or_by_a_task_of_a_ray_of_its_own(chain: Chain, tmp_path: Path, small_bytes: int) -> None:
+    words = [sys.executable, "-c", LARGE, chain.catalog, chain.model, str(tmp_path / "scores"), str(small_bytes)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert (summary["scored"], summary["failed"]) == (chain.scored["scored"], chain.scored["failed"])
