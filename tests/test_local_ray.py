@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from pix2score import local_data
 from pix2score.local_data import without_side_actors
 from pix2score.local_ray import Ahead, _quick_node
 from tests.chain import Chain
 
 SCRIPT = """
-import json, os
+import contextlib, json, os
 from pathlib import Path
 from pix2score.cluster import session
 with session(min_slots=3):
@@ -23,10 +24,15 @@ with session(min_slots=3):
     cpus = ray.cluster_resources()["CPU"]
     answer = ray.get(ray.remote(lambda: 42).remote())
     rows = ray.data.range(10).map_batches(lambda batch: batch, concurrency=1).take_all()
-    lines = [path.read_text().replace(chr(0), " ") for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
     session_dir = ray._private.worker._global_node.get_session_dir_path()
-    titles = [line for line in lines if line.startswith("ray::")]
-    lines = [line for line in lines if session_dir in line]
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            parent = int(path.with_name("stat").read_text().rpartition(")")[2].split()[1])
+            found[int(path.parent.name)] = parent, path.read_text().replace(chr(0), " ")
+    raylets = [pid for pid, (_, line) in found.items() if session_dir in line and "raylet/raylet" in line.split("--")[0]]
+    titles = [line for parent, line in found.values() if parent in raylets and line.startswith("ray::")]
+    lines = [line for _, line in found.values() if session_dir in line]
     print(json.dumps({"cpus": cpus, "answer": answer, "rows": len(rows), "lines": lines, "titles": titles}))
 """
 
@@ -70,8 +76,8 @@ def test_ray_data_is_as_it_was_afterwards() -> None:
     from ray.data._internal.execution import streaming_executor
 
     before = (stats._StatsManager.update_execution_metrics, streaming_executor.create_cluster_autoscaler)
-    with without_side_actors():
-        assert streaming_executor.create_cluster_autoscaler is not before[1]
+    with without_side_actors():  # perhaps inside that of a session
+        assert streaming_executor.create_cluster_autoscaler is local_data._autoscaler
     assert (stats._StatsManager.update_execution_metrics, streaming_executor.create_cluster_autoscaler) == before
 
 
