@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pix2score.account import Laps, Summary, recorded
 from pix2score.artifact import ModelCard, load_model
 from pix2score.catalog import Catalog, open_catalog
-from pix2score.cluster import Offer, session
+from pix2score.cluster import Offer, is_local, session
 from pix2score.command import as_plain
 from pix2score.errors import StorageError
 from pix2score.image_rows import ImageRows, log_failures
@@ -223,7 +223,7 @@ def _pipeline(run: _Run, offer: Offer, use_gpu: bool) -> ScorePipeline:
         out=run.out,
         offer=offer,
         use_gpu=use_gpu,
-        is_apart=use_gpu,
+        is_apart=use_gpu or not is_local(),
         engine=config.engine,
         compiled=config.compile,
         batch_size=config.batch_size or (BATCH_SIZE_GPU if use_gpu else BATCH_SIZE_CPU),

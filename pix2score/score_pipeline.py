@@ -1,7 +1,8 @@
 """Scoring as one streaming Ray Data execution: slices of a plan -> fetch and decode -> predict -> staged pieces.
 
-With GPUs decoding is a stage of CPU tasks and predicting one of an actor per GPU. Without, actors do both, several slices at a time: no
-pixels travel between processes, and no core waits for another.
+On a cluster decoding is a stage of CPU tasks, which go to the nodes made for them and to nodes that join late, and predicting one of an
+actor per GPU or node. On one machine without GPUs actors do both, several slices at a time: no pixels travel between processes, and no core
+waits for another.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class ScorePipeline:
     offer: Offer
     use_gpu: bool
     is_apart: bool
-    """Whether decoding and predicting are stages of their own, as they must be where GPUs predict."""
+    """Whether decoding and predicting are stages of their own, as they must be on a cluster and where GPUs predict."""
     engine: Engine
     compiled: bool
     batch_size: int
@@ -90,7 +91,7 @@ class ScorePipeline:
                 **settings,
             },
             batch_format="pyarrow",
-            batch_size=self.batch_size if self.is_apart else None,
+            batch_size=self.batch_size if self.use_gpu else None,
             **predicting,
         )
 
