@@ -26,7 +26,7 @@ from pix2score.images import Preprocess
 from pix2score.model import MultiHeadModel
 from pix2score.recipe import PRESETS, Recipe
 
-NUM_STEPS = 6
+MIN_STEPS, MIN_S = 6, 10.0
 VAL_FRACTION = 0.1
 
 
@@ -51,9 +51,11 @@ def time_train(place: Path, *, num_images: int, side: int, backbone: str, size: 
         "prepare", f"--catalog={_catalog(place)}", f"--out={place / 'data'}", f"--val-fraction={VAL_FRACTION}", "--test-fraction=0"
     )
     dataset = open_dataset(str(place / "data"))
-    ready = [_ready_rate(dataset, backbone, size, batch_size) for _ in range(runs)]
     network = (f"--backbone={backbone}", f"--input-size={size}", f"--batch-size={batch_size}")
-    job = [_job_rate(place / f"model-{run}", str(place / "data"), *network) for run in range(runs)]
+    ready, job = [_ready_rate(dataset, backbone, size, batch_size)], []
+    for run in range(runs):  # in turns: a shared machine is not always as fast
+        job.append(_job_rate(place / f"model-{run}", str(place / "data"), *network))
+        ready.append(_ready_rate(dataset, backbone, size, batch_size))
     shards, originals = zip(*((_shard_rate(dataset, size), _file_rate(place / "images", size)) for _ in range(runs)), strict=True)
     ready_s, job_s, shard_s, file_s = (float(np.median(rates)) for rates in (ready, job, shards, originals))
     return TrainTiming(*(round(x, 2) for x in (ready_s, job_s, job_s / ready_s, shard_s, file_s, shard_s / file_s)))
@@ -76,7 +78,7 @@ def _run(job: str, *flags: str) -> None:
 
 def _job_rate(out: Path, data: str, *flags: str) -> float:
     """Of the second of two epochs: the first one warms up."""
-    _run("train", f"--data={data}", f"--out={out}", "--epochs=2", "--num-workers=0", *flags)
+    _run("train", f"--data={data}", f"--out={out}", "--epochs=2", *flags)
     return float(json.loads((out / "history.jsonl").read_text().splitlines()[-1])["images_per_s"])
 
 
@@ -89,12 +91,11 @@ def _ready_rate(dataset: PreparedDataset, backbone: str, size: int, batch_size: 
     bins = {head.name: torch.randint(0, head.num_bins, (batch_size,)) for head in dataset.heads}
     batch = Batch(pixels, bins, {name: b.double() for name, b in bins.items()})
     fitter.train_step(batch)
-    seconds = []
-    for _ in range(NUM_STEPS):
-        start = time.perf_counter()
+    start, num = time.perf_counter(), 0
+    while num < MIN_STEPS or time.perf_counter() - start < MIN_S:
         fitter.train_step(batch)
-        seconds.append(time.perf_counter() - start)
-    return batch_size / float(np.median(seconds))
+        num += 1
+    return num * batch_size / (time.perf_counter() - start)
 
 
 def _shard_rate(dataset: PreparedDataset, size: int) -> float:

@@ -40,6 +40,8 @@ EMBEDDED_TASK_ROWS = 1024  # a task reads whole row groups of the catalog: fewer
 DECODE_MEMORY_BYTES = 2**30
 BLOCK_BYTES = 64 * 2**20  # of pixels; a decode task holds them twice, once as a list
 SHARD_ROW_BYTES = 40_000  # an encoded image of 256 px; like the next, only a hint to Ray's scheduler
+MANY_SHARDS = 64  # enough tasks for the cores of some GPUs; fewer shards are cut, though a row group may then be read twice
+SHARD_TASK_ROWS = 512
 TASK_ROWS_STEP = 16  # whole batches of a forward pass on a CPU
 MAX_TASKS = 8192  # of a run: beyond that many a task makes several blocks, as the driver keeps an account of each task
 
@@ -182,12 +184,18 @@ def block_rows(preprocess: Preprocess) -> int:
 def shard_rows(
     dataset: PreparedDataset, split: str, heads: Sequence[HeadSpec], preprocess: Preprocess, offer: Offer, *, pad_rows: int = 0
 ) -> ray.data.Dataset:
-    """A prepared split as pixels and labels (``dataset.decode_shard``), decoded by CPU tasks; ``pad_rows`` empty rows at its end."""
-    source = ParquetParts(dataset.folder, dataset.parts(split), row_bytes=SHARD_ROW_BYTES, pad_rows=pad_rows)
-    return ray.data.read_datasource(source).map_batches(
-        decode_shard,
-        fn_kwargs={"heads": tuple(heads), "preprocess": preprocess},
-        batch_format="pyarrow",
-        batch_size=min(MAX_TASK_ROWS, block_rows(preprocess)),
-        **offer.decode_placement(),
+    """A prepared split as pixels and labels (``dataset.decode_shard``), read and decoded by CPU tasks; ``pad_rows`` empty rows at its end.
+
+    What is a task and what a block depends on the dataset alone, so that the order of rows does.
+    """
+    parts = dataset.parts(split)
+    source = ParquetParts(
+        dataset.folder,
+        parts,
+        row_bytes=preprocess.size**2 * 3,
+        pad_rows=pad_rows,
+        task_rows=None if len(parts) >= MANY_SHARDS else lambda left: SHARD_TASK_ROWS,
+        block_rows=min(MAX_TASK_ROWS, block_rows(preprocess)),
+        stage=functools.partial(decode_shard, heads=tuple(heads), preprocess=preprocess),
     )
+    return ray.data.read_datasource(source, override_num_blocks=source.num_tasks, **offer.decode_placement())

@@ -100,12 +100,17 @@ class ParquetParts(Datasource):
 
 def _blocks(folder: Folder, cut: _Cut, block_rows: int, stage_ref: Any, pad_rows: int) -> Iterator[Block]:
     stage: Stage = ray.get(stage_ref) if stage_ref is not None else _as_it_is
-    schema = None
+    rows = None
     for rows in _whole(folder, cut.path, block_rows) if cut.is_whole else _slices(folder, cut, block_rows):
-        schema = rows.schema
         yield stage(rows)
-    if pad_rows and schema is not None:
-        yield pa.table([pa.nulls(pad_rows, field.type) for field in schema], names=schema.names)
+    if rows is not None:
+        yield from (stage(padding) for padding in _padding(rows.schema, pad_rows, block_rows))
+
+
+def _padding(schema: pa.Schema, num_rows: int, block_rows: int) -> Iterator[pa.Table]:
+    for start in range(0, num_rows, block_rows):
+        size = min(block_rows, num_rows - start)
+        yield pa.table([pa.nulls(size, field.type) for field in schema], names=schema.names)
 
 
 def _as_it_is(rows: pa.Table) -> pa.Table:

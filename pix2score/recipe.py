@@ -172,6 +172,8 @@ class WorkerSettings:
     cpus_per_worker: int | None
     """None leaves Ray Train's default."""
     shuffle_mib: int
+    cache_mib: int | None
+    """Decoded pixels kept over the epochs, at most; None: a share of Ray's object store."""
     batch_size: int
     steps_per_epoch: int
     seed: int

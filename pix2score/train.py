@@ -77,7 +77,7 @@ def _refuse_other_config(config: TrainConfig, dataset: PreparedDataset, out: Fol
         raise DataError(f"{out.full('config.json')} is not the config of a training; give another --out")
     wanted = json.loads(_identity(config, dataset))
     # Places may be spelt differently (dataset_id says whether it is the same data), and the rest changes no result.
-    moved = {"out", "data", "gpu_wait_s", "cpus_per_worker"}
+    moved = {"out", "data", "gpu_wait_s", "cpus_per_worker", "cache_mib"}
     differences = [
         f"{k}: {begun.get(k)} there, {wanted.get(k)} now"
         for k in wanted | begun
@@ -109,6 +109,7 @@ def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer
         use_gpu=use_gpu,
         cpus_per_worker=config.cpus_per_worker,
         shuffle_mib=config.shuffle_mib,
+        cache_mib=config.cache_mib,
         batch_size=config.batch_size,
         steps_per_epoch=steps_per_epoch,
         seed=config.seed,

@@ -76,6 +76,9 @@ class TrainConfig:
     """A checkpoint after so many minutes, besides that of every epoch: about the most that a killed worker costs."""
     shuffle_mib: int = 256
     """Memory of decoded pixels among which each worker shuffles, beside what a step takes. Shards are random samples already."""
+    cache_mib: int | None = None
+    """Pixels that may be kept in Ray's object store: a dataset that fits is decoded once, not in every epoch (default: a quarter of the
+    store of all nodes; 0: never)."""
     precision: Precision = "auto"
     """auto (bf16 on a GPU that has it, else fp16; fp32 on a CPU), fp32, bf16 or fp16."""
     max_steps: int | None = None

@@ -34,9 +34,11 @@ def epoch_line(entry: dict[str, Any], num_epochs: int, heads: Sequence[HeadSpec]
         shown = "-" if value is None else format(value, ".3f")
         parts.append(f"{head.name} {'' if part is None else f'loss {part:.3f} '}{main_metric(head)} {shown}")
     skipped = f", {entry['skipped_steps']} steps skipped as non-finite" if entry["skipped_steps"] else ""
+    waited = entry["waited_s"] / max(entry["seconds"], 1e-9)
     return (
         f"epoch {entry['epoch']}/{num_epochs}: loss {loss}, validation {entry['val_loss']:.3f} (a uniform guess costs 1 per head), "
-        f"{', '.join(parts)}, rate {entry['learning_rate']:.2g}, {entry['images_per_s']:.0f} images/s{skipped}"
+        f"{', '.join(parts)}, rate {entry['learning_rate']:.2g}, {entry['images_per_s']:.0f} images/s, "
+        f"{waited:.0%} of the time without a batch{skipped}"
     )
 
 
@@ -106,6 +108,7 @@ def _write_scalars(writer: SummaryWriter, history: Sequence[dict[str, Any]], cur
                 writer.add_scalar(f"step/{name}", value, point["step"])
     for entry in history:
         scalars = {"loss/train": entry["loss"], "loss/val": entry["val_loss"], "learning_rate": entry["learning_rate"]}
+        scalars |= {name: entry.get(name) for name in ("images_per_s", "waited_s")}
         scalars |= {f"loss_by_head/{head}": loss for head, loss in entry["loss_by_head"].items()}
         scalars |= {f"val_{m}/{head}": v for head, values in entry["val"].items() for m, v in values.items()}
         scalars |= {f"temperature/{head}": t for head, t in entry["temperatures"].items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-import math
 from dataclasses import asdict
 from typing import Any
 
@@ -18,10 +17,10 @@ from pix2score.artifact import save_model
 from pix2score.cluster import Offer
 from pix2score.dataset import PreparedDataset
 from pix2score.errors import TrainingError
-from pix2score.fetch import shard_rows
 from pix2score.progress import Board, board
 from pix2score.recipe import INITIAL_TRUNK, WorkerSettings
 from pix2score.storage import Folder
+from pix2score.train_rows import training_rows
 from pix2score.train_state import IN_PROCESS, parse_state, read_checkpoint
 from pix2score.train_worker import train_worker
 
@@ -56,14 +55,9 @@ def _fit(settings: WorkerSettings, dataset: PreparedDataset, out: Folder, offer:
         "training %s on %d images, %d steps of %d x %d", settings.backbone, dataset.num_rows("train"), total_steps,
         max(1, settings.max_workers), settings.batch_size,
     )  # fmt: skip
+    rows = training_rows(dataset, settings, offer)
     if settings.num_workers:
         logger.info("starting %s worker(s): some 20 s until the first step", _worker_range(settings))
-    # An even split over workers drops the remainder: padding rows make it lose none, however many workers there are.
-    pad_rows = -dataset.num_rows("val") % math.lcm(*range(max(1, settings.num_workers), max(1, settings.max_workers) + 1))
-    rows = {
-        "train": shard_rows(dataset, "train", dataset.heads, settings.preprocess, offer),
-        "val": shard_rows(dataset, "val", dataset.heads, settings.preprocess, offer, pad_rows=pad_rows),
-    }
     with board("trained", total_steps, logger) as progress:
         return _trainer(settings, rows, out, progress).fit()
 

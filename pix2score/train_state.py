@@ -34,6 +34,8 @@ class EpochSums:
     num_good: int = 0
     num_skipped: int = 0
     seconds: float = 0.0
+    waited: float = 0.0
+    """Seconds of them in which the first worker had no batch."""
 
 
 @dataclass

@@ -112,7 +112,7 @@ class _Worker:
         last = min(self.settings.recipe.total_steps, (epoch + 1) * self.settings.steps_per_epoch)
         done = self.fitter.num_steps - epoch * self.settings.steps_per_epoch
         started = time.monotonic()
-        for i, batch in enumerate(self._batches("train", epoch)):
+        for i, batch in enumerate(self._awaited(self._batches("train", epoch))):
             if not epoch:
                 self.beside.add(batch)
             if i < done:
@@ -126,6 +126,14 @@ class _Worker:
                 started = time.monotonic()
                 self._save()
         self.run.sums.seconds += time.monotonic() - started
+
+    def _awaited(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches; the time that each was waited for is kept."""
+        start = time.monotonic()
+        for batch in batches:
+            self.run.sums.waited += time.monotonic() - start
+            yield batch
+            start = time.monotonic()
 
     def _count(self, result: StepResult) -> None:
         sums = self.run.sums
@@ -187,6 +195,7 @@ class _Worker:
             "workers": self.world,
             "images_per_s": round((sums.num_good + sums.num_skipped) * settings.images_per_step / max(sums.seconds, 1e-9), 1),
             "seconds": round(sums.seconds, 2),
+            "waited_s": round(sums.waited, 2),
         }
 
     def _seen(self, batches: Iterator[Batch]) -> Iterator[Batch]:

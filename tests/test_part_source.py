@@ -77,3 +77,14 @@ def test_without_sizes_each_part_is_a_task(tmp_path: Path) -> None:
     source = ParquetParts(folder, written(folder, [30, 70], row_group_rows=10))
     assert source.num_tasks == 2
     assert [task.metadata.num_rows for task in source.get_read_tasks(200)] == [30, 70]
+
+
+def test_empty_rows_go_through_the_stage_too_in_blocks_of_its_size(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    (part,) = written(folder, [30], row_group_rows=10)
+    (cut,) = _cut([part], lambda left: left)
+    rows: list[int | None] = []
+    for block in _blocks(folder, cut, 16, None, 40):
+        assert block.num_rows <= 16
+        rows += block.column("row").to_pylist()
+    assert rows == [*range(30), *[None] * 40]

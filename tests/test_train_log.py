@@ -27,6 +27,8 @@ def entry(**changes: Any) -> dict[str, Any]:
         "temperatures": {"bookmark": 1.2, "sanity": 1.0},
         "learning_rate": 1e-3,
         "images_per_s": 120.0,
+        "seconds": 10.0,
+        "waited_s": 0.5,
     }
     return {**whole, **changes}
 
@@ -38,7 +40,7 @@ def test_the_epoch_line_has_loss_per_head_metric_rate_and_skipped_steps() -> Non
         "bookmark loss 0.600 spearman 0.500",
         "sanity loss 0.300 kappa -",
         "rate 0.001",
-        "120 images/s",
+        "120 images/s, 5% of the time without a batch",
         "3 steps skipped",
     ):
         assert part in line
