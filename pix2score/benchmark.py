@@ -194,7 +194,7 @@ def _limit(config: BenchmarkConfig, images: Path) -> dict[str, float]:
     from pix2score.benchmark_decode import decode_rate
     from pix2score.benchmark_model import time_model
 
-    forward = max(t.images_per_s for t in time_model(config.backbone, config.input_size, config.batch_size, 3))
+    forward = max(t.images_per_s for t in time_model(config.backbone, config.input_size, config.batch_size, 5))
     decode = decode_rate(images, config.input_size) * len(os.sched_getaffinity(0))
     return {"forward_per_s": forward, "decode_per_s": round(decode, 1), "both_per_s": round(1 / (1 / forward + 1 / decode), 1)}
 

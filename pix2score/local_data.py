@@ -1,4 +1,5 @@
-"""Ray Data on a Ray of one machine: without the two actors that serve a dashboard and an autoscaler, which are not there.
+"""Ray Data on a Ray of one machine: without the actors that serve a dashboard and an autoscaler, which are not there, and the one that
+knows on which node an actor is.
 
 Each is a process that imports ray.data for as long as it takes to score some hundred images (1.1 s of a core). Ray has no setting for
 them; its version is pinned, and what a later one does not have is left alone.
@@ -14,9 +15,10 @@ from typing import Any
 
 @contextlib.contextmanager
 def without_side_actors() -> Iterator[None]:
-    """Pipelines that this process runs inside the block start no actor for statistics and none for autoscaling."""
+    """Pipelines that this process runs inside the block start no actor for statistics, for autoscaling, or for where actors are."""
     from ray.data._internal import stats
     from ray.data._internal.execution import streaming_executor
+    from ray.data._internal.execution.operators import actor_pool_map_operator
 
     manager = getattr(stats, "_StatsManager", object)
     changes: list[tuple[Any, str, Any]] = [
@@ -25,6 +27,8 @@ def without_side_actors() -> Iterator[None]:
         (manager, "update_iteration_metrics", staticmethod(_nothing)),
         (manager, "gen_dataset_id_from_stats_actor", staticmethod(lambda: uuid.uuid4().hex)),
         (streaming_executor, "create_cluster_autoscaler", _autoscaler),
+        (actor_pool_map_operator, "get_or_create_actor_location_tracker", _Here),
+        (actor_pool_map_operator, "get_actor_locations", lambda actors: {}),
     ]
     with replaced(changes):
         yield
@@ -45,6 +49,15 @@ def replaced(changes: list[tuple[Any, str, Any]]) -> Iterator[None]:
 
 def _nothing(*_: Any, **__: Any) -> None:
     pass
+
+
+class _Here:
+    """Stands in workers for the actor that they would tell their node."""
+
+    class update_actor_location:  # noqa: N801  # as Ray's has it
+        """Takes the news, and needs none."""
+
+        remote = staticmethod(_nothing)
 
 
 def _autoscaler(*_: Any, **__: Any) -> Any:

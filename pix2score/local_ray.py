@@ -23,8 +23,7 @@ logger = logging.getLogger(__name__)
 R = TypeVar("R")
 
 MIN_LOCAL_CPUS = 6
-"""Logical CPUs of a local Ray: it counts slots, not cores, and a pipeline whose actors hold every slot waits for ever. Ray starts a process
-for each, so that more would cost 0.2 s each of two cores."""
+"""Logical CPUs of a local Ray: it counts slots, not cores, and a pipeline whose actors hold every slot waits for ever."""
 _DAEMONS = ("start_monitor", "start_log_monitor", "start_api_server")
 """Methods of Ray's node: the autoscaler, what copies workers' logs to the terminal, and the dashboard, which runs even when it is not
 wanted. A single machine has no use for them, and they cost 2 s of its start and end (two cores)."""
@@ -50,6 +49,7 @@ def start_local(cores: int, min_slots: int = MIN_LOCAL_CPUS) -> None:
     logger.info("starting Ray on this machine (%d cores)", cores)
     # Ray's C++ side writes warnings about its own actors and slots straight to the terminal, where people take them for ours.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # a worker that nothing asks for: 0.5 s of a core for each CPU
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(max(min_slots, MIN_LOCAL_CPUS)))
     with _no_stderr(), _quick_node():
         ray.init(

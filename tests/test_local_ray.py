@@ -19,11 +19,14 @@ SCRIPT = """
 import contextlib, json, os
 from pathlib import Path
 from pix2score.cluster import session
+class Same:
+    def __call__(self, batch):
+        return batch
 with session(min_slots=3):
     import ray
     cpus = ray.cluster_resources()["CPU"]
     answer = ray.get(ray.remote(lambda: 42).remote())
-    rows = ray.data.range(10).map_batches(lambda batch: batch, concurrency=1).take_all()
+    rows = ray.data.range(10).map_batches(Same, concurrency=1).take_all()
     session_dir = ray._private.worker._global_node.get_session_dir_path()
     found = {}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -47,7 +50,9 @@ def test_a_local_ray_starts_without_what_one_job_has_no_use_for() -> None:
         assert not [line for line in found["lines"] if line.split("--")[0].rstrip().endswith(daemon)], daemon
     assert found["rows"] == 10
     assert found["titles"]
-    assert not [title for title in found["titles"] if "Stats" in title or "Autoscal" in title]
+    assert not [title for title in found["titles"] if "Stats" in title or "Autoscal" in title or "Tracker" in title]
+    workers = [title.strip() for title in found["titles"] if "Agent" not in title]
+    assert len(workers) <= 2, workers  # of the task and of the actor
     assert done.stderr.count("\n") <= 1, done.stderr
 
 
