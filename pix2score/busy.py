@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 STAGES = ("fetch", "decode", "model", "write")
 NUM_BYTES = "num_bytes"
 FIELDS = [pa.field(NUM_BYTES, pa.int64()), *(pa.field(f"{stage}_s", pa.float32()) for stage in STAGES[:3])]
-"""Columns that travel with the rows: bytes fetched, and seconds that a task waited for them, decoded them, ran the model on them."""
+"""Columns that travel with the rows: bytes fetched, and seconds that a task waited for them, decoded them, ran the model on them
+(and decoded them there, where it does)."""
 MOSTLY = 0.5
 """A stage that was busy for less than this share of the time did not limit the run."""
 

@@ -28,13 +28,17 @@ from pix2score.heads import HeadSpec
 from pix2score.image_rows import ImageRows
 from pix2score.images import Preprocess
 from pix2score.part_source import BLOCK_ROWS, ParquetParts, TaskRows
+from pix2score.plain_jpeg import Encoded, as_plain_jpeg
 from pix2score.plan import Part, total_rows
 from pix2score.storage import Folder
 
 logger = logging.getLogger(__name__)
 Content: TypeAlias = bytes | ImageFailure
 
+ENCODED = "encoded"
+"""Column of JPEGs that the predictor decodes."""
 MAX_TASK_ROWS = BLOCK_ROWS  # 256 x 224 x 224 x 3 bytes = 38 MB per block, and some seconds of one core
+MAX_ENCODED_ROWS = 64  # originals of 1 MB fill a block
 MAX_ACTOR_ROWS = 64  # some seconds of a core even with a large network: what a killed worker costs, and how often progress is told
 EMBEDDED_TASK_ROWS = 1024  # a task reads whole row groups of the catalog: fewer tasks, fewer repeated reads
 DECODE_MEMORY_BYTES = 2**30
@@ -51,7 +55,7 @@ _idle_decoders: dict[tuple[int, Preprocess | int], list[Decoder]] = {}
 
 
 @contextlib.contextmanager
-def _decoder(task: Preprocess | int) -> Iterator[Decoder]:
+def decoder_for(task: Preprocess | int) -> Iterator[Decoder]:
     """A decoder for one thread at a time; its child process is kept for the next."""
     idle = _idle_decoders.setdefault((os.getpid(), task), [])
     try:
@@ -66,18 +70,24 @@ def _decoder(task: Preprocess | int) -> Iterator[Decoder]:
     idle.append(decoder)
 
 
-def fetch_and_decode(rows: pa.Table, *, images: ImageRows, task: Preprocess | int) -> pa.Table:
+def fetch_and_decode(rows: pa.Table, *, images: ImageRows, task: Preprocess | int, keeps_jpegs: bool = False) -> pa.Table:
     """Ray Data stage: plan rows in, the same rows out with ``data``, ``error_code``, ``error_detail`` and what ``busy`` measures.
 
     ``data`` is null where ``error_code`` is set; else RGB pixels (fixed-size binary, S*S*3 bytes) if ``task`` is a ``Preprocess``, or image
-    bytes for a training shard if it is a short side in px.
+    bytes for a training shard if it is a short side in px. ``keeps_jpegs``: plain JPEGs stand in column ``encoded`` as they are instead,
+    for ``device_rows``.
     """
+    contents = images.contents(rows)
+    if keeps_jpegs:
+        contents = (content if isinstance(content, ImageFailure) else as_plain_jpeg(content) or content for content in contents)
+    encoded: list[bytes | None] = []
     data: list[bytes | None] = []
     failures: list[ImageFailure | None] = []
     sizes, waited, worked = [], [], []
-    with _decoder(task) as decoder:
-        for content, result, wait_s, work_s in _decoded(decoder, images.contents(rows)):
-            data.append(None if isinstance(result, ImageFailure) else result)
+    with decoder_for(task) as decoder:
+        for content, result, wait_s, work_s in _decoded(decoder, contents):
+            encoded.append(result if isinstance(result, Encoded) else None)
+            data.append(None if isinstance(result, ImageFailure | Encoded) else result)
             failures.append(result if isinstance(result, ImageFailure) else None)
             sizes.append(0 if isinstance(content, ImageFailure) else len(content))
             waited.append(wait_s)
@@ -92,7 +102,7 @@ def fetch_and_decode(rows: pa.Table, *, images: ImageRows, task: Preprocess | in
     names = ["data", "error_code", "error_detail", *(field.name for field in busy.FIELDS[:3])]
     for name, column in zip(names, columns, strict=True):
         rows = rows.append_column(name, column)
-    return rows
+    return rows.append_column(ENCODED, pa.array(encoded, pa.binary())) if keeps_jpegs else rows
 
 
 def _decoded(decoder: Decoder, contents: Iterator[Content]) -> Iterator[tuple[Content, Content, float, float]]:
@@ -101,7 +111,7 @@ def _decoded(decoder: Decoder, contents: Iterator[Content]) -> Iterator[tuple[Co
     now = time.monotonic()
     for content in contents:
         fetched = time.monotonic()
-        if not isinstance(content, ImageFailure):
+        if not isinstance(content, ImageFailure | Encoded):
             decoder.begin(content)
         if before:
             yield _finished(decoder, *before)
@@ -114,7 +124,7 @@ def _decoded(decoder: Decoder, contents: Iterator[Content]) -> Iterator[tuple[Co
 def _finished(decoder: Decoder, content: Content, wait_s: float) -> tuple[Content, Content, float, float]:
     start = time.monotonic()
     try:
-        result = content if isinstance(content, ImageFailure) else decoder.finish(content)
+        result = content if isinstance(content, ImageFailure | Encoded) else decoder.finish(content)
     except ImageFailure as failure:
         result = failure
     return content, result, wait_s, time.monotonic() - start
@@ -142,6 +152,8 @@ def decoded_rows(
     task: Preprocess | int,
     offer: Offer,
     placement: Mapping[str, Any] | None = None,
+    *,
+    keeps_jpegs: bool = False,
 ) -> ray.data.Dataset:
     """The head of a pipeline: plan parts, cut to equal slices that CPU tasks read, fetch and decode.
 
@@ -149,13 +161,14 @@ def decoded_rows(
     and the slices are smaller, as the model's work is part of the task.
     """
     most = MAX_TASK_ROWS if placement is None else MAX_ACTOR_ROWS
+    most = min(most, MAX_ENCODED_ROWS) if keeps_jpegs else most
     source = ParquetParts(
         folder,
         parts,
         task_rows=task_rows(total_rows(parts), offer, most, is_embedded=images.image_column is not None),
         block_rows=min(most, block_rows(task)) if isinstance(task, Preprocess) else most,
         row_bytes=task.size**2 * 3 if isinstance(task, Preprocess) else SHARD_ROW_BYTES,
-        stage=functools.partial(fetch_and_decode, images=images, task=task),
+        stage=functools.partial(fetch_and_decode, images=images, task=task, keeps_jpegs=keeps_jpegs),
     )
     options = {"memory": DECODE_MEMORY_BYTES, **offer.decode_placement()} if placement is None else placement
     return ray.data.read_datasource(source, override_num_blocks=source.num_tasks, **options)

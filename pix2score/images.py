@@ -116,7 +116,7 @@ def _decode_smaller(image: Image.Image, side: int, wanted: int) -> None:
 def _upright(image: Image.Image, data: bytes) -> Image.Image:
     try:
         image.load()
-        turn = _TURNS.get(_orientation(image))
+        turn = _TURNS.get(orientation(image))
         rgb = _opaque_rgb(image)
         upright = rgb if turn is None else rgb.transpose(turn)
     except ImageFailure:
@@ -179,7 +179,7 @@ def _opaque_rgb(image: Image.Image) -> Image.Image:
     return _over_white(image) if image.has_transparency_data else image.convert("RGB")
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     """EXIF orientation 1..8; an unreadable EXIF block counts as none, as in viewers."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))

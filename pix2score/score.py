@@ -18,7 +18,7 @@ from pix2score.artifact import ModelCard, load_model
 from pix2score.catalog import Catalog, open_catalog
 from pix2score.cluster import Offer, is_local, session
 from pix2score.command import as_plain
-from pix2score.errors import StorageError
+from pix2score.errors import ConfigError, StorageError
 from pix2score.image_rows import ImageRows, log_failures
 from pix2score.image_source import image_source
 from pix2score.layout import Layout
@@ -92,6 +92,8 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         run.laps.lap("start_ray")
         summary.is_written = not config.dry_run
         use_gpu = offer.wants_gpu(config.device)
+        if config.decode == "gpu" and not use_gpu:
+            raise ConfigError("decode gpu: this Ray has no GPU; leave it out, or wait for one with --gpu-wait-s")
         plan = planning.result()
         run.laps.lap("plan")
         log_plan(run.id, run.catalog, plan)
@@ -112,6 +114,8 @@ def _open(config: ScoreConfig, laps: Laps) -> _Run:
     catalog = open_catalog(config.catalog, config.columns)
     images = ImageRows.of(catalog, image_source(catalog.folder.uri, config.image_root))
     out = Folder(config.out)
+    if config.decode == "gpu" and card.preprocess.resize != "squash":
+        raise ConfigError(f"decode gpu: it squashes pictures, and the model was trained with resize {card.preprocess.resize}")
     layout = Layout(catalog.id_type, card.heads, card.embedding_dim, config.embedding_dtype)
     parent = live_number(out)
     run_id = new_run_id(datetime.now(UTC).strftime("%Y%m%dT%H%M%S"))
@@ -224,6 +228,7 @@ def _pipeline(run: _Run, offer: Offer, use_gpu: bool) -> ScorePipeline:
         offer=offer,
         use_gpu=use_gpu,
         is_apart=use_gpu or not is_local(),
+        decodes_on_device=config.decode == "gpu",
         engine=config.engine,
         compiled=config.compile,
         batch_size=config.batch_size or (BATCH_SIZE_GPU if use_gpu else BATCH_SIZE_CPU),

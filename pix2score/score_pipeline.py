@@ -48,6 +48,8 @@ class ScorePipeline:
     use_gpu: bool
     is_apart: bool
     """Whether decoding and predicting are stages of their own, as they must be on a cluster and where GPUs predict."""
+    decodes_on_device: bool
+    """Whether predictors decode plain JPEGs, as GPUs can."""
     engine: Engine
     compiled: bool
     batch_size: int
@@ -79,7 +81,10 @@ class ScorePipeline:
         predicting = self._predicting(total_rows(parts))
         placement = None if self.is_apart else {"num_cpus": predicting["num_cpus"]}  # equal, so that Ray runs both stages in one
         settings = self.offer.predictor_settings(use_gpu=self.use_gpu) if self.is_apart else {"device": "cpu", "num_threads": 1}
-        return decoded_rows(self.out, parts, self.images, self.preprocess, self.offer, placement).map_batches(
+        rows = decoded_rows(
+            self.out, parts, self.images, self.preprocess, self.offer, placement, keeps_jpegs=self.decodes_on_device
+        )
+        return rows.map_batches(
             ScoreImages,
             fn_constructor_args=(self.model,),
             fn_constructor_kwargs={
@@ -88,6 +93,7 @@ class ScorePipeline:
                 "batch_size": self.batch_size,
                 "engine": self.engine,
                 "compiled": self.compiled,
+                "decodes": self.decodes_on_device,
                 **settings,
             },
             batch_format="pyarrow",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +16,7 @@ from pix2score.counters import count_forward
 from pix2score.errors import DataError, ImageFailure
 from pix2score.fetch import pixels_of
 from pix2score.layout import Layout
-from pix2score.predictor import head_columns, load_predictor
+from pix2score.predictor import Predictor, head_columns, load_predictor
 from pix2score.schema import FAILED, KEY, OK
 from pix2score.staged import Origin, Receipt, write_piece
 from pix2score.storage import Folder
@@ -28,8 +29,10 @@ class ScoreImages:
     time. Rows whose ``error_code`` is set skip the model and get null predictions.
     """
 
-    def __init__(self, model: str, *, origin: Origin, layout: Layout, **settings: Any) -> None:
+    def __init__(self, model: str, *, origin: Origin, layout: Layout, decodes: bool = False, **settings: Any) -> None:
+        """``decodes``: rows come with encoded JPEGs, for the predictor's device to decode; the rest is the predictor's."""
         self._predictor = load_predictor(model, **settings)
+        self._decode = _device_rows(self._predictor) if decodes else None
         version = self._predictor.card.version
         if version != origin.model_version:  # an actor may start hours after the plan was made
             raise DataError(
@@ -38,14 +41,24 @@ class ScoreImages:
         self._run, self._layout = origin.run, layout
 
     def __call__(self, rows: pa.Table) -> pa.Table:
+        start = time.monotonic()
+        if self._decode:
+            rows = self._decode(rows)
         present = pc.is_null(rows.column("error_code"))
         pixels = pixels_of(rows.column("data").filter(present), self._predictor.card.preprocess)
-        start = time.monotonic()
         prediction = self._predictor.predict(pixels)
         seconds = time.monotonic() - start
         count_forward(len(pixels), seconds)
         scored = _scored(rows, np.flatnonzero(present.to_numpy()), prediction, self._run, self._layout)
         return _with_measured(scored, rows, seconds)
+
+
+def _device_rows(predictor: Predictor) -> Callable[[pa.Table], pa.Table]:
+    from pix2score.device_decode import DeviceDecoder  # imports torch
+    from pix2score.device_rows import DeviceRows
+
+    preprocess = predictor.card.preprocess
+    return DeviceRows(preprocess, DeviceDecoder(preprocess, predictor.device))
 
 
 def _with_measured(scored: pa.Table, rows: pa.Table, model_s: float) -> pa.Table:

@@ -113,8 +113,8 @@ class Night:
     reference: str
     seconds: float
 
-    def start(self, out: str, *words: str, catalog: str | None = None) -> Job:
-        return start_score(self.ray, catalog or self.catalog, self.model, out, *words)
+    def start(self, out: str, *words: str, catalog: str | None = None, **settings: str) -> Job:
+        return start_score(self.ray, catalog or self.catalog, self.model, out, *words, **settings)
 
     def assert_equal(self, out: str) -> None:
         """The live snapshot of ``out`` holds what it promises, and what an undisturbed run makes."""
@@ -122,9 +122,9 @@ class Night:
         assert_same(tables_of(out), tables_of(self.reference))
 
 
-def start_score(ray: Ray, catalog: str, model: str, out: str, *words: str) -> Job:
+def start_score(ray: Ray, catalog: str, model: str, out: str, *words: str, **settings: str) -> Job:
     sizes = ("--part-rows", str(PART_ROWS), "--batch-size", str(BATCH_SIZE), "--embedding-dtype", "float32")
-    return ray.start("score", "--catalog", catalog, "--model", model, "--out", out, *sizes, *words)
+    return ray.start("score", "--catalog", catalog, "--model", model, "--out", out, *sizes, *words, **settings)
 
 
 def catalog_rows(ids: range = range(NUM_PICTURES)) -> list[tuple[int, str, str]]:
@@ -288,6 +288,8 @@ def test_a_driver_asked_to_end_says_that_it_was_and_the_same_command_goes_on(
 # Killed workers
 
 PREDICTOR, DECODE_WORKER, DECODE_CHILD, WRITER = "ScoreImages", "fetch_and_decode", "pix2score.decoder", "ray::_write"
+ACTOR = "ray::MapWorker"
+"""On one machine without GPUs it fetches, decodes and predicts."""
 
 
 def kill_one(night: Night, job: Job, what: str) -> None:
@@ -305,6 +307,23 @@ def test_a_killed_predictor_decode_worker_and_decode_child_change_nothing(
     kill_one(night, job, DECODE_WORKER)
     job.until(lambda: staged_rows(out))
     kill_one(night, job, PREDICTOR)
+    assert job.done()["failed"] == 3
+    night.assert_equal(out)
+
+
+def test_on_one_machine_a_killed_actor_and_decode_child_change_nothing(night: Night, storage: FlakyStorage, tmp_path: Path) -> None:
+    storage.behave(SLOW)
+    out = str(tmp_path / "scores")
+    job = night.start(out, RAY_ADDRESS="")
+
+    def below(what: str) -> list[int]:
+        return [pid for pid in descendants(job.process.pid) if what in command_line(pid)]
+
+    os.kill(job.until(lambda: below(DECODE_CHILD))[-1], signal.SIGKILL)
+    job.until(lambda: staged_rows(out))
+    (actor,) = below(ACTOR)
+    os.kill(actor, signal.SIGKILL)
+    job.until(lambda: below(ACTOR) not in ([], [actor]))
     assert job.done()["failed"] == 3
     night.assert_equal(out)
 

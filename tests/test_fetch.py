@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pix2score.fetch import _decoder, fetch_and_decode
+from pix2score.fetch import decoder_for, fetch_and_decode
 from pix2score.image_rows import MAX_IDLE_COLUMNS, ImageRows, _idle_columns
 from pix2score.image_source import image_source
 from pix2score.images import Preprocess
@@ -28,21 +28,21 @@ def png(colour: int) -> bytes:
 
 
 def test_a_decoder_is_lent_to_one_at_a_time_and_kept() -> None:
-    with _decoder(PREPROCESS) as one, _decoder(PREPROCESS) as other:
+    with decoder_for(PREPROCESS) as one, decoder_for(PREPROCESS) as other:
         assert one is not other
         one(png(1))
         pid = one.pid
-    with _decoder(PREPROCESS) as first, _decoder(PREPROCESS) as second:
+    with decoder_for(PREPROCESS) as first, decoder_for(PREPROCESS) as second:
         assert {first, second} == {one, other}
         assert one.pid == pid
 
 
 def test_a_decoder_left_in_the_middle_of_an_answer_is_not_lent_again() -> None:
-    with pytest.raises(RuntimeError), _decoder(PREPROCESS) as left:
+    with pytest.raises(RuntimeError), decoder_for(PREPROCESS) as left:
         left(png(1))
         raise RuntimeError("as if memory were short while a reply is read")
     assert left.pid is None
-    with _decoder(PREPROCESS) as other:
+    with decoder_for(PREPROCESS) as other:
         assert other is not left
 
 

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from pix2score.benchmark_sets import SETS, encoded
+from pix2score.device_decode import CHUNK, DeviceDecoder
+from pix2score.images import Preprocess, to_rgb
 from pix2score.predictor import Predictor
 from tests.torch_helpers import (
     HEADS,
@@ -73,3 +76,14 @@ def test_a_skipped_step_on_the_gpu_restores_weights_and_batchnorm() -> None:
     assert_same_state(state_of(model), before)
     model.gain = 1.0
     assert not fitter.train_step(batch(8, 2)).skipped
+
+
+@pytest.mark.parametrize("kind", SETS)
+def test_jpegs_decoded_on_the_gpu_are_those_of_to_rgb_within_the_bound(kind: str) -> None:
+    rng, preprocess = np.random.default_rng(3), Preprocess(size=224)
+    files = [encoded(SETS[kind](rng, side, side)) for side in (300, 1200) for _ in range(CHUNK)]
+    found = list(DeviceDecoder(preprocess, "cuda")([*files, files[0][:400] + b"\xff\xd9"]))
+    assert found.pop() is None
+    apart = [np.abs(ours.astype(int) - to_rgb(data, preprocess)).mean() for ours, data in zip(found, files, strict=True)]
+    assert np.mean(apart) <= 2
+    assert np.quantile(apart, 0.99) <= 4

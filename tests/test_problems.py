@@ -96,7 +96,7 @@ import sys, ray
 from pix2score.train import TrainConfig, train
 ray.init(num_cpus=8, object_store_memory=100 << 20, include_dashboard=False, log_to_driver=False)
 train(TrainConfig(
-    data=sys.argv[1], out=sys.argv[2], backbone="resnet18", input_size=64, epochs=1, num_workers=1, shuffle_mib=16,
+    data=sys.argv[1], out=sys.argv[2], backbone="resnet18", input_size=64, epochs=1, num_workers=1, shuffle_mib=16, cache_mib=0,
     frozen_fraction=0.99,  # forward through all of it, backward through the heads: a third of the time
 ))
 """

@@ -1,4 +1,4 @@
-"""Decoding and predicting in one stage, as on CPUs, and in two, as with GPUs: the same rows."""
+"""Decoding and predicting in one stage, as on CPUs, and in two, as with GPUs, and JPEGs decoded by the predictor: the same rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ from tests.chain import Chain
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
-def staged_rows(chain: Chain, out: Folder, *, is_apart: bool) -> tuple[dict[Any, dict[str, Any]], int]:
+def staged_rows(
+    chain: Chain, out: Folder, *, is_apart: bool, decodes_on_device: bool = False
+) -> tuple[dict[Any, dict[str, Any]], int]:
     """Every row that a pipeline stages, by key, and its number of pieces."""
     card, _ = load_model(chain.model)
     catalog = open_catalog(chain.catalog, Columns())
@@ -43,6 +45,7 @@ def staged_rows(chain: Chain, out: Folder, *, is_apart: bool) -> tuple[dict[Any,
             offer=offer,
             use_gpu=False,
             is_apart=is_apart,
+            decodes_on_device=decodes_on_device,
             engine="auto",
             compiled=False,
             batch_size=8,
@@ -56,14 +59,27 @@ def staged_rows(chain: Chain, out: Folder, *, is_apart: bool) -> tuple[dict[Any,
     return {(row["illust_id"], row["page"]): row for row in rows}, len(receipts)
 
 
+def assert_same_facts(ours: dict[Any, dict[str, Any]], theirs: dict[Any, dict[str, Any]]) -> None:
+    """Equal but for what the model computed."""
+    names = ("status", "error_code", "error_detail", "attempts")
+    assert {k: [row[name] for name in names] for k, row in ours.items()} == {
+        k: [row[name] for name in names] for k, row in theirs.items()
+    }
+
+
 def test_one_stage_and_two_give_the_same_rows(chain: Chain, tmp_path: Path) -> None:
     one, num_pieces = staged_rows(chain, Folder(str(tmp_path / "one")), is_apart=False)
     two, _ = staged_rows(chain, Folder(str(tmp_path / "two")), is_apart=True)
     assert num_pieces > 0
-    assert one.keys() == two.keys()
+    assert_same_facts(one, two)
     for key, row in one.items():
-        assert {name: row[name] for name in ("status", "error_code", "error_detail", "attempts")} == {
-            name: two[key][name] for name in ("status", "error_code", "error_detail", "attempts")
-        }
         if row["status"] == "ok":
             np.testing.assert_allclose(row["view_probs"], two[key]["view_probs"], atol=1e-5)
+
+
+def test_jpegs_decoded_by_the_predictor_move_probabilities_within_the_bound(chain: Chain, tmp_path: Path) -> None:
+    usual, _ = staged_rows(chain, Folder(str(tmp_path / "usual")), is_apart=True)
+    there, _ = staged_rows(chain, Folder(str(tmp_path / "there")), is_apart=True, decodes_on_device=True)
+    assert_same_facts(usual, there)
+    apart = [np.abs(np.subtract(row["view_probs"], there[k]["view_probs"])) for k, row in usual.items() if row["status"] == "ok"]
+    assert 0 < np.mean(apart) <= 0.01, "some were decoded elsewhere, and none is far off"
