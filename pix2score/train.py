@@ -18,7 +18,7 @@ from typing import Any
 
 from pix2score.account import recorded
 from pix2score.artifact import CARD, load_card
-from pix2score.cluster import Offer, session
+from pix2score.cluster import Offer, is_local, session
 from pix2score.command import as_plain
 from pix2score.dataset import PreparedDataset, open_dataset
 from pix2score.errors import ConfigError, DataError
@@ -89,7 +89,7 @@ def _refuse_other_config(config: TrainConfig, dataset: PreparedDataset, out: Fol
 
 def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer) -> WorkerSettings:
     use_gpu = offer.wants_gpu(config.device)
-    least, most = config.worker_range(offer.num_gpus if use_gpu else 1)
+    least, most = config.worker_range(_default_workers(Folder(config.out), offer, use_gpu))
     num_rows, num_joint = dataset.num_rows("train"), config.batch_size * max(1, most)
     steps_per_epoch = num_rows // num_joint
     if not steps_per_epoch:
@@ -120,6 +120,15 @@ def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer
         patience=config.patience,
         checkpoint_minutes=config.checkpoint_minutes,
     )
+
+
+def _default_workers(out: Folder, offer: Offer, use_gpu: bool) -> int:
+    """One for each GPU. Without any: none on one machine, as workers take half a minute to start and some of its cores, else one."""
+    from pix2score.train_state import OF_WORKERS
+
+    if use_gpu:
+        return offer.num_gpus
+    return 0 if is_local() and not out.is_file(OF_WORKERS) else 1
 
 
 def _heads(config: TrainConfig, dataset: PreparedDataset) -> tuple[HeadSpec, ...]:

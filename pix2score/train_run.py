@@ -56,7 +56,9 @@ def _fit(settings: WorkerSettings, dataset: PreparedDataset, out: Folder, offer:
         max(1, settings.max_workers), settings.batch_size,
     )  # fmt: skip
     rows = training_rows(dataset, settings, offer)
-    if settings.num_workers:
+    if settings.num_workers == 0:
+        logger.info("training in this process")
+    else:
         logger.info("starting %s worker(s): some 20 s until the first step", _worker_range(settings))
     with board("trained", total_steps, logger) as progress:
         return _trainer(settings, rows, out, progress).fit()

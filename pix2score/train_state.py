@@ -21,6 +21,8 @@ from pix2score.storage import Folder
 CHECKPOINT = "state.pt"
 IN_PROCESS = "checkpoints/in_process/state.pt"
 """Where a run without workers keeps its state: Ray Train keeps none for it."""
+OF_WORKERS = "checkpoints/checkpoint_manager_snapshot.json"
+"""Where Ray Train keeps its list of checkpoints."""
 WORST = 1e9
 """Stands for a number that is not finite: JSON has no infinity, and no checkpoint ranks below it."""
 
@@ -91,11 +93,11 @@ def resume(fitter: Fitter, settings: WorkerSettings) -> RunState:
 
 
 def _last_state(settings: WorkerSettings) -> dict[str, Any] | None:
-    if settings.num_workers == 0:
-        out = Folder(settings.out)
-        return parse_state(out.read(IN_PROCESS)) if out.is_file(IN_PROCESS) else None
-    checkpoint = ray.train.get_checkpoint()
-    return None if checkpoint is None else read_checkpoint(checkpoint)
+    checkpoint = ray.train.get_checkpoint() if settings.num_workers else None
+    if checkpoint is not None:
+        return read_checkpoint(checkpoint)
+    out = Folder(settings.out)  # begun in one process, perhaps, and gone on with on a cluster
+    return parse_state(out.read(IN_PROCESS)) if out.is_file(IN_PROCESS) else None
 
 
 def parse_state(data: bytes) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def run_chain(catalog: str, root: str, drawn: DrawnCatalog) -> Chain:
     """prepare, train, evaluate and score below ``root`` (a folder or an S3 prefix)."""
     dataset, model, scores = f"{root}/dataset", f"{root}/model", f"{root}/scores"
     prepared = prepare(PrepareConfig(catalog=catalog, out=dataset, image_size=64, val_fraction=0.2, test_fraction=0.2))
-    trained = train(TrainConfig(data=dataset, out=model, **TRAINING))
+    trained = train(TrainConfig(data=dataset, out=model, num_workers=1, **TRAINING))
     evaluated = evaluate(EvaluateConfig(model=model, data=dataset, out=f"{root}/evaluation"))
     scored = score(ScoreConfig(catalog=catalog, model=model, out=scores, part_rows=40))
     return Chain(drawn, catalog, dataset, model, scores, prepared, trained, evaluated, scored)

@@ -18,13 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pix2score import cluster
 from pix2score.artifact import load_model
 from pix2score.dataset import PreparedDataset, open_dataset
 from pix2score.errors import ConfigError, DataError
 from pix2score.prepare import PrepareConfig, prepare
 from pix2score.recipe import WorkerSettings
 from pix2score.train import TrainConfig, _refuse_unlearnable, train
-from pix2score.train_state import IN_PROCESS, RunState, rank_value
+from pix2score.train_state import IN_PROCESS, OF_WORKERS, RunState, rank_value
 from tests.chain import TRAINING, Chain
 from tests.test_train import history
 
@@ -95,6 +96,28 @@ def test_a_job_killed_within_an_epoch_goes_on_there_with_the_same_order(chain: C
     for killed, whole in zip(history(tmp_path / "killed"), history(tmp_path / "whole"), strict=True):
         same = ("epoch", "steps", "loss", "val_loss", "ridge_spearman", "temperatures")
         assert {k: killed[k] for k in same} == {k: whole[k] for k in same}
+
+
+@pytest.mark.timeout(400)
+def test_a_job_begun_in_one_process_goes_on_in_a_worker(chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = {**TRAINING, "epochs": 2, "batch_size": 2}  # no number of workers: as the machines offer
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    command = [sys.executable, "-m", "jobs.train", "--data", chain.dataset, "--out", str(tmp_path), *flags]
+    job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        eventually((tmp_path / "history.jsonl").exists)
+        eventually((tmp_path / IN_PROCESS).exists)
+    finally:
+        os.killpg(job.pid, signal.SIGKILL)
+        job.wait()
+    assert not (tmp_path / OF_WORKERS).exists()
+    (first, *_) = history(tmp_path)
+    monkeypatch.setattr(cluster, "_local", threading.Event())  # the tests' Ray is a cluster
+    train(TrainConfig(data=chain.dataset, out=str(tmp_path), **settings))
+    assert (tmp_path / OF_WORKERS).exists()
+    assert history(tmp_path)[0] == first
+    steps = history(tmp_path)[0]["steps"]
+    assert [(entry["epoch"], entry["steps"]) for entry in history(tmp_path)] == [(1, steps), (2, 2 * steps)]
 
 
 def test_in_process_the_model_is_that_of_one_worker(chain: Chain, tmp_path: Path) -> None:
