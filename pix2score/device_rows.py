@@ -27,8 +27,6 @@ class DeviceRows:
         at = np.flatnonzero(column.is_valid().to_numpy()).tolist()
         encoded: list[bytes] = column.drop_null().to_pylist()
         rows = rows.drop_columns([ENCODED])
-        if not at:
-            return rows
         pixels = _pixels(rows, self.preprocess)
         failures: dict[int, ImageFailure] = {}
         for i, data, answer in zip(at, encoded, self.decoder(encoded), strict=True):
@@ -44,18 +42,19 @@ class DeviceRows:
 
 
 def _pixels(rows: pa.Table, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
-    """uint8 [N, S*S*3], a copy; whatever where there are none."""
-    column = rows.column("data").combine_chunks()
-    width = pixel_type(preprocess).byte_width
-    flat = np.frombuffer(column.buffers()[1], np.uint8, rows.num_rows * width, column.offset * width)
-    return flat.reshape(rows.num_rows, width).copy()
+    """uint8 [N, S*S*3]; zeros where there are none."""
+    pixels = np.zeros((rows.num_rows, pixel_type(preprocess).byte_width), np.uint8)
+    for i, data in enumerate(rows.column("data")):
+        if data.is_valid:
+            pixels[i] = np.frombuffer(data.as_buffer(), np.uint8)
+    return pixels
 
 
 def _filled(rows: pa.Table, pixels: npt.NDArray[np.uint8], failures: dict[int, ImageFailure], preprocess: Preprocess) -> pa.Table:
     codes, details = (rows.column(name).to_pylist() for name in ("error_code", "error_detail"))
     for i, failure in failures.items():
         codes[i], details[i] = failure.code, failure.detail
-    valid = pa.array([code is None for code in codes]).buffers()[1]
+    valid = pa.array([code is None for code in codes], pa.bool_()).buffers()[1]
     columns = {
         "data": pa.Array.from_buffers(pixel_type(preprocess), len(codes), [valid, pa.py_buffer(pixels)]),
         "error_code": pa.array(codes, pa.string()),

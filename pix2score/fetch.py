@@ -75,7 +75,7 @@ def fetch_and_decode(rows: pa.Table, *, images: ImageRows, task: Preprocess | in
 
     ``data`` is null where ``error_code`` is set; else RGB pixels (fixed-size binary, S*S*3 bytes) if ``task`` is a ``Preprocess``, or image
     bytes for a training shard if it is a short side in px. ``keeps_jpegs``: plain JPEGs stand in column ``encoded`` as they are instead,
-    for ``device_rows``.
+    for ``device_rows``, and ``data`` is binary, so that a null takes no room.
     """
     contents = images.contents(rows)
     if keeps_jpegs:
@@ -94,7 +94,7 @@ def fetch_and_decode(rows: pa.Table, *, images: ImageRows, task: Preprocess | in
             worked.append(work_s)
     count_images("ok" if failure is None else failure.code for failure in failures)
     columns = [
-        pa.array(data, pa.binary() if isinstance(task, int) else pixel_type(task)),
+        pa.array(data, pa.binary() if isinstance(task, int) or keeps_jpegs else pixel_type(task)),
         pa.array([f and f.code for f in failures], pa.string()),
         pa.array([f and f.detail for f in failures], pa.string()),
         *(pa.array(values, field.type) for values, field in zip((sizes, waited, worked), busy.FIELDS, strict=False)),

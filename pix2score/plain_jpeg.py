@@ -6,10 +6,10 @@ import io
 
 from PIL import Image
 
-from pix2score.images import MAX_BYTES, orientation
+from pix2score.images import orientation
 
-MAX_PLAIN_PIXELS = 25_000_000
-"""Larger ones are decoded at a fraction of their size on a CPU, and would take a GPU's memory whole."""
+MAX_PLAIN_PIXELS, MAX_PLAIN_BYTES = 25_000_000, 8 * 2**20
+"""Larger ones are decoded at a fraction of their size on a CPU, and would fill a GPU's memory and the way to it."""
 _START, _END = b"\xff\xd8\xff", b"\xff\xd9"
 _TAIL = 64  # bytes after the last marker that cameras and editors leave
 
@@ -20,7 +20,7 @@ class Encoded(bytes):
 
 def as_plain_jpeg(data: bytes) -> Encoded | None:
     """``data`` if it is a JPEG of 8-bit grey or YCbCr, upright, whole to its end marker and within limits; None if not. Never raises."""
-    if not data.startswith(_START) or _END not in data[-_TAIL:] or len(data) > MAX_BYTES:
+    if not data.startswith(_START) or _END not in data[-_TAIL:] or len(data) > MAX_PLAIN_BYTES:
         return None
     try:
         image = Image.open(io.BytesIO(data), formats=("JPEG",))

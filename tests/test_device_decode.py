@@ -112,6 +112,8 @@ def test_rows_are_what_they_are_without_it(tmp_path: Path) -> None:
     images = ImageRows(image_source(str(tmp_path), ()), None, None, {})
     expected = fetch_and_decode(rows, images=images, task=PREPROCESS)
     kept = fetch_and_decode(rows, images=images, task=PREPROCESS, keeps_jpegs=True)
+    num_there = len(rows) - kept.column("data").null_count
+    assert kept.column("data").nbytes < (num_there + 1) * PREPROCESS.size**2 * 3, "a null takes no room"
     assert [data is not None for data in kept.column(ENCODED).to_pylist()] == [name in ("plain.jpg", "headless.jpg", "grey.jpg")
         for name in rows.column("uri").to_pylist()]  # fmt: skip
     found = DeviceRows(PREPROCESS, DeviceDecoder(PREPROCESS, "cpu"))(kept)
