@@ -77,8 +77,8 @@ class TrainConfig:
     shuffle_mib: int = 256
     """Memory of decoded pixels among which each worker shuffles, beside what a step takes. Shards are random samples already."""
     cache_mib: int | None = None
-    """Pixels that may be kept in Ray's object store: a dataset that fits is decoded once, not in every epoch (default: a quarter of the
-    store of all nodes; 0: never)."""
+    """MiB of decoded pixels that may be kept in Ray's object store: a dataset that fits is decoded once, not in every epoch (default: a
+    quarter of the store of all nodes; 0: never)."""
     precision: Precision = "auto"
     """auto (bf16 on a GPU that has it, else fp16; fp32 on a CPU), fp32, bf16 or fp16."""
     max_steps: int | None = None
@@ -103,6 +103,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} {value}: at least 1")
+        if self.cache_mib is not None and self.cache_mib < 0:
+            raise ConfigError(f"cache_mib {self.cache_mib}: at least 0")
         for name in ("bins_loss", "levels_loss"):
             if getattr(self, name) not in (AS_PREPARED, *LOSSES):
                 raise ConfigError(f"{name} {getattr(self, name)!r} is not known; one of {AS_PREPARED}, {', '.join(LOSSES)}")
