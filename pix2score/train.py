@@ -123,7 +123,7 @@ def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer
 
 
 def _default_workers(out: Folder, offer: Offer, use_gpu: bool) -> int:
-    """One for each GPU. Without any: none on one machine, as workers take half a minute to start and some of its cores, else one."""
+    """One for each GPU. Without any: one, but none on one machine, where workers and Ray's actors beside them take from the cores."""
     from pix2score.train_state import OF_WORKERS
 
     if use_gpu:

@@ -85,8 +85,8 @@ class TrainConfig:
     """Stop after this many steps in all."""
     num_workers: int | str | None = None
     """Data-parallel workers (default: the cluster's GPUs; without any 1, and 0 on a Ray of this machine alone). MIN..MAX, such as 2..8:
-    as many as there are nodes for, always with batch_size * MAX images a step. 0: in this process, which starts half a minute sooner; if it
-    dies, the same command goes on."""
+    as many as there are nodes for, always with batch_size * MAX images a step. 0: in this process, which starts some ten seconds sooner;
+    if it dies, the same command goes on."""
     cpus_per_worker: int | None = None
     """CPUs that each worker holds in Ray's books (default: 1 without a GPU, none beside one). Nearly all of a node's: one worker a node."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
