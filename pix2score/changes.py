@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from pix2score.engine import engine, load, parquet_batches, query
+from pix2score.engine import engine, load, query
 from pix2score.errors import ConfigError
 from pix2score.schema import KEY, OK, key_fields
-from pix2score.snapshot import Snapshot, live, read_snapshot
+from pix2score.snapshot import Snapshot, batches_of, live, read_snapshot
 from pix2score.storage import Folder
 
 
@@ -44,8 +44,8 @@ def _changes(folder: Folder, before: Snapshot | None, after: Snapshot, schema: p
     columns = pa.schema([*(schema.field(name).with_nullable(True) for name in KEY), *facts])
     with engine() as connection:
         for table, snapshot in (("old", before), ("new", after)):
-            paths = [file.path for file in snapshot.files_of("scores")] if snapshot else []
-            load(connection, table, columns, parquet_batches(folder, paths, columns.names))
+            rows = batches_of(folder, snapshot, snapshot.files_of("scores"), columns.names) if snapshot else iter(())
+            load(connection, table, columns, rows)
         # A run scores a key once: the same run means the same row.
         sql = (
             f"SELECT illust_id, page, CASE WHEN n.run IS NULL THEN 'removed' WHEN n.status = '{OK}' THEN 'scored' ELSE 'failed' END "

@@ -37,6 +37,12 @@ IMAGE_ERROR_CODES: tuple[str, ...] = get_args(ImageErrorCode)
 FETCH_ERROR_CODES = IMAGE_ERROR_CODES[:4]
 """Codes that say nothing about the bytes: worth another try on another night."""
 
+RETRIED_ERROR_CODES = (*FETCH_ERROR_CODES, "CRASHED")
+"""Codes that a later night tries again: what ends a decoder may come from outside too, such as the kernel's want of memory."""
+
+MAX_ATTEMPTS = 5
+"""Nights on which a content is tried that cannot be fetched, and on which a key keeps the answer of its earlier content meanwhile."""
+
 MAX_DETAIL_CHARS = 200
 
 

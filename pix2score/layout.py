@@ -5,6 +5,7 @@
     embeddings/<run>/part-*.parquet     written once; a row is live if SCORES names that run for its key
     dead/<run>/part-*.parquet           keys whose embedding is no longer live, with the run whose files hold it
     staged/<run>/…                      plan, pieces and receipts of runs not yet published (``staged``)
+    leases/<run>.json                   a run that can still publish (``leases``)
     runs/<run>/summary.json             what every run did, also after a failure
 
 Readers follow the manifest and never list a folder.
@@ -14,14 +15,17 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pix2score.engine import parquet_bytes
+from pix2score.errors import DataError
 from pix2score.heads import HeadSpec, head_from_dict
-from pix2score.schema import EmbeddingDtype, dead_schema, embeddings_schema, scores_schema
+from pix2score.schema import FAILED, OK, EmbeddingDtype, dead_schema, embeddings_schema, scores_schema
 from pix2score.storage import Folder
 
 Table = Literal["scores", "embeddings", "dead"]
@@ -44,6 +48,12 @@ class DataFile:
     sha256: str
     first_key: tuple[int | str, int] | None = None
     """Smallest key, in files of the narrow table: they follow each other in key order."""
+    failed: dict[str, int] | None = None
+    """Error code -> failed rows, in files of the narrow table that a night wrote; None in those of earlier versions."""
+    runs: dict[str, int] | None = None
+    """Run -> ok rows that it scored, likewise."""
+    kept: int = 0
+    """Ok rows that keep the answer of an earlier content, likewise."""
 
     @property
     def run(self) -> str:
@@ -95,12 +105,52 @@ def layout_from_dict(plain: dict[str, Any]) -> Layout:
 
 
 def write_file(folder: Folder, table: Table, path: str, rows: pa.Table) -> DataFile:
-    """``rows`` stand at ``path``, whole. Raises as ``Folder.publish``: a path is never used twice."""
+    """Write ``rows`` to ``path``, whole, and return its facts. Raises as ``Folder.publish``: a path is never used twice."""
     data = parquet_bytes(rows, row_group_rows=ROW_GROUP_ROWS[table])
     size = folder.publish(path, data)
-    return DataFile(
-        table, path, rows.num_rows, size, hashlib.sha256(data).hexdigest(), _first_key(rows) if table == "scores" else None
-    )
+    facts: dict[str, Any] = {}
+    if table == "scores":
+        facts = {"first_key": _first_key(rows), "failed": failed_by_code(rows), "runs": ok_rows_by_run(rows)}
+        facts["kept"] = pc.sum(pc.and_(pc.equal(rows.column("status"), OK), pc.is_valid(rows.column("error_code")))).as_py() or 0
+    return DataFile(table, path, rows.num_rows, size, hashlib.sha256(data).hexdigest(), **facts)
+
+
+def failed_by_code(scores: pa.Table) -> dict[str, int]:
+    """Error code -> number of failed rows of a SCORES table."""
+    codes = scores.column("error_code").filter(pc.equal(scores.column("status"), FAILED))
+    return {entry["values"]: entry["counts"] for entry in codes.value_counts().to_pylist()}
+
+
+def ok_rows_by_run(scores: pa.Table) -> dict[str, int]:
+    """Run -> number of ok rows of a SCORES table that it scored."""
+    runs = scores.column("run").filter(pc.equal(scores.column("status"), OK))
+    return {entry["values"]: entry["counts"] for entry in runs.value_counts().to_pylist()}
+
+
+def checked_bytes(folder: Folder, file: DataFile) -> bytes:
+    """Content of a file, as its manifest or receipt tells it. Raises ``DataError`` naming one that was altered or is gone."""
+    try:
+        data = folder.read(file.path)
+    except FileNotFoundError:
+        raise DataError(f"{folder.full(file.path)} is missing: nothing was published") from None
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        raise DataError(f"{folder.full(file.path)} was altered: its rows are not carried over; --full scores everything again")
+    return data
+
+
+def broken_files(folder: Folder, files: Iterable[DataFile]) -> dict[str, str]:
+    """Path -> what is wrong, of those files that do not stand with the size they are named with: one listing a run's folder."""
+    files = list(files)
+    sizes: dict[str, int] = {}
+    for top in sorted({file.path.rpartition("/")[0] for file in files}):
+        sizes |= {f"{top}/{entry.path}": entry.size for entry in (folder / top).top_entries()}
+    broken = {}
+    for file in files:
+        if file.path not in sizes:
+            broken[file.path] = "is missing"
+        elif sizes[file.path] != file.bytes:
+            broken[file.path] = f"has {sizes[file.path]} bytes, {file.bytes} are named"
+    return broken
 
 
 def unique_path(table: Table, run: str) -> str:

@@ -1,9 +1,12 @@
-"""Single objects, whole: put on a disk or into S3 so that they are visible complete or not at all, and many fetched from S3 at once."""
+"""Single objects, whole: put on a disk or into S3 so that they are visible complete or not at all, removed by their literal names, and many
+fetched from S3 at once."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
+import errno
 import os
 import tempfile
 import time
@@ -13,23 +16,38 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError
 
-from pix2score.errors import DataError
-from pix2score.places import MAX_ATTEMPTS, backoff_s
+from pix2score.errors import AccessError, DataError
+from pix2score.places import MAX_ATTEMPTS, backoff_s, split_s3
+
+MAX_READING = 32  # small objects at a time: hides 20 to 100 ms of latency
 
 
 def put_s3(fs: Any, place: str, data: bytes, *, replace: bool) -> None:
-    """``place`` holds ``data``. Raises ``FileExistsError`` if it holds something else and ``replace`` is off."""
-    bucket, _, key = place[5:].partition("/")
+    """``place`` holds ``data``.
+
+    Raises ``FileExistsError`` if it holds something else and ``replace`` is off; ``DataError`` if the store cannot tell.
+    """
+    bucket, key = split_s3(place)
     # If-None-Match makes the store itself refuse the second creator; honoured by AWS since 2024 and by moto.
     condition = {} if replace else {"IfNoneMatch": "*"}
     try:
         _put_unless_undecided(fs, {"Bucket": bucket, "Key": key, "Body": data, **condition})
     except OSError as exc:
-        if "PreconditionFailed" not in repr(exc.__cause__) and "pre-conditions" not in str(exc):
+        text = f"{exc!r} {exc.__cause__!r}"
+        if condition and ("NotImplemented" in text or "not implemented" in text):
+            raise DataError(
+                f"the store of bucket {bucket!r} cannot create an object only if it is absent (PUT with If-None-Match): two runs could "
+                f"publish the same snapshot; give a store that can"
+            ) from exc
+        if not any(sign in text for sign in _REFUSED):
             raise
         # After a lost answer a retry is refused by what its own first try made.
         if fs.cat_file(place) != data:
             raise FileExistsError(place) from None
+
+
+_REFUSED = ("PreconditionFailed", "pre-conditions", "NotModified", "(304)")
+"""Of a PUT whose object stands already; some stores answer 304 instead of 412."""
 
 
 def _put_unless_undecided(fs: Any, request: dict[str, Any]) -> None:
@@ -47,6 +65,17 @@ def _put_unless_undecided(fs: Any, request: dict[str, Any]) -> None:
 
 def put_local(path: Path, data: bytes, *, replace: bool) -> None:
     """As ``put_s3``, by way of a temporary file beside ``path``."""
+    for attempt in range(MAX_ATTEMPTS):
+        try:
+            _put_local(path, data, replace=replace)
+        except FileNotFoundError:  # another process removed the folder, as the last file in it went
+            if attempt == MAX_ATTEMPTS - 1:
+                raise
+        else:
+            return
+
+
+def _put_local(path: Path, data: bytes, *, replace: bool) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
@@ -61,19 +90,85 @@ def put_local(path: Path, data: bytes, *, replace: bool) -> None:
         if replace:
             os.replace(temporary, path)
         else:
-            _link(temporary, path, data)
+            _create(temporary, path, data)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
 
 
-def _link(temporary: str, path: Path, data: bytes) -> None:
-    """Unlike a rename, a link fails if the name is taken: the atomic create-if-absent of a disk."""
+def _create(temporary: str, path: Path, data: bytes) -> None:
+    """Give the temporary file its name unless that is taken: the atomic create-if-absent of a disk.
+
+    A link fails if the name is taken, unlike a plain rename. Mounts of object stores, SMB and exFAT have no links; there the kernel's
+    exclusive rename does the same.
+    """
     try:
         os.link(temporary, path)
     except FileExistsError:
-        if not path.is_file() or path.read_bytes() != data:
+        _refuse_other(path, data)
+    except OSError as exc:
+        if exc.errno not in _NO_LINKS:
             raise
+        try:
+            _rename_exclusive(temporary, str(path))
+        except FileExistsError:
+            _refuse_other(path, data)
+        except OSError as error:
+            if error.errno not in (*_NO_LINKS, errno.EINVAL):
+                raise
+            raise DataError(
+                f"the file system of {path.parent} can neither link nor rename a file only if the name is free "
+                f"({os.strerror(exc.errno)}): two runs could publish the same snapshot; give a place on another one, or s3://"
+            ) from None
+
+
+def _refuse_other(path: Path, data: bytes) -> None:
+    if not path.is_file() or path.read_bytes() != data:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+
+
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV)
+_AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # linux/fcntl.h, linux/fs.h
+
+
+def _rename_exclusive(source: str, target: str) -> None:
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), target)
+    if rename(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), target)
+
+
+def delete_local(path: Path) -> None:
+    """``path`` is gone."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        path.unlink()
+
+
+DELETE_KEYS = 1000
+"""Of one DeleteObjects request."""
+
+
+def delete_s3(fs: Any, places: Sequence[str]) -> None:
+    """The objects are gone, removed in the given order: one request after the other.
+
+    A store answers 200 and lists what it refused; fsspec drops that list, takes names for patterns and sends requests side by side.
+    Raises ``AccessError`` or ``OSError`` at the first request with a refusal, telling how many stand.
+    """
+    for start in range(0, len(places), DELETE_KEYS):
+        batch = [split_s3(place) for place in places[start : start + DELETE_KEYS]]
+        for bucket in dict.fromkeys(bucket for bucket, _ in batch):
+            keys = [{"Key": key} for owner, key in batch if owner == bucket]
+            answer = fs.call_s3("delete_objects", Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
+            refused = [error for error in answer.get("Errors", ()) if error.get("Code") != "NoSuchKey"]
+            if refused:
+                raise _refusal(refused, len(places))
+
+
+def _refusal(refused: Sequence[dict[str, Any]], num_places: int) -> OSError:
+    first = refused[0]
+    what = f"{len(refused)} or more of {num_places} objects were not removed: {first.get('Code')} for {first.get('Key')!r}"
+    return AccessError(what) if first.get("Code") in ("AccessDenied", "AllAccessDisabled", "Forbidden") else OSError(what)
 
 
 def _read_umask() -> int:

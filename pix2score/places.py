@@ -28,6 +28,12 @@ def is_s3(place: str) -> bool:
     return place.startswith("s3://")
 
 
+def split_s3(place: str) -> tuple[str, str]:
+    """Bucket and key of ``s3://bucket/key``, verbatim."""
+    bucket, _, key = place[5:].partition("/")
+    return bucket, key
+
+
 @functools.lru_cache(maxsize=4)
 def _filesystem(protocol: str, _pid: int) -> Any:  # connections must not cross a fork
     if protocol == "file":
@@ -81,6 +87,8 @@ def named_errors(place: str) -> Iterator[None]:
     except (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError) as exc:
         if means_no_bucket(exc):
             raise DataError(f"{where} does not exist") from None
+        raise
+    except AccessError:
         raise
     except PermissionError as exc:
         raise AccessError(f"access to {where} was refused") from exc

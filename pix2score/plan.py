@@ -110,6 +110,11 @@ def _identified_sql(catalog: Catalog) -> str:
     )
 
 
+def stored_fingerprint_sql(catalog: Catalog, column: str) -> str:
+    """SQL of a fingerprint that an earlier version stored in ``column``, as this one writes it."""
+    return column
+
+
 def order_sql(catalog: Catalog) -> str:
     """Order of work: by hash of the key, so that any part is a random sample; embedded images as they lie, file by hash."""
     if catalog.embedded:

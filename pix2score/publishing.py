@@ -6,14 +6,16 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ParamSpec, Protocol, TypeVar
 
-from pix2score.errors import DataError, Pix2ScoreError, StorageError
-from pix2score.layout import DataFile, Layout
+from pix2score.errors import ConflictError, DataError, Pix2ScoreError, StorageError
+from pix2score.images import FORMATS
+from pix2score.layout import DataFile, Layout, broken_files
+from pix2score.leases import Lease
 from pix2score.rewrite import Merged, Night, merge_range, sort_changes
 from pix2score.scoring_plan import ScoringPlan
-from pix2score.snapshot import Snapshot, conflict, live_number, publish
+from pix2score.snapshot import Snapshot, conflict, live_number, publish, read_snapshot
 from pix2score.staged import STAGED, Origin, Receipt
 from pix2score.storage import Folder
 
@@ -36,8 +38,11 @@ class Publication:
 
     @property
     def carried_from(self) -> Snapshot | None:
-        """The live snapshot, if any of its rows stays."""
-        return self.live if self.plan.counts.carried else None
+        """The live snapshot, if any of its rows may stay."""
+        if self.live is None or self.plan.counts.carried:
+            return self.live
+        is_same = self.live.manifest["model_version"] == self.origin.model_version
+        return self.live if is_same and not self.origin.full else None
 
 
 class Workers(Protocol):
@@ -64,32 +69,68 @@ class LocalThreads:
 
 
 def publish_night(publication: Publication, facts: Mapping[str, Any], workers: Workers) -> Snapshot:
-    """The next snapshot is live.
+    """Make the next snapshot live, and return it. The run's lease is given back, whatever comes of it.
 
     Raises:
         ConflictError: another run published first.
         DataError: a live file was altered; its rows are not carried.
-        StorageError: the staged rows are not the planned ones.
+        StorageError: the staged rows are not the planned ones, or a file that the snapshot would name is gone.
     """
-    out, origin = publication.out, publication.origin
-    _check_parent(out, origin.parent)
+    lease = Lease(publication.out, publication.origin.run)
+    lease.take()
+    try:
+        return _published(_upon_live(publication), facts, workers)
+    finally:
+        lease.release()
+
+
+def _published(publication: Publication, facts: Mapping[str, Any], workers: Workers) -> Snapshot:
     try:
         merged = _rewrite(publication, workers)
     except (Pix2ScoreError, FileNotFoundError):
-        _check_parent(out, origin.parent)  # the winner tidies up pieces that it took: that is not damage
+        _upon_live(publication)  # the winner tidies up pieces that it took: that is not damage
         raise
-    counts = publication.plan.counts
+    counts, run = publication.plan.counts, publication.origin.run
     if merged.rows != counts.keys:
-        raise StorageError(f"run {origin.run}: the new table has {merged.rows} rows, the catalog {counts.keys} keys: not published")
-    snapshot = publish(out, origin.parent, _manifest(publication, merged, facts))
+        raise StorageError(f"run {run}: the new table has {merged.rows} rows, the catalog {counts.keys} keys: not published")
+    snapshot = _commit(publication, merged, facts)
     _tidy_up(publication)
     return snapshot
 
 
-def _check_parent(out: Folder, parent: int) -> None:
+def _commit(publication: Publication, merged: Merged, facts: Mapping[str, Any]) -> Snapshot:
+    """One create-if-absent; tried again only upon a compaction of the snapshot that the night builds on."""
+    while True:
+        publication = _upon_live(publication)
+        files = _files(publication, merged)
+        _check_new(publication, files)
+        parent = publication.live.number if publication.live else 0
+        try:
+            return publish(publication.out, parent, _manifest(publication, merged, files, facts))
+        except ConflictError:
+            if _upon_live(publication).live == publication.live:
+                raise
+
+
+def _upon_live(publication: Publication) -> Publication:
+    """As given, but built on the newest compaction of the live snapshot. Raises ``ConflictError`` if a run published meanwhile."""
+    out, live = publication.out, publication.live
     number = live_number(out)
-    if number != parent:
+    if number == (live.number if live else 0):
+        return publication
+    newest = read_snapshot(out, number) if live and number > live.number else None
+    if newest is None or live is None or live.number not in newest.same_scores:
         raise conflict(out, number)
+    return replace(publication, live=newest)
+
+
+def _check_new(publication: Publication, files: Sequence[DataFile]) -> None:
+    """Raise ``StorageError`` unless every file that the snapshot names and the live one does not stands as it was written."""
+    known = {file.path for file in publication.live.files} if publication.live else set()
+    for path, what in broken_files(publication.out, [file for file in files if file.path not in known]).items():
+        raise StorageError(
+            f"run {publication.origin.run}: {publication.out.full(path)} {what}: not published; the next run scores what is lost"
+        )
 
 
 def _rewrite(publication: Publication, workers: Workers) -> Merged:
@@ -103,7 +144,7 @@ def _rewrite(publication: Publication, workers: Workers) -> Merged:
     return merged
 
 
-def _manifest(publication: Publication, merged: Merged, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _manifest(publication: Publication, merged: Merged, files: Sequence[DataFile], facts: Mapping[str, Any]) -> dict[str, Any]:
     plan = publication.plan
     return {
         "run": publication.origin.run,
@@ -115,11 +156,13 @@ def _manifest(publication: Publication, merged: Merged, facts: Mapping[str, Any]
             "ok": merged.rows - merged.failed.total(),
             "failed": merged.failed.total(),
             "failed_by_code": dict(merged.failed),
+            "kept": merged.kept,
         },
+        "formats": list(FORMATS),
         "plan": plan.counts.to_dict(),
         "runs": dict(merged.runs),
         "consumed": [receipt.path for receipt in (*plan.taken_from, *plan.spent)],
-        "files": [asdict(file) for file in _files(publication, merged)],
+        "files": [asdict(file) for file in files],
     }
 
 

@@ -6,26 +6,28 @@ space into ranges; ``merge_range`` merges one range in memory, so that ranges ru
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pix2score.engine import engine, load, one_row, parquet_batches, parquet_bytes, query
-from pix2score.errors import DataError, StorageError
-from pix2score.layout import DataFile, Key, Layout, unique_path, write_file
+from pix2score.errors import MAX_ATTEMPTS, RETRIED_ERROR_CODES, DataError, StorageError
+from pix2score.layout import DataFile, Key, Layout, checked_bytes, unique_path, write_file
 from pix2score.plan import Part
-from pix2score.schema import FAILED, KEY, OK, dead_schema, key_fields
-from pix2score.staged import Receipt, failed_by_code
+from pix2score.schema import KEY, OK, dead_schema, key_fields, taken_schema
+from pix2score.staged import Receipt
 from pix2score.storage import Folder
 
 PART_ROWS = 250_000
+RANGE_BYTES = 128 * 2**20
+"""Of the rows of a range in memory. Merging holds them five to six times over (measured with one head of 1,000 bins), of 1 GiB declared."""
 _BATCH_ROWS = 50_000
 
 
@@ -62,6 +64,8 @@ class Merged:
     failed: Counter[str] = field(default_factory=Counter)
     runs: Counter[str] = field(default_factory=Counter)
     """Run -> ok rows that it scored: its live embeddings."""
+    kept: int = 0
+    """Rows that keep the answer of an earlier content, as tonight's could not be had."""
 
     def add(self, other: Merged) -> None:
         """Take in another range."""
@@ -69,33 +73,58 @@ class Merged:
         self.rows += other.rows
         self.failed += other.failed
         self.runs += other.runs
+        self.kept += other.kept
+
+
+def range_rows(layout: Layout) -> int:
+    """Rows of a range: ``PART_ROWS``, fewer where heads are wide."""
+    row_bytes = 150 + sum(4 * head.num_bins + 10 for head in layout.heads)
+    return max(1, min(PART_ROWS, RANGE_BYTES // row_bytes))
 
 
 def sort_changes(
     folder: Folder, prefix: str, run: str, layout: Layout, live: Sequence[DataFile], night: Night
 ) -> tuple[list[Range], Merged]:
-    """The ranges to merge; their changes stand sorted below ``prefix``. ``Merged`` holds dead files of pieces that were taken up in part.
+    """The ranges to merge; their changes stand sorted below ``prefix``. ``Merged`` holds the files of ranges in which nothing changes, and
+    dead files of pieces that were taken up in part.
 
     Raises ``StorageError`` if the pieces do not hold the planned number of rows with distinct keys: nothing may be published then.
     """
+    ranges, merged = [], Merged()
     with engine() as connection:
         unused = _load_changes(connection, folder, run, layout, night)
         _load_keys(connection, "gone", folder, night.gone, layout)
-        ranges = list(_ranges(connection, folder, prefix, layout, _neighbours(live)))
-    return ranges, Merged(files=_write_dead(folder, run, unused) if unused else [])
+        for cut in _cuts(_sorted_changes(connection, layout), _neighbours(live, range_rows(layout)), range_rows(layout)):
+            one = _range(connection, folder, prefix, layout, cut)
+            if cut.is_whole and not one.changed and not one.gone and all(file.runs is not None for file in one.live):
+                merged.add(_as_they_are(one.live))
+            else:
+                ranges.append(one)
+    merged.files += _write_dead(folder, run, unused) if unused else []
+    return ranges, merged
+
+
+def _as_they_are(files: Sequence[DataFile]) -> Merged:
+    merged = Merged(files=list(files), rows=sum(file.rows for file in files))
+    for file in files:
+        merged.failed.update(file.failed or {})
+        merged.runs.update(file.runs or {})
+        merged.kept += file.kept
+    return merged
 
 
 def _load_changes(connection: duckdb.DuckDBPyConnection, folder: Folder, run: str, layout: Layout, night: Night) -> pa.Table | None:
     """Table ``changed``; ok rows of taken pieces that are not taken come back, as their embeddings are dead."""
     schema = layout.scores
-    load(connection, "changed", schema, _checked_batches(folder, [receipt.scores for receipt in night.own], schema))
+    load(connection, "changed", schema, _piece_batches(folder, night.own, schema))
     unused = None
     if night.taken:
-        _load_keys(connection, "taken", folder, night.taken, layout, with_run=True)
-        load(connection, "offered", schema, _checked_batches(folder, [receipt.scores for receipt in night.taken_from], schema))
-        # A run stages a key once, but for a piece of a task that ran twice: then its first receipt counts.
-        connection.execute("INSERT INTO changed SELECT * FROM offered SEMI JOIN taken USING (illust_id, page, run)")
-        rest = f"SELECT illust_id, page, run FROM offered ANTI JOIN taken USING (illust_id, page, run) WHERE status = '{OK}'"
+        taken, offered = taken_schema(layout.id_type), schema.append(pa.field("piece", pa.string()))
+        load(connection, "taken", taken, parquet_batches(folder, [part.path for part in night.taken], taken.names))
+        load(connection, "offered", offered, _piece_batches(folder, night.taken_from, offered))
+        matching = "JOIN taken USING (illust_id, page, piece)"
+        connection.execute(f"INSERT INTO changed SELECT * EXCLUDE (piece) FROM offered SEMI {matching}")
+        rest = f"SELECT illust_id, page, run FROM offered ANTI {matching} WHERE status = '{OK}'"
         unused = pa.Table.from_batches(
             [b for t in query(connection, rest, dead_schema(layout.id_type)) for b in t.to_batches()], dead_schema(layout.id_type)
         )
@@ -107,81 +136,100 @@ def _load_changes(connection: duckdb.DuckDBPyConnection, folder: Folder, run: st
     return unused if unused is not None and unused.num_rows else None
 
 
-def _load_keys(
-    connection: duckdb.DuckDBPyConnection,
-    table: str,
-    folder: Folder,
-    parts: Sequence[Part],
-    layout: Layout,
-    *,
-    with_run: bool = False,
-) -> None:
-    schema = dead_schema(layout.id_type) if with_run else pa.schema(key_fields(layout.id_type))
+def _piece_batches(folder: Folder, pieces: Sequence[Receipt], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Rows of staged pieces; in ``piece``, if ``schema`` has it, the path of the file that holds them."""
+    for receipt in pieces:
+        try:
+            rows = checked_table(folder, receipt.scores)
+        except DataError as exc:
+            raise StorageError(f"a staged piece went while the night was written: {exc}; the next run does without it") from None
+        if "piece" in schema.names:
+            rows = rows.append_column("piece", pa.repeat(pa.scalar(receipt.scores.path), rows.num_rows))
+        yield from rows.select(schema.names).cast(schema).to_batches(max_chunksize=_BATCH_ROWS)
+
+
+def _load_keys(connection: duckdb.DuckDBPyConnection, table: str, folder: Folder, parts: Sequence[Part], layout: Layout) -> None:
+    schema = pa.schema(key_fields(layout.id_type))
     load(connection, table, schema, parquet_batches(folder, [part.path for part in parts], schema.names))
-
-
-def _checked_batches(folder: Folder, files: Sequence[DataFile], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    for file in files:
-        yield from checked_table(folder, file).select(schema.names).cast(schema).to_batches(max_chunksize=_BATCH_ROWS)
 
 
 def checked_table(folder: Folder, file: DataFile) -> pa.Table:
     """Rows of a file whose content is what its manifest or receipt says. Raises ``DataError`` naming one that was altered or is gone."""
-    try:
-        data = folder.read(file.path)
-    except FileNotFoundError:
-        raise DataError(f"{folder.full(file.path)} is missing: nothing was published") from None
-    if hashlib.sha256(data).hexdigest() != file.sha256:
-        raise DataError(f"{folder.full(file.path)} was altered: its rows are not carried over; --full scores everything again")
-    return pq.read_table(pa.BufferReader(data))
+    return pq.read_table(pa.BufferReader(checked_bytes(folder, file)))
 
 
-def _neighbours(files: Sequence[DataFile]) -> list[list[DataFile]]:
-    """Files in key order, small ones together up to ``PART_ROWS``."""
+def _neighbours(files: Sequence[DataFile], most_rows: int) -> list[list[DataFile]]:
+    """Files in key order, small ones together up to ``most_rows``."""
     groups: list[list[DataFile]] = []
     for file in files:
-        if groups and sum(f.rows for f in groups[-1]) + file.rows <= PART_ROWS:
+        if groups and sum(f.rows for f in groups[-1]) + file.rows <= most_rows:
             groups[-1].append(file)
         else:
             groups.append([file])
     return groups
 
 
-def _ranges(
-    connection: duckdb.DuckDBPyConnection, folder: Folder, prefix: str, layout: Layout, groups: Sequence[list[DataFile]]
-) -> Iterator[Range]:
-    """Cuts at the first key of every group, and wherever ``PART_ROWS`` new rows have come together."""
-    starts = [_start(group) for group in groups[1:]]
-    low: Key | None = None
-    pending: list[pa.Table] = []
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A range while it is cut out: its bounds, the live files that reach into it, its changed rows."""
 
-    def close(high: Key | None) -> Range:
-        files = _group_of(groups, low)
-        return _write_range(connection, folder, prefix, layout, low, high, files, pa.concat_tables(pending) if pending else None)
+    low: Key | None
+    high: Key | None
+    live: tuple[DataFile, ...]
+    changed: pa.Table | None
+    is_whole: bool
+    """Whether all rows of ``live`` lie within."""
 
-    for rows in query(connection, "SELECT * FROM changed ORDER BY illust_id, page", layout.scores, _BATCH_ROWS):
-        rest = rows
-        while rest.num_rows:
-            num_before = rest.num_rows if not starts else _num_before(rest, starts[0])
-            room = PART_ROWS - sum(table.num_rows for table in pending)
-            cut = min(num_before, room)
-            if cut:
-                pending.append(rest.slice(0, cut))
-            rest = rest.slice(cut)
-            if not rest.num_rows:
+
+def _sorted_changes(connection: duckdb.DuckDBPyConnection, layout: Layout) -> Iterator[pa.Table]:
+    batch_rows = min(_BATCH_ROWS, range_rows(layout))
+    return query(connection, "SELECT * FROM changed ORDER BY illust_id, page", layout.scores, batch_rows)
+
+
+def _cuts(changed: Iterator[pa.Table], groups: Sequence[list[DataFile]], most_rows: int) -> Iterator[_Cut]:
+    """Cuts the key space at the first key of every group of live files, and wherever ``most_rows`` changed rows have come together."""
+    rows = _Sorted(changed)
+    for number, group in enumerate(groups or [[]]):
+        start = _start(group) if number else None
+        end = _start(groups[number + 1]) if number + 1 < len(groups) else None
+        low = start
+        while True:
+            taken = rows.take(most_rows, end)
+            following = rows.first(end)
+            yield _Cut(low, following or end, tuple(group), taken, is_whole=low == start and following is None)
+            if following is None:
                 break
-            high = starts.pop(0) if cut == num_before else _first(rest)
-            yield close(high)
-            low, pending = high, []
-    for end in [*starts, None]:
-        yield close(end)
-        low, pending = end, []
+            low = following
 
 
-def _group_of(groups: Sequence[list[DataFile]], low: Key | None) -> tuple[DataFile, ...]:
-    """Files of the one group that holds a range from ``low``: ranges never reach over a group's first key."""
-    begun = [group for i, group in enumerate(groups) if i == 0 or (low is not None and _start(group) <= low)]
-    return tuple(begun[-1]) if begun else ()
+class _Sorted:
+    """Rows in key order, read as they are asked for."""
+
+    def __init__(self, tables: Iterator[pa.Table]) -> None:
+        self._tables = tables
+        self._ahead: pa.Table | None = next(tables, None)
+
+    def take(self, most_rows: int, end: Key | None) -> pa.Table | None:
+        """The next rows, at most so many, that stand before ``end``; None if there are none."""
+        taken: list[pa.Table] = []
+        while self._ahead is not None and most_rows:
+            number = self._ahead.num_rows if end is None else int(pc.sum(_before(self._ahead, end)).as_py() or 0)
+            number = min(number, most_rows)
+            if not number:
+                break
+            taken.append(self._ahead.slice(0, number))
+            most_rows -= number
+            self._ahead = self._ahead.slice(number)
+            if not self._ahead.num_rows:
+                self._ahead = next(self._tables, None)
+        return pa.concat_tables(taken) if taken else None
+
+    def first(self, end: Key | None) -> Key | None:
+        """Key of the next row, None if it does not stand before ``end``."""
+        if self._ahead is None:
+            return None
+        key = (self._ahead.column("illust_id")[0].as_py(), self._ahead.column("page")[0].as_py())
+        return key if end is None or _before(self._ahead.slice(0, 1), end)[0].as_py() else None
 
 
 def _start(group: Sequence[DataFile]) -> Key:
@@ -191,38 +239,20 @@ def _start(group: Sequence[DataFile]) -> Key:
     return key
 
 
-def _num_before(rows: pa.Table, key: Key) -> int:
-    """How many sorted rows stand before ``key``."""
-    return int(pc.sum(_before(rows, key)).as_py() or 0)
-
-
 def _before(rows: pa.Table, key: Key) -> pa.ChunkedArray:
     ids, pages = rows.column("illust_id"), rows.column("page")
     return pc.or_(pc.less(ids, key[0]), pc.and_(pc.equal(ids, key[0]), pc.less(pages, key[1])))
 
 
-def _first(rows: pa.Table) -> Key:
-    return rows.column("illust_id")[0].as_py(), rows.column("page")[0].as_py()
-
-
-def _write_range(
-    connection: duckdb.DuckDBPyConnection,
-    folder: Folder,
-    prefix: str,
-    layout: Layout,
-    low: Key | None,
-    high: Key | None,
-    live: tuple[DataFile, ...],
-    changed: pa.Table | None,
-) -> Range:
-    schema = pa.schema(key_fields(layout.id_type))
-    bounds = [(sign, key) for sign, key in ((">", low), ("<", high)) if key is not None]
+def _range(connection: duckdb.DuckDBPyConnection, folder: Folder, prefix: str, layout: Layout, cut: _Cut) -> Range:
+    """``cut`` with its changed and its removed keys in storage."""
+    bounds = [(sign, key) for sign, key in ((">", cut.low), ("<", cut.high)) if key is not None]
     tests = [f"(illust_id {sign} ? OR (illust_id = ? AND page {'>=' if sign == '>' else '<'} ?))" for sign, _ in bounds]
     values = [value for _, key in bounds for value in (key[0], *key)]
     where = f"WHERE {' AND '.join(tests)}" if tests else ""
     found: pa.Table = connection.cursor().sql(f"SELECT illust_id, page FROM gone {where}", params=values).to_arrow_table()
-    gone = found.cast(schema)
-    return Range(low, high, live, _part(folder, prefix, "changed", changed), _part(folder, prefix, "gone", gone))
+    gone = found.cast(pa.schema(key_fields(layout.id_type)))
+    return Range(cut.low, cut.high, cut.live, _part(folder, prefix, "changed", cut.changed), _part(folder, prefix, "gone", gone))
 
 
 def _part(folder: Folder, prefix: str, name: str, rows: pa.Table | None) -> Part | None:
@@ -239,17 +269,58 @@ def merge_range(folder: Folder, run: str, layout: Layout, keys: Range) -> Merged
     live = _rows_of_live(folder, schema, keys)
     changed = pq.read_table(pa.BufferReader(folder.read(keys.changed.path))).cast(schema) if keys.changed else schema.empty_table()
     gone = pq.read_table(pa.BufferReader(folder.read(keys.gone.path))) if keys.gone else None
+    live, changed = keep_answers(live, changed)
     order, replaced = _merge_order(live, changed, gone)
-    rows = pa.concat_tables([live, changed]).take(order).combine_chunks()
-    merged = Merged(rows=rows.num_rows, failed=Counter(failed_by_code(rows)), runs=_ok_rows_by_run(rows))
-    num_files = -(-rows.num_rows // (PART_ROWS + PART_ROWS // 2))
+    dead = dead_schema(layout.id_type)
+    lost: pa.Table = live.select([*dead.names, "status"]).take(replaced)
+    rows = pa.concat_tables([live, changed]).take(order)
+    del live, changed
+    merged = Merged()
+    num_files = -(-rows.num_rows // (range_rows(layout) + range_rows(layout) // 2))
     size = -(-rows.num_rows // max(1, num_files))
-    merged.files = [write_file(folder, "scores", unique_path("scores", run), rows.slice(i * size, size)) for i in range(num_files)]
-    lost: pa.Table = (
-        live.take(replaced).select(dead_schema(layout.id_type).names).filter(pc.equal(live.column("status").take(replaced), OK))
-    )
-    merged.files += _write_dead(folder, run, lost)
+    for start in range(0, rows.num_rows, max(1, size)):
+        merged.add(_as_they_are([write_file(folder, "scores", unique_path("scores", run), rows.slice(start, size))]))
+    merged.files += _write_dead(folder, run, lost.filter(pc.equal(lost.column("status"), OK)).select(dead.names))
     return merged
+
+
+def keep_answers(live: pa.Table, changed: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Both tables, where a row of ``live`` with an answer stays whose new content cannot be had, for as many nights as it is tried.
+
+    It stays as it is, with its fingerprint, run and embedding; ``error_code``, ``error_detail`` and ``attempts`` tell of the failure, and
+    the failed row of ``changed`` goes.
+    """
+    pairs = _answered(live, changed)
+    if not pairs.num_rows:
+        return live, changed
+    stays, fails = (pairs.column(name).to_numpy() for name in ("stays", "fails"))
+    source = np.arange(live.num_rows)
+    source[stays] = live.num_rows + fails
+    for name in ("error_code", "error_detail", "attempts"):
+        both = pa.chunked_array([*live.column(name).chunks, *changed.column(name).chunks], live.column(name).type)
+        live = live.set_column(live.schema.get_field_index(name), live.schema.field(name), both.take(pa.array(source)))
+    is_left = np.ones(changed.num_rows, dtype=bool)
+    is_left[fails] = False
+    return live, changed.filter(pa.array(is_left))
+
+
+def _answered(live: pa.Table, changed: pa.Table) -> pa.Table:
+    """Positions of ok rows of ``live`` (``stays``) and of the failed rows of ``changed`` (``fails``) that would take their place."""
+    is_passing = pc.and_(
+        pc.is_in(changed.column("error_code"), pa.array(RETRIED_ERROR_CODES)), pc.less(changed.column("attempts"), MAX_ATTEMPTS)
+    )
+    failed = np.flatnonzero(is_passing.to_numpy(zero_copy_only=False))
+    if not len(failed) or not live.num_rows:
+        return pa.table({"stays": pa.array([], pa.int64()), "fails": pa.array([], pa.int64())})
+    fails = changed.select(list(KEY)).take(pa.array(failed)).append_column("fails", pa.array(failed))
+    stays = live.select([*KEY, "status"]).append_column("stays", pa.array(range(live.num_rows), pa.int64()))
+    with duckdb.connect() as connection:
+        connection.execute("SET threads=1")
+        for name, table in (("live", stays), ("failed", fails)):
+            connection.register(name, table)
+        sql = f"SELECT stays, fails FROM live JOIN failed USING (illust_id, page) WHERE status = '{OK}'"
+        found: pa.Table = connection.sql(sql).to_arrow_table()
+    return found
 
 
 def _rows_of_live(folder: Folder, schema: pa.Schema, keys: Range) -> pa.Table:
@@ -284,11 +355,6 @@ def _merge_order(live: pa.Table, changed: pa.Table, gone: pa.Table | None) -> tu
 def _positions(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Array:
     found: pa.Table = connection.sql(sql).to_arrow_table()
     return found.column(0).combine_chunks()
-
-
-def _ok_rows_by_run(rows: pa.Table) -> Counter[str]:
-    runs = rows.column("run").filter(pc.not_equal(rows.column("status"), FAILED)).value_counts().to_pylist()
-    return Counter({entry["values"]: entry["counts"] for entry in runs})
 
 
 def _write_dead(folder: Folder, run: str, rows: pa.Table) -> list[DataFile]:

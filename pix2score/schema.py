@@ -108,6 +108,11 @@ def dead_schema(id_type: pa.DataType) -> pa.Schema:
     return pa.schema([*key_fields(id_type), pa.field("run", pa.string(), nullable=False)])
 
 
+def taken_schema(id_type: pa.DataType) -> pa.Schema:
+    """Keys taken up from staged pieces: ``run`` that staged the row, and ``piece``, the path of the SCORES file that holds it."""
+    return dead_schema(id_type).append(pa.field("piece", pa.string(), nullable=False))
+
+
 def validate(found: pa.Schema, expected: pa.Schema, what: str) -> None:
     """Raise ``DataError`` naming ``what`` and every column that is missing, surplus or of another type."""
     problems = [f"lacks {f.name}" for f in expected if f.name not in found.names]

@@ -16,17 +16,21 @@ import pyarrow as pa
 
 from pix2score.catalog import Catalog
 from pix2score.engine import load, one_row, parquet_batches
-from pix2score.errors import FETCH_ERROR_CODES, DataError, LimitError
-from pix2score.layout import DataFile, Layout
-from pix2score.plan import Part, PlanCounts, catalog_rows, order_sql, write_parts
-from pix2score.schema import KEY, dead_schema, key_fields, scoring_schema
+from pix2score.errors import MAX_ATTEMPTS, RETRIED_ERROR_CODES, DataError, LimitError
+from pix2score.images import FORMATS
+from pix2score.layout import DataFile, Layout, broken_files
+from pix2score.leases import Holder, Lease, this_process
+from pix2score.plan import Part, PlanCounts, catalog_rows, order_sql, stored_fingerprint_sql, write_parts
+from pix2score.schema import FAILED, KEY, OK, key_fields, scoring_schema, taken_schema
 from pix2score.snapshot import Snapshot
-from pix2score.staged import Origin, Receipt, fitting, staged_receipts
+from pix2score.staged import Origin, Receipt, renew
 from pix2score.storage import Folder
+from pix2score.takeup import create_taken, offered
 
 logger = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 5
+FIRST_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""What versions decoded whose snapshots do not say it."""
 REASONS = ("new", "changed", "stale", "retry", "full")
 """Why a row is scored: its key is new, its content changed, the model changed, its failure is due, or ``full`` was asked for."""
 
@@ -41,6 +45,11 @@ class ScoringRequest:
     retry_failed: bool = False
     limit: int | None = None
     max_removed: float = 1.0
+    max_changed: float = 1.0
+    places: tuple[str, ...] = ()
+    """Where images may come from tonight, as far as known: a row refused for its place is due again when a new one joins."""
+    holder: Holder = field(default_factory=this_process)
+    """The process that will publish."""
 
 
 @dataclass(slots=True)
@@ -91,7 +100,7 @@ class ScoringPlan:
     parts: list[Part] = field(default_factory=list)
     """Rows to score, as ``schema.scoring_schema``."""
     taken: list[Part] = field(default_factory=list)
-    """Keys taken up from staged pieces, with the run that staged them, as ``schema.dead_schema``."""
+    """Keys taken up from staged pieces, as ``schema.taken_schema``."""
     taken_from: list[Receipt] = field(default_factory=list)
     """The pieces that hold them."""
     gone: list[Part] = field(default_factory=list)
@@ -107,36 +116,69 @@ class ScoringPlan:
 def plan_scoring(catalog: Catalog, folder: Folder, prefix: str, request: ScoringRequest, *, dry_run: bool = False) -> ScoringPlan:
     """What to do tonight. Parts are written below ``prefix``; nothing at all under ``dry_run``, nor before every check has passed.
 
+    A run with something to do holds a lease of the folder from here on, before it looks at staged pieces: ``publish_night`` gives it back.
+
     Raises:
         DataError: zero rows; ids or fingerprints of another kind than the live snapshot's; a live file that is missing or altered.
-        LimitError: more than ``max_removed`` of the live keys are gone: a truncated catalog must not empty the scores.
+        LimitError: more than ``max_removed`` of the live keys are gone, or more than ``max_changed`` have another fingerprint: a truncated
+            catalog must not empty the scores, and one written otherwise must not have all scored again.
     """
     counts, rows = ScoringCounts(), PlanCounts()
     with catalog_rows(catalog, rows) as connection:
         counts.catalog_rows, counts.null_id, counts.duplicate_key = rows.catalog_rows, rows.null_id, rows.duplicate_key
         _load_live(connection, catalog, folder, request, counts)
-        _create_wanted(connection, request, counts)
+        _create_wanted(connection, request, counts, stored_fingerprint_sql(catalog, "l.fingerprint"))
         _check_removed(catalog, request, counts)
-        unspent, spent = by_use(staged_receipts(folder), request.live)
-        receipts = fitting(unspent, request.origin, request.layout)
-        _create_taken(connection, catalog, folder, receipts, request, counts)
-        counts.limited = max(0, counts.to_score - request.limit) if request.limit is not None else 0
-        if dry_run:
+        _check_changed(catalog, request, counts)
+        if not (counts.planned or counts.removed):
             return ScoringPlan(counts)
-        return ScoringPlan(
-            counts,
-            _write_rows(connection, catalog, folder, prefix, request.limit),
-            _write(connection, "taken", dead_schema(catalog.id_type), folder, f"{prefix}/taken") if counts.resumed else [],
-            _used(connection, receipts) if counts.resumed else [],
-            _write_gone(connection, catalog, folder, prefix, counts),
-            dict(
-                connection.execute(
-                    "SELECT error_code, count(*) FROM taken WHERE error_code IS NOT NULL GROUP BY 1 ORDER BY 1"
-                ).fetchall()
-            ),
-            spent=spent,
-            taken_failed_again=one_row(connection, "SELECT count(*) FROM taken WHERE error_code IS NOT NULL AND is_retry")[0],
-        )
+        if dry_run:
+            _take_up(connection, catalog, folder, request, counts)
+            return ScoringPlan(counts)
+        lease = Lease(folder, request.origin.run, request.holder)
+        lease.take()
+        try:
+            return _written(connection, catalog, folder, prefix, request, counts)
+        except BaseException:
+            lease.release()
+            raise
+
+
+def _written(
+    connection: duckdb.DuckDBPyConnection,
+    catalog: Catalog,
+    folder: Folder,
+    prefix: str,
+    request: ScoringRequest,
+    counts: ScoringCounts,
+) -> ScoringPlan:
+    receipts, spent = _take_up(connection, catalog, folder, request, counts)
+    used = _used(connection, receipts) if counts.resumed else []
+    renew(folder, used)
+    return ScoringPlan(
+        counts,
+        _write_rows(connection, catalog, folder, prefix, request.limit),
+        _write(connection, "taken", taken_schema(catalog.id_type), folder, f"{prefix}/taken") if counts.resumed else [],
+        used,
+        _write_gone(connection, catalog, folder, prefix, counts),
+        dict(
+            connection.execute(
+                "SELECT error_code, count(*) FROM taken WHERE error_code IS NOT NULL GROUP BY 1 ORDER BY 1"
+            ).fetchall()
+        ),
+        spent=spent,
+        taken_failed_again=one_row(connection, "SELECT count(*) FROM taken WHERE error_code IS NOT NULL AND is_retry")[0],
+    )
+
+
+def _take_up(
+    connection: duckdb.DuckDBPyConnection, catalog: Catalog, folder: Folder, request: ScoringRequest, counts: ScoringCounts
+) -> tuple[list[Receipt], list[Receipt]]:
+    """Table ``taken``; the pieces that it numbers, and those that are spent."""
+    receipts, spent = offered(folder, request.origin, request.layout, request.live)
+    counts.resumed = create_taken(connection, catalog.id_type, folder, receipts, request.layout, request.live, request.retry_failed)
+    counts.limited = max(0, counts.to_score - request.limit) if request.limit is not None else 0
+    return receipts, spent
 
 
 def _load_live(
@@ -145,7 +187,7 @@ def _load_live(
     """Table ``live``: key and what decides about scoring again."""
     snapshot, id_type = request.live, catalog.id_type
     if snapshot:
-        _check_fits(catalog, folder, request, snapshot)
+        _check_fits(catalog, request, folder, snapshot)
     facts = [("status", pa.string()), ("error_code", pa.string()), ("attempts", pa.int16()), ("fingerprint", pa.string())]
     schema = pa.schema([*(f.with_nullable(True) for f in key_fields(id_type)), *facts])
     paths = [file.path for file in snapshot.files if file.table == "scores"] if snapshot else []
@@ -159,12 +201,15 @@ def _load_live(
     (counts.live,) = one_row(connection, "SELECT count(*) FROM live")
 
 
-def _check_fits(catalog: Catalog, folder: Folder, request: ScoringRequest, snapshot: Snapshot) -> None:
+def _check_fits(catalog: Catalog, request: ScoringRequest, folder: Folder, snapshot: Snapshot) -> None:
     live_type = snapshot.layout.id_type
     if not live_type.equals(catalog.id_type):
         raise DataError(f"the catalog's ids are {catalog.id_type}, those in {folder.uri} are {live_type}; give another --out")
-    if request.origin.full or snapshot.manifest["model_version"] != request.origin.model_version:
+    if request.origin.full:
         return  # nothing will be carried
+    if snapshot.manifest["model_version"] != request.origin.model_version:
+        check_files(folder, snapshot.files_of("scores"))  # their keys are asked for
+        return
     rows = snapshot.manifest["counts"]["rows"]
     before, today = snapshot.manifest["fingerprint_kind"], catalog.fingerprint_kind
     if before != today:
@@ -180,17 +225,24 @@ def _check_fits(catalog: Catalog, folder: Folder, request: ScoringRequest, snaps
         )
 
 
-def _create_wanted(connection: duckdb.DuckDBPyConnection, request: ScoringRequest, counts: ScoringCounts) -> None:
-    """Table ``wanted``: catalog rows that are not carried, with reason and earlier attempts."""
+def _create_wanted(
+    connection: duckdb.DuckDBPyConnection, request: ScoringRequest, counts: ScoringCounts, stored_fingerprint: str
+) -> None:
+    """Table ``wanted``: catalog rows that are not carried, with reason and earlier attempts.
+
+    A row that kept its earlier answer, as new content could not be fetched, has a code though it is ok: it is tried again as failures are.
+    """
     same_model = request.live is not None and request.live.manifest["model_version"] == request.origin.model_version
-    codes = ", ".join(f"'{code}'" for code in FETCH_ERROR_CODES)
-    due = "l.status = 'failed'" if request.retry_failed else f"l.error_code IN ({codes}) AND l.attempts < {MAX_ATTEMPTS}"
+    anew = " OR ".join(_due_anew(request)) or "false"
+    codes = ", ".join(f"'{code}'" for code in RETRIED_ERROR_CODES)
+    due = "l.error_code IS NOT NULL" if request.retry_failed else f"(l.error_code IN ({codes}) AND l.attempts < {MAX_ATTEMPTS}) OR {anew}"
+    differs = f"k.fingerprint IS DISTINCT FROM l.fingerprint AND k.fingerprint IS DISTINCT FROM {stored_fingerprint}"
     reason = (
         f"CASE WHEN l.illust_id IS NULL THEN 'new' WHEN {not same_model} THEN 'stale' "
-        f"WHEN l.fingerprint IS DISTINCT FROM k.fingerprint THEN 'changed' WHEN {request.origin.full} THEN 'full' "
-        f"WHEN {due} THEN 'retry' END"
+        f"WHEN {not request.origin.full} AND l.status = '{OK}' AND l.error_code IS NOT NULL THEN 'retry' "
+        f"WHEN {differs} THEN 'changed' WHEN {request.origin.full} THEN 'full' WHEN {due} THEN 'retry' END"
     )
-    attempts = "0" if request.retry_failed else f"CASE WHEN {reason} = 'retry' THEN l.attempts ELSE 0 END"
+    attempts = "0" if request.retry_failed else f"CASE WHEN {reason} = 'retry' AND NOT ({anew}) THEN l.attempts ELSE 0 END"
     connection.execute(
         f"CREATE TABLE wanted AS SELECT k.*, {attempts}::SMALLINT AS attempts, {reason} AS reason, {reason} = 'retry' AS is_retry "
         f"FROM keyed k LEFT JOIN live l ON k.illust_id = l.illust_id AND k.page = l.page WHERE reason IS NOT NULL"
@@ -202,6 +254,27 @@ def _create_wanted(connection: duckdb.DuckDBPyConnection, request: ScoringReques
     counts.removed = counts.live - (counts.keys - counts.new)  # keys are unique on both sides
 
 
+def _due_anew(request: ScoringRequest) -> list[str]:
+    """Failures whose cause this night has not: places that were not allowed, formats that were not decoded."""
+    if request.live is None:
+        return []
+    failed, tests = f"l.status = '{FAILED}' AND l.error_code", []
+    if {*request.places} - {*request.live.manifest.get("places", request.places)}:
+        tests.append(f"({failed} = 'FORBIDDEN')")
+    if {*FORMATS} - {*request.live.manifest.get("formats", FIRST_FORMATS)}:
+        tests.append(f"({failed} = 'UNSUPPORTED')")
+    return tests
+
+
+def _check_changed(catalog: Catalog, request: ScoringRequest, counts: ScoringCounts) -> None:
+    if not request.origin.full and counts.changed > request.max_changed * counts.live:
+        raise LimitError(
+            f"{counts.changed} of {counts.live} illustrations have another fingerprint in catalog {catalog.folder.uri} than in the live "
+            f"snapshot, over --max-changed {request.max_changed:g}: nothing was scored; is column {catalog.fingerprint_kind!r} written "
+            f"otherwise than before? If the images did change, raise it"
+        )
+
+
 def _check_removed(catalog: Catalog, request: ScoringRequest, counts: ScoringCounts) -> None:
     if counts.removed > request.max_removed * counts.live:
         raise LimitError(
@@ -210,54 +283,8 @@ def _check_removed(catalog: Catalog, request: ScoringRequest, counts: ScoringCou
         )
 
 
-def _create_taken(
-    connection: duckdb.DuckDBPyConnection,
-    catalog: Catalog,
-    folder: Folder,
-    receipts: Sequence[Receipt],
-    request: ScoringRequest,
-    counts: ScoringCounts,
-) -> None:
-    """Table ``taken``: wanted keys that a staged piece answers, with its run and number in ``receipts``; each once.
-
-    A staged failure to fetch answers nothing: it may have been the night's trouble. Under ``retry_failed`` no staged failure does.
-    """
-    facts = [("fingerprint", pa.string()), ("error_code", pa.string()), ("run", pa.string()), ("piece", pa.int32())]
-    schema = pa.schema([*(f.with_nullable(True) for f in key_fields(catalog.id_type)), *facts])
-
-    def rows() -> Any:
-        for number, receipt in enumerate(receipts):
-            try:
-                batches = list(parquet_batches(folder, [receipt.scores.path], schema.names[:-1]))
-            except (FileNotFoundError, DataError) as exc:
-                logger.warning("a staged piece is left out: %s", exc)
-                continue
-            for batch in batches:
-                yield pa.record_batch([*batch.columns, pa.repeat(pa.scalar(number, pa.int32()), batch.num_rows)], schema=schema)
-
-    load(connection, "staged", schema, rows())
-    excluded = "true" if request.retry_failed else f"error_code IN ({', '.join(repr(code) for code in FETCH_ERROR_CODES)})"
-    connection.execute(
-        f"CREATE TABLE taken AS SELECT w.illust_id, w.page, s.run, s.piece, s.error_code, w.is_retry FROM wanted w JOIN staged s "
-        f"ON w.illust_id = s.illust_id AND w.page = s.page AND w.fingerprint IS NOT DISTINCT FROM s.fingerprint "
-        f"WHERE s.error_code IS NULL OR NOT ({excluded}) "
-        f"QUALIFY row_number() OVER (PARTITION BY w.illust_id, w.page ORDER BY s.error_code NULLS FIRST, s.piece DESC) = 1"
-    )
-    (counts.resumed,) = one_row(connection, "SELECT count(*) FROM taken")
-
-
-def by_use(receipts: Sequence[Receipt], live: Snapshot | None) -> tuple[list[Receipt], list[Receipt]]:
-    """Pieces that no snapshot has published, and those that one has: taken up again, an image would have two embeddings, or a dead one."""
-    if live is None:
-        return list(receipts), []
-    consumed, run = {*live.manifest.get("consumed", ())}, live.manifest["run"]
-    is_spent = [r.path in consumed or r.origin.run == run for r in receipts]
-    unspent = [r for r, is_used in zip(receipts, is_spent, strict=True) if not is_used]
-    return unspent, [r for r, is_used in zip(receipts, is_spent, strict=True) if is_used]
-
-
 def _used(connection: duckdb.DuckDBPyConnection, receipts: Sequence[Receipt]) -> list[Receipt]:
-    return [receipts[number] for (number,) in connection.execute("SELECT DISTINCT piece FROM taken ORDER BY 1").fetchall()]
+    return [receipts[number] for (number,) in connection.execute("SELECT DISTINCT number FROM taken ORDER BY 1").fetchall()]
 
 
 def _write_rows(
@@ -283,12 +310,7 @@ def _write(connection: duckdb.DuckDBPyConnection, table: str, schema: pa.Schema,
 
 def check_files(folder: Folder, files: Sequence[DataFile]) -> None:
     """Raise ``DataError`` naming a live file that is missing or has another size than its manifest says."""
-    sizes: dict[str, int] = {}
-    for top in sorted({"/".join(file.path.split("/")[:2]) for file in files}):
-        sizes |= {f"{top}/{entry.path}": entry.size for entry in (folder / top).entries()}
-    for file in files:
-        if sizes.get(file.path) != file.bytes:
-            what = "is missing" if file.path not in sizes else f"has {sizes[file.path]} bytes, its manifest says {file.bytes}"
-            raise DataError(
-                f"{folder.full(file.path)} {what}: not carried over; jobs.verify names all damage, --full scores everything again"
-            )
+    for path, what in broken_files(folder, files).items():
+        raise DataError(
+            f"{folder.full(path)} {what}: not carried over; jobs.verify names all damage, --full scores everything again"
+        )

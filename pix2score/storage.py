@@ -6,15 +6,20 @@ SlowDown, with backoff and jitter).
 
 from __future__ import annotations
 
-import contextlib
+import sys
+import uuid
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from pix2score.objects import put_local, put_s3
-from pix2score.places import filesystem, is_s3, means_no_bucket, named_errors, normalise
+from pix2score.objects import MAX_READING, delete_local, delete_s3, gather_objects, put_local, put_s3
+from pix2score.errors import DataError
+from pix2score.places import filesystem, is_s3, means_no_bucket, named_errors, normalise, split_s3
+
+READ_MANY_TIMEOUT_S = 120.0  # of one small object, its tries together
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +64,9 @@ class Folder:
         """Absolute place of ``path``."""
         return f"{self.uri.rstrip('/')}/{path}" if path else self.uri
 
-    def entries(self, path: str = "", *, suffix: str = "") -> list[Entry]:
-        """Objects below ``path``, sorted by path; none if there is no such folder. Temporary files of writers are left out.
+    def entries(self, path: str = "", *, suffix: str = "", temporary: bool = False) -> list[Entry]:
+        """Objects below ``path``, sorted by path; none if there is no such folder. ``temporary``: only files that writers had not
+        finished, which are left out otherwise.
 
         Raises ``DataError`` if the bucket itself does not exist.
         """
@@ -74,7 +80,7 @@ class Folder:
                 return []
         root = self.fs._strip_protocol(self.uri).rstrip("/") + "/"
         entries = (_entry(name, info, root) for name, info in found.items() if info["type"] == "file")
-        return sorted((e for e in entries if e.path.endswith(suffix) and not _is_temporary(e.path)), key=lambda e: e.path)
+        return sorted((e for e in entries if e.path.endswith(suffix) and is_temporary(e.path) == temporary), key=lambda e: e.path)
 
     def top_entries(self, *, suffix: str = "") -> list[Entry]:
         """As ``entries``, but only what stands directly in this folder."""
@@ -87,7 +93,7 @@ class Folder:
                 return []
         root = self.fs._strip_protocol(self.uri).rstrip("/") + "/"
         entries = (_entry(info["name"], info, root) for info in found if info["type"] == "file")
-        return sorted((e for e in entries if e.path.endswith(suffix) and not _is_temporary(e.path)), key=lambda e: e.path)
+        return sorted((e for e in entries if e.path.endswith(suffix) and not is_temporary(e.path)), key=lambda e: e.path)
 
     def is_file(self, path: str = "") -> bool:
         """Whether an object stands at ``path``."""
@@ -108,16 +114,24 @@ class Folder:
 
     def read_many(self, paths: Sequence[str]) -> dict[str, bytes]:
         """Whole content of each of many small objects, fetched concurrently; those that are gone by now are left out."""
-        places = {self.full(path): path for path in paths}
-        if not places:
+        if not paths:
             return {}
         with named_errors(self.uri):
-            found = self.fs.cat(list(places), on_error="return")
-            names = {self.fs._strip_protocol(place): path for place, path in places.items()}
-            for content in found.values():
-                if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
+            found = zip(paths, self._contents(list(paths)), strict=True)
+            contents = {path: content for path, content in found if not isinstance(content, FileNotFoundError)}
+            for content in contents.values():
+                if isinstance(content, BaseException):
                     raise content
-        return {names[self.fs._strip_protocol(name)]: content for name, content in found.items() if isinstance(content, bytes)}
+        return {path: content for path, content in contents.items() if isinstance(content, bytes)}
+
+    def _contents(self, paths: list[str]) -> list[bytes | BaseException]:
+        """Content or error of each, by literal name: fsspec's own ``cat`` takes ``[``, ``*`` and ``?`` for patterns."""
+        if is_s3(self.uri):
+            keys = [split_s3(self.full(path)) for path in paths]
+            found = gather_objects(self.fs, keys, max_bytes=sys.maxsize, num_concurrent=MAX_READING, timeout_s=READ_MANY_TIMEOUT_S)
+            return [one if isinstance(one, BaseException) else one[1] for one in found]
+        with ThreadPoolExecutor(max_workers=min(8, len(paths))) as pool:
+            return list(pool.map(_file_content, (self.full(path) for path in paths)))
 
     def open(self, path: str) -> IO[bytes]:
         """A seekable reader, for formats that read parts."""
@@ -143,16 +157,36 @@ class Folder:
         return len(data)
 
     def delete(self, paths: Sequence[str]) -> None:
-        """Remove objects, and on disk the folders that they leave empty; those already gone are fine."""
+        """Remove objects in the given order, and on disk the folders that they leave empty; those already gone are fine.
+
+        Raises ``AccessError`` or ``StorageError`` if one stands still: those before it are gone, of those after it some may be.
+        """
         with named_errors(self.uri):
             if is_s3(self.uri):
-                if paths:
-                    self.fs.rm([self.full(path) for path in paths])  # a thousand per request
+                delete_s3(self.fs, [self.full(path) for path in paths])
                 return
             for path in paths:
-                with contextlib.suppress(FileNotFoundError):
-                    self.fs.rm_file(self.full(path))
+                delete_local(Path(self.full(path)))
                 self._prune(Path(self.full(path)).parent)
+
+    def prove_exclusive(self) -> None:
+        """Create one object twice, and see the second creator refused: what publishing rests on.
+
+        Raises ``DataError`` if this store or file system would let two runs publish the same snapshot. One small object is written and
+        removed.
+        """
+        path = f"exclusive-{uuid.uuid4().hex[:16]}.probe"
+        self.publish(path, b"first")
+        try:
+            self.publish(path, b"second")
+        except FileExistsError:
+            return
+        finally:
+            self.delete([path])
+        raise DataError(
+            f"{self.uri} does not keep a second creator out (conditional PUT, If-None-Match, is ignored there): two runs could publish "
+            f"the same snapshot; give a store that honours it"
+        )
 
     def _prune(self, folder: Path) -> None:
         while Path(self.uri) in folder.parents:
@@ -169,6 +203,13 @@ def read_place(place: str) -> bytes:
     return whole.parent.read(whole.name)
 
 
+def _file_content(place: str) -> bytes | BaseException:
+    try:
+        return Path(place).read_bytes()
+    except OSError as exc:
+        return exc
+
+
 def _entry(name: str, info: dict[str, Any], root: str) -> Entry:
     etag = str(info.get("ETag") or "").strip('"') or f"{info['size']}-{info.get('mtime', 0):.6f}"
     changed = info.get("LastModified")
@@ -176,5 +217,6 @@ def _entry(name: str, info: dict[str, Any], root: str) -> Entry:
     return Entry(path=name.removeprefix(root), size=int(info["size"]), etag=etag, modified=modified)
 
 
-def _is_temporary(path: str) -> bool:
+def is_temporary(path: str) -> bool:
+    """Whether a writer on a disk had not finished the file at ``path``."""
     return path.rpartition("/")[2].startswith(".tmp-")

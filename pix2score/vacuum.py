@@ -1,32 +1,27 @@
-"""vacuum: what no kept snapshot and no recent run needs is removed; embedding files that are mostly dead are rewritten first."""
+"""vacuum: what no kept snapshot and no run needs is removed; embedding files that are small or mostly dead are rewritten (``compaction``)."""
 
 from __future__ import annotations
 
 import logging
 import re
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from pix2score.engine import engine, load, open_parquet, parquet_batches, query
+from pix2score.compaction import compact
 from pix2score.errors import ConfigError
-from pix2score.layout import DataFile, unique_path, write_file
-from pix2score.schema import dead_schema
-from pix2score.snapshot import Snapshot, dead_ids, live, numbers, path_of, publish, read_snapshot
+from pix2score.leases import Leases, read_leases
+from pix2score.snapshot import Snapshot, live, numbers, read_snapshot, remove_manifests
 from pix2score.staged import STAGED, staged_receipts
 from pix2score.storage import Entry, Folder
 
 logger = logging.getLogger(__name__)
 
-MOSTLY_DEAD = 0.5
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _TABLES = ("scores", "embeddings", "dead", STAGED)
+MIN_TEMPORARY_AGE_S = 3_600.0
+"""Of a file that a writer has not finished: younger ones may be at work."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +33,8 @@ class VacuumConfig:
     keep: int = 14
     """Snapshots that stay, the newest ones; ``read_changes`` can go back to the oldest of them."""
     keep_staged: str = "7d"
-    """Files of runs that published nothing stay this long, for a later run to take up: 7d, 12h, 30m. Longer than any run takes."""
+    """Files of runs that published nothing stay this long, for a later run to take up: 7d, 12h, 30m. While a run is at work, its files and
+    all staged pieces stay whatever their age."""
     dry_run: bool = False
     """Say what would be removed; remove and rewrite nothing."""
 
@@ -57,77 +53,54 @@ def seconds(age: str) -> float:
 
 
 def vacuum(config: VacuumConfig) -> dict[str, Any]:
-    """The folder holds what the newest ``keep`` snapshots name, and what runs staged of late; counts and bytes removed come back.
+    """Remove what neither the newest ``keep`` snapshots name nor a run of late staged; return counts and bytes.
+
+    Beside a scoring run it is safe: the run holds a lease, and what it may publish stays.
 
     Raises:
         DataError: no snapshot there.
-        ConflictError: a run published while embeddings were compacted; nothing has been removed.
+        AccessError, StorageError: something could not be removed; what was removed first are receipts and old snapshots.
     """
     folder, started = Folder(config.scores), time.monotonic()
     snapshot = live(config.scores)
-    compacted = 0 if config.dry_run else _compact(folder, snapshot)
-    old = numbers(folder)[: -config.keep]
-    kept = [read_snapshot(folder, number) for number in numbers(folder)[-config.keep :]]
-    surplus = _unreferenced(folder, kept, older_than=time.time() - seconds(config.keep_staged))
+    compacted = 0 if config.dry_run else compact(folder, snapshot)
+    kept_numbers = numbers(folder)[-config.keep :]
+    old = [number for number in numbers(folder) if number < kept_numbers[0]]
+    kept = [read_snapshot(folder, number) for number in kept_numbers]
+    now = time.time()
+    surplus = _surplus(folder, kept, now - seconds(config.keep_staged), now - MIN_TEMPORARY_AGE_S)
     if not config.dry_run:
-        folder.delete([path_of(number) for number in old])
+        remove_manifests(folder, old)
         folder.delete([entry.path for entry in surplus])
     facts = {"snapshots_removed": len(old), "files_removed": len(surplus), "bytes_removed": sum(e.size for e in surplus)}
     return {"job": "vacuum", **facts, "files_compacted": compacted, "seconds": round(time.monotonic() - started, 3)}
 
 
-def _unreferenced(folder: Folder, kept: Sequence[Snapshot], older_than: float) -> list[Entry]:
-    """Receipts come first: a file must never go before the receipt that names it."""
+def _surplus(folder: Folder, kept: Sequence[Snapshot], older_than: float, unfinished_before: float) -> list[Entry]:
+    """What may go, receipts first: a file must never go before the receipt that names it."""
+    entries = _entries(folder)
+    receipts = staged_receipts(folder)
+    leases = read_leases(folder)  # after the listing: a run that begins now finds what is listed here, and its lease is seen
+    if leases.runs:
+        logger.info("at work: run %s; staged pieces and its files stay", ", ".join(sorted(leases.runs)))
+    young = {entry.path for entry in entries if entry.modified > older_than}
     named = {file.path for snapshot in kept for file in snapshot.files}
-    entries = [
+    named |= {file.path for receipt in receipts if receipt.path in young or leases.runs for file in receipt.files}
+    surplus = [entry for entry in entries if entry.path not in named and entry.path not in young and not _is_leased(entry, leases)]
+    unfinished = [entry for entry in _entries(folder, temporary=True) if entry.modified < min(older_than, unfinished_before)]
+    over = [Entry(path, 0, "") for path in leases.over]
+    return sorted([*surplus, *unfinished, *over], key=lambda entry: not entry.path.endswith(".json"))
+
+
+def _entries(folder: Folder, *, temporary: bool = False) -> list[Entry]:
+    return [
         Entry(f"{top}/{entry.path}", entry.size, entry.etag, entry.modified)
         for top in _TABLES
-        for entry in (folder / top).entries()
+        for entry in (folder / top).entries(temporary=temporary)
     ]
-    young = {entry.path for entry in entries if entry.modified > older_than}
-    named |= {file.path for receipt in staged_receipts(folder) if receipt.path in young for file in receipt.files}
-    surplus = [entry for entry in entries if entry.path not in named and entry.path not in young]
-    return sorted(surplus, key=lambda entry: not entry.path.endswith(".json"))
 
 
-def _compact(folder: Folder, snapshot: Snapshot) -> int:
-    """A snapshot with the same scores is published whose embedding files of mostly dead runs hold live rows only; files rewritten."""
-    per_run = Counter[str]()
-    for file in snapshot.files_of("embeddings"):
-        per_run[file.run] += file.rows
-    alive = snapshot.manifest.get("runs", {})
-    runs = {run for run, rows in per_run.items() if rows - alive.get(run, rows) > MOSTLY_DEAD * rows}
-    if not runs:
-        return 0
-    old = [file for file in snapshot.files_of("embeddings") if file.run in runs]
-    dead = dead_ids(folder, snapshot)
-    new = [file for one in old for file in _without(folder, snapshot, one, dead)]
-    kept = [file for file in snapshot.files if file.table != "dead" and file not in old]
-    files = [*kept, *new, *_dead_of_others(folder, snapshot, set(per_run) - runs)]
-    manifest = {name: value for name, value in snapshot.manifest.items() if name not in ("snapshot", "parent", "schema_version")}
-    manifest |= {"files": [asdict(file) for file in files], "published_at": datetime.now(UTC).isoformat(timespec="seconds")}
-    published = publish(folder, snapshot.number, {**manifest, "compacted": len(old)})
-    logger.info("snapshot %d: %d embedding files rewritten as %d", published.number, len(old), len(new))
-    return len(old)
-
-
-def _without(folder: Folder, snapshot: Snapshot, file: DataFile, dead: Mapping[tuple[str, int], pa.Array]) -> list[DataFile]:
-    """Live rows of an embedding file, in a new file."""
-    with open_parquet(folder, file.path) as opened:
-        rows = opened.read()
-    for (run, page), ids in dead.items():
-        if run == file.run:
-            is_dead = pc.and_(pc.equal(rows.column("page"), page), pc.is_in(rows.column("illust_id"), ids))
-            rows = rows.filter(pc.invert(is_dead))
-    path = unique_path("embeddings", file.run)
-    return [write_file(folder, "embeddings", path, rows.cast(snapshot.layout.embeddings))] if rows.num_rows else []
-
-
-def _dead_of_others(folder: Folder, snapshot: Snapshot, runs: set[str]) -> list[DataFile]:
-    """Dead keys of ``runs``, whose embedding files stay as they are, in new files."""
-    schema = dead_schema(snapshot.layout.id_type)
-    with engine() as connection:
-        load(connection, "dead", schema, parquet_batches(folder, [f.path for f in snapshot.files_of("dead")], schema.names))
-        sql = f"SELECT * FROM dead WHERE list_contains([{', '.join(repr(run) for run in sorted(runs))}]::VARCHAR[], run)"
-        run = str(snapshot.manifest["run"])
-        return [write_file(folder, "dead", unique_path("dead", run), rows) for rows in query(connection, sql, schema, 1_000_000)]
+def _is_leased(entry: Entry, leases: Leases) -> bool:
+    """Whether a run at work wrote it, or may take it up."""
+    top, run, *_ = entry.path.split("/")
+    return run in leases.runs or (bool(leases.runs) and top == STAGED and entry.path.endswith(".json"))

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from pix2score.catalog import Columns, open_catalog
 from pix2score.engine import engine, load, one_row
-from pix2score.errors import IMAGE_ERROR_CODES, ConfigError, DataError, VerifyError
+from pix2score.errors import IMAGE_ERROR_CODES, RETRIED_ERROR_CODES, ConfigError, DataError, VerifyError
 from pix2score.layout import DataFile
 from pix2score.plan import PlanCounts, catalog_rows
 from pix2score.schema import dead_schema, head_fields, key_fields, validate
@@ -117,20 +117,20 @@ def _load_keys(connection: duckdb.DuckDBPyConnection, folder: Folder, snapshot: 
     """Tables ``scores`` (all columns) and ``embeddings`` (key, run, whether finite)."""
     layout = snapshot.layout
     scores = [f for f in snapshot.files if f.table == "scores"]
-    load(connection, "scores", layout.scores, batches_of(folder, scores, layout.scores.names))
+    load(connection, "scores", layout.scores, batches_of(folder, snapshot, scores, layout.scores.names))
     facts = [pa.field("run", pa.string()), pa.field("finite", pa.bool_())]
     schema = pa.schema([*(f.with_nullable(True) for f in key_fields(layout.id_type)), *facts])
 
     def embedding_keys() -> Iterator[pa.RecordBatch]:
         for file in (f for f in snapshot.files if f.table == "embeddings"):
             run = pa.scalar(file.path.split("/")[1])
-            for batch in batches_of(folder, [file], ["illust_id", "page", "embedding"]):
+            for batch in batches_of(folder, snapshot, [file], ["illust_id", "page", "embedding"]):
                 columns = [*batch.columns[:2], pa.repeat(run, batch.num_rows), _finite(batch.column(2))]
                 yield pa.record_batch(columns, schema=schema)
 
     load(connection, "embeddings", schema, embedding_keys())
     dead = dead_schema(layout.id_type)
-    load(connection, "dead", dead, batches_of(folder, snapshot.files_of("dead"), dead.names))
+    load(connection, "dead", dead, batches_of(folder, snapshot, snapshot.files_of("dead"), dead.names))
 
 
 def _finite(embeddings: pa.FixedSizeListArray) -> pa.Array:
@@ -142,6 +142,7 @@ def _finite(embeddings: pa.FixedSizeListArray) -> pa.Array:
 def _check_rows(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> list[str]:
     heads = snapshot.layout.heads
     codes = ", ".join(f"'{code}'" for code in IMAGE_ERROR_CODES)
+    retried = ", ".join(f"'{code}'" for code in RETRIED_ERROR_CODES)
     some_head = " OR ".join(f"{field.name} IS NOT NULL" for head in heads for field in head_fields(head))
     counts = snapshot.manifest["counts"]
     tests = {
@@ -151,7 +152,9 @@ def _check_rows(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> li
             f"SELECT 1 FROM scores WHERE status = 'failed' AND coalesce(error_code, '') NOT IN ({codes})"
         ),
         "failed rows with predictions": f"SELECT 1 FROM scores WHERE status = 'failed' AND ({some_head})",
-        "ok rows with an error_code": "SELECT 1 FROM scores WHERE status = 'ok' AND error_code IS NOT NULL",
+        "ok rows with an error_code that says more than that new content could not be had": (
+            f"SELECT 1 FROM scores WHERE status = 'ok' AND error_code IS NOT NULL AND error_code NOT IN ({retried})"
+        ),
     }
     for head in heads:
         tests[f"ok rows whose {head.name} is not a distribution with its argmax"] = _bad_prediction(head.name, head.num_bins)
