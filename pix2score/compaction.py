@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -128,5 +128,3 @@ def _dead_of_others(folder: Folder, snapshot: Snapshot, runs: set[str]) -> list[
         run = str(snapshot.manifest["run"])
         sql = "SELECT * FROM dead SEMI JOIN others USING (run)"
         return [write_file(folder, "dead", unique_path("dead", run), rows) for rows in query(connection, sql, schema, 1_000_000)]
-
-

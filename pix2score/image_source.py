@@ -34,6 +34,11 @@ class ImageSource:
     folder: str
     image_roots: tuple[str, ...] = ()
 
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Every place that may be read."""
+        return (self.folder, *self.image_roots)
+
     def read_many(self, uris: Sequence[str]) -> list[bytes | ImageFailure]:
         """Content of each uri in order, or why there is none (NOT_FOUND, FORBIDDEN, TIMEOUT, FETCH, EMPTY, TOO_LARGE)."""
         places = [self._resolve_or_fail(uri) for uri in uris]

@@ -110,7 +110,7 @@ def _identified_sql(catalog: Catalog) -> str:
     )
 
 
-def stored_fingerprint_sql(catalog: Catalog, column: str) -> str:
+def stored_fingerprint_sql(catalog: Catalog, column: str) -> str:  # noqa: ARG001
     """SQL of a fingerprint that an earlier version stored in ``column``, as this one writes it."""
     return column
 

@@ -23,6 +23,7 @@ from pix2score.heads import HeadSpec
 
 logger = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float32]
+_LARGEST = float(np.finfo(np.float32).max)  # an expected value beyond it would be infinite in its column
 Engine: TypeAlias = Literal["auto", "onnx", "torch"]
 Forward: TypeAlias = Callable[[npt.NDArray[np.uint8]], tuple[dict[str, Floats], Floats]]
 """uint8 [B, S, S, 3] -> logits [B, K] by head before temperature, and embedding [B, D]."""
@@ -149,7 +150,7 @@ def _decode_ordered(head: HeadSpec, logits_NK: Floats, temperature: float) -> He
         probs=probs_f32,
         bin=probs_f32.argmax(axis=1).astype(np.int16),
         score=(probs @ bins.mid_ranks(counts)).clip(0, 1).astype(np.float32),
-        expected=(probs @ np.asarray(typical, dtype=np.float64)).astype(np.float32),
+        expected=np.clip(probs @ np.asarray(typical, dtype=np.float64), -_LARGEST, _LARGEST).astype(np.float32),
     )
 
 

@@ -171,7 +171,7 @@ def _files(publication: Publication, merged: Merged) -> list[DataFile]:
     carried = publication.carried_from
     staged = [receipt.file("embeddings") for receipt in (*publication.receipts, *publication.plan.taken_from)]
     embeddings = [*(carried.files_of("embeddings") if carried else []), *(file for file in staged if file)]
-    scores = [file for file in merged.files if file.table == "scores"]
+    scores = sorted((file for file in merged.files if file.table == "scores"), key=lambda file: file.first_key or ())
     dead = [*(carried.files_of("dead") if carried else []), *(file for file in merged.files if file.table == "dead")]
     return [*scores, *(file for file in embeddings if merged.runs[file.run]), *dead]
 

@@ -22,6 +22,7 @@ from pix2score.errors import ConfigError, StorageError
 from pix2score.image_rows import ImageRows, log_failures
 from pix2score.image_source import image_source
 from pix2score.layout import Layout
+from pix2score.leases import Holder, Lease, this_process
 from pix2score.local_ray import MIN_LOCAL_CPUS, Ahead, has_local_gpu
 from pix2score.publishing import Publication, Workers, publish_night
 from pix2score.remote import workers
@@ -66,6 +67,7 @@ class _Run:
     live: Snapshot | None
     layout: Layout
     laps: Laps
+    holder: Holder
 
     @property
     def id(self) -> str:
@@ -103,7 +105,8 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         elif not plan.counts.planned and not plan.counts.removed:
             _tell_nothing_to_do(run, plan, summary)
         else:
-            _score_and_publish(run, plan, offer, use_gpu, summary)
+            with Lease(run.out, run.id, run.holder).kept():
+                _score_and_publish(run, plan, offer, use_gpu, summary)
         summary |= {"began_at": run.laps.began_at, "stages_s": run.laps.seconds}
     return summary
 
@@ -122,7 +125,7 @@ def _open(config: ScoreConfig, laps: Laps) -> _Run:
     origin = Origin(run=run_id, model_version=card.version, parent=parent, full=config.full)
     live = read_snapshot(out, parent) if parent else None
     laps.lap("check_inputs")
-    return _Run(config, origin, card, catalog, images, out, live, layout, laps)
+    return _Run(config, origin, card, catalog, images, out, live, layout, laps, this_process())
 
 
 def _plan_first(run: _Run) -> ScoringPlan:
@@ -140,6 +143,9 @@ def _plan(run: _Run, name: str) -> ScoringPlan:
         retry_failed=config.retry_failed,
         limit=config.limit,
         max_removed=config.max_removed,
+        max_changed=config.max_changed,
+        places=run.images.source.places,
+        holder=run.holder,
     )
     place = f"{STAGED}/{run.id}/{name}"
     return _workers(run).call(plan_scoring, run.catalog, run.out, place, request, dry_run=config.dry_run)
@@ -174,13 +180,16 @@ def _tell_nothing_to_do(run: _Run, plan: ScoringPlan, summary: Summary) -> None:
 
 
 def _score_and_publish(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool, summary: Summary) -> None:
+    if run.config.limit is None:
+        run.out.prove_exclusive()  # before anything is scored that could not be published
     started = time.monotonic()
     num_first = plan.counts.planned - plan.counts.retry
     tally = Tally(run.config.max_failed, num_first, failed_again=plan.taken_failed_again, failed=Counter(plan.taken_failed))
     pipeline = _pipeline(run, offer, use_gpu)
     try:
         plan, receipts = _execute(run, plan, pipeline, tally)
-        tally.check()
+        if run.config.limit is None:
+            tally.check_end(plan.counts.keys)
     finally:
         wall_s = time.monotonic() - started
         log_failures(tally.failed, run.catalog)
@@ -210,7 +219,7 @@ def _execute(run: _Run, plan: ScoringPlan, pipeline: ScorePipeline, tally: Tally
             break
         logger.warning("%d images were lost with a part of the cluster: they are planned again", missing)
         plan = _plan(run, f"plan-{number + 1}")
-        tally.failed, tally.failed_again = Counter(plan.taken_failed), plan.taken_failed_again
+        tally.begin_again(plan.taken_failed, plan.taken_failed_again)
     raise StorageError(f"run {run.id}: {missing} images were lost with parts of the cluster again and again; staged work is kept")
 
 
@@ -243,6 +252,7 @@ def _publish(run: _Run, plan: ScoringPlan, receipts: list[Receipt], account: dic
         "published_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "catalog": {"uri": catalog.folder.uri, "files": [asdict(entry) for entry in catalog.files]},
         "fingerprint_kind": catalog.fingerprint_kind,
+        "places": list(run.images.source.places),
         "account": account,
         "config": as_plain(run.config),
     }

@@ -38,8 +38,18 @@ class Tally:
     retried: int = 0
     failed_again: int = 0
     failed: Counter[str] = field(default_factory=Counter)
+    again: Counter[str] = field(default_factory=Counter)
+    """``failed_again`` by code, of the pieces that this run made itself."""
     measured: Counter[str] = field(default_factory=Counter)
     """``busy.totals`` of the pieces that this run made itself, added up."""
+    taken: Counter[str] = field(default_factory=Counter)
+    """Those of ``failed`` that stand in pieces which were taken up."""
+
+    _first_before: int = 0
+    """First tries of rounds that are over."""
+
+    def __post_init__(self) -> None:
+        self.taken = Counter(self.failed)
 
     def add(self, receipt: Receipt) -> None:
         """Count a piece. Raises ``LimitError`` as soon as the limit of failures is surely passed."""
@@ -47,24 +57,61 @@ class Tally:
         self.retried += receipt.retried
         self.failed_again += receipt.failed_again
         self.failed.update(receipt.failed)
+        self.again.update(receipt.failed_again_by_code or _by_guess(receipt))
         self.measured.update(receipt.measured)
         self.check()
+
+    def begin_again(self, failed: Mapping[str, int], failed_again: int) -> None:
+        """What was lost is planned again: of the failures so far only those count that the new plan takes up."""
+        self.failed, self.taken, self.failed_again, self.again = Counter(failed), Counter(failed), failed_again, Counter()
+        self._first_before = self.rows - self.retried
 
     def check(self) -> None:
         """Raise ``LimitError`` if too many failed: of all that is planned, as the rest may still succeed."""
         total = self.failed.total() - self.failed_again
-        codes = ", ".join(f"{number} {code}" for code, number in self.failed.most_common())
         if total > MIN_FAILED_TO_STOP and total > self.max_failed * self.num_planned:
             raise LimitError(
-                f"{total} of {self.num_planned} images failed ({codes}), over --max-failed {self.max_failed:g}: nothing was published, "
-                f"the {self.rows} images done so far are kept"
+                f"{total} of {self.num_planned} images failed ({self._codes}), over --max-failed {self.max_failed:g}: nothing was "
+                f"published, the {self.rows} images done so far are kept"
             )
-        first = self.rows - self.retried
-        if first >= ALL_MISSING_ROWS and sum(self.failed[code] for code in FETCH_ERROR_CODES) - self.failed_again == first:
-            raise LimitError(
-                f"the first {first} images are all missing, refused or out of reach ({codes}): nothing was published; is --catalog the "
-                f"right one, is --image-root missing, do the credentials reach the images, is their store up?"
-            )
+        if self._num_first >= ALL_MISSING_ROWS:
+            self._check_some_came()
+
+    def check_end(self, num_keys: int) -> None:
+        """As ``check``, when all is done that a snapshot of ``num_keys`` rows would hold: one without a single answer, as no image could
+        be had, is none, however small it is."""
+        self.check()
+        missing = sum(self.failed[code] for code in FETCH_ERROR_CODES)
+        if num_keys and missing == num_keys:
+            raise self._all_missing(missing)
+
+    @property
+    def _num_first(self) -> int:
+        return self.rows - self.retried - self._first_before
+
+    @property
+    def _codes(self) -> str:
+        return ", ".join(f"{number} {code}" for code, number in self.failed.most_common())
+
+    def _check_some_came(self) -> None:
+        missing = sum(self.failed[code] - self.taken[code] - self.again[code] for code in FETCH_ERROR_CODES)
+        if missing == self._num_first:
+            raise self._all_missing(missing)
+
+    def _all_missing(self, number: int) -> LimitError:
+        return LimitError(
+            f"the first {number} images are all missing, refused or out of reach ({self._codes}): nothing was published; is --catalog "
+            f"the right one, is --image-root missing, do the credentials reach the images, is their store up?"
+        )
+
+
+def _by_guess(receipt: Receipt) -> Counter[str]:
+    """``failed_again`` by code of a receipt that does not tell: as many as can be are of codes that say something about the bytes."""
+    left, again = receipt.failed_again, Counter[str]()
+    for code in sorted(receipt.failed, key=lambda code: code in FETCH_ERROR_CODES):
+        again[code] = min(left, receipt.failed[code])
+        left -= again[code]
+    return again
 
 
 def log_plan(run: str, catalog: Catalog, plan: ScoringPlan) -> None:

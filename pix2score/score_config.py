@@ -56,6 +56,9 @@ class ScoreConfig:
     """Publish nothing if more than this share of the images failed, and more than 100 of them."""
     max_removed: float = 0.05
     """Publish nothing if more than this share of the live snapshot's illustrations is gone from the catalog."""
+    max_changed: float = 0.5
+    """Score nothing if more than this share of the live snapshot's illustrations has another fingerprint than before: more often the
+    catalog is written otherwise than all pictures replaced. --full asks for nothing."""
     columns: Columns = field(default_factory=Columns)
 
     def __post_init__(self) -> None:
@@ -65,6 +68,6 @@ class ScoreConfig:
                 raise ConfigError(f"{name} {value}: at least 1")
         if self.decode == "gpu" and self.device == "cpu":
             raise ConfigError("decode gpu and device cpu: JPEGs are decoded where the model runs")
-        for name in ("max_failed", "max_removed"):
+        for name in ("max_failed", "max_removed", "max_changed"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected 0 to 1")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -235,7 +234,11 @@ def _create_wanted(
     same_model = request.live is not None and request.live.manifest["model_version"] == request.origin.model_version
     anew = " OR ".join(_due_anew(request)) or "false"
     codes = ", ".join(f"'{code}'" for code in RETRIED_ERROR_CODES)
-    due = "l.error_code IS NOT NULL" if request.retry_failed else f"(l.error_code IN ({codes}) AND l.attempts < {MAX_ATTEMPTS}) OR {anew}"
+    due = (
+        "l.error_code IS NOT NULL"
+        if request.retry_failed
+        else f"(l.error_code IN ({codes}) AND l.attempts < {MAX_ATTEMPTS}) OR {anew}"
+    )
     differs = f"k.fingerprint IS DISTINCT FROM l.fingerprint AND k.fingerprint IS DISTINCT FROM {stored_fingerprint}"
     reason = (
         f"CASE WHEN l.illust_id IS NULL THEN 'new' WHEN {not same_model} THEN 'stale' "

@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # imports pandas, which takes longer than all else here: only
     import pyarrow.dataset as pds
 
 SNAPSHOTS = "snapshots"
+REMOVED = b'{"removed": "by jobs.vacuum"}'
+"""In place of the manifest of a removed snapshot, and known by its size: a manifest is never so short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +85,15 @@ def path_of(number: int) -> str:
 
 def numbers(folder: Folder) -> list[int]:
     """Numbers of all snapshots that still stand, ascending."""
-    names = [entry.path.removesuffix(".json") for entry in (folder / SNAPSHOTS).top_entries(suffix=".json") if entry.size]
+    names = [entry.path.removesuffix(".json") for entry in (folder / SNAPSHOTS).top_entries(suffix=".json") if entry.size != len(REMOVED)]
     return sorted(int(name) for name in names if name.isdigit())
 
 
 def remove_manifests(folder: Folder, old: Sequence[int]) -> None:
-    """Snapshots ``old`` are no more. An empty object stays at each number, so that no run that was overtaken long ago can create it anew
-    and believe that it published."""
+    """Snapshots ``old`` are no more. ``REMOVED`` stays at each number, so that no run that was overtaken long ago can create it anew and
+    believe that it published."""
     for number in old:
-        folder.publish(path_of(number), b"", replace=True)
+        folder.publish(path_of(number), REMOVED, replace=True)
 
 
 def live_number(folder: Folder) -> int:
@@ -117,7 +119,7 @@ def read_snapshot(folder: Folder, number: int) -> Snapshot:
     where = folder.full(path_of(number))
     try:
         data = folder.read(path_of(number))
-        if not data:
+        if data == REMOVED:
             raise FileNotFoundError(where)
         manifest = json.loads(data)
         version = manifest["schema_version"]

@@ -15,8 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from pix2score.objects import MAX_READING, delete_local, delete_s3, gather_objects, put_local, put_s3
 from pix2score.errors import DataError
+from pix2score.objects import MAX_READING, delete_local, delete_s3, gather_objects, put_local, put_s3
 from pix2score.places import filesystem, is_s3, means_no_bucket, named_errors, normalise, split_s3
 
 READ_MANY_TIMEOUT_S = 120.0  # of one small object, its tries together

@@ -93,7 +93,9 @@ def piece_rows(folder: Folder, receipt: Receipt, layout: Layout) -> pa.Table:
     num_keys = rows.select(["illust_id", "page"]).group_by(["illust_id", "page"]).aggregate([]).num_rows
     is_of_run = rows.num_rows == receipt.rows == num_keys and pc.all(pc.equal(rows.column("run"), receipt.origin.run)).as_py()
     if not is_of_run:
-        raise DataError(f"{where} holds {rows.num_rows} rows with {num_keys} keys, its receipt says {receipt.rows} of {receipt.origin.run}")
+        raise DataError(
+            f"{where} holds {rows.num_rows} rows with {num_keys} keys, its receipt says {receipt.rows} of {receipt.origin.run}"
+        )
     return rows
 
 
@@ -114,7 +116,9 @@ def _leave_out_doubtful(
         "WHERE s.error_code IS NULL AND s.number > a.number ORDER BY 1"
     ).fetchall()
     for (number,) in doubtful:
-        logger.warning("a staged piece is left out: %s holds answers that its run has given before", folder.full(receipts[number].path))
+        logger.warning(
+            "a staged piece is left out: %s holds answers that its run has given before", folder.full(receipts[number].path)
+        )
         connection.execute("DELETE FROM staged WHERE number = ?", [number])
 
 

@@ -1,4 +1,4 @@
-"""vacuum: what no kept snapshot and no run needs is removed; embedding files that are small or mostly dead are rewritten (``compaction``)."""
+"""vacuum: what no kept snapshot and no run needs is removed; small or mostly dead embedding files are rewritten first (``compaction``)."""
 
 from __future__ import annotations
 
