@@ -39,10 +39,11 @@ def compact(folder: Folder, snapshot: Snapshot) -> int:
         return 0
     old = {file.path for files in chosen.values() for file in files}
     try:
-        new = [file for run, files in chosen.items() for file in _rewritten(folder, snapshot, run, files)]
+        by_run = _by_run(snapshot)
+        whole = {run for run in chosen if len(chosen[run]) == len(by_run[run])}
+        new = [file for run, files in chosen.items() for file in _rewritten(folder, snapshot, run, files, is_whole=run in whole)]
         kept = [file for file in snapshot.files if file.table != "dead" and file.path not in old]
-        whole = {run for run in chosen if all(file.path in old for file in _by_run(snapshot)[run])}
-        others = {file.run for file in snapshot.files_of("dead")} and {*_by_run(snapshot)} - whole
+        others = {*by_run} - whole
         published = _publish(folder, snapshot, [*kept, *new, *_dead_of_others(folder, snapshot, others)], len(old))
     except (ConflictError, FileNotFoundError):
         logger.info("a run published while embeddings were compacted: they stay as they are")
@@ -79,9 +80,9 @@ def _publish(folder: Folder, snapshot: Snapshot, files: Sequence[DataFile], num_
     return publish(folder, snapshot.number, manifest)
 
 
-def _rewritten(folder: Folder, snapshot: Snapshot, run: str, files: Sequence[DataFile]) -> Iterator[DataFile]:
-    """Live rows of some files of a run in new files of about ``FILE_BYTES``, each sorted by key."""
-    dead = dead_ids(folder, snapshot, {run})
+def _rewritten(folder: Folder, snapshot: Snapshot, run: str, files: Sequence[DataFile], *, is_whole: bool) -> Iterator[DataFile]:
+    """Rows of some files of a run in new files of about ``FILE_BYTES``, each sorted by key; of all its files only the live ones."""
+    dead = dead_ids(folder, snapshot, {run} if is_whole else ())
     pending: list[pa.Table] = []
     for file in files:
         pending.append(without(_rows(folder, file), dead))

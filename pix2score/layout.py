@@ -4,6 +4,7 @@
     scores/<run>/part-*.parquet         the narrow table, sorted by key, written anew whenever anything changed (``rewrite``)
     embeddings/<run>/part-*.parquet     written once; a row is live if SCORES names that run for its key
     dead/<run>/part-*.parquet           keys whose embedding is no longer live, with the run whose files hold it
+    removed/<run>/part-*.parquet        rows of keys that left the catalog of late: they come back as they were (``returned``)
     staged/<run>/…                      plan, pieces and receipts of runs not yet published (``staged``)
     leases/<run>.json                   a run that can still publish (``leases``)
     runs/<run>/summary.json             what every run did, also after a failure
@@ -28,12 +29,13 @@ from pix2score.heads import HeadSpec, head_from_dict
 from pix2score.schema import FAILED, OK, EmbeddingDtype, dead_schema, embeddings_schema, scores_schema
 from pix2score.storage import Folder
 
-Table = Literal["scores", "embeddings", "dead"]
+Table = Literal["scores", "embeddings", "dead", "removed"]
 Key = tuple[int | str, int]
 ROW_GROUP_ROWS = {
     "scores": 65_536,  # about 20 MB: small enough to skip by key, large enough to compress
     "embeddings": 8_192,  # 32 MB of float16[2048]
     "dead": 65_536,
+    "removed": 65_536,
 }
 
 
@@ -88,7 +90,9 @@ class Layout:
 
     def schema_of(self, table: Table) -> pa.Schema:
         """Schema of the files of ``table``."""
-        return {"scores": self.scores, "embeddings": self.embeddings, "dead": dead_schema(self.id_type)}[table]
+        return {"scores": self.scores, "embeddings": self.embeddings, "dead": dead_schema(self.id_type), "removed": self.scores}[
+            table
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a manifest."""

@@ -13,6 +13,7 @@ from pix2score.errors import ConflictError, DataError, Pix2ScoreError, StorageEr
 from pix2score.images import FORMATS
 from pix2score.layout import DataFile, Layout, broken_files
 from pix2score.leases import Lease
+from pix2score.returned import kept_removed
 from pix2score.rewrite import Merged, Night, merge_range, sort_changes
 from pix2score.scoring_plan import ScoringPlan
 from pix2score.snapshot import Snapshot, conflict, live_number, publish, read_snapshot
@@ -137,7 +138,8 @@ def _rewrite(publication: Publication, workers: Workers) -> Merged:
     out, run, layout, plan = publication.out, publication.origin.run, publication.layout, publication.plan
     live = publication.carried_from.files_of("scores") if publication.carried_from else []
     changed = plan.counts.resumed + sum(receipt.rows for receipt in publication.receipts)
-    night = Night(list(publication.receipts), plan.taken, plan.taken_from, plan.gone, changed)
+    dead = publication.carried_from.files_of("dead") if publication.carried_from else []
+    night = Night(list(publication.receipts), plan.taken, plan.taken_from, plan.gone, changed, dead)
     ranges, merged = workers.call(sort_changes, out, f"{STAGED}/{run}/changes", run, layout, live, night)
     for one in workers.each(merge_range, [(out, run, layout, keys) for keys in ranges]):
         merged.add(one)
@@ -161,7 +163,8 @@ def _manifest(publication: Publication, merged: Merged, files: Sequence[DataFile
         "formats": list(FORMATS),
         "plan": plan.counts.to_dict(),
         "runs": dict(merged.runs),
-        "consumed": [receipt.path for receipt in (*plan.taken_from, *plan.spent)],
+        "consumed": [receipt.path for receipt in (*plan.taken_from, *plan.spent) if receipt.is_staged],
+        "removed_runs": kept_removed(publication.carried_from, merged.files, publication.origin.run)[1],
         "files": [asdict(file) for file in files],
     }
 
@@ -172,14 +175,16 @@ def _files(publication: Publication, merged: Merged) -> list[DataFile]:
     staged = [receipt.file("embeddings") for receipt in (*publication.receipts, *publication.plan.taken_from)]
     embeddings = [*(carried.files_of("embeddings") if carried else []), *(file for file in staged if file)]
     scores = sorted((file for file in merged.files if file.table == "scores"), key=lambda file: file.first_key or ())
-    dead = [*(carried.files_of("dead") if carried else []), *(file for file in merged.files if file.table == "dead")]
-    return [*scores, *(file for file in embeddings if merged.runs[file.run]), *dead]
+    buried = carried.files_of("dead") if carried and not merged.is_dead_anew else []
+    dead = [*buried, *(file for file in merged.files if file.table == "dead")]
+    removed, _ = kept_removed(carried, merged.files, publication.origin.run)
+    return [*scores, *(file for file in embeddings if merged.runs[file.run]), *dead, *removed]
 
 
 def _tidy_up(publication: Publication) -> None:
     """Pieces that are published now are removed, receipts first; what cannot be removed waits for jobs.vacuum."""
     out, own = publication.out, f"{STAGED}/{publication.origin.run}"
-    used = (*publication.plan.taken_from, *publication.plan.spent)
+    used = [receipt for receipt in (*publication.plan.taken_from, *publication.plan.spent) if receipt.is_staged]
     try:
         paths = [f"{own}/{entry.path}" for entry in (out / own).entries()]
         paths += [path for receipt in used for path in (receipt.path, receipt.scores.path)]

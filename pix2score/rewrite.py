@@ -22,13 +22,15 @@ from pix2score.errors import MAX_ATTEMPTS, RETRIED_ERROR_CODES, DataError, Stora
 from pix2score.layout import DataFile, Key, Layout, checked_bytes, unique_path, write_file
 from pix2score.plan import Part
 from pix2score.schema import KEY, OK, dead_schema, key_fields, taken_schema
-from pix2score.staged import Receipt
+from pix2score.staged import STAGED, Receipt
 from pix2score.storage import Folder
 
 PART_ROWS = 250_000
 RANGE_BYTES = 128 * 2**20
 """Of the rows of a range in memory. Merging holds them five to six times over (measured with one head of 1,000 bins), of 1 GiB declared."""
 _BATCH_ROWS = 50_000
+DEAD_ROWS = 1_000_000
+"""Of a file of the dead, some 20 bytes each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class Night:
     gone: list[Part]
     num_changed: int
     """Rows of ``own`` and ``taken`` together, as planned."""
+    dead: list[DataFile] = field(default_factory=list)
+    """Files of the dead that stay unless one of them comes back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ class Merged:
     failed: Counter[str] = field(default_factory=Counter)
     runs: Counter[str] = field(default_factory=Counter)
     """Run -> ok rows that it scored: its live embeddings."""
+    is_dead_anew: bool = False
+    """Whether ``files`` hold the dead of earlier nights too, without those that came back."""
     kept: int = 0
     """Rows that keep the answer of an earlier content, as tonight's could not be had."""
 
@@ -74,6 +80,7 @@ class Merged:
         self.failed += other.failed
         self.runs += other.runs
         self.kept += other.kept
+        self.is_dead_anew |= other.is_dead_anew
 
 
 def range_rows(layout: Layout) -> int:
@@ -100,8 +107,23 @@ def sort_changes(
                 merged.add(_as_they_are(one.live))
             else:
                 ranges.append(one)
+        merged.add(_without_returned(connection, folder, run, layout, night))
     merged.files += _write_dead(folder, run, unused) if unused else []
     return ranges, merged
+
+
+def _without_returned(connection: duckdb.DuckDBPyConnection, folder: Folder, run: str, layout: Layout, night: Night) -> Merged:
+    """Files of the dead anew, if rows are taken back whose embeddings they list."""
+    pieces = [receipt.scores.path for receipt in night.taken_from if not receipt.is_staged]
+    if not pieces:
+        return Merged()
+    schema = dead_schema(layout.id_type)
+    load(connection, "buried", schema, parquet_batches(folder, [file.path for file in night.dead], schema.names))
+    places = pa.table({"piece": pieces})
+    load(connection, "back_from", places.schema, iter(places.to_batches()))
+    back = "(SELECT illust_id, page, run FROM taken SEMI JOIN back_from USING (piece))"
+    rows = query(connection, f"SELECT * FROM buried ANTI JOIN {back} USING (illust_id, page, run)", schema, DEAD_ROWS)
+    return Merged(files=[file for table in rows for file in _write_dead(folder, run, table)], is_dead_anew=True)
 
 
 def _as_they_are(files: Sequence[DataFile]) -> Merged:
@@ -124,7 +146,8 @@ def _load_changes(connection: duckdb.DuckDBPyConnection, folder: Folder, run: st
         load(connection, "offered", offered, _piece_batches(folder, night.taken_from, offered))
         matching = "JOIN taken USING (illust_id, page, piece)"
         connection.execute(f"INSERT INTO changed SELECT * EXCLUDE (piece) FROM offered SEMI {matching}")
-        rest = f"SELECT illust_id, page, run FROM offered ANTI {matching} WHERE status = '{OK}'"
+        is_staged = f"starts_with(piece, '{STAGED}/')"  # rows taken back are listed as dead already
+        rest = f"SELECT illust_id, page, run FROM offered ANTI {matching} WHERE status = '{OK}' AND {is_staged}"
         unused = pa.Table.from_batches(
             [b for t in query(connection, rest, dead_schema(layout.id_type)) for b in t.to_batches()], dead_schema(layout.id_type)
         )
@@ -273,6 +296,7 @@ def merge_range(folder: Folder, run: str, layout: Layout, keys: Range) -> Merged
     order, replaced = _merge_order(live, changed, gone)
     dead = dead_schema(layout.id_type)
     lost: pa.Table = live.select([*dead.names, "status"]).take(replaced)
+    left = _left(live, gone)
     rows = pa.concat_tables([live, changed]).take(order)
     del live, changed
     merged = Merged()
@@ -281,7 +305,21 @@ def merge_range(folder: Folder, run: str, layout: Layout, keys: Range) -> Merged
     for start in range(0, rows.num_rows, max(1, size)):
         merged.add(_as_they_are([write_file(folder, "scores", unique_path("scores", run), rows.slice(start, size))]))
     merged.files += _write_dead(folder, run, lost.filter(pc.equal(lost.column("status"), OK)).select(dead.names))
+    merged.files += [write_file(folder, "removed", unique_path("removed", run), left)] if left.num_rows else []
     return merged
+
+
+def _left(live: pa.Table, gone: pa.Table | None) -> pa.Table:
+    """Rows with an answer whose keys go."""
+    if gone is None:
+        return live.slice(0, 0)
+    positions = live.select([*KEY, "status", "error_code"]).append_column("position", pa.array(range(live.num_rows), pa.int64()))
+    with duckdb.connect() as connection:
+        connection.execute("SET threads=1")
+        connection.register("live", positions)
+        connection.register("gone", gone)
+        sql = f"SELECT position FROM live SEMI JOIN gone USING (illust_id, page) WHERE status = '{OK}' AND error_code IS NULL ORDER BY 1"
+        return live.take(_positions(connection, sql))
 
 
 def keep_answers(live: pa.Table, changed: pa.Table) -> tuple[pa.Table, pa.Table]:

@@ -20,6 +20,7 @@ from pix2score.images import FORMATS
 from pix2score.layout import DataFile, Layout, broken_files
 from pix2score.leases import Holder, Lease, this_process
 from pix2score.plan import Part, PlanCounts, catalog_rows, order_sql, stored_fingerprint_sql, write_parts
+from pix2score.returned import removed_pieces, take_back
 from pix2score.schema import FAILED, KEY, OK, key_fields, scoring_schema, taken_schema
 from pix2score.snapshot import Snapshot
 from pix2score.staged import Origin, Receipt, renew
@@ -72,7 +73,7 @@ class ScoringCounts:
     removed: int = 0
     """Keys of the live snapshot that the catalog no longer has."""
     resumed: int = 0
-    """Planned keys that an earlier run staged already."""
+    """Planned keys that an earlier run staged already, or whose row was removed of late and is taken back."""
     limited: int = 0
     """Planned keys left out by ``limit``."""
 
@@ -153,7 +154,7 @@ def _written(
 ) -> ScoringPlan:
     receipts, spent = _take_up(connection, catalog, folder, request, counts)
     used = _used(connection, receipts) if counts.resumed else []
-    renew(folder, used)
+    renew(folder, [receipt for receipt in used if receipt.is_staged])
     return ScoringPlan(
         counts,
         _write_rows(connection, catalog, folder, prefix, request.limit),
@@ -176,8 +177,10 @@ def _take_up(
     """Table ``taken``; the pieces that it numbers, and those that are spent."""
     receipts, spent = offered(folder, request.origin, request.layout, request.live)
     counts.resumed = create_taken(connection, catalog.id_type, folder, receipts, request.layout, request.live, request.retry_failed)
+    removed = removed_pieces(request.live, request.origin, request.layout) if counts.new else []
+    counts.resumed += take_back(connection, catalog.id_type, folder, request.live, removed, len(receipts))
     counts.limited = max(0, counts.to_score - request.limit) if request.limit is not None else 0
-    return receipts, spent
+    return [*receipts, *removed], spent
 
 
 def _load_live(

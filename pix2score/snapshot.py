@@ -85,7 +85,9 @@ def path_of(number: int) -> str:
 
 def numbers(folder: Folder) -> list[int]:
     """Numbers of all snapshots that still stand, ascending."""
-    names = [entry.path.removesuffix(".json") for entry in (folder / SNAPSHOTS).top_entries(suffix=".json") if entry.size != len(REMOVED)]
+    names = [
+        entry.path.removesuffix(".json") for entry in (folder / SNAPSHOTS).top_entries(suffix=".json") if entry.size != len(REMOVED)
+    ]
     return sorted(int(name) for name in names if name.isdigit())
 
 

@@ -61,6 +61,11 @@ class Receipt:
         """Where it stands in the scores folder."""
         return f"{STAGED}/{self.origin.run}/{self.piece}.json"
 
+    @property
+    def is_staged(self) -> bool:
+        """Whether it stands below ``staged/``, and not for rows of a snapshot that are taken back."""
+        return self.scores.path.startswith(f"{STAGED}/")
+
     def file(self, table: str) -> DataFile | None:
         """Its file of ``table``."""
         return next((file for file in self.files if file.table == table), None)
@@ -68,7 +73,7 @@ class Receipt:
     @property
     def scores(self) -> DataFile:
         """Its SCORES rows."""
-        return next(file for file in self.files if file.table == "scores")
+        return next(file for file in self.files if file.table in ("scores", "removed"))
 
 
 def write_piece(

@@ -19,7 +19,7 @@ from pix2score.storage import Entry, Folder
 logger = logging.getLogger(__name__)
 
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
-_TABLES = ("scores", "embeddings", "dead", STAGED)
+_TABLES = ("scores", "embeddings", "dead", "removed", STAGED)
 MIN_TEMPORARY_AGE_S = 3_600.0
 """Of a file that a writer has not finished: younger ones may be at work."""
 

@@ -74,7 +74,7 @@ def scores_table(keys: Sequence[Key], run: str, failed: Iterable[Key] = (), layo
 def embedding_of(key: Key, dim: int) -> list[float]:
     """A vector that float16 holds exactly and that tells keys apart."""
     number = sum(str(key[0]).encode()) % 64
-    return [float(number), float(key[1]), 0.5, *range(dim)][:dim]
+    return [float(number), float(key[1] % 64), 0.5, *range(dim)][:dim]
 
 
 def embeddings_table(keys: Sequence[Key], layout: Layout = LAYOUT) -> pa.Table:

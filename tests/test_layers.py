@@ -30,6 +30,7 @@ LAYERS: dict[int, set[str]] = {
         "layout",
         "staged",
         "takeup",
+        "returned",
         "leases",
         "compaction",
         "rewrite",

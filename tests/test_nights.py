@@ -43,6 +43,7 @@ class World:
     nights: int = 0
     scored: list[Key] = field(default_factory=list)
     """Keys that the last night worked on itself."""
+    id_type: pa.DataType = field(default_factory=pa.int64)
     before: dict[Key, dict[str, Any]] = field(default_factory=dict)
     """Rows that the last published night could have carried over."""
 
@@ -70,7 +71,7 @@ class World:
         keys = list(content)
         table = pa.table(
             {
-                "illust_id": pa.array([key[0] for key in keys], pa.int64()),
+                "illust_id": pa.array([key[0] for key in keys], self.id_type),
                 "page": pa.array([key[1] for key in keys], pa.int32()),
                 "uri": [f"{key[0]}-{key[1]}.png" for key in keys],
                 "etag": list(content.values()),
@@ -112,7 +113,7 @@ class World:
         self.scored += keys
         codes = [code_of(row["fingerprint"].removeprefix("etag:")) for row in rows]
         failed = [key for key, code in zip(keys, codes, strict=True) if code]
-        scores = scores_table(keys, publication.origin.run, failed)
+        scores = scores_table(keys, publication.origin.run, failed, publication.layout)
         for name_, values in (
             ("error_code", codes),
             ("fingerprint", [row["fingerprint"] for row in rows]),
@@ -122,7 +123,7 @@ class World:
             scores = scores.set_column(
                 position, scores.schema.field(position), pa.array(values, scores.schema.field(position).type)
             )
-        embeddings = embeddings_table([key for key in keys if key not in failed])
+        embeddings = embeddings_table([key for key in keys if key not in failed], publication.layout)
         return write_piece(self.folder, publication.origin, name, publication.layout, scores, embeddings)
 
     def rows(self) -> dict[Key, dict[str, Any]]:
@@ -456,11 +457,12 @@ def test_s1_and_s2_hold_over_any_sequence_of_nights(nights: Iterable[tuple[Conte
             if options.pop("vacuum", None) and published:
                 vacuum(VacuumConfig(scores=world.scores, keep=1, keep_staged="0s"))
             staged = staged_keys(world, model) if not options.get("full") else set()
+            removed = removed_keys(world) if published else set()
             world.night(content, model, killed_after=killed_after, **options)
             wanted = expected(content, model, before, published, **options)
             if killed_after is None:
                 assert set(world.scored) <= wanted
-                assert wanted - set(world.scored) <= staged | (wanted if options.get("full") else set())
+                assert wanted - set(world.scored) <= staged | removed | (wanted if options.get("full") else set())
                 published = (content, model)
                 check(world, content, model)
             elif published:
@@ -486,6 +488,14 @@ def expected(
         if full or is_other or is_due or (retry_failed and row is not None and row["status"] == FAILED):
             wanted.add(key)
     return wanted
+
+
+def removed_keys(world: World) -> set[Key]:
+    found = set()
+    for file in live(world.scores).files_of("removed"):
+        table = pa.parquet.read_table(pa.BufferReader(world.folder.read(file.path)))
+        found |= set(zip(table["illust_id"].to_pylist(), table["page"].to_pylist(), strict=True))
+    return found
 
 
 def staged_keys(world: World, model: str) -> set[Key]:
