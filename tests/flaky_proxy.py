@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import urllib.request
@@ -51,13 +52,17 @@ class Faults:
     unwritable: str = ""
     """PUTs below it are answered ``unwritable_code``."""
     unwritable_code: str = "AccessDenied"
+    undeletable: bool = False
+    """DeleteObjects is answered 200 with AccessDenied for every key, as a role without that right is told."""
+    conditions: str = "kept"
+    """PUTs with If-None-Match: kept, ignored, or refused with 501, as stores do that do not know it."""
     meet_at: str = ""
     """PUTs of keys that contain it wait for each other ..."""
     meet_number: int = 2
     """... until so many are there."""
 
 
-STATUS = {"SlowDown": 503, "ExpiredToken": 403, "AccessDenied": 403, "InsufficientStorage": 507}
+STATUS = {"SlowDown": 503, "ExpiredToken": 403, "AccessDenied": 403, "InsufficientStorage": 507, "NotImplemented": 501}
 MEETING_S = 45.0  # below the read timeout of the clients
 
 
@@ -91,10 +96,13 @@ class Proxy:
             return self._about_itself(request.path)
         body, place, faults = await request.read(), request.path.lstrip("/"), self.current()
         is_read = request.method == "GET"
-        refusal = self._refusal(request.method, place, faults)
+        refusal = self._refusal(request.method, place, faults, is_conditional="If-None-Match" in request.headers)
         if refusal:
             self.failed[refusal] += 1
             return _error(refusal)
+        if faults.undeletable and request.method == "POST" and "delete" in request.query:
+            self.failed["undeletable"] += 1
+            return _undeleted(body)
         dice = self.random.random()
         if dice < faults.reset:
             self.failed["reset"] += 1
@@ -122,12 +130,14 @@ class Proxy:
         facts: dict[str, object] = {"/-/waiting": self.waiting, "/-/served": self.served, "/-/failed": self.failed}
         return web.json_response(facts.get(path))
 
-    def _refusal(self, method: str, place: str, faults: Faults) -> str | None:
+    def _refusal(self, method: str, place: str, faults: Faults, *, is_conditional: bool) -> str | None:
         if self.random.random() < faults.slow_down:
             return "SlowDown"
         if faults.expired_below and method == "GET" and place.startswith(faults.expired_below):
             served = sum(number for key, number in self.served.items() if key.startswith(faults.expired_below))
             return "ExpiredToken" if served >= faults.expired_after else None
+        if faults.conditions == "refused" and method == "PUT" and is_conditional:
+            return "NotImplemented"
         if faults.unwritable and method == "PUT" and place.startswith(faults.unwritable):
             return faults.unwritable_code
         return None
@@ -138,13 +148,24 @@ class Proxy:
             self.met.set()
         await asyncio.wait_for(self.met.wait(), MEETING_S)
 
+    def _headers(self, request: web.Request) -> dict[str, str]:
+        ignored = {"if-none-match"} if self.faults.conditions == "ignored" else set()
+        return {name: value for name, value in _kept(request.headers).items() if name.lower() not in ignored}
+
     async def _forward(self, request: web.Request, body: bytes) -> tuple[aiohttp.ClientResponse, bytes]:
         url = URL(self.upstream + request.raw_path, encoded=True)
         async with (
             aiohttp.ClientSession(auto_decompress=False) as session,
-            session.request(request.method, url, headers=_kept(request.headers), data=body, allow_redirects=False) as answer,
+            session.request(request.method, url, headers=self._headers(request), data=body, allow_redirects=False) as answer,
         ):
             return answer, await answer.read()
+
+
+def _undeleted(body: bytes) -> web.Response:
+    keys = re.findall(r"<Key>(.*?)</Key>", body.decode())
+    errors = "".join(f"<Error><Key>{key}</Key><Code>AccessDenied</Code><Message>no</Message></Error>" for key in keys)
+    answer = f'<?xml version="1.0"?><DeleteResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{errors}</DeleteResult>'
+    return web.Response(body=answer.encode(), content_type="application/xml")
 
 
 def _kept(headers: object) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,7 @@ from pix2score.leases import Lease
 from pix2score.publishing import Publication, publish_night
 from pix2score.schema import FAILED, OK
 from pix2score.scoring_plan import ScoringPlan, ScoringRequest, plan_scoring
-from pix2score.snapshot import Snapshot, live, live_number, read_embeddings, read_scores
+from pix2score.snapshot import Snapshot, _is_dead, live, live_number, read_embeddings, read_scores
 from pix2score.staged import Origin, Receipt, staged_receipts, write_piece
 from pix2score.storage import Folder
 from pix2score.vacuum import VacuumConfig, vacuum
@@ -135,8 +136,11 @@ class World:
 FACTS = {"fingerprint_kind": "etag", "config": {"columns": {"id": "illust_id"}}}
 
 
+FAILS = ("NOT_FOUND", "CORRUPT", "CRASHED", "FORBIDDEN", "UNSUPPORTED")
+
+
 def code_of(fingerprint: str) -> str | None:
-    return next((code for code in ("NOT_FOUND", "CORRUPT") if fingerprint.startswith(code)), None)
+    return next((code for code in FAILS if fingerprint.startswith(code)), None)
 
 
 def check(world: World, content: Content, model: str) -> None:
@@ -538,3 +542,167 @@ def test_compaction_keeps_in_mind_which_pieces_were_published(world: World) -> N
     assert live(world.scores).manifest["compacted"]
     world.night(keys(*range(9)))
     check(world, keys(*range(9)), M1)
+
+
+def test_an_answer_stays_while_its_changed_image_cannot_be_fetched_and_is_given_up_after_the_fifth_night(any_world: World) -> None:
+    any_world.night(keys(1, 2, 3))
+    content = {**keys(2, 3), (1, 0): "NOT_FOUND new picture"}
+    for attempts in (1, 2, 3, 4):
+        any_world.night({**content, (100 + attempts, 0): "x"})
+        row = any_world.rows()[1, 0]
+        assert (row["status"], row["error_code"], row["attempts"], row["fingerprint"]) == (OK, "NOT_FOUND", attempts, "etag:v1")
+        assert (row["run"], row["bookmark_bin"]) == ("run-001", 1)
+        assert live(any_world.scores).manifest["counts"] | {"rows": 0, "ok": 0} == {
+            **{"rows": 0, "ok": 0, "failed": 0, "failed_by_code": {}, "kept": 1}
+        }
+    check(any_world, {**content, (104, 0): "x"}, M1)
+    any_world.night(content)
+    row = any_world.rows()[1, 0]
+    assert (row["status"], row["error_code"], row["attempts"], row["bookmark_bin"]) == (FAILED, "NOT_FOUND", 5, None)
+    check(any_world, content, M1)
+    assert any_world.night(content) is None
+
+
+@pytest.mark.parametrize("later", ["v1", "fetched now"])
+def test_a_kept_answer_is_replaced_as_soon_as_its_image_can_be_had(world: World, later: str) -> None:
+    world.night(keys(1, 2))
+    world.night({**keys(2), (1, 0): "NOT_FOUND"})
+    world.night({**keys(2), (1, 0): later})
+    row = world.rows()[1, 0]
+    assert (row["status"], row["error_code"], row["fingerprint"], row["attempts"]) == (OK, None, f"etag:{later}", 2)
+    assert world.scored == [(1, 0)]
+    check(world, {**keys(2), (1, 0): later}, M1)
+
+
+def test_bad_bytes_another_model_and_full_drop_an_earlier_answer(world: World) -> None:
+    world.night(keys(1, 2))
+    world.night({(1, 0): "CORRUPT", (2, 0): "v2"})
+    assert world.rows()[1, 0]["status"] == FAILED
+    world.night({(1, 0): "CORRUPT", (2, 0): "NOT_FOUND"}, full=True)
+    assert world.rows()[2, 0]["status"] == FAILED
+    world.night(keys(1, 2))
+    world.night({(1, 0): "NOT_FOUND", (2, 0): "v2"}, M2)
+    assert world.rows()[1, 0]["status"] == FAILED
+    check(world, {(1, 0): "NOT_FOUND", (2, 0): "v2"}, M2)
+
+
+def test_a_crashed_decoder_is_tried_again_on_later_nights(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.night(keys(1, 2))
+    content = {**keys(1, 2), (3, 0): "CRASHED"}
+    for attempts in (1, 2, 3, 4, 5):
+        world.night(content)
+        assert world.scored == [(3, 0)]
+        assert world.rows()[3, 0]["attempts"] == attempts
+    assert world.night(content) is None
+
+
+def test_rows_refused_for_their_place_are_tried_again_when_the_place_is_allowed(world: World) -> None:
+    content = {**keys(2), (1, 0): "FORBIDDEN"}
+    facts = {**FACTS, "places": ["/catalog"]}
+    for _ in range(5):
+        plan, run = world.plan(content, places=("/catalog",))
+        publish_night(replace(run, receipts=world.stage(plan, run)), facts, Here())
+    assert world.rows()[1, 0]["attempts"] == 5
+    assert world.plan(content, places=("/catalog",))[0].counts.planned == 0
+    assert world.plan(content, places=("/catalog", "/pictures"))[0].counts.retry == 1
+    assert world.plan(content, places=("/pictures",))[0].counts.retry == 1
+
+
+def test_unsupported_images_are_tried_again_once_when_more_formats_are_decoded(world: World) -> None:
+    content = {**keys(2), (1, 0): "UNSUPPORTED"}
+    world.night(content)
+    assert world.night(content) is None
+    manifest = live(world.scores).manifest
+    formats = manifest["formats"]
+    for fewer in (formats[1:], None):  # as a version published that decoded fewer, or did not say
+        changed = {name: value for name, value in manifest.items() if name != "formats"} | ({"formats": fewer} if fewer else {})
+        world.folder.publish("snapshots/00000001.json", json.dumps(changed).encode(), replace=True)
+        is_due = bool(fewer) or len(formats) > 6
+        assert world.plan(content)[0].counts.retry == int(is_due)
+
+
+def test_more_fingerprints_changed_than_allowed_is_refused_before_anything_is_written(world: World) -> None:
+    world.night(keys(*range(100)))
+    before = world.folder.entries()
+    other = {(i, 0): f"other {i}" for i in range(51)}
+    with pytest.raises(LimitError, match=r"51 of 100 .*another fingerprint.*--max-changed 0\.5.*'etag'"):
+        world.plan({**keys(*range(100)), **other}, max_changed=0.5)
+    assert world.folder.entries() == before
+    del other[50, 0]
+    assert world.plan({**keys(*range(100)), **other}, max_changed=0.5)[0].counts.changed == 50
+    assert world.plan({**keys(*range(100)), **other, (50, 0): "x"}, max_changed=0.5, full=True)[0].counts.changed == 51
+
+
+def test_files_of_ranges_in_which_nothing_changes_stay(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rewrite, "PART_ROWS", 10)
+    world = World(str(tmp_path), piece_rows=50)
+    content = {**keys(*range(200)), (5, 0): "CORRUPT"}
+    world.night(content)
+    before = {file.path for file in live(world.scores).files_of("scores")}
+    content = {**content, (1000, 0): "last", (-5, 0): "first"}
+    world.night(content)
+    after = {file.path for file in live(world.scores).files_of("scores")}
+    assert (len(before), len(before & after)) == (20, 18)
+    check(world, content, M1)
+    assert live(world.scores).manifest["counts"]["failed_by_code"] == {"CORRUPT": 1}
+    world.night({**keys(*range(100)), (1000, 0): "last"})
+    check(world, {**keys(*range(100)), (1000, 0): "last"}, M1)
+
+
+def test_keys_that_were_gone_for_a_night_come_back_without_being_scored(any_world: World) -> None:
+    whole = {**keys(*range(12)), (3, 0): "CORRUPT"}
+    any_world.night(whole)
+    any_world.night({key: value for key, value in whole.items() if key[0] % 3})
+    assert pix2score.read_embeddings(any_world.scores).count_rows() == 8
+    any_world.night({**whole, (50, 0): "new", (6, 0): "other picture"})
+    assert sorted(any_world.scored) == [(3, 0), (6, 0), (50, 0)]
+    check(any_world, {**whole, (50, 0): "new", (6, 0): "other picture"}, M1)
+    assert any_world.rows()[0, 0]["run"] == "run-001"
+    any_world.night(keys(1))
+    vacuum(VacuumConfig(scores=any_world.scores, keep=1, keep_staged="0s"))  # their embeddings are gone for good
+    any_world.night(keys(1, 2))
+    assert any_world.scored == [(2, 0)]
+    check(any_world, keys(1, 2), M1)
+
+
+def test_a_live_file_that_is_gone_is_named_on_a_night_of_another_model_too(world: World) -> None:
+    world.night(keys(1, 2, 3))
+    (file,) = live(world.scores).files_of("scores")
+    world.folder.delete([file.path])
+    with pytest.raises(DataError, match=rf"{file.path} is missing.*--full"):
+        world.night(keys(1, 2, 3), M2)
+    world.night(keys(1, 2, 3), M2, full=True)
+    check(world, keys(1, 2, 3), M2)
+
+
+def test_many_small_embedding_files_of_a_run_are_merged(world: World) -> None:
+    world.piece_rows = 1
+    content = keys(*range(20))
+    world.night(content)
+    content = {**content, (7, 0): "other"}
+    world.night(content)
+    assert vacuum(VacuumConfig(scores=world.scores))["files_compacted"] == 20
+    assert len(live(world.scores).files_of("embeddings")) == 2
+    check(world, content, M1)
+    assert vacuum(VacuumConfig(scores=world.scores))["files_compacted"] == 0
+
+
+def test_reading_embeddings_takes_one_test_however_many_nights_and_pages(tmp_path: Path) -> None:
+    world = World(str(tmp_path), piece_rows=100)
+    content = {(i, page): "a" for i in range(4) for page in range(30)}
+    for night in range(4):
+        content = {**content, **{(night, page): f"night {night}" for page in range(30)}}
+        world.night(content)
+    check(world, content, M1)
+    text = str(_is_dead(world.folder, live(world.scores)))
+    assert text.count("is_in") == 1
+
+
+def test_pieces_are_sorted_by_key(world: World) -> None:
+    world.piece_rows = 50
+    world.night({(i * 7919 % 50, i % 3): "a" for i in range(50)}, killed_after=1)
+    (receipt,) = staged_receipts(world.folder)
+    for file in receipt.files:
+        rows = pa.parquet.read_table(pa.BufferReader(world.folder.read(file.path)))
+        found = list(zip(rows["illust_id"].to_pylist(), rows["page"].to_pylist(), strict=True))
+        assert found == sorted(found)

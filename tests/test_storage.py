@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.server
 import os
 import pickle
@@ -17,9 +18,12 @@ from typing import Any, ClassVar
 
 import pytest
 
+from pix2score import objects
 from pix2score.errors import AccessError, ConfigError, DataError
+from pix2score.objects import delete_s3
 from pix2score.places import normalise
 from pix2score.storage import Entry, Folder, read_place
+from tests import flaky_proxy
 from tests.conftest import BUCKET, SECRET, free_port
 
 NUM_RACES = 8
@@ -399,3 +403,115 @@ def test_a_creation_that_the_store_has_not_decided_is_sent_again() -> None:
         server.shutdown()
     assert (done.returncode, done.stdout.strip()) == (0, "4"), done.stderr
     assert _Undecided.puts == ["*", "*", "*"]
+
+
+@pytest.mark.parametrize("top", ["scores[12]", "what?", "a*z", "[circle] title (c99)", "50%", "a#b", "~x", "{a,b}"])
+def test_a_folder_of_any_name_reads_lists_and_deletes_its_own_objects_only(place: str, top: str) -> None:
+    names = ["scores1", "scores2", "whatx", "a-prod-z", "c", "a", "b", top]
+    for name in names:
+        Folder(f"{place}/{name}").publish("staged/r/x.json", name.encode())
+    folder = Folder(f"{place}/{top}")
+    assert folder.read_many(["staged/r/x.json", "staged/r/gone.json"]) == {"staged/r/x.json": top.encode()}
+    assert [entry.path for entry in folder.entries("staged")] == ["staged/r/x.json"]
+    assert folder.entry("staged/r/x.json").size == len(top)
+    folder.delete(["staged/r/x.json"])
+    assert folder.entries() == []
+    left = {entry.path.partition("/")[0] for entry in Folder(place).entries()}
+    assert left == {name for name in names if name != top}
+
+
+def test_objects_are_deleted_in_the_order_given_a_thousand_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[list[str]] = []
+
+    class Store:
+        def call_s3(self, method: str, *, Bucket: str, Delete: dict[str, Any]) -> dict[str, Any]:  # noqa: N803
+            requests.append([entry["Key"] for entry in Delete["Objects"]])
+            if "x/1500" in requests[-1]:
+                return {"Errors": [{"Key": "x/1500", "Code": "AccessDenied"}, {"Key": "x/gone", "Code": "NoSuchKey"}]}
+            return {}
+
+    with pytest.raises(AccessError, match=r"1 or more of 2500 objects were not removed: AccessDenied for 'x/1500'"):
+        delete_s3(Store(), [f"s3://b/x/{i}" for i in range(2500)])
+    assert [len(keys) for keys in requests] == [1000, 1000], "nothing is deleted after a refusal"
+    assert requests[0] == [f"x/{i}" for i in range(1000)]
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_where_files_cannot_be_linked_one_creator_still_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def link(source: str, target: Any) -> None:
+        raise OSError(code, os.strerror(code), source, None, str(target))
+
+    monkeypatch.setattr(os, "link", link)
+    folder = Folder(str(tmp_path / "x"))
+    folder.publish("a.json", b"first")
+    folder.publish("a.json", b"first")
+    with pytest.raises(FileExistsError):
+        folder.publish("a.json", b"second")
+    assert folder.read("a.json") == b"first"
+    assert folder.entries(temporary=True) == []
+    folder.prove_exclusive()
+    assert [entry.path for entry in folder.entries()] == ["a.json"]
+
+
+def test_a_file_system_that_can_neither_link_nor_rename_exclusively_is_told_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*names: Any) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(objects, "_rename_exclusive", refuse)
+    with pytest.raises(DataError, match="neither link nor rename.*two runs could publish"):
+        Folder(str(tmp_path / "x")).prove_exclusive()
+
+
+def test_the_exclusive_rename_keeps_a_second_creator_out_and_moves_whole_files(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1")
+    (tmp_path / "b").write_bytes(b"2")
+    with pytest.raises(FileExistsError):
+        objects._rename_exclusive(str(tmp_path / "a"), str(tmp_path / "b"))
+    objects._rename_exclusive(str(tmp_path / "a"), str(tmp_path / "c"))
+    assert ((tmp_path / "b").read_bytes(), (tmp_path / "c").read_bytes()) == (b"2", b"1")
+
+
+def test_publishing_beside_a_process_that_removes_emptied_folders_never_fails(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pix2score.storage import Folder; f = Folder(sys.argv[1])\n"
+        "print('ready', flush=True); end = time.time() + 3\n"
+        "while time.time() < end: f.publish('staged/other/x', b''); f.delete(['staged/other/x'])"
+    )
+    folder = Folder(str(tmp_path))
+    other = subprocess.Popen([sys.executable, "-c", code, folder.uri], stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent)
+    assert other.stdout is not None and other.stdout.readline() == b"ready\n"
+    while other.poll() is None:
+        folder.publish("staged/mine/x", b"")
+        folder.delete(["staged/mine/x"])
+    assert other.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("conditions", "message"), [("ignored", "does not keep a second creator out"), ("refused", "If-None-Match")]
+)
+def test_a_store_that_cannot_refuse_a_second_creator_is_told(
+    moto_server: str, s3_place: str, tmp_path: Path, conditions: str, message: str
+) -> None:
+    process, store = flaky_proxy.start(moto_server, tmp_path / "control.json")
+    code = "import sys; from pix2score.storage import Folder; Folder(sys.argv[1]).prove_exclusive()"
+    environment = {**os.environ, "AWS_ENDPOINT_URL": store.endpoint}
+    try:
+        for faults, returns in ((flaky_proxy.Faults(), 0), (flaky_proxy.Faults(conditions=conditions), 1)):
+            store.behave(faults)
+            done = subprocess.run(
+                [sys.executable, "-c", code, s3_place],
+                check=False,
+                env=environment,
+                capture_output=True,
+                text=True,
+                cwd=Path(__file__).parent.parent,
+            )
+            assert done.returncode == returns, done.stderr
+        assert "DataError" in done.stderr and message in done.stderr
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+    assert Folder(s3_place).entries() == []
