@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -29,20 +29,21 @@ MERGED_BYTES = 4 * 2**30
 """Of small files that one call merges, so that it ends in minutes; the rest is for the next."""
 
 
-def compact(folder: Folder, snapshot: Snapshot) -> int:
-    """Publish a snapshot with the same scores whose chosen embedding files are rewritten; return how many files those were.
+def compact(folder: Folder, snapshot: Snapshot, forgotten: Collection[str] = ()) -> int:
+    """Publish a snapshot with the same scores whose chosen embedding files are rewritten, and which does not name the ``forgotten`` files;
+    return how many files were rewritten.
 
     A run at work builds upon it when it publishes. One that published meanwhile wins, and nothing is compacted.
     """
     chosen = _chosen(snapshot)
-    if not chosen:
+    if not chosen and not {file.path for file in snapshot.files} & {*forgotten}:
         return 0
     old = {file.path for files in chosen.values() for file in files}
     try:
         by_run = _by_run(snapshot)
         whole = {run for run in chosen if len(chosen[run]) == len(by_run[run])}
         new = [file for run, files in chosen.items() for file in _rewritten(folder, snapshot, run, files, is_whole=run in whole)]
-        kept = [file for file in snapshot.files if file.table != "dead" and file.path not in old]
+        kept = [file for file in snapshot.files if file.table != "dead" and file.path not in old and file.path not in forgotten]
         others = {*by_run} - whole
         published = _publish(folder, snapshot, [*kept, *new, *_dead_of_others(folder, snapshot, others)], len(old))
     except (ConflictError, FileNotFoundError):

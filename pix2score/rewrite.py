@@ -26,8 +26,9 @@ from pix2score.staged import STAGED, Receipt
 from pix2score.storage import Folder
 
 PART_ROWS = 250_000
-RANGE_BYTES = 128 * 2**20
-"""Of the rows of a range in memory. Merging holds them five to six times over (measured with one head of 1,000 bins), of 1 GiB declared."""
+RANGE_BYTES = 80 * 2**20
+"""Of the changed rows of a range in memory, and of its live ones. Merging holds them six times over (measured with one head of 1,000 bins:
+774 MiB for 128), of 1 GiB declared."""
 _BATCH_ROWS = 50_000
 DEAD_ROWS = 1_000_000
 """Of a file of the dead, some 20 bytes each."""

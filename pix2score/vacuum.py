@@ -33,8 +33,8 @@ class VacuumConfig:
     keep: int = 14
     """Snapshots that stay, the newest ones; ``read_changes`` can go back to the oldest of them."""
     keep_staged: str = "7d"
-    """Files of runs that published nothing stay this long, for a later run to take up: 7d, 12h, 30m. While a run is at work, its files and
-    all staged pieces stay whatever their age."""
+    """What runs staged that published nothing stays this long, for a later run to take up, and so do rows of keys that left the catalog, as
+    they may come back: 7d, 12h, 30m. While a run is at work, its files and all of these stay whatever their age."""
     dry_run: bool = False
     """Say what would be removed; remove and rewrite nothing."""
 
@@ -63,17 +63,24 @@ def vacuum(config: VacuumConfig) -> dict[str, Any]:
     """
     folder, started = Folder(config.scores), time.monotonic()
     snapshot = live(config.scores)
-    compacted = 0 if config.dry_run else compact(folder, snapshot)
+    now = time.time()
+    compacted = 0 if config.dry_run else compact(folder, snapshot, _forgotten(folder, snapshot, now - seconds(config.keep_staged)))
     kept_numbers = numbers(folder)[-config.keep :]
     old = [number for number in numbers(folder) if number < kept_numbers[0]]
     kept = [read_snapshot(folder, number) for number in kept_numbers]
-    now = time.time()
     surplus = _surplus(folder, kept, now - seconds(config.keep_staged), now - MIN_TEMPORARY_AGE_S)
     if not config.dry_run:
         remove_manifests(folder, old)
         folder.delete([entry.path for entry in surplus])
     facts = {"snapshots_removed": len(old), "files_removed": len(surplus), "bytes_removed": sum(e.size for e in surplus)}
     return {"job": "vacuum", **facts, "files_compacted": compacted, "seconds": round(time.monotonic() - started, 3)}
+
+
+def _forgotten(folder: Folder, snapshot: Snapshot, older_than: float) -> set[str]:
+    """Files of removed rows that are too old to come back; none while a run, that may take rows of them back, is at work."""
+    if not snapshot.files_of("removed") or read_leases(folder).runs:
+        return set()
+    return {f"removed/{entry.path}" for entry in (folder / "removed").entries() if entry.modified <= older_than}
 
 
 def _surplus(folder: Folder, kept: Sequence[Snapshot], older_than: float, unfinished_before: float) -> list[Entry]:

@@ -18,7 +18,7 @@ import pix2score
 from pix2score.errors import AccessError, DataError
 from pix2score.leases import EXPIRES_S, Holder, Lease, read_leases, this_process
 from pix2score.publishing import Publication
-from pix2score.snapshot import live_number
+from pix2score.snapshot import live, live_number, publish
 from pix2score.staged import staged_receipts
 from pix2score.storage import Folder
 from pix2score.vacuum import VacuumConfig, vacuum
@@ -165,6 +165,8 @@ def test_a_run_that_was_overtaken_twice_never_publishes_under_a_number_that_vacu
     with pytest.raises(pix2score.errors.ConflictError, match="snapshot 3 "):
         any_world.publish(run, Between(meanwhile))
     assert sorted(any_world.rows()) == sorted(keys(1, 2, 3, 5, 6))
+    with pytest.raises(pix2score.errors.ConflictError):  # one that did not look in time
+        publish(any_world.folder, 1, live(any_world.scores).manifest)
     with pytest.raises(DataError, match="there is no snapshot 2 .*those that stand: 3"):
         pix2score.read_changes(any_world.scores, since=2)
 

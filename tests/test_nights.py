@@ -665,6 +665,18 @@ def test_keys_that_were_gone_for_a_night_come_back_without_being_scored(any_worl
     check(any_world, keys(1, 2), M1)
 
 
+def test_a_key_that_is_taken_down_leaves_nothing_behind(any_world: World) -> None:
+    any_world.night(keys(*range(6)))
+    any_world.night(keys(*range(5)))
+    assert len(removed_keys(any_world)) == 1
+    vacuum(VacuumConfig(scores=any_world.scores))
+    assert len(removed_keys(any_world)) == 1, "it may come back"
+    vacuum(VacuumConfig(scores=any_world.scores, keep=1, keep_staged="0s"))
+    assert removed_keys(any_world) == set()
+    assert any_world.folder.entries("removed") == []
+    check(any_world, keys(*range(5)), M1)
+
+
 def test_a_live_file_that_is_gone_is_named_on_a_night_of_another_model_too(world: World) -> None:
     world.night(keys(1, 2, 3))
     (file,) = live(world.scores).files_of("scores")
