@@ -9,14 +9,18 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import AvifImagePlugin, ExifTags, Image, UnidentifiedImageError
 
+from pix2score import jpeg, mending, png
 from pix2score.errors import ConfigError, ImageFailure
+from pix2score.formats import inside, is_avif, is_cut, is_webp, name_of
+from pix2score.resample import RESIZES, fitted
 
 ALGORITHM = 2
 """Raised whenever golden pixels change; a model made for another one is refused."""
@@ -25,15 +29,16 @@ SPARE = 2
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 100_000_000
 MAX_JPEG_SIDE = 65_500  # of libjpeg
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-RESIZES = ("squash", "pad", "crop")
+FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", *(("AVIF",) if AvifImagePlugin.SUPPORTED else ()))
+"""Those that this build decodes, by Pillow's names; what failed as UNSUPPORTED is worth another try with a build that has more."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 RGBPixels = npt.NDArray[np.uint8]
 
 Image.MAX_IMAGE_PIXELS = None  # checked below, as a row's code rather than a warning
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # a decode process per core does the work; the codec would start as many threads in each
+_SIGNATURES = (jpeg.START, png.SIGNATURE, b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -89,21 +94,68 @@ def to_rgb(data: bytes, preprocess: Preprocess) -> RGBPixels:
         ImageFailure: EMPTY, UNSUPPORTED (not an image, or a format outside ``FORMATS``), CORRUPT, TRUNCATED, or TOO_LARGE (over
             64 MiB or 100 megapixels, known before decoding).
     """
-    image = _open(data)
-    _decode_smaller(image, max(image.size) if preprocess.resize == "pad" else min(image.size), preprocess.size)
-    return np.asarray(_resized(_upright(image, data), preprocess), dtype=np.uint8)
+
+    def shrink_while_decoding(image: Image.Image) -> None:
+        _decode_smaller(image, max(image.size) if preprocess.resize == "pad" else min(image.size), preprocess.size)
+
+    return _fitted(_decoded(data, shrink_while_decoding), preprocess)
 
 
 def picture_to_rgb(image: Image.Image, preprocess: Preprocess) -> RGBPixels:
     """As ``to_rgb``, of a picture that Pillow has opened already: its current frame. Raises ``ImageFailure``."""
     if image.width * image.height > MAX_PIXELS:
         raise ImageFailure("TOO_LARGE", f"{image.width}x{image.height} px, over {MAX_PIXELS} pixels")
-    return np.asarray(_resized(_upright(image, b""), preprocess), dtype=np.uint8)
+    return _fitted(_upright(image, b""), preprocess)
+
+
+def _fitted(image: Image.Image, preprocess: Preprocess) -> RGBPixels:
+    return np.asarray(fitted(image, preprocess.size, preprocess.resize), dtype=np.uint8)
 
 
 def open_upright(data: bytes) -> Image.Image:
     """The first frame, whole size, upright, mode RGB. Raises ``ImageFailure`` as ``to_rgb``."""
-    return _upright(_open(data), data)
+    return _decoded(data, lambda image: None)
+
+
+def _decoded(data: bytes, prepare: Callable[[Image.Image], None]) -> Image.Image:
+    """The first frame upright, mode RGB; ``prepare`` sees the opened image before it is decoded. Raises ``ImageFailure``."""
+    image, data = _opened(data)
+    try:
+        return _upright(_prepared(image, data, prepare), data)
+    except ImageFailure as failure:
+        if failure.code == "CORRUPT" and data.startswith(jpeg.START) and (reason := jpeg.refusal(data)):
+            raise ImageFailure("UNSUPPORTED", reason) from failure
+        whole = mending.completed(data) if failure.code in ("CORRUPT", "TRUNCATED") else None
+        if whole is None:
+            raise
+    return _upright(_prepared(_open(whole), whole, prepare), whole)
+
+
+def _prepared(image: Image.Image, data: bytes, prepare: Callable[[Image.Image], None]) -> Image.Image:
+    """The opened image, ready to be decoded as ``prepare`` wants it."""
+    header = data[: image.fp.tell()] if image.format == "JPEG" else b""  # type: ignore[attr-defined]
+    if jpeg.is_arithmetic(header):
+        raise ImageFailure("UNSUPPORTED", jpeg.refusal(header))
+    if not jpeg.is_lossless(header):
+        prepare(image)
+    return image
+
+
+def _opened(data: bytes) -> tuple[Image.Image, bytes]:
+    """The image and the bytes it was opened from: without what may be left out, if there is something wrong with it."""
+    if data.startswith(png.SIGNATURE) and len(data) <= MAX_BYTES:
+        data = png.essential(data)
+    elif data.startswith(b"BM"):
+        mending.check_bmp(data)
+    elif data.startswith(b"GIF8"):
+        data = mending.sound_gif(data)
+    try:
+        return _open(data), data
+    except ImageFailure as failure:
+        bare = mending.without_extras(data) if failure.code in ("CORRUPT", "TRUNCATED") else None
+        if bare is None:
+            raise
+    return _open(bare), bare
 
 
 def _decode_smaller(image: Image.Image, side: int, wanted: int) -> None:
@@ -124,10 +176,10 @@ def _upright(image: Image.Image, data: bytes) -> Image.Image:
     except MemoryError:
         raise ImageFailure("TOO_LARGE", f"{image.width}x{image.height} px need more memory than allowed") from None
     except OSError as exc:
-        code = "TRUNCATED" if _means_truncated(exc) or _is_cut_webp(data) else "CORRUPT"
+        code = "TRUNCATED" if _means_truncated(exc) or is_cut(data) else "CORRUPT"
         raise ImageFailure(code, f"{image.format}: {exc}") from exc  # type: ignore[arg-type]
     except Exception as exc:  # decoders raise anything on hostile bytes: SyntaxError, struct.error, ValueError, IndexError ...
-        raise ImageFailure("CORRUPT", f"{image.format}: {type(exc).__name__}: {exc}") from exc
+        raise ImageFailure("TRUNCATED" if is_cut(data) else "CORRUPT", f"{image.format}: {type(exc).__name__}: {exc}") from exc
     return upright
 
 
@@ -143,7 +195,7 @@ def _open(data: bytes) -> Image.Image:
     except MemoryError:
         raise ImageFailure("TOO_LARGE", "its header needs more memory than allowed") from None
     except Exception as exc:
-        code = "TRUNCATED" if _is_cut_webp(data) else "CORRUPT"
+        code = "TRUNCATED" if is_cut(data) or _means_truncated(exc) else "CORRUPT"
         raise ImageFailure(code, f"header: {type(exc).__name__}: {exc}") from exc  # type: ignore[arg-type]
     if image.width * image.height > MAX_PIXELS:
         raise ImageFailure("TOO_LARGE", f"{image.width}x{image.height} px, over {MAX_PIXELS} pixels")
@@ -151,23 +203,24 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _unidentified(data: bytes) -> ImageFailure:
-    if data.startswith(_SIGNATURES) or _is_webp(data):
-        return ImageFailure("TRUNCATED" if len(data) < 64 else "CORRUPT", f"header unreadable in {len(data)} bytes")
-    return ImageFailure("UNSUPPORTED", f"not one of {', '.join(FORMATS)}; begins with {data[:8]!r}")
+    decoded = ", ".join(FORMATS)
+    if data.startswith(_SIGNATURES) or is_webp(data) or (is_avif(data) and "AVIF" in FORMATS):
+        reason = jpeg.refusal(data) if data.startswith(jpeg.START) else ""
+        if reason:
+            return ImageFailure("UNSUPPORTED", reason)
+        return ImageFailure("TRUNCATED" if len(data) < 64 or is_cut(data) else "CORRUPT", f"header unreadable in {len(data)} bytes")
+    if name := name_of(data):
+        return ImageFailure("UNSUPPORTED", f"{name}; decoded are {decoded}")
+    if late := inside(data):
+        return ImageFailure(
+            "CORRUPT", f"a {late[0]} with {late[1]} byte{'s' * (late[1] > 1)} before its start, which no viewer shows: {data[:8]!r}"
+        )
+    return ImageFailure("UNSUPPORTED", f"of no known format, begins with {data[:8]!r}; decoded are {decoded}")
 
 
-def _means_truncated(exc: OSError) -> bool:
+def _means_truncated(exc: Exception) -> bool:
     text = str(exc).lower()
     return "truncated" in text or "unexpected end" in text or "premature" in text or "eof" in text
-
-
-def _is_webp(data: bytes) -> bool:
-    return data[:4] == b"RIFF" and data[8:12] == b"WEBP"
-
-
-def _is_cut_webp(data: bytes) -> bool:
-    """A WebP shorter than its own header says; its decoder does not tell."""
-    return _is_webp(data) and int.from_bytes(data[4:8], "little") + 8 > len(data)
 
 
 def _opaque_rgb(image: Image.Image) -> Image.Image:
@@ -200,45 +253,19 @@ def _over_white(image: Image.Image) -> Image.Image:
     return white
 
 
-def _resized(image: Image.Image, preprocess: Preprocess) -> Image.Image:
-    size = (preprocess.size, preprocess.size)
-    if preprocess.resize == "pad":
-        fitted = _stretched(image, _inside(image, preprocess.size), (0, 0, *image.size))
-        return ImageOps.pad(fitted, size, Image.Resampling.BILINEAR, color=(255, 255, 255))
-    if preprocess.resize == "crop":
-        side = min(image.size)
-        left, top = (image.width - side) / 2, (image.height - side) / 2
-        return _stretched(image, size, (left, top, left + side, top + side))
-    return _stretched(image, size, (0, 0, *image.size))
-
-
-def _inside(image: Image.Image, side: int) -> tuple[int, int]:
-    """The image's size when its longer side is ``side``."""
-    longer = max(image.size)
-    return max(1, round(image.width / longer * side)), max(1, round(image.height / longer * side))
-
-
-def _stretched(image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float]) -> Image.Image:
-    """``box`` of the image at ``size``: every row first, then every column.
-
-    Pillow itself takes either order, by version and shape, and each pass rounds to 8 bits: 1 of 255 apart in a fifth of the pixels of
-    a tall image (seen between the two orders in 13.0).
-    """
-    left, top, right, bottom = box
-    across = image.resize((size[0], image.height), Image.Resampling.BILINEAR, (left, 0, right, image.height))
-    return across.resize(size, Image.Resampling.BILINEAR, (0, top, size[0], bottom))
-
-
 def shrink(data: bytes, short_side: int) -> bytes:
     """Bytes to train from: as they are if the short side is at most ``short_side`` px, else an antialiased shrink as JPEG 95, 4:4:4.
 
     Decodes in either case, so that what comes back is known to decode. Raises ``ImageFailure`` as ``to_rgb``.
     """
-    image = _open(data)
-    is_small = min(image.size) <= short_side
-    _decode_smaller(image, min(image.size), short_side)
-    image = _upright(image, data)
-    if is_small:
+    sizes = []
+
+    def shrink_while_decoding(image: Image.Image) -> None:
+        sizes.append(min(image.size))
+        _decode_smaller(image, min(image.size), short_side)
+
+    image = _decoded(data, shrink_while_decoding)
+    if sizes[0] <= short_side:
         return data
     scale = min(short_side / min(image.size), MAX_JPEG_SIDE / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
