@@ -1,7 +1,8 @@
 """Decodes bytes from strangers in a child process, so that a bad image costs one row and never the worker.
 
-The child runs ``images`` under an address-space limit and a time limit per image. It speaks length-prefixed messages over its standard
-input and output, and ends by itself when its owner is gone. Run as ``python -m pix2score.decoder SETTINGS`` by ``Decoder`` only.
+Owns the child: starts it, gives it images, waits for answers, and tells what an image did to it from what something else did. An image
+has a limit of processor time: a pause of the child, the container or the machine is no fault of the image. What the child does is in
+``decode_child``; it is run as ``python -m pix2score.decoder SETTINGS`` by ``Decoder`` only.
 """
 
 from __future__ import annotations
@@ -10,23 +11,33 @@ import contextlib
 import fcntl
 import json
 import os
-import resource
 import select
 import signal
-import struct
 import subprocess
 import sys
 import time
 from dataclasses import asdict
 from typing import BinaryIO, cast
 
+from pix2score.decode_child import REPLY, REQUEST, serve
 from pix2score.errors import ImageErrorCode, ImageFailure
-from pix2score.images import Preprocess, preprocess_from_dict, shrink, to_rgb
+from pix2score.images import Preprocess
+from pix2score.patience import Wait, patience_s
 
 MEMORY_BYTES = 2 * 2**30  # 100 megapixels of RGBA with its white background and RGB copy need about 1.3 GiB
 TIMEOUT_S = 30.0
-_REQUEST = struct.Struct("<Q")
-_REPLY = struct.Struct("<BQ")
+"""Processor time per image."""
+NUM_ATTEMPTS = 3
+"""For an image whose child was killed from outside or did not get to run."""
+_PAUSE_S = 0.5
+"""Before another attempt, growing with each: what took the memory may be gone by then."""
+_MEMORY = " (by the kernel, short of memory?)"
+_OWN_SIGNALS = {
+    getattr(signal, f"SIG{name}")
+    for name in ("SEGV", "ABRT", "BUS", "FPE", "ILL", "SYS", "TRAP", "XCPU", "STKFLT")
+    if hasattr(signal, f"SIG{name}")
+}
+"""What decoding itself dies of; any other signal came from an operator, a supervisor, or the kernel short of memory."""
 _PIPE_BYTES = 2**20  # one write for most images and for 224 px of pixels; the Linux default of 64 KiB means several wake-ups
 
 
@@ -39,8 +50,8 @@ of 500x375 and 1,200 px decoding in a child took 1.2 to 1.4 times as long as in 
 class Decoder:
     """Owns one child process at a time; ``pixels`` or ``shrunk`` by the settings it was made with.
 
-    Not safe for concurrent use. A child that dies or overruns fails that one image as CRASHED and is replaced for the next; one that was
-    killed from outside is replaced for the same image, once.
+    Not safe for concurrent use. A child that dies of an image or takes too long over it fails that one as CRASHED and is replaced for the
+    next; one that was killed from outside or did not get to run is replaced for the same image, ``NUM_ATTEMPTS`` times in all.
     """
 
     def __init__(
@@ -50,10 +61,13 @@ class Decoder:
         timeout_s: float = TIMEOUT_S,
         memory_bytes: int = MEMORY_BYTES,
     ) -> None:
-        """``task``: a ``Preprocess`` to get RGB pixels, or a short side in px to get bytes for a training shard."""
+        """``task``: a ``Preprocess`` to get RGB pixels, or a short side in px to get bytes for a training shard.
+
+        ``timeout_s``: processor time per image.
+        """
         self.timeout_s = timeout_s
         plain = {"shrink": task} if isinstance(task, int) else {"preprocess": asdict(task)}
-        self._settings = json.dumps({**plain, "memory_bytes": memory_bytes, "timeout_s": timeout_s})
+        self._settings: dict[str, object] = {**plain, "memory_bytes": memory_bytes}
         self._child: subprocess.Popen[bytes] | None = None
         self._pipe_bytes = 0
         self._under_way: list[bytes] = []
@@ -67,39 +81,39 @@ class Decoder:
         """Give the child its next image while it may be at work on the one before; ``finish`` of both in this order. Never raises."""
         if any(begun is data for begun in self._under_way):
             return
-        if len(self._under_way) > 1 or (self._under_way and _REQUEST.size + len(data) > self._pipe_bytes):
+        if len(self._under_way) > 1 or (self._under_way and REQUEST.size + len(data) > self._pipe_bytes):
             return  # the child, busy, would not take it, and this process would wait
         with contextlib.suppress(TimeoutError, BrokenPipeError):  # finish finds out
-            self._send(self._living_child(), data, time.monotonic() + self.timeout_s)
+            child = self._living_child()
+            self._send(child, data, Wait(child.pid, self.timeout_s))
 
     def finish(self, data: bytes) -> bytes:
-        """As calling; the image may have been begun. Another that was begun before it and not finished is forgotten.
-
-        A child that something outside killed decodes the image once more: the image need not be what killed it.
-        """
-        try:
-            return self._attempt(data)
-        except _KilledFromOutside:
-            pass
-        try:
-            return self._attempt(data)
-        except _KilledFromOutside as killed:
-            raise ImageFailure("CRASHED", f"decoder was killed by {killed} twice") from None
+        """As calling; the image may have been begun. Another that was begun before it and not finished is forgotten."""
+        for attempt in range(1, NUM_ATTEMPTS + 1):
+            try:
+                return self._attempt(data)
+            except _NotTheImage as cause:
+                last = str(cause)
+            if attempt < NUM_ATTEMPTS:
+                time.sleep(_PAUSE_S * (attempt - 1))
+        raise ImageFailure("CRASHED", f"decoder {last}, {NUM_ATTEMPTS} times")
 
     def _attempt(self, data: bytes) -> bytes:
         child = self._living_child()
         if self._under_way and self._under_way[0] is not data:
             self.close()  # never the answer to another image
             child = self._living_child()
-        deadline = time.monotonic() + self.timeout_s
+        wait = Wait(child.pid, self.timeout_s)
         try:
             if not self._under_way:
-                self._send(child, data, deadline)
-            status, size = _REPLY.unpack(_read_exactly(child, _REPLY.size, deadline))
-            payload = _read_exactly(child, size, deadline)
-        except TimeoutError:
+                self._send(child, data, wait)
+            status, size = REPLY.unpack(_read_exactly(child, REPLY.size, wait))
+            payload = _read_exactly(child, size, wait)
+        except TimeoutError as cause:
             self.close()
-            raise ImageFailure("CRASHED", f"decoding took over {self.timeout_s:g} s") from None
+            if wait.slept_s >= self.timeout_s:
+                raise ImageFailure("CRASHED", f"decoding took over {self.timeout_s:g} s, {cause}") from None
+            raise _NotTheImage(str(cause)) from None
         except (BrokenPipeError, EOFError):
             raise self._cause_of_death(child) from None
         except BaseException:
@@ -111,9 +125,9 @@ class Decoder:
             raise ImageFailure(cast(ImageErrorCode, code), detail)
         return payload
 
-    def _send(self, child: subprocess.Popen[bytes], data: bytes, deadline: float) -> None:
-        _write_all(child, _REQUEST.pack(len(data)), deadline)
-        _write_all(child, data, deadline)
+    def _send(self, child: subprocess.Popen[bytes], data: bytes, wait: Wait) -> None:
+        _write_all(child, REQUEST.pack(len(data)), wait)
+        _write_all(child, data, wait)
         self._under_way.append(data)
 
     @property
@@ -135,7 +149,9 @@ class Decoder:
         if self._child is not None and self._child.poll() is not None:
             self.close()  # died between two images: nobody's fault
         if self._child is None:
-            self._child = _start_child(self._settings)
+            self._child = _start_child(
+                {**self._settings, "timeout_s": self.timeout_s, "patience_s": patience_s(self.timeout_s) + 5}
+            )
             self._pipe_bytes = fcntl.fcntl(cast(BinaryIO, self._child.stdin).fileno(), fcntl.F_GETPIPE_SZ)
         return self._child
 
@@ -145,25 +161,30 @@ class Decoder:
         except subprocess.TimeoutExpired:
             code = 0
         self.close()
-        if -code in (signal.SIGKILL, signal.SIGTERM):
-            return _KilledFromOutside(signal.Signals(-code).name)
-        return ImageFailure(
-            "CRASHED", f"decoder was killed by {signal.Signals(-code).name}" if code < 0 else f"decoder exited with {code}"
-        )
+        if code >= 0:
+            return _NotTheImage(f"exited with {code}")
+        cause = signal.Signals(-code)
+        if cause == signal.SIGPROF:
+            return ImageFailure("CRASHED", f"decoding took over {self.timeout_s:g} s of processor time")
+        if cause in _OWN_SIGNALS:
+            return ImageFailure("CRASHED", f"decoding ended its process by {cause.name}")
+        if cause == signal.SIGALRM:
+            return _NotTheImage("did not get to run in time")
+        return _NotTheImage(f"was killed by {cause.name} from outside{_MEMORY if cause == signal.SIGKILL else ''}")
 
 
-class _KilledFromOutside(Exception):
-    """The child got a signal that decoding itself does not raise: an operator, a supervisor, or the kernel short of memory."""
+class _NotTheImage(Exception):
+    """What ended the child, or kept it from answering, is something that decoding does not do."""
 
 
-def _start_child(settings: str) -> subprocess.Popen[bytes]:
+def _start_child(settings: dict[str, object]) -> subprocess.Popen[bytes]:
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
         "OPENBLAS_NUM_THREADS": "1",
     } | _KEEP_MEMORY
     child = subprocess.Popen(
-        [sys.executable, "-m", "pix2score.decoder", settings],
+        [sys.executable, "-m", "pix2score.decoder", json.dumps(settings)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,
@@ -176,29 +197,22 @@ def _start_child(settings: str) -> subprocess.Popen[bytes]:
     return child
 
 
-def _wait(fd: int, event: int, deadline: float) -> None:
-    poll = select.poll()
-    poll.register(fd, event)
-    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-        raise TimeoutError
-
-
-def _write_all(child: subprocess.Popen[bytes], data: bytes, deadline: float) -> None:
+def _write_all(child: subprocess.Popen[bytes], data: bytes, wait: Wait) -> None:
     fd = cast(BinaryIO, child.stdin).fileno()
     view = memoryview(data)
     while view:
         try:
             view = view[os.write(fd, view) :]
         except BlockingIOError:
-            _wait(fd, select.POLLOUT, deadline)
+            wait.until(fd, select.POLLOUT)
 
 
-def _read_exactly(child: subprocess.Popen[bytes], size: int, deadline: float) -> bytes:
+def _read_exactly(child: subprocess.Popen[bytes], size: int, wait: Wait) -> bytes:
     fd = cast(BinaryIO, child.stdout).fileno()
     buffer = bytearray(size)
     view = memoryview(buffer)
     while view:
-        _wait(fd, select.POLLIN, deadline)
+        wait.until(fd, select.POLLIN)
         num_read = os.readv(fd, [view])
         if not num_read:
             raise EOFError
@@ -206,33 +220,5 @@ def _read_exactly(child: subprocess.Popen[bytes], size: int, deadline: float) ->
     return bytes(buffer)
 
 
-def _serve(settings: dict[str, object]) -> None:
-    """The child's loop: one request, one reply, until standard input ends."""
-    limit, timeout_s = cast(int, settings["memory_bytes"]), cast(float, settings["timeout_s"])
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # a chatty codec must not write into the replies
-    preprocess = preprocess_from_dict(cast(dict[str, object], settings["preprocess"])) if "preprocess" in settings else None
-    short_side = cast(int, settings.get("shrink", 0))
-    while header := requests.read(_REQUEST.size):
-        data = requests.read(_REQUEST.unpack(header)[0])
-        # The default action of SIGALRM ends the process even inside C code: a child whose owner was killed cannot hang for ever.
-        signal.setitimer(signal.ITIMER_REAL, timeout_s + 5)
-        status, payload = _attempt(data, preprocess, short_side)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        replies.write(_REPLY.pack(status, len(payload)) + payload)
-        replies.flush()
-
-
-def _attempt(data: bytes, preprocess: Preprocess | None, short_side: int) -> tuple[int, bytes]:
-    try:
-        return 0, shrink(data, short_side) if preprocess is None else to_rgb(data, preprocess).tobytes()
-    except ImageFailure as failure:
-        return 1, json.dumps([failure.code, failure.detail]).encode()
-    except MemoryError:
-        return 1, json.dumps(["TOO_LARGE", "needs more memory than allowed"]).encode()
-
-
 if __name__ == "__main__":
-    _serve(json.loads(sys.argv[1]))
+    serve(json.loads(sys.argv[1]))

@@ -23,6 +23,8 @@ LAYERS: dict[int, set[str]] = {
         "mending",
         "resample",
         "images",
+        "patience",
+        "decode_child",
         "decoder",
         "plain_jpeg",
         "image_source",
