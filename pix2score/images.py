@@ -17,20 +17,21 @@ import numpy as np
 import numpy.typing as npt
 from PIL import AvifImagePlugin, ExifTags, Image, UnidentifiedImageError
 
-from pix2score import jpeg, mending, png
+from pix2score import jpeg, mending, png, refusals, resample
+from pix2score.colours import opaque_rgb
 from pix2score.errors import ConfigError, ImageFailure
-from pix2score.formats import inside, is_avif, is_cut, is_webp, name_of
-from pix2score.resample import RESIZES, fitted
+from pix2score.refusals import code_of, unidentified
 
-ALGORITHM = 2
+ALGORITHM = 3
 """Raised whenever golden pixels change; a model made for another one is refused."""
 SPARE = 2
 """A large JPEG is decoded at the smallest of its sizes (whole, half, quarter, eighth) that is at least so many times the one wanted."""
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 100_000_000
 MAX_JPEG_SIDE = 65_500  # of libjpeg
-FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", *(("AVIF",) if AvifImagePlugin.SUPPORTED else ()))
+FORMATS = refusals.FORMATS
 """Those that this build decodes, by Pillow's names; what failed as UNSUPPORTED is worth another try with a build that has more."""
+RESIZES = resample.RESIZES
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -38,7 +39,6 @@ RGBPixels = npt.NDArray[np.uint8]
 
 Image.MAX_IMAGE_PIXELS = None  # checked below, as a row's code rather than a warning
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # a decode process per core does the work; the codec would start as many threads in each
-_SIGNATURES = (jpeg.START, png.SIGNATURE, b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -109,7 +109,7 @@ def picture_to_rgb(image: Image.Image, preprocess: Preprocess) -> RGBPixels:
 
 
 def _fitted(image: Image.Image, preprocess: Preprocess) -> RGBPixels:
-    return np.asarray(fitted(image, preprocess.size, preprocess.resize), dtype=np.uint8)
+    return np.asarray(resample.fitted(image, preprocess.size, preprocess.resize), dtype=np.uint8)
 
 
 def open_upright(data: bytes) -> Image.Image:
@@ -167,19 +167,17 @@ def _decode_smaller(image: Image.Image, side: int, wanted: int) -> None:
 
 def _upright(image: Image.Image, data: bytes) -> Image.Image:
     try:
-        image.load()
+        rgb = opaque_rgb(image, data)
         turn = _TURNS.get(orientation(image))
-        rgb = _opaque_rgb(image)
         upright = rgb if turn is None else rgb.transpose(turn)
     except ImageFailure:
         raise
     except MemoryError:
         raise ImageFailure("TOO_LARGE", f"{image.width}x{image.height} px need more memory than allowed") from None
     except OSError as exc:
-        code = "TRUNCATED" if _means_truncated(exc) or is_cut(data) else "CORRUPT"
-        raise ImageFailure(code, f"{image.format}: {exc}") from exc  # type: ignore[arg-type]
+        raise ImageFailure(code_of(exc, data), f"{image.format}: {exc}") from exc
     except Exception as exc:  # decoders raise anything on hostile bytes: SyntaxError, struct.error, ValueError, IndexError ...
-        raise ImageFailure("TRUNCATED" if is_cut(data) else "CORRUPT", f"{image.format}: {type(exc).__name__}: {exc}") from exc
+        raise ImageFailure(code_of(exc, data), f"{image.format}: {type(exc).__name__}: {exc}") from exc
     return upright
 
 
@@ -191,45 +189,14 @@ def _open(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        raise _unidentified(data) from None
+        raise unidentified(data) from None
     except MemoryError:
         raise ImageFailure("TOO_LARGE", "its header needs more memory than allowed") from None
     except Exception as exc:
-        code = "TRUNCATED" if is_cut(data) or _means_truncated(exc) else "CORRUPT"
-        raise ImageFailure(code, f"header: {type(exc).__name__}: {exc}") from exc  # type: ignore[arg-type]
+        raise ImageFailure(code_of(exc, data), f"header: {type(exc).__name__}: {exc}") from exc
     if image.width * image.height > MAX_PIXELS:
         raise ImageFailure("TOO_LARGE", f"{image.width}x{image.height} px, over {MAX_PIXELS} pixels")
     return image
-
-
-def _unidentified(data: bytes) -> ImageFailure:
-    decoded = ", ".join(FORMATS)
-    if data.startswith(_SIGNATURES) or is_webp(data) or (is_avif(data) and "AVIF" in FORMATS):
-        reason = jpeg.refusal(data) if data.startswith(jpeg.START) else ""
-        if reason:
-            return ImageFailure("UNSUPPORTED", reason)
-        return ImageFailure("TRUNCATED" if len(data) < 64 or is_cut(data) else "CORRUPT", f"header unreadable in {len(data)} bytes")
-    if name := name_of(data):
-        return ImageFailure("UNSUPPORTED", f"{name}; decoded are {decoded}")
-    if late := inside(data):
-        return ImageFailure(
-            "CORRUPT", f"a {late[0]} with {late[1]} byte{'s' * (late[1] > 1)} before its start, which no viewer shows: {data[:8]!r}"
-        )
-    return ImageFailure("UNSUPPORTED", f"of no known format, begins with {data[:8]!r}; decoded are {decoded}")
-
-
-def _means_truncated(exc: Exception) -> bool:
-    text = str(exc).lower()
-    return "truncated" in text or "unexpected end" in text or "premature" in text or "eof" in text
-
-
-def _opaque_rgb(image: Image.Image) -> Image.Image:
-    """Mode RGB, transparency laid over white."""
-    if image.mode.startswith("I"):
-        return _eight_bit(image)
-    if image.mode == "F":
-        raise ImageFailure("UNSUPPORTED", "floating-point pixels have no agreed range")
-    return _over_white(image) if image.has_transparency_data else image.convert("RGB")
 
 
 def orientation(image: Image.Image) -> int:
@@ -238,19 +205,6 @@ def orientation(image: Image.Image) -> int:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
         return 1
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """16-bit grey as 8-bit RGB: v * 255 / 65535, rounded."""
-    values = np.asarray(image).astype(np.int64).clip(0, 65535)
-    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8), "L").convert("RGB")
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    rgba = image.convert("RGBA")
-    white = Image.new("RGB", image.size, (255, 255, 255))
-    white.paste(rgba, mask=rgba.getchannel("A"))
-    return white
 
 
 def shrink(data: bytes, short_side: int) -> bytes:

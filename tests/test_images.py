@@ -277,7 +277,7 @@ GOLDEN = {
 @pytest.mark.parametrize("resize", GOLDEN)
 def test_resampled_pixels_are_the_golden_ones_of_this_algorithm_number(resize: str) -> None:
     # If this changes, raise images.ALGORITHM: models were trained on the old pixels.
-    assert ALGORITHM == 2
+    assert ALGORITHM == 3
     found = to_rgb(encode(noise(37, 53), "BMP"), Preprocess(size=16, resize=resize))
     assert hashlib.sha256(found.tobytes()).hexdigest() == GOLDEN[resize]
 
@@ -298,7 +298,7 @@ GOLDEN_JPEG = {
 
 @pytest.mark.parametrize("resize", GOLDEN_JPEG)
 def test_a_large_jpeg_gives_the_golden_pixels_of_this_algorithm_number(resize: str) -> None:
-    assert ALGORITHM == 2
+    assert ALGORITHM == 3
     found = to_rgb(encode(rings(333, 500), "JPEG", quality=90), Preprocess(size=16, resize=resize))
     np.testing.assert_allclose(found[::5, ::5, 1], GOLDEN_JPEG[resize], atol=1)  # builds of libjpeg round differently
 
@@ -499,8 +499,8 @@ def test_a_preprocessing_survives_json() -> None:
 
 
 def test_an_algorithm_of_another_version_is_refused() -> None:
-    with pytest.raises(ConfigError, match="algorithm 1.*version of pix2score"):
-        Preprocess(algorithm=1)
+    with pytest.raises(ConfigError, match="algorithm 2.*version of pix2score"):
+        Preprocess(algorithm=2)
     with pytest.raises(ConfigError, match="algorithm 99"):
         preprocess_from_dict({"size": 224, "algorithm": 99})
 

@@ -109,19 +109,22 @@ def test_broken_critical_chunks_of_a_png_give_no_pixels(damage: str, broken: byt
 
 
 def test_a_lost_piece_of_uncompressed_pixels_gives_no_pixels() -> None:
-    """Stored as they are, the pixels behind the gap would move up unnoticed."""
-    rows = noise(40, 50)
+    """Stored as they are, with rows to spare, the pixels behind the gap would move up unnoticed."""
+    rows = noise(80, 50)
     stored = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows), level=0)
-    parts = [chunk(b"IDAT", stored[i : i + 152]) for i in range(0, len(stored), 152)]
-    parts[3] = parts[3].replace(b"IDAT", b"iDAT")
+    parts = [chunk(b"IDAT", stored[:158]), chunk(b"IDAT", stored[158:309]), chunk(b"IDAT", stored[309:])]
+    assert np.array_equal(pixels_of(png(50, 40)[:HEAD] + b"".join(parts) + PNG[TAIL:]), rows[:40])
+    parts[1] = parts[1].replace(b"IDAT", b"iDAT")
     assert code_of(png(50, 40)[:HEAD] + b"".join(parts) + PNG[TAIL:]) in ("CORRUPT", "TRUNCATED")
 
 
-@pytest.mark.parametrize("damage", [(0, 0x20), (6, 1)], ids=["its name", "its content"])
-def test_an_indexed_png_without_a_sound_palette_is_corrupt(damage: tuple[int, int]) -> None:
-    data = bytearray(encode(Image.fromarray(noise(8, 8)).quantize(8)))
-    data[data.index(b"PLTE") + damage[0]] ^= damage[1]
-    assert code_of(bytes(data)) == "CORRUPT"
+def test_an_indexed_png_without_a_sound_palette_is_corrupt() -> None:
+    data = encode(Image.fromarray(noise(8, 8)).quantize(8))
+    at = data.index(b"PLTE")
+    assert code_of(data[: at + 6] + bytes([data[at + 6] ^ 1]) + data[at + 7 :]) == "CORRUPT"
+    for without in (data.replace(b"PLTE", b"pLTE"), data[: at - 4] + data[at + 32 :]):
+        with pytest.raises(ImageFailure, match="CORRUPT: PNG: indexed colours without a palette"):
+            open_upright(without)
 
 
 def test_an_orientation_outlives_another_broken_chunk() -> None:
