@@ -163,7 +163,7 @@ def predict(config: PredictConfig, say: Callable[[str], None]) -> dict[str, Any]
             failed[path] = str(answer)
             print(f"jobs.predict: {path}: {answer}", file=sys.stderr, flush=True)
         else:
-            say(json.dumps(answer_json(path, answer, model.card), ensure_ascii=False) if config.json else answer_text(path, answer))
+            say(_json_line(answer_json(path, answer, model.card)) if config.json else _printable(answer_text(path, answer)))
     model.close()
     summary = {"job": "predict", "model_version": model.card.version, "images": len(config.images), "failed": len(failed)}
     if failed:
@@ -171,6 +171,18 @@ def predict(config: PredictConfig, say: Callable[[str], None]) -> dict[str, Any]
         error.summary = summary  # type: ignore[attr-defined]
         raise error
     return summary
+
+
+def _json_line(content: dict[str, Any]) -> str:
+    """In characters where standard output takes them, else with escapes: the same content."""
+    line = json.dumps(content, ensure_ascii=False)
+    return line if _printable(line) == line else json.dumps(content)
+
+
+def _printable(text: str) -> str:
+    """``text`` with escapes for what standard output's encoding lacks: a name must not end the run."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def answer_json(path: str, answer: Answer, card: ModelCard) -> dict[str, Any]:

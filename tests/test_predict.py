@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -152,8 +153,15 @@ def test_a_picture_on_s3_is_read(place: str, s3: Any, tmp_path: Path) -> None:
     assert missing.code == "NOT_FOUND"
 
 
-def run_predict(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "jobs.predict", *words], capture_output=True, text=True, timeout=120, check=False)
+def run_predict(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "jobs.predict", *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **environment},
+    )
 
 
 def test_json_has_the_reference_format_and_every_number(place: str, tmp_path: Path) -> None:
@@ -179,6 +187,35 @@ def test_a_bad_image_is_named_after_the_others_are_done_and_the_job_exits_2(plac
     assert good in done.stdout
     assert other in done.stdout
     assert json.loads(done.stdout.splitlines()[-1])["failed"] == 1
+
+
+def test_what_is_no_picture_is_named(place: str, tmp_path: Path) -> None:
+    page, pointer, picture = tmp_path / "page.jpg", tmp_path / "pointer.png", tmp_path / "picture.avif"
+    page.write_text("<!DOCTYPE html><html><body>403</body></html>")
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    Image.fromarray(pixels(1, size=96)[0]).save(picture)
+    done = run_predict("--model", place, *map(str, (page, pointer, picture)))
+    assert done.returncode == 2
+    assert f"{page}: UNSUPPORTED: an HTML page" in done.stderr
+    assert f"{pointer}: UNSUPPORTED: a Git LFS pointer" in done.stderr
+    assert str(picture) in done.stdout
+    assert json.loads(done.stdout.splitlines()[-1])["failed"] == 2
+
+
+@pytest.mark.parametrize("form", [["--json"], []])
+def test_a_name_that_the_terminal_cannot_show_ends_no_run(place: str, tmp_path: Path, form: list[str]) -> None:
+    (path,) = write_pictures(tmp_path, 1)
+    named = tmp_path / "絵.png"
+    Path(path).rename(named)
+    done = run_predict("--model", place, *form, str(named), PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["failed"] == 0
+    if form:
+        answer = json.loads(done.stdout.splitlines()[0])
+        assert answer["image"] == str(named)
+        assert answer["bookmark_predict"]["3"] == "1000-∞"
+    else:
+        assert "\\u7d75.png" in done.stdout
 
 
 def test_no_image_is_a_mistake() -> None:
