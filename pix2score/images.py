@@ -133,10 +133,14 @@ def _decoded(data: bytes, prepare: Callable[[Image.Image], None]) -> Image.Image
 
 def _prepared(image: Image.Image, data: bytes, prepare: Callable[[Image.Image], None]) -> Image.Image:
     """The opened image, ready to be decoded as ``prepare`` wants it."""
-    header = data[: image.fp.tell()] if image.format == "JPEG" else b""  # type: ignore[attr-defined]
-    if jpeg.is_arithmetic(header):
+    if image.format != "JPEG":
+        prepare(image)
+        return image
+    header = data[: image.fp.tell()]  # type: ignore[attr-defined]
+    frame = jpeg.unusual_frame(header)
+    if frame == "arithmetic":
         raise ImageFailure("UNSUPPORTED", jpeg.refusal(header))
-    if not jpeg.is_lossless(header):
+    if not frame:
         prepare(image)
     return image
 

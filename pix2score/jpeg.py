@@ -64,14 +64,13 @@ def segments(data: bytes, *, all_scans: bool = False) -> Iterator[Segment]:
         at = end
 
 
-def is_lossless(header: bytes) -> bool:
-    """Whether a JPEG has no frequencies to leave out. ``header``: its bytes up to the pixels."""
-    return bool(_UNUSUAL.search(header)) and _layout(header).frame in _LOSSLESS
-
-
-def is_arithmetic(header: bytes) -> bool:
-    """Whether a JPEG has arithmetic coding, which no browser reads, and of which a decoder cannot tell that it makes no sense."""
-    return bool(_UNUSUAL.search(header)) and _layout(header).frame in _ARITHMETIC
+def unusual_frame(header: bytes) -> str:
+    """``lossless`` for a JPEG that has no frequencies to leave out; ``arithmetic`` for one that no browser reads, and of which a decoder
+    cannot tell that it makes no sense; else empty. ``header``: the bytes up to the pixels."""
+    if not _UNUSUAL.search(header):
+        return ""
+    frame = _layout(header).frame
+    return "lossless" if frame in _LOSSLESS else "arithmetic" if frame in _ARITHMETIC else ""
 
 
 def refusal(data: bytes) -> str:

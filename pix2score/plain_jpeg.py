@@ -7,6 +7,7 @@ import io
 from PIL import Image
 
 from pix2score.images import orientation
+from pix2score.jpeg import unusual_frame
 
 MAX_PLAIN_PIXELS, MAX_PLAIN_BYTES = 25_000_000, 8 * 2**20
 """Larger ones are decoded at a fraction of their size on a CPU, and would fill a GPU's memory and the way to it."""
@@ -28,5 +29,7 @@ def as_plain_jpeg(data: bytes) -> Encoded | None:
         return None
     is_coded_rgb = image.info.get("adobe_transform") == 0
     if image.format != "JPEG" or image.mode not in ("L", "RGB") or is_coded_rgb or image.width * image.height > MAX_PLAIN_PIXELS:
+        return None
+    if unusual_frame(data[: image.fp.tell()]):  # type: ignore[union-attr]
         return None
     return Encoded(data) if orientation(image) == 1 else None

@@ -21,6 +21,7 @@ _HEADER, _EXTRA = struct.Struct(">I4s"), 12  # length and name before the conten
 _HEADER_END = 33
 _TURNING = {b"tEXt": (b"Raw profile type exif",), b"zTXt": (b"Raw profile type exif",), b"iTXt": (b"XML:com.adobe.xmp",)}
 """Texts by key that may hold an orientation: of ImageMagick, of Adobe."""
+_MAX_TEXTS = 4  # looked into: each may unpack to 1 MiB
 _NEXT = re.compile(rb"IDAT|PLTE|IEND|tRNS|eXIf")
 _MAX_TRIES = 64
 """Places looked at behind a chunk whose length is wrong; each costs a checksum."""
@@ -58,7 +59,7 @@ class _Walk:
         self.data, self.view = data, memoryview(data)
         self.colour_type, self.num_colours = data[25], 0
         self.has_pixels = self.has_key = self.has_dropped = self.is_damaged = False
-        self._tries_left = _MAX_TRIES
+        self._tries_left, self._texts_left = _MAX_TRIES, _MAX_TEXTS
 
     def kept(self) -> list[memoryview]:
         """Critical chunks as they stand, in order; of the others what ``_is_wanted``."""
@@ -102,7 +103,10 @@ class _Walk:
         if name == b"eXIf":
             return True
         content = self.data[at + 8 : at + 8 + length] if name in _TURNING else b""
-        return content.startswith(_TURNING.get(name, ())) and _is_readable(name, content)
+        if not content.startswith(_TURNING.get(name, ())) or self._texts_left <= 0:
+            return False
+        self._texts_left -= 1
+        return _is_readable(name, content)
 
     def _resume(self, at: int, end: int) -> int | None:
         """Where the chunk behind a broken one begins: where its length says, else at the next sound chunk of a name that matters."""

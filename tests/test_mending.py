@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image
 
 from pix2score.errors import ImageFailure
 from pix2score.images import open_upright, to_rgb
+from pix2score.plain_jpeg import as_plain_jpeg
 from tests.test_images import EIGHT, Pixels, code_of, encode, exif, flat, noise, png, smooth
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -345,3 +347,39 @@ def test_odd_jpegs_are_unsupported_for_their_reason() -> None:
 def test_bytes_before_a_picture_are_counted(form: str, before: bytes) -> None:
     with pytest.raises(ImageFailure, match=f"CORRUPT: a {form} with {len(before)} bytes? before its start"):
         to_rgb(before + encode(noise(8, 8), form), EIGHT)
+
+
+def lossless_jpeg(grey: Pixels) -> bytes:
+    """Differences to the left neighbour (above at a row's start), each as the number of its bits in four and then those."""
+    values = grey.astype(int)
+    guess = np.roll(values, 1, axis=1)
+    guess[1:, 0], guess[0, 0] = values[:-1, 0], 128
+    bits = ""
+    for difference in (values - guess).ravel().tolist():
+        size = abs(difference).bit_length()
+        bits += f"{size:04b}" + (f"{difference if difference > 0 else difference + 2**size - 1:0{size}b}" if size else "")
+    bits += "1" * (-len(bits) % 8)
+    pixels = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
+    codes = segment(0xC4, b"\0" + bytes([0, 0, 0, 12]) + bytes(12) + bytes(range(12)))
+    frame = segment(0xC3, struct.pack(">BHHBBBB", 8, *grey.shape, 1, 1, 0x11, 0))
+    return b"\xff\xd8" + frame + codes + segment(0xDA, bytes([1, 1, 0, 1, 0, 0])) + pixels + b"\xff\xd9"
+
+
+def test_a_lossless_jpeg_is_decoded_at_its_full_size() -> None:
+    grey = smooth(64, 64)[..., 0]
+    data = lossless_jpeg(grey)
+    assert np.array_equal(pixels_of(data), grey[..., None].repeat(3, -1))
+    assert np.array_equal(to_rgb(data, EIGHT), to_rgb(encode(grey), EIGHT))
+    assert np.array_equal(pixels_of(data[:-2]), pixels_of(data))
+
+
+def test_no_arithmetic_coded_jpeg_goes_to_the_decoder_of_a_gpu() -> None:
+    assert as_plain_jpeg(JPEG) == JPEG
+    assert as_plain_jpeg(JPEG.replace(b"\xff\xc0\0", b"\xff\xc9\0", 1)) is None
+
+
+def test_many_texts_that_unpack_to_much_cost_little() -> None:
+    text = chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(2**20 - 1)))
+    start = time.process_time()
+    assert same(PNG[:HEAD] + text * 2000 + PNG[HEAD:], PNG)
+    assert time.process_time() - start < 1
