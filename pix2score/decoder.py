@@ -83,9 +83,13 @@ class Decoder:
             return
         if len(self._under_way) > 1 or (self._under_way and REQUEST.size + len(data) > self._pipe_bytes):
             return  # the child, busy, would not take it, and this process would wait
-        with contextlib.suppress(TimeoutError, BrokenPipeError):  # finish finds out
-            child = self._living_child()
+        child = self._living_child()
+        try:
             self._send(child, data, Wait(child.pid, self.timeout_s))
+        except BrokenPipeError:
+            pass  # finish finds out
+        except TimeoutError:
+            self.close()  # it has got a part, and would take the next image for the rest
 
     def finish(self, data: bytes) -> bytes:
         """As calling; the image may have been begun. Another that was begun before it and not finished is forgotten."""

@@ -349,6 +349,22 @@ def test_what_happens_to_one_image_does_not_happen_to_the_next_that_was_begun() 
         decoder.close()
 
 
+def test_an_image_of_which_a_stopped_child_got_a_part_is_answered_when_it_goes_on() -> None:
+    large = encode(noise(1500, 1200), "BMP")
+    decoder = Decoder(SIZE, timeout_s=0.5)
+    try:
+        decoder(FINE)
+        pid = pid_of(decoder)
+        os.kill(pid, signal.SIGSTOP)
+        decoder.begin(large)
+        if is_alive(pid):
+            os.kill(pid, signal.SIGCONT)
+        assert decoder.finish(large) == to_rgb(large, SIZE).tobytes()
+        assert_still_fine(decoder)
+    finally:
+        decoder.close()
+
+
 def test_an_image_that_was_begun_and_given_up_answers_for_no_other(decoder: Decoder) -> None:
     other = encode(noise(40, 50))
     decoder.begin(other)
