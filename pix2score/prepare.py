@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import pyarrow as pa
 import tyro
 
 from pix2score.account import recorded
@@ -26,7 +27,8 @@ from pix2score.catalog import Catalog, Columns, open_catalog
 from pix2score.cluster import Offer, session
 from pix2score.command import as_plain
 from pix2score.dataset import CARD, FORMAT
-from pix2score.errors import ConfigError, ConflictError, DataError, StorageError
+from pix2score.errors import ConfigError, ConflictError, DataError, LimitError, StorageError
+from pix2score.failures import ALL_MISSING_ROWS, check_failed
 from pix2score.fetch import decoded_rows
 from pix2score.heads import HeadSpec, head_from_dict, preset
 from pix2score.image_rows import ImageRows, log_failures
@@ -36,9 +38,10 @@ from pix2score.plan import Part, PlanCounts, total_rows
 from pix2score.progress import Meter
 from pix2score.remote import on_cluster
 from pix2score.schema import SPLITS, dataset_schema
-from pix2score.shards import Shard, ShardReceipt, ShardWriter, shard_rows_of, staged_shards
+from pix2score.shards import Shard, ShardWriter, shard_rows_of, staged_shards
 from pix2score.staging import Staging
 from pix2score.storage import Folder
+from pix2score.taken_up import TakenUp, take_up
 from pix2score.training_plan import SplitRule, label_types, plan_dataset
 
 logger = logging.getLogger(__name__)
@@ -66,6 +69,8 @@ class PrepareConfig:
     """Heads with published edges on columns bookmarks, views, sanity; [[heads]] in --config replaces them."""
     image_root: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Another place that catalog uris may point into, beside the catalog's folder; may be repeated."""
+    max_failed: float = 0.05
+    """Make no dataset if more than this share of the images failed, and more than 100 of them."""
     columns: Columns = field(default_factory=Columns)
     heads: tyro.conf.Suppress[tuple[dict[str, Any], ...]] = ()
 
@@ -79,6 +84,8 @@ class PrepareConfig:
             raise ConfigError(f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave nothing to train on")
         if self.max_pages < 1:
             raise ConfigError(f"max_pages {self.max_pages}: at least 1")
+        if not 0 <= self.max_failed <= 1:
+            raise ConfigError(f"max_failed {self.max_failed}: expected 0 to 1")
         self.head_specs()
 
     def head_specs(self) -> tuple[HeadSpec, ...]:
@@ -97,6 +104,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     Raises:
         DataError: no catalog, a column missing, nothing to train on, or ``out`` already holds a dataset.
         ConfigError: the settings contradict each other.
+        LimitError: too many images failed; no dataset is made, what is done is kept for the next attempt.
     """
     heads = config.head_specs()
     catalog = open_catalog(config.catalog, config.columns, list(dict.fromkeys(head.column for head in heads)))
@@ -108,12 +116,13 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     staged = f"staged/{_plan_id(config, catalog)}"
     work = _Work(config, catalog, heads, ImageRows.of(catalog, source), out, staged)
     with session() as offer, recorded(out, "summary.json", {"job": "prepare", "out": out.uri}) as summary:
-        fitted, counts, receipts = _write_shards(work, offer)
-        shards = sorted((shard for receipt in receipts for shard in receipt.shards), key=lambda shard: shard.path)
-        _check_failures(work, shards)
+        fitted, counts, done = _write_shards(work, offer)
+        log_failures(_failed(done.shards), catalog)
+        shards = sorted(done.shards, key=lambda shard: shard.path)
+        _check_any_training(work, done)
         content = _dataset_card(config, catalog, fitted, counts, shards)
         _publish_card(out, content)
-        _clear(work)
+        _clear(work, done.left_out)
         summary.update(_summary(content))
     return summary
 
@@ -132,7 +141,9 @@ class _Work:
 
 def _plan_id(config: PrepareConfig, catalog: Catalog) -> str:
     """Equal for equal settings and an unchanged catalog: then the plan is equal, and what a killed attempt finished is taken up."""
-    facts = as_plain(config) | {"files": [(entry.path, entry.size, entry.etag) for entry in catalog.files], "algorithm": ALGORITHM}
+    # Not max_failed: who allows more failures after a stop wants what is done already.
+    asked = {name: value for name, value in as_plain(config).items() if name != "max_failed"}
+    facts = asked | {"files": [(entry.path, entry.size, entry.etag) for entry in catalog.files], "algorithm": ALGORITHM}
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
@@ -146,9 +157,9 @@ def _refuse_catalogs_own_folder(catalog: Catalog, out: Folder) -> None:
         )
 
 
-def _warn_of_leftovers(out: Folder, receipts: Sequence[ShardReceipt]) -> None:
+def _warn_of_leftovers(out: Folder, earlier: TakenUp) -> None:
     """Nothing that stands there is removed: it may be another prepare at work, or somebody else's."""
-    named = {shard.path for receipt in receipts for shard in receipt.shards}
+    named = {shard.path for shard in (*earlier.shards, *earlier.left_out)}
     old = [entry.path for split in SPLITS for entry in out.entries(f"split={split}", suffix=".parquet")]
     surplus = [path for path in old if path not in named]
     if surplus:
@@ -175,39 +186,74 @@ def _warn(asked: Sequence[HeadSpec], fitted: Sequence[HeadSpec], counts: PlanCou
             logger.warning("head %s: %d labels dropped as %s", name, number, reason)
 
 
-def _write_shards(work: _Work, offer: Offer) -> tuple[list[HeadSpec], PlanCounts, list[ShardReceipt]]:
-    """Every planned row stands in a shard that a receipt names; those of an earlier attempt are taken up."""
+def _write_shards(work: _Work, offer: Offer) -> tuple[list[HeadSpec], PlanCounts, TakenUp]:
+    """Every planned row stands in one shard; those of earlier attempts are taken up. Raises ``LimitError`` if too many images failed."""
+    done = _take_up(work)
+    _warn_of_leftovers(work.out, done)
+    parts, counts, fitted = _plan(work, done)
+    if total_rows(parts) + done.rows != counts.planned:
+        logger.warning("what earlier attempts staged is not of this plan: it is left out, and everything is done again")
+        done = TakenUp((), (*done.shards, *done.left_out))
+        parts, counts, fitted = _plan(work, done)
+    _warn(work.heads, fitted, counts)
+    logger.info("preparing %d images, %d of them done by an earlier attempt", counts.planned, done.rows)
+    for _ in range(MAX_ROUNDS):
+        _check_failed(work, done.shards, counts.planned)
+        before = done.rows
+        done = _round(work, parts, fitted, offer, done, counts.planned) if parts else done
+        if done.rows == counts.planned:
+            return fitted, counts, done
+        if done.rows == before:
+            break
+        logger.warning("%d images were lost with a part of the cluster: they are planned again", counts.planned - done.rows)
+        parts, _, _ = _plan(work, done)
+    raise StorageError(
+        f"planned {counts.planned} images, {counts.planned - done.rows} of them are not written: no dataset was made"
+    )
+
+
+def _take_up(work: _Work) -> TakenUp:
     receipts = staged_shards(work.out, work.staged)
-    _warn_of_leftovers(work.out, receipts)
+    return on_cluster(take_up, work.out, receipts, _shard_schema(work)) if receipts else TakenUp()
+
+
+def _plan(work: _Work, done: TakenUp) -> tuple[list[Part], PlanCounts, list[HeadSpec]]:
+    """Parts of what is not ``done``."""
     config = work.config
     rule = SplitRule(val_fraction=config.val_fraction, test_fraction=config.test_fraction, max_pages=config.max_pages)
-    for number in range(1, MAX_ROUNDS + 1):
-        done = [shard.path for receipt in receipts for shard in receipt.shards]
-        plan = f"{work.staged}/plan-{uuid.uuid4().hex[:12]}/rows"
-        parts, counts, fitted = on_cluster(plan_dataset, work.catalog, work.heads, rule, work.out, plan, done)
-        if number == 1:
-            _warn(work.heads, fitted, counts)
-            logger.info("preparing %d images, %d of them done by an earlier attempt", counts.planned, sum(r.rows for r in receipts))
-        new = _round(work, parts, fitted, offer) if parts else []
-        receipts += new
-        missing = counts.planned - sum(receipt.rows for receipt in receipts)
-        if not missing:
-            return fitted, counts, receipts
-        if not new:
-            break
-        logger.warning("%d images were lost with a part of the cluster: they are planned again", missing)
-    raise StorageError(f"planned {counts.planned} images, {missing} of them are not written: no dataset was made")
+    prefix = f"{work.staged}/plan-{uuid.uuid4().hex[:12]}/rows"
+    paths = [shard.path for shard in done.shards]
+    return on_cluster(plan_dataset, work.catalog, work.heads, rule, work.out, prefix, paths)
 
 
-def _round(work: _Work, parts: Sequence[Part], heads: Sequence[HeadSpec], offer: Offer) -> list[ShardReceipt]:
-    """read -> fetch and shrink -> write, as one streaming Ray Data execution."""
-    catalog, image_size = work.catalog, work.config.image_size
-    schema = dataset_schema(catalog.id_type, label_types(catalog, heads))
-    write = ShardWriter(out=work.out, heads=tuple(heads), schema=schema, staged=work.staged)
+def _shard_schema(work: _Work) -> pa.Schema:
+    return dataset_schema(work.catalog.id_type, label_types(work.catalog, work.heads))
+
+
+def _round(work: _Work, parts: Sequence[Part], heads: Sequence[HeadSpec], offer: Offer, done: TakenUp, num_planned: int) -> TakenUp:
+    """read -> fetch and shrink -> write, as one streaming Ray Data execution; ``done`` with its shards comes back."""
+    image_size = work.config.image_size
+    write = ShardWriter(out=work.out, heads=tuple(heads), schema=_shard_schema(work), staged=work.staged)
     dataset = decoded_rows(work.out, parts, work.images, image_size, offer)
     meter = Meter("prepared", total_rows(parts), logger)
     staging = Staging(dataset, write, shard_rows_of(image_size), prefix=f"piece-{uuid.uuid4().hex[:8]}", meter=meter)
-    return list(staging.receipts())
+    shards = list(done.shards)
+    for receipt in staging.receipts():
+        shards += receipt.shards
+        _check_failed(work, shards, num_planned)
+    return TakenUp(tuple(shards), done.left_out)
+
+
+def _check_failed(work: _Work, shards: Sequence[Shard], num_planned: int) -> None:
+    """Raise ``LimitError``, with the failures in the log, if too many images failed."""
+    failed, num_done = _failed(shards), sum(shard.rows for shard in shards)
+    if failed.total() == num_planned < ALL_MISSING_ROWS:
+        return  # nothing is worth keeping: an error of its own says so
+    try:
+        check_failed(failed, num_done, num_planned, work.config.max_failed)
+    except LimitError:
+        log_failures(failed, work.catalog)
+        raise
 
 
 def _failed(shards: Sequence[Shard]) -> Counter[str]:
@@ -217,19 +263,17 @@ def _failed(shards: Sequence[Shard]) -> Counter[str]:
     return failed
 
 
-def _clear(work: _Work) -> None:
-    """The plan and the receipts are removed."""
+def _clear(work: _Work, surplus: Sequence[Shard]) -> None:
+    """The plan, the receipts, and the shards that only they name, are removed."""
     work.out.delete([f"{work.staged}/{entry.path}" for entry in (work.out / work.staged).entries()])
+    work.out.delete([shard.path for shard in surplus])
 
 
-def _check_failures(work: _Work, shards: Sequence[Shard]) -> None:
-    """Failures are logged; a dataset without a training image is none."""
-    failed = _failed(shards)
-    log_failures(failed, work.catalog)
-    if not any(shard.split == "train" for shard in shards):
-        _clear(work)
-        work.out.delete([shard.path for shard in shards])
-        codes = ", ".join(f"{number} {code}" for code, number in failed.most_common())
+def _check_any_training(work: _Work, done: TakenUp) -> None:
+    """A dataset without a training image is none."""
+    if not any(shard.split == "train" for shard in done.shards):
+        _clear(work, (*done.shards, *done.left_out))
+        codes = ", ".join(f"{number} {code}" for code, number in _failed(done.shards).most_common())
         raise DataError(f"no training image of catalog {work.catalog.folder.uri} could be read ({codes}): no dataset was made")
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import re
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +25,9 @@ from pix2score.heads import HeadSpec
 from pix2score.schema import SPLITS, key_fields
 from pix2score.storage import Folder
 
+logger = logging.getLogger(__name__)
+FAILED = "failed"
+"""Split, and folder, of rows whose image gave nothing."""
 SHARD_ROWS = 4_096
 SHARD_BYTES = 160 * 2**20  # long sequential reads, and still many shards to spread over workers
 BYTES_PER_PIXEL = 0.6
@@ -48,6 +53,11 @@ class ShardReceipt:
     rows: int
     shards: tuple[Shard, ...]
 
+    @property
+    def attempt(self) -> str:
+        """What the pieces of one pipeline have in common: they share no key."""
+        return self.piece.rpartition("-")[0]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardWriter:
@@ -70,7 +80,7 @@ class ShardWriter:
         if bad.num_rows:
             names = [*(f.name for f in key_fields(pa.int64())), "uri", "split", "error_code", "error_detail"]
             errors = dict(Counter(bad.column("error_code").to_pylist()))
-            shards.append(self._write("failed", "failed", bad.select(names), errors))
+            shards.append(self._write(FAILED, FAILED, bad.select(names), errors))
         return self._receipt(ShardReceipt(piece, rows.num_rows, tuple(shards)))
 
     def _receipt(self, receipt: ShardReceipt) -> ShardReceipt:
@@ -99,17 +109,37 @@ class ShardWriter:
 
 
 def staged_shards(out: Folder, staged: str) -> list[ShardReceipt]:
-    """Finished pieces below ``staged`` whose shards all stand."""
-    tops = [*(f"split={split}" for split in SPLITS), "failed"]
-    standing = {entry.path for top in tops for entry in out.entries(top)}
+    """Receipts of the finished pieces below ``staged``; one that cannot be read is left out with a warning. Their shards may be gone."""
     paths = [f"{staged}/{entry.path}" for entry in (out / staged).top_entries(suffix=".json")]
-    receipts = [_read_receipt(data) for data in out.read_many(paths).values()]
-    return [receipt for receipt in receipts if all(shard.path in standing for shard in receipt.shards)]
+    receipts = []
+    for path, data in out.read_many(paths).items():
+        try:
+            receipts.append(_read_receipt(data))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+            logger.warning("%s is not a receipt of this version and is left alone: %r", out.full(path), exc)
+    return receipts
+
+
+_SHARD_PATH = re.compile(rf"(?:split=({'|'.join(SPLITS)})|({FAILED}))/part-[0-9a-f]{{16}}\.parquet")
 
 
 def _read_receipt(data: bytes) -> ShardReceipt:
     plain = json.loads(data)
-    return ShardReceipt(plain["piece"], plain["rows"], tuple(Shard(**shard) for shard in plain["shards"]))
+    receipt = ShardReceipt(plain["piece"], plain["rows"], tuple(Shard(**shard) for shard in plain["shards"]))
+    if not isinstance(receipt.piece, str) or not all(map(_is_shard, receipt.shards)):
+        raise ValueError("it names what no shard is")
+    if sum(shard.rows for shard in receipt.shards) != receipt.rows:
+        raise ValueError("its shards hold another number of rows")
+    return receipt
+
+
+def _is_shard(shard: Shard) -> bool:
+    """Whether it is one that a ``ShardWriter`` could have named: nothing else may be counted, or removed."""
+    found = _SHARD_PATH.fullmatch(shard.path)
+    is_named = found is not None and shard.split == (found[1] or found[2])
+    numbers = [shard.rows, shard.bytes, *shard.errors.values()]
+    are_counts = all(type(number) is int and number > 0 for number in numbers)
+    return is_named and are_counts and sum(shard.errors.values()) == (shard.rows if shard.split == FAILED else 0)
 
 
 def shard_rows_of(image_size: int) -> int:

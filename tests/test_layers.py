@@ -11,7 +11,7 @@ from pathlib import Path
 import pix2score
 
 LAYERS: dict[int, set[str]] = {
-    0: {"errors", "bins", "heads"},
+    0: {"errors", "bins", "heads", "failures"},
     1: {
         "places",
         "objects",
@@ -115,6 +115,7 @@ LAYERS: dict[int, set[str]] = {
         "local_ray",
         "prepare",
         "shards",
+        "taken_up",
         "train",
         "train_run",
         "train_worker",

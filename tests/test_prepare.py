@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pix2score.dataset import open_dataset
-from pix2score.errors import ConfigError, DataError
+from pix2score.errors import ConfigError, DataError, LimitError
 from pix2score.image_source import image_source
 from pix2score.images import open_upright
 from pix2score.prepare import PrepareConfig, prepare
 from pix2score.schema import SPLITS
 from pix2score.shards import row_group_bounds
 from pix2score.storage import Folder
+from tests.builders import write_catalog
 from tests.chain import Chain
+from tests.drivers import picture
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -176,3 +179,98 @@ def test_a_shard_beyond_two_gibibytes_is_written(tmp_path: Path) -> None:
 def test_the_summary_stands_beside_the_output(chain: Chain) -> None:
     summary = json.loads((Path(chain.dataset) / "summary.json").read_text())
     assert summary == json.loads(json.dumps(chain.prepared))
+
+
+def noise_catalog(root: Path, num: int) -> str:
+    """A catalog of small pictures that all stand in ``root/images``."""
+    (root / "images").mkdir(parents=True)
+    for i in range(num):
+        (root / "images" / f"{i}.png").write_bytes(picture(i))
+    labels = {
+        "bookmarks": [i % 97 for i in range(num)],
+        "views": [i * 31 % 40_000 for i in range(num)],
+        "sanity": [i % 7 for i in range(num)],
+    }
+    return write_catalog(str(root), {"illust_id": range(num), "uri": [f"images/{i}.png" for i in range(num)], **labels})
+
+
+def hide(catalog: str, numbers: range) -> Path:
+    """These pictures are away, in the folder that comes back."""
+    away = Path(catalog).with_name("away")
+    away.mkdir()
+    for i in numbers:
+        (Path(catalog) / "images" / f"{i}.png").rename(away / f"{i}.png")
+    return away
+
+
+def bring_back(catalog: str, away: Path) -> None:
+    for path in list(away.iterdir()):
+        path.rename(Path(catalog) / "images" / path.name)
+
+
+def test_a_share_of_failures_over_the_limit_makes_no_dataset_and_what_is_done_is_taken_up(tmp_path: Path) -> None:
+    catalog = noise_catalog(tmp_path / "catalog", 240)
+    away = hide(catalog, range(120))
+    config = PrepareConfig(catalog=catalog, out=str(tmp_path / "out"), image_size=64)
+    with pytest.raises(LimitError, match=r"120 of 240 images failed \(120 NOT_FOUND\), over --max-failed 0.05"):
+        prepare(config)
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    bring_back(catalog, away)
+    for i in range(120, 240):
+        (Path(catalog) / "images" / f"{i}.png").unlink()  # done already: nothing fetches them again
+    found = prepare(replace(config, max_failed=0.5))
+    assert (sum(found["rows"].values()), found["dropped"]["failed_images"]) == (240, {})
+    dataset = pds.dataset(tmp_path / "out", format="parquet", partitioning="hive", exclude_invalid_files=True)
+    assert sorted(dataset.to_table(columns=["illust_id"]).column("illust_id").to_pylist()) == list(range(240))
+    assert not list((tmp_path / "out").rglob("failed/*"))
+
+
+def test_a_place_where_no_image_is_found_stops_with_the_limits_code(tmp_path: Path) -> None:
+    catalog = noise_catalog(tmp_path / "catalog", 210)
+    hide(catalog, range(210))
+    with pytest.raises(LimitError, match=r"the first 210 images are all missing, .* \(210 NOT_FOUND\)"):
+        prepare(PrepareConfig(catalog=catalog, out=str(tmp_path / "out"), image_size=64, max_failed=1))
+
+
+def test_a_staged_key_of_another_catalog_does_not_stand_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog = noise_catalog(tmp_path / "catalog", 30)
+    config = PrepareConfig(catalog=catalog, out=str(tmp_path / "out"), image_size=64, val_fraction=0.2)
+    with monkeypatch.context() as patch:
+        patch.setattr("pix2score.prepare._publish_card", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(config)
+    (receipt,) = (tmp_path / "out").glob("staged/*/piece-*.json")
+    (shard,) = [s for s in json.loads(receipt.read_text())["shards"] if s["split"] == "train"]
+    path = tmp_path / "out" / shard["path"]
+    ids = pq.read_table(path)
+    ids = ids.set_column(0, ids.schema.field(0), pa.array(range(1000, 1000 + len(ids))))
+    pq.write_table(ids, path)
+    receipt.write_text(receipt.read_text().replace(f'"bytes": {shard["bytes"]}', f'"bytes": {path.stat().st_size}'))
+    assert sum(prepare(config)["rows"].values()) == 30
+    assert sorted(id_ for split in SPLITS for id_ in _ids(tmp_path / "out", split)) == list(range(30))
+
+
+def test_two_attempts_that_did_the_same_images_leave_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog = noise_catalog(tmp_path / "catalog", 30)
+    config = PrepareConfig(catalog=catalog, out=str(tmp_path / "out"), image_size=64, val_fraction=0.2)
+    with monkeypatch.context() as patch:
+        patch.setattr("pix2score.prepare._publish_card", _killed)
+        patch.setattr("pix2score.prepare.staged_shards", lambda *args: [])  # both begun before either had staged anything
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                prepare(config)
+    assert sum(prepare(config)["rows"].values()) == 30
+    assert sorted(id_ for split in SPLITS for id_ in _ids(tmp_path / "out", split)) == list(range(30))
+    assert not list((tmp_path / "out" / "staged").rglob("*.json"))
+
+
+def _killed(*args: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _ids(out: Path, split: str) -> list[int]:
+    """Of every file that stands there, named by dataset.json or not."""
+    found: list[int] = []
+    for path in (out / f"split={split}").glob("*.parquet"):
+        found += pq.ParquetFile(path).read(columns=["illust_id"]).column(0).to_pylist()
+    return found
