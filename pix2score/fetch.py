@@ -11,7 +11,8 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,15 +26,15 @@ from pix2score.dataset import PreparedDataset, decode_shard
 from pix2score.decoder import Decoder
 from pix2score.errors import ImageFailure
 from pix2score.heads import HeadSpec
-from pix2score.image_rows import ImageRows
+from pix2score.image_rows import Content, ImageRows, size_of
 from pix2score.images import Preprocess
 from pix2score.part_source import BLOCK_ROWS, ParquetParts, TaskRows
 from pix2score.plain_jpeg import Encoded, as_plain_jpeg
 from pix2score.plan import Part, total_rows
+from pix2score.row_groups import row_group_runs, task_sizes, warn_of_large
 from pix2score.storage import Folder
 
 logger = logging.getLogger(__name__)
-Content: TypeAlias = bytes | ImageFailure
 
 ENCODED = "encoded"
 """Column of JPEGs that the predictor decodes."""
@@ -41,8 +42,11 @@ MAX_TASK_ROWS = BLOCK_ROWS  # 256 x 224 x 224 x 3 bytes = 38 MB per block, and s
 MAX_ENCODED_ROWS = 64  # originals of 1 MB fill a block
 MAX_ACTOR_ROWS = 64  # some seconds of a core even with a large network: what a killed worker costs, and how often progress is told
 EMBEDDED_TASK_ROWS = 1024  # a task reads whole row groups of the catalog: fewer tasks, fewer repeated reads
+MAX_EMBEDDED_TASK_ROWS = (
+    2048  # of one row group; what a task makes may come out at its end, and a piece is to close within a minute
+)
 DECODE_MEMORY_BYTES = 2**30
-BLOCK_BYTES = 64 * 2**20  # of pixels; a decode task holds them twice, once as a list
+BLOCK_BYTES = 64 * 2**20  # of pixels, or of what an image is kept as; a decode task holds them twice, once as a list
 SHARD_ROW_BYTES = 40_000  # an encoded image of 256 px; like the next, only a hint to Ray's scheduler
 MANY_SHARDS = 64  # enough tasks for the cores of some GPUs; fewer shards are cut, though a row group may then be read twice
 SHARD_TASK_ROWS = 512
@@ -77,32 +81,62 @@ def fetch_and_decode(rows: pa.Table, *, images: ImageRows, task: Preprocess | in
     bytes for a training shard if it is a short side in px. ``keeps_jpegs``: plain JPEGs stand in column ``encoded`` as they are instead,
     for ``device_rows``, and ``data`` is binary, so that a null takes no room.
     """
+    return pa.concat_tables(decoded_blocks(rows, images=images, task=task, keeps_jpegs=keeps_jpegs))
+
+
+def decoded_blocks(rows: pa.Table, *, images: ImageRows, task: Preprocess | int, keeps_jpegs: bool = False) -> Iterator[pa.Table]:
+    """``fetch_and_decode`` in tables of at most ``BLOCK_BYTES``, or of one image. Of pixels, whose size is known, all rows in one."""
     contents = images.contents(rows)
     if keeps_jpegs:
         contents = (content if isinstance(content, ImageFailure) else as_plain_jpeg(content) or content for content in contents)
-    encoded: list[bytes | None] = []
-    data: list[bytes | None] = []
-    failures: list[ImageFailure | None] = []
-    sizes, waited, worked = [], [], []
+    is_fixed = not (isinstance(task, int) or keeps_jpegs)
+    block = _Block(pixel_type(task) if isinstance(task, Preprocess) and is_fixed else pa.binary(), keeps_jpegs)
+    start = 0
     with decoder_for(task) as decoder:
-        for content, result, wait_s, work_s in _decoded(decoder, contents):
-            encoded.append(result if isinstance(result, Encoded) else None)
-            data.append(None if isinstance(result, ImageFailure | Encoded) else result)
-            failures.append(result if isinstance(result, ImageFailure) else None)
-            sizes.append(0 if isinstance(content, ImageFailure) else len(content))
-            waited.append(wait_s)
-            worked.append(work_s)
-    count_images("ok" if failure is None else failure.code for failure in failures)
-    columns = [
-        pa.array(data, pa.binary() if isinstance(task, int) or keeps_jpegs else pixel_type(task)),
-        pa.array([f and f.code for f in failures], pa.string()),
-        pa.array([f and f.detail for f in failures], pa.string()),
-        *(pa.array(values, field.type) for values, field in zip((sizes, waited, worked), busy.FIELDS, strict=False)),
-    ]
-    names = ["data", "error_code", "error_detail", *(field.name for field in busy.FIELDS[:3])]
-    for name, column in zip(names, columns, strict=True):
-        rows = rows.append_column(name, column)
-    return rows.append_column(ENCODED, pa.array(encoded, pa.binary())) if keeps_jpegs else rows
+        for decoded in _decoded(decoder, contents):
+            if block.data and block.num_bytes + size_of(decoded[1]) > BLOCK_BYTES and not is_fixed:
+                yield block.beside(rows.slice(start, len(block.data)))
+                start, block = start + len(block.data), _Block(block.data_type, keeps_jpegs)
+            block.add(*decoded)
+    yield block.beside(rows.slice(start))
+
+
+@dataclass(slots=True)
+class _Block:
+    """Columns of the rows that are decoded by now."""
+
+    data_type: pa.DataType
+    keeps_jpegs: bool
+    num_bytes: int = 0
+    encoded: list[bytes | None] = field(default_factory=list)
+    data: list[bytes | None] = field(default_factory=list)
+    failures: list[ImageFailure | None] = field(default_factory=list)
+    measured: tuple[list[float], list[float], list[float]] = field(default_factory=lambda: ([], [], []))
+    """As ``busy.FIELDS`` has them: bytes fetched, seconds waited, seconds worked."""
+
+    def add(self, content: Content, result: Content, wait_s: float, work_s: float) -> None:
+        """One more row."""
+        self.encoded.append(result if isinstance(result, Encoded) else None)
+        self.data.append(None if isinstance(result, ImageFailure | Encoded) else result)
+        self.failures.append(result if isinstance(result, ImageFailure) else None)
+        self.num_bytes += size_of(result)
+        for values, value in zip(self.measured, (size_of(content), wait_s, work_s), strict=True):
+            values.append(value)
+
+    def beside(self, rows: pa.Table) -> pa.Table:
+        """``rows`` with these columns."""
+        count_images("ok" if failure is None else failure.code for failure in self.failures)
+        columns = {
+            "data": pa.array(self.data, self.data_type),
+            "error_code": pa.array([f and f.code for f in self.failures], pa.string()),
+            "error_detail": pa.array([f and f.detail for f in self.failures], pa.string()),
+            **{f.name: pa.array(values, f.type) for values, f in zip(self.measured, busy.FIELDS, strict=False)},
+        }
+        if self.keeps_jpegs:
+            columns[ENCODED] = pa.array(self.encoded, pa.binary())
+        for name, column in columns.items():
+            rows = rows.append_column(name, column)
+        return rows
 
 
 def _decoded(decoder: Decoder, contents: Iterator[Content]) -> Iterator[tuple[Content, Content, float, float]]:
@@ -162,21 +196,32 @@ def decoded_rows(
     """
     most = MAX_TASK_ROWS if placement is None else MAX_ACTOR_ROWS
     most = min(most, MAX_ENCODED_ROWS) if keeps_jpegs else most
+    rows_of = task_rows(total_rows(parts), offer, most, is_embedded=images.image_column is not None)
     source = ParquetParts(
         folder,
         parts,
-        task_rows=task_rows(total_rows(parts), offer, most, is_embedded=images.image_column is not None),
+        task_rows=rows_of,
+        sizes=None if images.image_column is None else _embedded_sizes(folder, parts, images, offer, rows_of(0)),
         block_rows=min(most, block_rows(task)) if isinstance(task, Preprocess) else most,
         row_bytes=task.size**2 * 3 if isinstance(task, Preprocess) else SHARD_ROW_BYTES,
-        stage=functools.partial(fetch_and_decode, images=images, task=task, keeps_jpegs=keeps_jpegs),
+        stage=functools.partial(decoded_blocks, images=images, task=task, keeps_jpegs=keeps_jpegs),
+        name=fetch_and_decode.__name__,
     )
     options = {"memory": DECODE_MEMORY_BYTES, **offer.decode_placement()} if placement is None else placement
     return ray.data.read_datasource(source, override_num_blocks=source.num_tasks, **options)
 
 
+def _embedded_sizes(folder: Folder, parts: Sequence[Part], images: ImageRows, offer: Offer, few: int) -> list[list[int]]:
+    """Rows of each task of each part, along the row groups of the catalog where they are not too large; ``few``: those of an even task."""
+    most = max(few, min(MAX_EMBEDDED_TASK_ROWS, total_rows(parts) // (2 * offer.num_cores)))
+    runs = row_group_runs(images.folder, folder, parts)
+    warn_of_large(runs, MAX_EMBEDDED_TASK_ROWS)
+    return [list(task_sizes(run, few, most)) for run in runs]
+
+
 def task_rows(num_rows: int, offer: Offer, most: int, *, is_embedded: bool) -> TaskRows:
     """Rows of the next decode task by how many are left: a block, and less and less at the end, so that every core is busy to it; several
-    blocks in a huge job. Of embedded images a fixed number, as a task reads a row group up to its own rows."""
+    blocks in a huge job. Of embedded images a fixed number, or where row groups end (``row_groups``)."""
     least = max(TASK_ROWS_STEP, -(-num_rows // MAX_TASKS))
     if is_embedded:
         even = max(least, min(EMBEDDED_TASK_ROWS, num_rows // (4 * offer.num_cores)))

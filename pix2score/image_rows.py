@@ -7,20 +7,27 @@ import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from pix2score.budget import bounded_runs, in_flight
 from pix2score.catalog import Catalog
 from pix2score.engine import open_parquet
 from pix2score.errors import DataError, ImageFailure
-from pix2score.image_source import NUM_CONCURRENT, ImageSource
+from pix2score.image_source import NUM_CONCURRENT, ImageSource, Larger
+from pix2score.images import MAX_BYTES
 from pix2score.storage import Entry, Folder
 
 logger = logging.getLogger(__name__)
+Content: TypeAlias = bytes | ImageFailure
+BATCH_BYTES = 64 * 2**20  # read in one go: 32 images of 2 MiB, or one of the largest
+COLUMN_BYTES = 16 * 2**20  # of embedded images read in one go
 MAX_IDLE_COLUMNS = 8  # each holds a batch of images
 _lock = threading.Lock()
 
@@ -41,26 +48,80 @@ class ImageRows:
         pinned = {entry.path: entry for entry in catalog.files} if catalog.embedded else {}
         return cls(source, catalog.folder, catalog.columns.image if catalog.embedded else None, pinned)
 
-    def contents(self, rows: pa.Table) -> Iterator[bytes | ImageFailure]:
-        """Content of each row in order; the next few are fetched while the caller works on these."""
-        chunks = [rows.slice(i, NUM_CONCURRENT) for i in range(0, rows.num_rows, NUM_CONCURRENT)]
-        read = self._read_uris if self.image_column is None else self._read_embedded
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            ahead = pool.submit(read, chunks[0]) if chunks else None
-            for following in [*chunks[1:], None]:
-                contents = ahead.result() if ahead else []
-                ahead = pool.submit(read, following) if following is not None else None
-                yield from contents
+    def contents(self, rows: pa.Table) -> Iterator[Content]:
+        """Content of each row in order; the next few are fetched while the caller works on these.
 
-    def _read_uris(self, rows: pa.Table) -> list[bytes | ImageFailure]:
-        uris = rows.column("uri").to_pylist()
-        present = [uri for uri in uris if uri is not None]
-        found = iter(self.source.read_many(present))
+        What is fetched ahead is bounded in bytes: by ``budget.in_flight`` for all threads of the process together.
+        """
+        batches = self._uri_batches(rows) if self.image_column is None else self._embedded_batches(rows)
+        batch: _Batch | None = None
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            ahead = pool.submit(next, batches, None)
+            try:
+                while batch := ahead.result():
+                    ahead = pool.submit(next, batches, None)
+                    yield from batch.handed_over()
+            finally:  # perhaps given up in the middle
+                with contextlib.suppress(Exception):
+                    for rest in (batch, ahead.result()):
+                        if rest:
+                            rest.release()
+                batches.close()
+
+    def _uri_batches(self, rows: pa.Table) -> Generator[_Batch]:
+        """In one round trip what is small, so that many come at once; then what turned out to be larger, a few at a time.
+
+        Of a catalog of large originals fewer rows are asked for at once, each with more room.
+        """
+        uris, start, size = rows.column("uri"), 0, NUM_CONCURRENT
+        while start < len(uris):
+            some = uris.slice(start, size).to_pylist()
+            most_bytes = BATCH_BYTES // size
+            found = _Batch.read(most_bytes * len(some), lambda: self._read(some, most_bytes))  # noqa: B023 - called at once
+            sizes = [c.size if isinstance(c, Larger) else size_of(c) for c in found.contents]
+            yield from self._with_larger(some, found)
+            start += len(some)
+            if sum(s > most_bytes for s in sizes) > len(some) // 2:
+                size = max(1, size // 2)
+            elif max(sizes) <= most_bytes // 2:
+                size = min(NUM_CONCURRENT, size * 2)
+
+    def _with_larger(self, uris: list[str | None], found: _Batch) -> Iterator[_Batch]:
+        """``found``, cut so that the larger images of each batch have room together; those are read now."""
+        larger = [content.size if isinstance(content, Larger) else 0 for content in found.contents]
+        pending = [(start, _Batch(found.contents[start:stop])) for start, stop in bounded_runs(larger, BATCH_BYTES)]
+        try:
+            while pending:
+                start, batch = pending[0]
+                self._fill(batch, uris[start : start + len(batch.contents)])
+                pending.pop(0)
+                yield batch
+        finally:
+            for _, batch in pending:
+                batch.release()
+
+    def _fill(self, batch: _Batch, uris: list[str | None]) -> None:
+        larger = {i: content.size for i, content in enumerate(batch.contents) if isinstance(content, Larger)}
+        if larger:
+            read = _Batch.read(sum(larger.values()), lambda: self._read([uris[i] for i in larger], MAX_BYTES))
+            for i, content in zip(larger, read.contents, strict=True):
+                batch.contents[i] = content
+
+    def _read(self, uris: list[str | None], most_bytes: int) -> list[bytes | ImageFailure | Larger]:
+        found = iter(self.source.read_up_to(most_bytes, [uri for uri in uris if uri is not None]))
         return [ImageFailure("NOT_FOUND", "the catalog row has no uri") if uri is None else next(found) for uri in uris]
 
-    def _read_embedded(self, rows: pa.Table) -> list[bytes | ImageFailure]:
-        places = zip(rows.column("file").to_pylist(), rows.column("row").to_pylist(), strict=True)
-        return [self._embedded_image(file, row) for file, row in places]
+    def _embedded_batches(self, rows: pa.Table) -> Generator[_Batch]:
+        contents: list[Content] = []
+        total = 0
+        for file, row in zip(rows.column("file").to_pylist(), rows.column("row").to_pylist(), strict=True):
+            contents.append(self._embedded_image(file, row))
+            total += size_of(contents[-1])
+            if len(contents) == NUM_CONCURRENT or total >= COLUMN_BYTES:
+                yield _Batch.taken(contents)
+                contents, total = [], 0
+        if contents:
+            yield _Batch.taken(contents)
 
     def _embedded_image(self, file: str, row: int) -> bytes | ImageFailure:
         try:
@@ -71,6 +132,52 @@ class ImageRows:
         if value is None:
             return ImageFailure("NOT_FOUND", "the catalog row has no image")
         return value or ImageFailure("EMPTY", "0 bytes")
+
+
+def size_of(content: object) -> int:
+    """Bytes that a content holds."""
+    return len(content) if isinstance(content, bytes) else 0
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Some contents in order, whose bytes are taken from ``budget.in_flight`` until they are handed over and done with."""
+
+    contents: list[bytes | ImageFailure | Larger]
+
+    @classmethod
+    def read(cls, most_bytes: int, read: Callable[[], list[bytes | ImageFailure | Larger]]) -> _Batch:
+        """What ``read`` gives, which is at most ``most_bytes``: they are taken before."""
+        in_flight.take(most_bytes)
+        contents: list[bytes | ImageFailure | Larger] = []
+        try:
+            contents = read()
+        finally:
+            in_flight.give(most_bytes - sum(map(size_of, contents)))
+        return cls(contents)
+
+    @classmethod
+    def taken(cls, contents: Sequence[Content]) -> _Batch:
+        """What was read without asking first."""
+        in_flight.take(sum(map(size_of, contents)))
+        return cls(list(contents))
+
+    def handed_over(self) -> Iterator[Content]:
+        """Each content; when the next is asked for the caller is done with it."""
+        self.contents.reverse()
+        while self.contents:
+            content = self.contents.pop()
+            if isinstance(content, Larger):  # grew between two readings
+                content = ImageFailure("TOO_LARGE", f"{content.size} bytes, over {MAX_BYTES}")
+            try:
+                yield content
+            finally:
+                in_flight.give(size_of(content))
+
+    def release(self) -> None:
+        """Nobody will ask for the rest."""
+        in_flight.give(sum(map(size_of, self.contents)))
+        self.contents.clear()
 
 
 class DamagedColumn(Exception):
@@ -89,6 +196,7 @@ class _ImageColumn:
         self._folder, self._path, self._column = folder, entry.path, column
         with open_parquet(folder, entry.path) as file:
             sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+            self._batch_rows = [_batch_rows(file.metadata.row_group(i), column) for i in range(file.metadata.num_row_groups)]
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self._group, self._first, self._batch = -1, 0, pa.nulls(0, pa.binary())
         self._batches: Iterator[pa.RecordBatch] = iter(())
@@ -106,6 +214,7 @@ class _ImageColumn:
         try:
             while row >= self._first + len(self._batch):
                 self._first += len(self._batch)
+                self._batch = pa.nulls(0, pa.binary())  # not held beside the next
                 self._batch = next(self._batches).column(0)
         except (DataError, StopIteration) as exc:
             self._group = -1
@@ -115,7 +224,14 @@ class _ImageColumn:
 
     def _open(self, group: int) -> Iterator[pa.RecordBatch]:
         with open_parquet(self._folder, self._path) as file:
-            yield from file.iter_batches(batch_size=NUM_CONCURRENT, row_groups=[group], columns=[self._column])
+            yield from file.iter_batches(batch_size=self._batch_rows[group], row_groups=[group], columns=[self._column])
+
+
+def _batch_rows(group: pq.RowGroupMetaData, column: str) -> int:
+    """Rows whose images are about ``COLUMN_BYTES``, going by the mean of their row group."""
+    chunks = [group.column(i) for i in range(group.num_columns)]
+    size = sum(c.total_uncompressed_size for c in chunks if f"{c.path_in_schema}.".startswith(f"{column}."))
+    return int(max(1, min(NUM_CONCURRENT, COLUMN_BYTES * group.num_rows // max(1, size))))
 
 
 _idle_columns: list[tuple[tuple[str, Entry, str, int], _ImageColumn]] = []

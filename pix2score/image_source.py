@@ -28,6 +28,13 @@ _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @dataclass(frozen=True, slots=True)
+class Larger:
+    """Content that stands there, but is over what was allowed to be read: its size in bytes."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class ImageSource:
     """The catalog's folder and the other places that images may come from."""
 
@@ -41,13 +48,18 @@ class ImageSource:
 
     def read_many(self, uris: Sequence[str]) -> list[bytes | ImageFailure]:
         """Content of each uri in order, or why there is none (NOT_FOUND, FORBIDDEN, TIMEOUT, FETCH, EMPTY, TOO_LARGE)."""
+        found = self.read_up_to(MAX_BYTES, uris)
+        return [_too_large(content.size) if isinstance(content, Larger) else content for content in found]
+
+    def read_up_to(self, most_bytes: int, uris: Sequence[str]) -> list[bytes | ImageFailure | Larger]:
+        """As ``read_many``, but of content over ``most_bytes`` only the size: memory is bounded before anything is read."""
         places = [self._resolve_or_fail(uri) for uri in uris]
-        content: list[bytes | ImageFailure] = [p if isinstance(p, ImageFailure) else b"" for p in places]
+        content: list[bytes | ImageFailure | Larger] = [p if isinstance(p, ImageFailure) else b"" for p in places]
         remote = [i for i, p in enumerate(places) if isinstance(p, str) and is_s3(p)]
         local = [i for i, p in enumerate(places) if isinstance(p, str) and not is_s3(p)]
         for indices, read in ((remote, _read_s3), (local, _read_local)):
             wanted = [place for i in indices if isinstance(place := places[i], str)]
-            for i, result in zip(indices, read(wanted) if wanted else [], strict=True):
+            for i, result in zip(indices, read(wanted, most_bytes) if wanted else [], strict=True):
                 content[i] = result
         return content
 
@@ -92,12 +104,16 @@ def _is_under(place: str, root: str) -> bool:
     return is_s3(place) == is_s3(root) and place.startswith(root.rstrip("/") + "/")
 
 
-def _read_local(places: Sequence[str]) -> list[bytes | ImageFailure]:
+def _too_large(size: int) -> ImageFailure:
+    return ImageFailure("TOO_LARGE", f"{size} bytes, over {MAX_BYTES}")
+
+
+def _read_local(places: Sequence[str], most_bytes: int) -> list[bytes | ImageFailure | Larger]:
     with concurrent.futures.ThreadPoolExecutor(max_workers=min(8, len(places))) as pool:
-        return list(pool.map(_read_file, places))
+        return list(pool.map(lambda place: _read_file(place, most_bytes), places))
 
 
-def _read_file(place: str) -> bytes | ImageFailure:
+def _read_file(place: str, most_bytes: int) -> bytes | ImageFailure | Larger:
     try:
         # O_NONBLOCK: opening a fifo must not wait for a writer.
         handle = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -108,10 +124,13 @@ def _read_file(place: str) -> bytes | ImageFailure:
         os.close(handle)
         return ImageFailure("FORBIDDEN", "not a regular file")
     with os.fdopen(handle, "rb") as file:
-        if status.st_size > MAX_BYTES:
-            return ImageFailure("TOO_LARGE", f"{status.st_size} bytes, over {MAX_BYTES}")
+        if status.st_size > most_bytes:
+            return _too_large(status.st_size) if status.st_size > MAX_BYTES else Larger(status.st_size)
         try:
-            return file.read(MAX_BYTES + 1) or ImageFailure("EMPTY", "0 bytes")
+            data = file.read(status.st_size + 1)  # not most_bytes: so much room would be asked for, and given back, each time
+            if len(data) > status.st_size:  # it grows
+                data += file.read(most_bytes - status.st_size)
+            return data or ImageFailure("EMPTY", "0 bytes")
         except OSError as exc:
             return _local_failure(exc)
 
@@ -124,18 +143,18 @@ def _local_failure(exc: OSError) -> ImageFailure:
     return ImageFailure("FETCH", f"{type(exc).__name__}: {exc.strerror}")
 
 
-def _read_s3(places: Sequence[str]) -> list[bytes | ImageFailure]:
+def _read_s3(places: Sequence[str], most_bytes: int) -> list[bytes | ImageFailure | Larger]:
     keys = [(bucket, key) for bucket, _, key in (place[5:].partition("/") for place in places)]
-    results = gather_objects(filesystem(places[0]), keys, max_bytes=MAX_BYTES, num_concurrent=NUM_CONCURRENT, timeout_s=TIMEOUT_S)
-    return [_s3_content(result, place) for result, place in zip(results, places, strict=True)]
+    results = gather_objects(filesystem(places[0]), keys, max_bytes=most_bytes, num_concurrent=NUM_CONCURRENT, timeout_s=TIMEOUT_S)
+    return [_s3_content(result, place, most_bytes) for result, place in zip(results, places, strict=True)]
 
 
-def _s3_content(result: tuple[int, bytes] | BaseException, place: str) -> bytes | ImageFailure:
+def _s3_content(result: tuple[int, bytes] | BaseException, place: str, most_bytes: int) -> bytes | ImageFailure | Larger:
     if isinstance(result, BaseException):
         return _s3_failure(result, place)
     size, data = result
-    if size > MAX_BYTES:
-        return ImageFailure("TOO_LARGE", f"{size} bytes, over {MAX_BYTES}")
+    if size > most_bytes:
+        return _too_large(size) if size > MAX_BYTES else Larger(size)
     return data or ImageFailure("EMPTY", "0 bytes")
 
 

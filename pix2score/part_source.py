@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -17,7 +17,7 @@ from pix2score.engine import open_parquet, parquet_batches
 from pix2score.plan import Part
 from pix2score.storage import Folder
 
-Stage: TypeAlias = Callable[[pa.Table], pa.Table]
+Stage: TypeAlias = Callable[[pa.Table], pa.Table | Iterable[pa.Table]]
 TaskRows: TypeAlias = Callable[[int], int]
 BLOCK_ROWS = 256
 _ROW_BYTES = 200  # of a plan row in memory; only a hint to Ray's scheduler
@@ -48,12 +48,20 @@ def _cut(parts: Sequence[Part], task_rows: TaskRows) -> Iterator[_Cut]:
             start = stop
 
 
+def _sized(parts: Sequence[Part], sizes: Iterable[Iterable[int]]) -> Iterator[_Cut]:
+    for part, rows in zip(parts, sizes, strict=True):
+        stops = list(itertools.accumulate(rows))
+        for start, stop in itertools.pairwise([0, *stops]):
+            yield _Cut(part.path, start, stop, is_whole=stop - start == part.rows)
+
+
 class ParquetParts(Datasource):
     """Parquet files of a folder as a Ray Data source: nothing listed, no footer read by the driver.
 
-    ``task_rows``: rows of the next read task, by how many are left (default: a whole part). ``stage``: what the task makes of each block of
-    at most ``block_rows`` rows; it costs no process and no copy of its own, as a map stage would. ``pad_rows`` empty rows (all null) follow
-    the last part, so that a split over workers can be even and lose nothing.
+    ``task_rows``: rows of the next read task, by how many are left (default: a whole part); or ``sizes``, those of each task of each part.
+    ``stage``: what the task makes of each block of at most ``block_rows`` rows, one table or several; it costs no process and no copy of
+    its own, as a map stage would. ``name``: under which Ray lists it. ``pad_rows`` empty rows (all null) follow the last part, so that a
+    split over workers can be even and lose nothing.
     """
 
     def __init__(
@@ -66,13 +74,16 @@ class ParquetParts(Datasource):
         task_rows: TaskRows | None = None,
         block_rows: int = BLOCK_ROWS,
         stage: Stage | None = None,
+        name: str = "",
+        sizes: Iterable[Iterable[int]] | None = None,
     ) -> None:
         super().__init__()
         self._folder, self._row_bytes, self._block_rows = folder, row_bytes, block_rows
         self._stage = None if stage is None else ray.put(stage)  # once, not with every task
-        self._cuts = list(_cut(parts, task_rows)) if task_rows else [_Cut(part.path, 0, part.rows, is_whole=True) for part in parts]
+        even = _cut(parts, task_rows or (lambda left: left))
+        self._cuts = list(even if sizes is None else _sized(parts, sizes))
         self._pad_rows = pad_rows
-        self._name = f"Parts->{getattr(stage, 'func', stage).__name__}" if stage else "Parts"
+        self._name = f"Parts->{name or getattr(stage, 'func', stage).__name__}" if stage else "Parts"
 
     def get_name(self) -> str:
         """Of the stage in Ray's listings."""
@@ -102,9 +113,14 @@ def _blocks(folder: Folder, cut: _Cut, block_rows: int, stage_ref: Any, pad_rows
     stage: Stage = ray.get(stage_ref) if stage_ref is not None else _as_it_is
     rows = None
     for rows in _whole(folder, cut.path, block_rows) if cut.is_whole else _slices(folder, cut, block_rows):
-        yield stage(rows)
+        yield from _tables(stage(rows))
     if rows is not None:
-        yield from (stage(padding) for padding in _padding(rows.schema, pad_rows, block_rows))
+        for padding in _padding(rows.schema, pad_rows, block_rows):
+            yield from _tables(stage(padding))
+
+
+def _tables(made: pa.Table | Iterable[pa.Table]) -> Iterable[pa.Table]:
+    return (made,) if isinstance(made, pa.Table) else made
 
 
 def _padding(schema: pa.Schema, num_rows: int, block_rows: int) -> Iterator[pa.Table]:

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pix2score.budget import bounded_runs
 from pix2score.engine import parquet_bytes, repeating
 from pix2score.heads import HeadSpec
 from pix2score.schema import SPLITS, key_fields
@@ -161,14 +162,7 @@ def _shard_bytes(table: pa.Table, schema: pa.Schema) -> bytes:
 
 def row_group_bounds(sizes: npt.NDArray[np.int64], most_bytes: int) -> Iterator[tuple[int, int]]:
     """(start, stop) of consecutive runs of rows whose sizes add up to at most ``most_bytes``; a larger row stands alone."""
-    start, total = 0, 0
-    for row, size in enumerate(sizes):
-        if row > start and total + size > most_bytes:
-            yield start, row
-            start, total = row, 0
-        total += size
-    if start < len(sizes):
-        yield start, len(sizes)
+    return bounded_runs(sizes, most_bytes)
 
 
 def _mixed_order(rows: pa.Table) -> pa.Array:

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pix2score.fetch import decoder_for, fetch_and_decode
-from pix2score.image_rows import MAX_IDLE_COLUMNS, ImageRows, _idle_columns
+from pix2score.fetch import decoded_blocks, decoder_for, fetch_and_decode
+from pix2score.image_rows import COLUMN_BYTES, MAX_IDLE_COLUMNS, ImageRows, _idle_columns, _ImageColumn
 from pix2score.image_source import image_source
 from pix2score.images import Preprocess
 from pix2score.storage import Folder
@@ -72,3 +72,28 @@ def test_threads_that_read_one_catalog_file_get_their_own_images(tmp_path: Path)
         found = list(pool.map(lambda rows: list(images.contents(rows)), tables * 3))
     assert [content for read in found for content in read] == contents * 3
     assert len(_idle_columns) <= MAX_IDLE_COLUMNS
+
+
+def test_blocks_of_what_images_are_kept_as_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(12):
+        (tmp_path / f"{i}.png").write_bytes(png(i) + bytes(1000 if i % 3 else 5000))  # small pictures are kept as they are
+    images = ImageRows(image_source(str(tmp_path), ()), Folder(str(tmp_path)), None, {})
+    rows = pa.table({"uri": [f"{i}.png" if i != 5 else "absent" for i in range(12)]})
+    whole = fetch_and_decode(rows, images=images, task=64)
+    monkeypatch.setattr("pix2score.fetch.BLOCK_BYTES", 8000)
+    blocks = list(decoded_blocks(rows, images=images, task=64))
+    sizes = [sum(len(data or b"") for data in block.column("data").to_pylist()) for block in blocks]
+    assert len(blocks) > 3
+    assert max(sizes) <= 8000
+    columns = ["uri", "data", "error_code", "num_bytes"]
+    assert pa.concat_tables(blocks).select(columns).equals(whole.select(columns))
+    assert fetch_and_decode(rows.slice(0, 0), images=images, task=64).schema == whole.schema
+
+
+def test_an_embedded_batch_is_bounded_in_bytes(tmp_path: Path) -> None:
+    contents = [bytes([i]) * 3_000_000 for i in range(40)]
+    pq.write_table(pa.table({"image": contents}), tmp_path / "catalog.parquet", use_dictionary=False)
+    (entry,) = Folder(str(tmp_path)).entries(suffix=".parquet")
+    column = _ImageColumn(Folder(str(tmp_path)), entry, "image")
+    assert all(column.value(i) == content for i, content in enumerate(contents))
+    assert len(column._batch) * 3_000_000 <= COLUMN_BYTES

@@ -11,7 +11,7 @@ from pathlib import Path
 import pix2score
 
 LAYERS: dict[int, set[str]] = {
-    0: {"errors", "bins", "heads", "failures"},
+    0: {"errors", "bins", "heads", "failures", "budget"},
     1: {
         "places",
         "objects",
@@ -32,6 +32,7 @@ LAYERS: dict[int, set[str]] = {
         "plain_jpeg",
         "image_source",
         "image_rows",
+        "row_groups",
         "engine",
         "catalog",
         "plan",
