@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from pix2score.budget import bounded_runs, in_flight
 from pix2score.catalog import Catalog
 from pix2score.engine import open_parquet
-from pix2score.errors import DataError, ImageFailure
-from pix2score.image_source import NUM_CONCURRENT, ImageSource, Larger
+from pix2score.errors import DataError, ImageFailure, StorageError
+from pix2score.image_source import NUM_CONCURRENT, ImageSource, Larger, image_source, is_outside
 from pix2score.images import MAX_BYTES
 from pix2score.storage import Entry, Folder
 
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 Content: TypeAlias = bytes | ImageFailure
 BATCH_BYTES = 64 * 2**20  # read in one go: 32 images of 2 MiB, or one of the largest
 COLUMN_BYTES = 16 * 2**20  # of embedded images read in one go
+EXAMPLE_ROWS = 20_000  # among which refused uris are looked for, to be named
 MAX_IDLE_COLUMNS = 8  # each holds a batch of images
 _lock = threading.Lock()
 
@@ -75,7 +76,7 @@ class ImageRows:
         """
         uris, start, size = rows.column("uri"), 0, NUM_CONCURRENT
         while start < len(uris):
-            some = uris.slice(start, size).to_pylist()
+            some = _texts(uris.slice(start, size))
             most_bytes = BATCH_BYTES // size
             found = _Batch.read(most_bytes * len(some), lambda: self._read(some, most_bytes))  # noqa: B023 - called at once
             sizes = [c.size if isinstance(c, Larger) else size_of(c) for c in found.contents]
@@ -253,9 +254,38 @@ def _image_column(folder: str, entry: Entry, column: str, row: int) -> Iterator[
         del _idle_columns[:-MAX_IDLE_COLUMNS]
 
 
-def log_failures(failed: Counter[str], catalog: Catalog) -> None:
-    """A warning per error code, and what to do about images outside the catalog's folder."""
+def log_failures(failed: Counter[str], catalog: Catalog, image_roots: Sequence[str] = ()) -> None:
+    """A warning per error code; and for uris that may not be read an example of each kind, with what to do where something can be done."""
     for code, number in failed.most_common():
         logger.warning("%d images failed as %s", number, code)
-    if failed["FORBIDDEN"]:
-        logger.warning("uris outside %s are not read; --image-root PLACE allows another place", catalog.folder.uri)
+    if failed["FORBIDDEN"] and not catalog.embedded:
+        for failure in _refused(catalog, image_source(catalog.folder.uri, image_roots)):
+            logger.warning("FORBIDDEN: %s", failure.detail)
+            if is_outside(failure):
+                logger.warning("uris outside %s are not read; --image-root PLACE allows another place", catalog.folder.uri)
+
+
+def _refused(catalog: Catalog, source: ImageSource) -> list[ImageFailure]:
+    """The first failure of each kind among the first uris of the catalog, found by their text alone."""
+    found: dict[str, ImageFailure] = {}
+    num_left = EXAMPLE_ROWS
+    with contextlib.suppress(DataError, StorageError, OSError):  # the run has told already, should the catalog be gone
+        for batch in catalog.batches():
+            for uri in _texts(batch.column("uri").slice(0, num_left)):
+                try:
+                    source.resolve(uri or "")
+                except ImageFailure as failure:
+                    if uri is not None and failure.code == "FORBIDDEN":
+                        found.setdefault(failure.detail.partition(" ")[0] if not is_outside(failure) else "", failure)
+            num_left -= batch.num_rows
+            if num_left <= 0:
+                break
+    return list(found.values())
+
+
+def _texts(column: pa.Array | pa.ChunkedArray) -> list[str | None]:
+    """Values of a string column; bytes that are no UTF-8, which some writers leave in, as a file system would name them."""
+    try:
+        return column.to_pylist()  # type: ignore[no-any-return]
+    except UnicodeDecodeError:
+        return [None if data is None else data.decode("utf-8", "surrogateescape") for data in column.cast(pa.binary()).to_pylist()]

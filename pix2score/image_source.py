@@ -14,17 +14,35 @@ import re
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
 
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore import exceptions
+from botocore.exceptions import BotoCoreError, ClientError
 
-from pix2score.errors import ImageFailure
+from pix2score.errors import ConfigError, ImageFailure
 from pix2score.images import MAX_BYTES
 from pix2score.objects import gather_objects
 from pix2score.places import filesystem, is_s3, normalise
 
 NUM_CONCURRENT = 32  # per worker: enough to hide object-storage latency of 20-100 ms behind one core of decoding
 TIMEOUT_S = 120.0
-_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
+MAX_KEY_BYTES = 1024  # of an S3 key
+_READ = "s3://bucket/key and paths of files"
+_ADVICE = "outside the catalog's folder; --image-root allows more places"
+_SHOWN_CHARS = 80
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_DATA = re.compile(r"data:[\w.+-]*(/[\w.+-]+)?(;[\w.=+-]+)*,", re.IGNORECASE)
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+_LOCAL = re.compile(r"//(?:localhost)?(/.*)|(/(?!/).*)", re.IGNORECASE | re.DOTALL)
+_SETTINGS = (
+    exceptions.NoCredentialsError,
+    exceptions.ProfileNotFound,
+    exceptions.PartialCredentialsError,
+    exceptions.CredentialRetrievalError,
+    exceptions.ConfigParseError,
+    exceptions.SSOError,
+    exceptions.TokenRetrievalError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +82,16 @@ class ImageSource:
         return content
 
     def resolve(self, uri: str) -> str:
-        """Absolute place that ``uri`` may be read from. Raises ``ImageFailure`` FORBIDDEN."""
-        if is_s3(uri):
-            place = uri
-        elif _SCHEME.match(uri) or "\0" in uri:
-            raise ImageFailure("FORBIDDEN", f"only s3:// and plain paths are read, not {uri!r}")
-        elif is_s3(self.folder):
-            place = f"{self.folder}/{_below(uri)}"
+        """Absolute place that ``uri`` may be read from. Raises ``ImageFailure``: FORBIDDEN, or NOT_FOUND for what can be no name."""
+        plain = plain_uri(uri)
+        if is_s3(plain):
+            place = _object(plain)
+        elif is_s3(self.folder) and not plain.startswith("/"):
+            place = _object(f"{self.folder}/{_below(plain)}")
         else:
-            place = os.path.realpath(os.path.join(self.folder, uri))
+            place = _real_path(os.path.join(self.folder, plain)) + "/" * plain.endswith("/")
         if not any(_is_under(place, root) for root in (self.folder, *self.image_roots)):
-            raise ImageFailure("FORBIDDEN", f"{uri!r} is outside the catalog's folder; --image-root allows more places")
+            raise _outside(uri)
         return place
 
     def _resolve_or_fail(self, uri: str) -> str | ImageFailure:
@@ -85,19 +102,85 @@ class ImageSource:
 
 
 def image_source(folder: str, image_roots: Sequence[str]) -> ImageSource:
-    """An ``ImageSource`` of normalised places; local ones with links resolved."""
-    return ImageSource(_real(normalise(folder)), tuple(_real(normalise(root)) for root in image_roots))
+    """An ``ImageSource`` of normalised places; local ones with links resolved. Raises ``ConfigError`` naming a root that cannot be one."""
+    return ImageSource(_real(normalise(folder)), tuple(_real(_root(root)) for root in image_roots))
+
+
+def _root(place: str) -> str:
+    try:
+        return normalise(plain_uri(place))
+    except ImageFailure as failure:
+        raise ConfigError(f"--image-root {place}: {failure.detail}") from None
+
+
+def plain_uri(uri: str) -> str:
+    """``uri`` as s3://bucket/key or a path: s3a:// and s3n:// are other words for the first, file:// (RFC 8089) for the second.
+
+    Raises ``ImageFailure`` FORBIDDEN for anything else that is no path; its detail says what it is and what is read.
+    """
+    scheme, separator, rest = uri.partition(":")
+    scheme = scheme.lower()
+    if scheme in ("s3", "s3a", "s3n") and rest.startswith("//"):
+        return f"s3:{rest}"
+    if scheme == "file" and (local := _LOCAL.match(rest)):
+        return unquote_to_bytes(local[1] or local[2]).decode("utf-8", "surrogateescape")
+    if scheme == "file" and rest.startswith("//"):
+        raise ImageFailure("FORBIDDEN", f"file: of another host is not read, only {_READ}: {_shown(uri)}")
+    if separator and (_SCHEME.match(uri) or _DATA.match(uri)):
+        raise ImageFailure("FORBIDDEN", f"{scheme}: is not read, only {_READ}: {_shown(uri)}")
+    if _WINDOWS.match(uri):
+        raise ImageFailure("FORBIDDEN", f"a path of Windows is not read, only {_READ}: {_shown(uri)}")
+    return uri
+
+
+def is_outside(failure: ImageFailure) -> bool:
+    """Whether it says that another ``--image-root`` would let the image be read."""
+    return failure.code == "FORBIDDEN" and failure.detail.endswith(_ADVICE)
+
+
+def _outside(uri: str) -> ImageFailure:
+    return ImageFailure("FORBIDDEN", f"{_shown(uri)} is {_ADVICE}")
+
+
+def _shown(uri: str) -> str:
+    """For a message of one line, which has 200 characters in all."""
+    text = repr(uri)
+    return text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS - 1]}…"
+
+
+def _object(place: str) -> str:
+    """``place`` on S3, if an object may be named so."""
+    key = place[5:].partition("/")[2]
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        raise ImageFailure("NOT_FOUND", f"no object has such a key, it is not Unicode: {_shown(place)}") from None
+    if size > MAX_KEY_BYTES:
+        raise ImageFailure("NOT_FOUND", f"no object has a key of {size} bytes: {_shown(place)}")
+    return place
 
 
 def _below(path: str) -> str:
     """A relative path as the key below the catalog that it is, verbatim. Raises ``ImageFailure`` if as a path it leads elsewhere."""
     if f"{posixpath.normpath(path)}/".startswith(("../", "/")):
-        raise ImageFailure("FORBIDDEN", f"{path!r} is outside the catalog's folder; --image-root allows more places")
+        raise _outside(path)
     return path
 
 
 def _real(place: str) -> str:
-    return place if is_s3(place) else os.path.realpath(place)
+    return place if is_s3(place) else _real_path(place)
+
+
+def _real_path(path: str) -> str:
+    """An absolute path without links. By bytes of UTF-8, as Python itself may think names to be ASCII (LC_ALL=C)."""
+    try:
+        return os.path.realpath(_path_bytes(path)).decode("utf-8", "surrogateescape")
+    except ValueError:  # also of UnicodeEncodeError
+        raise ImageFailure("FORBIDDEN", f"no file can have this name: {_shown(path)}") from None
+
+
+def _path_bytes(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")
 
 
 def _is_under(place: str, root: str) -> bool:
@@ -116,7 +199,7 @@ def _read_local(places: Sequence[str], most_bytes: int) -> list[bytes | ImageFai
 def _read_file(place: str, most_bytes: int) -> bytes | ImageFailure | Larger:
     try:
         # O_NONBLOCK: opening a fifo must not wait for a writer.
-        handle = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        handle = os.open(_path_bytes(place), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as exc:
         return _local_failure(exc)
     status = os.fstat(handle)
@@ -137,15 +220,24 @@ def _read_file(place: str, most_bytes: int) -> bytes | ImageFailure | Larger:
 
 def _local_failure(exc: OSError) -> ImageFailure:
     if exc.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
-        return ImageFailure("NOT_FOUND", f"no such file: {exc.filename}")
+        name = exc.filename if isinstance(exc.filename, bytes) else b""
+        return ImageFailure("NOT_FOUND", f"no such file: {name.decode(errors='backslashreplace')}")
     if exc.errno in (errno.EACCES, errno.EPERM, errno.ELOOP):
         return ImageFailure("FORBIDDEN", os.strerror(exc.errno))
+    if exc.errno in (errno.ENXIO, errno.ENODEV):  # a socket, a device without a driver
+        return ImageFailure("FORBIDDEN", "not a regular file")
     return ImageFailure("FETCH", f"{type(exc).__name__}: {exc.strerror}")
 
 
 def _read_s3(places: Sequence[str], most_bytes: int) -> list[bytes | ImageFailure | Larger]:
     keys = [(bucket, key) for bucket, _, key in (place[5:].partition("/") for place in places)]
-    results = gather_objects(filesystem(places[0]), keys, max_bytes=most_bytes, num_concurrent=NUM_CONCURRENT, timeout_s=TIMEOUT_S)
+    results: list[tuple[int, bytes] | BaseException]
+    try:
+        results = gather_objects(
+            filesystem(places[0]), keys, max_bytes=most_bytes, num_concurrent=NUM_CONCURRENT, timeout_s=TIMEOUT_S
+        )
+    except (BotoCoreError, ClientError, OSError, ValueError) as exc:  # no connection can be made at all
+        results = [exc] * len(places)
     return [_s3_content(result, place, most_bytes) for result, place in zip(results, places, strict=True)]
 
 
@@ -159,12 +251,15 @@ def _s3_content(result: tuple[int, bytes] | BaseException, place: str, most_byte
 
 
 def _s3_failure(exc: BaseException, place: str) -> ImageFailure:
+    text = f"{type(exc).__name__}: {exc}"
     if isinstance(exc, FileNotFoundError):
         return ImageFailure("NOT_FOUND", f"no such object: {place}")
-    if isinstance(exc, PermissionError | NoCredentialsError):
+    if isinstance(exc, PermissionError):
         return ImageFailure("FORBIDDEN", "access refused")
+    if isinstance(exc, _SETTINGS):
+        return ImageFailure("FORBIDDEN", f"AWS credentials or profile cannot be used: {exc}")
     if isinstance(exc, TimeoutError):
         return ImageFailure("TIMEOUT", f"no complete answer in {TIMEOUT_S:g} s")
-    if isinstance(exc, ClientError | BotoCoreError | OSError):
-        return ImageFailure("TIMEOUT" if "Timeout" in type(exc).__name__ else "FETCH", f"{type(exc).__name__}: {exc}")
-    return ImageFailure("FETCH", f"{type(exc).__name__}: {exc}")
+    if isinstance(exc, ValueError) and "endpoint" in text.lower():
+        text = f"AWS_ENDPOINT_URL cannot be used, expected http://host:port or https://host: {exc}"
+    return ImageFailure("TIMEOUT" if "Timeout" in type(exc).__name__ else "FETCH", text)

@@ -117,7 +117,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     work = _Work(config, catalog, heads, ImageRows.of(catalog, source), out, staged)
     with session() as offer, recorded(out, "summary.json", {"job": "prepare", "out": out.uri}) as summary:
         fitted, counts, done = _write_shards(work, offer)
-        log_failures(_failed(done.shards), catalog)
+        log_failures(_failed(done.shards), catalog, config.image_root)
         shards = sorted(done.shards, key=lambda shard: shard.path)
         _check_any_training(work, done)
         content = _dataset_card(config, catalog, fitted, counts, shards)
@@ -252,7 +252,7 @@ def _check_failed(work: _Work, shards: Sequence[Shard], num_planned: int) -> Non
     try:
         check_failed(failed, num_done, num_planned, work.config.max_failed)
     except LimitError:
-        log_failures(failed, work.catalog)
+        log_failures(failed, work.catalog, work.config.image_root)
         raise
 
 

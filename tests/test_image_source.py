@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,7 +14,7 @@ from typing import Any
 import pytest
 
 from pix2score.errors import ConfigError, ImageFailure
-from pix2score.image_source import ImageSource, image_source
+from pix2score.image_source import ImageSource, image_source, is_outside
 from pix2score.images import MAX_BYTES
 from tests.conftest import BUCKET
 
@@ -196,3 +200,168 @@ def test_a_relative_uri_below_an_s3_catalog_is_a_key_verbatim() -> None:
     source = ImageSource("s3://bucket/catalog")
     assert source.resolve("a//b+c d.png") == "s3://bucket/catalog/a//b+c d.png"
     assert source.resolve("a/../b.png") == "s3://bucket/catalog/a/../b.png"
+
+
+@pytest.mark.parametrize("scheme", ["s3a", "s3n", "S3", "S3A"])
+def test_other_words_for_s3_name_the_same_object(scheme: str) -> None:
+    source = ImageSource("s3://bucket/catalog", ("s3://works",))
+    assert source.resolve(f"{scheme}://bucket/catalog/a b%20c?d#e.png") == "s3://bucket/catalog/a b%20c?d#e.png"
+    assert source.resolve(f"{scheme}://works/a/") == "s3://works/a/"
+    with pytest.raises(ImageFailure, match=r"outside .* --image-root"):
+        source.resolve(f"{scheme}://other/a.png")
+
+
+@pytest.mark.parametrize("form", ["file://{}", "FILE://{}", "file://localhost{}", "file:{}"])
+def test_a_file_uri_is_its_path_percent_decoded(folder: Path, form: str) -> None:
+    (folder / "sub" / "ä b%20.png").write_bytes(b"odd")
+    source = image_source(str(folder), ())
+    assert read(source, form.format(f"{folder}/sub/a.png")) == b"image a"
+    assert read(source, form.format(f"{folder}/sub/%C3%A4%20b%2520.png")) == b"odd"
+    assert read(source, form.format(f"{folder}/sub/../../outside.png")) == "FORBIDDEN"
+    assert read(source, form.format(f"{folder}/sub/%2E%2E/%2e%2e/outside.png")) == "FORBIDDEN"
+    assert read(source, form.format(f"{folder}/sub/a.png%00")) == "FORBIDDEN"
+
+
+@pytest.mark.parametrize(
+    ("uri", "named"),
+    [
+        ("https://example.org/a.png", "https: is not read"),
+        ("HTTP://example.org/a.png", "http: is not read"),
+        ("gs://bucket/a.png", "gs: is not read"),
+        ("abfss://box@account.dfs.core.windows.net/a.png", "abfss: is not read"),
+        ("az://box/a.png", "az: is not read"),
+        ("hdfs://name:8020/a.png", "hdfs: is not read"),
+        ("ftp://host/a.png", "ftp: is not read"),
+        ("data:image/png;base64,iVBORw0KGgo=", "data: is not read"),
+        (r"C:\pictures\a.png", "a path of Windows is not read"),
+        ("d:/pictures/a.png", "a path of Windows is not read"),
+        (r"\\server\share\a.png", "a path of Windows is not read"),
+        ("file://server/share/a.png", "file: of another host is not read"),
+        ("https://example.org/" + "a" * 500, "https: is not read"),
+    ],
+)
+@pytest.mark.parametrize("place", ["/data/catalog", "s3://bucket/catalog"])
+def test_a_uri_that_is_never_read_is_named_by_its_kind_with_what_is_read(place: str, uri: str, named: str) -> None:
+    with pytest.raises(ImageFailure) as refused:
+        ImageSource(place, ("/", "s3://bucket")).resolve(uri)
+    assert refused.value.code == "FORBIDDEN"
+    assert refused.value.detail.startswith(f"{named}, only s3://bucket/key and paths of files")
+    assert "--image-root" not in refused.value.detail
+    assert not is_outside(refused.value)
+
+
+ODD_NAMES = [
+    "with space",
+    "100%",
+    "a%20b",
+    "q?x=1",
+    "a#b",
+    "star*[0]",
+    "絵 ünï",
+    "two\nlines",
+    "tab\t",
+    "a:b",
+    "data:1.png",
+    "-",
+    "~",
+    "$HOME",
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_path_is_taken_verbatim(folder: Path, name: str) -> None:
+    (folder / name).write_bytes(name.encode())
+    source = image_source(str(folder), ())
+    assert read(source, name) == name.encode()
+    assert read(source, str(folder / name)) == name.encode()
+    assert read(source, f"{name}/") == "NOT_FOUND"
+
+
+S3_NAMES = [name for name in ODD_NAMES if "\n" not in name]  # which the test server cannot route
+
+
+@pytest.mark.parametrize("key", [*S3_NAMES, "folder/", "/leading", "a//b", "back\\slash"])
+def test_any_s3_key_is_taken_verbatim(s3: Any, s3_place: str, key: str) -> None:
+    s3.put_object(Bucket=BUCKET, Key=f"{s3_place.removeprefix(f's3://{BUCKET}/')}/{key}", Body=key.encode())
+    assert read(image_source(s3_place, ()), f"{s3_place}/{key}") == key.encode()
+
+
+def test_names_that_nothing_can_have_are_failures_of_their_own(folder: Path, s3_place: str) -> None:
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as listening:
+        cwd = Path.cwd()
+        os.chdir(folder)  # the path of a socket may not be long
+        listening.bind("socket")
+        os.chdir(cwd)
+        source = image_source(str(folder), ())
+        odd = ["socket", "a\0b", "\ud800.png", "\udcff.png", "a" * 300, "a/" * 5000, "sub"]
+        found = [read(source, uri) for uri in odd]
+    assert found == ["FORBIDDEN", "FORBIDDEN", "FORBIDDEN", "NOT_FOUND", "NOT_FOUND", "NOT_FOUND", "FORBIDDEN"]
+    remote = image_source(s3_place, ())
+    assert [read(remote, uri) for uri in ("\ud800.png", "\udcff.png", "a" * 2000)] == ["NOT_FOUND"] * 3
+
+
+def test_a_name_that_is_no_utf8_is_read_by_its_bytes(folder: Path) -> None:
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png")).write_bytes(b"latin")
+    assert read(image_source(str(folder), ()), "caf\udce9.png") == b"latin"
+
+
+def test_names_are_read_where_python_takes_file_names_for_ascii(folder: Path) -> None:
+    (folder / "絵.png").write_bytes(b"picture")
+    code = (
+        "import sys; from pix2score.image_source import image_source; assert sys.getfilesystemencoding() == 'ascii'\n"
+        "found = image_source(sys.argv[1], ()).read_many(['\\u7d75.png', '\\u7d76.png', '\\ud800', sys.argv[2]])\n"
+        "print([content if isinstance(content, bytes) else content.code for content in found])"
+    )
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    words = [sys.executable, "-c", code, str(folder), str(folder / "絵.png")]
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, **plain}, check=False)
+    assert done.stdout.strip() == "[b'picture', 'NOT_FOUND', 'FORBIDDEN', b'picture']", done.stderr
+
+
+def test_image_roots_may_be_given_in_the_same_forms(folder: Path) -> None:
+    old = folder.parent / "catalog-old"
+    for root in (f"file://{old}", f"file://localhost{old}/"):
+        assert read(image_source(str(folder), (root,)), "../catalog-old/x.png") == b"sibling"
+    assert image_source(str(folder), ("s3a://works/img/",)).image_roots == ("s3://works/img",)
+
+
+@pytest.mark.parametrize("root", ["https://example.org", "gs://bucket", r"C:\pictures", "file://server/share"])
+def test_an_image_root_that_cannot_be_one_is_refused_in_a_line(folder: Path, root: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        image_source(str(folder), (root,))
+    assert str(refused.value).startswith(f"--image-root {root}: ")
+    assert "is not read, only s3://" in str(refused.value)
+
+
+def test_an_absolute_path_is_read_for_a_catalog_on_s3_if_an_image_root_allows_it(folder: Path, s3_place: str) -> None:
+    source = image_source(s3_place, (str(folder),))
+    assert read(source, str(folder / "sub" / "a.png")) == b"image a"
+    assert read(source, f"file://{folder}/sub/a.png") == b"image a"
+    assert read(source, str(folder.parent / "outside.png")) == "FORBIDDEN"
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "named"),
+    [
+        ({"AWS_PROFILE": "artteam"}, "FORBIDDEN", "artteam"),
+        ({"AWS_ENDPOINT_URL": "localhost:9000"}, "FETCH", "AWS_ENDPOINT_URL cannot be used"),
+        ({"AWS_SECRET_ACCESS_KEY": None}, "FORBIDDEN", "Partial credentials"),
+        ({"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}, "FORBIDDEN", "Unable to locate credentials"),
+    ],
+)
+def test_settings_of_s3_that_cannot_work_are_named_in_a_line(
+    settings: dict[str, str | None], code: str, named: str, tmp_path: Path
+) -> None:
+    given = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path)}
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    env = {name: value for name, value in (bare | given | settings).items() if value is not None}
+    script = (
+        "from pix2score.image_source import image_source\n"
+        "found = image_source('s3://works/catalog', ()).read_many(['a.png', 'b.png'])\n"
+        "print(*(f'{failure.code} {failure.detail}' for failure in found), sep='\\n')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env, check=False, timeout=60)
+    first, second = done.stdout.strip().splitlines()
+    assert first == second
+    assert first.startswith(code)
+    assert named in first
