@@ -31,6 +31,7 @@ from pix2score.images import Preprocess
 from pix2score.part_source import BLOCK_ROWS, ParquetParts, TaskRows
 from pix2score.plain_jpeg import Encoded, as_plain_jpeg
 from pix2score.plan import Part, total_rows
+from pix2score.repeats import CONTENT_ID, content_id
 from pix2score.row_groups import row_group_runs, task_sizes, warn_of_large
 from pix2score.storage import Folder
 
@@ -75,7 +76,8 @@ def decoder_for(task: Preprocess | int) -> Iterator[Decoder]:
 
 
 def fetch_and_decode(rows: pa.Table, *, images: ImageRows, task: Preprocess | int, keeps_jpegs: bool = False) -> pa.Table:
-    """Ray Data stage: plan rows in, the same rows out with ``data``, ``error_code``, ``error_detail`` and what ``busy`` measures.
+    """Ray Data stage: plan rows in, the same rows out with ``data``, ``error_code``, ``error_detail``, ``repeats.CONTENT_ID`` and what
+    ``busy`` measures.
 
     ``data`` is null where ``error_code`` is set; else RGB pixels (fixed-size binary, S*S*3 bytes) if ``task`` is a ``Preprocess``, or image
     bytes for a training shard if it is a short side in px. ``keeps_jpegs``: plain JPEGs stand in column ``encoded`` as they are instead,
@@ -111,6 +113,7 @@ class _Block:
     encoded: list[bytes | None] = field(default_factory=list)
     data: list[bytes | None] = field(default_factory=list)
     failures: list[ImageFailure | None] = field(default_factory=list)
+    content_ids: list[int | None] = field(default_factory=list)
     measured: tuple[list[float], list[float], list[float]] = field(default_factory=lambda: ([], [], []))
     """As ``busy.FIELDS`` has them: bytes fetched, seconds waited, seconds worked."""
 
@@ -119,6 +122,7 @@ class _Block:
         self.encoded.append(result if isinstance(result, Encoded) else None)
         self.data.append(None if isinstance(result, ImageFailure | Encoded) else result)
         self.failures.append(result if isinstance(result, ImageFailure) else None)
+        self.content_ids.append(None if isinstance(content, ImageFailure) else content_id(content))
         self.num_bytes += size_of(result)
         for values, value in zip(self.measured, (size_of(content), wait_s, work_s), strict=True):
             values.append(value)
@@ -130,6 +134,7 @@ class _Block:
             "data": pa.array(self.data, self.data_type),
             "error_code": pa.array([f and f.code for f in self.failures], pa.string()),
             "error_detail": pa.array([f and f.detail for f in self.failures], pa.string()),
+            CONTENT_ID.name: pa.array(self.content_ids, CONTENT_ID.type),
             **{f.name: pa.array(values, f.type) for values, f in zip(self.measured, busy.FIELDS, strict=False)},
         }
         if self.keeps_jpegs:

@@ -37,6 +37,7 @@ from pix2score.images import ALGORITHM
 from pix2score.plan import Part, PlanCounts, total_rows
 from pix2score.progress import Meter
 from pix2score.remote import on_cluster
+from pix2score.repeats import Repeats
 from pix2score.schema import SPLITS, dataset_schema
 from pix2score.shards import Shard, ShardWriter, shard_rows_of, staged_shards
 from pix2score.staging import Staging
@@ -237,10 +238,13 @@ def _round(work: _Work, parts: Sequence[Part], heads: Sequence[HeadSpec], offer:
     dataset = decoded_rows(work.out, parts, work.images, image_size, offer)
     meter = Meter("prepared", total_rows(parts), logger)
     staging = Staging(dataset, write, shard_rows_of(image_size), prefix=f"piece-{uuid.uuid4().hex[:8]}", meter=meter)
-    shards = list(done.shards)
+    shards, repeated = list(done.shards), Repeats()
     for receipt in staging.receipts():
         shards += receipt.shards
+        repeated.add(receipt.repeated)
         _check_failed(work, shards, num_planned)
+    if repeated.counts:
+        logger.warning("%s", repeated.sentence())
     return TakenUp(tuple(shards), done.left_out)
 
 

@@ -12,7 +12,7 @@ import re
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pix2score import repeats
 from pix2score.budget import bounded_runs
 from pix2score.engine import parquet_bytes, repeating
 from pix2score.heads import HeadSpec
@@ -53,6 +54,8 @@ class ShardReceipt:
     piece: str
     rows: int
     shards: tuple[Shard, ...]
+    repeated: dict[str, int] = field(default_factory=dict)
+    """``repeats.of_piece``."""
 
     @property
     def attempt(self) -> str:
@@ -82,7 +85,7 @@ class ShardWriter:
             names = [*(f.name for f in key_fields(pa.int64())), "uri", "split", "error_code", "error_detail"]
             errors = dict(Counter(bad.column("error_code").to_pylist()))
             shards.append(self._write(FAILED, FAILED, bad.select(names), errors))
-        return self._receipt(ShardReceipt(piece, rows.num_rows, tuple(shards)))
+        return self._receipt(ShardReceipt(piece, rows.num_rows, tuple(shards), repeats.of_piece(rows)))
 
     def _receipt(self, receipt: ShardReceipt) -> ShardReceipt:
         path = f"{self.staged}/{receipt.piece}.json"
@@ -126,7 +129,8 @@ _SHARD_PATH = re.compile(rf"(?:split=({'|'.join(SPLITS)})|({FAILED}))/part-[0-9a
 
 def _read_receipt(data: bytes) -> ShardReceipt:
     plain = json.loads(data)
-    receipt = ShardReceipt(plain["piece"], plain["rows"], tuple(Shard(**shard) for shard in plain["shards"]))
+    shards = tuple(Shard(**shard) for shard in plain["shards"])
+    receipt = ShardReceipt(plain["piece"], plain["rows"], shards, plain.get("repeated", {}))
     if not isinstance(receipt.piece, str) or not all(map(_is_shard, receipt.shards)):
         raise ValueError("it names what no shard is")
     if sum(shard.rows for shard in receipt.shards) != receipt.rows:

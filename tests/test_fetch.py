@@ -97,3 +97,13 @@ def test_an_embedded_batch_is_bounded_in_bytes(tmp_path: Path) -> None:
     column = _ImageColumn(Folder(str(tmp_path)), entry, "image")
     assert all(column.value(i) == content for i, content in enumerate(contents))
     assert len(column._batch) * 3_000_000 <= COLUMN_BYTES
+
+
+def test_images_that_share_one_content_have_one_content_id(tmp_path: Path) -> None:
+    for i in range(4):
+        (tmp_path / f"{i}.png").write_bytes(png(i % 2))
+    images = ImageRows(image_source(str(tmp_path), ()), Folder(str(tmp_path)), None, {})
+    rows = fetch_and_decode(pa.table({"uri": ["0.png", "1.png", "2.png", "3.png", "absent"]}), images=images, task=PREPROCESS)
+    a, b, c, d, absent = rows.column("content_id").to_pylist()
+    assert (a, b, absent) == (c, d, None)
+    assert a != b

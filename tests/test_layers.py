@@ -33,6 +33,7 @@ LAYERS: dict[int, set[str]] = {
         "image_source",
         "image_rows",
         "row_groups",
+        "repeats",
         "engine",
         "catalog",
         "plan",
