@@ -14,10 +14,23 @@ TRIED_AGAIN = (*FETCH_ERROR_CODES, "CRASHED")
 """Codes that another attempt may not meet again: they say more of the hour than of the bytes."""
 
 
+def check_any_reached(failed: Mapping[str, int], num_done: int) -> None:
+    """Raise ``LimitError`` if not one of ``num_done`` images could be fetched, however few they are: for a run that publishes the first."""
+    if num_done and sum(failed.get(code, 0) for code in FETCH_ERROR_CODES) == num_done:
+        raise LimitError(
+            f"none of the {num_done} images could be fetched ({_by_code(failed)}): nothing was published; is --catalog the right one, is "
+            f"--image-root missing, do the credentials reach the images, is their store up?"
+        )
+
+
+def _by_code(failed: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {code}" for code, number in sorted(failed.items(), key=lambda item: -item[1]))
+
+
 def check_failed(failed: Mapping[str, int], num_done: int, num_planned: int, max_failed: float) -> None:
     """Raise ``LimitError`` if too many of ``num_planned`` images failed by now (code -> number), or all ``num_done`` are out of reach."""
     total = sum(failed.values())
-    codes = ", ".join(f"{number} {code}" for code, number in sorted(failed.items(), key=lambda item: -item[1]))
+    codes = _by_code(failed)
     if num_done >= ALL_MISSING_ROWS and sum(failed.get(code, 0) for code in FETCH_ERROR_CODES) == num_done:
         raise LimitError(
             f"the first {num_done} images are all missing, refused or out of reach ({codes}): nothing was published; is --catalog the "

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from pix2score.errors import LimitError
-from pix2score.failures import ALL_MISSING_ROWS, MIN_FAILED_TO_STOP, check_failed
+from pix2score.failures import ALL_MISSING_ROWS, MIN_FAILED_TO_STOP, check_any_reached, check_failed
 
 
 def stops(failed: dict[str, int], num_done: int, num_planned: int, max_failed: float = 0.05) -> bool:
@@ -38,3 +40,18 @@ def test_the_message_names_the_codes_most_frequent_first() -> None:
         LimitError, match=r"300 of 1000 images failed \(200 TIMEOUT, 100 CORRUPT\).* 900 images done so far are kept"
     ):
         check_failed({"CORRUPT": 100, "TIMEOUT": 200}, 900, 1000, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("failed", "num_done", "raises"),
+    [
+        ({"FORBIDDEN": 20}, 20, True),
+        ({"NOT_FOUND": 1}, 1, True),
+        ({"FORBIDDEN": 19}, 20, False),
+        ({"FORBIDDEN": 19, "CORRUPT": 1}, 20, False),
+        ({}, 0, False),
+    ],
+)
+def test_a_first_run_that_fetched_nothing_has_nothing_to_publish(failed: dict[str, int], num_done: int, raises: bool) -> None:
+    with pytest.raises(LimitError, match=f"none of the {num_done} images") if raises else contextlib.nullcontext():
+        check_any_reached(failed, num_done)
