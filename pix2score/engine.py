@@ -101,11 +101,18 @@ def parquet_batches(
 @contextlib.contextmanager
 def open_parquet(folder: Folder, path: str) -> Iterator[pq.ParquetFile]:
     """A Parquet file of a folder. Raises ``DataError`` if it is something else or damaged, ``FileNotFoundError`` if it is gone."""
-    with folder.open(path) as stream:
-        with _named_damage(f"{folder.full(path)} is not a Parquet file"):
-            file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=READ_BUFFER_BYTES)
-        with file, _named_damage(f"{folder.full(path)} is damaged"):
-            yield file
+    with folder.open(path) as stream, parquet_file(stream, folder.full(path)) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def parquet_file(stream: Any, name: str) -> Iterator[pq.ParquetFile]:
+    """A Parquet file that is open already, or held in a buffer. Raises ``DataError`` by ``name``, as ``open_parquet`` does."""
+    with _named_damage(f"{name} is not a Parquet file"):
+        # int96, as old Spark and Hive write timestamps: in ns, which Arrow takes by default, the year 9999 wraps around to 1816.
+        file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=READ_BUFFER_BYTES, coerce_int96_timestamp_unit="us")
+    with file, _named_damage(f"{name} is damaged"):
+        yield file
 
 
 @contextlib.contextmanager

@@ -7,17 +7,22 @@ scoring makes of the rows is ``training_plan`` and ``scoring_plan``. Works out o
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.types as pt
 
 from pix2score.catalog import Catalog
+from pix2score.catalog_types import stored_bytes_sql, stored_text_sql, text_sql
 from pix2score.engine import engine, load, one_row, parquet_bytes, query
 from pix2score.errors import DataError
 from pix2score.storage import Folder
+
+logger = logging.getLogger(__name__)
 
 PART_ROWS = 16_384
 ROW_GROUP_ROWS = 1024  # a task that works on some rows of a part reads no more than these
@@ -49,6 +54,10 @@ class PlanCounts:
     planned: int = 0
     dropped_labels: dict[str, dict[str, int]] = field(default_factory=dict)
     """Head -> reason -> rows whose label was dropped (the row stays)."""
+    dropped_examples: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    """Head -> reason -> the most frequent of them, as texts."""
+    unknown_splits: dict[str, int] = field(default_factory=dict)
+    """Value of the split column that names no split -> rows; the most frequent ones."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -67,7 +76,7 @@ def catalog_rows(catalog: Catalog, counts: PlanCounts) -> Iterator[duckdb.DuckDB
         counts.catalog_rows, counts.null_id = one_row(connection, "SELECT count(*), count(*) - count(illust_id) FROM incoming_rows")
         try:
             _create_keyed(connection, catalog)
-        except duckdb.ConversionException as exc:
+        except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.OutOfRangeException) as exc:
             raise DataError(f"catalog {catalog.folder.uri}: a page is not a 32-bit number: {exc}") from None
         connection.execute("DROP TABLE incoming_rows")
         (num_keys,) = one_row(connection, "SELECT count(*) FROM keyed")
@@ -82,37 +91,95 @@ def _create_keyed(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> No
     connection.execute(f"CREATE VIEW identified AS {_identified_sql(catalog)}")
     connection.execute("CREATE TABLE repeated AS SELECT illust_id, page FROM identified GROUP BY ALL HAVING count(*) > 1")
     connection.execute("CREATE TABLE keyed AS SELECT * EXCLUDE (newest) FROM identified ANTI JOIN repeated USING (illust_id, page)")
+    newest = ", ".join(f"{sql} DESC NULLS LAST" for sql in _newest_sql(connection, catalog))
     connection.execute(
         "INSERT INTO keyed SELECT * EXCLUDE (newest) FROM identified SEMI JOIN repeated USING (illust_id, page) "
         "QUALIFY row_number() OVER (PARTITION BY illust_id, page "
-        "ORDER BY newest DESC NULLS LAST, fingerprint DESC NULLS LAST, uri DESC NULLS LAST) = 1"
+        f"ORDER BY {newest}, fingerprint DESC NULLS LAST, uri DESC NULLS LAST) = 1"
     )
     connection.execute("DROP VIEW identified")
 
 
+def _newest_sql(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> list[str]:
+    """By what the newest of rows with one key is found; texts are numbers or times if all of them read as such, else compared as texts."""
+    schema = catalog.rows_schema()
+    if "updated_at" not in schema.names:
+        return ["newest"]
+    kind = schema.field("updated_at").type
+    if pt.is_floating(kind):
+        return ["CASE WHEN isnan(newest) THEN NULL ELSE newest END"]  # DuckDB takes NaN as the greatest
+    if not kind.equals(pa.string()):
+        return ["newest"]
+    number, time = "TRY_CAST(newest AS DOUBLE)", "TRY_CAST(newest AS TIMESTAMPTZ)"
+    rows = "(SELECT newest FROM identified SEMI JOIN repeated USING (illust_id, page))"
+    texts, numbers, times = one_row(connection, f"SELECT count(newest), count({number}), count({time}) FROM {rows}")
+    if texts == numbers:
+        return [
+            f"CASE WHEN isnan({number}) THEN NULL ELSE {number} END",
+            "TRY_CAST(newest AS HUGEINT)",
+        ]  # whole ones beyond 2^53 too
+    if texts == times:
+        return [time]
+    (example,) = one_row(connection, f"SELECT min_by(newest, {time} IS NOT NULL OR {number} IS NOT NULL) FROM {rows}")
+    logger.warning(
+        "column %s holds texts that are neither all numbers nor all times, such as %r: of rows with one key the last as a text wins",
+        catalog.columns.updated_at,
+        example,
+    )
+    return ["newest"]
+
+
 def _identified_sql(catalog: Catalog) -> str:
-    names = catalog.rows_schema().names
+    schema = catalog.rows_schema()
+    names = schema.names
 
     def text(name: str) -> str:
-        return f'CAST("{name}" AS VARCHAR)' if name in names else "NULL::VARCHAR"
+        return text_sql(f'"{name}"', schema.field(name).type) if name in names else "NULL::VARCHAR"
 
     image_id = f"'sha256:' || {text('sha256')}" if catalog.embedded else f"'uri:' || {text('uri')}"
-    kind = catalog.fingerprint_kind.replace("'", "''")
-    marked = f"coalesce('{kind}:' || {text('fingerprint')}, {image_id})" if catalog.columns.fingerprint else image_id
-    page = "coalesce(CAST(page AS INTEGER), 0)" if "page" in names else "0"
+    marked = f"coalesce({_mark(catalog)} || {text('fingerprint')}, {image_id})" if catalog.columns.fingerprint else image_id
     newest = '"updated_at"' if "updated_at" in names else "NULL"
     labels = "".join(f", label_{i}" for i in range(len(catalog.labels)))
     where = 'file, "row"' if catalog.embedded else 'NULL::VARCHAR AS file, NULL::BIGINT AS "row"'
     return (
-        f"SELECT illust_id, {page}::INTEGER AS page, {text('uri')} AS uri, {where}, {marked} AS fingerprint, "
+        f"SELECT illust_id, {_page_sql(schema)}::INTEGER AS page, {text('uri')} AS uri, {where}, {marked} AS fingerprint, "
         f'coalesce({text("group")}, CAST(illust_id AS VARCHAR)) AS "group", {text("split")} AS split{labels}, {newest} AS newest '
         f"FROM incoming_rows WHERE illust_id IS NOT NULL"
     )
 
 
-def stored_fingerprint_sql(catalog: Catalog, column: str) -> str:  # noqa: ARG001
-    """SQL of a fingerprint that an earlier version stored in ``column``, as this one writes it."""
-    return column
+def _page_sql(schema: pa.Schema) -> str:
+    """The page as a number: 0 for none; 2.0, "2" and "p2" are 2."""
+    if "page" not in schema.names:
+        return "0"
+    kind = schema.field("page").type
+    if pt.is_integer(kind):
+        return "coalesce(CAST(page AS INTEGER), 0)"
+    text = f"trim({text_sql('page', kind)})"
+    wrong = f"error('page \"' || {text} || '\", expected 0, 1, 2 or p0, p1, p2')"
+    return (
+        f"CASE WHEN {text} IS NULL THEN 0 WHEN regexp_full_match({text}, 'p?-?[0-9]+') THEN CAST(ltrim({text}, 'p') AS INTEGER) "
+        f"ELSE CAST({wrong} AS INTEGER) END"
+    )
+
+
+def _mark(catalog: Catalog) -> str:
+    kind = catalog.fingerprint_kind.replace("'", "''")
+    return f"'{kind}:'"
+
+
+def stored_fingerprint_sql(catalog: Catalog, column: str) -> str:
+    """SQL: what this version gives for a fingerprint ``column`` as earlier versions stored it: as DuckDB's own text of the type of then.
+
+    They wrote ``etag:7.0`` for a float that is ``etag:7`` today, and ``etag:2026-01-01 00:00:00+00`` for ``etag:2026-01-01 00:00:00``.
+    Texts stay as they are, and so does what this version wrote.
+    """
+    if not catalog.columns.fingerprint:
+        return column
+    field, mark = catalog.schema.field(catalog.columns.fingerprint), _mark(catalog)
+    value = f"substr({column}, length({mark}) + 1)"
+    today = stored_bytes_sql(value) if field.metadata else stored_text_sql(value, field.type)
+    return column if today == value else f"CASE WHEN starts_with({column}, {mark}) THEN {mark} || {today} ELSE {column} END"
 
 
 def order_sql(catalog: Catalog) -> str:

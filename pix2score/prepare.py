@@ -43,7 +43,7 @@ from pix2score.shards import Shard, ShardWriter, shard_rows_of, staged_shards
 from pix2score.staging import Staging
 from pix2score.storage import Folder
 from pix2score.taken_up import TakenUp, take_up
-from pix2score.training_plan import SplitRule, label_types, plan_dataset
+from pix2score.training_plan import SplitRule, described_labels, described_splits, label_types, plan_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -182,9 +182,10 @@ def _warn(asked: Sequence[HeadSpec], fitted: Sequence[HeadSpec], counts: PlanCou
         empty = [k for k, number in enumerate(head.counts or ()) if not number]
         if empty:
             logger.warning("head %s: no training image in bin %s", head.name, ", ".join(map(str, empty)))
-    for name, dropped in counts.dropped_labels.items():
-        for reason, number in dropped.items():
-            logger.warning("head %s: %d labels dropped as %s", name, number, reason)
+    for line in described_labels(asked, counts):
+        logger.warning("%s", line)
+    if counts.unknown_split:
+        logger.warning("%d rows left out: their split is not known: %s", counts.unknown_split, described_splits(counts))
 
 
 def _write_shards(work: _Work, offer: Offer) -> tuple[list[HeadSpec], PlanCounts, TakenUp]:

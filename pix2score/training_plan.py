@@ -22,6 +22,14 @@ from pix2score.plan import Part, PlanCounts, catalog_rows, order_sql, write_part
 from pix2score.schema import SPLITS, key_fields, plan_schema
 from pix2score.storage import Folder
 
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
+    "test": ("test", "testing"),
+}
+"""Split -> what catalogs call it, in small letters."""
+MAX_EXAMPLES = 5
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitRule:
@@ -72,12 +80,15 @@ def _split_rows(
     raw = {head.name: f"label_{position[head.column]}" for head in heads}
     cast = {name: "BIGINT" if t.equals(pa.int64()) else "DOUBLE" for name, t in types}
     clean = ", ".join(f"{_clean_label(head, raw[head.name], cast[head.name])} AS {head.name}_label" for head in heads)
-    split = "split" if catalog.columns.split else _split_by_hash(rule)
+    split = _given_split() if catalog.columns.split else _split_by_hash(rule)
     connection.execute(
-        f"CREATE TABLE split_rows AS SELECT * REPLACE ({split} AS split), {clean}, "
+        f"CREATE TABLE split_rows AS SELECT * REPLACE ({split} AS split), split AS given_split, {clean}, "
         f"row_number() OVER (PARTITION BY illust_id ORDER BY page) AS nth_page FROM keyed"
     )
-    counts.dropped_labels = {head.name: _dropped_labels(connection, head, raw[head.name], cast[head.name]) for head in heads}
+    for head in heads:
+        dropped = _dropped_labels(connection, head, raw[head.name], cast[head.name])
+        counts.dropped_labels[head.name] = {reason: number for reason, number, _ in dropped}
+        counts.dropped_examples[head.name] = {reason: examples for reason, _, examples in dropped}
     unlabelled = " AND ".join(f"{head.name}_label IS NULL" for head in heads)
     reason = (
         f"CASE WHEN split IS NULL OR split NOT IN {SPLITS} THEN 'unknown_split' WHEN nth_page > {rule.max_pages} "
@@ -85,9 +96,62 @@ def _split_rows(
     )
     for name, number in connection.execute(f"SELECT {reason}, count(*) FROM split_rows GROUP BY 1").fetchall():
         setattr(counts, name, number)
-    connection.execute(f"CREATE TABLE chosen AS SELECT * FROM split_rows WHERE {reason} = 'planned'")
+    if counts.unknown_split:
+        counts.unknown_splits = dict(connection.execute(_UNKNOWN_SPLITS).fetchall())
+    connection.execute(f"CREATE TABLE chosen AS SELECT * EXCLUDE (given_split) FROM split_rows WHERE {reason} = 'planned'")
     if not counts.planned:
-        raise DataError(f"no row of catalog {catalog.folder.uri} can be trained on: {counts.to_dict()}")
+        raise DataError(f"no row of catalog {catalog.folder.uri} can be trained on: {'; '.join(_why_none(heads, counts))}")
+
+
+_UNKNOWN_SPLITS = (
+    f"SELECT coalesce(given_split, '(none)'), count(*) FROM split_rows WHERE split IS NULL OR split NOT IN {SPLITS} "
+    f"GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {MAX_EXAMPLES}"
+)
+
+
+def _given_split() -> str:
+    """A split as the catalog calls it: capitals, surrounding spaces and the usual other names are understood."""
+    name = "lower(trim(split))"
+    names = " ".join(f"WHEN {name} IN ({', '.join(map(repr, other))}) THEN '{ours}'" for ours, other in SPLIT_NAMES.items())
+    return f"CASE {names} ELSE split END"
+
+
+def _why_none(heads: Sequence[HeadSpec], counts: PlanCounts) -> list[str]:
+    """What became of every row, in words."""
+    facts = [
+        (counts.null_id, "without an id"),
+        (counts.duplicate_key, "older ones of a key"),
+        (counts.unknown_split, f"of no known split ({described_splits(counts)})"),
+        (counts.over_max_pages, "beyond max_pages"),
+        (counts.unlabelled, "without a label"),
+    ]
+    listed = ", ".join(f"{number} {words}" for number, words in facts if number)
+    return [f"of its {counts.catalog_rows} rows, {listed} are left out", *described_labels(heads, counts)]
+
+
+def described_splits(counts: PlanCounts) -> str:
+    """The unknown values of the split column with their rows, and what is accepted."""
+    values = ", ".join(f"{number} {value!r}" for value, number in counts.unknown_splits.items())
+    accepted = ", ".join(name for names in SPLIT_NAMES.values() for name in names)
+    return f"{values}; accepted: {accepted}"
+
+
+def described_labels(heads: Sequence[HeadSpec], counts: PlanCounts) -> list[str]:
+    """One line per head and reason for which labels were dropped: how many, examples, what was expected."""
+    return [
+        f"head {head.name}: {number} labels of column {head.column} dropped as {reason}, such as "
+        f"{', '.join(map(repr, counts.dropped_examples[head.name][reason]))}{_expected_label(head, reason)}"
+        for head in heads
+        for reason, number in counts.dropped_labels[head.name].items()
+    ]
+
+
+def _expected_label(head: HeadSpec, reason: str) -> str:
+    if head.are_classes:
+        return f": classes must be 0 to {head.num_bins - 1}; give each word its number"
+    if reason == "not_a_number":
+        return ": labels must be numbers, with a point and without separators of thousands"
+    return f": min_value is {head.min_value:g}" if reason == "below_min_value" else ""
 
 
 def _split_by_hash(rule: SplitRule) -> str:
@@ -117,15 +181,19 @@ def _clean_label(head: HeadSpec, raw: str, cast: str) -> str:
     return f"CASE WHEN {_legal(head, number)} THEN {number} END"
 
 
-def _dropped_labels(connection: duckdb.DuckDBPyConnection, head: HeadSpec, raw: str, cast: str) -> dict[str, int]:
-    """Reason -> number of labels that were there and were dropped."""
+def _dropped_labels(connection: duckdb.DuckDBPyConnection, head: HeadSpec, raw: str, cast: str) -> list[tuple[str, int, list[str]]]:
+    """Reason, number of labels that were there and were dropped for it, and the most frequent of them."""
     number = _number(raw, cast)
     reason = (
         f"CASE WHEN {number} IS NULL THEN 'not_a_number' WHEN NOT isfinite(CAST({number} AS DOUBLE)) THEN 'not_finite' "
         f"WHEN {number} < {head.min_value if head.min_value > float('-inf') else '-1e999'} THEN 'below_min_value' ELSE 'no_such_class' END"
     )
     dropped = f"{raw} IS NOT NULL AND {head.name}_label IS NULL"
-    return dict(connection.execute(f"SELECT {reason}, count(*) FROM split_rows WHERE {dropped} GROUP BY 1 ORDER BY 1").fetchall())
+    values = f"SELECT {reason} AS reason, {raw} AS value, count(*) AS n FROM split_rows WHERE {dropped} GROUP BY ALL"
+    return connection.execute(
+        f"SELECT reason, sum(n)::BIGINT, list(left(CAST(value AS VARCHAR), 50) ORDER BY n DESC, value)[:{MAX_EXAMPLES}] FROM ({values}) "
+        f"GROUP BY 1 ORDER BY 1"
+    ).fetchall()  # type: ignore[no-any-return]
 
 
 def _fit_head(connection: duckdb.DuckDBPyConnection, head: HeadSpec) -> HeadSpec:

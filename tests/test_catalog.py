@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import decimal
 import hashlib
+import uuid
+from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import aiobotocore.client
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pix2score.catalog import Catalog, Columns, open_catalog
+from pix2score.catalog import Catalog, Columns, image_values, open_catalog
 from pix2score.errors import DataError
 from pix2score.storage import Folder
 from tests.builders import write_catalog
@@ -41,7 +46,7 @@ def test_several_files_are_read_in_the_order_of_their_names(place: str) -> None:
 
 def test_subfolders_are_read_only_if_the_top_has_no_parquet_file(place: str) -> None:
     write_catalog(place, PLAIN, "day=1/a.parquet")
-    write_catalog(place, PLAIN, "_temporary/b.parquet")
+    write_catalog(place, PLAIN, "_old/b.parquet")
     write_catalog(place, PLAIN, ".hidden/c.parquet")
     assert [f.path for f in open_catalog(place, Columns()).files] == ["day=1/a.parquet"]
     write_catalog(place, PLAIN, "top.parquet")
@@ -149,7 +154,8 @@ def test_a_catalog_without_images_names_both_ways_to_map_them(tmp_path: Any) -> 
     [
         ({"illust_id": [1.5], "uri": ["a"]}, "illust_id is double, expected an integer or a string"),
         ({"illust_id": [1], "uri": [5]}, "uri is int64, expected a string"),
-        ({"illust_id": [1], "uri": ["a"], "page": ["one"]}, "page is string, expected an integer"),
+        ({"illust_id": [1], "uri": [["a"]]}, "uri is list.*expected a string"),
+        ({"illust_id": [True], "uri": ["a"]}, "illust_id is bool, expected an integer or a string"),
         ({"illust_id": [1], "image": ["text"]}, "image is string, expected bytes"),
     ],
 )
@@ -269,3 +275,238 @@ def test_a_file_that_changes_after_opening_is_noticed(tmp_path: Path) -> None:
     pq.write_table(pa.table({"illust_id": [1, 2], "uri": ["a.png", "b.png"]}), tmp_path / "catalog.parquet")
     with pytest.raises(DataError, match="changed while it was read"):
         catalog.check_unchanged()
+
+
+# Columns in the path of a file, as Hive, Spark and pandas write partitions.
+
+
+def test_partition_columns_are_columns(place: str) -> None:
+    write_catalog(place, {"illust_id": [1, 2], "uri": ["a", "b"]}, "artist_id=7/split=val/day=2026-01-01/p.parquet")
+    write_catalog(place, {"illust_id": [3], "uri": ["c"]}, "artist_id=__HIVE_DEFAULT_PARTITION__/split=a%2Fb/day=x/p.parquet")
+    catalog = open_catalog(place, Columns(split="split", fingerprint="day"), ["artist_id"])
+    assert (catalog.columns.group, catalog.fingerprint_kind) == ("artist_id", "day")
+    first = {"group": 7, "split": "val", "fingerprint": "2026-01-01", "label_0": 7}
+    assert sorted(rows(catalog), key=lambda row: row["illust_id"]) == [
+        {"illust_id": 1, "uri": "a", **first},
+        {"illust_id": 2, "uri": "b", **first},
+        {"illust_id": 3, "uri": "c", "group": None, "split": "a/b", "fingerprint": "x", "label_0": None},
+    ]
+
+
+def test_even_ids_and_pages_may_stand_in_the_path(tmp_path: Path) -> None:
+    for work, page in ((5, 0), (5, 1), (-6, 0)):
+        write_catalog(str(tmp_path), {"uri": ["a"]}, f"illust_id={work}/page={page}/p.parquet")
+    found = rows(open_catalog(str(tmp_path), Columns()))
+    assert {(row["illust_id"], row["page"]) for row in found} == {(5, 0), (5, 1), (-6, 0)}
+
+
+def test_partition_values_that_are_not_all_whole_numbers_are_texts(tmp_path: Path) -> None:
+    for value in ("1", "99999999999999999999"):
+        write_catalog(str(tmp_path), {"illust_id": [int(value[0])], "uri": ["a"]}, f"artist_id={value}/p.parquet")
+    assert {row["group"] for row in rows(open_catalog(str(tmp_path), Columns()))} == {"1", "99999999999999999999"}
+
+
+def test_a_column_of_the_file_goes_before_one_of_its_path(tmp_path: Path) -> None:
+    write_catalog(str(tmp_path), {**PLAIN, "artist_id": [8, 9]}, "artist_id=7/p.parquet")
+    assert [row["group"] for row in rows(open_catalog(str(tmp_path), Columns()))] == [8, 9]
+
+
+def test_a_partition_column_that_some_files_lack_is_named(tmp_path: Path) -> None:
+    write_catalog(str(tmp_path), PLAIN, "artist_id=7/p.parquet")
+    write_catalog(str(tmp_path), PLAIN, "rest/p.parquet")
+    with pytest.raises(DataError, match=r"rest/p\.parquet lacks column artist_id"):
+        open_catalog(str(tmp_path), Columns())
+
+
+# Types that writers choose.
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        (pa.array([decimal.Decimal(5), decimal.Decimal(2**62)], pa.decimal128(20, 0)), [5, 2**62]),
+        (pa.array([b"ab", b"\xff\x00"]), ["ab", "ff00"]),
+        (pa.array([b"ab", b"cd"], pa.binary(2)), ["ab", "cd"]),
+        (pa.array([b"ab", b"cd"]).dictionary_encode(), ["ab", "cd"]),
+        (
+            pa.array([uuid.UUID(int=1).bytes, uuid.UUID(int=2**127 + 9).bytes], pa.uuid()),
+            [str(uuid.UUID(int=1)), str(uuid.UUID(int=2**127 + 9))],
+        ),
+    ],
+    ids=["decimal", "bytes", "fixed", "dictionary of bytes", "uuid"],
+)
+def test_ids_are_read_by_their_values(tmp_path: Any, ids: pa.Array, expected: list[Any]) -> None:
+    catalog = open_catalog(write_catalog(str(tmp_path), {"illust_id": ids, "uri": ["a", "b"]}), Columns())
+    assert [row["illust_id"] for row in rows(catalog)] == expected
+
+
+@pytest.mark.parametrize("kind", [pa.uint64(), pa.decimal128(20, 0)])
+def test_an_id_beyond_int64_is_named_with_its_row(tmp_path: Any, kind: pa.DataType) -> None:
+    ids = pa.array([decimal.Decimal(1), decimal.Decimal(2**63)], pa.decimal128(20, 0)).cast(kind)
+    place = write_catalog(str(tmp_path), {"illust_id": ids, "uri": ["a", "b"]})
+    with pytest.raises(DataError, match=r"illust_id cannot be read as int64: row 1 holds 9223372036854775808"):
+        rows(open_catalog(place, Columns()))
+
+
+def test_float_ids_are_refused_with_the_reason_and_a_cast(tmp_path: Any) -> None:
+    place = write_catalog(str(tmp_path), {"illust_id": [1.0, None], "uri": ["a", "b"]})
+    with pytest.raises(DataError, match=r"illust_id is double, .*beyond 2\^53 are rounded already.*Int64.*CAST"):
+        open_catalog(place, Columns())
+
+
+def test_files_may_differ_in_how_they_write_the_same_values(tmp_path: Any) -> None:
+    first = {"illust_id": [1], "uri": ["a"], "artist_id": [7], "etag": ["e"], "bookmarks": [5], "updated_at": [1]}
+    files = [
+        first,
+        {**first, "illust_id": pa.array([2], pa.int32()), "uri": pa.array(["b"], pa.large_string()), "artist_id": [7.0]},
+        {**first, "illust_id": pa.array([3], pa.decimal128(20, 0)), "artist_id": ["7"], "bookmarks": [2.5], "updated_at": ["2"]},
+        {
+            **first,
+            "illust_id": [4],
+            "etag": pa.array(["e"]).dictionary_encode(),
+            "artist_id": pa.nulls(1),
+            "bookmarks": pa.nulls(1),
+        },
+    ]
+    for number, table in enumerate(files):
+        write_catalog(str(tmp_path), table, f"{number}.parquet")
+    catalog = open_catalog(str(tmp_path), Columns(), ["bookmarks"])
+    assert [(r["illust_id"], r["group"], r["fingerprint"], r["label_0"]) for r in rows(catalog)] == [
+        (1, "7", "e", 5.0),
+        (2, "7", "e", 5.0),
+        (3, "7", "e", 2.5),
+        (4, None, "e", None),
+    ]
+
+
+def test_files_without_rows_do_not_decide_types_or_columns(tmp_path: Any) -> None:
+    write_catalog(str(tmp_path), {"illust_id": pa.nulls(0), "uri": pa.nulls(0), "etag": pa.nulls(0)}, "a.parquet")
+    write_catalog(str(tmp_path), {"illust_id": ["x"], "uri": ["c"]}, "b.parquet")
+    catalog = open_catalog(str(tmp_path), Columns())
+    assert (catalog.id_type, catalog.fingerprint_kind) == (pa.string(), "uri")
+    assert [row["illust_id"] for row in rows(catalog)] == ["x"]
+
+
+def test_a_label_that_some_files_lack_is_missing_there_with_a_word(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
+    write_catalog(str(tmp_path), {"illust_id": [1], "uri": ["a"], "bookmarks": [5]}, "a.parquet")
+    write_catalog(str(tmp_path), {"illust_id": [2], "uri": ["b"]}, "b.parquet")
+    assert [row["label_0"] for row in rows(open_catalog(str(tmp_path), Columns(), ["bookmarks"]))] == [5, None]
+    assert "column bookmarks is missing in 1 files, such as b.parquet" in caplog.text
+
+
+def test_old_timestamps_of_spark_keep_the_year_9999(tmp_path: Path) -> None:
+    times = pa.array([datetime(9999, 12, 31)], pa.timestamp("us"))
+    table = pa.table({"illust_id": [1], "uri": ["a"], "updated_at": times})
+    pq.write_table(table, tmp_path / "c.parquet", use_deprecated_int96_timestamps=True)
+    assert rows(open_catalog(str(tmp_path), Columns()))[0]["updated_at"] == datetime(9999, 12, 31)
+
+
+# Columns of another meaning.
+
+PICTURES = pa.array(
+    [{"bytes": b"one", "path": "1.png"}, {"bytes": None, "path": "2.png"}, None],
+    pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+)
+
+
+@pytest.mark.parametrize("asked", [None, "image", "image.bytes"])
+def test_images_in_a_struct_of_bytes_and_path_are_read(tmp_path: Any, asked: str | None) -> None:
+    place = write_catalog(str(tmp_path), {"illust_id": [1, 2, 3], "image": PICTURES})
+    catalog = open_catalog(place, Columns(image=asked))
+    assert catalog.image_path == "image.bytes"
+    assert [row["sha256"] for row in rows(catalog)] == [hashlib.sha256(b"one").hexdigest(), None, None]
+    with pq.ParquetFile(f"{place}/catalog.parquet") as file:
+        (batch,) = file.iter_batches(columns=[catalog.image_path])
+    assert image_values(batch.column(0)).equals(pa.array([b"one", None, None], pa.large_binary()))
+
+
+def test_the_path_beside_embedded_bytes_may_be_the_uri(tmp_path: Any) -> None:
+    place = write_catalog(str(tmp_path), {"illust_id": [1, 2, 3], "image": PICTURES})
+    catalog = open_catalog(place, Columns(uri="image.path"))
+    assert [row["uri"] for row in rows(catalog)] == ["1.png", "2.png", None]
+
+
+def test_flat_image_columns_have_their_own_name_as_path(tmp_path: Any) -> None:
+    table = {"illust_id": [1], "image": pa.array([b"a"]), "image.bytes": pa.array([b"b"]).dictionary_encode()}
+    place = write_catalog(str(tmp_path), table)
+    for name, content in (("image", b"a"), ("image.bytes", b"b")):
+        catalog = open_catalog(place, Columns(image=name))
+        assert catalog.image_path == name
+        assert rows(catalog)[0]["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("image", [PICTURES, pa.array(["x", "y", "z"]), pa.array([[1], [2], [3]])], ids=["struct", "text", "list"])
+def test_a_column_image_beside_a_uri_is_nobodys_business(tmp_path: Any, image: pa.Array) -> None:
+    table = {"illust_id": [1, 2, 3], "uri": ["a", "b", "c"], "path": ["d", "e", "f"], "image": image}
+    place = write_catalog(str(tmp_path), table)
+    assert [row["uri"] for row in rows(open_catalog(place, Columns()))] == ["a", "b", "c"]
+    assert [row["uri"] for row in rows(open_catalog(place, Columns(uri="path")))] == ["d", "e", "f"]
+
+
+def test_a_column_called_image_may_be_the_uri(tmp_path: Any) -> None:
+    place = write_catalog(str(tmp_path), {"illust_id": [1], "image": ["a.png"]})
+    assert [row["uri"] for row in rows(open_catalog(place, Columns(uri="image")))] == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (pa.array(["a.png"]), r"image is string, expected bytes.*--columns\.uri image is for them"),
+        (pa.array([{"data": b"x", "n": 1}]), r"expected bytes, or a struct with a field bytes; image\.data holds bytes"),
+        (pa.array([[b"x"]]), r"image is list.*expected bytes"),
+    ],
+)
+def test_an_image_column_without_bytes_is_refused_with_what_it_may_be(tmp_path: Any, image: pa.Array, words: str) -> None:
+    place = write_catalog(str(tmp_path), {"illust_id": [1], "image": image})
+    for asked in (None, "image"):
+        with pytest.raises(DataError, match=words):
+            open_catalog(place, Columns(image=asked))
+
+
+def test_a_text_called_page_that_is_no_number_is_left_aside_with_a_word(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
+    place = write_catalog(str(tmp_path), {**PLAIN, "page": ["https://example.org/1", "https://example.org/2"]})
+    assert open_catalog(place, Columns()).columns.page is None
+    assert "column page is string, not a page number" in caplog.text
+    for texts in (["0", "1"], ["p0", None]):
+        assert open_catalog(write_catalog(str(tmp_path), {**PLAIN, "page": texts}), Columns()).columns.page == "page"
+
+
+# Many files, and large images.
+
+
+def test_small_files_on_s3_take_one_request_to_open_and_one_to_read(s3_place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    number = 40
+    for i in range(number):
+        write_catalog(s3_place, {"illust_id": [i], "uri": [f"{i}.png"]}, f"{i:03}.parquet")
+    calls: list[str] = []
+    original = aiobotocore.client.AioBaseClient._make_api_call
+
+    async def counted(self: Any, name: str, arguments: Any) -> Any:
+        calls.append(name)
+        return await original(self, name, arguments)
+
+    monkeypatch.setattr(aiobotocore.client.AioBaseClient, "_make_api_call", counted)
+    catalog = open_catalog(s3_place, Columns())
+    found = [row["illust_id"] for row in rows(catalog)]
+    catalog.check_unchanged()
+    assert found == list(range(number))
+    assert calls.count("GetObject") == 2 * number
+    assert len(calls) - 2 * number < 30, Counter(calls)
+
+
+def test_a_file_that_is_gone_when_it_is_read_is_named(place: str) -> None:
+    for name in ("a.parquet", "b.parquet"):
+        write_catalog(place, PLAIN, name)
+    catalog = open_catalog(place, Columns())
+    Folder(place).delete(["b.parquet"])
+    with pytest.raises(DataError, match=r"b\.parquet is gone since the catalog was opened"):
+        rows(catalog)
+
+
+def test_large_embedded_images_are_hashed_in_small_batches(tmp_path: Path) -> None:
+    images = pa.array([bytes([i]) * 2**22 for i in range(12)], pa.large_binary())
+    pq.write_table(pa.table({"illust_id": range(12), "image": images}), tmp_path / "c.parquet", compression="zstd")
+    catalog = open_catalog(str(tmp_path), Columns())
+    batches = list(catalog.batches())
+    assert max(batch.num_rows for batch in batches) <= 2
+    assert [row["row"] for batch in batches for row in batch.to_pylist()] == list(range(12))

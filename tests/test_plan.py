@@ -28,7 +28,7 @@ from pix2score.schema import scoring_schema
 from pix2score.scoring_plan import ScoringCounts, ScoringPlan, ScoringRequest, plan_scoring
 from pix2score.staged import Origin
 from pix2score.storage import Folder
-from pix2score.training_plan import SplitRule, plan_dataset
+from pix2score.training_plan import SplitRule, described_labels, described_splits, plan_dataset
 from tests.builders import HEADS, MODEL_VERSION, planned_rows, write_catalog
 
 Rows = list[dict[str, Any]]
@@ -259,10 +259,20 @@ def test_the_split_of_a_group_is_pinned(tmp_path: Path) -> None:
 
 
 def test_a_given_split_is_honoured_and_unknown_values_are_counted(tmp_path: Path) -> None:
-    table = works(6, split=["train", "val", "test", "dev", None, "train"], bookmarks=[1, 2, 3, 4, 5, 50])
+    table = works(6, split=["train", "val", "test", "fold3", None, "train"], bookmarks=[1, 2, 3, 4, 5, 50])
     rows, counts, _ = dataset(write_catalog(str(tmp_path), table), columns=Columns(split="split"))
     assert {row["illust_id"]: row["split"] for row in rows} == {0: "train", 1: "val", 2: "test", 5: "train"}
     assert (counts.unknown_split, counts.planned) == (2, 4)
+    assert counts.unknown_splits == {"(none)": 1, "fold3": 1}
+    assert described_splits(counts).startswith("1 '(none)', 1 'fold3'; accepted: train, ")
+
+
+def test_other_names_capitals_and_spaces_of_splits_are_understood(tmp_path: Path) -> None:
+    names = ["Train", " training", "validation", "VALID", "dev", "eval ", "evaluation", "Val", "Testing", "TEST"]
+    rows, counts, _ = dataset(write_catalog(str(tmp_path), works(10, split=names)), columns=Columns(split="split"))
+    found = {row["illust_id"]: row["split"] for row in rows}
+    assert found == {i: "train" if i < 2 else "val" if i < 8 else "test" for i in range(10)}
+    assert counts.unknown_split == 0
 
 
 def test_only_the_first_pages_of_a_work_are_kept(tmp_path: Path) -> None:
@@ -303,6 +313,21 @@ def test_text_labels_are_read_as_numbers_and_the_rest_is_counted(tmp_path: Path)
     labels, counts = labels_of(tmp_path, ["5", "20.5", "many", "", None, "nan", "-3"])
     assert labels == {0: 5.0, 1: 20.5, 2: None, 3: None, 4: None, 5: None, 6: None}
     assert counts.dropped_labels["bookmark"] == {"not_a_number": 2, "not_finite": 1, "below_min_value": 1}
+    assert counts.dropped_examples["bookmark"] == {"not_a_number": ["", "many"], "not_finite": ["nan"], "below_min_value": ["-3"]}
+
+
+def test_dropped_labels_are_described_with_the_most_frequent_ones_and_what_is_expected(tmp_path: Path) -> None:
+    _, counts = labels_of(tmp_path / "a", ["5", "1,234", "1,234", "2,000", "50"])
+    (line,) = described_labels([GIVEN], counts)
+    assert line.startswith("head bookmark: 3 labels of column bookmarks dropped as not_a_number, such as '1,234', '2,000': ")
+    assert "separators of thousands" in line
+
+
+def test_words_as_classes_are_shown_and_the_classes_are_named(tmp_path: Path) -> None:
+    head = HeadSpec(name="rating", column="bookmarks", kind="levels", size=4)
+    place = write_catalog(str(tmp_path), works(6, bookmarks=["safe", "explicit"] * 3))
+    with pytest.raises(DataError, match="6 labels .*'explicit', 'safe': classes must be 0 to 3"):
+        dataset(place, (head,))
 
 
 def test_labels_beyond_int32_and_beyond_float_precision_stay_exact(tmp_path: Path) -> None:
@@ -386,7 +411,7 @@ def test_a_head_without_a_label_in_the_train_split_is_refused_by_name(tmp_path: 
 
 def test_a_catalog_that_leaves_nothing_to_train_on_says_why(tmp_path: Path) -> None:
     place = write_catalog(str(tmp_path), works(4, bookmarks=[None] * 3 + [-1]))
-    with pytest.raises(DataError, match="'unlabelled': 4"):
+    with pytest.raises(DataError, match="of its 4 rows, 4 without a label are left out; head bookmark: 1 labels .*'-1'.*min_value"):
         dataset(place)
 
 
