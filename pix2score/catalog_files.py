@@ -221,7 +221,7 @@ def _first_bytes(folder: Folder, entries: Sequence[Entry]) -> dict[str, bytes]:
 def _check_single(folder: Folder, entry: Entry) -> None:
     head = _first_bytes(folder, [entry]).get(entry.path, b"")
     if entry.size >= 12 and head != _MAGIC:
-        raise DataError(f"{folder.full(entry.path)} is not a Parquet file: it {not_parquet(head, entry.path)}")
+        raise DataError(f"{folder.full(entry.path)} is not a Parquet file: it {not_parquet(head, folder.full(entry.path))}")
 
 
 def _without_own(folder: Folder, listing: Listing) -> Listing:

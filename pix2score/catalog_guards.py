@@ -57,7 +57,7 @@ def refuse_table(folder: Folder, names: Iterable[str]) -> None:
     names += [f"{name}/{inner}" for name in within for inner in _inside(folder, name)]
     for path in names:
         _refuse_if_table(folder, path)
-    for above in _above(folder):
+    for above in (folder, *_above(folder)):
         for path in _marks_in(above):
             _refuse_if_table(above, path)
 
@@ -68,8 +68,8 @@ def _refuse_if_table(folder: Folder, path: str) -> None:
         if found:
             table = folder.full(path[: found.start()].strip("/"))
             raise DataError(
-                f"{folder.full(path)}: {table} is a {kind} table, whose log ({log}) says which rows of its Parquet files are live; read as "
-                f"plain files, deleted rows would come back. Export it as plain Parquet and give that: "
+                f"{folder.full(path)}: {table} is {'an' if kind == 'Iceberg' else 'a'} {kind} table, whose log ({log}) says which rows of "
+                f"its Parquet files are live; read as plain files, deleted rows would come back. Export it as plain Parquet and give that: "
                 f"{_EXPORT[kind].replace('TABLE', table)}"
             )
 

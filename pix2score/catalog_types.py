@@ -154,10 +154,16 @@ def text_sql(column: str, kind: pa.DataType) -> str:
             f"ELSE CAST({column} AS VARCHAR) END"
         )
     if pt.is_decimal(kind) and kind.scale > 0:
-        return f"rtrim(rtrim(CAST({column} AS VARCHAR), '0'), '.')"
+        return _trimmed(f"CAST({column} AS VARCHAR)")
     if pt.is_timestamp(kind) and kind.tz is not None:
         return f"CAST(CAST({column} AS TIMESTAMP) AS VARCHAR)"
     return f"CAST({column} AS VARCHAR)"
+
+
+def _trimmed(digits: str) -> str:
+    """SQL: digits with a point without the zeros that say nothing; DuckDB writes .50 where a decimal has no room before the point."""
+    bare_digits = f"rtrim(rtrim({digits}, '0'), '.')"
+    return f"regexp_replace(regexp_replace({bare_digits}, '^(-?)(\\.|$)', '\\10\\2'), '^-0$', '0')"
 
 
 def stored_text_sql(text: str, kind: pa.DataType) -> str:
@@ -166,10 +172,7 @@ def stored_text_sql(text: str, kind: pa.DataType) -> str:
         in_exponents = (
             f"CASE WHEN {text} SIMILAR TO '-?[0-9.]+e[+-][0-9]+' THEN {text_sql(f'TRY_CAST({text} AS DOUBLE)', pa.float64())} END"
         )
-        return (
-            f"CASE WHEN {text} SIMILAR TO '-?[0-9]+\\.[0-9]*' THEN regexp_replace(rtrim(rtrim({text}, '0'), '.'), '^-0$', '0') "
-            f"ELSE coalesce({in_exponents}, {text}) END"
-        )
+        return f"CASE WHEN {text} SIMILAR TO '-?[0-9]*\\.[0-9]+' THEN {_trimmed(text)} ELSE coalesce({in_exponents}, {text}) END"
     if pt.is_timestamp(kind):
         bare_text = f"regexp_replace({text}, '\\+00$', '')"
         return f"CASE WHEN {text} SIMILAR TO '[0-9]{{4,}}-[0-9]{{2}}-[0-9]{{2}}' THEN {text} || ' 00:00:00' ELSE {bare_text} END"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import decimal
 import hashlib
 import subprocess
 import sys
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,11 @@ from hypothesis import strategies as st
 
 from pix2score import bins
 from pix2score.catalog import Columns, open_catalog
+from pix2score.engine import engine
 from pix2score.errors import DataError
 from pix2score.heads import HeadSpec
 from pix2score.layout import Layout
-from pix2score.plan import PlanCounts
+from pix2score.plan import PlanCounts, stored_fingerprint_sql
 from pix2score.schema import scoring_schema
 from pix2score.scoring_plan import ScoringCounts, ScoringPlan, ScoringRequest, plan_scoring
 from pix2score.staged import Origin
@@ -475,3 +478,165 @@ def test_labels_of_any_number_type_are_read(tmp_path: Path, kind: pa.DataType) -
     rule = SplitRule(val_fraction=0.1, test_fraction=0.1, max_pages=4)
     _, counts, (fitted,) = plan_dataset(catalog, [head], rule, Folder(str(tmp_path / "out")), "plan")
     assert (counts.planned, fitted.counts) == (4, (2, 2))
+
+
+# A value is a value, whatever type its writer chose.
+
+VALUES = {
+    "7": [
+        pa.array([7]),
+        pa.array([7], pa.uint8()),
+        pa.array([7.0]),
+        pa.array([7.0], pa.float16()),
+        pa.array([decimal.Decimal("7.00")], pa.decimal128(20, 2)),
+        pa.array([decimal.Decimal(7)], pa.decimal256(50, 4)),
+        pa.array(["7"]),
+        pa.array([b"7"]),
+        pa.array([7.0]).dictionary_encode(),
+    ],
+    "1700000000000000001": [pa.array([1700000000000000001]), pa.array([1700000000000000001], pa.uint64())],
+    "0.5": [pa.array([0.5]), pa.array([0.5], pa.float32()), pa.array([decimal.Decimal("0.50")]), pa.array(["0.5"])],
+    "0": [
+        pa.array([0]),
+        pa.array([-0.0]),
+        pa.array([decimal.Decimal("0.00")]),
+        pa.array([decimal.Decimal(0)], pa.decimal256(50, 4)),
+    ],
+    "1.10": [pa.array(["1.10"]), pa.array([b"1.10"], pa.binary(4)), pa.array(["1.10"], pa.large_string())],
+    "2026-01-02 03:04:05.5": [
+        pa.array([datetime(2026, 1, 2, 3, 4, 5, 500_000)], pa.timestamp("ms")),
+        pa.array([datetime(2026, 1, 2, 3, 4, 5, 500_000)], pa.timestamp("us")),
+        pa.array([datetime(2026, 1, 2, 3, 4, 5, 500_000)], pa.timestamp("ns")),
+        pa.array([datetime(2026, 1, 2, 3, 4, 5, 500_000, tzinfo=UTC)], pa.timestamp("us", tz="UTC")),
+        pa.array([datetime(2026, 1, 2, 3, 4, 5, 500_000, tzinfo=UTC)], pa.timestamp("us", tz="Asia/Tokyo")),
+    ],
+    "2026-01-02 00:00:00": [
+        pa.array([date(2026, 1, 2)]),
+        pa.array([date(2026, 1, 2)], pa.date64()),
+        pa.array([datetime(2026, 1, 2)], pa.timestamp("ns")),
+    ],
+    "ff00": [pa.array([b"\xff\x00"]), pa.array([b"\xff\x00"], pa.binary(2)), pa.array(["ff00"])],
+    "true": [pa.array([True]), pa.array(["true"])],
+}
+
+
+@pytest.mark.parametrize(("text", "column"), [(text, column) for text, columns in VALUES.items() for column in columns])
+def test_group_and_fingerprint_are_the_same_for_every_type_of_the_same_value(tmp_path: Path, text: str, column: pa.Array) -> None:
+    place = write_catalog(str(tmp_path), {"illust_id": [1], "uri": ["a"], "artist_id": column, "etag": column})
+    ((row,), _) = scoring(place)
+    assert (row["group"], row["fingerprint"]) == (text, f"etag:{text}")
+
+
+@pytest.mark.parametrize(
+    "column", [pa.array([float("nan")]), pa.array([None], pa.float64()), pa.nulls(1), pa.array([None], pa.timestamp("ns"))]
+)
+def test_no_number_is_no_group_and_no_fingerprint(tmp_path: Path, column: pa.Array) -> None:
+    place = write_catalog(str(tmp_path), {"illust_id": [1], "uri": ["a"], "artist_id": column, "etag": column})
+    ((row,), _) = scoring(place)
+    assert (row["group"], row["fingerprint"]) == ("1", "uri:a")
+
+
+def test_a_missing_artist_moves_nobody_else(tmp_path: Path) -> None:
+    artists = [i // 10 for i in range(300)]
+    whole, _, _ = dataset(write_catalog(str(tmp_path / "a"), works(300, artist_id=artists)))
+    late = [*map(float, artists[:-1]), None]
+    part, _, _ = dataset(write_catalog(str(tmp_path / "b"), works(300, artist_id=pa.array(late, pa.float64()))))
+    before = {row["illust_id"]: row["split"] for row in whole}
+    assert {row["illust_id"] for row in part if row["split"] != before[row["illust_id"]]} <= {299}
+
+
+def test_partitions_of_one_artist_each_stand_in_one_split(tmp_path: Path) -> None:
+    for artist in range(20):
+        ids = list(range(artist * 4, artist * 4 + 4))
+        write_catalog(str(tmp_path), {"illust_id": ids, "uri": ["a"] * 4, "bookmarks": ids}, f"artist_id={artist}/p.parquet")
+    rows, _, _ = dataset(str(tmp_path))
+    assert {row["illust_id"]: row["group"] for row in rows} == {i: str(i // 4) for i in range(80)}
+    assert all(len(splits) == 1 for splits in splits_by_group(rows).values())
+
+
+STORED = [
+    # type of today's column, text of an earlier version, text of today
+    (pa.array([7]), "7.0", "7"),
+    (pa.array([7.0]), "7.0", "7"),
+    (pa.array([7.0]), "-0.0", "0"),
+    (pa.array([7.0]), "1e+20", "100000000000000000000"),
+    (pa.array([7.0]), "0.5", "0.5"),
+    (pa.array([7.5]), "100", "100"),
+    (pa.array([decimal.Decimal("7.00")]), "7.00", "7"),
+    (pa.array([decimal.Decimal("7.00")]), "7.10", "7.1"),
+    (pa.array([decimal.Decimal("0.50")]), "-.50", "-0.5"),
+    (pa.array([decimal.Decimal("0.50")]), ".00", "0"),
+    (pa.array([datetime(2026, 1, 1)]), "2026-01-01 00:00:00+00", "2026-01-01 00:00:00"),
+    (pa.array([datetime(2026, 1, 1)]), "2026-01-01", "2026-01-01 00:00:00"),
+    (pa.array([date(2026, 1, 1)]), "2026-01-01", "2026-01-01 00:00:00"),
+    (pa.array([datetime(2026, 1, 1)]), "2026-01-01 00:00:00.5", "2026-01-01 00:00:00.5"),
+    (pa.array(["1.10"]), "1.10", "1.10"),
+    (pa.array(["1.10"]), "2026-01-01", "2026-01-01"),
+    (pa.array([b"a"]), r"a\xFF\x00", "61ff00"),
+    (pa.array([b"a"]), r"\xE3\x81\x82", "\u3042"),
+    (pa.array([b"a"]), "\u3042", "\u3042"),
+    (pa.array([True]), "true", "true"),
+]
+
+
+@pytest.mark.parametrize(("column", "stored", "today"), STORED)
+def test_fingerprints_of_earlier_versions_are_understood(tmp_path: Path, column: pa.Array, stored: str, today: str) -> None:
+    catalog = open_catalog(write_catalog(str(tmp_path), {"illust_id": [1], "uri": ["a"], "etag": column}), Columns())
+    sql = stored_fingerprint_sql(catalog, "f")
+    with engine() as connection:
+        for text, expected in ((f"etag:{stored}", f"etag:{today}"), (f"etag:{today}", f"etag:{today}"), ("uri:7.0", "uri:7.0")):
+            assert connection.execute(f"SELECT {sql} FROM (SELECT ? AS f)", [text]).fetchone() == (expected,)
+        assert connection.execute(f"SELECT {sql} FROM (SELECT NULL::VARCHAR AS f)").fetchone() == (None,)
+
+
+# The newest row of a key.
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        (float("nan"), -5.0),
+        (9.0, 10.0),
+        ("9", "10"),
+        ("2026-11-9", "2026-11-20"),
+        ("2026-11-20T23:00:00+09:00", "2026-11-20T15:00:00Z"),
+        ("1700000000000000001", "1700000000000000002"),
+        (date(2026, 1, 1), date(2026, 1, 2)),
+        (datetime(1, 1, 1), datetime(9999, 12, 31)),
+        ("alpha", "beta"),
+        (None, 0),
+    ],
+)
+def test_the_newest_row_wins_by_the_value_of_updated_at(tmp_path: Path, older: Any, newer: Any) -> None:
+    table = {"illust_id": [1, 1, 2, 2], "uri": ["old", "new", "new", "old"], "etag": ["z", "a", "a", "z"]}
+    kind = pa.timestamp("us") if isinstance(older, datetime) else None
+    column = pa.array([older, newer, newer, older], kind)
+    rows, _ = scoring(write_catalog(str(tmp_path), {**table, "updated_at": column}))
+    assert [row["uri"] for row in rows] == ["new", "new"]
+
+
+def test_the_newest_row_may_stand_in_a_file_of_another_type(tmp_path: Path) -> None:
+    for number, (day, uri) in enumerate([(datetime(2026, 11, 9), "old"), ("2026-11-20", "new"), (date(2026, 11, 19), "old")]):
+        write_catalog(str(tmp_path), {"illust_id": [1], "uri": [uri], "updated_at": [day]}, f"{number}.parquet")
+    assert [row["uri"] for row in scoring(str(tmp_path))[0]] == ["new"]
+
+
+def test_the_day_of_a_partition_decides_which_row_is_newest(tmp_path: Path) -> None:
+    for day, uri, etag in (("2026-11-20", "old", "z"), ("2026-11-21", "new", "a")):
+        write_catalog(str(tmp_path), {"illust_id": [1], "uri": [uri], "etag": [etag]}, f"updated_at={day}/p.parquet")
+    assert [row["uri"] for row in scoring(str(tmp_path))[0]] == ["new"]
+
+
+@pytest.mark.parametrize(
+    "pages", [["0", "2"], ["p0", "p2"], [0.0, 2.0], [None, 2.0], [decimal.Decimal(0), decimal.Decimal(2)], [" 0", "2 "]]
+)
+def test_pages_are_read_by_their_values(tmp_path: Path, pages: list[Any]) -> None:
+    rows, _ = scoring(write_catalog(str(tmp_path), {"illust_id": [1, 1], "uri": ["a", "b"], "page": pages}))
+    assert sorted(row["page"] for row in rows) == [0, 2]
+
+
+@pytest.mark.parametrize("pages", [["p0", "cover"], [0.0, 1.5]])
+def test_a_page_that_is_no_whole_number_is_named(tmp_path: Path, pages: list[Any]) -> None:
+    place = write_catalog(str(tmp_path), {"illust_id": [1, 1], "uri": ["a", "b"], "page": pages})
+    with pytest.raises(DataError, match=r'page "(cover|1\.5)", expected 0, 1, 2 or p0, p1, p2'):
+        scoring(place, Columns(page="page"))
