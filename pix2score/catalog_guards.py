@@ -45,7 +45,10 @@ _OWN = (
     ("a model", re.compile(r"^(?P<top>.*?)/?(^|/)model\.json$")),
 )
 
-_UNFINISHED = re.compile(r"(^|/)(_temporary|_tmp|\.spark-staging\S*)$|\.inprogress\b|\.(tmp|temp|crswap)$", re.IGNORECASE)
+_UNFINISHED = re.compile(
+    r"(^|/)(_temporary|_tmp|\.spark-staging\S*)$|\.inprogress\b|(^|/)[^/.]*(\.(parquet|pq|parq))?\.(tmp|temp|crswap)$",
+    re.IGNORECASE,
+)
 _HALF_COPIED = re.compile(r"\.(parquet|pq|parq)\.(part|partial|filepart|crdownload|download|[A-Za-z0-9]{6})$", re.IGNORECASE)
 _STARTED = re.compile(r"(^|/)_started_(?P<id>[^/]+)$")
 
@@ -128,10 +131,19 @@ def refuse_unfinished(folder: Folder, names: Sequence[str], files: Sequence[Entr
 
 def own_folders(names: Iterable[str]) -> dict[str, str]:
     """Folder -> what it is, of those that pix2score wrote among ``names``; the empty path is the listed folder itself."""
+    known = set(names)
     found: dict[str, str] = {}
-    for path in names:
+    for path in known:
         for what, pattern in _OWN:
             match = pattern.search(path)
-            if match:
+            if match and _has_companions(match["top"].rstrip("/"), posixpath.basename(path), known):
                 found.setdefault(match["top"].rstrip("/"), what)
     return found
+
+
+def _has_companions(top: str, name: str, known: set[str]) -> bool:
+    """Others too call a file dataset.json or model.json; ours do not stand alone."""
+    below = f"{top}/" if top else ""
+    if name == "model.json":
+        return f"{below}model.safetensors" in known
+    return name != "dataset.json" or any(path.startswith(f"{below}split=") for path in known)

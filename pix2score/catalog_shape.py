@@ -81,8 +81,9 @@ class Shape:
     def require(self, name: str, mend: str) -> None:
         """Raise ``DataError`` if no file has the column: it is named with those present and ``mend``."""
         if not self.has(name):
-            near = difflib.get_close_matches(name, self.names, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            known = {other.lower(): other for other in self.names}
+            near = difflib.get_close_matches(name.lower(), known, n=1)
+            hint = f" (did you mean {known[near[0]]}?)" if near else ""
             raise DataError(f"catalog {self.place} has no column {name!r}{hint}; it has {', '.join(self.names)}; {mend}")
 
     def refuse(self, name: str, wanted: str, entry: Entry | None = None, kind: pa.DataType | None = None) -> DataError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -42,5 +43,12 @@ def original_images(catalog: str, config: Mapping[str, Any], keys: Sequence[Key]
 def _rows_of(batch: pa.RecordBatch, wanted: set[Key]) -> list[dict[str, Any]]:
     ids = pa.array([key[0] for key in wanted], batch.column("illust_id").type)
     found = batch.filter(pc.is_in(batch.column("illust_id"), ids)).to_pylist()
-    rows = [{"uri": None, "file": None, "row": None} | row | {"page": int(row.get("page") or 0)} for row in found]
+    rows = [{"uri": None, "file": None, "row": None} | row | {"page": _page(row.get("page"))} for row in found]
     return [row for row in rows if (row["illust_id"], row["page"]) in wanted]
+
+
+def _page(value: Any) -> int:
+    """The page as the plan has it: a number or its digits, ``p0`` too; 0 for none."""
+    if isinstance(value, str):
+        return int(value.strip().removeprefix("p"))
+    return 0 if value is None or math.isnan(value) else int(value)

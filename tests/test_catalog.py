@@ -143,6 +143,12 @@ def test_a_near_name_is_suggested(tmp_path: Any) -> None:
         open_catalog(place, Columns())
 
 
+def test_a_name_in_other_letters_is_suggested(tmp_path: Any) -> None:
+    place = write_catalog(str(tmp_path), {"ILLUST_ID": [1], "uri": ["a"]})
+    with pytest.raises(DataError, match=r"'illust_id' \(did you mean ILLUST_ID\?\)"):
+        open_catalog(place, Columns())
+
+
 def test_a_catalog_without_images_names_both_ways_to_map_them(tmp_path: Any) -> None:
     place = write_catalog(str(tmp_path), {"illust_id": [1], "url": ["a"]})
     with pytest.raises(DataError, match=r"--columns\.uri.*--columns\.image.*illust_id, url"):

@@ -198,6 +198,19 @@ def test_our_own_folders_below_a_catalog_are_no_part_of_it(place: str, caplog: p
         find_files(f"{place}/scores")
 
 
+def test_files_of_others_that_are_called_like_ours_hide_nothing(tmp_path: Path) -> None:
+    write_catalog(str(tmp_path), one(1), "dt=1/a.parquet")
+    for name in ("model.json", "dataset.json", "dt=1/dataset.json", "dt=1/12.png.tmp", "notes.txt.tmp"):
+        Folder(str(tmp_path)).publish(name, b"{}")
+    assert found(tmp_path) == ["dt=1/a.parquet"]
+
+
+def test_a_link_to_a_folder_is_that_folder(tmp_path: Path) -> None:
+    write_catalog(str(tmp_path / "real"), one(1), "a.parquet")
+    (tmp_path / "link").symlink_to("real")
+    assert found(tmp_path / "link") == ["a.parquet"]
+
+
 def test_partition_columns_are_decoded() -> None:
     path = "artist_id=7/when=2026-01-01%2000%3A00/x=__HIVE_DEFAULT_PARTITION__/empty=/plain/a=b.parquet"
     assert hive_values(path) == {"artist_id": "7", "when": "2026-01-01 00:00", "x": None, "empty": ""}
