@@ -16,9 +16,12 @@ NEEDED = (
     "PIL",
     "numpy",
     "safetensors",
+    "onnx",
+    "onnxruntime",
     "tyro",
     "tensorboardX",
     "aiohttp",
+    "threadpoolctl",
 )
 
 
@@ -33,3 +36,7 @@ if missing := missing_packages():
         file=sys.stderr,
     )
     sys.exit(1)
+
+from pix2score.process import settle  # noqa: E402 - once it is known that everything is there
+
+settle()

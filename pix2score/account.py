@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pix2score.errors import Pix2ScoreError, UserError
+from pix2score import termination
+from pix2score.errors import JobFailed, UserError, own_error
 from pix2score.storage import Folder
 
 logger = logging.getLogger(__name__)
@@ -46,28 +47,32 @@ class Laps:
 def recorded(folder: Folder, path: str, facts: dict[str, Any]) -> Iterator[Summary]:
     """A summary to fill, published at ``path`` with the seconds taken; with the error if the body raises.
 
-    After a user's mistake nothing is written. The exception goes on, carrying the summary as its attribute ``summary``.
+    After a user's mistake that is found before there is anything to tell, nothing is written. The exception goes on, carrying its
+    ``JobFailed`` and the summary as its attribute ``summary``; an error of ours that a worker raised goes on as itself.
     """
     summary = Summary(facts)
     start = time.monotonic()
     try:
         yield summary
     except BaseException as exc:
+        termination.acknowledge(exc)
+        cause = own_error(exc) or exc
+        is_early = isinstance(cause, UserError) and cause is exc and summary == facts
         summary["seconds"] = round(time.monotonic() - start, 3)
-        exc.summary = summary  # type: ignore[attr-defined]
-        if summary.is_written and not isinstance(exc, UserError):
-            _publish_failure(folder, path, summary, exc)
-        raise
+        failed = JobFailed(summary, cause).attach()
+        if summary.is_written and not is_early:
+            _publish_failure(folder, path, failed)
+        if cause is exc:
+            raise
+        raise cause from exc
     summary["seconds"] = round(time.monotonic() - start, 3)
     if summary.is_written:
         _publish(folder, path, summary)
 
 
-def _publish_failure(folder: Folder, path: str, summary: dict[str, Any], exc: BaseException) -> None:
-    code = exc.exit_code if isinstance(exc, Pix2ScoreError) else 1
-    content = {**summary, "error": type(exc).__name__, "message": str(exc), "exit_code": code}
+def _publish_failure(folder: Folder, path: str, failed: JobFailed) -> None:
     try:
-        _publish(folder, path, content)
+        _publish(folder, path, {**failed.report(), "message": str(failed.cause)})  # with its line breaks
     except Exception as error:  # the failure itself must come out, not that it could not be written down
         logger.error("could not write %s: %s", folder.full(path), error)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket
 import threading
 import time
 import warnings
@@ -15,9 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import ray
 
-from pix2score.errors import ConfigError, Pix2ScoreError
+from pix2score import termination
+from pix2score.errors import ConfigError, own_error
 from pix2score.local_data import without_side_actors
-from pix2score.local_ray import MIN_LOCAL_CPUS, Ahead, num_local_cores, start_local
+from pix2score.local_ray import MIN_LOCAL_CPUS, Ahead, num_local_cores, python_signals, start_local
+from pix2score.ray_address import RayAddress, parse_address, probe, refuse_without_token
+from pix2score.ray_token import own_token, use_token_if_there_is_one
 
 if TYPE_CHECKING:  # ray.data takes half a second to import: where it is used, while a local Ray starts
     from ray.data import ActorPoolStrategy
@@ -33,7 +35,6 @@ CORES_PER_ACTOR = 4
 """Of actors that decode and predict: more share one Python interpreter, fewer hold more copies of the model."""
 CALLS_PER_CORE = 2
 """Of such an actor: while one waits for its decoder, the core works on another."""
-CONNECT_TIMEOUT_S = 10.0
 _POLL_S = 2.0
 _local = threading.Event()
 
@@ -125,59 +126,58 @@ def session(*, gpu_wait_s: float = 0, ahead: Ahead[Any] | None = None, min_slots
     ``gpu_wait_s``: ask the autoscaler for a GPU if there is none, and wait so long for it. ``ahead``: work that needs no Ray, begun while a
     local one starts. ``min_slots``: CPUs that a local one has at least, in Ray's account. What this started ends with it.
 
-    Raises ``ConfigError`` if no Ray answers at ``RAY_ADDRESS``.
+    Raises ``ConfigError`` if no Ray answers at ``RAY_ADDRESS``. What a worker raised of ours comes out as it was raised.
     """
-    started = not ray.is_initialized()
-    try:
-        if started:
-            _connect(os.environ.get("RAY_ADDRESS"), ahead, min_slots)
-        if gpu_wait_s:
-            _await_gpu(gpu_wait_s)
-        with without_side_actors() if is_local() else contextlib.nullcontext():
-            yield _offer()
-    except Exception as exc:
-        ours = _own_error(exc)
-        if ours is exc or ours is None:
-            raise
-        raise ours from exc
-    finally:
-        if started:
-            ray.shutdown()
-            _local.clear()
+    with contextlib.ExitStack() as until_end:
+        try:
+            if not ray.is_initialized():
+                _start(until_end, parse_address(os.environ.get("RAY_ADDRESS")), ahead, min_slots)
+            if gpu_wait_s:
+                _await_gpu(gpu_wait_s)
+            with without_side_actors() if is_local() else contextlib.nullcontext():
+                yield _offer()
+        except BaseException as exc:
+            termination.acknowledge(exc)
+            ours = own_error(exc)
+            if ours is exc or ours is None:
+                raise
+            raise ours from exc
 
 
-def _own_error(exc: BaseException) -> Pix2ScoreError | None:
-    """Our own error inside what Ray wraps around an exception of a worker."""
-    seen: list[BaseException] = []
-    inner: BaseException | None = exc
-    while inner is not None and inner not in seen:
-        if isinstance(inner, Pix2ScoreError) and not isinstance(inner, ray.exceptions.RayTaskError):
-            return inner
-        seen.append(inner)
-        inner = getattr(inner, "cause", None) or inner.__cause__
-    return None
-
-
-def _connect(address: str | None, ahead: Ahead[Any] | None, min_slots: int) -> None:
-    try:
+def _start(until_end: contextlib.ExitStack, address: RayAddress | None, ahead: Ahead[Any] | None, min_slots: int) -> None:
+    """Ray is connected; what undoes it is on the stack."""
+    until_end.enter_context(termination.handled())
+    if address is None:
+        _local.set()
+        until_end.callback(_local.clear)
+        until_end.enter_context(own_token())
+        if ahead:
+            ahead.start()
+    until_end.callback(ray.shutdown)
+    with python_signals():
         if address:
-            _probe(address)
-            ray.init(address=address, logging_level=logging.WARNING)
+            _connect(address)
         else:
-            _local.set()
-            if ahead:
-                ahead.start()
-            start_local(num_local_cores(), min_slots)
-    except OSError as exc:  # ConnectionError and a refused or unknown host
-        raise ConfigError(f"no Ray answers at RAY_ADDRESS={address}: {exc}") from None
+            _start_here(min_slots)
+    termination.install()  # Ray has set its own
     quiet_libraries()
 
 
-def _probe(address: str) -> None:
-    """Raise ``OSError`` unless something listens at host:port: Ray itself would go on trying for minutes."""
-    host, _, port = address.rpartition(":")
-    if host and port.isdigit() and "/" not in host:
-        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+def _start_here(min_slots: int) -> None:
+    try:
+        start_local(num_local_cores(), min_slots)
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"Ray cannot start on this machine: {exc}") from exc
+
+
+def _connect(address: RayAddress) -> None:
+    probe(address)
+    use_token_if_there_is_one()
+    refuse_without_token(address)
+    try:
+        ray.init(address=address.text, logging_level=logging.WARNING)
+    except OSError as exc:  # ConnectionError
+        raise ConfigError(f"no Ray answers at RAY_ADDRESS={address.text}: {' '.join(str(exc).split())}") from None
 
 
 def _await_gpu(timeout_s: float) -> None:
@@ -202,7 +202,8 @@ def quiet_libraries() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context.raise_original_map_exception = True  # else an error of a stage comes out as text
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it logs as an error comes out as an exception too
     warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks")  # a small job has fewer tasks than cores
 
 

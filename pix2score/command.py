@@ -19,7 +19,8 @@ from typing import Any, TypeVar, get_type_hints
 
 import tyro
 
-from pix2score.errors import ConfigError, Pix2ScoreError
+from pix2score import termination
+from pix2score.errors import ConfigError, JobFailed, Pix2ScoreError
 
 logger = logging.getLogger(__name__)
 Config = TypeVar("Config")
@@ -32,7 +33,16 @@ def main(job: str, config_class: type[Config], function: Callable[[Config], Mapp
 
     Exit codes are those of ``errors``; a user's mistake is one line on standard error without a traceback.
     """
+    tell_in_any_encoding()
+    termination.install()
     sys.exit(run(job, config_class, function, about, sys.argv[1:]))
+
+
+def tell_in_any_encoding() -> None:
+    """What the encoding of standard output and error lacks is written as an escape: no character ends a job."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def run(
@@ -44,33 +54,39 @@ def run(
 ) -> int:
     """As ``main``, but return the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    summary: Mapping[str, Any]
     try:
-        summary, code = function(resolve(config_class, argv, prog=f"python -m jobs.{job}", about=about)), 0
-    except Pix2ScoreError as exc:
-        summary, code = _failure(job, exc), exc.exit_code
-        print(f"jobs.{job}: {_one_line(exc)}", file=sys.stderr, flush=True)
-    except (KeyboardInterrupt, SystemExit) as exc:  # Ctrl-C, or SIGTERM as Ray's handler turns it into an exit
+        summary = function(resolve(config_class, argv, prog=f"python -m jobs.{job}", about=about))
+    except BaseException as exc:
         if isinstance(exc, SystemExit) and not exc.code:
             raise  # --help
-        summary, code = _failure(job, exc), 1
+        termination.acknowledge(exc)
+        failed = JobFailed.of(exc, {"job": job})
+        _tell(job, failed)
+        _print_json(failed.report())
+        return failed.exit_code
+    _print_json(summary)
+    return 0
+
+
+def _tell(job: str, failed: JobFailed) -> None:
+    """On standard error: one line for what was foreseen, a traceback for the rest."""
+    if isinstance(failed.cause, Pix2ScoreError):
+        print(f"jobs.{job}: {failed.message}", file=sys.stderr, flush=True)
+    elif isinstance(failed.cause, (KeyboardInterrupt, SystemExit)):  # Ctrl-C or SIGTERM
         print(f"jobs.{job}: interrupted; the same command again is safe", file=sys.stderr, flush=True)
-    except Exception as exc:
-        summary, code = _failure(job, exc), 1
-        logger.exception("jobs.%s failed", job)
-    print(json.dumps(summary, ensure_ascii=False), flush=True)
-    return code
+    else:
+        logger.error("jobs.%s failed", job, exc_info=failed.cause)
 
 
-def _failure(job: str, exc: BaseException) -> dict[str, Any]:
-    """What a failed run reports; a job that had begun attached its own summary to the exception."""
-    code = exc.exit_code if isinstance(exc, Pix2ScoreError) else 1
-    begun = getattr(exc, "summary", {"job": job})
-    return {**begun, "error": type(exc).__name__, "message": _one_line(exc), "exit_code": code}
-
-
-def _one_line(exc: BaseException) -> str:
-    return " ".join(str(exc).split()) or type(exc).__name__
+def _print_json(content: Mapping[str, Any]) -> None:
+    """As ASCII where the stream is not UTF-8, or holds half a character of a file name: it stays valid JSON."""
+    line = json.dumps(content, ensure_ascii=False)
+    is_utf8 = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "").replace("_", "") == "utf8"
+    try:
+        line.encode("utf-8" if is_utf8 else "ascii")
+    except UnicodeEncodeError:
+        line = json.dumps(content)
+    print(line, flush=True)
 
 
 def resolve(config_class: type[Config], argv: Sequence[str], *, prog: str = "", about: str = "") -> Config:

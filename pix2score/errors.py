@@ -17,7 +17,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 ImageErrorCode = Literal[
     "NOT_FOUND",
@@ -108,3 +110,68 @@ class ImageFailure(Exception):
 
     def __reduce__(self) -> tuple[type[ImageFailure], tuple[ImageErrorCode, str]]:
         return (ImageFailure, (self.code, self.detail))
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailed:
+    """How a job ended: ``summary`` is what it had to tell by then, ``cause`` the exception that ended it.
+
+    Travels with the exception, so that what a caller catches is the exception itself.
+    """
+
+    summary: Mapping[str, Any]
+    cause: BaseException
+
+    @property
+    def exit_code(self) -> int:
+        """Of the command."""
+        return self.cause.exit_code if isinstance(self.cause, Pix2ScoreError) else 1
+
+    @property
+    def message(self) -> str:
+        """One line."""
+        return " ".join(str(self.cause).split()) or type(self.cause).__name__
+
+    def report(self) -> dict[str, Any]:
+        """The summary with the error, for summary.json and the line of JSON."""
+        return {**self.summary, "error": type(self.cause).__name__, "message": self.message, "exit_code": self.exit_code}
+
+    def attach(self) -> JobFailed:
+        """The exception carries this from here on, and its summary as its attribute ``summary``."""
+        self.cause.job_failed, self.cause.summary = self, self.summary  # type: ignore[attr-defined]
+        return self
+
+    @classmethod
+    def of(cls, exc: BaseException, begun: Mapping[str, Any]) -> JobFailed:
+        """What the exception carries; of one that carries nothing, with the summary ``begun``."""
+        cause = own_error(exc) or exc
+        carried: JobFailed | None = getattr(cause, "job_failed", None)
+        return carried or cls(begun, cause)
+
+
+def own_error(exc: BaseException) -> Pix2ScoreError | None:
+    """The error of ours that ``exc`` is, or that Ray wraps up in what comes out of a task, an actor, a pipeline or a training worker."""
+    seen: set[int] = set()
+    pending = [exc]
+    while pending:
+        current = pending.pop(0)
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        if isinstance(current, Pix2ScoreError) and not is_rays(current):
+            return current
+        pending += wrapped(current)
+    return None
+
+
+def is_rays(exc: BaseException) -> bool:
+    """Whether the class is Ray's: also that of an error that it makes look like the one it wraps."""
+    return type(exc).__module__.partition(".")[0] == "ray"
+
+
+def wrapped(exc: BaseException) -> Iterator[BaseException]:
+    """Exceptions directly inside ``exc``: what caused it, and what Ray hands on as an argument or as failures of training workers."""
+    failures = getattr(exc, "worker_failures", None)
+    inside = [getattr(exc, "cause", None), getattr(exc, "_base_exc", None), *exc.args, exc.__cause__]
+    inside += failures.values() if isinstance(failures, dict) else ()
+    return (inner for inner in inside if isinstance(inner, BaseException))

@@ -10,14 +10,16 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import ray
 
+from pix2score.cores import num_cores
 from pix2score.local_data import replaced
+from pix2score.ray_temp import ray_temp
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -27,6 +29,7 @@ MIN_LOCAL_CPUS = 6
 _DAEMONS = ("start_monitor", "start_log_monitor", "start_api_server")
 """Methods of Ray's node: the autoscaler, what copies workers' logs to the terminal, and the dashboard, which runs even when it is not
 wanted. A single machine has no use for them, and they cost 2 s of its start and end (two cores)."""
+_LOG_LEVEL = "RAY_BACKEND_LOG_LEVEL"
 _REGISTERED_WITHIN_S = 10.0
 _REGISTERED_POLL_S = 0.02
 
@@ -37,8 +40,8 @@ def has_local_gpu() -> bool:
 
 
 def num_local_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0))
+    """Cores this process may run on, by affinity and by its container's quota."""
+    return num_cores()
 
 
 def start_local(cores: int, min_slots: int = MIN_LOCAL_CPUS) -> None:
@@ -47,22 +50,50 @@ def start_local(cores: int, min_slots: int = MIN_LOCAL_CPUS) -> None:
     What goes wrong comes out as exceptions.
     """
     logger.info("starting Ray on this machine (%d cores)", cores)
-    # Ray's C++ side writes warnings about its own actors and slots straight to the terminal, where people take them for ours.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # a worker that nothing asks for: 0.5 s of a core for each CPU
-    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(max(min_slots, MIN_LOCAL_CPUS)))
-    with _no_stderr(), _quick_node():
+    temp = ray_temp()
+    with _settings_of_its_processes(max(min_slots, MIN_LOCAL_CPUS)) as added, _quick_node(hides_level=_LOG_LEVEL in added):
         ray.init(
             address="local",
             num_cpus=max(min_slots, cores),
             include_dashboard=False,
             log_to_driver=False,  # without a dashboard Ray Train's helpers complain every second
             logging_level=logging.ERROR,
+            _temp_dir=temp,
         )
 
 
 @contextlib.contextmanager
-def _quick_node() -> Iterator[None]:
+def python_signals() -> Iterator[None]:
+    """A Ray that is connected to inside the block leaves signals to Python: its C++ handler aborts over SIGTERM, for good."""
+    try:
+        from ray._private import ray_constants
+    except ImportError:  # a Ray that is made otherwise
+        yield
+        return
+    with replaced([(ray_constants, "RAY_DISABLE_FAILURE_SIGNAL_HANDLER", True)]):
+        yield
+
+
+@contextlib.contextmanager
+def _settings_of_its_processes(num_slots: int) -> Iterator[Collection[str]]:
+    """In the environment while they start; what is set already stays. The names of those that were added."""
+    settings = {
+        # Ray's C++ side writes warnings about its own actors and slots straight to the terminal, where people take them for ours.
+        _LOG_LEVEL: "fatal",
+        "RAY_prestart_worker_first_driver": "0",  # a worker that nothing asks for: 0.5 s of a core for each CPU
+        "RAY_worker_maximum_startup_concurrency": str(num_slots),
+    }
+    added = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield added
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _quick_node(*, hides_level: bool = False) -> Iterator[None]:
     """Ray's node starts without ``_DAEMONS``, without the dashboard's packages, and is seen as soon as it is there.
 
     Ray has no settings for these. A Ray that is made otherwise starts as it does by itself.
@@ -76,6 +107,8 @@ def _quick_node() -> Iterator[None]:
 
     def found(address: str, node_id: str) -> Any:
         _await_node(address, node_id)
+        if hides_level:  # by now its processes have it; this one would announce it on the terminal, past every Python setting
+            os.environ.pop(_LOG_LEVEL, None)
         return find(address, node_id)  # type: ignore[misc]
 
     changes: list[tuple[Any, str, Any]] = [(owner, name, _nothing) for name in _DAEMONS]
@@ -98,19 +131,6 @@ def _await_node(address: str, node_id: str) -> None:
             if any(found.hex() == node_id for found in client.get_all_node_info(timeout=1)):
                 return
             time.sleep(_REGISTERED_POLL_S)
-
-
-@contextlib.contextmanager
-def _no_stderr() -> Iterator[None]:
-    """File descriptor 2 goes nowhere: Ray announces its log level there, past every Python setting."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 class Ahead(Generic[R]):

@@ -15,7 +15,8 @@ from typing import Any
 import fsspec
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-from pix2score.errors import AccessError, ConfigError, DataError, StorageError
+from pix2score.errors import AccessError, ConfigError, DataError, Pix2ScoreError, StorageError
+from pix2score.s3_access import access_problem
 
 MAX_ATTEMPTS = 6
 MAX_BACKOFF_S = 20.0
@@ -90,11 +91,31 @@ def named_errors(place: str) -> Iterator[None]:
         raise
     except AccessError:
         raise
-    except PermissionError as exc:
-        raise AccessError(f"access to {where} was refused") from exc
-    except (ClientError, BotoCoreError, TimeoutError, OSError) as exc:
-        tried = f" still fails after {MAX_ATTEMPTS} attempts" if is_s3(place) else ""  # a disk is asked once
-        raise StorageError(f"{where}{_endpoint(place)}{tried}: {type(exc).__name__}: {exc}") from exc
+    except (ClientError, BotoCoreError, OSError, ValueError) as exc:  # a TimeoutError is an OSError
+        error = _s3_error(exc, place, where) if is_s3(place) else _disk_error(exc, where)
+        if error is None:
+            raise
+        raise error from exc
+
+
+def _s3_error(exc: BaseException, place: str, where: str) -> Pix2ScoreError | None:
+    """None for an error that is not the storage's."""
+    problem = access_problem(exc)
+    if isinstance(exc, PermissionError):
+        return AccessError(
+            f"access to {where}{_endpoint(place)} was refused: {problem}" if problem else f"access to {where} was refused"
+        )
+    if problem:
+        return AccessError(f"{where}{_endpoint(place)} cannot be reached: {problem}")
+    if isinstance(exc, ValueError):
+        return None
+    return StorageError(f"{where}{_endpoint(place)} still fails after {MAX_ATTEMPTS} attempts: {type(exc).__name__}: {exc}")
+
+
+def _disk_error(exc: BaseException, where: str) -> Pix2ScoreError | None:
+    if isinstance(exc, PermissionError):
+        return AccessError(f"access to {where} was refused")
+    return None if isinstance(exc, ValueError) else StorageError(f"{where}: {type(exc).__name__}: {exc}")
 
 
 def means_no_bucket(exc: OSError) -> bool:

@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 import pyarrow as pa
 import ray
 
+from pix2score.errors import wrapped
 from pix2score.progress import Meter
 
 logger = logging.getLogger(__name__)
@@ -148,7 +149,7 @@ class Staging(Generic[R]):
 
 
 def is_system_failure(exc: BaseException | None) -> bool:
-    """Whether a process, node or object went away, as against an error that code raised."""
+    """Whether a process, node or object went away, as against an error that code raised, a constructor of an actor included."""
     lost = (
         ray.exceptions.RayActorError,
         ray.exceptions.ObjectLostError,
@@ -160,10 +161,18 @@ def is_system_failure(exc: BaseException | None) -> bool:
     seen: set[int] = set()
     while exc is not None and id(exc) not in seen:
         seen.add(id(exc))
-        if isinstance(exc, lost) and not isinstance(exc, ray.exceptions.ActorUnschedulableError):
+        raised = _raised_by_constructor(exc)
+        if raised is None and isinstance(exc, lost) and not isinstance(exc, ray.exceptions.ActorUnschedulableError):
             return True
-        exc = getattr(exc, "cause", None) or exc.__cause__
+        exc = raised or getattr(exc, "cause", None) or exc.__cause__
     return False
+
+
+def _raised_by_constructor(exc: BaseException) -> BaseException | None:
+    """What ``__init__`` of an actor raised that Ray therefore calls dead."""
+    if not isinstance(exc, ray.exceptions.ActorDiedError) or not exc.actor_init_failed:
+        return None
+    return next((inner for inner in wrapped(exc) if isinstance(inner, ray.exceptions.RayTaskError)), None)
 
 
 def _is_ready(ref: Any) -> bool:

@@ -18,6 +18,7 @@ from ray.data import DataIterator
 from ray.train.torch import get_device, prepare_model
 from safetensors.torch import load as load_tensors
 
+from pix2score import termination
 from pix2score.batch import Batch
 from pix2score.fit import Fitter, StepResult
 from pix2score.local_ray import num_local_cores
@@ -40,10 +41,11 @@ NUM_PREVIEW = 16
 
 def train_worker(config: dict[str, Any]) -> None:
     """Entry point for ``TorchTrainer``."""
-    worker = _Worker(config["settings"], config["progress"])
-    while not worker.is_done():
-        worker.run_epoch()
-    worker.tell_result()
+    with termination.deferred():  # to where a checkpoint can be made; workers of Ray are not told
+        worker = _Worker(config["settings"], config["progress"])
+        while not worker.is_done():
+            worker.run_epoch()
+        worker.tell_result()
 
 
 def num_epochs(settings: WorkerSettings) -> int:
@@ -121,10 +123,12 @@ class _Worker:
                 break
             self._keep_preview(batch)
             self._count(self.fitter.train_step(batch))
-            if self.fitter.num_steps % CHECK_EVERY == 0 and self.fitter.num_steps < last and self._is_due():
+            looks = self.fitter.num_steps % CHECK_EVERY == 0 and self.fitter.num_steps < last
+            if termination.is_asked() or (looks and self._is_due()):
                 self.run.sums.seconds += time.monotonic() - started
                 started = time.monotonic()
                 self._save()
+                self._leave_if_asked()
         self.run.sums.seconds += time.monotonic() - started
 
     def _awaited(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -161,6 +165,12 @@ class _Worker:
             self.say("a node is about to be taken away: checkpoint now")
         late = time.monotonic() - self.saved_at > 60 * self.settings.checkpoint_minutes
         return preempted or first_says(late, self.fitter.device)
+
+    def _leave_if_asked(self) -> None:
+        """After a checkpoint."""
+        if termination.is_asked():
+            self.say("told to end: a checkpoint is made")
+            termination.leave()
 
     def _save(self) -> None:
         save(self.fitter, self.run, self.settings, is_first=self.is_first)
@@ -201,6 +211,9 @@ class _Worker:
     def _seen(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The same batches; the ridge is judged on them too, in the first epoch."""
         for batch in batches:
+            if termination.is_asked():
+                self._save()
+                self._leave_if_asked()
             if not self.run.ridge:
                 self.beside.judge(batch)
             yield batch

@@ -11,9 +11,10 @@ from pathlib import Path
 import pix2score
 
 LAYERS: dict[int, set[str]] = {
-    0: {"errors", "bins", "heads", "failures", "budget"},
+    0: {"errors", "bins", "heads", "failures", "budget", "cores", "process", "termination"},
     1: {
         "places",
+        "s3_access",
         "objects",
         "storage",
         "schema",
@@ -122,6 +123,9 @@ LAYERS: dict[int, set[str]] = {
         "remote",
         "score_pipeline",
         "local_ray",
+        "ray_address",
+        "ray_temp",
+        "ray_token",
         "prepare",
         "shards",
         "taken_up",
