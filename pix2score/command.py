@@ -168,8 +168,8 @@ def _parse(config_class: type[Config], argv: Sequence[str], prog: str, about: st
         with contextlib.redirect_stderr(complaint):
             return tyro.cli(config_class, args=list(argv), prog=prog, description=about)
     except SystemExit as exc:
-        if not exc.code:
-            raise  # --help
+        if not exc.code or isinstance(exc, termination.Terminated):
+            raise  # --help, or SIGTERM
         raise ConfigError(_first_section(complaint.getvalue())) from None
 
 

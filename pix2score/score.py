@@ -213,9 +213,9 @@ def _execute(run: _Run, plan: ScoringPlan, pipeline: ScorePipeline, tally: Tally
             receipts.append(receipt)
             tally.add(receipt)
         missing = plan.counts.to_score - sum(receipt.rows for receipt in receipts)
-        if not missing or run.config.limit is not None:
+        if not missing:
             return plan, receipts
-        if not receipts:
+        if not receipts or run.config.limit is not None:  # a limited plan made anew would be of other images
             break
         logger.warning("%d images were lost with a part of the cluster: they are planned again", missing)
         plan = _plan(run, f"plan-{number + 1}")
