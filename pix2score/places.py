@@ -16,7 +16,7 @@ import fsspec
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from pix2score.errors import AccessError, ConfigError, DataError, Pix2ScoreError, StorageError
-from pix2score.s3_access import access_problem
+from pix2score.s3_access import access_problem, is_without_reason
 
 MAX_ATTEMPTS = 6
 MAX_BACKOFF_S = 20.0
@@ -100,7 +100,7 @@ def named_errors(place: str) -> Iterator[None]:
 
 def _s3_error(exc: BaseException, place: str, where: str) -> Pix2ScoreError | None:
     """None for an error that is not the storage's."""
-    problem = access_problem(exc)
+    problem = (_reason_of_refusal(place) if is_without_reason(exc) else None) or access_problem(exc)
     if isinstance(exc, PermissionError):
         return AccessError(
             f"access to {where}{_endpoint(place)} was refused: {problem}" if problem else f"access to {where} was refused"
@@ -110,6 +110,15 @@ def _s3_error(exc: BaseException, place: str, where: str) -> Pix2ScoreError | No
     if isinstance(exc, ValueError):
         return None
     return StorageError(f"{where}{_endpoint(place)} still fails after {MAX_ATTEMPTS} attempts: {type(exc).__name__}: {exc}")
+
+
+def _reason_of_refusal(place: str) -> str | None:
+    """Why the store refuses, asked by a GET of next to nothing."""
+    try:
+        filesystem(place).call_s3("list_objects_v2", Bucket=place[5:].partition("/")[0], MaxKeys=1)
+    except (ClientError, BotoCoreError, OSError, ValueError) as exc:
+        return access_problem(exc)
+    return None
 
 
 def _disk_error(exc: BaseException, where: str) -> Pix2ScoreError | None:

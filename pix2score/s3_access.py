@@ -69,18 +69,24 @@ def access_problem(exc: BaseException) -> str | None:
 
     None for anything else; also for a plain refusal, which says no more than that.
     """
-    for one in _chain(exc):
-        if problem := _one_problem(one):
-            return problem
-    return None
+    return next((problem for one in _chain(exc) if (problem := _one_problem(one))), None)
+
+
+def is_without_reason(exc: BaseException) -> bool:
+    """Whether a HEAD was refused: its answer has no body that could say why."""
+    heads = (one for one in _chain(exc) if isinstance(one, ClientError) and one.operation_name.startswith("Head"))
+    return any(_code(one) in ("400", "403") for one in heads)
+
+
+def _code(exc: ClientError) -> str:
+    return str(exc.response.get("Error", {}).get("Code"))
 
 
 def _one_problem(exc: BaseException) -> str | None:
     if isinstance(exc, ClientError):
-        code = str(exc.response.get("Error", {}).get("Code"))
-        if code == "400" and exc.operation_name.startswith("Head"):  # such an answer has no body that could say which
+        if _code(exc) == "400" and exc.operation_name.startswith("Head"):
             return "the credentials have expired or are malformed, or the region is another"
-        return REFUSED.get(code)
+        return REFUSED.get(_code(exc))
     if isinstance(exc, boto.EndpointConnectionError):
         return _unknown_region() if "amazonaws" in str(exc) else None
     if isinstance(exc, BotoCoreError):

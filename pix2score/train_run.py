@@ -128,7 +128,7 @@ def _save_best(settings: WorkerSettings, dataset: PreparedDataset, config: dict[
         out.uri,
         {name: tensor.cpu().numpy() for name, tensor in best["weights"].items()},
         backbone=settings.backbone,
-        heads=dataset.heads,
+        heads=settings.heads,
         preprocess=settings.preprocess,
         embedding_dim=state["embedding_dim"],
         temperatures=last["temperatures"],
