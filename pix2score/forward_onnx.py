@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from pix2score.artifact import ModelCard, Weights
+from pix2score.cores import threads_under_quota
 from pix2score.resnet_graph import EMBEDDING, LOGITS, PIXELS, resnet_graph
 
 Floats = npt.NDArray[np.float32]
@@ -23,7 +24,7 @@ class OnnxForward:
     def __init__(self, card: ModelCard, weights: Weights, *, batch_size: int, num_threads: int | None) -> None:
         """Raises ``DataError`` if ``weights`` are not those of ``card``."""
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = num_threads or 0
+        options.intra_op_num_threads = num_threads or threads_under_quota() or 0
         # Threads that wait by spinning take the cores that decode the next images.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         graph = resnet_graph(card, weights, batch_size)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ParamSpec, Protocol, TypeVar
 
+from pix2score.cores import num_cores
 from pix2score.errors import ConflictError, DataError, Pix2ScoreError, StorageError
 from pix2score.images import FORMATS
 from pix2score.layout import DataFile, Layout, broken_files
@@ -65,7 +65,7 @@ class LocalThreads:
 
     def each(self, function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> Iterator[R]:
         """``function(*call)`` of every call, as many at a time as there are cores."""
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(num_cores()) as pool:
             yield from pool.map(lambda call: function(*call), calls)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -259,3 +260,47 @@ def test_a_real_command_reports_a_users_mistake_as_documented(tmp_path: Path) ->
     assert json.loads(done.stdout.splitlines()[-1])["error"] == "DataError"
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+TELLS = r"""
+import dataclasses, logging
+from pix2score.command import main
+from pix2score.errors import DataError
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    out: str
+
+def job(config):
+    print("a line: \u7d75 \u00fc", flush=True)
+    logging.warning("a warning: \u7d75 \udcff")
+    if config.out == "fails":
+        raise DataError("no picture \u7d75 \udcff")
+    return {"where": "\u7d75 \u00fc \udcff"}
+
+main("job", Config, job, "A job.")
+"""
+"""Half a character stands for what a file name holds that is no UTF-8."""
+
+
+@pytest.mark.parametrize("out", ["good", "fails"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "latin-1"},
+        {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+        {"PYTHONIOENCODING": "utf-8"},
+    ],
+)
+def test_no_encoding_of_the_terminal_ends_a_job(settings: dict[str, str], out: str) -> None:
+    words = [sys.executable, "-c", TELLS, "--out", out]
+    done = subprocess.run(words, capture_output=True, check=False, env={**os.environ, **settings})
+    assert done.returncode == (2 if out == "fails" else 0), done.stderr
+    encoding = settings.get("PYTHONIOENCODING", "ascii")
+    report = json.loads(done.stdout.decode(encoding).splitlines()[-1])
+    assert "絵" in (report["message"] if out == "fails" else report["where"])
+    assert b"Traceback" not in done.stderr
+    assert b"Logging error" not in done.stderr
+    assert (b"no picture" in done.stderr) == (out == "fails")
+    assert ("絵".encode() in done.stdout) == (encoding == "utf-8")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+import jobs
 
 JOBS = ("demo", "prepare", "train", "evaluate", "repair", "score", "verify", "vacuum", "benchmark", "predict", "export", "report")
 
@@ -39,6 +43,15 @@ def test_a_runtime_without_the_packages_names_them() -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("pix2score needs ray, torch, ")
     assert done.stderr.count("\n") == 1
+
+
+IMPORTED_AS = {"pillow": "PIL"}
+
+
+def test_every_dependency_is_looked_for_before_an_import_fails() -> None:
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    names = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in project["dependencies"]]
+    assert {IMPORTED_AS.get(name.lower(), name) for name in names} == set(jobs.NEEDED)
 
 
 @pytest.mark.slow

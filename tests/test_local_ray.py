@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -54,6 +56,79 @@ def test_a_local_ray_starts_without_what_one_job_has_no_use_for() -> None:
     workers = [title.strip() for title in found["titles"] if "Agent" not in title]
     assert len(workers) <= 2, workers  # of the task and of the actor
     assert done.stderr.count("\n") <= 1, done.stderr
+
+
+WARNS = """
+import logging, time
+from pix2score.cluster import session
+from pix2score.local_ray import Ahead
+logging.basicConfig(format="%(message)s")
+def work():
+    for number in range(1000):
+        logging.warning("warning %d", number)
+        time.sleep(0.02)
+ahead = Ahead(work)
+with session(ahead=ahead):
+    print("started")
+"""
+
+
+@pytest.mark.timeout(120)
+def test_a_warning_while_ray_starts_arrives_and_nothing_is_written_to_the_home(tmp_path: Path) -> None:
+    settings = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    words = [sys.executable, "-c", WARNS]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=True, env={**settings, "HOME": str(tmp_path)})
+    lines = done.stderr.splitlines()
+    assert lines == [f"warning {number}" for number in range(len(lines))]
+    assert len(lines) > 20
+    assert list(tmp_path.iterdir()) == []
+
+
+TOLD = """
+import dataclasses, os, signal, threading, time, sys
+from pix2score.cluster import session
+from pix2score.command import main
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    after_s: float
+
+def job(config):
+    def tell():
+        time.sleep(config.after_s)
+        os.kill(os.getpid(), signal.SIGTERM)
+    if config.after_s >= 0:
+        threading.Thread(target=tell, daemon=True).start()
+    with session():
+        import ray
+        print(ray._private.worker._global_node.get_session_dir_path(), file=sys.stderr, flush=True)
+        if config.after_s < 0:
+            for _ in range(3):
+                os.kill(os.getpid(), signal.SIGTERM)
+                ray.get(ray.remote(time.sleep).remote(30))
+
+main("job", Config, job, "A job.")
+"""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("after_s", [-1, 0.5, 1.5, 2.5])
+def test_told_to_end_with_a_ray_or_while_it_starts_a_job_does_so(tmp_path: Path, after_s: float) -> None:
+    words = [sys.executable, "-c", TOLD, f"--after-s={after_s}"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode in (0, 1), done.stderr  # 0: Ray was faster
+    lines = done.stderr.splitlines()
+    if done.returncode:
+        assert lines[-1] == "jobs.job: interrupted; the same command again is safe"
+        assert json.loads(done.stdout.splitlines()[-1])["exit_code"] == 1
+    for folder in (line for line in lines if line.startswith("/")):
+        assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if folder in text_of(path)]
+
+
+def text_of(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return path.read_text()
+    return ""
 
 
 def test_ray_is_as_it_was_afterwards() -> None:
