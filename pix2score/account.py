@@ -78,4 +78,8 @@ def _publish_failure(folder: Folder, path: str, failed: JobFailed) -> None:
 
 
 def _publish(folder: Folder, path: str, content: dict[str, Any]) -> None:
-    folder.publish(path, json.dumps(content, indent=1, ensure_ascii=False).encode(), replace=True)
+    try:
+        data = json.dumps(content, indent=1, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # a file name that is no UTF-8 holds halves of characters
+        data = json.dumps(content, indent=1).encode()
+    folder.publish(path, data, replace=True)

@@ -105,7 +105,8 @@ class ImageFailure(Exception):
 
     def __init__(self, code: ImageErrorCode, detail: str) -> None:
         self.code: ImageErrorCode = code
-        self.detail = " ".join(detail.split())[:MAX_DETAIL_CHARS]
+        # A file name that is no UTF-8 holds halves of characters, which no table takes.
+        self.detail = " ".join(detail.encode(errors="backslashreplace").decode().split())[:MAX_DETAIL_CHARS]
         super().__init__(f"{code}: {self.detail}")
 
     def __reduce__(self) -> tuple[type[ImageFailure], tuple[ImageErrorCode, str]]:

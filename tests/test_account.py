@@ -39,6 +39,22 @@ def test_a_run_that_fails_leaves_what_it_had_and_the_error(place: str, error: Ba
     assert caught.value.summary["scored"] == 3  # type: ignore[attr-defined]
 
 
+def test_a_file_name_that_is_no_utf8_does_not_keep_the_account_from_being_written(place: str) -> None:
+    folder = Folder(place)
+    with recorded(folder, PATH, {"out": "scores-\udcff"}):
+        pass
+    assert json.loads(folder.read(PATH))["out"] == "scores-\udcff"
+
+
+def test_a_mistake_found_in_the_middle_of_a_run_leaves_what_it_had(place: str) -> None:
+    folder = Folder(place)
+    with pytest.raises(DataError), recorded(folder, PATH, {"job": "score"}) as summary:
+        summary["planned"] = 3
+        raise DataError("the credentials have expired")
+    written = json.loads(folder.read(PATH))
+    assert (written["planned"], written["error"], written["exit_code"]) == (3, "DataError", 2)
+
+
 def test_a_users_mistake_writes_nothing(place: str) -> None:
     folder = Folder(place)
     with pytest.raises(DataError) as caught, recorded(folder, PATH, {"job": "score"}):

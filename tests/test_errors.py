@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 
 import pytest
 
@@ -16,10 +17,12 @@ from pix2score.errors import (
     ConflictError,
     DataError,
     ImageFailure,
+    JobFailed,
     LimitError,
     Pix2ScoreError,
     StorageError,
     VerifyError,
+    own_error,
 )
 
 
@@ -56,3 +59,44 @@ def test_codes_are_the_documented_ones_and_the_first_four_are_retried() -> None:
     final = ("EMPTY", "UNSUPPORTED", "CORRUPT", "TRUNCATED", "TOO_LARGE", "CRASHED", "NONFINITE")
     assert retried + final == IMAGE_ERROR_CODES
     assert retried == FETCH_ERROR_CODES
+
+
+def test_the_detail_of_a_failure_is_text_that_every_table_takes() -> None:
+    assert ImageFailure("NOT_FOUND", "no such file: \udce7.png").detail.encode() == b"no such file: \\udce7.png"
+
+
+class RayTaskError(Exception):
+    """As Ray's: looks like what it wraps, and holds it as ``cause``."""
+
+    __module__ = "ray.exceptions"
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__("a long text")
+        self.cause = cause
+
+
+class LooksLikeOurs(RayTaskError, DataError):
+    """The class that Ray makes up for an error of ours."""
+
+    __module__ = "ray.exceptions"
+
+
+@pytest.mark.parametrize("wrap", [lambda exc: exc, RayTaskError, LooksLikeOurs, lambda exc: RuntimeError(RayTaskError(exc))])
+def test_our_own_error_is_found_in_what_ray_wraps_around_it(wrap: Callable[[BaseException], BaseException]) -> None:
+    ours = DataError("replaced")
+    assert own_error(wrap(ours)) is ours
+    assert own_error(wrap(ValueError("theirs"))) is None
+
+
+def test_a_cause_that_leads_back_to_itself_ends_the_search() -> None:
+    first, second = RuntimeError("a"), RuntimeError("b")
+    first.__cause__, second.__cause__ = second, first
+    assert own_error(first) is None
+
+
+def test_how_a_job_failed_travels_with_the_exception() -> None:
+    ours = LimitError("too\nmany")
+    JobFailed({"run": "r"}, ours).attach()
+    failed = JobFailed.of(RayTaskError(ours), {"job": "other"})
+    assert failed.report() == {"run": "r", "error": "LimitError", "message": "too many", "exit_code": 3}
+    assert JobFailed.of(KeyError("k"), {"job": "score"}).report()["exit_code"] == 1
