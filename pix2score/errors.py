@@ -49,9 +49,16 @@ MAX_DETAIL_CHARS = 200
 
 
 class Pix2ScoreError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose. Its text stays as it was raised: Ray Data appends advice to ``args``."""
 
     exit_code = 1
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self.message = str(args[0]) if args else ""
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class UserError(Pix2ScoreError):

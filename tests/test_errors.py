@@ -43,6 +43,14 @@ def test_refused_access_is_also_a_permission_error() -> None:
     assert issubclass(AccessError, PermissionError)
 
 
+@pytest.mark.parametrize("kind", [DataError, AccessError, StorageError])
+def test_the_text_of_an_error_stays_as_it_was_raised(kind: type[Pix2ScoreError]) -> None:
+    error = kind("one clear line")
+    error.args = ("one clear line\nand advice that somebody appended",)
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(error), str(copy)) == (kind, "one clear line", "one clear line")
+
+
 def test_an_image_failure_survives_pickling() -> None:
     copy = pickle.loads(pickle.dumps(ImageFailure("CORRUPT", "PNG: broken")))
     assert (copy.code, copy.detail, str(copy)) == ("CORRUPT", "PNG: broken", "CORRUPT: PNG: broken")
