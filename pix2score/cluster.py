@@ -174,6 +174,7 @@ def _connect(address: RayAddress) -> None:
     probe(address)
     use_token_if_there_is_one()
     refuse_without_token(address)
+    os.environ["RAY_ADDRESS"] = address.text  # Ray reads it again, with what stood around it
     try:
         ray.init(address=address.text, logging_level=logging.WARNING)
     except OSError as exc:  # ConnectionError

@@ -101,5 +101,5 @@ def refuse_without_token(address: RayAddress) -> None:
         raise ConfigError(
             f"the Ray at RAY_ADDRESS={address.text} wants its token: copy the head's ~/.ray/auth_token here, or set RAY_AUTH_TOKEN"
         ) from None
-    except ray.exceptions.RayError as exc:
+    except ray.exceptions.RpcError as exc:
         raise ConfigError(f"no Ray answers at RAY_ADDRESS={address.text}: {' '.join(str(exc).split())[:200]}") from None
