@@ -63,8 +63,8 @@ def test_a_quota_above_the_affinity_changes_nothing(groups: Path) -> None:
 
 def test_a_group_outside_of_what_is_seen_is_looked_for_at_the_root_alone(groups: Path) -> None:
     (groups / "own").write_text("0::/../neighbour\n")
-    grant(groups, "neighbour", 100_000)
     grant(groups, "unified", 400_000)
+    grant(groups, "unified/../neighbour", 100_000)
     assert num_cores() == 4
 
 
