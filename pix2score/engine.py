@@ -6,30 +6,44 @@ DuckDB never opens a place itself (its own S3 reader is a download): it reads Ar
 from __future__ import annotations
 
 import contextlib
+import errno
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pix2score.errors import DataError
+from pix2score.errors import DataError, StorageError
+from pix2score.scratch import room, scratch_folder
 from pix2score.storage import Folder
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 MEMORY_BYTES = 2 * 2**30
 BATCH_ROWS = 65_536
+NUM_TRANSFERS = 4  # objects read or written at the same time: waiting for storage, more than cores
 _REPEATING = {"status", "error_code", "error_detail", "run", "group", "split", "file"}
 READ_BUFFER_BYTES = 4 * 2**20  # per column; without it a whole row group is held, with pre_buffer a whole file (measured: 1.1 GiB)
 
 
+_FULL_DISK = ("max_temp_directory_size", "No space left on device", "Disk quota exceeded")
 _UNFIT = (duckdb.InvalidInputException, duckdb.NotImplementedException, duckdb.ConversionException)
 
 
 @contextlib.contextmanager
-def engine(memory_bytes: int = MEMORY_BYTES) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB of bounded memory that spills to a temporary folder, gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="pix2score-") as folder:
+def engine(memory_bytes: int = MEMORY_BYTES, *, disk_bytes: int = 0, what: str = "this") -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB of bounded memory that spills to a temporary folder, gone afterwards.
+
+    Raises:
+        ConfigError: the disk of temporary files has less than ``disk_bytes`` free, which ``what`` needs.
+        StorageError: it filled up in the middle of the work.
+    """
+    with _named_full_disk(what), scratch_folder(disk_bytes, what) as folder:
         connection = duckdb.connect(f"{folder}/rows.duckdb")
         try:
             connection.execute(f"SET memory_limit='{memory_bytes // 2**20}MiB'")
@@ -40,6 +54,21 @@ def engine(memory_bytes: int = MEMORY_BYTES) -> Iterator[duckdb.DuckDBPyConnecti
             yield connection
         finally:
             connection.close()
+
+
+@contextlib.contextmanager
+def _named_full_disk(what: str) -> Iterator[None]:
+    """A disk of temporary files that fills up is one line. What storage raises has another type: that disk is not meant."""
+    try:
+        yield
+    except (duckdb.Error, OSError) as exc:
+        if not _is_full_disk(exc):
+            raise
+        raise StorageError(f"{what} filled the disk of temporary files: {room(tempfile.gettempdir())}") from exc
+
+
+def _is_full_disk(exc: BaseException) -> bool:
+    return getattr(exc, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(text in str(exc) for text in _FULL_DISK)
 
 
 def load(connection: duckdb.DuckDBPyConnection, table: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
@@ -87,6 +116,18 @@ def one_row(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
     """The single row that ``sql`` gives."""
     (row,) = connection.execute(sql).fetchall()
     return tuple(row)
+
+
+def side_by_side(function: Callable[[T], R], items: Iterable[T], num_threads: int = NUM_TRANSFERS) -> Iterator[R]:
+    """``function`` of every item, in order, ``num_threads`` at a time; items are drawn, and results held, only a few ahead."""
+    pending: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(num_threads) as pool:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > num_threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def parquet_batches(
