@@ -18,7 +18,7 @@ import pyarrow.types as pt
 
 from pix2score.catalog import Catalog
 from pix2score.catalog_types import stored_bytes_sql, stored_text_sql, text_sql
-from pix2score.engine import engine, load, one_row, parquet_bytes, query
+from pix2score.engine import engine, load, one_row, open_parquet, parquet_bytes, query, side_by_side
 from pix2score.errors import DataError
 from pix2score.storage import Folder
 
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 PART_ROWS = 16_384
 ROW_GROUP_ROWS = 1024  # a task that works on some rows of a part reads no more than these
+PLAN_DISK_BYTES = 350
+"""Temporary disk per catalog row: its columns and the live row's, compressed, and both once more while they are joined and sorted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +68,14 @@ class PlanCounts:
 
 @contextlib.contextmanager
 def catalog_rows(catalog: Catalog, counts: PlanCounts) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB whose table ``keyed`` holds each key of the catalog once, columns as in ``plan_schema`` but for labels (``label_i``).
+    """A DuckDB whose view ``keyed`` holds each key of the catalog once, columns as in ``plan_schema`` but for labels (``label_i``).
 
-    Raises ``DataError`` if no row has an id.
+    Raises:
+        DataError: no row has an id.
+        ConfigError: the disk of temporary files has too little room for so many rows.
     """
-    with engine() as connection:
+    rows = estimated_rows(catalog)
+    with engine(disk_bytes=rows * PLAN_DISK_BYTES, what=f"planning about {rows} catalog rows") as connection:
         load(connection, "incoming_rows", catalog.rows_schema(), catalog.batches())
         catalog.check_unchanged()
         counts.catalog_rows, counts.null_id = one_row(connection, "SELECT count(*), count(*) - count(illust_id) FROM incoming_rows")
@@ -78,7 +83,6 @@ def catalog_rows(catalog: Catalog, counts: PlanCounts) -> Iterator[duckdb.DuckDB
             _create_keyed(connection, catalog)
         except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.OutOfRangeException) as exc:
             raise DataError(f"catalog {catalog.folder.uri}: a page is not a 32-bit number: {exc}") from None
-        connection.execute("DROP TABLE incoming_rows")
         (num_keys,) = one_row(connection, "SELECT count(*) FROM keyed")
         counts.duplicate_key = counts.catalog_rows - counts.null_id - num_keys
         if not num_keys:
@@ -86,18 +90,31 @@ def catalog_rows(catalog: Catalog, counts: PlanCounts) -> Iterator[duckdb.DuckDB
         yield connection
 
 
+def estimated_rows(catalog: Catalog) -> int:
+    """About how many rows the catalog has: from the footer of its largest file, and the sizes of all; thousands of footers take minutes."""
+    largest = max(catalog.files, key=lambda entry: entry.size)
+    with open_parquet(catalog.folder, largest.path) as file:
+        rows = file.metadata.num_rows
+    return int(rows / max(1, largest.size) * sum(entry.size for entry in catalog.files))
+
+
 def _create_keyed(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> None:
-    """Table ``keyed`` from ``incoming_rows``. Only repeated keys are ranked: ranking all rows takes four times as long."""
+    """View ``keyed`` of ``incoming_rows``, from which the losers among repeated keys are deleted.
+
+    A view, as every copy of all rows costs as much as reading the catalog did. Only repeated keys are ranked: ranking all rows takes four
+    times as long.
+    """
     connection.execute(f"CREATE VIEW identified AS {_identified_sql(catalog)}")
     connection.execute("CREATE TABLE repeated AS SELECT illust_id, page FROM identified GROUP BY ALL HAVING count(*) > 1")
-    connection.execute("CREATE TABLE keyed AS SELECT * EXCLUDE (newest) FROM identified ANTI JOIN repeated USING (illust_id, page)")
-    newest = ", ".join(f"{sql} DESC NULLS LAST" for sql in _newest_sql(connection, catalog))
+    newest = [f"{sql} DESC NULLS LAST" for sql in _newest_sql(connection, catalog)]
+    # Beyond the key rule every other column, so that rows that differ in a label, or lie elsewhere, do not take turns from night to night.
+    ties = ["file", '"row"', '"group"', "split", *(f"label_{i}" for i in range(len(catalog.labels)))]
+    order = ", ".join([*newest, *(f"{column} DESC NULLS LAST" for column in ("fingerprint", "uri", *ties))])
     connection.execute(
-        "INSERT INTO keyed SELECT * EXCLUDE (newest) FROM identified SEMI JOIN repeated USING (illust_id, page) "
-        "QUALIFY row_number() OVER (PARTITION BY illust_id, page "
-        f"ORDER BY {newest}, fingerprint DESC NULLS LAST, uri DESC NULLS LAST) = 1"
+        "DELETE FROM incoming_rows WHERE rowid IN (SELECT position FROM identified SEMI JOIN repeated USING (illust_id, page) "
+        f"QUALIFY row_number() OVER (PARTITION BY illust_id, page ORDER BY {order}) > 1)"
     )
-    connection.execute("DROP VIEW identified")
+    connection.execute("CREATE VIEW keyed AS SELECT * EXCLUDE (newest, position) FROM identified")
 
 
 def _newest_sql(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> list[str]:
@@ -143,8 +160,8 @@ def _identified_sql(catalog: Catalog) -> str:
     where = 'file, "row"' if catalog.embedded else 'NULL::VARCHAR AS file, NULL::BIGINT AS "row"'
     return (
         f"SELECT illust_id, {_page_sql(schema)}::INTEGER AS page, {text('uri')} AS uri, {where}, {marked} AS fingerprint, "
-        f'coalesce({text("group")}, CAST(illust_id AS VARCHAR)) AS "group", {text("split")} AS split{labels}, {newest} AS newest '
-        f"FROM incoming_rows WHERE illust_id IS NOT NULL"
+        f'coalesce({text("group")}, CAST(illust_id AS VARCHAR)) AS "group", {text("split")} AS split{labels}, {newest} AS newest, '
+        f"rowid AS position FROM incoming_rows WHERE illust_id IS NOT NULL"
     )
 
 
@@ -193,9 +210,11 @@ def write_parts(
     connection: duckdb.DuckDBPyConnection, sql: str, schema: pa.Schema, folder: Folder, prefix: str, part_rows: int = PART_ROWS
 ) -> list[Part]:
     """The rows of ``sql`` as Parquet parts ``<prefix>-00000.parquet`` … of ``part_rows`` rows."""
-    parts = []
-    for number, table in enumerate(query(connection, sql, schema, part_rows)):
+
+    def publish(numbered: tuple[int, pa.Table]) -> Part:
+        number, table = numbered
         path = f"{prefix}-{number:05}.parquet"
         folder.publish(path, parquet_bytes(table, row_group_rows=ROW_GROUP_ROWS), replace=True)
-        parts.append(Part(path, table.num_rows))
-    return parts
+        return Part(path, table.num_rows)
+
+    return list(side_by_side(publish, enumerate(query(connection, sql, schema, part_rows))))

@@ -230,7 +230,7 @@ def _check_fits(catalog: Catalog, request: ScoringRequest, folder: Folder, snaps
 def _create_wanted(
     connection: duckdb.DuckDBPyConnection, request: ScoringRequest, counts: ScoringCounts, stored_fingerprint: str
 ) -> None:
-    """Table ``wanted``: catalog rows that are not carried, with reason and earlier attempts.
+    """Table or view ``wanted``: catalog rows that are not carried, with reason and earlier attempts.
 
     A row that kept its earlier answer, as new content could not be fetched, has a code though it is ok: it is tried again as failures are.
     """
@@ -249,8 +249,10 @@ def _create_wanted(
         f"WHEN {differs} THEN 'changed' WHEN {request.origin.full} THEN 'full' WHEN {due} THEN 'retry' END"
     )
     attempts = "0" if request.retry_failed else f"CASE WHEN {reason} = 'retry' AND NOT ({anew}) THEN l.attempts ELSE 0 END"
+    # Where no row is carried, a copy of all of them would only cost time and disk.
+    kind = "TABLE" if same_model and not request.origin.full else "VIEW"
     connection.execute(
-        f"CREATE TABLE wanted AS SELECT k.*, {attempts}::SMALLINT AS attempts, {reason} AS reason, {reason} = 'retry' AS is_retry "
+        f"CREATE {kind} wanted AS SELECT k.*, {attempts}::SMALLINT AS attempts, {reason} AS reason, {reason} = 'retry' AS is_retry "
         f"FROM keyed k LEFT JOIN live l ON k.illust_id = l.illust_id AND k.page = l.page WHERE reason IS NOT NULL"
     )
     for name, number in connection.execute("SELECT reason, count(*) FROM wanted GROUP BY 1").fetchall():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import decimal
 import hashlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from pix2score.engine import engine
 from pix2score.errors import DataError
 from pix2score.heads import HeadSpec
 from pix2score.layout import Layout
-from pix2score.plan import PlanCounts, stored_fingerprint_sql
+from pix2score.plan import PlanCounts, estimated_rows, stored_fingerprint_sql
 from pix2score.schema import scoring_schema
 from pix2score.scoring_plan import ScoringCounts, ScoringPlan, ScoringRequest, plan_scoring
 from pix2score.staged import Origin
@@ -423,6 +424,75 @@ def test_two_heads_may_share_a_column(tmp_path: Path) -> None:
     rows, _, fitted = dataset(write_catalog(str(tmp_path), works(40)), (GIVEN, other), ALL_TRAIN)
     assert all(row["bookmark_label"] == row["popular_label"] == row["illust_id"] for row in rows)
     assert [head.counts for head in fitted] == [(10, 20, 10), (30, 10)]
+
+
+def test_rows_that_tie_in_update_fingerprint_and_uri_do_not_take_turns(tmp_path: Path) -> None:
+    number = 400
+    ids, labels = [i // 4 for i in range(number)], [i % 4 for i in range(number)]
+    place = write_catalog(str(tmp_path / "a"), {"illust_id": ids, "uri": ["same.png"] * number, "bookmarks": labels})
+    rows, _, _ = dataset(place, rule=ALL_TRAIN, heads=(GIVEN, HeadSpec(name="other", column="bookmarks", edges=(1, 2))))
+    assert {row["bookmark_label"] for row in rows} == {3}
+    images = write_catalog(str(tmp_path / "b"), {"illust_id": ids, "image": [b"the same"] * number})
+    assert {row["row"] % 4 for row in scoring(images)[0]} == {3}
+
+
+class Weighing(Folder):
+    """A folder that weighs the temporary files whenever something is published."""
+
+    most_bytes = 0
+
+    def publish(self, path: str, data: bytes, *, replace: bool = False) -> int:
+        files = [file for file in Path(tempfile.gettempdir()).rglob("*") if file.is_file()]
+        self.most_bytes = max(self.most_bytes, sum(file.stat().st_size for file in files))
+        return super().publish(path, data, replace=replace)
+
+
+def test_a_first_night_holds_the_catalog_once_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    number = 250_000
+    texts = [np.random.default_rng(seed).bytes(20 * number).hex() for seed in (0, 1)]  # does not compress, but for hexadecimal
+    uris, etags = ([text[i * 40 : i * 40 + 40] for i in range(number)] for text in texts)
+    place = write_catalog(str(tmp_path / "catalog"), {"illust_id": list(range(number)), "uri": uris, "etag": etags})
+    folder = Weighing(str(tmp_path / "out"))
+    assert first_night(place, folder).counts.planned == number
+    assert 20 * number < folder.most_bytes < 70 * number  # with one more copy of all rows, 96
+
+
+def test_rows_are_estimated_from_one_footer_and_all_sizes(tmp_path: Path) -> None:
+    for part, number in enumerate((20_000, 3_000, 9_000)):
+        table = works(number, uri=[hashlib.md5(f"{part}/{i}".encode()).hexdigest() for i in range(number)])
+        pq.write_table(pa.table(table), tmp_path / f"{part}.parquet")
+    assert 30_000 < estimated_rows(open_catalog(str(tmp_path), Columns())) < 34_000
+
+
+ON_SMALL_DISK = """
+import sys
+from pix2score.errors import ConfigError
+from pix2score.storage import Folder
+from tests.test_plan import first_night
+try:
+    first_night(sys.argv[1], Folder(sys.argv[2]))
+except ConfigError as exc:
+    print(exc)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_catalog_too_large_for_the_temporary_disk_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    place = write_catalog(str(tmp_path / "catalog"), works(40_000))
+    small, out = tmp_path / "small", tmp_path / "out"
+    small.mkdir()
+    script = 'mount -t tmpfs -o size=4m none "$1" || exit 77; TMPDIR=$1 exec "$2" -c "$3" "$4" "$5"'
+    command = ["unshare", "-m", "sh", "-c", script, "sh", str(small), sys.executable, ON_SMALL_DISK, place, str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("no mounting here")
+    assert done.stdout.startswith(
+        "planning about 40000 catalog rows needs about 13.4 MiB of temporary disk: 4.0 MiB are free in"
+    ), done
+    assert str(small) in done.stdout and "TMPDIR" in done.stdout and done.stdout.count("\n") == 1
+    assert not out.exists()
 
 
 MEASURE = """
