@@ -17,19 +17,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pix2score.engine import engine, load, one_row, parquet_batches, parquet_bytes, query
-from pix2score.errors import MAX_ATTEMPTS, RETRIED_ERROR_CODES, DataError, StorageError
+from pix2score.changed_rows import check_changed_keys, disk_bytes, load_changed_keys, sorted_changes
+from pix2score.engine import MEMORY_BYTES, engine, load, parquet_batches, parquet_bytes, query, side_by_side
+from pix2score.errors import MAX_ATTEMPTS, RETRIED_ERROR_CODES
 from pix2score.layout import DataFile, Key, Layout, checked_bytes, unique_path, write_file
 from pix2score.plan import Part
-from pix2score.schema import KEY, OK, dead_schema, key_fields, taken_schema
-from pix2score.staged import STAGED, Receipt
+from pix2score.schema import KEY, OK, dead_schema, key_fields
+from pix2score.scratch import scratch_folder
+from pix2score.staged import Receipt
 from pix2score.storage import Folder
 
 PART_ROWS = 250_000
 RANGE_BYTES = 80 * 2**20
 """Of the changed rows of a range in memory, and of its live ones. Merging holds them six times over (measured with one head of 1,000 bins:
 774 MiB for 128), of 1 GiB declared."""
-_BATCH_ROWS = 50_000
+SORT_MEMORY_BYTES = MEMORY_BYTES * 3 // 4
+"""DuckDB's share while it sorts keys; what waits to be written as ranges has the rest."""
+_NUM_WRITERS = 2  # ranges written side by side: three of them, and their files, are in memory
 DEAD_ROWS = 1_000_000
 """Of a file of the dead, some 20 bytes each."""
 
@@ -98,12 +102,15 @@ def sort_changes(
 
     Raises ``StorageError`` if the pieces do not hold the planned number of rows with distinct keys: nothing may be published then.
     """
-    ranges, merged = [], Merged()
-    with engine() as connection:
-        unused = _load_changes(connection, folder, run, layout, night)
+    ranges, merged, most_rows = [], Merged(), range_rows(layout)
+    pieces, what = [*night.own, *night.taken_from], f"sorting {night.num_changed} changed rows"
+    with engine(SORT_MEMORY_BYTES, disk_bytes=disk_bytes(pieces), what=what) as connection, scratch_folder() as scratch:
+        unused = load_changed_keys(connection, folder, layout, night.own, night.taken, night.taken_from)
+        check_changed_keys(connection, run, night.num_changed)
         _load_keys(connection, "gone", folder, night.gone, layout)
-        for cut in _cuts(_sorted_changes(connection, layout), _neighbours(live, range_rows(layout)), range_rows(layout)):
-            one = _range(connection, folder, prefix, layout, cut)
+        changed = sorted_changes(connection, folder, layout, pieces, scratch, max(1, most_rows // 2))
+        cuts = ((cut, _gone_within(connection, layout, cut)) for cut in _cuts(changed, _neighbours(live, most_rows), most_rows))
+        for cut, one in side_by_side(lambda cut: (cut[0], _range(folder, prefix, *cut)), cuts, _NUM_WRITERS):
             if cut.is_whole and not one.changed and not one.gone and all(file.runs is not None for file in one.live):
                 merged.add(_as_they_are(one.live))
             else:
@@ -134,42 +141,6 @@ def _as_they_are(files: Sequence[DataFile]) -> Merged:
         merged.runs.update(file.runs or {})
         merged.kept += file.kept
     return merged
-
-
-def _load_changes(connection: duckdb.DuckDBPyConnection, folder: Folder, run: str, layout: Layout, night: Night) -> pa.Table | None:
-    """Table ``changed``; ok rows of taken pieces that are not taken come back, as their embeddings are dead."""
-    schema = layout.scores
-    load(connection, "changed", schema, _piece_batches(folder, night.own, schema))
-    unused = None
-    if night.taken:
-        taken, offered = taken_schema(layout.id_type), schema.append(pa.field("piece", pa.string()))
-        load(connection, "taken", taken, parquet_batches(folder, [part.path for part in night.taken], taken.names))
-        load(connection, "offered", offered, _piece_batches(folder, night.taken_from, offered))
-        matching = "JOIN taken USING (illust_id, page, piece)"
-        connection.execute(f"INSERT INTO changed SELECT * EXCLUDE (piece) FROM offered SEMI {matching}")
-        is_staged = f"starts_with(piece, '{STAGED}/')"  # rows taken back are listed as dead already
-        rest = f"SELECT illust_id, page, run FROM offered ANTI {matching} WHERE status = '{OK}' AND {is_staged}"
-        unused = pa.Table.from_batches(
-            [b for t in query(connection, rest, dead_schema(layout.id_type)) for b in t.to_batches()], dead_schema(layout.id_type)
-        )
-    rows, keys = one_row(
-        connection, "SELECT count(*), (SELECT count(*) FROM (SELECT DISTINCT illust_id, page FROM changed)) FROM changed"
-    )
-    if not rows == keys == night.num_changed:
-        raise StorageError(f"run {run}: {rows} staged rows with {keys} keys, planned {night.num_changed}: not published")
-    return unused if unused is not None and unused.num_rows else None
-
-
-def _piece_batches(folder: Folder, pieces: Sequence[Receipt], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Rows of staged pieces; in ``piece``, if ``schema`` has it, the path of the file that holds them."""
-    for receipt in pieces:
-        try:
-            rows = checked_table(folder, receipt.scores)
-        except DataError as exc:
-            raise StorageError(f"a staged piece went while the night was written: {exc}; the next run does without it") from None
-        if "piece" in schema.names:
-            rows = rows.append_column("piece", pa.repeat(pa.scalar(receipt.scores.path), rows.num_rows))
-        yield from rows.select(schema.names).cast(schema).to_batches(max_chunksize=_BATCH_ROWS)
 
 
 def _load_keys(connection: duckdb.DuckDBPyConnection, table: str, folder: Folder, parts: Sequence[Part], layout: Layout) -> None:
@@ -203,11 +174,6 @@ class _Cut:
     changed: pa.Table | None
     is_whole: bool
     """Whether all rows of ``live`` lie within."""
-
-
-def _sorted_changes(connection: duckdb.DuckDBPyConnection, layout: Layout) -> Iterator[pa.Table]:
-    batch_rows = min(_BATCH_ROWS, range_rows(layout))
-    return query(connection, "SELECT * FROM changed ORDER BY illust_id, page", layout.scores, batch_rows)
 
 
 def _cuts(changed: Iterator[pa.Table], groups: Sequence[list[DataFile]], most_rows: int) -> Iterator[_Cut]:
@@ -268,14 +234,18 @@ def _before(rows: pa.Table, key: Key) -> pa.ChunkedArray:
     return pc.or_(pc.less(ids, key[0]), pc.and_(pc.equal(ids, key[0]), pc.less(pages, key[1])))
 
 
-def _range(connection: duckdb.DuckDBPyConnection, folder: Folder, prefix: str, layout: Layout, cut: _Cut) -> Range:
-    """``cut`` with its changed and its removed keys in storage."""
+def _gone_within(connection: duckdb.DuckDBPyConnection, layout: Layout, cut: _Cut) -> pa.Table:
+    """Removed keys within the bounds of ``cut``."""
     bounds = [(sign, key) for sign, key in ((">", cut.low), ("<", cut.high)) if key is not None]
     tests = [f"(illust_id {sign} ? OR (illust_id = ? AND page {'>=' if sign == '>' else '<'} ?))" for sign, _ in bounds]
     values = [value for _, key in bounds for value in (key[0], *key)]
     where = f"WHERE {' AND '.join(tests)}" if tests else ""
     found: pa.Table = connection.cursor().sql(f"SELECT illust_id, page FROM gone {where}", params=values).to_arrow_table()
-    gone = found.cast(pa.schema(key_fields(layout.id_type)))
+    return found.cast(pa.schema(key_fields(layout.id_type)))
+
+
+def _range(folder: Folder, prefix: str, cut: _Cut, gone: pa.Table) -> Range:
+    """``cut`` with its changed and its removed keys in storage."""
     return Range(cut.low, cut.high, cut.live, _part(folder, prefix, "changed", cut.changed), _part(folder, prefix, "gone", gone))
 
 
