@@ -103,10 +103,20 @@ def _plan(config: BenchmarkConfig) -> dict[str, Any]:
 
 
 def _plan_line(timing: PlanTiming) -> str:
-    return (
-        f"{timing.rows / 1e6:g} M rows, {timing.to_score} to score: plan {timing.plan_s:.1f} s, {timing.plan_peak_mib} MiB; "
-        f"rewrite {timing.rewrite_s:.1f} s, {timing.rewrite_peak_mib} MiB"
-    )
+    first = timing.first
+    steps = {
+        "plan": timing.plan,
+        "rewrite": timing.rewrite,
+        "first plan": first.plan,
+        "first sort": first.sort,
+        "first merge": first.merge,
+    }
+    lines = [f"{timing.rows / 1e6:g} M rows, {timing.to_score} to score, then a first night, all to score:"]
+    lines += [
+        f"{name:<12}{step.seconds:>8.1f} s {step.cpu_s:>8.1f} s CPU {step.peak_mib:>6} MiB {step.disk_bytes_per_row:>5} bytes of disk a row"
+        for name, step in steps.items()
+    ]
+    return "\n".join(lines)
 
 
 def _decode(config: BenchmarkConfig) -> dict[str, Any]:

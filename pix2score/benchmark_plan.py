@@ -1,16 +1,18 @@
-"""How long planning and rewriting take, and how much memory, by the number of rows: generated catalogs against generated live snapshots.
+"""How long planning and rewriting take, how much memory and temporary disk, by the number of rows: generated catalogs and live snapshots.
 
 Rows have the honest shape: a 24-character id, a page, a 32-character etag on both sides; SCORES rows of the ``pixiv`` heads. Between the
-nights 1 % of the rows change, 0.1 % go and as many come.
+nights 1 % of the rows change, 0.1 % go and as many come. A first night, where every row is new, is timed beside it.
 """
 
 from __future__ import annotations
 
+import os
 import resource
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pix2score.catalog import Columns, open_catalog
+from pix2score.catalog import Catalog, Columns, open_catalog
 from pix2score.engine import parquet_batches, parquet_bytes
 from pix2score.heads import preset
 from pix2score.layout import Layout, unique_path, write_file
 from pix2score.plan import Part
 from pix2score.publishing import LocalThreads, Publication, publish_night
+from pix2score.rewrite import Night, merge_range, sort_changes
 from pix2score.scoring_plan import ScoringPlan, ScoringRequest, plan_scoring
 from pix2score.snapshot import Snapshot, publish
 from pix2score.staged import Origin, Receipt, write_piece
@@ -37,6 +40,25 @@ _POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """One piece of work: wall and CPU seconds, peak memory (RSS of this process), and the most temporary disk, in bytes for each row."""
+
+    seconds: float
+    cpu_s: float
+    peak_mib: int
+    disk_bytes_per_row: int
+
+
+@dataclass(frozen=True, slots=True)
+class FirstNight:
+    """Every row is new: planned; sorted, once scored; merged into the narrow table."""
+
+    plan: Step
+    sort: Step
+    merge: Step
+
+
+@dataclass(frozen=True, slots=True)
 class PlanTiming:
     """One size: seconds and peak memory (RSS) of the plan and of the rewriting with publication."""
 
@@ -46,40 +68,100 @@ class PlanTiming:
     plan_peak_mib: int
     rewrite_s: float
     rewrite_peak_mib: int
+    plan: Step
+    """The same once more, with CPU seconds and temporary disk."""
+    rewrite: Step
+    first: FirstNight
 
 
 def time_plan(place: Path, num_rows: int) -> PlanTiming:
-    """A night of ``num_rows`` live rows in the empty folder ``place``, planned and published in this process."""
-    workers = LocalThreads()
-    folder = Folder(str(place / "scores"))
+    """A night of ``num_rows`` live rows and a first night of as many, in the empty folder ``place``, planned and written here."""
+    with _temporary_files_in(place / "temporary") as scratch:
+        catalog = open_catalog(_write_catalog(place / "catalog", num_rows), Columns())
+        to_score, plan, rewrite = _time_later(place / "scores", catalog, num_rows, scratch)
+        pa.default_memory_pool().release_unused()
+        first = _time_first(place / "first", catalog, num_rows, scratch)
+    later = (plan.seconds, plan.peak_mib, rewrite.seconds, rewrite.peak_mib)
+    return PlanTiming(num_rows, to_score, *later, plan=plan, rewrite=rewrite, first=first)
+
+
+def _time_first(place: Path, catalog: Catalog, num_rows: int, scratch: Path) -> FirstNight:
+    folder, layout, run = Folder(str(place)), _layout(), "benchmark-1"
+    origin = Origin(run=run, model_version=MODEL_VERSION, parent=0)
+    request = ScoringRequest(origin=origin, layout=layout)
+    plan, planned = _step(lambda: plan_scoring(catalog, folder, f"staged/{run}/plan", request), scratch, num_rows)
+    night = Night(_score(folder, origin, layout, plan), [], [], [], plan.counts.planned)
+    (ranges, _), sort = _step(lambda: sort_changes(folder, f"staged/{run}/changes", run, layout, [], night), scratch, num_rows)
+    calls = [(folder, run, layout, keys) for keys in ranges]
+    _, merge = _step(lambda: list(LocalThreads().each(merge_range, calls)), scratch, num_rows)
+    return FirstNight(planned, sort, merge)
+
+
+def _time_later(place: Path, catalog: Catalog, num_rows: int, scratch: Path) -> tuple[int, Step, Step]:
+    """Rows to score, planning, and rewriting with publication."""
+    workers, folder = LocalThreads(), Folder(str(place))
     snapshot = _write_live(folder, num_rows)
-    catalog = open_catalog(_write_catalog(place / "catalog", num_rows), Columns())
     origin = Origin(run="benchmark-2", model_version=MODEL_VERSION, parent=snapshot.number)
     request = ScoringRequest(origin=origin, layout=snapshot.layout, live=snapshot)
-    plan, plan_s, plan_peak = _measured(lambda: workers.call(plan_scoring, catalog, folder, "staged/benchmark-2/plan", request))
+    plan, planned = _step(lambda: plan_scoring(catalog, folder, "staged/benchmark-2/plan", request), scratch, num_rows)
     receipts = _score(folder, origin, snapshot.layout, plan)
     publication = Publication(folder, origin, snapshot.layout, snapshot, plan, receipts)
-    _, rewrite_s, rewrite_peak = _measured(lambda: publish_night(publication, {"fingerprint_kind": "etag", "config": {}}, workers))
-    return PlanTiming(num_rows, plan.counts.to_score, plan_s, plan_peak, rewrite_s, rewrite_peak)
+    facts = {"fingerprint_kind": "etag", "config": {}}
+    _, rewrite = _step(lambda: publish_night(publication, facts, workers), scratch, num_rows)
+    return plan.counts.to_score, planned, rewrite
+
+
+@contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[Path]:
+    """Temporary files of this process go to ``folder``, where they can be counted."""
+    folder.mkdir(parents=True)
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield folder
+    finally:
+        tempfile.tempdir = before
+
+
+def _step(function: Callable[[], Any], scratch: Path, num_rows: int) -> tuple[Any, Step]:
+    before = os.times()
+    with _watched(lambda: _disk_bytes(scratch)) as disk:
+        result, seconds, peak_mib = _measured(function)
+    after = os.times()
+    cpu_s = round(after.user + after.system - before.user - before.system, 2)
+    return result, Step(seconds, cpu_s, peak_mib, disk[0] // num_rows)
+
+
+def _disk_bytes(folder: Path) -> int:
+    """Of all files below; one that goes meanwhile counts as nothing."""
+    size = 0
+    for top, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                size += os.stat(os.path.join(top, name)).st_blocks * 512
+    return size
 
 
 def _measured(function: Callable[[], Any]) -> tuple[Any, float, int]:
-    with _peak_memory() as peak:
+    with _watched(_memory) as peak:
         start = time.monotonic()
         result = function()
         seconds = time.monotonic() - start
     return result, round(seconds, 2), peak[0] // 2**20
 
 
+def _memory() -> int:
+    """Resident memory of this process in bytes; Linux only."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
 @contextmanager
-def _peak_memory() -> Iterator[list[int]]:
-    """The largest resident memory of this process while the block runs, in bytes; Linux only."""
-    peak, stop = [0], threading.Event()
-    page_bytes = resource.getpagesize()
+def _watched(measure: Callable[[], int]) -> Iterator[list[int]]:
+    """The largest of what ``measure`` gives while the block runs."""
+    peak, stop = [measure()], threading.Event()
 
     def watch() -> None:
         while not stop.wait(_POLL_S):
-            peak[0] = max(peak[0], int(Path("/proc/self/statm").read_text().split()[1]) * page_bytes)
+            peak[0] = max(peak[0], measure())
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -100,7 +182,7 @@ def _etags(numbers: npt.NDArray[np.int64], version: npt.NDArray[np.bool_]) -> li
 
 def _write_catalog(folder: Path, num_rows: int) -> str:
     """In no order of keys; every hundredth row with another etag than before, every thousandth another illustration."""
-    order = np.random.default_rng(0).permutation(num_rows // FILE_ROWS or 1)
+    order = np.random.default_rng(0).permutation(-(-num_rows // FILE_ROWS))
     for number, block in enumerate(order):
         rows = np.arange(block * FILE_ROWS, min(num_rows, (block + 1) * FILE_ROWS))
         rows = np.random.default_rng(number).permutation(rows)
@@ -111,9 +193,13 @@ def _write_catalog(folder: Path, num_rows: int) -> str:
     return str(folder)
 
 
-def _write_live(folder: Folder, num_rows: int) -> Snapshot:
+def _layout() -> Layout:
     heads = tuple(h.fitted(edges=h.edges, counts=[1] * h.num_bins, typical=list(range(h.num_bins))) for h in preset("pixiv"))
-    layout = Layout(pa.string(), heads, EMBEDDING_DIM, "float16")
+    return Layout(pa.string(), heads, EMBEDDING_DIM, "float16")
+
+
+def _write_live(folder: Folder, num_rows: int) -> Snapshot:
+    layout = _layout()
     pool = _predictions(layout, FILE_ROWS)
     files = []
     for start in range(0, num_rows, FILE_ROWS):

@@ -6,6 +6,7 @@ import json
 import logging
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,20 @@ def test_one_percent_changed_and_one_per_mille_new_and_gone(tmp_path: Path) -> N
     assert ids == sorted(set(ids))
     assert len(ids[0]) == 24
     assert timing.plan_peak_mib > 10
+
+
+def test_a_first_night_is_timed_beside_the_later_one_with_its_temporary_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark_plan, "FILE_ROWS", 8_000)
+    before = tempfile.gettempdir()
+    timing = time_plan(tmp_path, 20_000)
+    steps = (timing.plan, timing.rewrite, timing.first.plan, timing.first.sort, timing.first.merge)
+    assert all(step.seconds > 0 and step.cpu_s > 0 and step.peak_mib > 10 for step in steps)
+    assert (timing.plan.seconds, timing.rewrite.peak_mib) == (timing.plan_s, timing.rewrite_peak_mib)
+    assert timing.plan.disk_bytes_per_row > 0 and timing.first.plan.disk_bytes_per_row > 0
+    assert dataset([str(path) for path in (tmp_path / "first" / "scores").rglob("*.parquet")]).count_rows() == 20_000
+    assert tempfile.gettempdir() == before
 
 
 def test_the_job_gives_every_size_and_the_machine(tmp_path: Path) -> None:
