@@ -253,7 +253,7 @@ def _part(folder: Folder, prefix: str, name: str, rows: pa.Table | None) -> Part
     if rows is None or not rows.num_rows:
         return None
     path = f"{prefix}/{name}-{uuid.uuid4().hex[:16]}.parquet"
-    folder.publish(path, parquet_bytes(rows, compression="lz4"))  # read once, in a minute: half the seconds of zstd, a sixth more bytes
+    folder.publish(path, parquet_bytes(rows, compression="lz4"))  # read once and soon: 1.0 µs a row, with zstd 1.6; 180 bytes, 152
     return Part(path, rows.num_rows)
 
 
