@@ -10,18 +10,15 @@ from typing import Any
 
 from pix2score.busy import Slots, limiting_stage, stage_account
 from pix2score.catalog import Catalog
-from pix2score.errors import FETCH_ERROR_CODES, LimitError
+from pix2score.errors import FETCH_ERROR_CODES
+from pix2score.failures import ALL_MISSING_ROWS, check_any_reached, check_share
 from pix2score.progress import duration
+from pix2score.repeats import Repeats
 from pix2score.scoring_plan import REASONS, ScoringCounts, ScoringPlan
 from pix2score.snapshot import Snapshot
 from pix2score.staged import Receipt
 
 logger = logging.getLogger(__name__)
-
-MIN_FAILED_TO_STOP = 100
-"""A run with no more failures than this is published whatever their share: on a small catalog a share says little."""
-ALL_MISSING_ROWS = 200
-"""So many images tried, and none could be fetched: the place is wrong or down, not the images."""
 
 
 @dataclass
@@ -45,6 +42,8 @@ class Tally:
     taken: Counter[str] = field(default_factory=Counter)
     """Those of ``failed`` that stand in pieces which were taken up."""
 
+    repeats: Repeats = field(default_factory=Repeats)
+    """Of what this run fetched itself: images that share one content."""
     _first_before: int = 0
     """First tries of rounds that are over."""
 
@@ -59,6 +58,7 @@ class Tally:
         self.failed.update(receipt.failed)
         self.again.update(receipt.failed_again_by_code or _by_guess(receipt))
         self.measured.update(receipt.measured)
+        self.repeats.add(receipt.repeated)
         self.check()
 
     def begin_again(self, failed: Mapping[str, int], failed_again: int) -> None:
@@ -69,40 +69,19 @@ class Tally:
     def check(self) -> None:
         """Raise ``LimitError`` if too many failed: of all that is planned, as the rest may still succeed."""
         total = self.failed.total() - self.failed_again
-        if total > MIN_FAILED_TO_STOP and total > self.max_failed * self.num_planned:
-            raise LimitError(
-                f"{total} of {self.num_planned} images failed ({self._codes}), over --max-failed {self.max_failed:g}: nothing was "
-                f"published, the {self.rows} images done so far are kept"
-            )
+        check_share(total, self.rows, self.num_planned, self.max_failed, self.failed)
         if self._num_first >= ALL_MISSING_ROWS:
-            self._check_some_came()
+            check_any_reached(self.failed - self.taken - self.again, self._num_first)
 
     def check_end(self, num_keys: int) -> None:
         """As ``check``, when all is done that a snapshot of ``num_keys`` rows would hold: one without a single answer, as no image could
         be had, is none, however small it is."""
         self.check()
-        missing = sum(self.failed[code] for code in FETCH_ERROR_CODES)
-        if num_keys and missing == num_keys:
-            raise self._all_missing(missing)
+        check_any_reached(self.failed, num_keys)
 
     @property
     def _num_first(self) -> int:
         return self.rows - self.retried - self._first_before
-
-    @property
-    def _codes(self) -> str:
-        return ", ".join(f"{number} {code}" for code, number in self.failed.most_common())
-
-    def _check_some_came(self) -> None:
-        missing = sum(self.failed[code] - self.taken[code] - self.again[code] for code in FETCH_ERROR_CODES)
-        if missing == self._num_first:
-            raise self._all_missing(missing)
-
-    def _all_missing(self, number: int) -> LimitError:
-        return LimitError(
-            f"the first {number} images are all missing, refused or out of reach ({self._codes}): nothing was published; is --catalog "
-            f"the right one, is --image-root missing, do the credentials reach the images, is their store up?"
-        )
 
 
 def _by_guess(receipt: Receipt) -> Counter[str]:

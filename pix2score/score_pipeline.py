@@ -18,6 +18,7 @@ import ray
 
 from pix2score.busy import Slots
 from pix2score.cluster import Offer, is_local
+from pix2score.failures import ALL_MISSING_ROWS
 from pix2score.fetch import decoded_rows
 from pix2score.image_rows import ImageRows
 from pix2score.images import Preprocess
@@ -25,7 +26,6 @@ from pix2score.layout import Layout
 from pix2score.plan import Part, total_rows
 from pix2score.predictor import Engine
 from pix2score.progress import Meter
-from pix2score.score_account import ALL_MISSING_ROWS
 from pix2score.score_stages import ScoreImages, stage_piece
 from pix2score.staged import Origin, Receipt
 from pix2score.staging import Staging

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pix2score import busy
+from pix2score import busy, repeats
 from pix2score.counters import count_forward
 from pix2score.errors import DataError, ImageFailure
 from pix2score.fetch import pixels_of
@@ -65,7 +65,9 @@ def _with_measured(scored: pa.Table, rows: pa.Table, model_s: float) -> pa.Table
     for field in busy.FIELDS[:3]:
         scored = scored.append_column(field, rows.column(field.name))
     share = np.full(rows.num_rows, model_s / max(1, rows.num_rows), dtype=np.float32)
-    return scored.append_column(busy.FIELDS[3], pa.array(share)).append_column("is_retry", rows.column("is_retry"))
+    for name in ("is_retry", repeats.CONTENT_ID.name):
+        scored = scored.append_column(name, rows.column(name))
+    return scored.append_column(busy.FIELDS[3], pa.array(share))
 
 
 def _scored(rows: pa.Table, position: Any, prediction: Any, run: str, layout: Layout) -> pa.Table:
@@ -103,5 +105,13 @@ def stage_piece(piece: str, rows: pa.Table, *, out: Folder, origin: Origin, layo
     scores = rows.select(layout.scores.names).cast(layout.scores)
     embedded = rows.filter(pc.is_valid(rows.column("embedding"))).select(layout.embeddings.names).cast(layout.embeddings)
     return write_piece(
-        out, origin, piece, layout, scores, embedded, lambda: busy.totals(rows, time.monotonic() - start), rows.column("is_retry")
+        out,
+        origin,
+        piece,
+        layout,
+        scores,
+        embedded,
+        lambda: busy.totals(rows, time.monotonic() - start),
+        rows.column("is_retry"),
+        repeats.of_piece(rows),
     )

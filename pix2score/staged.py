@@ -55,6 +55,8 @@ class Receipt:
     """Those of them that failed once more."""
     failed_again_by_code: dict[str, int] = field(default_factory=dict)
     """The same by error code."""
+    repeated: dict[str, int] = field(default_factory=dict)
+    """``repeats.of_piece``."""
 
     @property
     def path(self) -> str:
@@ -85,6 +87,7 @@ def write_piece(
     embeddings: pa.Table,
     measure: Callable[[], dict[str, float]] = dict,
     is_retry: pa.ChunkedArray | None = None,
+    repeated: dict[str, int] | None = None,
 ) -> Receipt:
     """Both tables are in storage, each sorted by key, and a receipt names them; a receipt already there wins and is returned.
 
@@ -106,6 +109,7 @@ def write_piece(
         retried=0 if is_retry is None else pc.sum(is_retry).as_py() or 0,
         failed_again=sum(again.values()),
         failed_again_by_code=again,
+        repeated=repeated or {},
         files=tuple(files),
         measured=measure(),  # asked last, so that writing is in it
     )

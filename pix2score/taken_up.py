@@ -12,8 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from pix2score.engine import engine, load, open_parquet
-from pix2score.errors import DataError
-from pix2score.failures import TRIED_AGAIN
+from pix2score.errors import RETRIED_ERROR_CODES, DataError
 from pix2score.schema import SPLITS, key_fields
 from pix2score.shards import FAILED, Shard, ShardReceipt
 from pix2score.storage import Folder
@@ -44,7 +43,7 @@ def take_up(out: Folder, receipts: Sequence[ShardReceipt], schema: pa.Schema) ->
     """
     named = _in_order(receipts)
     standing = {entry.path: entry.size for top in (*(f"split={split}" for split in SPLITS), FAILED) for entry in out.entries(top)}
-    final = [shard for shard in named if not shard.errors.keys() & set(TRIED_AGAIN)]
+    final = [shard for shard in named if not shard.errors.keys() & set(RETRIED_ERROR_CODES)]
     with engine() as connection:
         whole = _load_keys(connection, out, [shard for shard in final if standing.get(shard.path) == shard.bytes], schema)
         taken = _disjoint(connection, whole)
