@@ -516,3 +516,9 @@ def test_large_embedded_images_are_hashed_in_small_batches(tmp_path: Path) -> No
     batches = list(catalog.batches())
     assert max(batch.num_rows for batch in batches) <= 2
     assert [row["row"] for batch in batches for row in batch.to_pylist()] == list(range(12))
+
+
+def test_whole_numbers_keep_every_digit_beside_a_file_of_floats(tmp_path: Any) -> None:
+    write_catalog(str(tmp_path), {"illust_id": [1], "uri": ["a"], "artist_id": [2**60 + 1]}, "a.parquet")
+    write_catalog(str(tmp_path), {"illust_id": [2], "uri": ["b"], "artist_id": [7.0]}, "b.parquet")
+    assert [row["group"] for row in rows(open_catalog(str(tmp_path), Columns()))] == [str(2**60 + 1), "7"]
