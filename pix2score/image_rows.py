@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pix2score.budget import bounded_runs, in_flight
-from pix2score.catalog import Catalog
+from pix2score.catalog import Catalog, image_values
 from pix2score.engine import open_parquet
 from pix2score.errors import DataError, ImageFailure, StorageError
 from pix2score.image_source import NUM_CONCURRENT, ImageSource, Larger, image_source, is_outside
@@ -47,7 +47,7 @@ class ImageRows:
     def of(cls, catalog: Catalog, source: ImageSource) -> ImageRows:
         """For the rows of a plan made from ``catalog``."""
         pinned = {entry.path: entry for entry in catalog.files} if catalog.embedded else {}
-        return cls(source, catalog.folder, catalog.columns.image if catalog.embedded else None, pinned)
+        return cls(source, catalog.folder, catalog.image_path, pinned)
 
     def contents(self, rows: pa.Table) -> Iterator[Content]:
         """Content of each row in order; the next few are fetched while the caller works on these.
@@ -216,7 +216,7 @@ class _ImageColumn:
             while row >= self._first + len(self._batch):
                 self._first += len(self._batch)
                 self._batch = pa.nulls(0, pa.binary())  # not held beside the next
-                self._batch = next(self._batches).column(0)
+                self._batch = image_values(next(self._batches).column(0))
         except (DataError, StopIteration) as exc:
             self._group = -1
             raise DamagedColumn(f"row group {group} of {self._path} is damaged") from exc

@@ -19,6 +19,7 @@ from pix2score.errors import AccessError, ConfigError, DataError, Pix2ScoreError
 from pix2score.s3_access import access_problem, is_without_reason
 
 MAX_ATTEMPTS = 6
+MAX_CONNECTIONS = 64  # botocore's own 10 are fewer than the requests that are sent at a time
 MAX_BACKOFF_S = 20.0
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 20  # between two reads, not for the whole: a stalled connection is given up and tried again
@@ -43,6 +44,7 @@ def _filesystem(protocol: str, _pid: int) -> Any:  # connections must not cross 
         "s3",
         use_listings_cache=False,
         config_kwargs={
+            "max_pool_connections": MAX_CONNECTIONS,
             "connect_timeout": CONNECT_TIMEOUT_S,
             "read_timeout": READ_TIMEOUT_S,
             "retries": {"mode": "standard", "max_attempts": MAX_ATTEMPTS},

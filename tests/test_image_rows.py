@@ -66,3 +66,27 @@ def test_a_uri_whose_bytes_are_no_utf8_is_a_row_of_its_own(tmp_path: Path) -> No
     assert first == b"picture"
     assert isinstance(second, ImageFailure)
     assert second.code == "NOT_FOUND"
+
+
+STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+@pytest.mark.parametrize("form", ["struct", "dotted", "dictionary", "large", "view", "flat with a dot"])
+def test_embedded_images_are_read_in_every_form_that_they_are_written_in(tmp_path: Path, form: str) -> None:
+    images = [b"one", None, b"three", b""]
+    column = {
+        "struct": pa.array([{"bytes": image, "path": "x.png"} for image in images], STRUCT),
+        "dotted": pa.array([{"bytes": image, "path": "x.png"} for image in images], STRUCT),
+        "dictionary": pa.array(images, pa.binary()).dictionary_encode(),
+        "large": pa.array(images, pa.large_binary()),
+        "view": pa.array(images, pa.binary_view()),
+        "flat with a dot": pa.array(images, pa.binary()),
+    }[form]
+    name = "image.bytes" if form == "flat with a dot" else "image"
+    asked = "image.bytes" if form in ("dotted", "flat with a dot") else None
+    place = write_catalog(str(tmp_path), {"illust_id": range(4), name: column, "etag": list("abcd")})
+    catalog = open_catalog(place, Columns(image=asked))
+    rows = pa.table({"file": ["catalog.parquet"] * 4, "row": pa.array(range(4), pa.int64())})
+    contents = list(ImageRows.of(catalog, image_source(place, ())).contents(rows))
+    assert contents[0] == b"one" and contents[2] == b"three"
+    assert [c.code for c in contents if isinstance(c, ImageFailure)] == ["NOT_FOUND", "EMPTY"]
