@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -29,7 +29,6 @@ MIN_LOCAL_CPUS = 6
 _DAEMONS = ("start_monitor", "start_log_monitor", "start_api_server")
 """Methods of Ray's node: the autoscaler, what copies workers' logs to the terminal, and the dashboard, which runs even when it is not
 wanted. A single machine has no use for them, and they cost 2 s of its start and end (two cores)."""
-_LOG_LEVEL = "RAY_BACKEND_LOG_LEVEL"
 _REGISTERED_WITHIN_S = 10.0
 _REGISTERED_POLL_S = 0.02
 
@@ -51,7 +50,7 @@ def start_local(cores: int, min_slots: int = MIN_LOCAL_CPUS) -> None:
     """
     logger.info("starting Ray on this machine (%d cores)", cores)
     temp = ray_temp()
-    with _settings_of_its_processes(max(min_slots, MIN_LOCAL_CPUS)) as added, _quick_node(hides_level=_LOG_LEVEL in added):
+    with _settings_of_its_processes(max(min_slots, MIN_LOCAL_CPUS)), _quick_node():
         ray.init(
             address="local",
             num_cpus=max(min_slots, cores),
@@ -75,25 +74,26 @@ def python_signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _settings_of_its_processes(num_slots: int) -> Iterator[Collection[str]]:
-    """In the environment while they start; what is set already stays. The names of those that were added."""
+def _settings_of_its_processes(num_slots: int) -> Iterator[None]:
+    """In the environment while they start; what is set already stays."""
     settings = {
         # Ray's C++ side writes warnings about its own actors and slots straight to the terminal, where people take them for ours.
-        _LOG_LEVEL: "fatal",
+        # It announces its level in one line of its own, which is let through: file descriptor 2 is not only Ray's.
+        "RAY_BACKEND_LOG_LEVEL": "fatal",
         "RAY_prestart_worker_first_driver": "0",  # a worker that nothing asks for: 0.5 s of a core for each CPU
         "RAY_worker_maximum_startup_concurrency": str(num_slots),
     }
     added = {name: value for name, value in settings.items() if name not in os.environ}
     os.environ.update(added)
     try:
-        yield added
+        yield
     finally:
         for name in added:
             os.environ.pop(name, None)
 
 
 @contextlib.contextmanager
-def _quick_node(*, hides_level: bool = False) -> Iterator[None]:
+def _quick_node() -> Iterator[None]:
     """Ray's node starts without ``_DAEMONS``, without the dashboard's packages, and is seen as soon as it is there.
 
     Ray has no settings for these. A Ray that is made otherwise starts as it does by itself.
@@ -107,8 +107,6 @@ def _quick_node(*, hides_level: bool = False) -> Iterator[None]:
 
     def found(address: str, node_id: str) -> Any:
         _await_node(address, node_id)
-        if hides_level:  # by now its processes have it; this one would announce it on the terminal, past every Python setting
-            os.environ.pop(_LOG_LEVEL, None)
         return find(address, node_id)  # type: ignore[misc]
 
     changes: list[tuple[Any, str, Any]] = [(owner, name, _nothing) for name in _DAEMONS]

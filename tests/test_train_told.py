@@ -31,13 +31,15 @@ def test_told_within_its_first_epoch_it_keeps_every_step(chain: Chain, tmp_path:
         deadline = time.monotonic() + 120
         while not (out / IN_PROCESS).exists() and time.monotonic() < deadline:
             time.sleep(0.01)
+        time.sleep(0.2)
         job.terminate()
     stdout, _ = job.communicate(timeout=60)
     assert job.returncode == 1, log.read_text()[-3000:]
     assert json.loads(stdout.splitlines()[-1])["error"] == "Terminated"
     assert log.read_text().splitlines()[-1] == "jobs.train: interrupted; the same command again is safe"
     assert not (out / "history.jsonl").exists(), "it was to be told within its first epoch"
-    assert parse_state((out / IN_PROCESS).read_bytes())["fitter"]["num_steps"] > CHECK_EVERY
+    assert parse_state((out / IN_PROCESS).read_bytes())["fitter"]["num_steps"] >= CHECK_EVERY
+    assert "told to end: a checkpoint is made" in log.read_text()
     train(TrainConfig(data=chain.dataset, out=str(out), **settings))
     train(TrainConfig(data=chain.dataset, out=str(tmp_path / "whole"), **settings))
     for told, whole in zip(history(out), history(tmp_path / "whole"), strict=True):
