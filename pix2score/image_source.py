@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
-from botocore import exceptions
 from botocore.exceptions import BotoCoreError, ClientError
 
 from pix2score.errors import ConfigError, ImageFailure
 from pix2score.images import MAX_BYTES
 from pix2score.objects import gather_objects
 from pix2score.places import filesystem, is_s3, normalise
+from pix2score.s3_access import access_problem
 
 NUM_CONCURRENT = 32  # per worker: enough to hide object-storage latency of 20-100 ms behind one core of decoding
 TIMEOUT_S = 120.0
@@ -34,15 +34,6 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _DATA = re.compile(r"data:[\w.+-]*(/[\w.+-]+)?(;[\w.=+-]+)*,", re.IGNORECASE)
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _LOCAL = re.compile(r"//(?:localhost)?(/.*)|(/(?!/).*)", re.IGNORECASE | re.DOTALL)
-_SETTINGS = (
-    exceptions.NoCredentialsError,
-    exceptions.ProfileNotFound,
-    exceptions.PartialCredentialsError,
-    exceptions.CredentialRetrievalError,
-    exceptions.ConfigParseError,
-    exceptions.SSOError,
-    exceptions.TokenRetrievalError,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,12 +245,9 @@ def _s3_failure(exc: BaseException, place: str) -> ImageFailure:
     text = f"{type(exc).__name__}: {exc}"
     if isinstance(exc, FileNotFoundError):
         return ImageFailure("NOT_FOUND", f"no such object: {place}")
-    if isinstance(exc, PermissionError):
-        return ImageFailure("FORBIDDEN", "access refused")
-    if isinstance(exc, _SETTINGS):
-        return ImageFailure("FORBIDDEN", f"AWS credentials or profile cannot be used: {exc}")
+    problem = access_problem(exc)
+    if problem or isinstance(exc, PermissionError):
+        return ImageFailure("FORBIDDEN", problem or "access refused")
     if isinstance(exc, TimeoutError):
         return ImageFailure("TIMEOUT", f"no complete answer in {TIMEOUT_S:g} s")
-    if isinstance(exc, ValueError) and "endpoint" in text.lower():
-        text = f"AWS_ENDPOINT_URL cannot be used, expected http://host:port or https://host: {exc}"
     return ImageFailure("TIMEOUT" if "Timeout" in type(exc).__name__ else "FETCH", text)

@@ -192,7 +192,7 @@ def _score_and_publish(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool
             tally.check_end(plan.counts.keys)
     finally:
         wall_s = time.monotonic() - started
-        log_failures(tally.failed, run.catalog)
+        log_failures(tally.failed, run.catalog, run.config.image_root)
         summary.update({**scored_summary(plan.counts, tally.failed), "repeated": tally.repeats.summary()})
         if tally.repeats.counts:
             logger.info("%s", tally.repeats.sentence())
