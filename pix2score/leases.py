@@ -13,12 +13,13 @@ import json
 import logging
 import os
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from pix2score.errors import DataError, StorageError
+from pix2score.errors import AccessError, DataError, StorageError
 from pix2score.storage import Folder
 
 logger = logging.getLogger(__name__)
@@ -148,9 +149,12 @@ def _is_gone(content: bytes) -> bool:
 
 
 def _storage_time(folder: Folder) -> float:
-    """Seconds since 1970 by the clock that dates objects."""
+    """Seconds since 1970 by the clock that dates objects; by this machine's, where nothing may be written."""
     path = f"{LEASES}/clock-{uuid.uuid4().hex[:16]}"
-    folder.publish(path, b"now")
+    try:
+        folder.publish(path, b"now")
+    except AccessError:
+        return time.time()
     try:
         return folder.entry(path).modified
     finally:
