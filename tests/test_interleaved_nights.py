@@ -19,7 +19,7 @@ from pix2score import rewrite
 from pix2score.errors import ConflictError, StorageError
 from pix2score.leases import Lease
 from pix2score.publishing import Publication
-from pix2score.snapshot import live_number
+from pix2score.snapshot import live, live_number
 from pix2score.staged import Receipt, staged_receipts
 from pix2score.vacuum import VacuumConfig, vacuum
 from tests.builders import Key, planned_rows
@@ -176,10 +176,15 @@ class Nights(RuleBasedStateMachine):
         how=st.sampled_from(["embeddings gone", "scores gone", "cut", "altered", "garbage", "copied", "another run's"]),
     )
     def damage_what_is_staged(self, which: int, how: str) -> None:
-        """Of runs that are no more: what a run at work has staged is under its lease."""
-        dead = [r for r in staged_receipts(self.world.folder) if not self.world.folder.is_file(f"leases/{r.origin.run}.json")]
-        live_runs = {e.path.split("/")[1] for e in self.world.folder.entries("snapshots")}
-        if dead and live_runs is not None:
+        """Of runs that are no more: what a run at work has staged is under its lease. Never a file that is live by now."""
+        named = {file.path for file in live(self.world.scores).files} if live_number(self.world.folder) else set()
+        dead = [
+            receipt
+            for receipt in staged_receipts(self.world.folder)
+            if not self.world.folder.is_file(f"leases/{receipt.origin.run}.json")
+            and not named & {file.path for file in receipt.files}
+        ]
+        if dead:
             damage(self.world, dead[which % len(dead)], how)
 
     def check(self, content: dict[Key, str], model: str) -> None:
