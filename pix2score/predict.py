@@ -20,7 +20,7 @@ import tyro
 from PIL import Image
 
 from pix2score.decoder import Decoder
-from pix2score.errors import ConfigError, DataError, ImageFailure
+from pix2score.errors import ConfigError, DataError, ImageFailure, JobFailed
 from pix2score.image_source import image_source
 from pix2score.images import Preprocess, picture_to_rgb
 from pix2score.places import is_s3, normalise
@@ -168,7 +168,7 @@ def predict(config: PredictConfig, say: Callable[[str], None]) -> dict[str, Any]
     summary = {"job": "predict", "model_version": model.card.version, "images": len(config.images), "failed": len(failed)}
     if failed:
         error = DataError(f"{len(failed)} of {len(config.images)} images gave no answer: {', '.join(failed)}")
-        error.summary = summary  # type: ignore[attr-defined]
+        JobFailed(summary, error).attach()
         raise error
     return summary
 

@@ -188,7 +188,7 @@ def _score_and_publish(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool
     pipeline = _pipeline(run, offer, use_gpu)
     try:
         plan, receipts = _execute(run, plan, pipeline, tally)
-        if run.config.limit is None:
+        if run.config.limit is None and run.config.max_failed < 1:  # 1 says that any share will do
             tally.check_end(plan.counts.keys)
     finally:
         wall_s = time.monotonic() - started

@@ -133,15 +133,15 @@ def test_another_suffix_and_a_place_without_a_model_are_mistakes(tmp_path: Path)
 def test_without_the_onnx_packages_one_line_says_what_to_install(place: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     code = (
-        "import sys; sys.modules['onnx'] = None; sys.path_importer_cache.clear()\n"
-        "import importlib.util as u; find = u.find_spec; u.find_spec = lambda n, p=None: None if n == 'onnx' else find(n, p)\n"
+        "import sys; sys.modules['onnxscript'] = None; sys.path_importer_cache.clear()\n"
+        "import importlib.util as u; find = u.find_spec; u.find_spec = lambda n, p=None: None if n == 'onnxscript' else find(n, p)\n"
         f"sys.argv = ['export', '--model', {place!r}, '--out', {str(tmp_path / 'm.onnx')!r}]\n"
         "import runpy; runpy.run_module('jobs.export', run_name='__main__')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(
-        "jobs.export: ONNX needs onnx, not installed here: pip install 'pix2score[export]'"
+        "jobs.export: ONNX needs onnxscript, not installed here: pip install 'pix2score[export]'"
     )
     assert find_spec("onnx") is not None
     assert module.FACTS == "pix2score"

@@ -100,7 +100,10 @@ def test_told_while_flags_are_read_it_is_no_mistaken_flag(tmp_path: Path) -> Non
 def test_afterwards_signals_are_handled_as_before() -> None:
     from pix2score.termination import handled
 
-    before = signal.getsignal(signal.SIGTERM)
-    with handled():
-        assert signal.getsignal(signal.SIGTERM) is not before
-    assert signal.getsignal(signal.SIGTERM) is before
+    kept = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with handled():
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, kept)
