@@ -244,8 +244,7 @@ def _round(work: _Work, parts: Sequence[Part], heads: Sequence[HeadSpec], offer:
         shards += receipt.shards
         repeated.add(receipt.repeated)
         _check_failed(work, shards, num_planned)
-    if repeated.counts:
-        logger.warning("%s", repeated.sentence())
+    repeated.log(logger)
     return TakenUp(tuple(shards), done.left_out)
 
 

@@ -6,6 +6,7 @@ Numbers are lower bounds: a piece tells only its most common contents, and rare 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ import pyarrow.compute as pc
 
 CONTENT_ID = pa.field("content_id", pa.int64())
 """Column that travels with the rows: ``content_id`` of the bytes, null where there are none."""
+MANY = 10
+"""Images of one content that a person should hear of."""
 MOST_OF_PIECE = 16
 MOST = 1024
 _END_BYTES = 2**16
@@ -67,3 +70,8 @@ class Repeats:
         facts = self.summary()
         others = f"{facts['contents']} contents; the most common stands" if facts["contents"] > 1 else "one content; it stands"
         return f"at least {facts['images']} images share {others} {facts['most_common']} times (a placeholder of deleted works?)"
+
+    def log(self, logger: logging.Logger) -> None:
+        """The sentence: as a warning where one content stands ``MANY`` times or more."""
+        if self.counts:
+            logger.log(logging.WARNING if self.summary()["most_common"] >= MANY else logging.INFO, "%s", self.sentence())

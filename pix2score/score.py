@@ -194,8 +194,7 @@ def _score_and_publish(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool
         wall_s = time.monotonic() - started
         log_failures(tally.failed, run.catalog, run.config.image_root)
         summary.update({**scored_summary(plan.counts, tally.failed), "repeated": tally.repeats.summary()})
-        if tally.repeats.counts:
-            logger.info("%s", tally.repeats.sentence())
+        tally.repeats.log(logger)
         rates = rate_summary(tally.measured, pipeline.slots(plan.counts.to_score), tally.rows, wall_s)
         summary.update(rates)
     if run.config.limit is None:

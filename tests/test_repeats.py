@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import Counter
 
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,3 +74,13 @@ def test_a_placeholder_of_a_hundredth_of_a_night_is_found() -> None:
     assert facts["contents"] == 1
     assert "images share one content; it stands" in merged.sentence()
     assert Repeats().sentence() == ""
+
+
+def test_a_content_of_many_images_is_a_warning_and_of_a_few_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    for number, level in ((0, None), (2, logging.INFO), (10, logging.WARNING)):
+        caplog.clear()
+        repeats = Repeats()
+        repeats.add({"a": number} if number else {})
+        with caplog.at_level(logging.INFO):
+            repeats.log(logging.getLogger("x"))
+        assert [record.levelno for record in caplog.records] == ([level] if level else [])
