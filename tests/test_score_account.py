@@ -78,6 +78,12 @@ def test_a_snapshot_without_a_single_answer_is_none_however_small(num_keys: int,
         tally.check_end(num_keys)
 
 
+def test_a_snapshot_of_failures_that_all_had_failed_before_is_published_again() -> None:
+    tally = Tally(0.05, 0)
+    tally.add(receipt(130, {"NOT_FOUND": 130}, 130, {"NOT_FOUND": 130}))
+    tally.check_end(130)
+
+
 def test_what_a_lost_round_failed_counts_only_as_far_as_it_is_taken_up() -> None:
     tally = Tally(0.05, 1000)
     tally.add(receipt(300, {"TIMEOUT": 100}))
