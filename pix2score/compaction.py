@@ -8,10 +8,9 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-import duckdb
 import pyarrow as pa
 
-from pix2score.engine import engine, load, open_parquet, parquet_batches, query
+from pix2score.engine import engine, in_memory, load, numbered, open_parquet, parquet_batches, query
 from pix2score.errors import ConflictError
 from pix2score.layout import DataFile, unique_path, write_file
 from pix2score.schema import KEY, dead_schema
@@ -102,12 +101,8 @@ def without(rows: pa.Table, dead: pa.Table) -> pa.Table:
     """Rows whose key is not in ``dead``, in their order."""
     if not dead.num_rows:
         return rows
-    keys = rows.select(list(KEY)).append_column("position", pa.array(range(rows.num_rows), pa.int64()))
-    with duckdb.connect() as connection:
-        connection.register("keys", keys)
-        connection.register("dead", dead.select(list(KEY)))
-        found = connection.sql("SELECT position FROM keys ANTI JOIN dead USING (illust_id, page) ORDER BY 1").to_arrow_table()
-    return rows.take(found.column(0))
+    sql = "SELECT position FROM keys ANTI JOIN dead USING (illust_id, page) ORDER BY 1"
+    return rows.take(in_memory(sql, keys=numbered(rows, *KEY), dead=dead.select(list(KEY))).column(0))
 
 
 def _written(folder: Folder, snapshot: Snapshot, run: str, tables: Sequence[pa.Table]) -> Iterator[DataFile]:

@@ -112,6 +112,20 @@ def query(connection: duckdb.DuckDBPyConnection, sql: str, schema: pa.Schema, ba
         yield pa.Table.from_batches(pending).select(schema.names).cast(schema)
 
 
+def in_memory(sql: str, **tables: pa.Table) -> pa.Table:
+    """The result of ``sql`` over tables that are in memory, by one thread: for one task of many side by side."""
+    with duckdb.connect() as connection:
+        connection.execute("SET threads=1")
+        for name, table in tables.items():
+            connection.register(name, table)
+        return connection.sql(sql).to_arrow_table()
+
+
+def numbered(rows: pa.Table, *names: str) -> pa.Table:
+    """Some columns of ``rows``, and each row's ``position``."""
+    return rows.select(list(names)).append_column("position", pa.array(range(rows.num_rows), pa.int64()))
+
+
 def one_row(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
     """The single row that ``sql`` gives."""
     (row,) = connection.execute(sql).fetchall()

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pix2score.changed_rows import check_changed_keys, disk_bytes, load_changed_keys, sorted_changes
-from pix2score.engine import MEMORY_BYTES, engine, load, parquet_batches, parquet_bytes, query, side_by_side
-from pix2score.errors import MAX_ATTEMPTS, RETRIED_ERROR_CODES
+from pix2score.cuts import Cut, before, cuts, neighbours
+from pix2score.engine import MEMORY_BYTES, engine, in_memory, load, numbered, parquet_batches, parquet_bytes, query, side_by_side
+from pix2score.kept_answers import keep_answers
 from pix2score.layout import DataFile, Key, Layout, checked_bytes, unique_path, write_file
 from pix2score.plan import Part
 from pix2score.schema import KEY, OK, dead_schema, key_fields
@@ -109,8 +109,8 @@ def sort_changes(
         check_changed_keys(connection, run, night.num_changed)
         _load_keys(connection, "gone", folder, night.gone, layout)
         changed = sorted_changes(connection, folder, layout, pieces, scratch, max(1, most_rows // 2))
-        cuts = ((cut, _gone_within(connection, layout, cut)) for cut in _cuts(changed, _neighbours(live, most_rows), most_rows))
-        for cut, one in side_by_side(lambda cut: (cut[0], _range(folder, prefix, *cut)), cuts, _NUM_WRITERS):
+        pending = ((cut, _gone_within(connection, layout, cut)) for cut in cuts(changed, neighbours(live, most_rows), most_rows))
+        for cut, one in side_by_side(lambda cut: (cut[0], _range(folder, prefix, *cut)), pending, _NUM_WRITERS):
             if cut.is_whole and not one.changed and not one.gone and all(file.runs is not None for file in one.live):
                 merged.add(_as_they_are(one.live))
             else:
@@ -153,88 +153,7 @@ def checked_table(folder: Folder, file: DataFile) -> pa.Table:
     return pq.read_table(pa.BufferReader(checked_bytes(folder, file)))
 
 
-def _neighbours(files: Sequence[DataFile], most_rows: int) -> list[list[DataFile]]:
-    """Files in key order, small ones together up to ``most_rows``."""
-    groups: list[list[DataFile]] = []
-    for file in files:
-        if groups and sum(f.rows for f in groups[-1]) + file.rows <= most_rows:
-            groups[-1].append(file)
-        else:
-            groups.append([file])
-    return groups
-
-
-@dataclass(frozen=True, slots=True)
-class _Cut:
-    """A range while it is cut out: its bounds, the live files that reach into it, its changed rows."""
-
-    low: Key | None
-    high: Key | None
-    live: tuple[DataFile, ...]
-    changed: pa.Table | None
-    is_whole: bool
-    """Whether all rows of ``live`` lie within."""
-
-
-def _cuts(changed: Iterator[pa.Table], groups: Sequence[list[DataFile]], most_rows: int) -> Iterator[_Cut]:
-    """Cuts the key space at the first key of every group of live files, and wherever ``most_rows`` changed rows have come together."""
-    rows = _Sorted(changed)
-    for number, group in enumerate(groups or [[]]):
-        start = _start(group) if number else None
-        end = _start(groups[number + 1]) if number + 1 < len(groups) else None
-        low = start
-        while True:
-            taken = rows.take(most_rows, end)
-            following = rows.first(end)
-            yield _Cut(low, following or end, tuple(group), taken, is_whole=low == start and following is None)
-            if following is None:
-                break
-            low = following
-
-
-class _Sorted:
-    """Rows in key order, read as they are asked for."""
-
-    def __init__(self, tables: Iterator[pa.Table]) -> None:
-        self._tables = tables
-        self._ahead: pa.Table | None = next(tables, None)
-
-    def take(self, most_rows: int, end: Key | None) -> pa.Table | None:
-        """The next rows, at most so many, that stand before ``end``; None if there are none."""
-        taken: list[pa.Table] = []
-        while self._ahead is not None and most_rows:
-            number = self._ahead.num_rows if end is None else int(pc.sum(_before(self._ahead, end)).as_py() or 0)
-            number = min(number, most_rows)
-            if not number:
-                break
-            taken.append(self._ahead.slice(0, number))
-            most_rows -= number
-            self._ahead = self._ahead.slice(number)
-            if not self._ahead.num_rows:
-                self._ahead = next(self._tables, None)
-        return pa.concat_tables(taken) if taken else None
-
-    def first(self, end: Key | None) -> Key | None:
-        """Key of the next row, None if it does not stand before ``end``."""
-        if self._ahead is None:
-            return None
-        key = (self._ahead.column("illust_id")[0].as_py(), self._ahead.column("page")[0].as_py())
-        return key if end is None or _before(self._ahead.slice(0, 1), end)[0].as_py() else None
-
-
-def _start(group: Sequence[DataFile]) -> Key:
-    """Smallest key of a group."""
-    key = group[0].first_key
-    assert key is not None, f"{group[0].path} stands in a manifest without its first key"
-    return key
-
-
-def _before(rows: pa.Table, key: Key) -> pa.ChunkedArray:
-    ids, pages = rows.column("illust_id"), rows.column("page")
-    return pc.or_(pc.less(ids, key[0]), pc.and_(pc.equal(ids, key[0]), pc.less(pages, key[1])))
-
-
-def _gone_within(connection: duckdb.DuckDBPyConnection, layout: Layout, cut: _Cut) -> pa.Table:
+def _gone_within(connection: duckdb.DuckDBPyConnection, layout: Layout, cut: Cut) -> pa.Table:
     """Removed keys within the bounds of ``cut``."""
     bounds = [(sign, key) for sign, key in ((">", cut.low), ("<", cut.high)) if key is not None]
     tests = [f"(illust_id {sign} ? OR (illust_id = ? AND page {'>=' if sign == '>' else '<'} ?))" for sign, _ in bounds]
@@ -244,7 +163,7 @@ def _gone_within(connection: duckdb.DuckDBPyConnection, layout: Layout, cut: _Cu
     return found.cast(pa.schema(key_fields(layout.id_type)))
 
 
-def _range(folder: Folder, prefix: str, cut: _Cut, gone: pa.Table) -> Range:
+def _range(folder: Folder, prefix: str, cut: Cut, gone: pa.Table) -> Range:
     """``cut`` with its changed and its removed keys in storage."""
     return Range(cut.low, cut.high, cut.live, _part(folder, prefix, "changed", cut.changed), _part(folder, prefix, "gone", gone))
 
@@ -284,86 +203,36 @@ def _left(live: pa.Table, gone: pa.Table | None) -> pa.Table:
     """Rows with an answer whose keys go."""
     if gone is None:
         return live.slice(0, 0)
-    positions = live.select([*KEY, "status", "error_code"]).append_column("position", pa.array(range(live.num_rows), pa.int64()))
-    with duckdb.connect() as connection:
-        connection.execute("SET threads=1")
-        connection.register("live", positions)
-        connection.register("gone", gone)
-        sql = f"SELECT position FROM live SEMI JOIN gone USING (illust_id, page) WHERE status = '{OK}' AND error_code IS NULL ORDER BY 1"
-        return live.take(_positions(connection, sql))
-
-
-def keep_answers(live: pa.Table, changed: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Both tables, where a row of ``live`` with an answer stays whose new content cannot be had, for as many nights as it is tried.
-
-    It stays as it is, with its fingerprint, run and embedding; ``error_code``, ``error_detail`` and ``attempts`` tell of the failure, and
-    the failed row of ``changed`` goes.
-    """
-    pairs = _answered(live, changed)
-    if not pairs.num_rows:
-        return live, changed
-    stays, fails = (pairs.column(name).to_numpy() for name in ("stays", "fails"))
-    source = np.arange(live.num_rows)
-    source[stays] = live.num_rows + fails
-    for name in ("error_code", "error_detail", "attempts"):
-        both = pa.chunked_array([*live.column(name).chunks, *changed.column(name).chunks], live.column(name).type)
-        live = live.set_column(live.schema.get_field_index(name), live.schema.field(name), both.take(pa.array(source)))
-    is_left = np.ones(changed.num_rows, dtype=bool)
-    is_left[fails] = False
-    return live, changed.filter(pa.array(is_left))
-
-
-def _answered(live: pa.Table, changed: pa.Table) -> pa.Table:
-    """Positions of ok rows of ``live`` (``stays``) and of the failed rows of ``changed`` (``fails``) that would take their place."""
-    is_passing = pc.and_(
-        pc.is_in(changed.column("error_code"), pa.array(RETRIED_ERROR_CODES)), pc.less(changed.column("attempts"), MAX_ATTEMPTS)
+    sql = (
+        f"SELECT position FROM live SEMI JOIN gone USING (illust_id, page) WHERE status = '{OK}' AND error_code IS NULL ORDER BY 1"
     )
-    failed = np.flatnonzero(is_passing.to_numpy(zero_copy_only=False))
-    if not len(failed) or not live.num_rows:
-        return pa.table({"stays": pa.array([], pa.int64()), "fails": pa.array([], pa.int64())})
-    fails = changed.select(list(KEY)).take(pa.array(failed)).append_column("fails", pa.array(failed))
-    stays = live.select([*KEY, "status"]).append_column("stays", pa.array(range(live.num_rows), pa.int64()))
-    with duckdb.connect() as connection:
-        connection.execute("SET threads=1")
-        for name, table in (("live", stays), ("failed", fails)):
-            connection.register(name, table)
-        sql = f"SELECT stays, fails FROM live JOIN failed USING (illust_id, page) WHERE status = '{OK}'"
-        found: pa.Table = connection.sql(sql).to_arrow_table()
-    return found
+    return live.take(in_memory(sql, live=numbered(live, *KEY, "status", "error_code"), gone=gone).column(0).combine_chunks())
 
 
 def _rows_of_live(folder: Folder, schema: pa.Schema, keys: Range) -> pa.Table:
     tables = [checked_table(folder, file).select(schema.names).cast(schema) for file in keys.live]
     rows = pa.concat_tables(tables) if tables else schema.empty_table()
     if keys.low is not None:
-        rows = rows.filter(pc.invert(_before(rows, keys.low)))
-    return rows if keys.high is None else rows.filter(_before(rows, keys.high))
+        rows = rows.filter(pc.invert(before(rows, keys.low)))
+    return rows if keys.high is None else rows.filter(before(rows, keys.high))
 
 
 def _merge_order(live: pa.Table, changed: pa.Table, gone: pa.Table | None) -> tuple[pa.Array, pa.Array]:
     """Positions in live + changed of the rows that stay, in key order; positions of live rows that do not."""
-    connection = duckdb.connect()
-    try:
-        connection.execute("SET threads=1")  # one task of many side by side
-        for name, table in (("live", live), ("changed", changed), ("gone", gone if gone is not None else live.slice(0, 0))):
-            connection.register(
-                name, table.select(list(KEY)).append_column("position", pa.array(range(table.num_rows), pa.int64()))
-            )
-        replaced = "SELECT illust_id, page FROM changed UNION ALL SELECT illust_id, page FROM gone"
-        stays = (
-            f"SELECT illust_id, page, position FROM live ANTI JOIN ({replaced}) USING (illust_id, page) "
-            f"UNION ALL SELECT illust_id, page, position + {live.num_rows} FROM changed"
-        )
-        order = f"SELECT position FROM ({stays}) ORDER BY illust_id, page"
-        lost = f"SELECT position FROM live SEMI JOIN ({replaced}) USING (illust_id, page) ORDER BY 1"
-        return _positions(connection, order), _positions(connection, lost)
-    finally:
-        connection.close()
-
-
-def _positions(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Array:
-    found: pa.Table = connection.sql(sql).to_arrow_table()
-    return found.column(0).combine_chunks()
+    nothing = live.slice(0, 0)
+    tables = {
+        "live": numbered(live, *KEY),
+        "changed": numbered(changed, *KEY),
+        "gone": (nothing if gone is None else gone).select(list(KEY)),
+    }
+    replaced = "SELECT illust_id, page FROM changed UNION ALL SELECT illust_id, page FROM gone"
+    stays = (
+        f"SELECT illust_id, page, position FROM live ANTI JOIN ({replaced}) USING (illust_id, page) "
+        f"UNION ALL SELECT illust_id, page, position + {live.num_rows} FROM changed"
+    )
+    order = f"SELECT position FROM ({stays}) ORDER BY illust_id, page"
+    lost = f"SELECT position FROM live SEMI JOIN ({replaced}) USING (illust_id, page) ORDER BY 1"
+    return in_memory(order, **tables).column(0).combine_chunks(), in_memory(lost, **tables).column(0).combine_chunks()
 
 
 def _write_dead(folder: Folder, run: str, rows: pa.Table) -> list[DataFile]:

@@ -57,6 +57,8 @@ LAYERS: dict[int, set[str]] = {
         "leases",
         "compaction",
         "rewrite",
+        "cuts",
+        "kept_answers",
         "publishing",
         "snapshot",
         "neighbours",
