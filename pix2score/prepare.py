@@ -190,6 +190,7 @@ def _warn(asked: Sequence[HeadSpec], fitted: Sequence[HeadSpec], counts: PlanCou
 
 def _write_shards(work: _Work, offer: Offer) -> tuple[list[HeadSpec], PlanCounts, TakenUp]:
     """Every planned row stands in one shard; those of earlier attempts are taken up. Raises ``LimitError`` if too many images failed."""
+    work.out.prove_exclusive()  # before hours of work that could not be published
     done = _take_up(work)
     _warn_of_leftovers(work.out, done)
     parts, counts, fitted = _plan(work, done)
