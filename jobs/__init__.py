@@ -37,6 +37,6 @@ if missing := missing_packages():
     )
     sys.exit(1)
 
-from pix2score.process import settle  # noqa: E402 - once it is known that everything is there
+from pix2score.host.process import settle  # noqa: E402 - once it is known that everything is there
 
 settle()

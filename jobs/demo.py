@@ -1,11 +1,12 @@
-"""``python -m jobs.demo``: draws a catalog and runs every stage on it. The work is ``pix2score.demo``."""
+"""``python -m jobs.demo``: draws a catalog and runs every stage on it. The work is ``pix2score.demo.job``."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pix2score.command import main
-from pix2score.demo import DemoConfig, demo
+from pix2score.cli.main import main
+from pix2score.demo.config import DemoConfig
+from pix2score.demo.job import demo
 
 
 def _demo(config: DemoConfig) -> dict[str, Any]:

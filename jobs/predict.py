@@ -1,11 +1,12 @@
-"""``python -m jobs.predict``: images in, each head's answer out, one JSON summary line last. The work is ``pix2score.predict``."""
+"""``python -m jobs.predict``: images in, each head's answer out, one JSON summary line last. The work is ``pix2score.serve.predict``."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pix2score.command import main
-from pix2score.predict import PredictConfig, predict
+from pix2score.cli.main import main
+from pix2score.serve.config import PredictConfig
+from pix2score.serve.predict import predict
 
 
 def _predict(config: PredictConfig) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""``python -m jobs.prepare``: flags in, one JSON summary line out. The work is ``pix2score.prepare``."""
+"""``python -m jobs.prepare``: flags in, one JSON summary line out. The work is ``pix2score.prepare.job``."""
 
 from __future__ import annotations
 
-from pix2score.command import main
-from pix2score.prepare import PrepareConfig, prepare
+from pix2score.cli.main import main
+from pix2score.prepare.config import PrepareConfig
+from pix2score.prepare.job import prepare
 
 if __name__ == "__main__":
     main(

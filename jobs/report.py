@@ -1,9 +1,10 @@
-"""``python -m jobs.report``: flags in, one JSON summary line out. The work is ``pix2score.report``."""
+"""``python -m jobs.report``: flags in, one JSON summary line out. The work is ``pix2score.report.job``."""
 
 from __future__ import annotations
 
-from pix2score.command import main
-from pix2score.report import ReportConfig, report
+from pix2score.cli.main import main
+from pix2score.report.config import ReportConfig
+from pix2score.report.job import report
 
 if __name__ == "__main__":
     main("report", ReportConfig, report, "Show the live snapshot of a scores folder as one HTML file: drift, failures, pictures.")

@@ -1,9 +1,9 @@
-"""``python -m jobs.train``: flags in, one JSON summary line out. The work is ``pix2score.train``."""
+"""``python -m jobs.train``: flags in, one JSON summary line out. The work is ``pix2score.train.job``."""
 
 from __future__ import annotations
 
-from pix2score.command import main
-from pix2score.train import TrainConfig, train
+from pix2score.cli.main import main
+from pix2score.train.job import TrainConfig, train
 
 if __name__ == "__main__":
     main(

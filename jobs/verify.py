@@ -1,9 +1,10 @@
-"""``python -m jobs.verify``: flags in, one JSON summary line out. The work is ``pix2score.verify``."""
+"""``python -m jobs.verify``: flags in, one JSON summary line out. The work is ``pix2score.snapshots.verify``."""
 
 from __future__ import annotations
 
-from pix2score.command import main
-from pix2score.verify import VerifyConfig, verify
+from pix2score.cli.main import main
+from pix2score.snapshots.config import VerifyConfig
+from pix2score.snapshots.verify import verify
 
 if __name__ == "__main__":
     main(

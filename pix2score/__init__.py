@@ -10,21 +10,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pix2score.changes import read_changes as read_changes
-    from pix2score.neighbours import similar as similar
-    from pix2score.predict import Model as Model
-    from pix2score.snapshot import read_embeddings as read_embeddings
-    from pix2score.snapshot import read_scores as read_scores
+    from pix2score.serve.model import Model as Model
+    from pix2score.snapshots.changes import read_changes as read_changes
+    from pix2score.snapshots.read import read_embeddings as read_embeddings
+    from pix2score.snapshots.read import read_scores as read_scores
+    from pix2score.snapshots.similar import similar as similar
 
 __version__ = "0.1.0"
 __all__ = ["Model", "__version__", "read_changes", "read_embeddings", "read_scores", "similar"]
 
 _HOMES = {
-    "Model": "predict",
-    "read_changes": "changes",
-    "read_embeddings": "snapshot",
-    "read_scores": "snapshot",
-    "similar": "neighbours",
+    "Model": "serve.model",
+    "read_changes": "snapshots.changes",
+    "read_embeddings": "snapshots.read",
+    "read_scores": "snapshots.read",
+    "similar": "snapshots.similar",
 }
 
 

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pix2score.catalog import Columns
-from pix2score.engine import open_parquet, parquet_bytes
-from pix2score.heads import HeadSpec
-from pix2score.layout import DataFile, Layout
-from pix2score.plan import Part
-from pix2score.rewrite import Merged, Night, merge_range, sort_changes
-from pix2score.schema import FAILED, OK
-from pix2score.snapshot import Snapshot, publish
-from pix2score.staged import Origin, Receipt, write_piece
-from pix2score.storage import Folder
+from pix2score.catalog.catalog import Columns
+from pix2score.heads.spec import HeadSpec
+from pix2score.nightly.merge import Merged, merge_range
+from pix2score.nightly.ranges import Night, sort_changes
+from pix2score.snapshots.manifest import Snapshot, publish
+from pix2score.snapshots.pieces import Origin, Receipt, write_piece
+from pix2score.snapshots.tables import FAILED, OK, DataFile, Layout
+from pix2score.storage.folder import Folder
+from pix2score.storage.parquet import open_parquet, parquet_bytes
+from pix2score.storage.parts import Part
 
 Key = tuple[int | str, int]
 HEADS = (

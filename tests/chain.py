@@ -9,12 +9,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pix2score.drawn_catalog import DrawnCatalog, draw_catalog
-from pix2score.evaluate import EvaluateConfig, evaluate
-from pix2score.prepare import PrepareConfig, prepare
-from pix2score.score import score
-from pix2score.score_config import ScoreConfig
-from pix2score.train import TrainConfig, train
+from pix2score.demo.catalog import DrawnCatalog, draw_catalog
+from pix2score.evaluate.config import EvaluateConfig
+from pix2score.evaluate.job import evaluate
+from pix2score.prepare.config import PrepareConfig
+from pix2score.prepare.job import prepare
+from pix2score.score.config import ScoreConfig
+from pix2score.score.job import score
+from pix2score.train.job import TrainConfig, train
 from tests.conftest import BUCKET
 
 NUM_PICTURES = 130

@@ -99,7 +99,7 @@ def ray_session(moto_server: str) -> Iterator[None]:
     """One local Ray for all tests that need it; its workers reach the S3 server. A pipeline that stands still ends by itself."""
     from ray.data import DataContext
 
-    from pix2score.cluster import session
+    from pix2score.cluster.session import session
 
     with session():
         DataContext.get_current().execution_no_progress_timeout_s = 120

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pix2score.engine import parquet_bytes
+from pix2score.storage.parquet import parquet_bytes
 from tests.conftest import BUCKET, free_port
 from tests.test_submit import ROOT, environment, start_node
 

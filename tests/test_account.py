@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from pix2score.account import Laps, recorded
+from pix2score.cli.summary import Laps, recorded
 from pix2score.errors import DataError, LimitError
-from pix2score.storage import Folder
+from pix2score.storage.folder import Folder
 
 PATH = "runs/r1/summary.json"
 

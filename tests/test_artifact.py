@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pix2score.artifact import CARD, WEIGHTS, ModelCard, load_card, load_model, save_model
 from pix2score.errors import ConfigError, DataError, TrainingError
-from pix2score.heads import HeadSpec
-from pix2score.images import Preprocess
-from pix2score.storage import Folder
+from pix2score.heads.spec import HeadSpec
+from pix2score.images.preprocess import Preprocess
+from pix2score.model.folder import CARD, WEIGHTS, ModelCard, load_card, load_model, save_model
+from pix2score.storage.folder import Folder
 
 HEAD = HeadSpec(name="bookmark", column="bookmarks", edges=(10, 30), counts=(5, 6, 7), typical=(1.0, 20.0, 2.5e9))
 OPEN_HEAD = HeadSpec(name="sentiment", column="s", edges=(-0.5, 0.5), min_value=float("-inf"))

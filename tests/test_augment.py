@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pix2score.augment import _quantised, augmented
 from pix2score.errors import ConfigError
-from pix2score.model import normalise
-from pix2score.recipe import PRESETS, Augment
+from pix2score.model.network import normalise
+from pix2score.train.step.augment import _quantised, augmented
+from pix2score.train.step.recipe import PRESETS, Augment
 from tests.torch_helpers import PREPROCESS, pixels
 
 ALL = Augment(flip=0.5, shift=0.1, scale=0.1, colour=0.2, blur=0.5, jpeg=0.5)

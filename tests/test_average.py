@@ -7,9 +7,9 @@ import math
 
 import torch
 
-from pix2score.average import Average
-from pix2score.model import MultiHeadModel
-from pix2score.recipe import Recipe
+from pix2score.model.network import MultiHeadModel
+from pix2score.train.step.average import Average
+from pix2score.train.step.recipe import Recipe
 from tests.torch_helpers import PoisonableModel, assert_same_state, batch, fitter_of, seeded, state_of
 
 

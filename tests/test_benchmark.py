@@ -15,17 +15,20 @@ import pytest
 import torch
 from pyarrow.dataset import dataset
 
-from pix2score import benchmark_plan, read_scores
-from pix2score.benchmark import BenchmarkConfig, benchmark, score_table
-from pix2score.benchmark_decode import CASES, pillow
-from pix2score.benchmark_model import drawn_model
-from pix2score.benchmark_plan import time_plan
-from pix2score.benchmark_score import OURS, PEERS, ScoreTiming, _linked, command, present, time_score
-from pix2score.benchmark_sets import SETS, encoded, write_photographs
+from pix2score import read_scores
+from pix2score.benchmark import plan as benchmark_plan
+from pix2score.benchmark.config import BenchmarkConfig
+from pix2score.benchmark.decode import CASES, pillow
+from pix2score.benchmark.forward import drawn_model
+from pix2score.benchmark.job import benchmark, score_table
+from pix2score.benchmark.pictures import SETS, encoded, write_photographs
+from pix2score.benchmark.plan import time_plan
+from pix2score.benchmark.score import OURS, PEERS, ScoreTiming, _linked, command, present, time_score
 from pix2score.errors import ConfigError
-from pix2score.images import Preprocess, to_rgb
-from pix2score.predictor import Predictor
-from pix2score.snapshot import live
+from pix2score.images.decode import to_rgb
+from pix2score.images.preprocess import Preprocess
+from pix2score.model.predictor import Predictor
+from pix2score.snapshots.manifest import live
 
 
 def test_one_percent_changed_and_one_per_mille_new_and_gone(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from pix2score import bins
 from pix2score.errors import DataError
-from pix2score.heads import preset
+from pix2score.heads import bins
+from pix2score.heads.presets import preset
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 TIED = st.lists(st.integers(0, 12), min_size=2, max_size=200)

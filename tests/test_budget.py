@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pix2score.budget import ByteBudget, bounded_runs
+from pix2score.catalog.contents import ImageRows
 from pix2score.errors import ImageFailure
-from pix2score.image_rows import ImageRows
-from pix2score.image_source import image_source
-from pix2score.storage import Folder
+from pix2score.host.budget import ByteBudget, bounded_runs
+from pix2score.images.source import image_source
+from pix2score.storage.folder import Folder
 from tests.conftest import BUCKET
 
 MIB = 2**20
@@ -72,8 +72,8 @@ class Recorded(ByteBudget):
 @pytest.fixture
 def budget(monkeypatch: pytest.MonkeyPatch) -> Recorded:
     recorded = Recorded(8 * MIB, patience_s=30)
-    monkeypatch.setattr("pix2score.image_rows.in_flight", recorded)
-    monkeypatch.setattr("pix2score.image_rows.BATCH_BYTES", 2 * MIB)
+    monkeypatch.setattr("pix2score.catalog.contents.in_flight", recorded)
+    monkeypatch.setattr("pix2score.catalog.contents.BATCH_BYTES", 2 * MIB)
     return recorded
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from pix2score import busy
-from pix2score.busy import Slots, limiting_stage, stage_account, totals
+from pix2score.cluster import stage_times as busy
+from pix2score.cluster.stage_times import Slots, limiting_stage, stage_account, totals
 
 
 def test_totals_add_up_bytes_and_seconds_of_a_piece() -> None:

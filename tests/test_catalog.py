@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pix2score.catalog import Catalog, Columns, image_values, open_catalog
+from pix2score.catalog.catalog import Catalog, Columns, image_values, open_catalog
 from pix2score.errors import DataError
-from pix2score.storage import Folder
+from pix2score.storage.folder import Folder
 from tests.builders import write_catalog
 
 PLAIN = {"illust_id": [1, 2], "uri": ["a.png", "b.png"]}

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pix2score.catalog import Columns, open_catalog
-from pix2score.catalog_files import find_files, hive_values, relist
-from pix2score.engine import parquet_bytes
+from pix2score.catalog.catalog import Columns, open_catalog
+from pix2score.catalog.files import find_files, hive_values, relist
 from pix2score.errors import ConfigError, DataError
-from pix2score.storage import Folder
+from pix2score.storage.folder import Folder
+from pix2score.storage.parquet import parquet_bytes
 from tests.builders import publish_night, write_catalog
 
 

@@ -9,14 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pix2score.changed_rows import check_changed_keys, load_changed_keys, sorted_changes
-from pix2score.engine import engine, parquet_bytes
+from pix2score.catalog.keys import Key
 from pix2score.errors import StorageError
-from pix2score.layout import Key
-from pix2score.plan import Part
-from pix2score.schema import taken_schema
-from pix2score.staged import Origin, Receipt, write_piece
-from pix2score.storage import Folder
+from pix2score.nightly.changed_rows import check_changed_keys, load_changed_keys, sorted_changes
+from pix2score.snapshots.pieces import Origin, Receipt, write_piece
+from pix2score.snapshots.tables import taken_schema
+from pix2score.storage.folder import Folder
+from pix2score.storage.parquet import parquet_bytes
+from pix2score.storage.parts import Part
+from pix2score.storage.sql import engine
 from tests.builders import LAYOUT, MODEL_VERSION, embeddings_table, scores_table
 
 KEYS: list[Key] = [(number // 2, number % 2) for number in range(60)]

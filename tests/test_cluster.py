@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pix2score.cluster import DECODE_POOL, Offer, is_local, session
+from pix2score.cluster.local import is_local
+from pix2score.cluster.offer import DECODE_POOL, Offer
+from pix2score.cluster.session import session
 from pix2score.errors import ConfigError
 
 CLUSTER = Path(__file__).parent.parent / "cluster.yaml"

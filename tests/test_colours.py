@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from pix2score.images import open_upright, picture_to_rgb, to_rgb
+from pix2score.images.decode import open_upright, picture_to_rgb, to_rgb
 from tests.test_images import EIGHT, code_of, encode, flat, noise, smooth
 from tests.test_mending import chunk, pixels_of
 
@@ -144,7 +144,7 @@ def test_sixteen_bit_colours_of_an_open_picture_are_within_one_level() -> None:
 
 
 def test_a_large_sixteen_bit_picture_is_put_together_from_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pix2score import colours
+    from pix2score.images.formats import colours
 
     monkeypatch.setattr(colours, "_BLOCK_PIXELS", 7)
     values = numbers(16, 3)

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 import tyro
 
-from pix2score.catalog import Columns
-from pix2score.command import as_plain, main, resolve, run
+from pix2score.catalog.catalog import Columns
+from pix2score.cli.flags import as_plain, resolve
+from pix2score.cli.main import main, run
 from pix2score.errors import ConfigError, ConflictError, DataError, LimitError, StorageError, VerifyError
-from pix2score.storage import Folder
+from pix2score.storage.folder import Folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -264,7 +265,7 @@ def test_a_real_command_reports_a_users_mistake_as_documented(tmp_path: Path) ->
 
 TELLS = r"""
 import dataclasses, logging
-from pix2score.command import main
+from pix2score.cli.main import main
 from pix2score.errors import DataError
 
 @dataclasses.dataclass(frozen=True)

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from pix2score.command import as_plain, resolve
-from pix2score.evaluate import EvaluateConfig
-from pix2score.export import ExportConfig
-from pix2score.prepare import PrepareConfig
-from pix2score.repair import RepairConfig
-from pix2score.report import ReportConfig
-from pix2score.score_config import ScoreConfig
-from pix2score.train import TrainConfig
-from pix2score.verify import VerifyConfig
+from pix2score.cli.flags import as_plain, resolve
+from pix2score.evaluate.config import EvaluateConfig
+from pix2score.prepare.config import PrepareConfig
+from pix2score.report.config import ReportConfig
+from pix2score.score.config import ScoreConfig
+from pix2score.serve.config import ExportConfig
+from pix2score.snapshots.config import VerifyConfig
+from pix2score.train.config import RepairConfig
+from pix2score.train.job import TrainConfig
 from tests.conftest import BUCKET
 
 CONFIGS = Path(__file__).parent / "configs"

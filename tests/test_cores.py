@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pix2score import cores
-from pix2score.cores import cpu_quota, limit_library_threads, num_cores, threads_under_quota
+from pix2score.host import cores
+from pix2score.host.cores import cpu_quota, limit_library_threads, num_cores, threads_under_quota
 
 
 @pytest.fixture
@@ -81,6 +81,6 @@ def test_libraries_are_told_of_a_quota_and_what_the_user_set_stays(groups: Path,
 
 
 def test_it_counts_on_this_machine_as_ray_does_or_less() -> None:
-    script = "from pix2score.cores import num_cores; print(num_cores())"
+    script = "from pix2score.host.cores import num_cores; print(num_cores())"
     found = int(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
     assert 1 <= found <= len(os.sched_getaffinity(0))

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pix2score.decoder import NUM_ATTEMPTS, Decoder
 from pix2score.errors import ImageFailure
-from pix2score.images import FORMATS, Preprocess, shrink, to_rgb
+from pix2score.images.decode import FORMATS, shrink, to_rgb
+from pix2score.images.decoder import NUM_ATTEMPTS, Decoder
+from pix2score.images.preprocess import Preprocess
 from tests.test_images import encode, noise, png
 
 SIZE = Preprocess(size=16)
@@ -186,7 +187,7 @@ def test_an_image_that_takes_too_much_processor_time_is_given_up_in_time() -> No
 def test_a_codec_that_waits_for_ever_is_given_up_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import sys, time\n"
-        "if 'pix2score.decoder' in sys.orig_argv:\n"
+        "if 'pix2score.images.decoder' in sys.orig_argv:\n"
         "    from PIL import BmpImagePlugin\n"
         "    BmpImagePlugin.BmpImageFile.load = lambda self: time.sleep(60)\n"
     )
@@ -253,7 +254,7 @@ def test_an_image_whose_every_child_is_stopped_is_crashed_and_said_to_have_been_
 def test_a_pause_of_the_whole_container_costs_no_image() -> None:
     """Owner and child are stopped far beyond the limit while the child is at work, and go on together: the child's answer is taken."""
     script = (
-        "import sys\nfrom pix2score.decoder import Decoder\nfrom pix2score.images import Preprocess\n"
+        "import sys\nfrom pix2score.images.decoder import Decoder\nfrom pix2score.images.preprocess import Preprocess\n"
         "from tests.test_decoder import FINE, SLOW\n"
         "decoder = Decoder(Preprocess(size=16), timeout_s=3)\ndecoder(FINE)\npid = decoder.pid\nprint(pid, flush=True)\n"
         "print(len(decoder(SLOW)), decoder.pid == pid, flush=True)\n"
@@ -287,7 +288,7 @@ def test_an_image_within_the_pixel_limit_fits_the_default_memory(decoder: Decode
 
 def test_the_child_ends_when_its_owner_is_killed() -> None:
     script = (
-        "import sys, time\nfrom pix2score.decoder import Decoder\nfrom pix2score.images import Preprocess\n"
+        "import sys, time\nfrom pix2score.images.decoder import Decoder\nfrom pix2score.images.preprocess import Preprocess\n"
         "decoder = Decoder(Preprocess(size=16))\ndecoder(bytes.fromhex(sys.argv[1]))\n"
         "print(decoder.pid, flush=True)\ntime.sleep(60)\n"
     )

@@ -13,17 +13,19 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pix2score.benchmark_decode import pillow
-from pix2score.benchmark_sets import SETS, encoded, photograph
-from pix2score.device_decode import CHUNK, DeviceDecoder
-from pix2score.device_rows import DeviceRows
+from pix2score.benchmark.decode import pillow
+from pix2score.benchmark.pictures import SETS, encoded, photograph
+from pix2score.catalog.contents import ImageRows
+from pix2score.cluster.decode import fetch_and_decode
 from pix2score.errors import ConfigError
-from pix2score.fetch import ENCODED, fetch_and_decode
-from pix2score.image_rows import ImageRows
-from pix2score.image_source import image_source
-from pix2score.images import Preprocess, to_rgb
-from pix2score.plain_jpeg import MAX_PLAIN_PIXELS, as_plain_jpeg
-from pix2score.score_config import ScoreConfig
+from pix2score.images.columns import ENCODED
+from pix2score.images.decode import to_rgb
+from pix2score.images.formats.plain_jpeg import MAX_PLAIN_PIXELS, as_plain_jpeg
+from pix2score.images.preprocess import Preprocess
+from pix2score.images.source import image_source
+from pix2score.model.device_decode import CHUNK, DeviceDecoder
+from pix2score.score.config import ScoreConfig
+from pix2score.score.device_rows import DeviceRows
 
 PREPROCESS = Preprocess(size=64)
 MEAN_BOUND, P99_BOUND = 2.0, 4.0  # of 255, as between ``to_rgb`` and a whole decode by Pillow

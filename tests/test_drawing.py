@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageChops, ImageOps, ImageStat, UnidentifiedImageError
 
-from pix2score.drawing import Traits, paint, trait_scores
-from pix2score.drawn_catalog import FORMATS, SCHEMA, DrawnCatalog, draw_catalog, draw_labels, encode
+from pix2score.demo.catalog import FORMATS, SCHEMA, DrawnCatalog, draw_catalog, draw_labels, encode
+from pix2score.demo.drawing import Traits, paint, trait_scores
 
 Row = dict[str, Any]
 Floats = npt.NDArray[np.float64]

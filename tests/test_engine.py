@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from pix2score.engine import engine, side_by_side
 from pix2score.errors import ConfigError, StorageError
-from pix2score.scratch import LOCK
+from pix2score.host.scratch import LOCK
+from pix2score.storage.sql import engine, side_by_side
 
 HOLD = """
 import os, signal, sys, time
-from pix2score.engine import engine
+from pix2score.storage.sql import engine
 with engine() as connection:
     connection.execute("CREATE TABLE numbers AS SELECT range AS i, md5(range::VARCHAR) AS text FROM range(200000)")
     connection.execute("CHECKPOINT")
@@ -136,7 +136,7 @@ def test_a_spill_that_finds_no_room_is_one_line_that_names_the_folder(temporary:
 
 FILL = """
 import sys, tempfile
-from pix2score.engine import engine
+from pix2score.storage.sql import engine
 from pix2score.errors import StorageError
 try:
     with engine(what="planning 7 rows") as connection:

@@ -10,13 +10,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pix2score.artifact import load_model, save_model
-from pix2score.dataset import open_dataset
+from pix2score.dataset.card import open_dataset
 from pix2score.errors import ConfigError, DataError, NotBetterError
-from pix2score.evaluate import EvaluateConfig, evaluate
-from pix2score.evaluate_stages import ALTERATIONS, ORIGINAL
-from pix2score.images import to_rgb
-from pix2score.predictor import Predictor
+from pix2score.evaluate.config import EvaluateConfig
+from pix2score.evaluate.job import evaluate
+from pix2score.evaluate.stages import ALTERATIONS, ORIGINAL
+from pix2score.images.decode import to_rgb
+from pix2score.model.folder import load_model, save_model
+from pix2score.model.predictor import Predictor
 from tests.chain import Chain
 
 pytestmark = pytest.mark.usefixtures("ray_session")

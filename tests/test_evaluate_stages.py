@@ -11,15 +11,16 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pix2score.artifact import load_model
-from pix2score.catalog import Columns
+from pix2score.catalog.catalog import Columns
+from pix2score.catalog.originals import original_images
 from pix2score.errors import ImageFailure
-from pix2score.evaluate_stages import ALTERATIONS, ORIGINAL, AnswerRows, Sample, decode_for_evaluation, draw_of, thumbnail
-from pix2score.evaluation import Evaluation, matrix
-from pix2score.evaluation_page import evaluation_page
-from pix2score.explain import overlay, saliency
-from pix2score.originals import original_images
-from pix2score.predictor import Predictor
+from pix2score.evaluate.gather import Evaluation
+from pix2score.evaluate.saliency import overlay, saliency
+from pix2score.evaluate.stages import ALTERATIONS, ORIGINAL, AnswerRows, Sample, decode_for_evaluation, draw_of, thumbnail
+from pix2score.model.folder import load_model
+from pix2score.model.predictor import Predictor
+from pix2score.report.evaluation import evaluation_page
+from pix2score.storage.arrow import matrix
 from tests.builders import write_catalog
 from tests.test_predict import save_settled
 from tests.torch_helpers import COUNT_HEAD, HEADS, PREPROCESS, batch, pixels

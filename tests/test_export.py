@@ -20,14 +20,16 @@ import pytest
 import torch
 from PIL import Image
 
-from pix2score import export as module
-from pix2score.artifact import load_model
 from pix2score.errors import ConfigError, DataError
-from pix2score.export import ExportConfig, export, facts
-from pix2score.images import RESIZES, Preprocess, picture_to_rgb
-from pix2score.predict import Answer, Model
-from pix2score.predictor import Predictor
-from pix2score.served import ServedModel, resize
+from pix2score.images.decode import picture_to_rgb
+from pix2score.images.preprocess import RESIZES, Preprocess
+from pix2score.model.folder import load_model
+from pix2score.model.predictor import Predictor
+from pix2score.serve import export as module
+from pix2score.serve.config import ExportConfig
+from pix2score.serve.export import export, facts
+from pix2score.serve.graph import ServedModel, resize
+from pix2score.serve.model import Answer, Model
 from tests.conftest import BUCKET, free_port
 from tests.test_predict import save_settled
 from tests.torch_helpers import HEADS, PREPROCESS, pixels

@@ -7,7 +7,7 @@ import contextlib
 import pytest
 
 from pix2score.errors import LimitError
-from pix2score.failures import ALL_MISSING_ROWS, MIN_FAILED_TO_STOP, check_any_reached, check_failed
+from pix2score.images.failure_limits import ALL_MISSING_ROWS, MIN_FAILED_TO_STOP, check_any_reached, check_failed
 
 
 def stops(failed: dict[str, int], num_done: int, num_planned: int, max_failed: float = 0.05) -> bool:

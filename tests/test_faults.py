@@ -19,12 +19,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pix2score import decoder, read_embeddings, read_scores
+from pix2score import read_embeddings, read_scores
 from pix2score.errors import FETCH_ERROR_CODES, VerifyError
-from pix2score.snapshot import live_number
-from pix2score.staged import staged_receipts
-from pix2score.storage import Folder
-from pix2score.verify import VerifyConfig, verify
+from pix2score.images import decoder
+from pix2score.snapshots.config import VerifyConfig
+from pix2score.snapshots.manifest import live_number
+from pix2score.snapshots.pieces import staged_receipts
+from pix2score.snapshots.verify import verify
+from pix2score.storage.folder import Folder
 from tests.conftest import BUCKET
 from tests.drivers import (
     BATCH_SIZE,
@@ -58,7 +60,7 @@ SLOW = Faults(slow_below=PICTURES, slow_s=0.5)
 
 POISON = """
 import sys
-if "pix2score.decoder" in sys.orig_argv:
+if "pix2score.images.decoder" in sys.orig_argv:
     import os, time
     from PIL import PngImagePlugin
     load = PngImagePlugin.PngImageFile.load
@@ -191,7 +193,7 @@ def kept_rows(out: str) -> int:
 def settle(ray: Ray) -> None:
     """What a killed driver left running has ended."""
     deadline = time.monotonic() + 60
-    while ray.processes("pix2score.decoder", "ray::ScoreImages", "ray::_write") and time.monotonic() < deadline:
+    while ray.processes("pix2score.images.decoder", "ray::ScoreImages", "ray::_write") and time.monotonic() < deadline:
         time.sleep(0.2)
     time.sleep(2 * SLOW.slow_s)  # requests that the proxy holds are counted when it lets them go
 
@@ -287,7 +289,7 @@ def test_a_driver_asked_to_end_says_that_it_was_and_the_same_command_goes_on(
 
 # Killed workers
 
-PREDICTOR, DECODE_WORKER, DECODE_CHILD, WRITER = "ScoreImages", "fetch_and_decode", "pix2score.decoder", "ray::_write"
+PREDICTOR, DECODE_WORKER, DECODE_CHILD, WRITER = "ScoreImages", "fetch_and_decode", "pix2score.images.decoder", "ray::_write"
 ACTOR = "ray::MapWorker"
 """On one machine without GPUs it fetches, decodes and predicts."""
 

@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pix2score.fetch import decoded_blocks, decoder_for, fetch_and_decode
-from pix2score.image_rows import COLUMN_BYTES, MAX_IDLE_COLUMNS, ImageRows, _idle_columns, _ImageColumn
-from pix2score.image_source import image_source
-from pix2score.images import Preprocess
-from pix2score.storage import Folder
+from pix2score.catalog.contents import COLUMN_BYTES, MAX_IDLE_COLUMNS, ImageRows, _idle_columns, _ImageColumn
+from pix2score.cluster.decode import decoded_blocks, fetch_and_decode
+from pix2score.images.decoder_pool import decoder_for
+from pix2score.images.preprocess import Preprocess
+from pix2score.images.source import image_source
+from pix2score.storage.folder import Folder
 
 PREPROCESS = Preprocess(size=16)
 
@@ -80,7 +81,7 @@ def test_blocks_of_what_images_are_kept_as_are_bounded_in_bytes(tmp_path: Path, 
     images = ImageRows(image_source(str(tmp_path), ()), Folder(str(tmp_path)), None, {})
     rows = pa.table({"uri": [f"{i}.png" if i != 5 else "absent" for i in range(12)]})
     whole = fetch_and_decode(rows, images=images, task=64)
-    monkeypatch.setattr("pix2score.fetch.BLOCK_BYTES", 8000)
+    monkeypatch.setattr("pix2score.cluster.decode.BLOCK_BYTES", 8000)
     blocks = list(decoded_blocks(rows, images=images, task=64))
     sizes = [sum(len(data or b"") for data in block.column("data").to_pylist()) for block in blocks]
     assert len(blocks) > 3

@@ -19,15 +19,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from pix2score.batch import Batch, noisy_bins
 from pix2score.errors import ConfigError
-from pix2score.fit import Fitter
-from pix2score.measure import validation_loss
-from pix2score.metrics import HeadMetrics, results
-from pix2score.model import MultiHeadModel, normalise
-from pix2score.optimise import learning_rate_factor
-from pix2score.recipe import PRESETS, Recipe
-from pix2score.workers import gather_metrics
+from pix2score.metrics.accumulate import HeadMetrics, results
+from pix2score.model.network import MultiHeadModel, normalise
+from pix2score.train.step.batch import Batch, noisy_bins
+from pix2score.train.step.collectives import gather_metrics
+from pix2score.train.step.fitter import Fitter
+from pix2score.train.step.optimise import learning_rate_factor
+from pix2score.train.step.recipe import PRESETS, Recipe
+from pix2score.train.step.validate import validation_loss
 from tests.torch_helpers import (
     COUNT_HEAD,
     HEADS,

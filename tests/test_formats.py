@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from pix2score.errors import ImageFailure
-from pix2score.formats import name_of
-from pix2score.images import FORMATS, to_rgb
+from pix2score.images.decode import FORMATS, to_rgb
+from pix2score.images.formats.signatures import name_of
 from tests.test_images import EIGHT, encode, noise
 
 

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from pix2score import predictor as module
-from pix2score.artifact import BACKBONES, ModelCard, Weights
 from pix2score.errors import ConfigError, DataError
-from pix2score.forward_torch import TorchForward
-from pix2score.model import MultiHeadModel, weights_of
-from pix2score.predictor import Engine, Predictor
-from pix2score.resnet_shapes import RESNETS, weight_shapes
+from pix2score.model import predictor as module
+from pix2score.model.backbones import BACKBONES, RESNETS
+from pix2score.model.folder import ModelCard, Weights
+from pix2score.model.forward_torch import TorchForward
+from pix2score.model.network import MultiHeadModel, weights_of
+from pix2score.model.predictor import Engine, Predictor
+from pix2score.model.resnet_shapes import weight_shapes
 from tests.torch_helpers import HEADS, card_and_weights, pixels
 
 ENGINES: list[Engine] = ["onnx", "torch"]
@@ -71,7 +72,8 @@ def test_weights_that_do_not_fit_are_named(engine: Engine) -> None:
 
 
 def test_the_engine_of_a_cpu_imports_no_torch() -> None:
-    script = "import sys; import pix2score.predictor, pix2score.forward_onnx; import pix2score.score_stages; print('torch' in sys.modules)"
+    modules = "pix2score.model.predictor, pix2score.model.forward_onnx, pix2score.score.stages"
+    script = f"import sys, {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "False"
 

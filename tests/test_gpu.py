@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from pix2score.benchmark_sets import SETS, encoded
-from pix2score.device_decode import CHUNK, DeviceDecoder
-from pix2score.images import Preprocess, to_rgb
-from pix2score.predictor import Predictor
+from pix2score.benchmark.pictures import SETS, encoded
+from pix2score.images.decode import to_rgb
+from pix2score.images.preprocess import Preprocess
+from pix2score.model.device_decode import CHUNK, DeviceDecoder
+from pix2score.model.predictor import Predictor
 from tests.torch_helpers import (
     HEADS,
     MultiHeadModel,

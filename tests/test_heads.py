@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pix2score.bins import MISSING
 from pix2score.errors import ConfigError
-from pix2score.heads import HeadSpec, head_from_dict, preset
+from pix2score.heads.bins import MISSING
+from pix2score.heads.presets import preset
+from pix2score.heads.spec import HeadSpec, head_from_dict
 
 BOOKMARK_EDGES = (10, 30, 50, 70, 100, 130, 170, 220, 300, 400, 550, 800, 1300, 2700)
 VIEW_EDGES = (500, 700, 1000, 1500, 2000, 2500, 3000, 4000, 5000, 6500, 8500, 12000, 19000, 35000)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pix2score.catalog import Catalog, Columns, open_catalog
+from pix2score.catalog.catalog import Catalog, Columns, open_catalog
+from pix2score.catalog.contents import ImageRows, log_failures
 from pix2score.errors import ImageFailure
-from pix2score.image_rows import ImageRows, log_failures
-from pix2score.image_source import image_source
-from pix2score.storage import Folder
+from pix2score.images.source import image_source
+from pix2score.storage.folder import Folder
 from tests.builders import write_catalog
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from pix2score.errors import ConfigError, ImageFailure
-from pix2score.image_source import ImageSource, image_source, is_outside
-from pix2score.images import MAX_BYTES
+from pix2score.images.decode import MAX_BYTES
+from pix2score.images.source import ImageSource, image_source, is_outside
 from tests.conftest import BUCKET
 
 
@@ -308,7 +308,7 @@ def test_a_name_that_is_no_utf8_is_read_by_its_bytes(folder: Path) -> None:
 def test_names_are_read_where_python_takes_file_names_for_ascii(folder: Path) -> None:
     (folder / "絵.png").write_bytes(b"picture")
     code = (
-        "import sys; from pix2score.image_source import image_source; assert sys.getfilesystemencoding() == 'ascii'\n"
+        "import sys; from pix2score.images.source import image_source; assert sys.getfilesystemencoding() == 'ascii'\n"
         "found = image_source(sys.argv[1], ()).read_many(['\\u7d75.png', '\\u7d76.png', '\\ud800', sys.argv[2]])\n"
         "print([content if isinstance(content, bytes) else content.code for content in found])"
     )
@@ -356,7 +356,7 @@ def test_settings_of_s3_that_cannot_work_are_named_in_a_line(
     bare = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     env = {name: value for name, value in (bare | given | settings).items() if value is not None}
     script = (
-        "from pix2score.image_source import image_source\n"
+        "from pix2score.images.source import image_source\n"
         "found = image_source('s3://works/catalog', ()).read_many(['a.png', 'b.png'])\n"
         "print(*(f'{failure.code} {failure.detail}' for failure in found), sep='\\n')"
     )

@@ -21,9 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps, JpegImagePlugin
 
-from pix2score import images
 from pix2score.errors import IMAGE_ERROR_CODES, ConfigError, ImageFailure
-from pix2score.images import ALGORITHM, MAX_BYTES, RESIZES, Preprocess, picture_to_rgb, preprocess_from_dict, shrink, to_rgb
+from pix2score.images import decode as images
+from pix2score.images.decode import MAX_BYTES, picture_to_rgb, shrink, to_rgb
+from pix2score.images.preprocess import ALGORITHM, RESIZES, Preprocess, preprocess_from_dict
 
 pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF data", "ignore:Truncated File Read", "ignore:Tag data larger")
 

@@ -15,13 +15,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, multiple, rule
 
-from pix2score import rewrite
 from pix2score.errors import ConflictError, StorageError
-from pix2score.leases import Lease
-from pix2score.publishing import Publication
-from pix2score.snapshot import live, live_number
-from pix2score.staged import Receipt, staged_receipts
-from pix2score.vacuum import VacuumConfig, vacuum
+from pix2score.nightly import cuts
+from pix2score.nightly.publish import Publication
+from pix2score.snapshots.config import VacuumConfig
+from pix2score.snapshots.leases import Lease
+from pix2score.snapshots.manifest import live, live_number
+from pix2score.snapshots.pieces import Receipt, staged_receipts
+from pix2score.snapshots.vacuum import vacuum
 from tests.builders import Key, planned_rows
 from tests.test_nights import M1, M2, World, check
 
@@ -92,7 +93,7 @@ class Nights(RuleBasedStateMachine):
         self.model = M1
         self.commits = 0
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(rewrite, "PART_ROWS", part_rows)
+        self.patch.setattr(cuts, "PART_ROWS", part_rows)
 
     def teardown(self) -> None:
         if hasattr(self, "world"):

@@ -16,13 +16,14 @@ import pytest
 
 import pix2score
 from pix2score.errors import AccessError, DataError
-from pix2score.leases import EXPIRES_S, Holder, Lease, read_leases, this_process
-from pix2score.publishing import Publication
-from pix2score.snapshot import live, live_number, publish
-from pix2score.staged import staged_receipts
-from pix2score.storage import Folder
-from pix2score.vacuum import VacuumConfig, vacuum
-from pix2score.verify import VerifyConfig, verify
+from pix2score.nightly.publish import Publication
+from pix2score.snapshots.config import VacuumConfig, VerifyConfig
+from pix2score.snapshots.leases import EXPIRES_S, Holder, Lease, read_leases, this_process
+from pix2score.snapshots.manifest import live, live_number, publish
+from pix2score.snapshots.pieces import staged_receipts
+from pix2score.snapshots.vacuum import vacuum
+from pix2score.snapshots.verify import verify
+from pix2score.storage.folder import Folder
 from tests.flaky_proxy import Faults, start
 from tests.test_interleaved_nights import Between
 from tests.test_nights import M1, World, check, keys
@@ -97,7 +98,7 @@ def test_a_lease_expires_by_the_clock_of_the_storage(world: World) -> None:
 
 def test_a_run_whose_process_was_killed_on_this_machine_is_not_waited_for(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pix2score.leases import Lease; from pix2score.storage import Folder\n"
+        "import sys, time; from pix2score.snapshots.leases import Lease; from pix2score.storage.folder import Folder\n"
         "Lease(Folder(sys.argv[1]), 'run-9').take(); print('taken', flush=True); time.sleep(600)"
     )
     folder = Folder(str(tmp_path / "scores"))
@@ -225,7 +226,7 @@ def test_a_refused_deletion_is_told_and_the_next_night_is_well(
 def _fresh_connections() -> None:
     import s3fs
 
-    from pix2score import places
+    from pix2score.storage import places
 
     places._filesystem.cache_clear()
     s3fs.S3FileSystem.clear_instance_cache()

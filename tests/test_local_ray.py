@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from pix2score import local_data
-from pix2score.local_data import without_side_actors
-from pix2score.local_ray import Ahead, _quick_node
+from pix2score.cluster import ray_patches as local_data
+from pix2score.cluster.local import Ahead
+from pix2score.cluster.ray_patches import quick_node as _quick_node
+from pix2score.cluster.ray_patches import without_side_actors
 from tests.chain import Chain
 
 SCRIPT = """
 import contextlib, json, os
 from pathlib import Path
-from pix2score.cluster import session
+from pix2score.cluster.session import session
 class Same:
     def __call__(self, batch):
         return batch
@@ -60,8 +61,8 @@ def test_a_local_ray_starts_without_what_one_job_has_no_use_for() -> None:
 
 WARNS = """
 import logging, time
-from pix2score.cluster import session
-from pix2score.local_ray import Ahead
+from pix2score.cluster.session import session
+from pix2score.cluster.local import Ahead
 logging.basicConfig(format="%(message)s")
 def work():
     for number in range(1000):
@@ -86,8 +87,8 @@ def test_a_warning_while_ray_starts_arrives_and_nothing_is_written_to_the_home(t
 
 TOLD = """
 import dataclasses, os, signal, threading, time, sys
-from pix2score.cluster import session
-from pix2score.command import main
+from pix2score.cluster.session import session
+from pix2score.cli.main import main
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -179,8 +180,8 @@ def test_an_error_ahead_comes_out_where_the_result_is_asked_for(is_started: bool
 
 LARGE = """
 import json, sys
-from pix2score import score as job
-from pix2score.score_config import ScoreConfig
+from pix2score.score import job
+from pix2score.score.config import ScoreConfig
 job.SMALL_BYTES = int(sys.argv[4])
 print(json.dumps(job.score(ScoreConfig(catalog=sys.argv[1], model=sys.argv[2], out=sys.argv[3]))))
 """

@@ -14,10 +14,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pix2score.bins import MISSING
 from pix2score.errors import ConfigError
-from pix2score.heads import LOSSES, HeadSpec
-from pix2score.losses import ORDINAL_WIDTH, LossSums, head_losses, loss_name, multi_head_loss, soft_labels
+from pix2score.heads.bins import MISSING
+from pix2score.heads.spec import LOSSES, HeadSpec
+from pix2score.train.step.losses import ORDINAL_WIDTH, LossSums, head_losses, loss_name, multi_head_loss, soft_labels
 from tests.torch_helpers import COUNT_HEAD, HEADS, LEVEL_HEAD
 
 Logits = dict[str, Tensor]

@@ -14,14 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pix2score.artifact import save_model
-from pix2score.heads import preset
-from pix2score.images import Preprocess
+from pix2score.heads.presets import preset
+from pix2score.images.preprocess import Preprocess
+from pix2score.model.folder import save_model
 
 SCRIPT = """
 import json, sys
-from pix2score.score import score
-from pix2score.score_config import ScoreConfig
+from pix2score.score.job import score
+from pix2score.score.config import ScoreConfig
 result = score(ScoreConfig(catalog=sys.argv[1], model=sys.argv[2], out=sys.argv[3]))
 # Not ru_maxrss: that one is inherited over fork and exec.
 peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
@@ -33,7 +33,7 @@ def cheap_model(place: Path) -> str:
     """An untrained resnet18 at 8 px."""
     import torch
 
-    from pix2score.model import MultiHeadModel, weights_of
+    from pix2score.model.network import MultiHeadModel, weights_of
 
     torch.manual_seed(0)
     heads = tuple(h.fitted(edges=h.edges, counts=[1] * h.num_bins, typical=list(range(h.num_bins))) for h in preset("pixiv"))

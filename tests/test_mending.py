@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from pix2score.errors import ImageFailure
-from pix2score.images import open_upright, to_rgb
-from pix2score.plain_jpeg import as_plain_jpeg
+from pix2score.images.decode import open_upright, to_rgb
+from pix2score.images.formats.plain_jpeg import as_plain_jpeg
 from tests.test_images import EIGHT, Pixels, code_of, encode, exif, flat, noise, png, smooth
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -15,11 +15,13 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pix2score.artifact import BACKBONES, check_backbone, load_model, save_model
 from pix2score.errors import ConfigError, DataError
-from pix2score.heads import HeadSpec
-from pix2score.images import Preprocess
-from pix2score.model import MultiHeadModel, initial_trunk, load_exactly, model_from_card, normalise, weights_of
+from pix2score.heads.spec import HeadSpec
+from pix2score.images.preprocess import Preprocess
+from pix2score.model.backbones import BACKBONES, check_backbone
+from pix2score.model.folder import load_model, save_model
+from pix2score.model.initial import initial_trunk
+from pix2score.model.network import MultiHeadModel, load_exactly, model_from_card, normalise, weights_of
 from tests.torch_helpers import HEADS, PREPROCESS, pixels, settled_model, state_of
 
 

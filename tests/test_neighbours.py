@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pix2score
-from pix2score import neighbours
 from pix2score.errors import ConfigError, DataError
-from pix2score.snapshot import Layout
+from pix2score.snapshots import similar as neighbours
+from pix2score.snapshots.manifest import Layout
 from tests.builders import HEADS, LAYOUT, Key, embeddings_table, publish_night
 from tests.chain import Chain
 

@@ -15,19 +15,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pix2score
-from pix2score import rewrite
-from pix2score.catalog import Columns, open_catalog
+from pix2score.catalog.catalog import Columns, open_catalog
 from pix2score.errors import ConflictError, DataError, LimitError, StorageError
-from pix2score.layout import Layout
-from pix2score.leases import Lease
-from pix2score.publishing import Publication, publish_night
-from pix2score.schema import FAILED, OK
-from pix2score.scoring_plan import ScoringPlan, ScoringRequest, plan_scoring
-from pix2score.snapshot import Snapshot, _is_dead, live, live_number, read_embeddings, read_scores
-from pix2score.staged import Origin, Receipt, staged_receipts, write_piece
-from pix2score.storage import Folder
-from pix2score.vacuum import VacuumConfig, vacuum
-from pix2score.verify import VerifyConfig, verify
+from pix2score.nightly import cuts
+from pix2score.nightly.plan import ScoringPlan, ScoringRequest, plan_scoring
+from pix2score.nightly.publish import Publication, publish_night
+from pix2score.snapshots.config import VacuumConfig, VerifyConfig
+from pix2score.snapshots.leases import Lease
+from pix2score.snapshots.manifest import Snapshot, live, live_number
+from pix2score.snapshots.pieces import Origin, Receipt, staged_receipts, write_piece
+from pix2score.snapshots.read import _is_dead, read_embeddings, read_scores
+from pix2score.snapshots.tables import FAILED, OK, Layout
+from pix2score.snapshots.vacuum import vacuum
+from pix2score.snapshots.verify import verify
+from pix2score.storage.folder import Folder
 from tests.builders import HEADS, Here, Key, embeddings_table, planned_rows, scores_table, write_catalog
 
 M1, M2 = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
@@ -370,7 +371,7 @@ def test_rows_that_are_not_the_plan_are_never_published(world: World) -> None:
 
 
 def test_the_table_is_cut_into_ranges_of_bounded_size_in_key_order(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rewrite, "PART_ROWS", 10)
+    monkeypatch.setattr(cuts, "PART_ROWS", 10)
     world = World(str(tmp_path), piece_rows=7)
     world.night(keys(*range(0, 100, 2)))
     world.night({**keys(*range(0, 100, 2)), **keys(*range(31, 95, 1)), **keys(-3, 1000)})
@@ -634,7 +635,7 @@ def test_more_fingerprints_changed_than_allowed_is_refused_before_anything_is_wr
 
 
 def test_files_of_ranges_in_which_nothing_changes_stay(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rewrite, "PART_ROWS", 10)
+    monkeypatch.setattr(cuts, "PART_ROWS", 10)
     world = World(str(tmp_path), piece_rows=50)
     content = {**keys(*range(200)), (5, 0): "CORRUPT"}
     world.night(content)

@@ -6,8 +6,8 @@ import math
 
 import torch
 
-from pix2score.model import normalise
-from pix2score.norms import is_running_statistic, non_finite, reestimate_norms
+from pix2score.model.batchnorm import is_running_statistic, non_finite, reestimate_norms
+from pix2score.model.network import normalise
 from tests.torch_helpers import PREPROCESS, assert_same_state, pixels, settled_model, state_of
 
 CLEAN = [torch.from_numpy(pixels(32, seed)) for seed in (99, 98)]

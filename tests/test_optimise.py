@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from pix2score.model import MultiHeadModel
-from pix2score.recipe import Optimizer, Schedule
+from pix2score.model.network import MultiHeadModel
+from pix2score.train.step.recipe import Optimizer, Schedule
 from tests.torch_helpers import assert_same_state, batch, fitter_of, seeded, state_of
 
 SCHEDULES: tuple[Schedule, ...] = ("cosine", "step", "plateau", "onecycle")

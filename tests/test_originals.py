@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pix2score.catalog import Columns
-from pix2score.originals import original_images
+from pix2score.catalog.catalog import Columns
+from pix2score.catalog.originals import original_images
 from tests.builders import write_catalog
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pix2score.cluster import Offer
-from pix2score.engine import parquet_bytes
-from pix2score.fetch import EMBEDDED_TASK_ROWS, MAX_TASK_ROWS, MAX_TASKS, task_rows
-from pix2score.part_source import ParquetParts, _blocks, _cut
-from pix2score.plan import Part
-from pix2score.storage import Folder
+from pix2score.cluster.offer import Offer
+from pix2score.cluster.source import ParquetParts, _blocks, _cut
+from pix2score.cluster.task_sizes import EMBEDDED_TASK_ROWS, MAX_TASK_ROWS, MAX_TASKS, task_rows
+from pix2score.storage.folder import Folder
+from pix2score.storage.parquet import parquet_bytes
+from pix2score.storage.parts import Part
 
 CORES = Offer(num_gpus=0, num_cores=2, num_nodes=1, cpus_per_core=2.0)
 

@@ -21,18 +21,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pix2score import bins
-from pix2score.catalog import Columns, open_catalog
-from pix2score.engine import engine
+from pix2score.catalog.catalog import Columns, open_catalog
+from pix2score.catalog.rows import PlanCounts, estimated_rows, stored_fingerprint_sql
+from pix2score.dataset.plan import SplitRule, described_labels, described_splits, plan_dataset
 from pix2score.errors import DataError
-from pix2score.heads import HeadSpec
-from pix2score.layout import Layout
-from pix2score.plan import PlanCounts, estimated_rows, stored_fingerprint_sql
-from pix2score.schema import scoring_schema
-from pix2score.scoring_plan import ScoringCounts, ScoringPlan, ScoringRequest, plan_scoring
-from pix2score.staged import Origin
-from pix2score.storage import Folder
-from pix2score.training_plan import SplitRule, described_labels, described_splits, plan_dataset
+from pix2score.heads import bins
+from pix2score.heads.spec import HeadSpec
+from pix2score.nightly.plan import ScoringCounts, ScoringPlan, ScoringRequest, plan_scoring, scoring_schema
+from pix2score.snapshots.pieces import Origin
+from pix2score.snapshots.tables import Layout
+from pix2score.storage.folder import Folder
+from pix2score.storage.sql import engine
 from tests.builders import HEADS, MODEL_VERSION, planned_rows, write_catalog
 
 Rows = list[dict[str, Any]]
@@ -469,7 +468,7 @@ def test_rows_are_estimated_from_one_footer_and_all_sizes(tmp_path: Path) -> Non
 ON_SMALL_DISK = """
 import sys
 from pix2score.errors import ConfigError
-from pix2score.storage import Folder
+from pix2score.storage.folder import Folder
 from tests.test_plan import first_night
 try:
     first_night(sys.argv[1], Folder(sys.argv[2]))
@@ -497,8 +496,8 @@ def test_a_catalog_too_large_for_the_temporary_disk_is_refused_before_it_is_read
 
 MEASURE = """
 import resource, sys
-from pix2score.catalog import Columns, open_catalog
-from pix2score.storage import Folder
+from pix2score.catalog.catalog import Columns, open_catalog
+from pix2score.storage.folder import Folder
 from tests.test_plan import first_night
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 counts = first_night(sys.argv[1], Folder(sys.argv[2])).counts

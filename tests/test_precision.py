@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from pix2score.artifact import save_model
 from pix2score.errors import TrainingError
-from pix2score.fit import Fitter
-from pix2score.norms import non_finite
-from pix2score.precision import FIRST_SCALE, GROW_EVERY, Caster
-from pix2score.recipe import Precision
+from pix2score.model.batchnorm import non_finite
+from pix2score.model.folder import save_model
+from pix2score.train.step.fitter import Fitter
+from pix2score.train.step.precision import FIRST_SCALE, GROW_EVERY, Caster
+from pix2score.train.step.recipe import Precision
 from tests.torch_helpers import (
     CPU,
     HEADS,

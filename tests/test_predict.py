@@ -16,11 +16,13 @@ import pytest
 from PIL import Image
 
 import pix2score
-from pix2score.artifact import save_model
-from pix2score.command import resolve
+from pix2score.cli.flags import resolve
 from pix2score.errors import ConfigError, DataError, ImageFailure
-from pix2score.heads import HeadSpec
-from pix2score.predict import Answer, HeadAnswer, Model, PredictConfig, answer_text, predict
+from pix2score.heads.spec import HeadSpec
+from pix2score.model.folder import save_model
+from pix2score.serve.config import PredictConfig
+from pix2score.serve.model import Answer, HeadAnswer, Model
+from pix2score.serve.predict import answer_text, predict
 from tests.chain import Chain
 from tests.conftest import BUCKET
 from tests.torch_helpers import HEADS, PREPROCESS, pixels, settled_model, weights_of

@@ -18,14 +18,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pix2score.bins import mid_ranks
-from pix2score.decoder import Decoder
 from pix2score.errors import ConfigError
-from pix2score.heads import HeadSpec
-from pix2score.images import to_rgb
-from pix2score.model import normalise
-from pix2score.predictor import Prediction, Predictor, decode, head_columns
-from pix2score.schema import head_fields
+from pix2score.heads.bins import mid_ranks
+from pix2score.heads.ordered import answer as decode
+from pix2score.heads.ordered import head_columns, head_fields
+from pix2score.heads.spec import HeadSpec
+from pix2score.images.decode import to_rgb
+from pix2score.images.decoder import Decoder
+from pix2score.model.network import normalise
+from pix2score.model.predictor import Prediction, Predictor
 from tests.torch_helpers import COUNT_HEAD, HEADS, LEVEL_HEAD, PREPROCESS, card_and_weights, pixels, settled_model
 
 BATCH = 4

@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pix2score.dataset import open_dataset
+from pix2score.dataset.card import SPLITS, open_dataset
+from pix2score.dataset.shards import row_group_bounds
 from pix2score.errors import ConfigError, DataError, LimitError
-from pix2score.image_source import image_source
-from pix2score.images import open_upright
-from pix2score.prepare import PrepareConfig, prepare
-from pix2score.schema import SPLITS
-from pix2score.shards import row_group_bounds
-from pix2score.storage import Folder
+from pix2score.images.decode import open_upright
+from pix2score.images.source import image_source
+from pix2score.prepare.config import PrepareConfig
+from pix2score.prepare.job import prepare
+from pix2score.storage.folder import Folder
 from tests.builders import write_catalog
 from tests.chain import Chain
 from tests.drivers import picture
@@ -148,9 +148,9 @@ def test_the_catalogs_own_folder_is_never_written(chain: Chain, tmp_path: Path) 
 def test_a_shard_beyond_two_gibibytes_is_written(tmp_path: Path) -> None:
     import numpy as np
 
-    from pix2score.heads import preset
-    from pix2score.schema import dataset_schema
-    from pix2score.shards import ShardWriter
+    from pix2score.dataset.card import dataset_schema
+    from pix2score.dataset.shards import ShardWriter
+    from pix2score.heads.presets import preset
 
     heads = preset("pixiv")[:1]
     image = np.random.default_rng(0).bytes(2**21)
@@ -236,7 +236,7 @@ def test_a_staged_key_of_another_catalog_does_not_stand_in_the_way(tmp_path: Pat
     catalog = noise_catalog(tmp_path / "catalog", 30)
     config = PrepareConfig(catalog=catalog, out=str(tmp_path / "out"), image_size=64, val_fraction=0.2)
     with monkeypatch.context() as patch:
-        patch.setattr("pix2score.prepare._publish_card", _killed)
+        patch.setattr("pix2score.prepare.job._publish_card", _killed)
         with pytest.raises(KeyboardInterrupt):
             prepare(config)
     (receipt,) = (tmp_path / "out").glob("staged/*/piece-*.json")
@@ -254,8 +254,8 @@ def test_two_attempts_that_did_the_same_images_leave_each_once(tmp_path: Path, m
     catalog = noise_catalog(tmp_path / "catalog", 30)
     config = PrepareConfig(catalog=catalog, out=str(tmp_path / "out"), image_size=64, val_fraction=0.2)
     with monkeypatch.context() as patch:
-        patch.setattr("pix2score.prepare._publish_card", _killed)
-        patch.setattr("pix2score.prepare.staged_shards", lambda *args: [])  # both begun before either had staged anything
+        patch.setattr("pix2score.prepare.job._publish_card", _killed)
+        patch.setattr("pix2score.prepare.job.staged_shards", lambda *args: [])  # both begun before either had staged anything
         for _ in range(2):
             with pytest.raises(KeyboardInterrupt):
                 prepare(config)

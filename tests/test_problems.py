@@ -20,11 +20,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pix2score.bins import count_bins, learn_edges
-from pix2score.engine import parquet_batches
-from pix2score.heads import HeadSpec
-from pix2score.losses import head_losses, multi_head_loss
-from pix2score.storage import Folder
+from pix2score.heads.bins import count_bins, learn_edges
+from pix2score.heads.spec import HeadSpec
+from pix2score.storage.folder import Folder
+from pix2score.storage.parquet import parquet_batches
+from pix2score.train.step.losses import head_losses, multi_head_loss
 from tests.drivers import command_line, descendants
 from tests.test_submit import ROOT
 from tests.test_train import history
@@ -93,7 +93,7 @@ def test_5_a_head_of_many_bins_does_not_outweigh_one_of_few() -> None:
 
 TRAIN = """
 import sys, ray
-from pix2score.train import TrainConfig, train
+from pix2score.train.job import TrainConfig, train
 ray.init(num_cpus=8, object_store_memory=100 << 20, include_dashboard=False, log_to_driver=False)
 train(TrainConfig(
     data=sys.argv[1], out=sys.argv[2], backbone="resnet18", input_size=64, epochs=1, num_workers=1, shuffle_mib=16, cache_mib=0,

@@ -13,7 +13,7 @@ import pytest
 SCRIPT = """
 import getpass, json, os, pwd, shutil, tempfile
 from pathlib import Path
-from pix2score.process import settle
+from pix2score.host.process import settle
 if os.getuid() == 0:
     os.setgid(54321); os.setuid(54321)
 settle()

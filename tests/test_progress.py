@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from pix2score import progress
+from pix2score.cluster import progress
 
 logger = logging.getLogger("tests.progress")
 

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pix2score import quality, verdict
-from pix2score.heads import HeadSpec
-from pix2score.metrics import HeadMetrics
-from pix2score.quality import Answers, Guesses
+from pix2score.heads.spec import HeadSpec
+from pix2score.metrics import measures as quality
+from pix2score.metrics import verdict
+from pix2score.metrics.accumulate import HeadMetrics
+from pix2score.metrics.measures import Answers, Guesses
 from tests.torch_helpers import COUNT_HEAD, LEVEL_HEAD
 
 

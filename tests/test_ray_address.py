@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from pix2score.cluster.address import RayAddress, parse_address, probe
 from pix2score.errors import ConfigError
-from pix2score.ray_address import RayAddress, parse_address, probe
 
 
 @pytest.mark.parametrize("text", [None, "", "  ", "local", " local\n"])

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pix2score import ray_temp as module
+from pix2score.cluster import temp as module
+from pix2score.cluster.temp import ray_temp
 from pix2score.errors import ConfigError
-from pix2score.ray_temp import ray_temp
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from typing import Any
 SCRIPT = """
 import json, os
 import ray
-from pix2score.ray_token import own_token, use_token_if_there_is_one
+from pix2score.cluster.token import own_token, use_token_if_there_is_one
 from ray._raylet import AuthenticationMode, AuthenticationTokenLoader, get_authentication_mode
 
 def now():

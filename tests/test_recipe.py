@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from pix2score.errors import ConfigError
-from pix2score.recipe import PRESETS, SMALL_DATA_ROWS, Recipe, is_metric, preset_for, scaled_rate
+from pix2score.metrics.accumulate import is_metric
+from pix2score.train.step.recipe import PRESETS, SMALL_DATA_ROWS, Recipe, preset_for, scaled_rate
 
 
 def test_auto_goes_by_the_number_of_training_rows() -> None:

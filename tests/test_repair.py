@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from pix2score.artifact import load_card, load_model, save_model
 from pix2score.errors import ConfigError, DataError
-from pix2score.norms import is_running_statistic
-from pix2score.predictor import Predictor
-from pix2score.repair import RepairConfig, repair
+from pix2score.model.batchnorm import is_running_statistic
+from pix2score.model.folder import load_card, load_model, save_model
+from pix2score.model.predictor import Predictor
+from pix2score.train.config import RepairConfig
+from pix2score.train.repair import repair
 from tests.chain import Chain
 from tests.torch_helpers import pixels
 

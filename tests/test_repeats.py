@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pix2score.repeats import CONTENT_ID, MOST_OF_PIECE, Repeats, content_id, of_piece
+from pix2score.images.repeats import CONTENT_ID, MOST_OF_PIECE, Repeats, content_id, of_piece
 
 
 def piece(contents: list[bytes | None]) -> pa.Table:

@@ -14,15 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pix2score import night as module
-from pix2score import page as page_module
 from pix2score.errors import ConfigError, DataError
-from pix2score.heads import HeadSpec
-from pix2score.layout import Layout
-from pix2score.night import NUM_RANDOM, Night, psi
-from pix2score.page import check_packages, short_labels
-from pix2score.report import PSI_DRIFTED, ReportConfig, _drift_lines, _drifts, drift_sentence, report
-from pix2score.schema import OK
+from pix2score.heads.spec import HeadSpec
+from pix2score.report import night as module
+from pix2score.report import page as page_module
+from pix2score.report.config import ReportConfig
+from pix2score.report.job import PSI_DRIFTED, _drift_lines, _drifts, drift_sentence, report
+from pix2score.report.night import NUM_RANDOM, Night, psi
+from pix2score.report.page import check_packages, short_labels
+from pix2score.snapshots.tables import OK, Layout
 from tests.builders import HEADS, Key, publish_night, scores_table
 from tests.chain import Chain
 

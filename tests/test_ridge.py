@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pix2score.ridge import HeadSums, Ridge, answers, best_correlation, features
+from pix2score.metrics.ridge import HeadSums, Ridge, answers, best_correlation, features
 from tests.torch_helpers import COUNT_HEAD, RGB, pixels
 
 

@@ -12,15 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pix2score.catalog import Columns, open_catalog
-from pix2score.cluster import Offer
-from pix2score.fetch import MAX_EMBEDDED_TASK_ROWS, _embedded_sizes
-from pix2score.image_rows import ImageRows
-from pix2score.image_source import image_source
-from pix2score.plan import Part, PlanCounts, catalog_rows, order_sql, write_parts
-from pix2score.row_groups import row_group_runs, task_sizes, warn_of_large
-from pix2score.schema import plan_schema
-from pix2score.storage import Folder
+from pix2score.catalog.catalog import Columns, open_catalog
+from pix2score.catalog.contents import ImageRows
+from pix2score.catalog.row_groups import row_group_runs, task_sizes, warn_of_large
+from pix2score.catalog.rows import PlanCounts, catalog_rows, order_sql, plan_schema
+from pix2score.cluster.offer import Offer
+from pix2score.cluster.task_sizes import MAX_EMBEDDED_TASK_ROWS
+from pix2score.cluster.task_sizes import embedded_sizes as _embedded_sizes
+from pix2score.images.source import image_source
+from pix2score.storage.folder import Folder
+from pix2score.storage.parts import Part, write_parts
 from tests.builders import planned_rows
 
 CORES = Offer(num_gpus=0, num_cores=2, num_nodes=1, cpus_per_core=2.0)

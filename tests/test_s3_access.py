@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pix2score import places
 from pix2score.errors import AccessError, StorageError
-from pix2score.storage import Folder
+from pix2score.storage import places
+from pix2score.storage.folder import Folder
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLEEXAMPLE", "AWS_SECRET_ACCESS_KEY": "a-secret-of-a-test"}
 SSO = """

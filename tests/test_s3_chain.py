@@ -9,9 +9,10 @@ import pytest
 
 from pix2score import read_embeddings, read_scores
 from pix2score.errors import DataError
-from pix2score.score import score
-from pix2score.score_config import ScoreConfig
-from pix2score.verify import VerifyConfig, verify
+from pix2score.score.config import ScoreConfig
+from pix2score.score.job import score
+from pix2score.snapshots.config import VerifyConfig
+from pix2score.snapshots.verify import verify
 from tests.chain import Chain, run_chain, upload
 from tests.conftest import BUCKET, SECRET
 

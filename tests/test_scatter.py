@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pix2score.scatter import LEFT_OUT, in_order, ranks_of
+from pix2score.storage.external_sort import LEFT_OUT, in_order, ranks_of
 
 
 def table_of(numbers: np.ndarray) -> pa.Table:

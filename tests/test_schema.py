@@ -5,9 +5,10 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
+from pix2score.dataset.card import dataset_schema
 from pix2score.errors import DataError
-from pix2score.heads import HeadSpec
-from pix2score.schema import dataset_schema, embeddings_schema, scores_schema, validate
+from pix2score.heads.spec import HeadSpec
+from pix2score.snapshots.tables import embeddings_schema, scores_schema, validate
 
 HEAD = HeadSpec(name="bookmark", column="bookmarks", edges=(10, 30))
 

@@ -13,15 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from pix2score import read_embeddings, read_scores
-from pix2score.artifact import load_model
-from pix2score.decoder import Decoder
 from pix2score.errors import DataError, LimitError
-from pix2score.image_source import image_source
-from pix2score.predictor import Predictor
-from pix2score.score import score
-from pix2score.score_config import ScoreConfig
-from pix2score.snapshot import live
-from pix2score.verify import VerifyConfig, verify
+from pix2score.images.decoder import Decoder
+from pix2score.images.source import image_source
+from pix2score.model.folder import load_model
+from pix2score.model.predictor import Predictor
+from pix2score.score.config import ScoreConfig
+from pix2score.score.job import score
+from pix2score.snapshots.config import VerifyConfig
+from pix2score.snapshots.manifest import live
+from pix2score.snapshots.verify import verify
 from tests.chain import Chain
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -189,7 +190,7 @@ def test_images_embedded_in_the_catalog_score_as_their_files_do(chain: Chain, tm
 
 
 def test_string_ids_and_other_column_names_work(chain: Chain, tmp_path: Path) -> None:
-    from pix2score.catalog import Columns
+    from pix2score.catalog.catalog import Columns
 
     rows = chain.catalog_rows().slice(0, 40).drop_columns(["page"])
     names = {"illust_id": "pid", "uri": "path", "etag": "tag"}
@@ -215,9 +216,9 @@ def test_an_altered_model_is_refused_and_nothing_is_written(chain: Chain, tmp_pa
 
 
 def test_a_catalog_that_changes_between_plan_and_fetch_is_not_mixed_up(tmp_path: Path) -> None:
-    from pix2score.catalog import Columns, open_catalog
-    from pix2score.image_rows import ImageRows
-    from pix2score.image_source import ImageSource
+    from pix2score.catalog.catalog import Columns, open_catalog
+    from pix2score.catalog.contents import ImageRows
+    from pix2score.images.source import ImageSource
 
     place = tmp_path / "catalog.parquet"
     pq.write_table(pa.table({"illust_id": [1, 2], "image": [b"one", b"two"]}), place)
@@ -229,10 +230,10 @@ def test_a_catalog_that_changes_between_plan_and_fetch_is_not_mixed_up(tmp_path:
 
 
 def test_a_damaged_row_group_fails_its_own_rows_only(tmp_path: Path) -> None:
-    from pix2score.catalog import Columns, open_catalog
+    from pix2score.catalog.catalog import Columns, open_catalog
+    from pix2score.catalog.contents import ImageRows
     from pix2score.errors import ImageFailure
-    from pix2score.image_rows import ImageRows
-    from pix2score.image_source import ImageSource
+    from pix2score.images.source import ImageSource
 
     place = tmp_path / "catalog.parquet"
     images = [bytes([i]) * 5000 for i in range(6)]
@@ -250,9 +251,9 @@ def test_a_damaged_row_group_fails_its_own_rows_only(tmp_path: Path) -> None:
 
 
 def test_an_embedding_beyond_float16_is_a_failed_row() -> None:
-    from pix2score.layout import Layout
-    from pix2score.predictor import Prediction
-    from pix2score.score_stages import _scored
+    from pix2score.model.predictor import Prediction
+    from pix2score.score.stages import _scored
+    from pix2score.snapshots.tables import Layout
 
     rows = pa.table(
         {

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from pix2score.errors import LimitError
-from pix2score.score_account import Tally
-from pix2score.staged import Origin, Receipt
+from pix2score.score.account import Tally
+from pix2score.snapshots.pieces import Origin, Receipt
 
 ALL_MISSING = "first 200 images are all missing"
 

@@ -10,16 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pix2score.artifact import load_model
-from pix2score.catalog import Columns, open_catalog
-from pix2score.cluster import session
-from pix2score.image_rows import ImageRows
-from pix2score.image_source import image_source
-from pix2score.layout import Layout
-from pix2score.score_pipeline import ScorePipeline
-from pix2score.scoring_plan import ScoringRequest, plan_scoring
-from pix2score.staged import STAGED, Origin
-from pix2score.storage import Folder
+from pix2score.catalog.catalog import Columns, open_catalog
+from pix2score.catalog.contents import ImageRows
+from pix2score.cluster.session import session
+from pix2score.images.source import image_source
+from pix2score.model.folder import load_model
+from pix2score.nightly.plan import ScoringRequest, plan_scoring
+from pix2score.score.pipeline import ScorePipeline
+from pix2score.snapshots.pieces import STAGED, Origin
+from pix2score.snapshots.tables import Layout
+from pix2score.storage.folder import Folder
 from tests.chain import Chain
 
 pytestmark = pytest.mark.usefixtures("ray_session")

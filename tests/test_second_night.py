@@ -13,13 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from pix2score import read_changes, read_embeddings, read_scores
+from pix2score.demo.second_night import Day, pass_a_day
 from pix2score.errors import LimitError
-from pix2score.score import score
-from pix2score.score_config import ScoreConfig
-from pix2score.second_night import Day, pass_a_day
-from pix2score.snapshot import live
-from pix2score.storage import Folder
-from pix2score.verify import VerifyConfig, verify
+from pix2score.score.config import ScoreConfig
+from pix2score.score.job import score
+from pix2score.snapshots.config import VerifyConfig
+from pix2score.snapshots.manifest import live
+from pix2score.snapshots.verify import verify
+from pix2score.storage.folder import Folder
 from tests.chain import Chain
 
 pytestmark = pytest.mark.usefixtures("ray_session")

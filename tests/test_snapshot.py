@@ -13,12 +13,12 @@ import pytest
 
 import pix2score
 from pix2score.errors import ConflictError, DataError, StorageError
-from pix2score.heads import HeadSpec
-from pix2score.layout import Layout, layout_from_dict
-from pix2score.schema import SCHEMA_VERSION
-from pix2score.snapshot import live, live_number, new_run_id, publish, read_embeddings, read_scores
-from pix2score.staged import Origin, Receipt, read_receipt, staged_receipts, write_piece
-from pix2score.storage import Folder
+from pix2score.heads.spec import HeadSpec
+from pix2score.snapshots.manifest import live, live_number, new_run_id, publish
+from pix2score.snapshots.pieces import Origin, Receipt, read_receipt, staged_receipts, write_piece
+from pix2score.snapshots.read import read_embeddings, read_scores
+from pix2score.snapshots.tables import SCHEMA_VERSION, Layout, layout_from_dict
+from pix2score.storage.folder import Folder
 from tests.builders import HEADS, LAYOUT, MODEL_VERSION, embedding_of, embeddings_table, publish_night, rewritten, scores_table
 
 KEYS = [(3, 0), (1, 1), (2**40, 0), (1, 0), (2, 0)]

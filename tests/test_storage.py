@@ -18,11 +18,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pix2score import objects
 from pix2score.errors import AccessError, ConfigError, DataError
-from pix2score.objects import delete_s3
-from pix2score.places import normalise
-from pix2score.storage import Entry, Folder, read_place
+from pix2score.storage import objects
+from pix2score.storage.folder import Entry, Folder, read_place
+from pix2score.storage.objects import delete_s3
+from pix2score.storage.places import normalise
 from tests import flaky_proxy
 from tests.conftest import BUCKET, SECRET, free_port
 
@@ -30,7 +30,7 @@ NUM_RACES = 8
 RACER = f"""
 import sys
 import threading
-from pix2score.storage import Folder
+from pix2score.storage.folder import Folder
 place, me = sys.argv[1:]
 folder = Folder(place)
 folder.publish(f"ready-{{me}}", b"")
@@ -245,7 +245,7 @@ server.serve_forever()
 EVERY_OPERATION = """
 import traceback
 from pix2score.errors import AccessError
-from pix2score.storage import Folder
+from pix2score.storage.folder import Folder
 folder = Folder("s3://closed-bucket/prefix")
 print(repr(folder), repr(folder.fs))
 for act in (lambda: folder.publish("x", b"1"), lambda: folder.read("x"), folder.entries, folder.top_entries, lambda: folder.entry("x")):
@@ -327,7 +327,7 @@ def test_publishing_the_same_bytes_again_is_harmless_and_others_are_refused(plac
 
 def read_through(endpoint: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
     """Read one object in a process of its own, whose only endpoint is ``endpoint``."""
-    script = f"from pix2score.storage import read_place; print(read_place('s3://{BUCKET}/endpoint/object').decode())"
+    script = f"from pix2score.storage.folder import read_place; print(read_place('s3://{BUCKET}/endpoint/object').decode())"
     environment = {**os.environ, "AWS_ENDPOINT_URL": endpoint}
     return subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=timeout_s, env=environment, check=False
@@ -394,7 +394,7 @@ def test_a_creation_that_the_store_has_not_decided_is_sent_again() -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     environment = {**os.environ, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}", "AWS_ACCESS_KEY_ID": "x"}
     environment |= {"AWS_SECRET_ACCESS_KEY": "y", "AWS_REGION": "us-east-1"}
-    script = "from pix2score.storage import Folder; print(Folder('s3://bucket/x').publish('object', b'data'))"
+    script = "from pix2score.storage.folder import Folder; print(Folder('s3://bucket/x').publish('object', b'data'))"
     try:
         done = subprocess.run(
             [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=False
@@ -476,7 +476,7 @@ def test_the_exclusive_rename_keeps_a_second_creator_out_and_moves_whole_files(t
 
 def test_publishing_beside_a_process_that_removes_emptied_folders_never_fails(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pix2score.storage import Folder; f = Folder(sys.argv[1])\n"
+        "import sys, time; from pix2score.storage.folder import Folder; f = Folder(sys.argv[1])\n"
         "print('ready', flush=True); end = time.time() + 3\n"
         "while time.time() < end: f.publish('staged/other/x', b''); f.delete(['staged/other/x'])"
     )
@@ -496,7 +496,7 @@ def test_a_store_that_cannot_refuse_a_second_creator_is_told(
     moto_server: str, s3_place: str, tmp_path: Path, conditions: str, message: str
 ) -> None:
     process, store = flaky_proxy.start(moto_server, tmp_path / "control.json")
-    code = "import sys; from pix2score.storage import Folder; Folder(sys.argv[1]).prove_exclusive()"
+    code = "import sys; from pix2score.storage.folder import Folder; Folder(sys.argv[1]).prove_exclusive()"
     environment = {**os.environ, "AWS_ENDPOINT_URL": store.endpoint}
     try:
         for faults, returns in ((flaky_proxy.Faults(), 0), (flaky_proxy.Faults(conditions=conditions), 1)):

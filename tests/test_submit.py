@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pix2score import read_scores
-from pix2score.drawn_catalog import draw_catalog
-from pix2score.verify import VerifyConfig, verify
+from pix2score.demo.catalog import draw_catalog
+from pix2score.snapshots.config import VerifyConfig
+from pix2score.snapshots.verify import verify
 from tests.chain import upload
 from tests.conftest import BUCKET, SECRET, free_port
 from tests.test_memory import catalog_of, cheap_model

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pix2score.surgery import conflict_free, flat, unflatten_into_gradients
+from pix2score.train.step.pcgrad import conflict_free, flat, unflatten_into_gradients
 
 
 def test_gradients_that_do_not_conflict_are_simply_added() -> None:

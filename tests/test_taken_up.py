@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pix2score.catalog import Columns, open_catalog
-from pix2score.heads import HeadSpec
-from pix2score.plan import total_rows
-from pix2score.schema import dataset_schema
-from pix2score.shards import FAILED, Shard, ShardReceipt, ShardWriter, staged_shards
-from pix2score.storage import Folder
-from pix2score.taken_up import TakenUp, take_up
-from pix2score.training_plan import SplitRule, plan_dataset
+from pix2score.catalog.catalog import Columns, open_catalog
+from pix2score.dataset.card import dataset_schema
+from pix2score.dataset.plan import SplitRule, plan_dataset
+from pix2score.dataset.resume import TakenUp, take_up
+from pix2score.dataset.shards import FAILED, Shard, ShardReceipt, ShardWriter, staged_shards
+from pix2score.heads.spec import HeadSpec
+from pix2score.storage.folder import Folder
+from pix2score.storage.parts import total_rows
 from tests.builders import planned_rows, write_catalog
 
 HEADS = (HeadSpec(name="bookmark", column="bookmarks", edges=(10, 30)),)

@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pix2score.catalog import Columns, open_catalog
+from pix2score.catalog.catalog import Columns, open_catalog
 from pix2score.errors import StorageError
-from pix2score.publishing import Publication
-from pix2score.scoring_plan import ScoringRequest, plan_scoring
-from pix2score.snapshot import live_number
-from pix2score.staged import Receipt, staged_receipts
+from pix2score.nightly.plan import ScoringRequest, plan_scoring
+from pix2score.nightly.publish import Publication
+from pix2score.snapshots.manifest import live_number
+from pix2score.snapshots.pieces import Receipt, staged_receipts
 from tests.test_interleaved_nights import Between, damage
 from tests.test_nights import M1, World, check, keys
 
@@ -40,7 +40,7 @@ def stage(world: World, publication: Publication, name: str, rows: list[dict[str
 
 
 def _with_true_fingerprints(world: World, publication: Publication, receipt: Receipt, rows: list[dict[str, Any]]) -> Receipt:
-    from pix2score.staged import write_piece
+    from pix2score.snapshots.pieces import write_piece
 
     folder = world.folder
     table = pa.parquet.read_table(pa.BufferReader(folder.read(receipt.scores.path)))

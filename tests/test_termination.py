@@ -12,10 +12,10 @@ import pytest
 
 PRELUDE = """
 import contextlib, dataclasses, os, signal, sys, time
-from pix2score import termination
-from pix2score.account import recorded
-from pix2score.command import main
-from pix2score.storage import Folder
+from pix2score.host import termination
+from pix2score.cli.summary import recorded
+from pix2score.cli.main import main
+from pix2score.storage.folder import Folder
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -98,7 +98,7 @@ def test_told_while_flags_are_read_it_is_no_mistaken_flag(tmp_path: Path) -> Non
 
 
 def test_afterwards_signals_are_handled_as_before() -> None:
-    from pix2score.termination import handled
+    from pix2score.host.termination import handled
 
     kept = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:

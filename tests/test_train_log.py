@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from pix2score.metrics import HeadMetrics
-from pix2score.storage import Folder
-from pix2score.train_log import CELL, CURVE_POINTS, confusion_picture, epoch_line, final_table, picture_grid, thinned, write_logs
+from pix2score.metrics.accumulate import HeadMetrics
+from pix2score.storage.folder import Folder
+from pix2score.train.log import CELL, CURVE_POINTS, confusion_picture, epoch_line, final_table, picture_grid, thinned, write_logs
 from tests.torch_helpers import COUNT_HEAD, HEADS, pixels
 
 

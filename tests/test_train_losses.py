@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pix2score.artifact import load_card
-from pix2score.dataset import open_dataset
-from pix2score.train import TrainConfig, train
+from pix2score.dataset.card import open_dataset
+from pix2score.model.folder import load_card
+from pix2score.train.job import TrainConfig, train
 from tests.chain import TRAINING, Chain
 
 pytestmark = pytest.mark.usefixtures("ray_session")

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from pix2score.artifact import load_model
-from pix2score.dataset import open_dataset
-from pix2score.drawn_catalog import draw_catalog
+from pix2score.dataset.card import open_dataset
+from pix2score.demo.catalog import draw_catalog
+from pix2score.model.folder import load_model
 from tests.drivers import Job, Ray, command_line, descendants, ray_cluster, started_node
 from tests.test_submit import BIN, environment
 from tests.test_train import history

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import ray
 
-from pix2score.cluster import session
-from pix2score.dataset import PreparedDataset, open_dataset
-from pix2score.train import TrainConfig, _worker_settings
-from pix2score.train_rows import batch_of, training_rows
+from pix2score.cluster.session import session
+from pix2score.dataset.card import PreparedDataset, open_dataset
+from pix2score.train.job import TrainConfig, _worker_settings
+from pix2score.train.rows import batch_of, training_rows
 from tests.chain import INPUT_SIZE, Chain
 
 pytestmark = pytest.mark.usefixtures("ray_session")

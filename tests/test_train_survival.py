@@ -18,14 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pix2score import cluster
-from pix2score.artifact import load_model
-from pix2score.dataset import PreparedDataset, open_dataset
+from pix2score.cluster import local
+from pix2score.dataset.card import PreparedDataset, open_dataset
 from pix2score.errors import ConfigError, DataError
-from pix2score.prepare import PrepareConfig, prepare
-from pix2score.recipe import WorkerSettings
-from pix2score.train import TrainConfig, _refuse_unlearnable, train
-from pix2score.train_state import IN_PROCESS, OF_WORKERS, RunState, rank_value
+from pix2score.model.folder import load_model
+from pix2score.prepare.config import PrepareConfig
+from pix2score.prepare.job import prepare
+from pix2score.train.checkpoint import IN_PROCESS, OF_WORKERS, RunState, rank_value
+from pix2score.train.config import WorkerSettings
+from pix2score.train.job import TrainConfig, _refuse_unlearnable, train
 from tests.chain import TRAINING, Chain
 from tests.test_train import history
 
@@ -112,7 +113,7 @@ def test_a_job_begun_in_one_process_goes_on_in_a_worker(chain: Chain, tmp_path: 
         job.wait()
     assert not (tmp_path / OF_WORKERS).exists()
     (first, *_) = history(tmp_path)
-    monkeypatch.setattr(cluster, "_local", threading.Event())  # the tests' Ray is a cluster
+    monkeypatch.setattr(local, "LOCAL", threading.Event())  # the tests' Ray is a cluster
     train(TrainConfig(data=chain.dataset, out=str(tmp_path), **settings))
     assert (tmp_path / OF_WORKERS).exists()
     assert history(tmp_path)[0] == first

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from pix2score.train import TrainConfig, train
-from pix2score.train_state import IN_PROCESS, parse_state
-from pix2score.train_worker import CHECK_EVERY
+from pix2score.train.checkpoint import IN_PROCESS, parse_state
+from pix2score.train.job import TrainConfig, train
+from pix2score.train.worker import CHECK_EVERY
 from tests.chain import TRAINING, Chain
 from tests.test_train import history
 

@@ -13,12 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pix2score.engine import parquet_bytes
 from pix2score.errors import DataError, VerifyError
-from pix2score.layout import DataFile
-from pix2score.snapshot import live
-from pix2score.storage import Folder
-from pix2score.verify import VerifyConfig, verify
+from pix2score.snapshots.config import VerifyConfig
+from pix2score.snapshots.manifest import live
+from pix2score.snapshots.tables import DataFile
+from pix2score.snapshots.verify import verify
+from pix2score.storage.folder import Folder
+from pix2score.storage.parquet import parquet_bytes
 from tests.builders import LAYOUT, MODEL_VERSION, publish_night, write_catalog
 
 KEYS = [(i, p) for i in range(1, 21) for p in range(2)]

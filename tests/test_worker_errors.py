@@ -12,12 +12,12 @@ import pytest
 import ray
 from ray.data.datasource import Datasource, ReadTask
 
-from pix2score.account import recorded
-from pix2score.cluster import session
+from pix2score.cli.summary import recorded
+from pix2score.cluster.session import session
+from pix2score.cluster.sink import Staging, is_system_failure
+from pix2score.cluster.tasks import on_cluster
 from pix2score.errors import DataError, JobFailed
-from pix2score.remote import on_cluster
-from pix2score.staging import Staging, is_system_failure
-from pix2score.storage import Folder
+from pix2score.storage.folder import Folder
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 TEXT = "the model was replaced while it was read"

@@ -15,13 +15,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pix2score.artifact import ModelCard
-from pix2score.batch import Batch
-from pix2score.fit import Fitter
-from pix2score.heads import HeadSpec
-from pix2score.images import Preprocess
-from pix2score.model import MultiHeadModel, normalise, weights_of
-from pix2score.recipe import Recipe
+from pix2score.heads.spec import HeadSpec
+from pix2score.images.preprocess import Preprocess
+from pix2score.model.folder import ModelCard
+from pix2score.model.network import MultiHeadModel, normalise, weights_of
+from pix2score.train.step.batch import Batch
+from pix2score.train.step.fitter import Fitter
+from pix2score.train.step.recipe import Recipe
 
 torch.set_num_threads(1)  # two cores, and networks too small to share them
 

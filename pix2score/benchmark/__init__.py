@@ -1,0 +1,1 @@
+"""benchmark: how fast each stage is, beside its limit and its peers."""

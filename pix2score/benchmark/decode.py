@@ -1,0 +1,114 @@
+"""Decoding and resizing on one core, beside Pillow's whole decode with an antialiased resize; and how far the pixels are apart."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from pix2score.benchmark.pictures import SETS, encoded
+from pix2score.images.decode import to_rgb
+from pix2score.images.decoder import Decoder
+from pix2score.images.preprocess import Preprocess
+
+Pixels = npt.NDArray[np.uint8]
+Way: TypeAlias = Callable[[Sequence[bytes]], object]
+Probabilities: TypeAlias = Callable[[Pixels], npt.NDArray[np.float32]]
+"""Pixels [N, S, S, 3] -> probabilities [N, bins of all heads]."""
+CASES = (("JPEG", 500), ("JPEG", 1200), ("JPEG", 3000), ("PNG", 1200), ("WEBP", 1200))
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeTiming:
+    """One kind of picture. Rates are images per second of one core, medians over rounds; differences are of 0..255."""
+
+    kind: str
+    form: str
+    side: int
+    pillow_per_s: float
+    ours_per_s: float
+    speedup: float
+    child_cost: float
+    """Time through the decode child over time in the caller, less 1."""
+    mean_difference: float
+    p99_difference: float
+    probability_difference: float | None = None
+    """Mean over images and bins of how far a model's probabilities are apart, if there is a model."""
+
+
+def time_decode(num_images: int, rounds: int, size: int = 224, probs: Probabilities | None = None) -> list[DecodeTiming]:
+    """Every kind of picture in every case, resized to ``size``; ``probs``: of a model with that input size."""
+    return [
+        _time(kind, form, side, max(3, num_images * 500 // max(side, 500)), rounds, size, probs)
+        for kind in SETS
+        for form, side in CASES
+    ]
+
+
+def _time(kind: str, form: str, side: int, num_images: int, rounds: int, size: int, probs: Probabilities | None) -> DecodeTiming:
+    rng, preprocess = np.random.default_rng(1), Preprocess(size=size)
+    files = [encoded(SETS[kind](rng, side, side), form) for _ in range(num_images)]
+    child = Decoder(preprocess)
+    child(files[0])
+    ways: dict[str, Way] = {
+        "pillow": lambda files: [pillow(data, size) for data in files],
+        "ours": lambda files: [to_rgb(data, preprocess) for data in files],
+        "child": lambda files: list(through(child, files)),
+    }
+    seconds = {name: np.median(values) for name, values in _alternating(ways, files, rounds).items()}
+    child.close()
+    ours = np.stack([to_rgb(data, preprocess) for data in files])
+    whole = np.stack([pillow(data, size) for data in files])
+    apart = np.abs(ours.astype(np.int16) - whole).mean(axis=(1, 2, 3))
+    return DecodeTiming(
+        kind=kind,
+        form=form,
+        side=side,
+        pillow_per_s=round(num_images / seconds["pillow"], 1),
+        ours_per_s=round(num_images / seconds["ours"], 1),
+        speedup=round(float(seconds["pillow"] / seconds["ours"]), 2),
+        child_cost=round(float(seconds["child"] / seconds["ours"]) - 1, 3),
+        mean_difference=round(float(np.mean(apart)), 2),
+        p99_difference=round(float(np.quantile(apart, 0.99)), 2),
+        probability_difference=round(float(np.abs(probs(ours) - probs(whole)).mean()), 5) if probs else None,
+    )
+
+
+def through(child: Decoder, files: Sequence[bytes]) -> Iterator[bytes]:
+    """Pixels by the decode child, which gets the next image while it works on one, as in a job."""
+    for this, following in zip(files, [*files[1:], None], strict=True):
+        child.begin(this)
+        if following is not None:
+            child.begin(following)
+        yield child.finish(this)
+
+
+def _alternating(ways: dict[str, Way], files: Sequence[bytes], rounds: int) -> dict[str, list[float]]:
+    """Way -> seconds of each round; the ways take turns, so that a busy machine slows all of them."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way(files)
+            found[name].append(time.perf_counter() - start)
+    return found
+
+
+def pillow(data: bytes, size: int) -> Pixels:
+    """What most pipelines do: decode whole, then an antialiased resize."""
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
+
+
+def decode_rate(images: Path, size: int, num_images: int = 40) -> float:
+    """Images per second of one core on the first files of a folder."""
+    preprocess = Preprocess(size=size)
+    files = [path.read_bytes() for path in sorted(images.iterdir())[:num_images]]
+    seconds = _alternating({"ours": lambda files: [to_rgb(data, preprocess) for data in files]}, files, 3)["ours"]
+    return len(files) / float(np.median(seconds))

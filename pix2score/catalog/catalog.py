@@ -1,0 +1,207 @@
+"""The catalog as the user has it: which columns mean what, its files as they stood when opened, and its rows in our names.
+
+Never written. Which files it has is ``catalog_files``, which types their columns ``catalog_shape``; which rows are worked on, and in what
+order, is ``plan``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as pt
+
+from pix2score.catalog.columns import Columns, fields_of, resolve_columns
+from pix2score.catalog.files import find_files, hive_values, relist
+from pix2score.catalog.read import BATCH_ROWS, image_batches, image_values, leaf, opened
+from pix2score.catalog.shape import field_type, hive_kinds, shape_of
+from pix2score.catalog.types import read_as
+from pix2score.errors import DataError
+from pix2score.storage.folder import Entry, Folder
+
+__all__ = ["Catalog", "Columns", "image_values", "open_catalog"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Catalog:
+    """A catalog whose columns are resolved and whose files are pinned."""
+
+    folder: Folder
+    files: tuple[Entry, ...]
+    columns: Columns
+    schema: pa.Schema
+    """Every column, those of the files' paths too; mapped ones and labels in the type that they are read as."""
+    labels: tuple[str, ...] = ()
+    """Label columns to read along, in the catalog's names."""
+
+    @property
+    def id_type(self) -> pa.DataType:
+        """int64 or string."""
+        return self.schema.field(self.columns.id).type
+
+    @property
+    def embedded(self) -> bool:
+        """Whether image bytes stand in the catalog itself."""
+        return self.columns.uri is None
+
+    @property
+    def image_path(self) -> str | None:
+        """The Parquet column that holds the image bytes: ``image``, or ``image.bytes`` in a struct; None if a uri names them."""
+        name = self.columns.image
+        if not self.embedded or name is None:
+            return None
+        return f"{name}.bytes" if pt.is_struct(self.schema.field(name).type) else name
+
+    @property
+    def fingerprint_kind(self) -> str:
+        """What identifies content: the fingerprint column's name, else ``sha256`` (embedded) or ``uri``."""
+        return self.columns.fingerprint or ("sha256" if self.embedded else "uri")
+
+    @property
+    def _mapping(self) -> dict[str, str]:
+        """Our name -> the catalog's column, of everything but the image bytes."""
+        columns = self.columns
+        named = {
+            "illust_id": columns.id,
+            "page": columns.page,
+            "uri": columns.uri,
+            "group": columns.group,
+            "split": columns.split,
+            "fingerprint": columns.fingerprint,
+            "updated_at": columns.updated_at,
+        }
+        labels = {f"label_{i}": name for i, name in enumerate(self.labels)}
+        return {ours: theirs for ours, theirs in (named | labels).items() if theirs}
+
+    def rows_schema(self) -> pa.Schema:
+        """Schema of ``batches``: ``illust_id``, what the catalog has of ``plan``'s columns, and ``label_0`` …, as ``schema`` says."""
+        fields = [self.schema.field(theirs).with_name(ours).remove_metadata() for ours, theirs in self._mapping.items()]
+        if self.embedded:
+            fields += [pa.field("file", pa.string()), pa.field("row", pa.int64()), pa.field("sha256", pa.string())]
+        return pa.schema(fields)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """All rows in file order, columns as ``rows_schema`` says.
+
+        Raises ``DataError`` naming the file that lacks a column or holds a value that is not of the column's type.
+        """
+        schema, kinds = self.rows_schema(), hive_kinds(self.files)
+        for entry, opening in opened(self.folder, self.files):
+            with opening as file:
+                row = 0
+                hive = {name: (value, kinds[name]) for name, value in hive_values(entry.path).items()}
+                for batch in self._batches_of(file):
+                    yield self._renamed(batch, schema, hive, entry.path, row)
+                    row += batch.num_rows
+
+    def check_unchanged(self) -> None:
+        """Raise ``DataError`` if a file is not what it was when the catalog was opened."""
+        today = relist(self.folder, self.files)
+        for entry in self.files:
+            if today.get(entry.path) != entry:
+                raise DataError(f"{self.folder.full(entry.path)} changed while it was read; run again")
+
+    @property
+    def _hashes_images(self) -> bool:
+        return self.embedded and self.columns.fingerprint is None
+
+    def _batches_of(self, file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+        """The mapped columns that stand in the file itself."""
+        names = dict.fromkeys(self._mapping.values())
+        wanted = [name for name in names if field_type(file.schema_arrow, name) is not None]
+        if self._hashes_images and self.image_path:
+            return image_batches(file, [*wanted, self.image_path], self.image_path)
+        return file.iter_batches(batch_size=BATCH_ROWS, columns=wanted or file.schema_arrow.names[:1])  # type: ignore[no-any-return]
+
+    def _renamed(
+        self,
+        batch: pa.RecordBatch,
+        schema: pa.Schema,
+        hive: Mapping[str, tuple[str | None, pa.DataType]],
+        path: str,
+        first_row: int,
+    ) -> pa.RecordBatch:
+        mapping = self._mapping
+        arrays = [self._column(batch, mapping[f.name], f, hive, path, first_row) for f in schema if f.name in mapping]
+        if self.embedded:
+            arrays.append(pa.repeat(pa.scalar(path), batch.num_rows))
+            arrays.append(pa.array(range(first_row, first_row + batch.num_rows), pa.int64()))
+            arrays.append(self._hashes(batch))
+        return pa.record_batch(arrays, schema=schema)
+
+    def _column(
+        self,
+        batch: pa.RecordBatch,
+        name: str,
+        field: pa.Field,
+        hive: Mapping[str, tuple[str | None, pa.DataType]],
+        path: str,
+        first_row: int,
+    ) -> pa.Array:
+        """One column of a batch in its read type; a column of the file itself goes before one of its path."""
+        if field_type(batch.schema, name) is not None:
+            array = leaf(batch, name)
+        elif name in hive:
+            value, kind = hive[name]
+            array = pa.repeat(pa.scalar(int(value) if value is not None and pt.is_integer(kind) else value, kind), batch.num_rows)
+        elif field.name.startswith("label_"):
+            return pa.nulls(batch.num_rows, field.type)
+        else:
+            raise DataError(f"{self.folder.full(path)} lacks column {name}, which other files have")
+        try:
+            return read_as(array, field.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:
+            raise DataError(_misfit(array, field.type, f"{self.folder.full(path)}: column {name}", first_row, exc)) from None
+
+    def _hashes(self, batch: pa.RecordBatch) -> pa.Array:
+        if not self._hashes_images:
+            return pa.nulls(batch.num_rows, pa.string())
+        images = image_values(leaf(batch, str(self.image_path)))
+        digests = [hashlib.sha256(image.as_buffer()).hexdigest() if image.is_valid else None for image in images]
+        return pa.array(digests, pa.string())
+
+
+def _misfit(array: pa.Array, kind: pa.DataType, what: str, first_row: int, exc: Exception) -> str:
+    """The message for a value that does not fit, with its row."""
+    for i in range(len(array)):
+        try:
+            read_as(array.slice(i, 1), kind)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            return f"{what} cannot be read as {kind}: row {first_row + i} holds {_shown(array[i])}"
+    return f"{what} cannot be read as {kind}: {exc}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return str(value.as_py())[:100]
+    except (ValueError, OverflowError):  # a time beyond Python's
+        return f"{value.value} ({value.type})"
+
+
+def open_catalog(place: str, columns: Columns, labels: Sequence[str] = ()) -> Catalog:
+    """The catalog at ``place`` (one Parquet file, or a folder of them) with its columns resolved.
+
+    In a folder, the Parquet files of its top level are the catalog; only if there are none, those of its subfolders: images may lie below.
+    ``name=value`` folders are columns, unless the file itself has one of that name.
+
+    Raises:
+        DataError: nothing there, not Parquet, or a column is missing (it is named, with those present and the flag that maps it).
+    """
+    folder, files = find_files(place)
+    shape = shape_of(place, folder, files)
+    resolved = resolve_columns(columns, shape, folder)
+    for name in labels:
+        shape.require(name, "it is the label column of a head; [[heads]] column = … in --config names another")
+    fields = fields_of(resolved, shape, labels)
+    others = {name: pa.field(name, shape.kind(name)) for name in shape.names if name not in fields}
+    return Catalog(
+        folder=folder,
+        files=tuple(files),
+        columns=resolved,
+        schema=pa.schema([*fields.values(), *others.values()]),
+        labels=tuple(labels),
+    )

@@ -1,0 +1,290 @@
+"""Where the rows of a plan find their bytes: at the uris they name, or in the catalog's own image column."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pix2score.catalog.catalog import Catalog, image_values
+from pix2score.errors import DataError, ImageFailure, StorageError
+from pix2score.host.budget import bounded_runs, in_flight
+from pix2score.images.decode import MAX_BYTES
+from pix2score.images.source import NUM_CONCURRENT, ImageSource, Larger, image_source, is_outside
+from pix2score.storage.folder import Entry, Folder
+from pix2score.storage.parquet import open_parquet
+
+logger = logging.getLogger(__name__)
+Content: TypeAlias = bytes | ImageFailure
+BATCH_BYTES = 64 * 2**20  # read in one go: 32 images of 2 MiB, or one of the largest
+COLUMN_BYTES = 16 * 2**20  # of embedded images read in one go
+EXAMPLE_ROWS = 20_000  # among which refused uris are looked for, to be named
+MAX_IDLE_COLUMNS = 8  # each holds a batch of images
+_lock = threading.Lock()
+
+_idle_columns: list[tuple[tuple[str, Entry, str, int], _ImageColumn]] = []
+"""Readers that no thread uses, with what they read and the process; the last used ones last."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRows:
+    """Where the rows of a plan find their bytes: a source of uris, or the catalog's own image column."""
+
+    source: ImageSource
+    folder: Folder
+    image_column: str | None
+    pinned: dict[str, Entry]
+    """Catalog files by path, as they were planned."""
+
+    @classmethod
+    def of(cls, catalog: Catalog, source: ImageSource) -> ImageRows:
+        """For the rows of a plan made from ``catalog``."""
+        pinned = {entry.path: entry for entry in catalog.files} if catalog.embedded else {}
+        return cls(source, catalog.folder, catalog.image_path, pinned)
+
+    def contents(self, rows: pa.Table) -> Iterator[Content]:
+        """Content of each row in order; the next few are fetched while the caller works on these.
+
+        What is fetched ahead is bounded in bytes: by ``budget.in_flight`` for all threads of the process together.
+        """
+        batches = self._uri_batches(rows) if self.image_column is None else self._embedded_batches(rows)
+        batch: _Batch | None = None
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            ahead = pool.submit(next, batches, None)
+            try:
+                while batch := ahead.result():
+                    ahead = pool.submit(next, batches, None)
+                    yield from batch.handed_over()
+            finally:  # perhaps given up in the middle
+                with contextlib.suppress(Exception):
+                    for rest in (batch, ahead.result()):
+                        if rest:
+                            rest.release()
+                batches.close()
+
+    def _uri_batches(self, rows: pa.Table) -> Generator[_Batch]:
+        """In one round trip what is small, so that many come at once; then what turned out to be larger, a few at a time.
+
+        Of a catalog of large originals fewer rows are asked for at once, each with more room.
+        """
+        uris, start, size = rows.column("uri"), 0, NUM_CONCURRENT
+        while start < len(uris):
+            some = _texts(uris.slice(start, size))
+            most_bytes = BATCH_BYTES // size
+            found = _Batch.read(most_bytes * len(some), lambda: self._read(some, most_bytes))  # noqa: B023 - called at once
+            sizes = [c.size if isinstance(c, Larger) else size_of(c) for c in found.contents]
+            yield from self._with_larger(some, found)
+            start += len(some)
+            if sum(s > most_bytes for s in sizes) > len(some) // 2:
+                size = max(1, size // 2)
+            elif max(sizes) <= most_bytes // 2:
+                size = min(NUM_CONCURRENT, size * 2)
+
+    def _with_larger(self, uris: list[str | None], found: _Batch) -> Iterator[_Batch]:
+        """``found``, cut so that the larger images of each batch have room together; those are read now."""
+        larger = [content.size if isinstance(content, Larger) else 0 for content in found.contents]
+        pending = [(start, _Batch(found.contents[start:stop])) for start, stop in bounded_runs(larger, BATCH_BYTES)]
+        try:
+            while pending:
+                start, batch = pending[0]
+                self._fill(batch, uris[start : start + len(batch.contents)])
+                pending.pop(0)
+                yield batch
+        finally:
+            for _, batch in pending:
+                batch.release()
+
+    def _fill(self, batch: _Batch, uris: list[str | None]) -> None:
+        larger = {i: content.size for i, content in enumerate(batch.contents) if isinstance(content, Larger)}
+        if larger:
+            read = _Batch.read(sum(larger.values()), lambda: self._read([uris[i] for i in larger], MAX_BYTES))
+            for i, content in zip(larger, read.contents, strict=True):
+                batch.contents[i] = content
+
+    def _read(self, uris: list[str | None], most_bytes: int) -> list[bytes | ImageFailure | Larger]:
+        found = iter(self.source.read_up_to(most_bytes, [uri for uri in uris if uri is not None]))
+        return [ImageFailure("NOT_FOUND", "the catalog row has no uri") if uri is None else next(found) for uri in uris]
+
+    def _embedded_batches(self, rows: pa.Table) -> Generator[_Batch]:
+        contents: list[Content] = []
+        total = 0
+        for file, row in zip(rows.column("file").to_pylist(), rows.column("row").to_pylist(), strict=True):
+            contents.append(self._embedded_image(file, row))
+            total += size_of(contents[-1])
+            if len(contents) == NUM_CONCURRENT or total >= COLUMN_BYTES:
+                yield _Batch.taken(contents)
+                contents, total = [], 0
+        if contents:
+            yield _Batch.taken(contents)
+
+    def _embedded_image(self, file: str, row: int) -> bytes | ImageFailure:
+        try:
+            with _image_column(self.folder.uri, self.pinned[file], str(self.image_column), row) as reader:
+                value = reader.value(row)
+        except DamagedColumn as exc:
+            return ImageFailure("CORRUPT", str(exc))
+        if value is None:
+            return ImageFailure("NOT_FOUND", "the catalog row has no image")
+        return value or ImageFailure("EMPTY", "0 bytes")
+
+
+def size_of(content: object) -> int:
+    """Bytes that a content holds."""
+    return len(content) if isinstance(content, bytes) else 0
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Some contents in order, whose bytes are taken from ``budget.in_flight`` until they are handed over and done with."""
+
+    contents: list[bytes | ImageFailure | Larger]
+
+    @classmethod
+    def read(cls, most_bytes: int, read: Callable[[], list[bytes | ImageFailure | Larger]]) -> _Batch:
+        """What ``read`` gives, which is at most ``most_bytes``: they are taken before."""
+        in_flight.take(most_bytes)
+        contents: list[bytes | ImageFailure | Larger] = []
+        try:
+            contents = read()
+        finally:
+            in_flight.give(most_bytes - sum(map(size_of, contents)))
+        return cls(contents)
+
+    @classmethod
+    def taken(cls, contents: Sequence[Content]) -> _Batch:
+        """What was read without asking first."""
+        in_flight.take(sum(map(size_of, contents)))
+        return cls(list(contents))
+
+    def handed_over(self) -> Iterator[Content]:
+        """Each content; when the next is asked for the caller is done with it."""
+        self.contents.reverse()
+        while self.contents:
+            content = self.contents.pop()
+            if isinstance(content, Larger):  # grew between two readings
+                content = ImageFailure("TOO_LARGE", f"{content.size} bytes, over {MAX_BYTES}")
+            try:
+                yield content
+            finally:
+                in_flight.give(size_of(content))
+
+    def release(self) -> None:
+        """Nobody will ask for the rest."""
+        in_flight.give(sum(map(size_of, self.contents)))
+        self.contents.clear()
+
+
+class DamagedColumn(Exception):
+    """A part of a catalog file cannot be read."""
+
+
+class _ImageColumn:
+    """Image bytes of one catalog file by row, for rows asked in ascending order: holds one batch, never a row group.
+
+    Raises ``DataError`` if the file is not the one that was planned: its rows may be others by now.
+    """
+
+    def __init__(self, folder: Folder, entry: Entry, column: str) -> None:
+        if folder.entry(entry.path) != entry:
+            raise DataError(f"{folder.full(entry.path)} changed while it was scored; run again")
+        self._folder, self._path, self._column = folder, entry.path, column
+        with open_parquet(folder, entry.path) as file:
+            sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+            self._batch_rows = [_batch_rows(file.metadata.row_group(i), column) for i in range(file.metadata.num_row_groups)]
+        self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self._group, self._first, self._batch = -1, 0, pa.nulls(0, pa.binary())
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+
+    def position_before(self, row: int) -> int:
+        """The row that it stands at, -1 if that is beyond ``row``: it would begin its row group again."""
+        return self._first if self._group >= 0 and self._first <= row else -1
+
+    def value(self, row: int) -> bytes | None:
+        """Content of ``row``. Raises ``DamagedColumn`` if its row group cannot be read."""
+        group = int(np.searchsorted(self._starts, row, side="right")) - 1
+        if group != self._group or row < self._first:
+            self._group, self._first = group, int(self._starts[group])
+            self._batch, self._batches = pa.nulls(0, pa.binary()), self._open(group)
+        try:
+            while row >= self._first + len(self._batch):
+                self._first += len(self._batch)
+                self._batch = pa.nulls(0, pa.binary())  # not held beside the next
+                self._batch = image_values(next(self._batches).column(0))
+        except (DataError, StopIteration) as exc:
+            self._group = -1
+            raise DamagedColumn(f"row group {group} of {self._path} is damaged") from exc
+        value: bytes | None = self._batch[row - self._first].as_py()
+        return value
+
+    def _open(self, group: int) -> Iterator[pa.RecordBatch]:
+        with open_parquet(self._folder, self._path) as file:
+            yield from file.iter_batches(batch_size=self._batch_rows[group], row_groups=[group], columns=[self._column])
+
+
+def _batch_rows(group: pq.RowGroupMetaData, column: str) -> int:
+    """Rows whose images are about ``COLUMN_BYTES``, going by the mean of their row group."""
+    chunks = [group.column(i) for i in range(group.num_columns)]
+    size = sum(c.total_uncompressed_size for c in chunks if f"{c.path_in_schema}.".startswith(f"{column}."))
+    return int(max(1, min(NUM_CONCURRENT, COLUMN_BYTES * group.num_rows // max(1, size))))
+
+
+@contextlib.contextmanager
+def _image_column(folder: str, entry: Entry, column: str, row: int) -> Iterator[_ImageColumn]:
+    """A reader for this thread alone, best one that stands a little before ``row``; it is kept for the next."""
+    key = (folder, entry, column, os.getpid())
+    with _lock:
+        fitting = [i for i, (other, _) in enumerate(_idle_columns) if other == key]
+        best = max(fitting, key=lambda i: _idle_columns[i][1].position_before(row), default=None)
+        reader = None if best is None else _idle_columns.pop(best)[1]
+    reader = reader or _ImageColumn(Folder(folder), entry, column)
+    yield reader
+    with _lock:
+        _idle_columns.append((key, reader))
+        del _idle_columns[:-MAX_IDLE_COLUMNS]
+
+
+def log_failures(failed: Counter[str], catalog: Catalog, image_roots: Sequence[str] = ()) -> None:
+    """A warning per error code; and for uris that may not be read an example of each kind, with what to do where something can be done."""
+    for code, number in failed.most_common():
+        logger.warning("%d images failed as %s", number, code)
+    if failed["FORBIDDEN"] and not catalog.embedded:
+        for failure in _refused(catalog, image_source(catalog.folder.uri, image_roots)):
+            logger.warning("FORBIDDEN: %s", failure.detail)
+            if is_outside(failure):
+                logger.warning("uris outside %s are not read; --image-root PLACE allows another place", catalog.folder.uri)
+
+
+def _refused(catalog: Catalog, source: ImageSource) -> list[ImageFailure]:
+    """The first failure of each kind among the first uris of the catalog, found by their text alone."""
+    found: dict[str, ImageFailure] = {}
+    num_left = EXAMPLE_ROWS
+    with contextlib.suppress(DataError, StorageError, OSError):  # the run has told already, should the catalog be gone
+        for batch in catalog.batches():
+            for uri in _texts(batch.column("uri").slice(0, num_left)):
+                try:
+                    source.resolve(uri or "")
+                except ImageFailure as failure:
+                    if uri is not None and failure.code == "FORBIDDEN":
+                        found.setdefault(failure.detail.partition(" ")[0] if not is_outside(failure) else "", failure)
+            num_left -= batch.num_rows
+            if num_left <= 0:
+                break
+    return list(found.values())
+
+
+def _texts(column: pa.Array | pa.ChunkedArray) -> list[str | None]:
+    """Values of a string column; bytes that are no UTF-8, which some writers leave in, as a file system would name them."""
+    try:
+        return column.to_pylist()  # type: ignore[no-any-return]
+    except UnicodeDecodeError:
+        return [None if data is None else data.decode("utf-8", "surrogateescape") for data in column.cast(pa.binary()).to_pylist()]

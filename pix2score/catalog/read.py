@@ -1,0 +1,141 @@
+"""Reads the Parquet files of a catalog: many small ones are under way at once, large ones and embedded images in bounded batches."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pix2score.errors import DataError
+from pix2score.storage.folder import Entry, Folder
+from pix2score.storage.parquet import open_parquet, parquet_file
+from pix2score.storage.places import is_s3, named_errors
+
+NUM_CONCURRENT = 32
+SMALL_BYTES = 8 * 2**20
+"""Files up to this size are fetched whole from S3, in one request: opening and reading one takes four."""
+MAX_AHEAD_BYTES = 64 * 2**20
+MAX_AHEAD = 64
+_TAIL_BYTES = 64 * 2**10  # holds the footer of most files
+BATCH_ROWS = 65_536
+IMAGE_BATCH_ROWS = 64
+IMAGE_BATCH_BYTES = 8 * 2**20
+"""Aim for a batch of embedded images; a row group of uneven ones may pass it several times over."""
+
+T = TypeVar("T")
+
+
+def schemas(folder: Folder, files: Sequence[Entry]) -> Iterator[tuple[pa.Schema, int]]:
+    """Schema and number of rows of each file, in order. Raises ``DataError`` naming a file that is not Parquet or is gone."""
+    return _ahead(files, lambda entry: _footer(folder, entry), lambda entry: _TAIL_BYTES)
+
+
+def opened(folder: Folder, files: Sequence[Entry]) -> Iterator[tuple[Entry, contextlib.AbstractContextManager[pq.ParquetFile]]]:
+    """Each file in order, to be opened; the next small ones are fetched meanwhile.
+
+    Raises ``DataError`` naming a file that is not Parquet, damaged or gone.
+    """
+
+    def fetch(entry: Entry) -> bytes | None:
+        return _range(folder, entry, 0) if _is_fetched(folder, entry) else None
+
+    contents = _ahead(files, fetch, lambda entry: entry.size if _is_fetched(folder, entry) else 0)
+    for entry, content in zip(files, contents, strict=True):
+        if content is None:
+            yield entry, _opened(folder, entry)
+        else:
+            yield entry, parquet_file(pa.BufferReader(content), folder.full(entry.path))
+
+
+def image_batches(file: pq.ParquetFile, columns: Sequence[str], image: str) -> Iterator[pa.RecordBatch]:
+    """All rows of a file with an image column, in batches of few bytes: by the mean size of each row group's images."""
+    for group in range(file.metadata.num_row_groups):
+        facts = file.metadata.row_group(group)
+        num_bytes = sum(
+            c.total_uncompressed_size for i in range(facts.num_columns) if (c := facts.column(i)).path_in_schema == image
+        )
+        rows = max(1, min(IMAGE_BATCH_ROWS, IMAGE_BATCH_BYTES * facts.num_rows // max(1, num_bytes)))
+        yield from file.iter_batches(batch_size=rows, row_groups=[group], columns=list(columns))
+
+
+def _is_fetched(folder: Folder, entry: Entry) -> bool:
+    return is_s3(folder.uri) and entry.size <= SMALL_BYTES
+
+
+def _footer(folder: Folder, entry: Entry) -> tuple[pa.Schema, int]:
+    tail = _range(folder, entry, max(0, entry.size - _TAIL_BYTES)) if is_s3(folder.uri) else b""
+    length = int.from_bytes(tail[-8:-4], "little") + 8
+    if tail[-4:] == b"PAR1" and 8 < length <= len(tail):
+        with contextlib.suppress(DataError), parquet_file(pa.BufferReader(b"PAR1" + tail[-length:]), entry.path) as file:
+            return file.schema_arrow, file.metadata.num_rows
+    with _opened(folder, entry) as file:  # says what is wrong with it
+        return file.schema_arrow, file.metadata.num_rows
+
+
+def _range(folder: Folder, entry: Entry, start: int) -> bytes:
+    """The content from ``start`` on, in one request: asked for a whole object, s3fs first asks how large it is."""
+    try:
+        with named_errors(folder.uri):
+            return bytes(folder.fs.cat_file(folder.full(entry.path), start=start, end=entry.size)) if entry.size else b""
+    except FileNotFoundError:
+        raise _gone(folder, entry) from None
+
+
+@contextlib.contextmanager
+def _opened(folder: Folder, entry: Entry) -> Iterator[pq.ParquetFile]:
+    try:
+        with open_parquet(folder, entry.path) as file:
+            yield file
+    except FileNotFoundError:
+        raise _gone(folder, entry) from None
+
+
+def _gone(folder: Folder, entry: Entry) -> DataError:
+    return DataError(f"{folder.full(entry.path)} is gone since the catalog was opened: it was replaced meanwhile; run again")
+
+
+def _ahead(files: Sequence[Entry], work: Callable[[Entry], T], weight: Callable[[Entry], int]) -> Iterator[T]:
+    """``work`` of each file in order; those that follow are begun before, as far as their weights leave room."""
+    if len(files) < 2:
+        yield from map(work, files)
+        return
+    pending: deque[tuple[Future[T], int]] = deque()
+    begun = held = 0
+    pool = ThreadPoolExecutor(max_workers=min(NUM_CONCURRENT, len(files)))
+    try:
+        while begun < len(files) or pending:
+            while (
+                begun < len(files) and len(pending) < MAX_AHEAD and (not pending or held + weight(files[begun]) <= MAX_AHEAD_BYTES)
+            ):
+                pending.append((pool.submit(work, files[begun]), weight(files[begun])))
+                held, begun = held + weight(files[begun]), begun + 1
+            future, size = pending.popleft()
+            yield future.result()
+            held -= size
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def image_values(column: pa.Array) -> pa.Array:
+    """The images of a column that was read by ``Catalog.image_path``, as large_binary; null where the row has none."""
+    while pa.types.is_struct(column.type):
+        column = pc.struct_field(column, [0])
+    column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    return pc.cast(column, pa.large_binary())
+
+
+def leaf(batch: pa.RecordBatch, path: str) -> Any:
+    """A column of a batch; of a dotted path that is no column itself, the field of a struct."""
+    if path in batch.schema.names:
+        return batch.column(path)
+    name, *rest = path.split(".")
+    column = batch.column(name)
+    for part in rest:
+        column = pc.struct_field(column, part)
+    return column

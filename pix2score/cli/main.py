@@ -1,0 +1,77 @@
+"""Runs one job: its config in, one JSON summary line and an exit code out."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pix2score.cli.flags import Config, resolve
+from pix2score.errors import JobFailed, Pix2ScoreError
+from pix2score.host import termination
+
+logger = logging.getLogger(__name__)
+
+
+def main(job: str, config_class: type[Config], function: Callable[[Config], Mapping[str, Any]], about: str) -> None:
+    """Run ``function`` on the resolved config, print its summary as the last line of standard output, and exit.
+
+    Exit codes are those of ``errors``; a user's mistake is one line on standard error without a traceback.
+    """
+    tell_in_any_encoding()
+    termination.install()
+    sys.exit(run(job, config_class, function, about, sys.argv[1:]))
+
+
+def tell_in_any_encoding() -> None:
+    """What the encoding of standard output and error lacks is written as an escape: no character ends a job."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def run(
+    job: str,
+    config_class: type[Config],
+    function: Callable[[Config], Mapping[str, Any]],
+    about: str,
+    argv: Sequence[str],
+) -> int:
+    """As ``main``, but return the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    try:
+        summary = function(resolve(config_class, argv, prog=f"python -m jobs.{job}", about=about))
+    except BaseException as exc:
+        if isinstance(exc, SystemExit) and not exc.code:
+            raise  # --help
+        termination.acknowledge(exc)
+        failed = JobFailed.of(exc, {"job": job})
+        _tell(job, failed)
+        _print_json(failed.report())
+        return failed.exit_code
+    _print_json(summary)
+    return 0
+
+
+def _tell(job: str, failed: JobFailed) -> None:
+    """On standard error: one line for what was foreseen, a traceback for the rest."""
+    if isinstance(failed.cause, Pix2ScoreError):
+        print(f"jobs.{job}: {failed.message}", file=sys.stderr, flush=True)
+    elif isinstance(failed.cause, (KeyboardInterrupt, SystemExit)):  # Ctrl-C or SIGTERM
+        print(f"jobs.{job}: interrupted; the same command again is safe", file=sys.stderr, flush=True)
+    else:
+        logger.error("jobs.%s failed", job, exc_info=failed.cause)
+
+
+def _print_json(content: Mapping[str, Any]) -> None:
+    """As ASCII where the stream is not UTF-8, or holds half a character of a file name: it stays valid JSON."""
+    line = json.dumps(content, ensure_ascii=False)
+    is_utf8 = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "").replace("_", "") == "utf8"
+    try:
+        line.encode("utf-8" if is_utf8 else "ascii")
+    except UnicodeEncodeError:
+        line = json.dumps(content)
+    print(line, flush=True)

@@ -1,0 +1,125 @@
+"""The Ray cluster at hand: connecting, and what it offers."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+
+from pix2score.cluster.address import RayAddress, parse_address, probe, refuse_without_token
+from pix2score.cluster.local import LOCAL, MIN_LOCAL_CPUS, Ahead, is_local, num_local_cores, python_signals, start_local
+from pix2score.cluster.offer import DECODE_POOL, Offer
+from pix2score.cluster.ray_patches import without_side_actors
+from pix2score.cluster.token import own_token, use_token_if_there_is_one
+from pix2score.errors import ConfigError, own_error
+from pix2score.host import termination
+
+logger = logging.getLogger(__name__)
+_POLL_S = 2.0
+
+
+@contextlib.contextmanager
+def session(*, gpu_wait_s: float = 0, ahead: Ahead[Any] | None = None, min_slots: int = MIN_LOCAL_CPUS) -> Iterator[Offer]:
+    """Ray is connected: to the one already connected, that of ``RAY_ADDRESS`` (set inside ``ray job submit``), or a local one.
+
+    ``gpu_wait_s``: ask the autoscaler for a GPU if there is none, and wait so long for it. ``ahead``: work that needs no Ray, begun while a
+    local one starts. ``min_slots``: CPUs that a local one has at least, in Ray's account. What this started ends with it.
+
+    Raises ``ConfigError`` if no Ray answers at ``RAY_ADDRESS``. What a worker raised of ours comes out as it was raised.
+    """
+    with contextlib.ExitStack() as until_end:
+        try:
+            if not ray.is_initialized():
+                _start(until_end, parse_address(os.environ.get("RAY_ADDRESS")), ahead, min_slots)
+            if gpu_wait_s:
+                _await_gpu(gpu_wait_s)
+            with without_side_actors() if is_local() else contextlib.nullcontext():
+                yield _offer()
+        except BaseException as exc:
+            termination.acknowledge(exc)
+            ours = own_error(exc)
+            if ours is exc or ours is None:
+                raise
+            raise ours from exc
+
+
+def _start(until_end: contextlib.ExitStack, address: RayAddress | None, ahead: Ahead[Any] | None, min_slots: int) -> None:
+    """Ray is connected; what undoes it is on the stack."""
+    until_end.enter_context(termination.handled())
+    if address is None:
+        LOCAL.set()
+        until_end.callback(LOCAL.clear)
+        until_end.enter_context(own_token())
+        if ahead:
+            ahead.start()
+    until_end.callback(ray.shutdown)
+    with python_signals():
+        if address:
+            _connect(address)
+        else:
+            _start_here(min_slots)
+    termination.install()  # Ray has set its own
+    quiet_libraries()
+
+
+def _start_here(min_slots: int) -> None:
+    try:
+        start_local(num_local_cores(), min_slots)
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"Ray cannot start on this machine: {exc}") from exc
+
+
+def _connect(address: RayAddress) -> None:
+    probe(address)
+    use_token_if_there_is_one()
+    refuse_without_token(address)
+    os.environ["RAY_ADDRESS"] = address.text  # Ray reads it again, with what stood around it
+    try:
+        ray.init(address=address.text, logging_level=logging.WARNING)
+    except OSError as exc:  # ConnectionError
+        raise ConfigError(f"no Ray answers at RAY_ADDRESS={address.text}: {' '.join(str(exc).split())}") from None
+
+
+def _await_gpu(timeout_s: float) -> None:
+    if ray.cluster_resources().get("GPU", 0):
+        return
+    logger.info("asking for a GPU node, waiting up to %.0f s", timeout_s)
+    from ray.autoscaler.sdk import request_resources
+
+    request_resources(bundles=[{"GPU": 1}])
+    try:
+        deadline = time.monotonic() + timeout_s
+        while not ray.cluster_resources().get("GPU", 0) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+    finally:
+        request_resources(bundles=[])  # the work itself holds the node from here on
+
+
+def quiet_libraries() -> None:
+    """Ray Data's own chatter is off; progress is logged by this package."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.raise_original_map_exception = True  # else an error of a stage comes out as text
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it logs as an error comes out as an exception too
+    warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks")  # a small job has fewer tasks than cores
+
+
+def _offer() -> Offer:
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    total = ray.cluster_resources()
+    cpus = total.get("CPU", 1.0)
+    cores = num_local_cores() if is_local() and len(nodes) == 1 else int(cpus)
+    decode_pool = [node["Resources"].get("CPU", 0) for node in nodes if node.get("Labels", {}).items() >= DECODE_POOL.items()]
+    working = sum(1 for node in nodes if node["Resources"].get("CPU", 0) >= 1)
+    return Offer(
+        int(total.get("GPU", 0)), cores, max(1, working), max(1.0, cpus / cores), bool(decode_pool), int(sum(decode_pool)) or cores
+    )

@@ -1,0 +1,1 @@
+"""A prepared training set: its card, its plan, its shards."""

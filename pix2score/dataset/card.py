@@ -1,0 +1,85 @@
+"""A prepared dataset as train and evaluate read it: its heads, its shards, and encoded images as model input.
+
+Written by ``prepare``; the folder's layout is told there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pix2score.catalog.keys import key_fields
+from pix2score.errors import DataError
+from pix2score.heads.spec import HeadSpec, head_from_dict
+from pix2score.storage.folder import Folder
+from pix2score.storage.parts import Part
+
+CARD = "dataset.json"
+FORMAT = 1
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedDataset:
+    """What dataset.json says, and ``id``: 12 hex digits over it."""
+
+    folder: Folder
+    heads: tuple[HeadSpec, ...]
+    card: dict[str, Any]
+    id: str
+
+    def parts(self, split: str) -> list[Part]:
+        """Shards of a split, largest first. Raises ``DataError`` naming an unknown or empty split."""
+        if split not in SPLITS:
+            raise DataError(f"split {split!r} is not known; one of {', '.join(SPLITS)}")
+        parts = [Part(shard["path"], shard["rows"]) for shard in self.card["shards"] if shard["split"] == split]
+        if not parts:
+            raise DataError(f"dataset {self.folder.uri} has no row in split {split!r}; it has {self.card['rows']}")
+        return parts
+
+    def num_rows(self, split: str) -> int:
+        """Rows of a split."""
+        return int(self.card["rows"][split])
+
+
+def open_dataset(place: str) -> PreparedDataset:
+    """The dataset at ``place``. Raises ``DataError`` if there is none, or it is of another format."""
+    folder = Folder(place)
+    try:
+        data = folder.read(CARD)
+        card = json.loads(data)
+        if card["format"] != FORMAT:
+            raise DataError(f"{place}/{CARD} has format {card['format']}; this version of pix2score reads {FORMAT}")
+        heads = tuple(head_from_dict(plain) for plain in card["heads"])
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"{place} is not a prepared dataset: no {CARD} there; python -m jobs.prepare makes one") from None
+    except (ValueError, KeyError, TypeError) as exc:
+        raise DataError(f"{place}/{CARD} is not a dataset card: {exc!r}") from None
+    return PreparedDataset(folder, heads, card, hashlib.sha256(data).hexdigest()[:12])
+
+
+def dataset_schema(id_type: pa.DataType, label_types: Sequence[tuple[str, pa.DataType]]) -> pa.Schema:
+    """One training image: encoded bytes, raw label per head (null where missing) and its bin (-1 where missing)."""
+    labels = [pa.field(f"{head}_label", t) for head, t in label_types]
+    bins = [pa.field(f"{head}_bin", pa.int16(), nullable=False) for head, _ in label_types]
+    return pa.schema(
+        [*key_fields(id_type), pa.field("group", pa.string()), pa.field("image", pa.binary(), nullable=False), *labels, *bins]
+    )
+
+
+def check_heads(place: str, heads: Sequence[HeadSpec], dataset: PreparedDataset) -> None:
+    """The dataset's bins must be the model's bins."""
+    theirs = {head.name: head for head in dataset.heads}
+    problems = [f"{h.name} is not in the dataset" for h in heads if h.name not in theirs]
+    problems += [
+        f"{h.name} has edges {h.bin_edges} in the model, {theirs[h.name].bin_edges} in the dataset"
+        for h in heads
+        if h.name in theirs and h.bin_edges != theirs[h.name].bin_edges
+    ]
+    if problems:
+        raise DataError(f"model {place} and dataset do not match: {'; '.join(problems)}")

@@ -1,0 +1,213 @@
+"""The plan of a training set: split, clean labels and learnt edges for the rows of a catalog.
+
+Splits hash the group, so that one artist never stands in two and a growing catalog moves nobody. Edges come from the train split only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.types as pt
+
+from pix2score.catalog.catalog import Catalog
+from pix2score.catalog.keys import key_fields
+from pix2score.catalog.rows import PlanCounts, catalog_rows, order_sql, plan_schema
+from pix2score.dataset.card import SPLITS
+from pix2score.errors import DataError
+from pix2score.heads import bins
+from pix2score.heads.spec import HeadSpec
+from pix2score.storage.folder import Folder
+from pix2score.storage.parquet import parquet_batches
+from pix2score.storage.parts import Part, write_parts
+from pix2score.storage.sql import load
+
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
+    "test": ("test", "testing"),
+}
+"""Split -> what catalogs call it, in small letters."""
+MAX_EXAMPLES = 5
+
+_UNKNOWN_SPLITS = (
+    f"SELECT coalesce(given_split, '(none)'), count(*) FROM split_rows WHERE split IS NULL OR split NOT IN {SPLITS} "
+    f"GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {MAX_EXAMPLES}"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitRule:
+    """How rows are split; ``None`` where a plan has no splits."""
+
+    val_fraction: float
+    test_fraction: float
+    max_pages: int
+
+
+def plan_dataset(
+    catalog: Catalog, heads: Sequence[HeadSpec], rule: SplitRule, folder: Folder, prefix: str, done: Sequence[str] = ()
+) -> tuple[list[Part], PlanCounts, list[HeadSpec]]:
+    """Parts for a training set, and the heads with edges, counts and typical values of the train split.
+
+    Keys that stand in the Parquet files ``done`` are planned, but in no part: an earlier attempt did them.
+
+    Raises ``DataError`` for zero rows or a head without two values, before anything is written.
+    """
+    counts = PlanCounts()
+    with catalog_rows(catalog, counts) as connection:
+        types = label_types(catalog, heads)
+        _split_rows(connection, catalog, heads, types, rule, counts)
+        fitted = [_fit_head(connection, head) for head in heads]
+        keys = pa.schema([field.with_nullable(True) for field in key_fields(catalog.id_type)])
+        load(connection, "done", keys, parquet_batches(folder, done, keys.names))
+        sql = f"SELECT * FROM chosen ANTI JOIN done USING (illust_id, page) {order_sql(catalog)}"
+        return write_parts(connection, sql, plan_schema(catalog.id_type, types), folder, prefix), counts, fitted
+
+
+def label_types(catalog: Catalog, heads: Sequence[HeadSpec]) -> list[tuple[str, pa.DataType]]:
+    """(head, int64 or float64): integers stay exact, everything else becomes a float."""
+    kinds = [catalog.schema.field(head.column).type for head in heads]
+    exact = [pt.is_integer(kind) or pt.is_boolean(kind) for kind in kinds]
+    return [(head.name, pa.int64() if e else pa.float64()) for head, e in zip(heads, exact, strict=True)]
+
+
+def _split_rows(
+    connection: duckdb.DuckDBPyConnection,
+    catalog: Catalog,
+    heads: Sequence[HeadSpec],
+    types: Sequence[tuple[str, pa.DataType]],
+    rule: SplitRule,
+    counts: PlanCounts,
+) -> None:
+    """Makes table ``chosen``: rows with split and clean labels; fills ``counts``."""
+    position = {column: i for i, column in enumerate(catalog.labels)}
+    raw = {head.name: f"label_{position[head.column]}" for head in heads}
+    cast = {name: "BIGINT" if t.equals(pa.int64()) else "DOUBLE" for name, t in types}
+    clean = ", ".join(f"{_clean_label(head, raw[head.name], cast[head.name])} AS {head.name}_label" for head in heads)
+    split = _given_split() if catalog.columns.split else _split_by_hash(rule)
+    connection.execute(
+        f"CREATE TABLE split_rows AS SELECT * REPLACE ({split} AS split), split AS given_split, {clean}, "
+        f"row_number() OVER (PARTITION BY illust_id ORDER BY page) AS nth_page FROM keyed"
+    )
+    for head in heads:
+        dropped = _dropped_labels(connection, head, raw[head.name], cast[head.name])
+        counts.dropped_labels[head.name] = {reason: number for reason, number, _ in dropped}
+        counts.dropped_examples[head.name] = {reason: examples for reason, _, examples in dropped}
+    unlabelled = " AND ".join(f"{head.name}_label IS NULL" for head in heads)
+    reason = (
+        f"CASE WHEN split IS NULL OR split NOT IN {SPLITS} THEN 'unknown_split' WHEN nth_page > {rule.max_pages} "
+        f"THEN 'over_max_pages' WHEN {unlabelled} THEN 'unlabelled' ELSE 'planned' END"
+    )
+    for name, number in connection.execute(f"SELECT {reason}, count(*) FROM split_rows GROUP BY 1").fetchall():
+        setattr(counts, name, number)
+    if counts.unknown_split:
+        counts.unknown_splits = dict(connection.execute(_UNKNOWN_SPLITS).fetchall())
+    connection.execute(f"CREATE TABLE chosen AS SELECT * EXCLUDE (given_split) FROM split_rows WHERE {reason} = 'planned'")
+    if not counts.planned:
+        raise DataError(f"no row of catalog {catalog.folder.uri} can be trained on: {'; '.join(_why_none(heads, counts))}")
+
+
+def _given_split() -> str:
+    """A split as the catalog calls it: capitals, surrounding spaces and the usual other names are understood."""
+    name = "lower(trim(split))"
+    names = " ".join(f"WHEN {name} IN ({', '.join(map(repr, other))}) THEN '{ours}'" for ours, other in SPLIT_NAMES.items())
+    return f"CASE {names} ELSE split END"
+
+
+def _why_none(heads: Sequence[HeadSpec], counts: PlanCounts) -> list[str]:
+    """What became of every row, in words."""
+    facts = [
+        (counts.null_id, "without an id"),
+        (counts.duplicate_key, "older ones of a key"),
+        (counts.unknown_split, f"of no known split ({described_splits(counts)})"),
+        (counts.over_max_pages, "beyond max_pages"),
+        (counts.unlabelled, "without a label"),
+    ]
+    listed = ", ".join(f"{number} {words}" for number, words in facts if number)
+    return [f"of its {counts.catalog_rows} rows, {listed} are left out", *described_labels(heads, counts)]
+
+
+def described_splits(counts: PlanCounts) -> str:
+    """The unknown values of the split column with their rows, and what is accepted."""
+    values = ", ".join(f"{number} {value!r}" for value, number in counts.unknown_splits.items())
+    accepted = ", ".join(name for names in SPLIT_NAMES.values() for name in names)
+    return f"{values}; accepted: {accepted}"
+
+
+def described_labels(heads: Sequence[HeadSpec], counts: PlanCounts) -> list[str]:
+    """One line per head and reason for which labels were dropped: how many, examples, what was expected."""
+    return [
+        f"head {head.name}: {number} labels of column {head.column} dropped as {reason}, such as "
+        f"{', '.join(map(repr, counts.dropped_examples[head.name][reason]))}{_expected_label(head, reason)}"
+        for head in heads
+        for reason, number in counts.dropped_labels[head.name].items()
+    ]
+
+
+def _expected_label(head: HeadSpec, reason: str) -> str:
+    if head.are_classes:
+        return f": classes must be 0 to {head.num_bins - 1}; give each word its number"
+    if reason == "not_a_number":
+        return ": labels must be numbers, with a point and without separators of thousands"
+    return f": min_value is {head.min_value:g}" if reason == "below_min_value" else ""
+
+
+def _split_by_hash(rule: SplitRule) -> str:
+    # md5 rather than DuckDB's own hash: the split must not move with a version of DuckDB.
+    draw = "md5_number_lower('split/' || \"group\") / 18446744073709551616.0"
+    return (
+        f"CASE WHEN {draw} < {rule.test_fraction} THEN 'test' "
+        f"WHEN {draw} < {rule.test_fraction + rule.val_fraction} THEN 'val' ELSE 'train' END"
+    )
+
+
+def _number(raw: str, cast: str) -> str:
+    return f"TRY_CAST({raw} AS {cast})"
+
+
+def _legal(head: HeadSpec, number: str) -> str:
+    legal = [f"isfinite(CAST({number} AS DOUBLE))"]
+    if head.min_value > float("-inf"):
+        legal.append(f"{number} >= {head.min_value!r}")
+    if head.are_classes:
+        legal.append(f"{number} <= {head.max_value} AND {number} = floor({number})")
+    return " AND ".join(legal)
+
+
+def _clean_label(head: HeadSpec, raw: str, cast: str) -> str:
+    number = _number(raw, cast)
+    return f"CASE WHEN {_legal(head, number)} THEN {number} END"
+
+
+def _dropped_labels(connection: duckdb.DuckDBPyConnection, head: HeadSpec, raw: str, cast: str) -> list[tuple[str, int, list[str]]]:
+    """Reason, number of labels that were there and were dropped for it, and the most frequent of them."""
+    number = _number(raw, cast)
+    reason = (
+        f"CASE WHEN {number} IS NULL THEN 'not_a_number' WHEN NOT isfinite(CAST({number} AS DOUBLE)) THEN 'not_finite' "
+        f"WHEN {number} < {head.min_value if head.min_value > float('-inf') else '-1e999'} THEN 'below_min_value' ELSE 'no_such_class' END"
+    )
+    dropped = f"{raw} IS NOT NULL AND {head.name}_label IS NULL"
+    values = f"SELECT {reason} AS reason, {raw} AS value, count(*) AS n FROM split_rows WHERE {dropped} GROUP BY ALL"
+    return connection.execute(
+        f"SELECT reason, sum(n)::BIGINT, list(left(CAST(value AS VARCHAR), 50) ORDER BY n DESC, value)[:{MAX_EXAMPLES}] FROM ({values}) "
+        f"GROUP BY 1 ORDER BY 1"
+    ).fetchall()  # type: ignore[no-any-return]
+
+
+def _fit_head(connection: duckdb.DuckDBPyConnection, head: HeadSpec) -> HeadSpec:
+    def value_counts() -> Iterator[tuple[bins.Values, Any]]:
+        sql = f"SELECT {head.name}_label AS v, count(*) AS n FROM chosen WHERE split = 'train' AND v IS NOT NULL GROUP BY 1 ORDER BY 1"
+        for batch in connection.cursor().sql(sql).to_arrow_reader(65_536):
+            yield batch.column(0).to_numpy(zero_copy_only=False), batch.column(1).to_numpy(zero_copy_only=False)
+
+    learnt = bins.learn_edges(value_counts, int(head.size or 0), head=head.name) if head.needs_learning else None
+    edges = learnt if learnt is not None else list(head.bin_edges)
+    counts = bins.count_bins(value_counts(), edges)
+    if not sum(counts):
+        raise DataError(f"head {head.name!r} has no label in the train split; column {head.column!r} is empty there")
+    typical = bins.typical_values(value_counts(), edges, counts, head.min_value)
+    return head.fitted(edges=None if head.are_classes else edges, counts=counts, typical=typical)

@@ -1,0 +1,42 @@
+"""Shard rows as model input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pix2score.errors import DataError, ImageFailure
+from pix2score.heads.bins import MISSING
+from pix2score.heads.spec import HeadSpec
+from pix2score.images.decode import to_rgb
+from pix2score.images.preprocess import Preprocess
+
+
+def decode_shard(rows: pa.Table, *, heads: Sequence[HeadSpec], preprocess: Preprocess) -> pa.Table:
+    """Ray Data stage: shard rows in; ``pixels`` (fixed-size binary, S*S*3 bytes), ``<h>_bin`` and ``<h>_label`` out.
+
+    A padding row (no image) comes out black with every label missing, so that it weighs nothing.
+
+    Raises ``DataError`` if an image does not decode: prepare has decoded each one, so something else is wrong, such as a Pillow without a
+    format, and going on would silently train on less.
+    """
+    pixels, present = zip(*(_pixels(image, preprocess) for image in rows.column("image").to_pylist()), strict=True)
+    columns: dict[str, Any] = {"pixels": pa.array(pixels, pa.binary(preprocess.size**2 * 3))}
+    mask = np.array(present)
+    for head in heads:
+        bins = rows.column(f"{head.name}_bin").fill_null(MISSING).to_numpy()
+        columns[f"{head.name}_bin"] = pa.array(np.where(mask, bins, MISSING).astype(np.int16))
+        columns[f"{head.name}_label"] = rows.column(f"{head.name}_label").cast(pa.float64(), safe=False)
+    return pa.table(columns)
+
+
+def _pixels(image: bytes | None, preprocess: Preprocess) -> tuple[bytes, bool]:
+    if image is None:
+        return bytes(preprocess.size**2 * 3), False
+    try:
+        return to_rgb(image, preprocess).tobytes(), True
+    except ImageFailure as failure:
+        raise DataError(f"a prepared image does not decode here though it did when prepared: {failure}") from None

@@ -1,0 +1,176 @@
+"""Writes fetched images as the shards of a training set: mixed rows, bounded row groups, one file per split.
+
+Owns what a shard file looks like; which rows there are is ``training_plan``'s, the folder around it ``prepare``'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pix2score.catalog.keys import key_fields
+from pix2score.dataset.card import SPLITS
+from pix2score.heads.spec import HeadSpec
+from pix2score.host.budget import bounded_runs
+from pix2score.images import repeats
+from pix2score.storage.folder import Folder
+from pix2score.storage.parquet import parquet_bytes, repeating
+
+logger = logging.getLogger(__name__)
+FAILED = "failed"
+"""Split, and folder, of rows whose image gave nothing."""
+SHARD_ROWS = 4_096
+SHARD_BYTES = 160 * 2**20  # long sequential reads, and still many shards to spread over workers
+BYTES_PER_PIXEL = 0.6
+ROW_GROUP_BYTES = 32 * 2**20  # a reader holds a whole row group; half of the 64 MB allowed, as images vary
+
+_SHARD_PATH = re.compile(rf"(?:split=({'|'.join(SPLITS)})|({FAILED}))/part-[0-9a-f]{{16}}\.parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One file of the dataset, or of its failed rows (``split`` "failed")."""
+
+    split: str
+    path: str
+    rows: int
+    bytes: int
+    errors: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardReceipt:
+    """Proof that a piece of a training set is finished: it names the shards that hold it, written before."""
+
+    piece: str
+    rows: int
+    shards: tuple[Shard, ...]
+    repeated: dict[str, int] = field(default_factory=dict)
+    """``repeats.of_piece``."""
+
+    @property
+    def attempt(self) -> str:
+        """What the pieces of one pipeline have in common: they share no key."""
+        return self.piece.rpartition("-")[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardWriter:
+    """Makes a piece of decoded rows: one shard per split, failed rows beside them, then a receipt in ``staged``."""
+
+    out: Folder
+    heads: tuple[HeadSpec, ...]
+    schema: pa.Schema
+    staged: str
+
+    def __call__(self, piece: str, rows: pa.Table) -> ShardReceipt:
+        """Runs in a worker. Safe to run twice: a receipt already there wins, other shards are then named by nothing."""
+        # 64-bit offsets until a row group is cut: a shard of large images passes 2 GiB.
+        rows = rows.set_column(rows.column_names.index("data"), "data", rows.column("data").cast(pa.large_binary()))
+        rows = rows.take(_mixed_order(rows))
+        good = rows.filter(pc.is_null(rows.column("error_code")))
+        by_split = {split: good.filter(pc.equal(good.column("split"), split)) for split in SPLITS}
+        shards = [self._write(s, f"split={s}", self._labelled(chosen), {}) for s, chosen in by_split.items() if chosen.num_rows]
+        bad = rows.filter(pc.is_valid(rows.column("error_code")))
+        if bad.num_rows:
+            names = [*(f.name for f in key_fields(pa.int64())), "uri", "split", "error_code", "error_detail"]
+            errors = dict(Counter(bad.column("error_code").to_pylist()))
+            shards.append(self._write(FAILED, FAILED, bad.select(names), errors))
+        return self._receipt(ShardReceipt(piece, rows.num_rows, tuple(shards), repeats.of_piece(rows)))
+
+    def _receipt(self, receipt: ShardReceipt) -> ShardReceipt:
+        path = f"{self.staged}/{receipt.piece}.json"
+        try:
+            self.out.publish(path, json.dumps(asdict(receipt)).encode())
+        except FileExistsError:
+            self.out.delete([shard.path for shard in receipt.shards])
+            return _read_receipt(self.out.read(path))
+        return receipt
+
+    def _labelled(self, rows: pa.Table) -> pa.Table:
+        columns = {name: rows.column(name) for name in ("illust_id", "page", "group")}
+        columns["image"] = rows.column("data")
+        for head in self.heads:
+            labels = rows.column(f"{head.name}_label").combine_chunks()
+            values = labels.fill_null(0).to_numpy(zero_copy_only=False)
+            present = labels.is_valid().to_numpy(zero_copy_only=False)
+            columns |= {f"{head.name}_label": labels, f"{head.name}_bin": pa.array(head.encode(values, present))}
+        return pa.table({name: columns[name] for name in self.schema.names})
+
+    def _write(self, split: str, folder: str, table: pa.Table, errors: dict[str, int]) -> Shard:
+        data = _shard_bytes(table, self.schema) if "image" in table.column_names else parquet_bytes(table)
+        path = f"{folder}/part-{uuid.uuid4().hex[:16]}.parquet"
+        return Shard(split, path, table.num_rows, self.out.publish(path, data), errors)
+
+
+def staged_shards(out: Folder, staged: str) -> list[ShardReceipt]:
+    """Receipts of the finished pieces below ``staged``; one that cannot be read is left out with a warning. Their shards may be gone."""
+    paths = [f"{staged}/{entry.path}" for entry in (out / staged).top_entries(suffix=".json")]
+    receipts = []
+    for path, data in out.read_many(paths).items():
+        try:
+            receipts.append(_read_receipt(data))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+            logger.warning("%s is not a receipt of this version and is left alone: %r", out.full(path), exc)
+    return receipts
+
+
+def _read_receipt(data: bytes) -> ShardReceipt:
+    plain = json.loads(data)
+    shards = tuple(Shard(**shard) for shard in plain["shards"])
+    receipt = ShardReceipt(plain["piece"], plain["rows"], shards, plain.get("repeated", {}))
+    if not isinstance(receipt.piece, str) or not all(map(_is_shard, receipt.shards)):
+        raise ValueError("it names what no shard is")
+    if sum(shard.rows for shard in receipt.shards) != receipt.rows:
+        raise ValueError("its shards hold another number of rows")
+    return receipt
+
+
+def _is_shard(shard: Shard) -> bool:
+    """Whether it is one that a ``ShardWriter`` could have named: nothing else may be counted, or removed."""
+    found = _SHARD_PATH.fullmatch(shard.path)
+    is_named = found is not None and shard.split == (found[1] or found[2])
+    numbers = [shard.rows, shard.bytes, *shard.errors.values()]
+    are_counts = all(type(number) is int and number > 0 for number in numbers)
+    return is_named and are_counts and sum(shard.errors.values()) == (shard.rows if shard.split == FAILED else 0)
+
+
+def shard_rows_of(image_size: int) -> int:
+    """Rows of a shard of about ``SHARD_BYTES``, by the size that photographs of ``image_size`` px have as JPEG 95."""
+    return int(np.clip(SHARD_BYTES / (BYTES_PER_PIXEL * image_size**2), 64, SHARD_ROWS))
+
+
+def _shard_bytes(table: pa.Table, schema: pa.Schema) -> bytes:
+    """The table as Parquet whose row groups hold at most ``ROW_GROUP_BYTES`` of images, or one image."""
+    sizes = pc.binary_length(table.column("image")).to_numpy().astype(np.int64)
+    sink = pa.BufferOutputStream()
+    # Encoded images do not compress: a stronger codec would only cost time on them.
+    with pq.ParquetWriter(sink, schema, compression="snappy", use_dictionary=repeating(schema)) as writer:
+        for start, stop in row_group_bounds(sizes, ROW_GROUP_BYTES):
+            group = table.take(pa.array(range(start, stop)))  # unlike a slice, its offsets begin at 0 and fit 32 bits
+            writer.write_table(group.cast(schema), row_group_size=stop - start)
+    return bytes(sink.getvalue())
+
+
+def row_group_bounds(sizes: npt.NDArray[np.int64], most_bytes: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of consecutive runs of rows whose sizes add up to at most ``most_bytes``; a larger row stands alone."""
+    return bounded_runs(sizes, most_bytes)
+
+
+def _mixed_order(rows: pa.Table) -> pa.Array:
+    """Order by hash of the key: mixed, and the same whichever task was done first."""
+    keys = zip(rows.column("illust_id").to_pylist(), rows.column("page").to_pylist(), strict=True)
+    digests = [hashlib.md5(f"{id_}/{page}".encode(), usedforsecurity=False).digest() for id_, page in keys]
+    return pa.array(sorted(range(len(digests)), key=digests.__getitem__))

@@ -1,0 +1,1 @@
+"""demo: every stage on a drawn catalog."""

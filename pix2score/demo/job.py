@@ -1,0 +1,139 @@
+"""demo: draws a catalog and runs the real stages on it, one after the other, as the jobs do. No special path."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pix2score.cli.summary import recorded
+from pix2score.cluster.session import session
+from pix2score.dataset.card import open_dataset
+from pix2score.demo.catalog import draw_catalog
+from pix2score.demo.config import DemoConfig
+from pix2score.demo.second_night import pass_a_day
+from pix2score.errors import DataError
+from pix2score.evaluate.config import EvaluateConfig
+from pix2score.evaluate.job import evaluate, table_text
+from pix2score.nightly.plan import REASONS
+from pix2score.prepare.config import PrepareConfig
+from pix2score.prepare.job import prepare
+from pix2score.score.config import ScoreConfig
+from pix2score.score.job import score
+from pix2score.snapshots.changes import read_changes
+from pix2score.snapshots.config import VerifyConfig
+from pix2score.snapshots.manifest import live
+from pix2score.snapshots.verify import verify
+from pix2score.storage.folder import Folder
+from pix2score.train.job import TrainConfig, train
+
+logger = logging.getLogger(__name__)
+Say = Callable[[str], None]
+
+
+def demo(config: DemoConfig, say: Say) -> dict[str, Any]:
+    """Catalog, dataset, model and a verified snapshot stand below ``config.out``; their numbers come back.
+
+    ``say`` gets what a person should read, line by line. Raises ``DataError`` if ``out`` already holds a demo.
+    """
+    root = Path(config.out).absolute()
+    if (root / "catalog").exists():
+        raise DataError(f"{root} already holds a demo; remove it, or give another --out")
+    places = {name: str(root / name) for name in ("catalog", "dataset", "model", "evaluation", "scores")}
+    with session(), recorded(Folder(str(root)), "summary.json", {"job": "demo", "out": str(root)}) as summary:
+        _draw(root / "catalog", config, say)
+        summary["prepare"] = _prepare(places, say)
+        summary["train"] = _train(places, config, say)
+        summary["evaluate"] = _evaluate(places, say)
+        summary["score"] = _score(places, say)
+        summary["verify"] = verify(VerifyConfig(scores=places["scores"], catalog=places["catalog"]))
+        say("6. verify: every file as its manifest says, every catalog key exactly once")
+        summary["second_night"] = _second_night(places, config, say)
+    _say_next(root, say)
+    facts = {name: summary["score"][name] for name in ("model_version", "scored", "failed")}
+    facts |= {"snapshot": summary["second_night"]["snapshot"], "carried": summary["second_night"]["carried"]}
+    return {"job": "demo", "out": str(root), **facts, "seconds": summary["seconds"]}
+
+
+def _draw(folder: Path, config: DemoConfig, say: Say) -> None:
+    folder.mkdir(parents=True)
+    drawn = draw_catalog(folder, num_pictures=config.num_pictures, seed=config.seed)
+    say(f"1. drew a catalog of {drawn.num_rows} rows in {folder}, as {_listed(drawn.formats)}")
+    say(f"   and on purpose: {_listed(drawn.broken)}, an older row of one picture, a row without an id")
+
+
+def _prepare(places: Mapping[str, str], say: Say) -> dict[str, Any]:
+    # Fifths for val and test: a twentieth of so few pictures would measure nothing.
+    result = prepare(
+        PrepareConfig(catalog=places["catalog"], out=places["dataset"], image_size=96, val_fraction=0.15, test_fraction=0.25)
+    )
+    dropped = {name: n for name, n in result["dropped"].items() if name in ("null_id", "duplicate_key", "over_max_pages") and n}
+    say(f"2. prepare: {_listed(result['rows'])} images; left out: {_listed(dropped | result['dropped']['failed_images'])}")
+    return result
+
+
+def _train(places: Mapping[str, str], config: DemoConfig, say: Say) -> dict[str, Any]:
+    settings = {"backbone": "resnet18", "input_size": 64, "batch_size": 32}
+    result = train(
+        TrainConfig(data=places["dataset"], out=places["model"], epochs=config.epochs, seed=config.seed, **settings)  # type: ignore[arg-type]
+    )
+    say(f"3. train: resnet18 at 64 px, model {result['model_version']}, best of {config.epochs} epochs: {result['epoch']}")
+    return result
+
+
+def _evaluate(places: Mapping[str, str], say: Say) -> dict[str, Any]:
+    result = evaluate(EvaluateConfig(model=places["model"], data=places["dataset"], out=places["evaluation"]))
+    heads, metrics = open_dataset(places["dataset"]).heads, result["metrics"]
+    say("4. evaluate: on the test split, by artists never seen in training; in brackets what the best constant answer gets")
+    say(table_text(heads, metrics))
+    say("   main: 1 is perfect, 0 is chance (spearman: rank correlation with the count; kappa: agreement on the level).")
+    better = [head.name for head in heads if metrics[head.name]["nll"] < metrics[head.name]["prior_nll"]]
+    say(f"   NLL and MAE: lower is better. The model knows more than the constant about: {', '.join(better) or 'nothing'}.")
+    return result
+
+
+def _score(places: Mapping[str, str], say: Say) -> dict[str, Any]:
+    result = score(ScoreConfig(catalog=places["catalog"], model=places["model"], out=places["scores"]))
+    rate = f"{result['images_per_s']:.0f} images/s with start-up"
+    say(f"5. score: snapshot {result['snapshot']} with {result['scored']} rows ({rate})")
+    say(f"   failed, as drawn: {_listed(result['failed_by_code'])}")
+    return result
+
+
+def _second_night(places: Mapping[str, str], config: DemoConfig, say: Say) -> dict[str, Any]:
+    day = pass_a_day(Path(places["catalog"]), seed=config.seed)
+    since = live(places["scores"]).number
+    say(
+        f"7. a day passes: {day.new} pictures are new, {day.changed} changed, {day.removed} removed, {day.repaired} broken ones repaired"
+    )
+    result = score(ScoreConfig(catalog=places["catalog"], model=places["model"], out=places["scores"]))
+    reasons = _listed({name: result[name] for name in REASONS if result[name]})
+    rest = f"{result['carried']} carried over as they were, {result['removed']} removed"
+    say(f"   second night: {result['scored']} scored ({reasons}), {rest}")
+    changes = Counter(read_changes(places["scores"], since).read_all().column("change").to_pylist())
+    say(f"   read_changes(since={since}) gives a recommender just these: {_listed(changes)}")
+    verify(VerifyConfig(scores=places["scores"], catalog=places["catalog"]))
+    say("   verify: again every file as its manifest says, every catalog key exactly once")
+    return result
+
+
+def _listed(numbers: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in numbers.items()) or "none"
+
+
+def _say_next(root: Path, say: Say) -> None:
+    python = _shortest(Path(sys.executable))
+    scores, catalog, model = (_shortest(root / name) for name in ("scores", "catalog", "model"))
+    columns = "['illust_id', 'status', 'bookmark_bin', 'bookmark_expected', 'sanity_bin', 'error_code']"
+    say("\nNext:")
+    say(f"  {python} -c \"import pix2score; print(pix2score.read_scores('{scores}').head(8, columns={columns}).to_pandas())\"")
+    say(f"  {python} -m jobs.score --catalog {catalog} --model {model} --out {scores}   # a third night: only what is due")
+    say(f"  {python} -m jobs.prepare --help   # your own catalog: see README.md\n")
+
+
+def _shortest(path: Path) -> Path:
+    """The path as one would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

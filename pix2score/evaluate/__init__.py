@@ -1,0 +1,1 @@
+"""evaluate: model and dataset -> numbers and a report."""

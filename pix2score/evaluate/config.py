@@ -1,0 +1,38 @@
+"""Settings of ``jobs.evaluate``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pix2score.cli.flags import Device
+from pix2score.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateConfig:
+    """Settings of ``jobs.evaluate``."""
+
+    model: str
+    """Model folder that jobs.train made."""
+    data: str
+    """Prepared dataset."""
+    out: str
+    """Where metrics.json and report.html go."""
+    split: str = "test"
+    """train, val or test."""
+    compare: str | None = None
+    """Another model folder, such as the one in use: both answer the same images, and the differences get paired intervals."""
+    require_better: bool = False
+    """With --compare: exit 1 unless the model is really better in a head and really worse in none (a promotion gate)."""
+    ridge_rows: int = 20_000
+    """Train images that the ridge reference learns from; 0 leaves it out."""
+    device: Device = "auto"
+    """auto (GPU if the cluster has one), cpu or gpu."""
+    gpu_wait_s: float = 0
+    """Seconds to wait for the cluster's autoscaler to bring a GPU, if there is none."""
+
+    def __post_init__(self) -> None:
+        if self.require_better and not self.compare:
+            raise ConfigError("--require-better needs --compare MODEL: better than what?")
+        if self.ridge_rows < 0:
+            raise ConfigError(f"ridge_rows {self.ridge_rows}: at least 0")

@@ -1,0 +1,195 @@
+"""The stages of evaluation that run in workers: shard rows into pixels and altered copies, and those into answers.
+
+A sample of the rows, chosen by a hash of the key, carries a thumbnail and copies of the image as the world alters it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from pix2score.catalog.keys import Key
+from pix2score.dataset.rows import decode_shard
+from pix2score.errors import ImageFailure
+from pix2score.heads.spec import HeadSpec
+from pix2score.images.columns import pixel_type, pixels_of
+from pix2score.images.decode import open_upright, picture_to_rgb, to_rgb
+from pix2score.images.preprocess import Preprocess
+from pix2score.metrics.ridge import SIDE, Floats, answers, features
+from pix2score.model.predictor import load_predictor
+
+THUMBNAIL_PX = 160
+RIDGE_PREPROCESS = Preprocess(size=SIDE)
+CROP = 0.05
+ORIGINAL = "original"
+
+
+def _jpeg(image: Image.Image) -> Image.Image:
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=75)
+    return Image.open(io.BytesIO(out.getvalue()))
+
+
+def _crop(image: Image.Image, left: float, top: float, right: float, bottom: float) -> Image.Image:
+    box = (int(left * image.width), int(top * image.height), round((1 - right) * image.width), round((1 - bottom) * image.height))
+    return image.crop(box)
+
+
+def _smaller(image: Image.Image) -> Image.Image:
+    size = (max(1, image.width * 3 // 4), max(1, image.height * 3 // 4))
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+ALTERATIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "jpeg_75": _jpeg,
+    "crop_top_left_5": lambda image: _crop(image, CROP, CROP, 0, 0),
+    "crop_bottom_right_5": lambda image: _crop(image, 0, 0, CROP, CROP),
+    "resize_75": _smaller,
+}
+"""What happens to pictures on their way through the web; a model's answer should hardly move."""
+
+
+def draw_of(key: Key) -> float:
+    """A number in [0, 1) that depends on the key alone: below a share, the row is in the sample of that share."""
+    return int.from_bytes(hashlib.blake2b(f"{key[0]}/{key[1]}".encode(), digest_size=8).digest(), "big") / 2**64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """Which rows carry more than pixels: thumbnails below ``shown``, altered copies below ``altered``."""
+
+    shown: float = 0.0
+    altered: float = 0.0
+    originals: Mapping[Key, bytes] = field(default_factory=dict)
+
+
+def group_number(group: str | None, key: Key) -> int:
+    """int64 that tells groups apart."""
+    text = f"{key[0]}" if group is None else f"group:{group}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
+
+
+def decode_for_evaluation(
+    rows: pa.Table, *, heads: Sequence[HeadSpec], preprocesses: Sequence[Preprocess], ridges: Mapping[str, Floats], sample: Sample
+) -> pa.Table:
+    """Ray Data stage: shard rows in; key, ``group`` (int64), bins, labels, ``pixels_<i>`` per preprocess and ``ridge_<head>`` out.
+
+    And, null outside the sample, ``thumbnail`` (JPEG) and ``altered_<name>`` (pixels by the first preprocess).
+    """
+    decoded = [decode_shard(rows, heads=heads, preprocess=preprocess) for preprocess in preprocesses]
+    keys: list[Key] = list(zip(rows.column("illust_id").to_pylist(), rows.column("page").to_pylist(), strict=True))
+    groups = [group_number(group, key) for group, key in zip(rows.column("group").to_pylist(), keys, strict=True)]
+    columns: dict[str, Any] = {name: rows.column(name) for name in ("illust_id", "page")}
+    columns |= {"group": pa.array(groups, pa.int64())}
+    columns |= {name: decoded[0].column(name) for name in decoded[0].column_names if name != "pixels"}
+    columns |= {f"pixels_{i}": table.column("pixels") for i, table in enumerate(decoded)}
+    if ridges:
+        small = features(pixels_of(decode_shard(rows, heads=(), preprocess=RIDGE_PREPROCESS).column("pixels"), RIDGE_PREPROCESS))
+        columns |= {f"ridge_{name}": pa.array(answers(weights, small)[:, 0], pa.float32()) for name, weights in ridges.items()}
+    return pa.table(columns | _extras(rows.column("image").to_pylist(), keys, preprocesses[0], sample))
+
+
+def _extras(images: Sequence[bytes], keys: Sequence[Key], preprocess: Preprocess, sample: Sample) -> dict[str, pa.Array]:
+    drawn = [draw_of(key) for key in keys]
+    thumbnails = [thumbnail(image) if u < sample.shown else None for image, u in zip(images, drawn, strict=True)]
+    found: dict[str, list[bytes | None]] = {name: [None] * len(keys) for name in (*ALTERATIONS, ORIGINAL)}
+    for row, (image, key) in enumerate(zip(images, keys, strict=True)):
+        if drawn[row] < sample.altered:
+            upright = open_upright(image)
+            for name, alter in ALTERATIONS.items():
+                found[name][row] = picture_to_rgb(alter(upright), preprocess).tobytes()
+            found[ORIGINAL][row] = _pixels_or_none(sample.originals.get(key), preprocess)
+    altered = {f"altered_{name}": pa.array(values, pixel_type(preprocess)) for name, values in found.items()}
+    return {"thumbnail": pa.array(thumbnails, pa.binary()), **altered}
+
+
+def _pixels_or_none(image: bytes | None, preprocess: Preprocess) -> bytes | None:
+    try:
+        return None if image is None else to_rgb(image, preprocess).tobytes()
+    except ImageFailure:  # today's original need not be what was prepared
+        return None
+
+
+def thumbnail(image: bytes, side: int = THUMBNAIL_PX) -> bytes:
+    """A JPEG of some kilobytes, the longer side at most ``side`` px. Raises ``ImageFailure``."""
+    picture = open_upright(image)
+    picture.thumbnail((side, side))
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=80)
+    return out.getvalue()
+
+
+def ridge_rows(rows: pa.Table, *, heads: Sequence[HeadSpec]) -> pa.Table:
+    """Ray Data stage: shard rows in; ``features`` (fixed list float32) and bins out."""
+    decoded = decode_shard(rows, heads=heads, preprocess=RIDGE_PREPROCESS)
+    small = features(pixels_of(decoded.column("pixels"), RIDGE_PREPROCESS)).astype(np.float32)
+    columns = {f"{head.name}_bin": decoded.column(f"{head.name}_bin") for head in heads}
+    return pa.table({"features": pa.FixedSizeListArray.from_arrays(pa.array(small.ravel()), small.shape[1]), **columns})
+
+
+class AnswerRows:
+    """Ray Data stage: rows of ``decode_for_evaluation`` in; the same without pixels, with ``<h>_log_probs_<i>`` of each model, out.
+
+    Where ``altered_<name>`` is not null, ``<h>_altered_<name>`` has the first model's probabilities of that copy. For a share
+    ``explained`` of the rows, ``<h>_saliency`` is a JPEG that shows where the first model looks; without captum there is none.
+    """
+
+    def __init__(self, models: Sequence[str], pixels: Sequence[int], *, explained: float = 0.0, **settings: Any) -> None:
+        self._explained = explained if find_spec("captum") else 0.0
+        self._predictors = [load_predictor(model, **settings) for model in models]
+        self._pixels = pixels
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        columns = {name: rows.column(name) for name in rows.column_names if not name.startswith(("pixels_", "altered_"))}
+        for i, (predictor, pixels) in enumerate(zip(self._predictors, self._pixels, strict=True)):
+            prediction = predictor.predict(pixels_of(rows.column(f"pixels_{pixels}"), predictor.card.preprocess))
+            for name, head in prediction.heads.items():
+                # Log-probabilities are logits whose temperature is 1: the metrics then see exactly what scoring answers.
+                log_probs = np.log(np.maximum(head.probs, np.finfo(np.float32).tiny))
+                columns[f"{name}_log_probs_{i}"] = pa.FixedSizeListArray.from_arrays(
+                    pa.array(log_probs.ravel()), head.probs.shape[1]
+                )
+        for name in (*ALTERATIONS, ORIGINAL):
+            columns |= self._altered(name, rows.column(f"altered_{name}"))
+        return pa.table(columns | self._saliency(rows))
+
+    def _saliency(self, rows: pa.Table) -> dict[str, pa.Array]:
+        keys = zip(rows.column("illust_id").to_pylist(), rows.column("page").to_pylist(), strict=True)
+        chosen = [i for i, key in enumerate(keys) if draw_of(key) < self._explained]
+        found, predictor = {}, self._predictors[0]
+        for head in predictor.card.heads:
+            shown: list[bytes | None] = [None] * rows.num_rows
+            if chosen:
+                from pix2score.evaluate.saliency import (
+                    overlay,
+                    saliency,  # imports torch
+                )
+
+                pixels = pixels_of(rows.column(f"pixels_{self._pixels[0]}").take(chosen), predictor.card.preprocess)
+                for i, image, map_SS in zip(chosen, pixels, saliency(predictor, head, pixels), strict=True):
+                    shown[i] = overlay(image, map_SS)
+            found[f"{head.name}_saliency"] = pa.array(shown, pa.binary())
+        return found
+
+    def _altered(self, name: str, copies: pa.ChunkedArray) -> dict[str, pa.Array]:
+        predictor = self._predictors[0]
+        present = np.flatnonzero(pc.is_valid(copies).to_numpy())
+        take = np.full(len(copies), -1, dtype=np.int64)
+        take[present] = np.arange(len(present))
+        prediction = predictor.predict(pixels_of(copies.drop_null(), predictor.card.preprocess))
+        indices = pa.array(take, mask=take < 0)
+        return {
+            f"{head}_altered_{name}": pa.FixedSizeListArray.from_arrays(pa.array(answer.probs.ravel()), answer.probs.shape[1]).take(
+                indices
+            )
+            for head, answer in prediction.heads.items()
+        }

@@ -1,0 +1,1 @@
+"""Numbers about answers: accumulators, measures with intervals, references. numpy only."""

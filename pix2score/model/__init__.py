@@ -1,0 +1,1 @@
+"""The network, its folder, and its forward passes."""

@@ -1,0 +1,51 @@
+"""BatchNorm's running statistics, made anew from clean pictures: what heals a model in which they went NaN while its weights are sound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from pix2score.images.preprocess import Preprocess
+from pix2score.model.network import MultiHeadModel, normalise
+
+MIN_PICTURES = 2
+"""A variance needs two."""
+
+
+def norms_of(model: nn.Module) -> list[nn.BatchNorm2d]:
+    """The layers that keep running statistics."""
+    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+@torch.no_grad()
+def reestimate_norms(model: MultiHeadModel, pixels: Iterable[Tensor], preprocess: Preprocess) -> int:
+    """The running statistics are the plain means over ``pixels``, batches of uint8 [B, S, S, 3]; the number of pictures comes back.
+
+    Weights stay as they are. The model is in eval mode afterwards.
+    """
+    norms, num_pictures = norms_of(model), 0
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch: a cumulative mean
+    model.train()
+    for pixels_BSSC in pixels:
+        if len(pixels_BSSC) >= MIN_PICTURES:
+            model(normalise(pixels_BSSC, preprocess))
+            num_pictures += len(pixels_BSSC)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()
+    return num_pictures
+
+
+def non_finite(model: nn.Module) -> list[str]:
+    """Names of the weights and buffers that hold NaN or infinity."""
+    return [name for name, tensor in model.state_dict().items() if not bool(torch.isfinite(tensor).all())]
+
+
+def is_running_statistic(name: str) -> bool:
+    """Whether the weight of this name is one that ``reestimate_norms`` makes anew."""
+    return name.endswith((".running_mean", ".running_var", ".num_batches_tracked"))

@@ -1,0 +1,141 @@
+"""The model directory: ``model.json`` and ``model.safetensors``. Nothing pickled; what does not match is refused.
+
+Holds weights as numpy arrays and imports no torch, so that a driver can check a model in milliseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from pix2score.errors import DataError, TrainingError
+from pix2score.heads.spec import HeadSpec, head_from_dict
+from pix2score.images.preprocess import Preprocess, preprocess_from_dict
+from pix2score.model.backbones import check_backbone
+from pix2score.storage.folder import Folder
+
+FORMAT = 1
+CARD, WEIGHTS = "model.json", "model.safetensors"
+Weights = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelCard:
+    """What a model is, apart from its weights. All but ``about`` goes into ``version``."""
+
+    backbone: str
+    heads: tuple[HeadSpec, ...]
+    preprocess: Preprocess
+    embedding_dim: int
+    temperatures: dict[str, float]
+    weights_sha256: str
+    about: dict[str, Any] = field(default_factory=dict)
+    """Metrics, training config and package versions."""
+
+    @property
+    def version(self) -> str:
+        """12 hex digits over everything that decides a prediction."""
+        return hashlib.sha256(json.dumps(self._identity(), sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "backbone": self.backbone,
+            "heads": [head.to_dict() for head in self.heads],
+            "preprocess": asdict(self.preprocess),
+            "embedding_dim": self.embedding_dim,
+            "temperatures": self.temperatures,
+            "weights_sha256": self.weights_sha256,
+        }
+
+    def to_json(self) -> bytes:
+        """Content of ``model.json``."""
+        content = {"format": FORMAT, "model_version": self.version, **self._identity(), "about": self.about}
+        return json.dumps(content, indent=1, ensure_ascii=False).encode()
+
+
+def save_model(
+    place: str,
+    weights: Weights,
+    *,
+    backbone: str,
+    heads: tuple[HeadSpec, ...],
+    preprocess: Preprocess,
+    embedding_dim: int,
+    temperatures: dict[str, float],
+    about: dict[str, Any],
+) -> ModelCard:
+    """The model stands at ``place``; weights first, the card that makes it a model last.
+
+    Raises ``TrainingError`` naming the first weight or buffer that is not finite: such a model is never saved.
+    """
+    for name, tensor in weights.items():
+        if not np.isfinite(tensor).all():
+            raise TrainingError(f"model not saved: {name} holds NaN or infinity")
+    data = save_tensors({name: np.asarray(tensor, order="C") for name, tensor in sorted(weights.items())})
+    card = ModelCard(
+        backbone=backbone,
+        heads=heads,
+        preprocess=preprocess,
+        embedding_dim=embedding_dim,
+        temperatures=temperatures,
+        weights_sha256=hashlib.sha256(data).hexdigest(),
+        about=about,
+    )
+    folder = Folder(place)
+    folder.publish(WEIGHTS, data, replace=True)
+    folder.publish(CARD, card.to_json(), replace=True)
+    return card
+
+
+def load_card(place: str) -> ModelCard:
+    """The card of the model at ``place``. Raises ``DataError`` if it is not a model, or its card was altered."""
+    try:
+        content = json.loads(Folder(place).read(CARD))
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"{place} is not a model: no {CARD} there") from None
+    except ValueError as exc:
+        raise DataError(f"{place}/{CARD} is not JSON: {exc}") from None
+    try:
+        if content["format"] != FORMAT:
+            raise DataError(f"{place}/{CARD} has format {content['format']}; this version of pix2score reads {FORMAT}")
+        card = ModelCard(
+            backbone=content["backbone"],
+            heads=tuple(head_from_dict(head) for head in content["heads"]),
+            preprocess=preprocess_from_dict(content["preprocess"]),
+            embedding_dim=content["embedding_dim"],
+            temperatures=content["temperatures"],
+            weights_sha256=content["weights_sha256"],
+            about=content["about"],
+        )
+        stated = content["model_version"]
+        check_backbone(card.backbone)
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise DataError(f"{place}/{CARD} is not a model card: {exc!r}") from None
+    if card.version != stated:
+        raise DataError(f"{place}/{CARD} was altered: it says version {stated}, its content is {card.version}")
+    return card
+
+
+def load_model(place: str) -> tuple[ModelCard, dict[str, npt.NDArray[Any]]]:
+    """Card and weights of the model at ``place``. Raises ``DataError`` if it is not a model or was altered."""
+    card = load_card(place)
+    try:
+        data = Folder(place).read(WEIGHTS)
+    except FileNotFoundError:
+        raise DataError(f"{place} is not a model: no {WEIGHTS} there") from None
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != card.weights_sha256:
+        raise DataError(f"{place}/{WEIGHTS} was altered: sha256 {digest[:12]}…, {CARD} says {card.weights_sha256[:12]}…")
+    try:
+        return card, load_tensors(data)
+    except SafetensorError as exc:
+        raise DataError(f"{place}/{WEIGHTS} cannot be read: {exc}") from None

@@ -1,0 +1,81 @@
+"""The network: a torchvision ResNet, its pooled feature as embedding, and one linear output per head.
+
+Shapes: B images, C channels, H height, W width, S input size, D embedding, K bins of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from pix2score.errors import DataError
+from pix2score.heads.spec import HeadSpec
+from pix2score.images.preprocess import Preprocess
+from pix2score.model.backbones import check_backbone
+from pix2score.model.folder import ModelCard, Weights
+
+
+class MultiHeadModel(nn.Module):
+    """One trunk shared by all heads; every head sees the same embedding."""
+
+    def __init__(self, backbone: str, heads: Sequence[HeadSpec]) -> None:
+        super().__init__()
+        check_backbone(backbone)
+        trunk = torchvision.models.get_model(backbone, weights=None)
+        self.embedding_dim: int = trunk.fc.in_features
+        trunk.fc = nn.Identity()
+        self.trunk = trunk
+        # Suffixed: a bare name such as "type" or "update" would collide with ModuleDict's own attributes.
+        self.dropout = nn.Dropout(0.0)  # its rate is the training's; not part of the model
+        self.outputs = nn.ModuleDict({f"{head.name}_logits": nn.Linear(self.embedding_dim, head.num_bins) for head in heads})
+
+    def forward(self, image_BCHW: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Head -> logits [B, K] (unnormalised, before temperature), and the embedding [B, D]; input as ``normalise`` gives it."""
+        embedding_BD = self.trunk(image_BCHW)
+        seen_BD = self.dropout(embedding_BD)
+        return {name.removesuffix("_logits"): output(seen_BD) for name, output in self.outputs.items()}, embedding_BD
+
+
+def normalise(pixels_BSSC: Tensor, preprocess: Preprocess) -> Tensor:
+    """RGB in 0..255, uint8 or float [B, S, S, 3], as the network's float32 input [B, 3, S, S].
+
+    On the same device, channels_last in memory.
+    """
+    image_BCHW = pixels_BSSC.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
+    mean = torch.tensor(preprocess.mean, device=image_BCHW.device).view(1, 3, 1, 1)
+    std = torch.tensor(preprocess.std, device=image_BCHW.device).view(1, 3, 1, 1)
+    return (image_BCHW / 255 - mean) / std
+
+
+def model_from_card(card: ModelCard, weights: Weights) -> MultiHeadModel:
+    """The trained network in eval mode. Raises ``DataError`` listing weights that are missing, surplus or of another shape."""
+    model = MultiHeadModel(card.backbone, card.heads)
+    tensors = {name: torch.from_numpy(np.array(tensor)) for name, tensor in weights.items()}
+    load_exactly(model, tensors, f"model {card.version}")
+    return model.eval()
+
+
+def weights_of(model: MultiHeadModel) -> dict[str, Any]:
+    """Parameters and buffers as numpy arrays on the CPU."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+
+
+def load_exactly(module: nn.Module, tensors: dict[str, Tensor], what: str) -> None:
+    """Load ``tensors`` into ``module``. Raises ``DataError`` naming what differs."""
+    own = module.state_dict()
+    problems = [f"lacks {name}" for name in own if name not in tensors]
+    problems += [f"has unknown {name}" for name in tensors if name not in own]
+    problems += [
+        f"{name} is {tuple(tensors[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in own
+        if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise DataError(f"weights of {what} do not fit: {'; '.join(problems[:3])}{more}")
+    module.load_state_dict(tensors)

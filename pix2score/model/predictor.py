@@ -1,0 +1,125 @@
+"""The fast forward pass: uint8 pixels in, calibrated probabilities and embeddings out, on the device at hand.
+
+Imports no torch: on a CPU the network runs in ONNX Runtime (``forward_onnx``), on a GPU in torch (``forward_torch``).
+Shapes: N images given, B fixed batch, S input size, D embedding, K bins of a head.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from pix2score.errors import ConfigError
+from pix2score.heads.ordered import Floats, HeadPrediction, answer
+from pix2score.model.folder import ModelCard, Weights, load_model
+
+logger = logging.getLogger(__name__)
+Engine: TypeAlias = Literal["auto", "onnx", "torch"]
+Forward: TypeAlias = Callable[[npt.NDArray[np.uint8]], tuple[dict[str, Floats], Floats]]
+"""uint8 [B, S, S, 3] -> logits [B, K] by head before temperature, and embedding [B, D]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """All heads on N images, ``embedding`` float32 [N, D], and ``finite`` bool [N]: False where an output is NaN or infinite."""
+
+    heads: dict[str, HeadPrediction]
+    embedding: Floats
+    finite: npt.NDArray[np.bool_]
+
+
+class Predictor:
+    """A loaded model. Every forward pass has the same shape [B, S, S, 3], padded with black, so that a result does not depend on how
+    many other images are in the batch."""
+
+    def __init__(
+        self,
+        card: ModelCard,
+        weights: Weights,
+        *,
+        batch_size: int,
+        device: str = "cpu",
+        engine: Engine = "auto",
+        num_threads: int | None = None,
+        compiled: bool = False,
+    ) -> None:
+        """``device``: cpu or cuda, said by the caller: a process may see a GPU that it was not given. ``engine``: auto is ONNX Runtime on a
+        CPU, torch on a GPU. ``num_threads``: on the CPU, None for all. ``compiled``: by torch.compile, on a GPU only.
+
+        Raises ``DataError`` listing weights that are missing, surplus or of another shape, ``ConfigError`` for an engine that cannot be.
+        """
+        if batch_size < 1:
+            raise ConfigError(f"batch size {batch_size}: at least 1")
+        self.card, self.weights, self.batch_size, self.device = card, weights, batch_size, device
+        self.engine = _engine(engine, device)
+        self._forward = _forward(self.engine, card, weights, batch_size, device, num_threads, compiled)
+
+    def predict(self, pixels_NSSC: npt.NDArray[np.uint8]) -> Prediction:
+        """Predictions of N >= 0 images, uint8 RGB [N, S, S, 3] as ``images.to_rgb`` gives them."""
+        starts = range(0, len(pixels_NSSC), self.batch_size)
+        parts = [self._batch(pixels_NSSC[i : i + self.batch_size]) for i in starts]
+        embedding = _joined([embedding for _, embedding in parts], self.card.embedding_dim)
+        logits = {h.name: _joined([part[h.name] for part, _ in parts], h.num_bins) for h in self.card.heads}
+        finite = np.logical_and.reduce([np.isfinite(part).all(axis=1) for part in (embedding, *logits.values())])
+        heads = {h.name: answer(h, logits[h.name], self.card.temperatures.get(h.name, 1.0)) for h in self.card.heads}
+        return Prediction(heads, embedding, finite)
+
+    def _batch(self, pixels_nSSC: npt.NDArray[np.uint8]) -> tuple[dict[str, Floats], Floats]:
+        n, size = len(pixels_nSSC), self.card.preprocess.size
+        if n < self.batch_size:
+            padded = np.zeros((self.batch_size, size, size, 3), dtype=np.uint8)
+            padded[:n] = pixels_nSSC
+            pixels_nSSC = padded
+        logits, embedding_BD = self._forward(pixels_nSSC)
+        return {name: tensor[:n] for name, tensor in logits.items()}, embedding_BD[:n]
+
+
+def load_predictor(
+    model: str, *, batch_size: int, device: str, num_threads: int | None, engine: Engine = "auto", compiled: bool = False
+) -> Predictor:
+    """The predictor of the model folder ``model`` for this process; the rest as ``Predictor`` has it."""
+    card, weights = load_model(model)
+    return Predictor(card, weights, batch_size=batch_size, device=device, num_threads=num_threads, engine=engine, compiled=compiled)
+
+
+def _engine(engine: Engine, device: str) -> Literal["onnx", "torch"]:
+    """What ``engine`` means on ``device`` with the packages at hand. Raises ``ConfigError`` for one that cannot be."""
+    if device != "cpu":
+        if engine == "onnx":
+            raise ConfigError("engine onnx runs on the CPU only; use auto or torch on a GPU")
+        return "torch"
+    missing = [package for package in ("onnx", "onnxruntime") if find_spec(package) is None]
+    if engine == "onnx" and missing:
+        raise ConfigError(f"engine onnx needs {' and '.join(missing)}; pip install {' '.join(missing)}, or use --engine torch")
+    if engine == "auto" and missing:
+        logger.warning("without %s the network runs in torch, which is slower on a CPU", " and ".join(missing))
+        return "torch"
+    return "torch" if engine == "torch" else "onnx"
+
+
+def _forward(
+    engine: Literal["onnx", "torch"],
+    card: ModelCard,
+    weights: Weights,
+    batch_size: int,
+    device: str,
+    num_threads: int | None,
+    compiled: bool,
+) -> Forward:
+    if engine == "onnx":
+        from pix2score.model.forward_onnx import OnnxForward
+
+        return OnnxForward(card, weights, batch_size=batch_size, num_threads=num_threads)
+    from pix2score.model.forward_torch import TorchForward  # imports torch
+
+    return TorchForward(card, weights, device=device, num_threads=num_threads, compiled=compiled)
+
+
+def _joined(parts: list[Floats], width: int) -> Floats:
+    return np.concatenate(parts) if parts else np.zeros((0, width), dtype=np.float32)

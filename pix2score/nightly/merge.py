@@ -1,0 +1,134 @@
+"""One range of the narrow table merged: rows carried over, and the night's."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pix2score.catalog.keys import KEY, Key
+from pix2score.nightly.cuts import before, range_rows
+from pix2score.nightly.kept_answers import keep_answers
+from pix2score.snapshots.tables import OK, DataFile, Layout, checked_bytes, dead_schema, unique_path, write_file
+from pix2score.storage.folder import Folder
+from pix2score.storage.parts import Part
+from pix2score.storage.sql import in_memory, numbered
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Keys from ``low`` (None: the smallest) up to but without ``high`` (None: the greatest), and what they hold."""
+
+    low: Key | None
+    high: Key | None
+    live: tuple[DataFile, ...]
+    changed: Part | None
+    """New rows of the range, sorted."""
+    gone: Part | None
+
+
+@dataclass(slots=True)
+class Merged:
+    """Files of the new narrow table and what they hold; those of several ranges add up."""
+
+    files: list[DataFile] = field(default_factory=list)
+    rows: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    runs: Counter[str] = field(default_factory=Counter)
+    """Run -> ok rows that it scored: its live embeddings."""
+    is_dead_anew: bool = False
+    """Whether ``files`` hold the dead of earlier nights too, without those that came back."""
+    kept: int = 0
+    """Rows that keep the answer of an earlier content, as tonight's could not be had."""
+
+    def add(self, other: Merged) -> None:
+        """Take in another range."""
+        self.files += other.files
+        self.rows += other.rows
+        self.failed += other.failed
+        self.runs += other.runs
+        self.kept += other.kept
+        self.is_dead_anew |= other.is_dead_anew
+
+
+def unchanged(files: Sequence[DataFile]) -> Merged:
+    merged = Merged(files=list(files), rows=sum(file.rows for file in files))
+    for file in files:
+        merged.failed.update(file.failed or {})
+        merged.runs.update(file.runs or {})
+        merged.kept += file.kept
+    return merged
+
+
+def checked_table(folder: Folder, file: DataFile) -> pa.Table:
+    """Rows of a file whose content is what its manifest or receipt says. Raises ``DataError`` naming one that was altered or is gone."""
+    return pq.read_table(pa.BufferReader(checked_bytes(folder, file)))
+
+
+def merge_range(folder: Folder, run: str, layout: Layout, keys: Range) -> Merged:
+    """The rows of one range stand in new files of the narrow table, sorted; embeddings that lost their row in a file of the dead."""
+    schema = layout.scores
+    live = _rows_of_live(folder, schema, keys)
+    changed = pq.read_table(pa.BufferReader(folder.read(keys.changed.path))).cast(schema) if keys.changed else schema.empty_table()
+    gone = pq.read_table(pa.BufferReader(folder.read(keys.gone.path))) if keys.gone else None
+    live, changed = keep_answers(live, changed)
+    order, replaced = _merge_order(live, changed, gone)
+    dead = dead_schema(layout.id_type)
+    lost: pa.Table = live.select([*dead.names, "status"]).take(replaced)
+    left = _left(live, gone)
+    rows = pa.concat_tables([live, changed]).take(order)
+    del live, changed
+    merged = Merged()
+    num_files = -(-rows.num_rows // (range_rows(layout) + range_rows(layout) // 2))
+    size = -(-rows.num_rows // max(1, num_files))
+    for start in range(0, rows.num_rows, max(1, size)):
+        merged.add(unchanged([write_file(folder, "scores", unique_path("scores", run), rows.slice(start, size))]))
+    merged.files += write_dead(folder, run, lost.filter(pc.equal(lost.column("status"), OK)).select(dead.names))
+    merged.files += [write_file(folder, "removed", unique_path("removed", run), left)] if left.num_rows else []
+    return merged
+
+
+def _left(live: pa.Table, gone: pa.Table | None) -> pa.Table:
+    """Rows with an answer whose keys go."""
+    if gone is None:
+        return live.slice(0, 0)
+    sql = (
+        f"SELECT position FROM live SEMI JOIN gone USING (illust_id, page) WHERE status = '{OK}' AND error_code IS NULL ORDER BY 1"
+    )
+    return live.take(in_memory(sql, live=numbered(live, *KEY, "status", "error_code"), gone=gone).column(0).combine_chunks())
+
+
+def _rows_of_live(folder: Folder, schema: pa.Schema, keys: Range) -> pa.Table:
+    tables = [checked_table(folder, file).select(schema.names).cast(schema) for file in keys.live]
+    rows = pa.concat_tables(tables) if tables else schema.empty_table()
+    if keys.low is not None:
+        rows = rows.filter(pc.invert(before(rows, keys.low)))
+    return rows if keys.high is None else rows.filter(before(rows, keys.high))
+
+
+def _merge_order(live: pa.Table, changed: pa.Table, gone: pa.Table | None) -> tuple[pa.Array, pa.Array]:
+    """Positions in live + changed of the rows that stay, in key order; positions of live rows that do not."""
+    nothing = live.slice(0, 0)
+    tables = {
+        "live": numbered(live, *KEY),
+        "changed": numbered(changed, *KEY),
+        "gone": (nothing if gone is None else gone).select(list(KEY)),
+    }
+    replaced = "SELECT illust_id, page FROM changed UNION ALL SELECT illust_id, page FROM gone"
+    stays = (
+        f"SELECT illust_id, page, position FROM live ANTI JOIN ({replaced}) USING (illust_id, page) "
+        f"UNION ALL SELECT illust_id, page, position + {live.num_rows} FROM changed"
+    )
+    order = f"SELECT position FROM ({stays}) ORDER BY illust_id, page"
+    lost = f"SELECT position FROM live SEMI JOIN ({replaced}) USING (illust_id, page) ORDER BY 1"
+    return in_memory(order, **tables).column(0).combine_chunks(), in_memory(lost, **tables).column(0).combine_chunks()
+
+
+def write_dead(folder: Folder, run: str, rows: pa.Table) -> list[DataFile]:
+    if not rows.num_rows:
+        return []
+    return [write_file(folder, "dead", unique_path("dead", run), rows)]

@@ -1,0 +1,168 @@
+"""The end of a night: the narrow table is rewritten, and one create-if-absent makes it all live."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from pix2score.errors import ConflictError, DataError, Pix2ScoreError, StorageError
+from pix2score.images.decode import FORMATS
+from pix2score.nightly.executor import Workers
+from pix2score.nightly.merge import Merged, merge_range
+from pix2score.nightly.plan import ScoringPlan
+from pix2score.nightly.ranges import Night, sort_changes
+from pix2score.nightly.returned import kept_removed
+from pix2score.snapshots.leases import Lease
+from pix2score.snapshots.manifest import Snapshot, conflict, live_number, publish, read_snapshot
+from pix2score.snapshots.pieces import STAGED, Origin, Receipt
+from pix2score.snapshots.tables import DataFile, Layout, broken_files
+from pix2score.storage.folder import Folder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What a finished night publishes."""
+
+    out: Folder
+    origin: Origin
+    layout: Layout
+    live: Snapshot | None
+    plan: ScoringPlan
+    receipts: Sequence[Receipt]
+    """Pieces that this run staged and the plan does not count as taken."""
+
+    @property
+    def carried_from(self) -> Snapshot | None:
+        """The live snapshot, if any of its rows may stay."""
+        if self.live is None or self.plan.counts.carried:
+            return self.live
+        is_same = self.live.manifest["model_version"] == self.origin.model_version
+        return self.live if is_same and not self.origin.full else None
+
+
+def publish_night(publication: Publication, facts: Mapping[str, Any], workers: Workers) -> Snapshot:
+    """Make the next snapshot live, and return it. The run's lease is given back, whatever comes of it.
+
+    Raises:
+        ConflictError: another run published first.
+        DataError: a live file was altered; its rows are not carried.
+        StorageError: the staged rows are not the planned ones, or a file that the snapshot would name is gone.
+    """
+    lease = Lease(publication.out, publication.origin.run)
+    lease.take()
+    try:
+        return _published(_upon_live(publication), facts, workers)
+    finally:
+        lease.release()
+
+
+def _published(publication: Publication, facts: Mapping[str, Any], workers: Workers) -> Snapshot:
+    try:
+        merged = _rewrite(publication, workers)
+    except (Pix2ScoreError, FileNotFoundError):
+        _upon_live(publication)  # the winner tidies up pieces that it took: that is not damage
+        raise
+    counts, run = publication.plan.counts, publication.origin.run
+    if merged.rows != counts.keys:
+        raise StorageError(f"run {run}: the new table has {merged.rows} rows, the catalog {counts.keys} keys: not published")
+    snapshot = _commit(publication, merged, facts)
+    _tidy_up(publication)
+    return snapshot
+
+
+def _commit(publication: Publication, merged: Merged, facts: Mapping[str, Any]) -> Snapshot:
+    """One create-if-absent; tried again only upon a compaction of the snapshot that the night builds on."""
+    while True:
+        publication = _upon_live(publication)
+        files = _files(publication, merged)
+        _check_new(publication, files)
+        parent = publication.live.number if publication.live else 0
+        try:
+            return publish(publication.out, parent, _manifest(publication, merged, files, facts))
+        except ConflictError:
+            if _upon_live(publication).live == publication.live:
+                raise
+
+
+def _upon_live(publication: Publication) -> Publication:
+    """As given, but built on the newest compaction of the live snapshot. Raises ``ConflictError`` if a run published meanwhile."""
+    out, live = publication.out, publication.live
+    number = live_number(out)
+    if number == (live.number if live else 0):
+        return publication
+    newest = read_snapshot(out, number) if live and number > live.number else None
+    if newest is None or live is None or live.number not in newest.same_scores:
+        raise conflict(out, number)
+    return replace(publication, live=newest)
+
+
+def _check_new(publication: Publication, files: Sequence[DataFile]) -> None:
+    """Raise ``StorageError`` unless every file that the snapshot names and the live one does not stands as it was written."""
+    known = {file.path for file in publication.live.files} if publication.live else set()
+    for path, what in broken_files(publication.out, [file for file in files if file.path not in known]).items():
+        raise StorageError(
+            f"run {publication.origin.run}: {publication.out.full(path)} {what}: not published; the next run scores what is lost"
+        )
+
+
+def _rewrite(publication: Publication, workers: Workers) -> Merged:
+    out, run, layout, plan = publication.out, publication.origin.run, publication.layout, publication.plan
+    live = publication.carried_from.files_of("scores") if publication.carried_from else []
+    changed = plan.counts.resumed + sum(receipt.rows for receipt in publication.receipts)
+    dead = publication.carried_from.files_of("dead") if publication.carried_from else []
+    night = Night(list(publication.receipts), plan.taken, plan.taken_from, plan.gone, changed, dead)
+    ranges, merged = workers.call(sort_changes, out, f"{STAGED}/{run}/changes", run, layout, live, night)
+    for one in workers.each(merge_range, [(out, run, layout, keys) for keys in ranges]):
+        merged.add(one)
+    return merged
+
+
+def _manifest(publication: Publication, merged: Merged, files: Sequence[DataFile], facts: Mapping[str, Any]) -> dict[str, Any]:
+    plan = publication.plan
+    return {
+        "run": publication.origin.run,
+        "model_version": publication.origin.model_version,
+        "layout": publication.layout.to_dict(),
+        **facts,
+        "counts": {
+            "rows": merged.rows,
+            "ok": merged.rows - merged.failed.total(),
+            "failed": merged.failed.total(),
+            "failed_by_code": dict(merged.failed),
+            "kept": merged.kept,
+        },
+        "formats": list(FORMATS),
+        "plan": plan.counts.to_dict(),
+        "runs": dict(merged.runs),
+        "consumed": [receipt.path for receipt in (*plan.taken_from, *plan.spent) if receipt.is_staged],
+        "removed_runs": kept_removed(publication.carried_from, merged.files, publication.origin.run)[1],
+        "files": [asdict(file) for file in files],
+    }
+
+
+def _files(publication: Publication, merged: Merged) -> list[DataFile]:
+    """Scores in key order; embeddings of every run that still has a live row; the dead of those that were there before and now."""
+    carried = publication.carried_from
+    staged = [receipt.file("embeddings") for receipt in (*publication.receipts, *publication.plan.taken_from)]
+    embeddings = [*(carried.files_of("embeddings") if carried else []), *(file for file in staged if file)]
+    scores = sorted((file for file in merged.files if file.table == "scores"), key=lambda file: file.first_key or ())
+    buried = carried.files_of("dead") if carried and not merged.is_dead_anew else []
+    dead = [*buried, *(file for file in merged.files if file.table == "dead")]
+    removed, _ = kept_removed(carried, merged.files, publication.origin.run)
+    return [*scores, *(file for file in embeddings if merged.runs[file.run]), *dead, *removed]
+
+
+def _tidy_up(publication: Publication) -> None:
+    """Pieces that are published now are removed, receipts first; what cannot be removed waits for jobs.vacuum."""
+    out, own = publication.out, f"{STAGED}/{publication.origin.run}"
+    used = [receipt for receipt in (*publication.plan.taken_from, *publication.plan.spent) if receipt.is_staged]
+    try:
+        paths = [f"{own}/{entry.path}" for entry in (out / own).entries()]
+        paths += [path for receipt in used for path in (receipt.path, receipt.scores.path)]
+        out.delete(sorted(set(paths), key=lambda path: not path.endswith(".json")))
+    except (StorageError, DataError) as exc:
+        logger.warning("published, but staged files could not be removed: %s", exc)

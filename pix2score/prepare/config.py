@@ -1,0 +1,63 @@
+"""Settings of ``jobs.prepare``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import tyro
+
+from pix2score.catalog.catalog import Columns
+from pix2score.errors import ConfigError
+from pix2score.heads.presets import preset
+from pix2score.heads.spec import HeadSpec, head_from_dict
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrepareConfig:
+    """Settings of ``jobs.prepare``."""
+
+    catalog: str
+    """Parquet file, or folder of them: a local path or s3://bucket/prefix."""
+    out: str
+    """Where the dataset goes: a local folder or s3://bucket/prefix."""
+    image_size: int = 256
+    """Images with a longer short side are shrunk to this many px (and re-encoded as JPEG 95); never enlarged."""
+    val_fraction: float = 0.05
+    """Share of groups that measure the model while it trains."""
+    test_fraction: float = 0.05
+    """Share of groups kept for the final evaluation."""
+    max_pages: int = 4
+    """Pages per work that are kept; every page carries the work's labels."""
+    preset: str = "pixiv"
+    """Heads with published edges on columns bookmarks, views, sanity; [[heads]] in --config replaces them."""
+    image_root: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Another place that catalog uris may point into, beside the catalog's folder; may be repeated."""
+    max_failed: float = 0.05
+    """Make no dataset if more than this share of the images failed, and more than 100 of them."""
+    columns: Columns = field(default_factory=Columns)
+    heads: tyro.conf.Suppress[tuple[dict[str, Any], ...]] = ()
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.image_size <= 4096:
+            raise ConfigError(f"image_size {self.image_size} px: expected 8 to 4096")
+        for name, share in (("val_fraction", self.val_fraction), ("test_fraction", self.test_fraction)):
+            if not 0 <= share < 1:
+                raise ConfigError(f"{name} {share}: expected 0 to 1")
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ConfigError(f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave nothing to train on")
+        if self.max_pages < 1:
+            raise ConfigError(f"max_pages {self.max_pages}: at least 1")
+        if not 0 <= self.max_failed <= 1:
+            raise ConfigError(f"max_failed {self.max_failed}: expected 0 to 1")
+        self.head_specs()
+
+    def head_specs(self) -> tuple[HeadSpec, ...]:
+        """The heads of the file, else of the preset. Raises ``ConfigError``."""
+        heads = tuple(head_from_dict(plain) for plain in self.heads) or preset(self.preset)
+        names = Counter(head.name for head in heads)
+        repeated = [name for name, number in names.items() if number > 1]
+        if repeated:
+            raise ConfigError(f"[[heads]]: name {', '.join(repeated)} is used more than once")
+        return heads

@@ -1,0 +1,81 @@
+"""What one pass over a night's narrow table gathers: counts per bin and code, the most extreme rows, a random sample.
+
+Its memory does not grow with the number of rows.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pix2score.heads.spec import HeadSpec
+
+NUM_EXTREME, NUM_RANDOM, NUM_FAILED = 6, 48, 3
+
+
+@dataclass
+class Night:
+    """What one pass over a snapshot's narrow table gathers."""
+
+    heads: Sequence[HeadSpec]
+    run: str
+    bins: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    """Head -> images per predicted bin."""
+    fresh: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    """The same of the images that this snapshot's run scored: in a catalog that grows slowly, they alone show a change."""
+    failed: Counter[str] = field(default_factory=Counter)
+    rows: int = 0
+    extremes: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
+    failures: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    drawn: list[dict[str, Any]] = field(default_factory=list)
+    """A random sample."""
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Count a batch, and keep what of it is among the most extreme, or drawn."""
+        rows = pa.Table.from_batches([batch])
+        ok = rows.filter(pc.equal(rows.column("status"), "ok"))
+        for head in self.heads:
+            zero = np.zeros(head.num_bins, dtype=np.int64)
+            of_run = ok.filter(pc.equal(ok.column("run"), self.run))
+            self.bins[head.name] = self.bins.get(head.name, zero) + _counts(ok, head)
+            self.fresh[head.name] = self.fresh.get(head.name, zero) + _counts(of_run, head)
+            for end, order in (("highest", "descending"), ("lowest", "ascending")):
+                taken = ok.sort_by([(f"{head.name}_score", order)]).slice(0, NUM_EXTREME).to_pylist()
+                kept = [*self.extremes.get((head.name, end), []), *taken]
+                kept.sort(key=lambda row: row[f"{head.name}_score"], reverse=end == "highest")  # noqa: B023
+                self.extremes[head.name, end] = kept[:NUM_EXTREME]
+        self._add_failures(rows.filter(pc.equal(rows.column("status"), "failed")))
+        self._draw(ok)
+        self.rows += rows.num_rows
+
+    def _add_failures(self, failed: pa.Table) -> None:
+        self.failed.update(failed.column("error_code").to_pylist())
+        for code in set(failed.column("error_code").to_pylist()):
+            kept = self.failures.setdefault(code, [])
+            kept += failed.filter(pc.equal(failed.column("error_code"), code)).slice(0, NUM_FAILED - len(kept)).to_pylist()
+
+    def _draw(self, ok: pa.Table) -> None:
+        """Each row gets a random number; the smallest of all stay: an even sample without knowing the number of rows."""
+        numbers = random.Random(self.rows).choices(range(2**62), k=ok.num_rows)
+        order = np.argsort(numbers)[:NUM_RANDOM].tolist() if ok.num_rows else []
+        self.drawn += [{**row, "_draw": numbers[i]} for i, row in zip(order, ok.take(order).to_pylist(), strict=True)]
+        self.drawn = sorted(self.drawn, key=lambda row: row["_draw"])[:NUM_RANDOM]
+
+
+def _counts(rows: pa.Table, head: HeadSpec) -> npt.NDArray[np.int64]:
+    found = rows.column(f"{head.name}_bin").drop_null().to_numpy()
+    return np.bincount(found, minlength=head.num_bins).astype(np.int64)
+
+
+def psi(now: npt.NDArray[np.int64], before: npt.NDArray[np.int64]) -> float:
+    """Population stability index of two histograms: 0 if their shares are equal. An empty bin counts as half an image."""
+    p, q = (np.maximum(counts, 0.5) / np.maximum(counts, 0.5).sum() for counts in (now, before))
+    return float(((p - q) * np.log(p / q)).sum())

@@ -1,0 +1,120 @@
+"""One report as one self-contained HTML file: sections of sentences, tables, charts and pictures, by the template ``report.html``.
+
+Owns the form only. What a report says: ``evaluation_page`` and ``report``.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any
+
+from pix2score.errors import ConfigError
+from pix2score.heads.spec import HeadSpec
+
+NEEDED = ("vl_convert", "jinja2")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A sentence; ``mood`` is empty, good, bad or note."""
+
+    text: str
+    mood: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Cells as text; ``prose``: the last column holds sentences, which wrap."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+    prose: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """An SVG of ``charts``."""
+
+    svg: str
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A thumbnail (base64 JPEG, empty if there is none) with its id and what to say of it."""
+
+    id: str
+    image: str
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """Pictures side by side; ``search`` puts a box above them that filters by id."""
+
+    title: str
+    pictures: Sequence[Picture]
+    note: str = ""
+    search: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Section:
+    """A part of the page, shown in the order of its fields."""
+
+    title: str
+    lines: Sequence[Line] = ()
+    tables: Sequence[Table] = ()
+    charts: Sequence[Chart] = ()
+    galleries: Sequence[Gallery] = field(default_factory=list)
+
+
+def check_packages() -> None:
+    """Raise ``ConfigError`` naming the packages that a report needs and this environment lacks."""
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"a report needs {', '.join(missing)}, not installed here: pip install 'pix2score[report]'")
+
+
+def page(title: str, lead: Sequence[str], facts: Mapping[str, Any], sections: Sequence[Section], foot: str) -> bytes:
+    """The file's content. Everything but the charts is escaped: ids and error texts come from strangers."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pix2score.report", ""), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    text = environment.get_template("page.html").render(title=title, lead=lead, facts=facts, sections=sections, foot=foot)
+    return text.encode()
+
+
+def encoded(image: bytes) -> str:
+    """JPEG bytes as the page holds them."""
+    return base64.b64encode(image).decode()
+
+
+def short_labels(head: HeadSpec) -> list[str]:
+    """Ranges of a head's bins as fit below a picture: ``36.9M-109M`` instead of ``36940052-1.08562e+08``."""
+    if head.are_classes:
+        return list(head.labels().values())
+    bounds = [head.min_value, *head.bin_edges, math.inf]
+    return [f"{_short(low)}-{_short(high)}" for low, high in itertools.pairwise(bounds)]
+
+
+def _short(bound: float) -> str:
+    if math.isinf(bound):
+        return "∞" if bound > 0 else "-∞"
+    for unit, size, least in (("G", 1e9, 1e9), ("M", 1e6, 1e6), ("k", 1e3, 1e4)):
+        if abs(bound) >= least:
+            return f"{bound / size:.3g}{unit}"
+    return f"{bound:g}" if abs(bound) < 1000 else f"{bound:.0f}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for a cell, ``-`` where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"

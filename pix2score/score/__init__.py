@@ -1,0 +1,1 @@
+"""score: catalog and model -> the next snapshot."""

@@ -1,0 +1,1 @@
+"""A model for single pictures, and as one file for other runtimes."""

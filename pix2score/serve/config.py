@@ -1,0 +1,44 @@
+"""Settings of ``jobs.predict`` and ``jobs.export``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from pix2score.errors import ConfigError
+
+EXPORT_FORMATS = (".onnx", ".pt2")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportConfig:
+    """Settings of ``jobs.export``."""
+
+    model: str
+    """Model folder that jobs.train made."""
+    out: str
+    """File to write, local or s3://bucket/key: .onnx, or .pt2 for torch.export."""
+
+    def __post_init__(self) -> None:
+        if not self.out.endswith(EXPORT_FORMATS):
+            raise ConfigError(f"--out {self.out}: expected a name that ends in {' or '.join(EXPORT_FORMATS)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictConfig:
+    """Settings of ``jobs.predict``."""
+
+    model: str
+    """Model folder that jobs.train made."""
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE…")]
+    """Image files, local or s3://bucket/key."""
+    json: bool = False
+    """One JSON line per image instead of a table: the ranges of every head's bins, and its bin, label, probs, score and expected."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """What the model runs on."""
+
+    def __post_init__(self) -> None:
+        if not self.images:
+            raise ConfigError("no image given; name at least one file after the flags")

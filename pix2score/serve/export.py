@@ -1,0 +1,105 @@
+"""export: a model as one file for other runtimes, with its preprocessing inside; ONNX, or torch.export by the suffix ``.pt2``."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from pix2score.errors import ConfigError
+from pix2score.model.folder import ModelCard, load_model
+from pix2score.serve.config import ExportConfig
+from pix2score.storage.folder import Folder
+
+if TYPE_CHECKING:
+    from pix2score.serve.graph import ServedModel
+
+
+logger = logging.getLogger(__name__)
+OPSET = 18
+FACTS = "pix2score"
+"""Key of the ONNX metadata, and with ``.json`` name of the extra file of a .pt2, that tells version and bins."""
+
+
+def export(config: ExportConfig) -> dict[str, Any]:
+    """The exported model stands at ``config.out``; its version, size and the names of its outputs come back.
+
+    Raises ``DataError`` if there is no model, ``ConfigError`` if the packages for the format are missing.
+    """
+    from pix2score.serve.graph import ServedModel  # imports torch, which --help does not need
+
+    card, weights = load_model(config.model)
+    served = ServedModel(card, weights).eval()
+    out = Folder(config.out)
+    suffix = next(suffix for suffix in _WRITERS if config.out.endswith(suffix))
+    size = out.parent.publish(out.name, _WRITERS[suffix](served, card), replace=True)
+    return {
+        "job": "export",
+        "model_version": card.version,
+        "preprocess_id": card.preprocess.id,
+        "out": out.uri,
+        "bytes": size,
+        "outputs": _output_names(served),
+    }
+
+
+def facts(card: ModelCard) -> dict[str, Any]:
+    """What a server needs to know besides the graph: version, and per head the range of each bin."""
+    labels = {f"{head.name}_predict": head.labels() for head in card.heads}
+    return {"model_version": card.version, "preprocess_id": card.preprocess.id, **labels}
+
+
+def _example() -> dict[str, Any]:
+    """Arguments of both exporters: one image, whose height and width are not fixed by it."""
+    import torch
+
+    side = torch.export.Dim("height", min=1, max=65_535), torch.export.Dim("width", min=1, max=65_535)
+    return {"args": (torch.zeros((48, 60, 3), dtype=torch.uint8),), "dynamic_shapes": {"image_HWC": dict(enumerate(side))}}
+
+
+def _output_names(served: ServedModel) -> list[str]:
+    import torch
+
+    with torch.inference_mode():
+        return list(served(torch.zeros((8, 8, 3), dtype=torch.uint8)))
+
+
+def _onnx(served: ServedModel, card: ModelCard) -> bytes:
+    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"ONNX needs {', '.join(missing)}, not installed here: pip install 'pix2score[export]'; or export to .pt2"
+        )
+    import torch
+
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    program = torch.onnx.export(
+        served,
+        **_example(),
+        input_names=["image"],
+        output_names=_output_names(served),
+        dynamo=True,
+        opset_version=OPSET,
+        verbose=False,
+    )
+    proto = program.model_proto  # type: ignore[union-attr]
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = FACTS, json.dumps(facts(card), ensure_ascii=False)
+    return bytes(proto.SerializeToString())
+
+
+def _torch_export(served: ServedModel, card: ModelCard) -> bytes:
+    import torch
+
+    data = io.BytesIO()
+    torch.export.save(
+        torch.export.export(served, **_example()), data, extra_files={f"{FACTS}.json": json.dumps(facts(card), ensure_ascii=False)}
+    )
+    return data.getvalue()
+
+
+_WRITERS: dict[str, Callable[[ServedModel, ModelCard], bytes]] = {".onnx": _onnx, ".pt2": _torch_export}

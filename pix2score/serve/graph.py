@@ -1,0 +1,92 @@
+"""The model as one graph that other runtimes can hold: an upright RGB image of any size in, every head's answer and the embedding out.
+
+Resizing is written as two matrix products, one per axis, which compute what Pillow computes, its rounding to 8 bits between the passes
+included: every runtime has a matrix product, few have the same antialiased resize.
+
+Shapes: H height, W width of the image given, n one of them, S input size, D embedding, K bins of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from pix2score.heads import bins
+from pix2score.heads.spec import HeadSpec
+from pix2score.images.preprocess import Preprocess
+from pix2score.model.folder import ModelCard, Weights
+from pix2score.model.network import model_from_card, normalise
+
+FIXED_POINT = 2.0**22  # Pillow holds resampling weights as integers of so many parts
+
+
+class ServedModel(nn.Module):
+    """Preprocessing, network and decoding in one module; its output is a flat dictionary of tensors."""
+
+    def __init__(self, card: ModelCard, weights: Weights) -> None:
+        super().__init__()
+        self.network = model_from_card(card, weights)
+        self.preprocess = card.preprocess
+        self.heads, self.temperatures = card.heads, dict(card.temperatures)
+
+    def forward(self, image_HWC: Tensor) -> dict[str, Tensor]:
+        """uint8 [H, W, 3] -> per head ``<h>_probs`` float32 [K], ``<h>_bin`` int64 [], ``<h>_score`` and ``<h>_expected`` float32 [];
+        ``embedding`` float32 [D]. The columns of SCORES, for one image."""
+        image_BCHW = normalise(resize(image_HWC, self.preprocess).permute(1, 2, 0)[None], self.preprocess)
+        logits, embedding_BD = self.network(image_BCHW)
+        outputs: dict[str, Tensor] = {}
+        for head in self.heads:
+            answer = _ANSWER_BY_KIND[head.kind](head, logits[head.name][0], self.temperatures.get(head.name, 1.0))
+            outputs |= {f"{head.name}_{name}": tensor for name, tensor in answer.items()}
+        return outputs | {"embedding": embedding_BD[0]}
+
+
+def _ordered(head: HeadSpec, logits_K: Tensor, temperature: float) -> dict[str, Tensor]:
+    probs_K = torch.softmax(logits_K / temperature, dim=0)
+    ranks = torch.tensor(bins.mid_ranks(head.counts or [1] * head.num_bins), dtype=torch.float32)
+    typical = torch.tensor(head.typical or tuple(range(head.num_bins)), dtype=torch.float32)
+    score = (probs_K * ranks).sum().clamp(0, 1)
+    return {"probs": probs_K, "bin": probs_K.argmax(), "score": score, "expected": (probs_K * typical).sum()}
+
+
+_ANSWER_BY_KIND: dict[str, Callable[[HeadSpec, Tensor, float], dict[str, Tensor]]] = {"bins": _ordered, "levels": _ordered}
+
+
+def resize(image_HWC: Tensor, preprocess: Preprocess) -> Tensor:
+    """The model's input as ``images`` makes it: uint8 [H, W, 3] -> whole numbers 0..255 as float32 [3, S, S]."""
+    height, width = (torch.full((), image_HWC.shape[axis], dtype=torch.float64) for axis in (0, 1))
+    rows_SH, has_row_S = _axis(image_HWC.shape[0], height, width, preprocess)
+    columns_SW, has_column_S = _axis(image_HWC.shape[1], width, height, preprocess)
+    image_CHW = image_HWC.permute(2, 0, 1).double()  # 8 bits of pixel times 22 of weight: too many for float32
+    across = _eight_bit(image_CHW @ columns_SW.T)  # each row first, as images does
+    whole = _eight_bit(rows_SH @ across)
+    inside = has_row_S[:, None] * has_column_S[None, :]
+    return (whole * inside + 255 * (1 - inside)).float()  # white around what ``pad`` leaves
+
+
+def _axis(length: int, n: Tensor, other: Tensor, preprocess: Preprocess) -> tuple[Tensor, Tensor]:
+    """Weights [S, n] that resample one axis, and [S], 1 where the output holds picture and 0 where ``pad`` leaves white."""
+    size = preprocess.size
+    start, span = torch.zeros_like(n), n
+    out_start, out_size = torch.zeros_like(n), torch.full_like(n, size)
+    if preprocess.resize == "crop":
+        span = torch.minimum(n, other)
+        start = (n - span) / 2
+    elif preprocess.resize == "pad":
+        out_size = torch.where(n < other, torch.round(n / other * size), out_size).clamp(min=1)
+        out_start = torch.round((size - out_size) * 0.5)
+    position = torch.arange(size, dtype=torch.float64) - out_start
+    scale = span / out_size
+    centre = start + (position + 0.5) * scale
+    pixel = torch.arange(length, dtype=torch.float64)
+    # In Pillow's order of operations: half a step of fixed point shows on flat areas.
+    weight = (1 - ((pixel[None, :] - centre[:, None] + 0.5) * (1 / scale.clamp(min=1))).abs()).clamp(min=0)
+    weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-9)
+    inside = ((position >= 0) & (position < out_size)).double()
+    return torch.floor(weight * FIXED_POINT + 0.5) / FIXED_POINT, inside
+
+
+def _eight_bit(values: Tensor) -> Tensor:
+    return torch.floor(values + 0.5).clamp(0, 255)

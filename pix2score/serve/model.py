@@ -1,0 +1,132 @@
+"""Single pictures: paths, bytes or Pillow images in, each head's answer out. No Ray, no catalog, nothing written.
+
+The same decoding, the same forward pass and so the same numbers as a night's ``score``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from pix2score.errors import ConfigError, ImageFailure
+from pix2score.heads.ordered import HeadPrediction
+from pix2score.images.decode import picture_to_rgb
+from pix2score.images.decoder import Decoder
+from pix2score.images.preprocess import Preprocess
+from pix2score.images.source import image_source
+from pix2score.model.predictor import Predictor, load_predictor
+from pix2score.storage.places import is_s3, normalise
+
+if TYPE_CHECKING:
+    from pix2score.model.folder import ModelCard
+
+
+logger = logging.getLogger(__name__)
+Picture: TypeAlias = str | os.PathLike[str] | bytes | Image.Image
+
+
+@dataclass(frozen=True, slots=True)
+class HeadAnswer:
+    """What one head says about one picture."""
+
+    bin: int
+    """Most probable bin."""
+    label: str
+    """Its range, as ``30-50``."""
+    probs: list[float]
+    """Calibrated probability of each bin."""
+    score: float
+    """Expected quantile in 0..1: comparable between heads."""
+    expected: float
+    """Expected value in the head's own unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model says about one picture: ``heads`` by name, ``embedding`` float32 [D]."""
+
+    heads: dict[str, HeadAnswer]
+    embedding: npt.NDArray[np.float32]
+
+
+class Model:
+    """A trained model for single pictures, in this process. Safe to call from several threads: they take turns."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+        self._decoder = Decoder(predictor.card.preprocess)
+        self._turn = threading.Lock()
+
+    @classmethod
+    def load(cls, place: str, *, device: str = "cpu", batch_size: int = 1) -> Model:
+        """The model folder at ``place`` (local or S3), ready. ``device``: cpu or cuda.
+
+        Raises ``DataError`` if there is no model there or it was altered.
+        """
+        return cls(load_predictor(place, batch_size=batch_size, device=device, num_threads=None))
+
+    @property
+    def card(self) -> ModelCard:
+        """Heads, preprocessing and version of the model."""
+        return self._predictor.card
+
+    def predict(self, pictures: Sequence[Picture]) -> list[Answer | ImageFailure]:
+        """An answer per picture in order, or the ``ImageFailure`` (``code``, ``detail``) that says why there is none.
+
+        A path may be ``s3://bucket/key``. Encoded bytes are decoded in a child process with a memory and a time limit, as a night's are.
+        """
+        with self._turn:
+            pixels = [_pixels(picture, self.card.preprocess, self._decoder) for picture in pictures]
+            good = [image for image in pixels if not isinstance(image, ImageFailure)]
+            answers = iter(self._answers(np.stack(good)) if good else ())
+        return [image if isinstance(image, ImageFailure) else next(answers) for image in pixels]
+
+    def close(self) -> None:
+        """End the decoding process, which otherwise ends with this one."""
+        self._decoder.close()
+
+    def _answers(self, pixels_NSSC: npt.NDArray[np.uint8]) -> list[Answer | ImageFailure]:
+        prediction = self._predictor.predict(pixels_NSSC)
+        labels = {head.name: head.labels() for head in self.card.heads}
+        return [
+            Answer({name: _head_answer(head, i, labels[name]) for name, head in prediction.heads.items()}, prediction.embedding[i])
+            if prediction.finite[i]
+            else ImageFailure("NONFINITE", "the model's output is NaN or infinite")
+            for i in range(len(pixels_NSSC))
+        ]
+
+
+def _head_answer(head: HeadPrediction, row: int, labels: dict[str, str]) -> HeadAnswer:
+    best = int(head.bin[row])
+    return HeadAnswer(best, labels[str(best)], head.probs[row].tolist(), float(head.score[row]), float(head.expected[row]))
+
+
+def _pixels(picture: Picture, preprocess: Preprocess, decoder: Decoder) -> npt.NDArray[np.uint8] | ImageFailure:
+    try:
+        if isinstance(picture, Image.Image):
+            return picture_to_rgb(picture, preprocess)
+        data = picture if isinstance(picture, bytes) else _content(os.fspath(picture))
+        return np.frombuffer(decoder(data), dtype=np.uint8).reshape(preprocess.size, preprocess.size, 3)
+    except ImageFailure as failure:
+        return failure
+
+
+def _content(path: str) -> bytes:
+    """Bytes at a path that the caller names, hence anywhere. Raises ``ImageFailure``."""
+    try:
+        place = normalise(path)
+    except ConfigError as exc:
+        raise ImageFailure("FORBIDDEN", str(exc)) from None
+    everything = "/".join(place.split("/")[:3]) if is_s3(place) else "/"
+    (content,) = image_source(everything, ()).read_many([path if is_s3(path) else place])
+    if isinstance(content, ImageFailure):
+        raise content
+    return content

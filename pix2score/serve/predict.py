@@ -1,0 +1,67 @@
+"""The predict job: images by name, an answer for each."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from pix2score.errors import DataError, ImageFailure, JobFailed
+from pix2score.serve.config import PredictConfig
+from pix2score.serve.model import Answer, Model
+
+if TYPE_CHECKING:
+    from pix2score.model.folder import ModelCard
+
+
+def predict(config: PredictConfig, say: Callable[[str], None]) -> dict[str, Any]:
+    """``say`` has got every answer; a bad image was named on standard error. The summary comes back.
+
+    Raises ``DataError`` after doing all others, if an image gave no answer.
+    """
+    model = Model.load(config.model, device=config.device)
+    failed: dict[str, str] = {}
+    for path in config.images:
+        (answer,) = model.predict([path])
+        if isinstance(answer, ImageFailure):
+            failed[path] = str(answer)
+            print(f"jobs.predict: {path}: {answer}", file=sys.stderr, flush=True)
+        else:
+            say(_json_line(answer_json(path, answer, model.card)) if config.json else _printable(answer_text(path, answer)))
+    model.close()
+    summary = {"job": "predict", "model_version": model.card.version, "images": len(config.images), "failed": len(failed)}
+    if failed:
+        error = DataError(f"{len(failed)} of {len(config.images)} images gave no answer: {', '.join(failed)}")
+        JobFailed(summary, error).attach()
+        raise error
+    return summary
+
+
+def _json_line(content: dict[str, Any]) -> str:
+    """In characters where standard output takes them, else with escapes: the same content."""
+    line = json.dumps(content, ensure_ascii=False)
+    return line if _printable(line) == line else json.dumps(content)
+
+
+def _printable(text: str) -> str:
+    """``text`` with escapes for what standard output's encoding lacks: a name must not end the run."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def answer_json(path: str, answer: Answer, card: ModelCard) -> dict[str, Any]:
+    """The reference system's format, ``<h>_predict`` -> bin -> range, and beside it what each head answers under ``<h>``."""
+    ranges = {f"{head.name}_predict": head.labels() for head in card.heads}
+    return {"image": path, **ranges, **{name: asdict(head) for name, head in answer.heads.items()}}
+
+
+def answer_text(path: str, answer: Answer) -> str:
+    """A few lines for a person: each head's bin with its probability, the expected value and the score."""
+    width = max(len(name) for name in answer.heads)
+    lines = [
+        f"  {name:<{width}}  {head.label:>12} ({head.probs[head.bin]:4.0%})   expected {head.expected:>12,.4g}   score {head.score:.3f}"
+        for name, head in answer.heads.items()
+    ]
+    return "\n".join([path, *lines])

@@ -1,0 +1,1 @@
+"""A scores folder: tables, manifests, staged pieces, and its readers."""

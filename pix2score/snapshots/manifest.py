@@ -1,0 +1,126 @@
+"""Numbered snapshots: the manifests that say which files are live, how one becomes live, and how readers see it.
+
+A manifest created if absent is the whole commit. What the files hold is ``layout``.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pix2score.errors import ConflictError, DataError
+from pix2score.snapshots.tables import SCHEMA_VERSION, DataFile, Layout, Table, data_file, layout_from_dict
+from pix2score.storage.folder import Folder
+
+SNAPSHOTS = "snapshots"
+REMOVED = b'{"removed": "by jobs.vacuum"}'
+"""In place of the manifest of a removed snapshot, and known by its size: a manifest is never so short."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A published snapshot: its number and its manifest."""
+
+    number: int
+    manifest: dict[str, Any]
+
+    @property
+    def files(self) -> list[DataFile]:
+        """Every live file."""
+        return [data_file(file) for file in self.manifest["files"]]
+
+    def files_of(self, table: Table) -> list[DataFile]:
+        """Live files of one table; those of SCORES in key order."""
+        return [file for file in self.files if file.table == table]
+
+    @property
+    def same_scores(self) -> tuple[int, ...]:
+        """Numbers of the snapshots before that hold the same scores: those whose embeddings ``vacuum`` compacted into this one's."""
+        return tuple(self.manifest.get("compaction_of", ()))
+
+    @property
+    def layout(self) -> Layout:
+        """Columns of its tables."""
+        return layout_from_dict(self.manifest["layout"])
+
+
+def new_run_id(now: str) -> str:
+    """A name never used before that sorts by time; ``now`` as 20261121T080000."""
+    return f"{now}-{uuid.uuid4().hex[:8]}"
+
+
+def publish(folder: Folder, parent: int, manifest: dict[str, Any]) -> Snapshot:
+    """The snapshot after ``parent`` is live. Raises ``ConflictError`` if another run made that number first."""
+    number = parent + 1
+    content = {"snapshot": number, "parent": parent or None, "schema_version": SCHEMA_VERSION, **manifest}
+    data = json.dumps(content, indent=1, ensure_ascii=False).encode()
+    try:
+        folder.publish(path_of(number), data)
+    except FileExistsError:
+        raise conflict(folder, number) from None
+    return Snapshot(number, json.loads(data))
+
+
+def conflict(folder: Folder, number: int) -> ConflictError:
+    """The error of a run that another one overtook."""
+    return ConflictError(f"another run published snapshot {number} of {folder.uri} first: run again")
+
+
+def path_of(number: int) -> str:
+    """Where the manifest of a snapshot stands."""
+    return f"{SNAPSHOTS}/{number:08}.json"
+
+
+def numbers(folder: Folder) -> list[int]:
+    """Numbers of all snapshots that still stand, ascending."""
+    names = [
+        entry.path.removesuffix(".json") for entry in (folder / SNAPSHOTS).top_entries(suffix=".json") if entry.size != len(REMOVED)
+    ]
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def remove_manifests(folder: Folder, old: Sequence[int]) -> None:
+    """Snapshots ``old`` are no more. ``REMOVED`` stays at each number, so that no run that was overtaken long ago can create it anew and
+    believe that it published."""
+    for number in old:
+        folder.publish(path_of(number), REMOVED, replace=True)
+
+
+def live_number(folder: Folder) -> int:
+    """Number of the live snapshot, 0 if there is none."""
+    return max(numbers(folder), default=0)
+
+
+def live(place: str) -> Snapshot:
+    """The live snapshot of a scores folder.
+
+    Raises:
+        DataError: no snapshot there, or its manifest is not one of a known version.
+    """
+    folder = Folder(place)
+    number = live_number(folder)
+    if not number:
+        raise DataError(f"no scores at {place}: expected snapshots/00000001.json there")
+    return read_snapshot(folder, number)
+
+
+def read_snapshot(folder: Folder, number: int) -> Snapshot:
+    """Snapshot ``number``. Raises ``DataError`` if it is gone, or not a manifest of a known version."""
+    where = folder.full(path_of(number))
+    try:
+        data = folder.read(path_of(number))
+        if data == REMOVED:
+            raise FileNotFoundError(where)
+        manifest = json.loads(data)
+        version = manifest["schema_version"]
+    except FileNotFoundError:
+        standing = ", ".join(map(str, numbers(folder))) or "none"
+        raise DataError(f"there is no snapshot {number} in {folder.uri}; those that stand: {standing}") from None
+    except (ValueError, KeyError, TypeError) as exc:
+        raise DataError(f"{where} is not a snapshot manifest: {exc!r}") from None
+    if version != SCHEMA_VERSION:
+        raise DataError(f"{where} has schema version {version}; this version of pix2score reads {SCHEMA_VERSION}")
+    return Snapshot(number, manifest)

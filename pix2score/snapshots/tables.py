@@ -1,0 +1,215 @@
+"""What a scores folder is made of: the columns of its two tables, and one immutable Parquet file of either.
+
+    snapshots/00000042.json             created if absent: that is the commit; live = the greatest number (``snapshot``)
+    scores/<run>/part-*.parquet         the narrow table, sorted by key, written anew whenever anything changed (``rewrite``)
+    embeddings/<run>/part-*.parquet     written once; a row is live if SCORES names that run for its key
+    dead/<run>/part-*.parquet           keys whose embedding is no longer live, with the run whose files hold it
+    removed/<run>/part-*.parquet        rows of keys that left the catalog of late: they come back as they were (``returned``)
+    staged/<run>/…                      plan, pieces and receipts of runs not yet published (``staged``)
+    leases/<run>.json                   a run that can still publish (``leases``)
+    runs/<run>/summary.json             what every run did, also after a failure
+
+Readers follow the manifest and never list a folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pix2score.catalog.keys import Key, key_fields
+from pix2score.errors import DataError
+from pix2score.heads.ordered import head_fields
+from pix2score.heads.spec import HeadSpec, head_from_dict
+from pix2score.storage.folder import Folder
+from pix2score.storage.parquet import parquet_bytes
+
+SCHEMA_VERSION = 1
+"""Of SCORES and EMBEDDINGS; stands in every manifest."""
+
+EmbeddingDtype: TypeAlias = Literal["float16", "float32"]
+OK, FAILED = "ok", "failed"
+Table = Literal["scores", "embeddings", "dead", "removed"]
+ROW_GROUP_ROWS = {
+    "scores": 65_536,  # about 20 MB: small enough to skip by key, large enough to compress
+    "embeddings": 8_192,  # 32 MB of float16[2048]
+    "dead": 65_536,
+    "removed": 65_536,
+}
+
+
+def scores_schema(id_type: pa.DataType, heads: Sequence[HeadSpec]) -> pa.Schema:
+    """SCORES: one row per catalog key, ``ok`` with predictions or ``failed`` with an ``error_code``."""
+    return pa.schema(
+        [
+            *key_fields(id_type),
+            pa.field("status", pa.string(), nullable=False),
+            pa.field("error_code", pa.string()),
+            pa.field("error_detail", pa.string()),
+            pa.field("attempts", pa.int16(), nullable=False),
+            *(field for head in heads for field in head_fields(head)),
+            pa.field("fingerprint", pa.string()),
+            pa.field("run", pa.string(), nullable=False),
+            pa.field("scored_at", pa.timestamp("us", tz="UTC"), nullable=False),
+        ]
+    )
+
+
+def embeddings_schema(id_type: pa.DataType, dim: int, dtype: EmbeddingDtype = "float16") -> pa.Schema:
+    """EMBEDDINGS: the pooled feature that the heads see, one row per ``ok`` key."""
+    element = pa.float16() if dtype == "float16" else pa.float32()
+    return pa.schema([*key_fields(id_type), pa.field("embedding", pa.list_(element, dim), nullable=False)])
+
+
+def dead_schema(id_type: pa.DataType) -> pa.Schema:
+    """Keys whose embedding in the files of ``run`` is no longer live."""
+    return pa.schema([*key_fields(id_type), pa.field("run", pa.string(), nullable=False)])
+
+
+def taken_schema(id_type: pa.DataType) -> pa.Schema:
+    """Keys taken up from staged pieces: ``run`` that staged the row, and ``piece``, the path of the SCORES file that holds it."""
+    return dead_schema(id_type).append(pa.field("piece", pa.string(), nullable=False))
+
+
+def validate(found: pa.Schema, expected: pa.Schema, what: str) -> None:
+    """Raise ``DataError`` naming ``what`` and every column that is missing, surplus or of another type."""
+    problems = [f"lacks {f.name}" for f in expected if f.name not in found.names]
+    problems += [f"has unknown {f.name}" for f in found if f.name not in expected.names]
+    for field in expected:
+        if field.name in found.names and not found.field(field.name).type.equals(field.type):
+            problems.append(f"{field.name} is {found.field(field.name).type}, expected {field.type}")
+    if problems:
+        raise DataError(f"{what}: {'; '.join(problems)}")
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One immutable Parquet file of a snapshot or piece."""
+
+    table: Table
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+    first_key: tuple[int | str, int] | None = None
+    """Smallest key, in files of the narrow table: they follow each other in key order."""
+    failed: dict[str, int] | None = None
+    """Error code -> failed rows, in files of the narrow table that a night wrote; None in those of earlier versions."""
+    runs: dict[str, int] | None = None
+    """Run -> ok rows that it scored, likewise."""
+    kept: int = 0
+    """Ok rows that keep the answer of an earlier content, likewise."""
+
+    @property
+    def run(self) -> str:
+        """The run that wrote it."""
+        return self.path.split("/")[1]
+
+
+def data_file(plain: dict[str, Any]) -> DataFile:
+    """The ``DataFile`` that ``dataclasses.asdict`` and JSON made plain."""
+    first = plain.get("first_key")
+    return DataFile(**{**plain, "first_key": tuple(first) if first else None})
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the columns of a scores folder are made from."""
+
+    id_type: pa.DataType
+    heads: tuple[HeadSpec, ...]
+    embedding_dim: int
+    embedding_dtype: EmbeddingDtype
+
+    @property
+    def scores(self) -> pa.Schema:
+        """Schema of the narrow table."""
+        return scores_schema(self.id_type, self.heads)
+
+    @property
+    def embeddings(self) -> pa.Schema:
+        """Schema of the embedding files."""
+        return embeddings_schema(self.id_type, self.embedding_dim, self.embedding_dtype)
+
+    def schema_of(self, table: Table) -> pa.Schema:
+        """Schema of the files of ``table``."""
+        return {"scores": self.scores, "embeddings": self.embeddings, "dead": dead_schema(self.id_type), "removed": self.scores}[
+            table
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a manifest."""
+        heads = [head.to_dict() for head in self.heads]
+        embedding = {"dim": self.embedding_dim, "dtype": self.embedding_dtype}
+        return {"id_type": str(self.id_type), "heads": heads, "embedding": embedding}
+
+
+def layout_from_dict(plain: dict[str, Any]) -> Layout:
+    """The ``Layout`` that ``to_dict`` wrote."""
+    id_type = pa.int64() if plain["id_type"] == "int64" else pa.string()
+    heads = tuple(head_from_dict(h) for h in plain["heads"])
+    return Layout(id_type, heads, plain["embedding"]["dim"], plain["embedding"]["dtype"])
+
+
+def write_file(folder: Folder, table: Table, path: str, rows: pa.Table) -> DataFile:
+    """Write ``rows`` to ``path``, whole, and return its facts. Raises as ``Folder.publish``: a path is never used twice."""
+    data = parquet_bytes(rows, row_group_rows=ROW_GROUP_ROWS[table])
+    size = folder.publish(path, data)
+    facts: dict[str, Any] = {}
+    if table == "scores":
+        facts = {"first_key": _first_key(rows), "failed": failed_by_code(rows), "runs": ok_rows_by_run(rows)}
+        facts["kept"] = pc.sum(pc.and_(pc.equal(rows.column("status"), OK), pc.is_valid(rows.column("error_code")))).as_py() or 0
+    return DataFile(table, path, rows.num_rows, size, hashlib.sha256(data).hexdigest(), **facts)
+
+
+def failed_by_code(scores: pa.Table) -> dict[str, int]:
+    """Error code -> number of failed rows of a SCORES table."""
+    codes = scores.column("error_code").filter(pc.equal(scores.column("status"), FAILED))
+    return {entry["values"]: entry["counts"] for entry in codes.value_counts().to_pylist()}
+
+
+def ok_rows_by_run(scores: pa.Table) -> dict[str, int]:
+    """Run -> number of ok rows of a SCORES table that it scored."""
+    runs = scores.column("run").filter(pc.equal(scores.column("status"), OK))
+    return {entry["values"]: entry["counts"] for entry in runs.value_counts().to_pylist()}
+
+
+def checked_bytes(folder: Folder, file: DataFile) -> bytes:
+    """Content of a file, as its manifest or receipt tells it. Raises ``DataError`` naming one that was altered or is gone."""
+    try:
+        data = folder.read(file.path)
+    except FileNotFoundError:
+        raise DataError(f"{folder.full(file.path)} is missing: nothing was published") from None
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        raise DataError(f"{folder.full(file.path)} was altered: its rows are not carried over; --full scores everything again")
+    return data
+
+
+def broken_files(folder: Folder, files: Iterable[DataFile]) -> dict[str, str]:
+    """Path -> what is wrong, of those files that do not stand with the size they are named with: one listing a run's folder."""
+    files = list(files)
+    sizes: dict[str, int] = {}
+    for top in sorted({file.path.rpartition("/")[0] for file in files}):
+        sizes |= {f"{top}/{entry.path}": entry.size for entry in (folder / top).top_entries()}
+    broken = {}
+    for file in files:
+        if file.path not in sizes:
+            broken[file.path] = "is missing"
+        elif sizes[file.path] != file.bytes:
+            broken[file.path] = f"has {sizes[file.path]} bytes, {file.bytes} are named"
+    return broken
+
+
+def unique_path(table: Table, run: str) -> str:
+    """A path for a file of ``table`` that nothing was ever written to: a task that Ray runs twice leaves two files, one of them unnamed."""
+    return f"{table}/{run}/part-{uuid.uuid4().hex[:16]}.parquet"
+
+
+def _first_key(rows: pa.Table) -> Key | None:
+    return (rows.column("illust_id")[0].as_py(), rows.column("page")[0].as_py()) if rows.num_rows else None

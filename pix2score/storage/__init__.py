@@ -1,0 +1,1 @@
+"""Places, objects, Parquet and SQL: the only way to the user's storage."""

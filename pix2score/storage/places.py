@@ -1,0 +1,139 @@
+"""Places named by the user: a local path or ``s3://bucket/key``; the filesystem of each, and its errors as ours.
+
+Credentials and endpoint come from the standard AWS chain (``AWS_ENDPOINT_URL`` for other stores) and are never stored or logged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import fsspec
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+from pix2score.errors import AccessError, ConfigError, DataError, Pix2ScoreError, StorageError
+from pix2score.storage.s3_errors import access_problem, is_without_reason
+
+MAX_ATTEMPTS = 6
+MAX_CONNECTIONS = 64  # botocore's own 10 are fewer than the requests that are sent at a time
+MAX_BACKOFF_S = 20.0
+CONNECT_TIMEOUT_S = 10
+READ_TIMEOUT_S = 20  # between two reads, not for the whole: a stalled connection is given up and tried again
+
+
+def is_s3(place: str) -> bool:
+    """Whether a place is on S3."""
+    return place.startswith("s3://")
+
+
+def split_s3(place: str) -> tuple[str, str]:
+    """Bucket and key of ``s3://bucket/key``, verbatim."""
+    bucket, _, key = place[5:].partition("/")
+    return bucket, key
+
+
+@functools.lru_cache(maxsize=4)
+def _filesystem(protocol: str, _pid: int) -> Any:  # connections must not cross a fork
+    if protocol == "file":
+        return fsspec.filesystem("file", auto_mkdir=True)
+    return fsspec.filesystem(
+        "s3",
+        use_listings_cache=False,
+        config_kwargs={
+            "max_pool_connections": MAX_CONNECTIONS,
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "read_timeout": READ_TIMEOUT_S,
+            "retries": {"mode": "standard", "max_attempts": MAX_ATTEMPTS},
+        },
+    )
+
+
+def filesystem(place: str) -> Any:
+    """The fsspec filesystem of a place, one per process."""
+    return _filesystem("s3" if is_s3(place) else "file", os.getpid())
+
+
+def normalise(place: str) -> str:
+    """An absolute local path, or ``s3://bucket/prefix`` without a trailing slash.
+
+    Raises:
+        ConfigError: empty, another scheme, or an S3 place without a bucket.
+    """
+    if is_s3(place):
+        bucket, _, key = place[5:].partition("/")
+        if not bucket:
+            raise ConfigError(f"place {place!r} has no bucket; expected s3://bucket/prefix")
+        return f"s3://{bucket}/{key.rstrip('/')}".rstrip("/")
+    if "://" in place or not place:
+        raise ConfigError(f"place {place!r} is neither a local path nor s3://bucket/prefix")
+    return os.path.abspath(os.path.expanduser(place))
+
+
+def _endpoint(place: str) -> str:
+    """`` at URL`` where another store than AWS is spoken to."""
+    url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return f" at {url}" if url and is_s3(place) else ""
+
+
+@contextlib.contextmanager
+def named_errors(place: str) -> Iterator[None]:
+    """Storage errors as ours: naming the bucket or path, never a key or secret."""
+    where = f"bucket {place[5:].partition('/')[0]!r}" if is_s3(place) else f"path {place!r}"
+    try:
+        yield
+    except NoCredentialsError:
+        raise AccessError(f"no AWS credentials for {where}; set them by the standard AWS chain") from None
+    except (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError) as exc:
+        if means_no_bucket(exc):
+            raise DataError(f"{where} does not exist") from None
+        raise
+    except AccessError:
+        raise
+    except (ClientError, BotoCoreError, OSError, ValueError) as exc:  # a TimeoutError is an OSError
+        error = _s3_error(exc, place, where) if is_s3(place) else _disk_error(exc, where)
+        if error is None:
+            raise
+        raise error from exc
+
+
+def _s3_error(exc: BaseException, place: str, where: str) -> Pix2ScoreError | None:
+    """None for an error that is not the storage's."""
+    problem = (_reason_of_refusal(place) if is_without_reason(exc) else None) or access_problem(exc)
+    if isinstance(exc, PermissionError):
+        return AccessError(
+            f"access to {where}{_endpoint(place)} was refused: {problem}" if problem else f"access to {where} was refused"
+        )
+    if problem:
+        return AccessError(f"{where}{_endpoint(place)} cannot be reached: {problem}")
+    if isinstance(exc, ValueError):
+        return None
+    return StorageError(f"{where}{_endpoint(place)} still fails after {MAX_ATTEMPTS} attempts: {type(exc).__name__}: {exc}")
+
+
+def _reason_of_refusal(place: str) -> str | None:
+    """Why the store refuses, asked by a GET of next to nothing."""
+    try:
+        filesystem(place).call_s3("list_objects_v2", Bucket=place[5:].partition("/")[0], MaxKeys=1)
+    except (ClientError, BotoCoreError, OSError, ValueError) as exc:
+        return access_problem(exc)
+    return None
+
+
+def _disk_error(exc: BaseException, where: str) -> Pix2ScoreError | None:
+    if isinstance(exc, PermissionError):
+        return AccessError(f"access to {where} was refused")
+    return None if isinstance(exc, ValueError) else StorageError(f"{where}: {type(exc).__name__}: {exc}")
+
+
+def means_no_bucket(exc: OSError) -> bool:
+    """Whether an error says that the bucket itself is not there."""
+    return "NoSuchBucket" in repr(exc.__cause__) or "bucket does not exist" in str(exc)
+
+
+def backoff_s(attempt: int) -> float:
+    """Seconds before another try, with full jitter: a crowd must not return at once."""
+    return random.uniform(0, min(MAX_BACKOFF_S, 0.2 * 2**attempt))

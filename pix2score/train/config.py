@@ -1,0 +1,218 @@
+"""Settings of ``jobs.train``, and the recipe that they and a preset make."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from pix2score.errors import ConfigError
+from pix2score.heads.spec import LOSSES, HeadSpec
+from pix2score.images.preprocess import Preprocess
+from pix2score.model.backbones import check_backbone
+from pix2score.train.step.recipe import Augment, Gradient, Optimizer, Precision, Recipe, Schedule, preset_for, scaled_rate
+
+INITIAL_TRUNK = "initial.safetensors"
+"""Weights that the trunk starts from, in the model folder."""
+AS_PREPARED = "as prepared"
+SGD_RATE, SGD_WEIGHT_DECAY = 50.0, 5e-4
+"""SGD's usual rate of 0.05 for 64 images beside AdamW's 0.001, and its usual decay, which its rate multiplies too."""
+TRUNK_STRIDE = 32
+"""Pixels of input for one of a trunk's last feature map."""
+MAX_PADDING = 10_000
+"""Empty validation rows that an elastic number of workers may need, each a black picture to decode."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """Settings of ``jobs.train``."""
+
+    data: str
+    """Prepared dataset: a local folder or s3://bucket/prefix."""
+    out: str
+    """Where the model goes. The same command again resumes what stands there."""
+    backbone: str = "resnet101"
+    """resnet18 34 50 101 152, resnext50_32x4d, resnext101_32x8d, resnext101_64x4d, wide_resnet50_2 or wide_resnet101_2."""
+    weights: str = "none"
+    """Start of the trunk: none, imagenet (from torchvision's hub), or the place of a model or state dict."""
+    input_size: int = 224
+    """Side of the square that the network sees, px."""
+    resize: str = "squash"
+    """squash (whole picture, aspect given up), pad (on white) or crop (centre)."""
+    recipe: str = "auto"
+    """Preset that fills in what is not given below: small, large, or auto (small below 50,000 training rows)."""
+    epochs: int | None = None
+    """Passes over the train split (default: the preset's)."""
+    batch_size: int = 64
+    """Images per step and worker."""
+    accumulate: int = 1
+    """Pieces in which a worker computes its batch: less memory, the same step."""
+    learning_rate: float | None = None
+    """Top rate, for the batch of all workers together. Default: the preset's, which holds for 64 images a step, scaled by the square root
+    of the images a step of all workers (sgd: in proportion)."""
+    head_rate: float = 1.0
+    """Rate of the heads, as a multiple of the trunk's."""
+    frozen_fraction: float = 0.0
+    """Share of the steps, at the start, that move the heads alone; for a trunk that begins with weights."""
+    optimizer: Optimizer = "adamw"
+    """adamw or sgd."""
+    schedule: Schedule = "cosine"
+    """cosine (with linear warm-up), step, plateau or onecycle."""
+    weight_decay: float | None = None
+    """Of kernels and matrices (default: the preset's); norms and biases have none."""
+    augment: bool = True
+    """The preset's random changes of training pictures: flip, slight shift, scale and colour."""
+    label_noise: float = 0.0
+    """Standard deviation, in bins, of noise on the training labels."""
+    gradient: Gradient = "sum"
+    """sum, or pcgrad: conflicting parts of the heads' gradients are projected out; about as many times slower as there are heads."""
+    bins_loss: str = "as prepared"
+    """Of all heads of kind bins: ordinal, cross_entropy, squared_emd, class_weighted or logit_adjusted."""
+    levels_loss: str = "as prepared"
+    """The same of heads of kind levels."""
+    best_by: str = "val_loss"
+    """Metric that chooses the saved epoch: val_loss, or HEAD.METRIC such as bookmark.spearman."""
+    patience: int | None = None
+    """Stop when so many epochs in a row brought nothing better."""
+    checkpoint_minutes: float = 10.0
+    """A checkpoint after so many minutes, besides that of every epoch: about the most that a killed worker costs."""
+    shuffle_mib: int = 256
+    """Memory of decoded pixels among which each worker shuffles, beside what a step takes. Shards are random samples already."""
+    cache_mib: int | None = None
+    """MiB of decoded pixels that may be kept in Ray's object store: a dataset that fits is decoded once, not in every epoch (default: a
+    quarter of the store of all nodes; 0: never)."""
+    precision: Precision = "auto"
+    """auto (bf16 on a GPU that has it, else fp16; fp32 on a CPU), fp32, bf16 or fp16."""
+    max_steps: int | None = None
+    """Stop after this many steps in all."""
+    num_workers: int | str | None = None
+    """Data-parallel workers (default: the cluster's GPUs; without any 1, and 0 on a Ray of this machine alone). MIN..MAX, such as 2..8:
+    as many as there are nodes for, always with batch_size * MAX images a step. 0: in this process, which starts some ten seconds sooner;
+    if it dies, the same command goes on."""
+    cpus_per_worker: int | None = None
+    """CPUs that each worker holds in Ray's books (default: 1 without a GPU, none beside one). Nearly all of a node's: one worker a node."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """auto (GPU if the cluster has one), cpu or gpu."""
+    gpu_wait_s: float = 0
+    """Seconds to wait for the cluster's autoscaler to bring a GPU, if there is none."""
+    seed: int = 0
+    """Of initial weights, order, augmentation and dropout."""
+
+    def __post_init__(self) -> None:
+        check_backbone(self.backbone)
+        self.preprocess()
+        for name in ("epochs", "batch_size", "max_steps", "patience", "cpus_per_worker", "shuffle_mib"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} {value}: at least 1")
+        if self.cache_mib is not None and self.cache_mib < 0:
+            raise ConfigError(f"cache_mib {self.cache_mib}: at least 0")
+        for name in ("bins_loss", "levels_loss"):
+            if getattr(self, name) not in (AS_PREPARED, *LOSSES):
+                raise ConfigError(f"{name} {getattr(self, name)!r} is not known; one of {AS_PREPARED}, {', '.join(LOSSES)}")
+        if -(-self.batch_size // self.accumulate) == 1 and self.input_size <= TRUNK_STRIDE:
+            raise ConfigError(
+                f"one image of {self.input_size} px at a time leaves BatchNorm a single value per channel: raise batch_size "
+                f"{self.batch_size}, lower accumulate {self.accumulate}, or take an input_size above {TRUNK_STRIDE}"
+            )
+        if not self.checkpoint_minutes > 0:
+            raise ConfigError(f"checkpoint_minutes {self.checkpoint_minutes}: expected a positive number")
+        self.worker_range(0)
+        self.make_recipe(num_rows=1, images_per_step=1, total_steps=1)
+
+    def worker_range(self, default: int) -> tuple[int, int]:
+        """Least and greatest number of workers. Raises ``ConfigError``."""
+        given = default if self.num_workers is None else self.num_workers
+        low, _, high = str(given).partition("..")
+        if not (low.isdigit() and (high.isdigit() or ".." not in str(given))):
+            raise ConfigError(f"num_workers {given}: expected a number, or a range such as 2..8")
+        least, most = int(low), int(high or low)
+        if high and not 1 <= least < most:
+            raise ConfigError(f"num_workers {given}: a range begins at 1 or more, and ends above")
+        if math.lcm(*range(max(1, least), max(1, most) + 1)) > MAX_PADDING and high:
+            raise ConfigError(f"num_workers {given}: so wide a range cannot share the validation rows evenly; 1..10 or 8..10 can")
+        return least, most
+
+    def make_recipe(self, *, num_rows: int, images_per_step: int, total_steps: int) -> Recipe:
+        """What the preset says, but for what was given. Raises ``ConfigError``."""
+        values = dict(preset_for(self.recipe, num_rows).recipe)
+        if self.learning_rate is not None:
+            values["learning_rate"] = self.learning_rate
+        else:
+            base = values["learning_rate"] * (SGD_RATE if self.optimizer == "sgd" else 1)
+            values["learning_rate"] = scaled_rate(base, self.optimizer, images_per_step)
+        if self.weight_decay is not None:
+            values["weight_decay"] = self.weight_decay
+        elif self.optimizer == "sgd":
+            values["weight_decay"] = SGD_WEIGHT_DECAY
+        if not self.augment:
+            values["augment"] = Augment()
+        same = (
+            "head_rate",
+            "frozen_fraction",
+            "optimizer",
+            "schedule",
+            "accumulate",
+            "label_noise",
+            "gradient",
+            "precision",
+            "seed",
+        )
+        return Recipe(**values, **{name: getattr(self, name) for name in same}, total_steps=total_steps)
+
+    def preprocess(self) -> Preprocess:
+        """How images become the network's input. Raises ``ConfigError``."""
+        return Preprocess(size=self.input_size, resize=self.resize)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerSettings:
+    """Everything a worker needs; the same on all of them."""
+
+    backbone: str
+    heads: tuple[HeadSpec, ...]
+    preprocess: Preprocess
+    recipe: Recipe
+    num_workers: int
+    """0: in this process."""
+    max_workers: int
+    """Above ``num_workers`` where their number may change; ``batch_size * max_workers`` images make a step, however many there are."""
+    use_gpu: bool
+    cpus_per_worker: int | None
+    """None leaves Ray Train's default."""
+    shuffle_mib: int
+    cache_mib: int | None
+    """Decoded pixels kept over the epochs, at most; None: a share of Ray's object store."""
+    batch_size: int
+    steps_per_epoch: int
+    seed: int
+    out: str
+    initial_trunk: str | None
+    num_threads: int | None
+    """Of torch on the CPU; None leaves its default."""
+    best_by: str = "val_loss"
+    patience: int | None = None
+    checkpoint_minutes: float = 10.0
+
+    @property
+    def images_per_step(self) -> int:
+        """Of all workers together."""
+        return self.batch_size * max(1, self.max_workers)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RepairConfig:
+    """Settings of ``jobs.repair``."""
+
+    model: str
+    """Model folder to repair; it stays as it is."""
+    data: str
+    """Prepared dataset, best the one that the model learnt from."""
+    out: str
+    """Where the repaired model goes."""
+    num_images: int = 4096
+    """Training pictures from which the statistics are made."""
+
+    def __post_init__(self) -> None:
+        if self.num_images < 2:
+            raise ConfigError(f"num_images {self.num_images}: a variance needs at least 2")

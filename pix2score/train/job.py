@@ -1,0 +1,163 @@
+"""train: a prepared dataset becomes a model, by Ray Train on as many workers as asked for.
+
+Owns the model folder while it grows:
+
+    model.json, model.safetensors   written last, from the best epoch by validation loss
+    config.json                     the resolved config, written first: the same command again resumes, another config is refused
+    checkpoints/                    Ray Train's, one per epoch and every M minutes; each holds the best model so far
+    history.jsonl, tensorboard/     one entry per epoch
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from dataclasses import replace
+from typing import Any
+
+from pix2score.cli.flags import as_plain
+from pix2score.cli.summary import recorded
+from pix2score.cluster.local import is_local
+from pix2score.cluster.offer import Offer
+from pix2score.cluster.session import session
+from pix2score.dataset.card import PreparedDataset, open_dataset
+from pix2score.errors import ConfigError, DataError
+from pix2score.heads.spec import HeadSpec
+from pix2score.metrics.accumulate import HIGHER_IS_BETTER, LOWER_IS_BETTER, is_metric
+from pix2score.model.folder import CARD, load_card
+from pix2score.storage.folder import Folder
+from pix2score.train.config import AS_PREPARED, INITIAL_TRUNK, TrainConfig, WorkerSettings
+from pix2score.train.step.recipe import preset_for
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["TrainConfig", "train"]
+
+
+def train(config: TrainConfig) -> dict[str, Any]:
+    """The model stands at ``config.out``; its version and validation metrics come back.
+
+    Raises:
+        DataError: no dataset, an empty split, or weights that do not fit.
+        ConfigError: another config was begun at ``out`` (the differences are listed), or the batch does not fit the data.
+    """
+    dataset, out = open_dataset(config.data), Folder(config.out)
+    _refuse_other_config(config, dataset, out)
+    if out.is_file(CARD):
+        logger.info("%s is already trained", out.uri)
+        return _summary(out)
+    for split in ("train", "val"):
+        dataset.parts(split)
+    _refuse_unlearnable(config, dataset)
+    # torch takes 5-6 s to import: a mistake in the flags should not have to wait for it.
+    from pix2score.model.initial import initial_trunk
+    from pix2score.train.run import run_training
+
+    trunk = initial_trunk(config.weights, config.backbone)
+    with session(gpu_wait_s=config.gpu_wait_s) as offer, recorded(out, "summary.json", {"job": "train", "out": out.uri}) as summary:
+        settings = _worker_settings(config, dataset, offer)
+        out.publish("config.json", _identity(config, dataset), replace=True)
+        run_training(settings, dataset, trunk, as_plain(config), offer)
+        summary.update(_summary(out))
+    return summary
+
+
+def _identity(config: TrainConfig, dataset: PreparedDataset) -> bytes:
+    return json.dumps({**as_plain(config), "dataset_id": dataset.id}, indent=1).encode()
+
+
+def _refuse_other_config(config: TrainConfig, dataset: PreparedDataset, out: Folder) -> None:
+    try:
+        begun = json.loads(out.read("config.json"))
+    except (FileNotFoundError, NotADirectoryError):
+        if out.is_file(CARD):
+            raise DataError(f"{out.uri} holds a model that this command did not begin; give another --out") from None
+        return
+    except ValueError:
+        begun = None
+    if not isinstance(begun, dict):
+        raise DataError(f"{out.full('config.json')} is not the config of a training; give another --out")
+    wanted = json.loads(_identity(config, dataset))
+    # Places may be spelt differently (dataset_id says whether it is the same data), and the rest changes no result.
+    moved = {"out", "data", "gpu_wait_s", "cpus_per_worker", "cache_mib"}
+    differences = [
+        f"{k}: {begun.get(k)} there, {wanted.get(k)} now"
+        for k in wanted | begun
+        if k not in moved and begun.get(k) != wanted.get(k)
+    ]
+    if differences:
+        raise ConfigError(f"{out.uri} was begun with another config ({'; '.join(differences)}); give another --out")
+
+
+def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer) -> WorkerSettings:
+    use_gpu = offer.wants_gpu(config.device)
+    least, most = config.worker_range(_default_workers(Folder(config.out), offer, use_gpu))
+    num_rows, num_joint = dataset.num_rows("train"), config.batch_size * max(1, most)
+    steps_per_epoch = num_rows // num_joint
+    if not steps_per_epoch:
+        raise ConfigError(
+            f"{num_rows} training rows are fewer than one batch of {config.batch_size} for each of {max(1, most)} "
+            f"workers; lower --batch-size or --num-workers"
+        )
+    epochs = config.epochs or preset_for(config.recipe, num_rows).epochs
+    total_steps = int(min(epochs * steps_per_epoch, config.max_steps or math.inf))
+    return WorkerSettings(
+        backbone=config.backbone,
+        heads=_heads(config, dataset),
+        preprocess=config.preprocess(),
+        recipe=config.make_recipe(num_rows=num_rows, images_per_step=num_joint, total_steps=total_steps),
+        num_workers=least,
+        max_workers=most,
+        use_gpu=use_gpu,
+        cpus_per_worker=config.cpus_per_worker,
+        shuffle_mib=config.shuffle_mib,
+        cache_mib=config.cache_mib,
+        batch_size=config.batch_size,
+        steps_per_epoch=steps_per_epoch,
+        seed=config.seed,
+        out=Folder(config.out).uri,
+        initial_trunk=INITIAL_TRUNK if config.weights != "none" else None,
+        num_threads=None if use_gpu else config.cpus_per_worker or max(1, offer.num_cores // max(1, most)),
+        best_by=config.best_by,
+        patience=config.patience,
+        checkpoint_minutes=config.checkpoint_minutes,
+    )
+
+
+def _default_workers(out: Folder, offer: Offer, use_gpu: bool) -> int:
+    """One for each GPU. Without any: one, but none on one machine, where workers and Ray's actors beside them take from the cores."""
+    from pix2score.train.checkpoint import OF_WORKERS
+
+    if use_gpu:
+        return offer.num_gpus
+    return 0 if is_local() and not out.is_file(OF_WORKERS) else 1
+
+
+def _heads(config: TrainConfig, dataset: PreparedDataset) -> tuple[HeadSpec, ...]:
+    """The dataset's heads with the losses asked for."""
+    asked = {"bins": config.bins_loss, "levels": config.levels_loss}
+    return tuple(h if asked[h.kind] == AS_PREPARED else replace(h, loss=asked[h.kind]) for h in dataset.heads)
+
+
+def _refuse_unlearnable(config: TrainConfig, dataset: PreparedDataset) -> None:
+    for head in dataset.heads:
+        rows = sum(head.counts or ())
+        if not rows:
+            raise DataError(f"head {head.name!r} has no label in the train split: remove the head or map another column")
+        if max(head.counts or ()) == rows:
+            raise DataError(
+                f"head {head.name!r}: all {rows} training labels lie in one bin of {head.num_bins}; there is nothing to learn"
+            )
+    names = [head.name for head in dataset.heads]
+    if not is_metric(config.best_by, names):
+        raise ConfigError(
+            f"best_by {config.best_by!r}: expected val_loss or HEAD.METRIC with head {', '.join(names)} "
+            f"and metric {', '.join((*LOWER_IS_BETTER, *HIGHER_IS_BETTER))}"
+        )
+
+
+def _summary(out: Folder) -> dict[str, Any]:
+    card = load_card(out.uri)
+    facts = {key: card.about[key] for key in ("epoch", "val_loss", "skipped_steps", "val")}
+    return {"job": "train", "out": out.uri, "model_version": card.version, "backbone": card.backbone, **facts}

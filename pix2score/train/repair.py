@@ -1,0 +1,85 @@
+"""repair: a model whose BatchNorm statistics are not finite, or do not fit, becomes a sound one with the same weights."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import ray.data
+
+from pix2score.cli.flags import as_plain
+from pix2score.cli.summary import recorded
+from pix2score.cluster.offer import Offer
+from pix2score.cluster.session import session
+from pix2score.cluster.shards import shard_rows
+from pix2score.dataset.card import PreparedDataset, check_heads, open_dataset
+from pix2score.errors import DataError
+from pix2score.model.folder import CARD, ModelCard, load_model, save_model
+from pix2score.storage.folder import Folder
+from pix2score.train.config import RepairConfig
+
+if TYPE_CHECKING:
+    from pix2score.train.step.batch import Batch
+
+
+logger = logging.getLogger(__name__)
+
+BATCH = 64
+
+
+def repair(config: RepairConfig) -> dict[str, Any]:
+    """The repaired model stands at ``config.out``: weights as they were, BatchNorm statistics and temperatures made anew.
+
+    Raises ``DataError``: no model, no dataset, an empty split, heads that do not match, or a weight that is not finite (named): it is lost.
+    """
+    card, weights = load_model(config.model)
+    dataset, out = open_dataset(config.data), Folder(config.out)
+    if out.is_file(CARD):
+        raise DataError(f"{out.uri} holds a model already; give another --out")
+    check_heads(config.model, card.heads, dataset)
+    with session() as offer, recorded(out, "summary.json", {"job": "repair", "out": out.uri}) as summary:
+        summary.update(_repaired(config, card, weights, dataset, offer))
+    return summary
+
+
+def _repaired(config: RepairConfig, card: ModelCard, weights: Any, dataset: PreparedDataset, offer: Offer) -> dict[str, Any]:
+    import torch
+
+    from pix2score.model.batchnorm import is_running_statistic, non_finite, reestimate_norms
+    from pix2score.model.network import model_from_card, weights_of
+    from pix2score.train.step.precision import Caster
+    from pix2score.train.step.validate import measure
+
+    model = model_from_card(card, weights)
+    broken = non_finite(model)
+    lost = [name for name in broken if not is_running_statistic(name)]
+    if lost:
+        raise DataError(f"{config.model} cannot be repaired: {lost[0]} and {len(lost) - 1} more weights hold NaN or infinity")
+    logger.info("%d of BatchNorm's statistics are not finite; all are made anew", len(broken))
+    train = shard_rows(dataset, "train", card.heads, card.preprocess, offer).limit(config.num_images)
+    num_images = reestimate_norms(model, (batch.pixels_BSSC for batch in _batches(train, card)), card.preprocess)
+    val, cpu = shard_rows(dataset, "val", card.heads, card.preprocess, offer), torch.device("cpu")
+    metrics = measure(model, _batches(val, card), card.heads, card.preprocess, cpu, Caster("fp32", cpu))
+    repaired = save_model(
+        config.out,
+        weights_of(model),
+        backbone=card.backbone,
+        heads=card.heads,
+        preprocess=card.preprocess,
+        embedding_dim=card.embedding_dim,
+        temperatures={m.head.name: m.best_temperature() for m in metrics},
+        about={
+            **card.about,
+            "repair": {"of": card.version, "num_images": num_images, "broken": broken, "config": as_plain(config)},
+        },
+    )
+    facts = {"model_version": repaired.version, "repaired_version": card.version, "num_broken": len(broken)}
+    return {**facts, "num_images": num_images, "val": {m.head.name: m.result() for m in metrics}}
+
+
+def _batches(rows: ray.data.Dataset, card: ModelCard) -> Iterator[Batch]:
+    from pix2score.train.rows import batch_of
+
+    for table in rows.iter_batches(batch_format="pyarrow", batch_size=BATCH):
+        yield batch_of(table, card.heads, card.preprocess)

@@ -1,0 +1,79 @@
+"""The ridge that trains beside the network on the first images it sees, and is judged on the same validation rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+from threadpoolctl import ThreadpoolController
+
+from pix2score.heads.bins import MISSING
+from pix2score.heads.spec import HeadSpec
+from pix2score.metrics.ridge import Floats, Ridge, answers, best_correlation, features
+from pix2score.train.step.batch import Batch
+from pix2score.train.step.collectives import num_workers
+
+MAX_ROWS = 20_000
+"""Images per worker that the ridge sees: some 3 ms of one core each, and more would not change it."""
+
+
+class RidgeBeside:
+    """Every worker adds its own rows; sums and scores meet over workers.
+
+    Rows are added on one thread, whatever numpy's BLAS would take: its own go on spinning for a while after each product, on the cores of
+    the network's next step (ResNet18 at 64 px on two cores: steps of 0.38 s instead of 0.25).
+    """
+
+    def __init__(self, heads: Sequence[HeadSpec]) -> None:
+        self._heads = heads
+        self._ridge = Ridge(heads)
+        self._threads = ThreadpoolController()
+        self._num_seen, self._num_judged = 0, 0
+        self._weights: dict[str, Floats] = {}
+        self._judged: dict[str, list[Floats]] = {head.name: [] for head in heads}
+
+    def add(self, batch: Batch) -> None:
+        """Rows of the train split."""
+        if self._num_seen < MAX_ROWS:
+            self._num_seen += len(batch.pixels_BSSC)
+            with self._threads.limit(limits=1, user_api="blas"):
+                self._ridge.add(batch.pixels_BSSC.numpy(), {name: b.numpy() for name, b in batch.bins.items()})
+
+    def solve(self) -> None:
+        """On the rows of all workers, which call it together."""
+        first, *others = gather(self._ridge)
+        for other in others:
+            first = first.merge(other)
+        self._weights = first.solve()
+
+    def judge(self, batch: Batch) -> None:
+        """Rows of the validation split, after ``solve``."""
+        if self._num_judged >= MAX_ROWS or not self._weights:
+            return
+        found = features(batch.pixels_BSSC.numpy())
+        self._num_judged += len(found)
+        for name, weights in self._weights.items():
+            labelled = batch.bins[name].numpy() != MISSING
+            scores = answers(weights, found[labelled])
+            self._judged[name].append(np.concatenate([scores, batch.labels[name].numpy()[labelled, None]], axis=1))
+
+    def correlations(self) -> dict[str, float | None]:
+        """Head -> Spearman on the validation rows of all workers, None where there is none."""
+        everyone = gather(self._judged)
+        found = {}
+        for head in self._heads:
+            parts = [part for judged in everyone for part in judged[head.name] if len(part)]
+            rows = np.concatenate(parts) if parts else np.zeros((0, 2))
+            found[head.name] = best_correlation(rows[:, :-1], rows[:, -1])
+        return found
+
+
+def gather(mine: Any) -> list[Any]:
+    """What every worker has, on every worker."""
+    if num_workers() == 1:
+        return [mine]
+    everyone: list[Any] = [None] * num_workers()
+    dist.all_gather_object(everyone, mine)
+    return everyone

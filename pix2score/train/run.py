@@ -1,0 +1,144 @@
+"""One training run on Ray Train: settings for the workers, the trainer, and the model made from its best checkpoint."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+from dataclasses import asdict
+from typing import Any
+
+import ray
+import torch
+from ray.data import ExecutionOptions
+from ray.train import CheckpointConfig, DataConfig, FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from pix2score.cluster.offer import Offer
+from pix2score.cluster.progress import Board, board
+from pix2score.dataset.card import PreparedDataset
+from pix2score.errors import TrainingError
+from pix2score.model.folder import save_model
+from pix2score.storage.folder import Folder
+from pix2score.train.checkpoint import IN_PROCESS, parse_state, read_checkpoint
+from pix2score.train.config import INITIAL_TRUNK, WorkerSettings
+from pix2score.train.rows import training_rows
+from pix2score.train.worker import train_worker
+
+logger = logging.getLogger(__name__)
+
+PACKAGES = ("pix2score", "torch", "torchvision", "ray", "pillow", "numpy")
+
+
+def run_training(
+    settings: WorkerSettings, dataset: PreparedDataset, trunk: dict[str, torch.Tensor] | None, config: dict[str, Any], offer: Offer
+) -> None:
+    """The model of the best epoch stands at ``settings.out``; ``config`` is what its card will tell of the settings.
+
+    ``trunk``: weights that the trunk starts from, None for random ones.
+    """
+    out = Folder(settings.out)
+    if trunk is not None:
+        out.publish(INITIAL_TRUNK, _as_safetensors(trunk), replace=True)
+    result = _fit(settings, dataset, out, offer)
+    _save_best(settings, dataset, config, result, out)
+
+
+def _as_safetensors(tensors: dict[str, torch.Tensor]) -> bytes:
+    from safetensors.torch import save
+
+    return save({name: tensor.contiguous() for name, tensor in tensors.items()})
+
+
+def _fit(settings: WorkerSettings, dataset: PreparedDataset, out: Folder, offer: Offer) -> Result:
+    total_steps = settings.recipe.total_steps
+    logger.info(
+        "training %s on %d images, %d steps of %d x %d", settings.backbone, dataset.num_rows("train"), total_steps,
+        max(1, settings.max_workers), settings.batch_size,
+    )  # fmt: skip
+    rows = training_rows(dataset, settings, offer)
+    if settings.num_workers == 0:
+        logger.info("training in this process")
+    else:
+        logger.info("starting %s worker(s): some 20 s until the first step", _worker_range(settings))
+    with board("trained", total_steps, logger) as progress:
+        return _trainer(settings, rows, out, progress).fit()
+
+
+def _trainer(settings: WorkerSettings, rows: dict[str, ray.data.Dataset], out: Folder, progress: Board) -> TorchTrainer:
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"settings": settings, "progress": progress},
+        scaling_config=ScalingConfig(
+            num_workers=_worker_range(settings), use_gpu=settings.use_gpu, resources_per_worker=_resources(settings)
+        ),
+        run_config=RunConfig(
+            name="checkpoints",
+            storage_path=out.uri,
+            # Nodes that are taken away are not failures: a run on spot machines goes on for as long as there are others.
+            failure_config=FailureConfig(max_failures=3, max_preemption_failures=-1),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),  # each holds the best model so far
+        ),
+        datasets=rows,  # type: ignore[arg-type]
+        dataset_config=DataConfig(execution_options=ExecutionOptions(preserve_order=True)),  # same seed, same order
+    )
+
+
+def _resources(settings: WorkerSettings) -> dict[str, float] | None:
+    if settings.cpus_per_worker is None:
+        return None
+    return {"CPU": float(settings.cpus_per_worker), "GPU": float(settings.use_gpu)}
+
+
+def _worker_range(settings: WorkerSettings) -> int | tuple[int, int]:
+    if settings.max_workers > max(1, settings.num_workers):
+        return (settings.num_workers, settings.max_workers)
+    return settings.num_workers
+
+
+def _last_state(settings: WorkerSettings, result: Result, out: Folder) -> dict[str, Any]:
+    if settings.num_workers == 0:
+        return parse_state(out.read(IN_PROCESS))
+    if result.checkpoint is None:
+        raise TrainingError(f"training at {out.uri} left no checkpoint")
+    return read_checkpoint(result.checkpoint)
+
+
+def _save_best(settings: WorkerSettings, dataset: PreparedDataset, config: dict[str, Any], result: Result, out: Folder) -> None:
+    """The model of the best epoch, by the metric of ``settings.best_by``."""
+    state = _last_state(settings, result, out)
+    fitter, best = state["fitter"], state["run"]["best"]
+    if fitter["num_skipped"] == fitter["num_steps"]:
+        raise TrainingError(f"every one of {fitter['num_steps']} steps at {out.uri} was skipped as non-finite: nothing was learnt")
+    if best is None:
+        raise TrainingError(f"no epoch at {out.uri} left a model whose weights are all finite")
+    last = best["entry"]
+    about = {
+        "val": last["val"],
+        "epoch": last["epoch"],
+        "val_loss": last["val_loss"],
+        "best_by": settings.best_by,
+        "ridge_spearman": state["run"]["ridge"],
+        "skipped_steps": fitter["num_skipped"],
+        "config": config,
+        "recipe": asdict(settings.recipe),
+        "dataset": {"uri": dataset.folder.uri, "id": dataset.id, "rows": dataset.card["rows"]},
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)},
+    }
+    save_model(
+        out.uri,
+        {name: tensor.cpu().numpy() for name, tensor in best["weights"].items()},
+        backbone=settings.backbone,
+        heads=settings.heads,
+        preprocess=settings.preprocess,
+        embedding_dim=state["embedding_dim"],
+        temperatures=last["temperatures"],
+        about=about,
+    )
+
+
+def _installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

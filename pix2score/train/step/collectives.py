@@ -1,0 +1,55 @@
+"""Sums, broadcasts and agreement over the data-parallel workers; without a process group each is the identity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pix2score.metrics.accumulate import HeadMetrics
+
+
+def num_workers() -> int:
+    """Workers in the process group, 1 without one."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This worker's number, from 0."""
+    return dist.get_rank() if num_workers() > 1 else 0
+
+
+def sum_over_workers(tensor: Tensor) -> Tensor:
+    """``tensor``, in place, added over all workers."""
+    if num_workers() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def share_from_first(tensors: Iterable[Tensor]) -> None:
+    """Every tensor, in place, as the first worker has it."""
+    if num_workers() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
+
+
+def first_says(flag: bool, device: torch.device) -> bool:
+    """What the first worker says, on all of them."""
+    verdict = torch.tensor([float(flag)], device=device)
+    share_from_first([verdict])
+    return bool(verdict)
+
+
+def gather_metrics(mine: Sequence[HeadMetrics]) -> list[HeadMetrics]:
+    """Metrics merged over all workers, on every worker."""
+    if num_workers() == 1:
+        return list(mine)
+    everyone: list[Any] = [None] * num_workers()
+    dist.all_gather_object(everyone, list(mine))
+    merged = everyone[0]
+    for other in everyone[1:]:
+        merged = [a.merge(b) for a, b in zip(merged, other, strict=True)]
+    return list(merged)

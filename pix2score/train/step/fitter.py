@@ -1,0 +1,225 @@
+"""The training step and loop state of one worker. Knows torch and torch.distributed, no Ray.
+
+Shapes: B images per worker, S input size, K bins of a head.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from pix2score.heads.bins import MISSING
+from pix2score.heads.spec import HeadSpec
+from pix2score.images.preprocess import Preprocess
+from pix2score.metrics.accumulate import HeadMetrics
+from pix2score.model.network import MultiHeadModel, normalise
+from pix2score.train.step.augment import augmented
+from pix2score.train.step.average import Average
+from pix2score.train.step.batch import Batch, noisy_bins
+from pix2score.train.step.collectives import num_workers, rank, share_from_first, sum_over_workers
+from pix2score.train.step.losses import head_losses, multi_head_loss
+from pix2score.train.step.optimise import drop_gradients, make_optimizer, make_schedule, trunk_is_frozen
+from pix2score.train.step.pcgrad import conflict_free, flat, unflatten_into_gradients
+from pix2score.train.step.precision import Caster
+from pix2score.train.step.recipe import Recipe
+from pix2score.train.step.validate import measure
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """Loss of the joint batch over all workers (1 = a uniform guess on every head), its part per head, and whether the step was
+    skipped as non-finite."""
+
+    loss: float
+    skipped: bool
+    loss_by_head: dict[str, float]
+
+
+class Fitter:
+    """Owns model, optimiser and schedule of one worker; parameters are the same on every worker after every step.
+
+    ``network`` is the model itself or its DistributedDataParallel.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        heads: Sequence[HeadSpec],
+        preprocess: Preprocess,
+        recipe: Recipe,
+        device: torch.device,
+    ) -> None:
+        self.network, self.heads, self.preprocess, self.device = network, heads, preprocess, device
+        self.recipe = recipe
+        self.model = cast(MultiHeadModel, getattr(network, "module", network))
+        self.model.dropout.p = recipe.dropout
+        self.optimizer = make_optimizer(self.model, recipe, device)
+        self.schedule = make_schedule(self.optimizer, recipe)
+        self.average = Average(self.model, recipe) if recipe.average else None
+        self.cast = Caster(recipe.precision, device)
+        self.num_steps = 0
+        self.num_skipped = 0
+        self._running = list(self.model.buffers())  # the counters too: a skipped step leaves no trace
+
+    @property
+    def result(self) -> MultiHeadModel:
+        """The model that is validated and saved: the averaged one where the recipe averages."""
+        return self.average.model if self.average else self.model
+
+    def train_step(self, batch: Batch) -> StepResult:
+        """One optimiser step on the joint batch of all workers; skipped on all of them together if loss or gradient is not finite.
+
+        Seeds torch by (seed, step, worker), so that dropout and augmentation of a resumed run are those of an unbroken one.
+        """
+        self._begin()
+        before = [buffer.clone() for buffer in self._running]
+        part_H = self._gradients(batch.to(self.device))
+        norm = self._clipped_norm()
+        bad = ~torch.isfinite(norm + part_H.sum())
+        *loss_H, num_bad = sum_over_workers(torch.cat([part_H, bad.float().view(1)])).tolist()
+        if num_bad:
+            self._undo(before)
+        else:
+            self._move()
+        self.cast.adapt(skipped=bool(num_bad))
+        if not isinstance(self.schedule, ReduceLROnPlateau):
+            with (
+                warnings.catch_warnings()
+            ):  # torch warns of a schedule that moves before the optimiser: a first step may be skipped
+                warnings.simplefilter("ignore", UserWarning)
+                self.schedule.step()
+        self.num_steps += 1
+        self.num_skipped += bool(num_bad)
+        by_head = {head.name: loss for head, loss in zip(self.heads, loss_H, strict=True)}
+        return StepResult(sum(loss_H), bool(num_bad), by_head)
+
+    def end_epoch(self, val_loss: float) -> None:
+        """What the ``plateau`` schedule goes by."""
+        if isinstance(self.schedule, ReduceLROnPlateau):
+            self.schedule.step(val_loss)
+
+    def _begin(self) -> None:
+        self.network.train()
+        if trunk_is_frozen(self.num_steps, self.recipe):
+            self.model.trunk.eval()  # its BatchNorm keeps the statistics that fit its weights
+        torch.manual_seed(step_seed(self.recipe.seed, self.num_steps) + rank())
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _gradients(self, batch: Batch) -> Tensor:
+        """float32 [H], this worker's part of the joint losses; every parameter's ``grad`` is that of the joint loss."""
+        counts, pieces = self._num_labelled_all(batch), batch.pieces(self.recipe.accumulate)
+        backward = self._backward_pcgrad if self.recipe.gradient == "pcgrad" else self._backward
+        part_H = backward(pieces, counts)
+        for parameter in self.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad /= self.cast.scale
+        return part_H
+
+    def _backward(self, pieces: Sequence[Batch], counts: Mapping[str, Tensor]) -> Tensor:
+        total_H = torch.zeros(len(self.heads), device=self.device)
+        for i, piece in enumerate(pieces):
+            with self._reducing(i == len(pieces) - 1):
+                part_H = self._losses(piece, counts)
+                # DDP averages gradients over workers; the parts are to be added.
+                torch.autograd.backward(part_H.sum() * (num_workers() * self.cast.scale))
+            total_H += part_H.detach()
+        return total_H
+
+    def _backward_pcgrad(self, pieces: Sequence[Batch], counts: Mapping[str, Tensor]) -> Tensor:
+        trunk, outputs = list(self.model.trunk.parameters()), list(self.model.outputs.parameters())
+        total_H = torch.zeros(len(self.heads), device=self.device)
+        gradient_HP: Tensor | float = 0.0
+        for piece in pieces:
+            with self._reducing(False):
+                part_H = self._losses(piece, counts)
+                gradient_HP = gradient_HP + self._gradient_by_head(part_H, [*trunk, *outputs])
+            total_H += part_H.detach()
+        joint_HP = sum_over_workers(cast(Tensor, gradient_HP))
+        num_trunk = sum(p.numel() for p in trunk)
+        order = step_seed(self.recipe.seed, self.num_steps)  # the same on every worker
+        unflatten_into_gradients(conflict_free(joint_HP[:, :num_trunk], order), trunk)
+        unflatten_into_gradients(joint_HP[:, num_trunk:].sum(0), outputs)
+        return total_H
+
+    def _gradient_by_head(self, part_H: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
+        """float32 [H, P]."""
+        rows = [torch.autograd.grad(loss * self.cast.scale, parameters, retain_graph=True, allow_unused=True) for loss in part_H]
+        return torch.stack([flat(row, parameters) for row in rows])
+
+    def _reducing(self, reduces: bool) -> contextlib.AbstractContextManager[None]:
+        """Whether DDP reduces the gradients of this backward pass over workers."""
+        if isinstance(self.network, DistributedDataParallel) and not reduces:
+            return cast(contextlib.AbstractContextManager[None], self.network.no_sync())
+        return contextlib.nullcontext()
+
+    def _num_labelled_all(self, batch: Batch) -> dict[str, Tensor]:
+        counts_H = torch.stack([(batch.bins[head.name] != MISSING).sum() for head in self.heads])
+        return {head.name: n for head, n in zip(self.heads, sum_over_workers(counts_H), strict=True)}
+
+    def _losses(self, piece: Batch, counts: Mapping[str, Tensor]) -> Tensor:
+        """float32 [H]: this worker's part of the joint losses, on the graph."""
+        pixels_BSSC = self.network_input(piece.pixels_BSSC)
+        with self.cast.autocast():
+            logits, _ = self.network(normalise(pixels_BSSC, self.preprocess))
+        bins = {head.name: noisy_bins(piece.bins[head.name], head.num_bins, self.recipe.label_noise) for head in self.heads}
+        return head_losses(multi_head_loss(logits, bins, self.heads), counts, self.heads)
+
+    def network_input(self, pixels_BSSC: Tensor) -> Tensor:
+        """Augmented pictures as the network sees them before normalising, RGB in 0..255 [B, S, S, 3]."""
+        return augmented(pixels_BSSC, self.recipe.augment)
+
+    def _clipped_norm(self) -> Tensor:
+        if trunk_is_frozen(self.num_steps, self.recipe):
+            drop_gradients(self.model.trunk)
+        return nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+
+    def _move(self) -> None:
+        self.optimizer.step()
+        if self.average:
+            self.average.follow(self.model, self.num_steps)
+
+    def _undo(self, running: Sequence[Tensor]) -> None:
+        """BatchNorm's running statistics as before the forward pass: skipping the optimiser alone would keep a NaN in them for ever."""
+        for buffer, old in zip(self._running, running, strict=True):
+            buffer.copy_(old)
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def validate(self, batches: Iterable[Batch]) -> list[HeadMetrics]:
+        """Metrics of this worker's batches; merge them over workers with ``workers.gather_metrics``."""
+        share_from_first(self.result.buffers())  # those of a checkpoint, by which every worker must validate
+        return measure(self.result, batches, self.heads, self.preprocess, self.device, self.cast)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs; tensors and plain values only, so that it loads with ``weights_only``."""
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "loss_scale": self.cast.state_dict(),
+            "num_steps": self.num_steps,
+            "num_skipped": self.num_skipped,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what ``state_dict`` gave."""
+        self.model.load_state_dict(state["model"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.cast.load_state_dict(state["loss_scale"])
+        self.num_steps, self.num_skipped = state["num_steps"], state["num_skipped"]
+
+
+def step_seed(seed: int, step: int) -> int:
+    """A seed for torch, far from that of the next step whatever the number of workers."""
+    return (seed * 1_000_003 + step) * 4096

@@ -1,0 +1,142 @@
+"""How a model is trained, as plain values: what the job decides and every worker is told. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeAlias
+
+from pix2score.errors import ConfigError
+
+REFERENCE_BATCH = 64
+"""Images per step, over all workers, for which the presets' learning rates are stated."""
+SMALL_DATA_ROWS = 50_000
+"""Training rows below which the small-data preset is taken."""
+
+Optimizer: TypeAlias = Literal["adamw", "sgd"]
+Schedule: TypeAlias = Literal["cosine", "step", "plateau", "onecycle"]
+Gradient: TypeAlias = Literal["sum", "pcgrad"]
+Precision: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Augment:
+    """Random changes of a training picture that keep its composition. All zero: none."""
+
+    flip: float = 0.0
+    """Chance of a left-right mirror image."""
+    shift: float = 0.0
+    """Largest shift, share of the side; what comes in at the border repeats it."""
+    scale: float = 0.0
+    """Largest change of size, as a natural logarithm: 0.1 is 10 %."""
+    colour: float = 0.0
+    """Largest relative change of contrast; brightness half, saturation one and a half times of it."""
+    blur: float = 0.0
+    """Chance of a slight blur."""
+    jpeg: float = 0.0
+    """Chance of JPEG's 8x8 quantisation, at quality 30 to 90."""
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            if not 0 <= getattr(self, f.name) <= 1:
+                raise ConfigError(f"augment {f.name} {getattr(self, f.name)}: expected 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """How the weights are moved."""
+
+    learning_rate: float = 1e-3
+    """Top rate of the trunk, for the batch of all workers together."""
+    head_rate: float = 1.0
+    """Rate of the heads, as a multiple of the trunk's."""
+    optimizer: Optimizer = "adamw"
+    weight_decay: float = 0.05
+    """Of kernels and matrices; norms and biases have none."""
+    schedule: Schedule = "cosine"
+    """cosine: linear warm-up, cosine to zero. step, plateau, onecycle: torch's StepLR, ReduceLROnPlateau, OneCycleLR."""
+    warmup_fraction: float = 0.1
+    frozen_fraction: float = 0.0
+    """Share of the steps at the start that move the heads alone."""
+    clip_norm: float = 5.0
+    accumulate: int = 1
+    """Pieces in which a worker computes its batch: the same step in less memory (BatchNorm sees the pieces)."""
+    average: float = 0.0
+    """Share of all steps over which the saved weights are averaged, exponentially; 0 for the last ones."""
+    dropout: float = 0.0
+    """Of the embedding, before the heads."""
+    label_noise: float = 0.0
+    """Standard deviation, in bins, of noise on the labels of each step."""
+    augment: Augment = field(default_factory=Augment)
+    gradient: Gradient = "sum"
+    """How the gradients of the heads meet in the trunk: sum, or pcgrad (conflicting parts projected out)."""
+    precision: Precision = "auto"
+    """auto: on a GPU bf16, or fp16 with loss scaling where it has no bf16; on a CPU fp32."""
+    total_steps: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.total_steps < 1:
+            raise ConfigError(f"total_steps {self.total_steps}: at least one training step is needed")
+        if self.accumulate < 1:
+            raise ConfigError(f"accumulate {self.accumulate}: at least 1")
+        for name in ("warmup_fraction", "frozen_fraction", "average", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} {getattr(self, name)}: expected 0 or more and less than 1")
+        for name in ("learning_rate", "head_rate", "clip_norm"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise ConfigError(f"{name} {getattr(self, name)}: expected a positive number")
+        for name in ("weight_decay", "label_noise"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ConfigError(f"{name} {getattr(self, name)}: expected 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preset:
+    """A recipe for a size of data: what is not said on the command line comes from here."""
+
+    epochs: int
+    recipe: dict[str, Any]
+
+
+PRESETS = {
+    "small": Preset(
+        epochs=30,
+        recipe={
+            "learning_rate": 1e-3,
+            "weight_decay": 0.05,
+            "average": 0.1,
+            "dropout": 0.3,
+            "augment": Augment(flip=0.5, shift=0.1, scale=0.15, colour=0.3),
+        },
+    ),
+    "large": Preset(
+        epochs=10,
+        recipe={
+            "learning_rate": 1e-3,
+            "weight_decay": 0.05,
+            "warmup_fraction": 0.05,
+            "average": 0.01,
+            "augment": Augment(flip=0.5, shift=0.05, scale=0.05, colour=0.1, blur=0.1, jpeg=0.2),
+        },
+    ),
+}
+
+
+def preset_for(name: str, num_rows: int) -> Preset:
+    """The named preset; ``auto`` goes by the number of training rows. Raises ``ConfigError`` naming the known ones."""
+    if name == "auto":
+        name = "small" if num_rows < SMALL_DATA_ROWS else "large"
+    if name not in PRESETS:
+        raise ConfigError(f"recipe {name!r} is not known; one of auto, {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def scaled_rate(learning_rate: float, optimizer: Optimizer, images_per_step: int) -> float:
+    """A preset's rate for the joint batch of all workers: as the square root of its size for AdamW, in proportion for SGD.
+
+    Adam's step does not grow with the gradient, so only its noise counts: https://arxiv.org/abs/2205.10287 (square root); SGD:
+    https://arxiv.org/abs/1706.02677 (linear).
+    """
+    ratio = images_per_step / REFERENCE_BATCH
+    return learning_rate * (ratio if optimizer == "sgd" else math.sqrt(ratio))
