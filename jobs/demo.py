@@ -14,4 +14,9 @@ def _demo(config: DemoConfig) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main("demo", DemoConfig, _demo, "Draw a catalog of pictures and run prepare, train, evaluate, score and verify on it.")
+    main(
+        "demo",
+        DemoConfig,
+        _demo,
+        "Draw a catalog of pictures and run prepare, train, evaluate, score and verify on it.",
+    )

@@ -7,4 +7,9 @@ from pix2score.serve.config import ExportConfig
 from pix2score.serve.export import export
 
 if __name__ == "__main__":
-    main("export", ExportConfig, export, "Write a model as one file with its preprocessing inside: ONNX, or torch.export as .pt2.")
+    main(
+        "export",
+        ExportConfig,
+        export,
+        "Write a model as one file with its preprocessing inside: ONNX, or torch.export as .pt2.",
+    )

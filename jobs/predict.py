@@ -1,4 +1,5 @@
-"""``python -m jobs.predict``: images in, each head's answer out, one JSON summary line last. The work is ``pix2score.serve.predict``."""
+"""``python -m jobs.predict``: images in, each head's answer out, one JSON summary line last. The work is
+``pix2score.serve.predict``."""
 
 from __future__ import annotations
 

@@ -11,5 +11,6 @@ if __name__ == "__main__":
         "prepare",
         PrepareConfig,
         prepare,
-        "Turn a catalog of illustrations into a training set: mixed Parquet shards, bins learnt from the train split.",
+        "Turn a catalog of illustrations into a training set: mixed Parquet shards, bins learnt from the "
+        "train split.",
     )

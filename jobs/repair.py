@@ -7,4 +7,9 @@ from pix2score.train.config import RepairConfig
 from pix2score.train.repair import repair
 
 if __name__ == "__main__":
-    main("repair", RepairConfig, repair, "Make a model's BatchNorm statistics anew from clean training pictures.")
+    main(
+        "repair",
+        RepairConfig,
+        repair,
+        "Make a model's BatchNorm statistics anew from clean training pictures.",
+    )

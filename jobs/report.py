@@ -7,4 +7,9 @@ from pix2score.report.config import ReportConfig
 from pix2score.report.job import report
 
 if __name__ == "__main__":
-    main("report", ReportConfig, report, "Show the live snapshot of a scores folder as one HTML file: drift, failures, pictures.")
+    main(
+        "report",
+        ReportConfig,
+        report,
+        "Show the live snapshot of a scores folder as one HTML file: drift, failures, pictures.",
+    )

@@ -1,4 +1,5 @@
-"""``python -m jobs.vacuum``: flags in, one JSON summary line out. The work is ``pix2score.snapshots.vacuum``."""
+"""``python -m jobs.vacuum``: flags in, one JSON summary line out. The work is
+``pix2score.snapshots.vacuum``."""
 
 from __future__ import annotations
 
@@ -11,5 +12,6 @@ if __name__ == "__main__":
         "vacuum",
         VacuumConfig,
         vacuum,
-        "Remove old snapshots and the files that nothing needs any more; rewrite embedding files that are mostly dead.",
+        "Remove old snapshots and the files that nothing needs any more; rewrite embedding files that are "
+        "mostly dead.",
     )

@@ -1,4 +1,5 @@
-"""``python -m jobs.verify``: flags in, one JSON summary line out. The work is ``pix2score.snapshots.verify``."""
+"""``python -m jobs.verify``: flags in, one JSON summary line out. The work is
+``pix2score.snapshots.verify``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """pix2score: score millions of illustrations every night, and train the model that does it, on Ray.
 
-``read_scores`` and ``read_embeddings`` open what the last night published, ``read_changes`` says what is new in it, ``similar`` finds
-neighbours in it, ``Model`` scores single pictures. Everything else is reached through ``python -m jobs.…``.
+``read_scores`` and ``read_embeddings`` open what the last night published, ``read_changes`` says what is new
+in it, ``similar`` finds neighbours in it, ``Model`` scores single pictures. Everything else is reached
+through ``python -m jobs.…``.
 """
 
 from __future__ import annotations

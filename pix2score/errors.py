@@ -40,16 +40,19 @@ FETCH_ERROR_CODES = IMAGE_ERROR_CODES[:4]
 """Codes that say nothing about the bytes: worth another try on another night."""
 
 RETRIED_ERROR_CODES = (*FETCH_ERROR_CODES, "CRASHED")
-"""Codes that a later night tries again: what ends a decoder may come from outside too, such as the kernel's want of memory."""
+"""Codes that a later night tries again: what ends a decoder may come from outside too, such as the kernel's
+want of memory."""
 
 MAX_ATTEMPTS = 5
-"""Nights on which a content is tried that cannot be fetched, and on which a key keeps the answer of its earlier content meanwhile."""
+"""Nights on which a content is tried that cannot be fetched, and on which a key keeps the answer of its
+earlier content meanwhile."""
 
 MAX_DETAIL_CHARS = 200
 
 
 class Pix2ScoreError(Exception):
-    """Base of every error this package raises on purpose. Its text stays as it was raised: Ray Data appends advice to ``args``."""
+    """Base of every error this package raises on purpose. Its text stays as it was raised: Ray Data appends
+    advice to ``args``."""
 
     exit_code = 1
 
@@ -108,7 +111,8 @@ class VerifyError(Pix2ScoreError):
 
 
 class ImageFailure(Exception):
-    """One image gave no pixels. ``code`` is an ``ImageErrorCode``; ``detail`` is one short line for a person."""
+    """One image gave no pixels. ``code`` is an ``ImageErrorCode``; ``detail`` is one short line for a
+    person."""
 
     def __init__(self, code: ImageErrorCode, detail: str) -> None:
         self.code: ImageErrorCode = code
@@ -142,7 +146,12 @@ class JobFailed:
 
     def report(self) -> dict[str, Any]:
         """The summary with the error, for summary.json and the line of JSON."""
-        return {**self.summary, "error": type(self.cause).__name__, "message": self.message, "exit_code": self.exit_code}
+        return {
+            **self.summary,
+            "error": type(self.cause).__name__,
+            "message": self.message,
+            "exit_code": self.exit_code,
+        }
 
     def attach(self) -> JobFailed:
         """The exception carries this from here on, and its summary as its attribute ``summary``."""
@@ -158,7 +167,8 @@ class JobFailed:
 
 
 def own_error(exc: BaseException) -> Pix2ScoreError | None:
-    """The error of ours that ``exc`` is, or that Ray wraps up in what comes out of a task, an actor, a pipeline or a training worker."""
+    """The error of ours that ``exc`` is, or that Ray wraps up in what comes out of a task, an actor, a
+    pipeline or a training worker."""
     seen: set[int] = set()
     pending = [exc]
     while pending:
@@ -178,7 +188,8 @@ def is_rays(exc: BaseException) -> bool:
 
 
 def wrapped(exc: BaseException) -> Iterator[BaseException]:
-    """Exceptions directly inside ``exc``: what caused it, and what Ray hands on as an argument or as failures of training workers."""
+    """Exceptions directly inside ``exc``: what caused it, and what Ray hands on as an argument or as failures
+    of training workers."""
     failures = getattr(exc, "worker_failures", None)
     inside = [getattr(exc, "cause", None), getattr(exc, "_base_exc", None), *exc.args, exc.__cause__]
     inside += failures.values() if isinstance(failures, dict) else ()

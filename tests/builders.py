@@ -49,7 +49,9 @@ def planned_rows(folder: Folder, parts: Iterable[Part]) -> list[dict[str, Any]]:
     return rows
 
 
-def scores_table(keys: Sequence[Key], run: str, failed: Iterable[Key] = (), layout: Layout = LAYOUT) -> pa.Table:
+def scores_table(
+    keys: Sequence[Key], run: str, failed: Iterable[Key] = (), layout: Layout = LAYOUT
+) -> pa.Table:
     """SCORES rows: every head certain of bin 1, but for the failed keys."""
     failed = set(failed)
     is_ok = [key not in failed for key in keys]
@@ -67,8 +69,13 @@ def scores_table(keys: Sequence[Key], run: str, failed: Iterable[Key] = (), layo
     for head in layout.heads:
         probs = [0.25, 0.75] + [0.0] * (head.num_bins - 2)
         values = {"bin": 1, "probs": probs, "score": 0.5, "expected": 20.0}
-        columns |= {f"{head.name}_{name}": [value if ok else None for ok in is_ok] for name, value in values.items()}
-    return pa.table({field.name: pa.array(columns[field.name], field.type) for field in layout.scores}, schema=layout.scores)
+        columns |= {
+            f"{head.name}_{name}": [value if ok else None for ok in is_ok] for name, value in values.items()
+        }
+    return pa.table(
+        {field.name: pa.array(columns[field.name], field.type) for field in layout.scores},
+        schema=layout.scores,
+    )
 
 
 def embedding_of(key: Key, dim: int) -> list[float]:
@@ -116,7 +123,11 @@ def publish_night(
         ok = [key for key in chunk if key not in set(failed)]
         piece = f"piece-{number:06}"
         tables = scores_table(chunk, run, failed, layout), embeddings_table(ok, layout)
-        receipts.append(write_piece(folder, Origin(run=run, model_version=MODEL_VERSION, parent=parent), piece, layout, *tables))
+        receipts.append(
+            write_piece(
+                folder, Origin(run=run, model_version=MODEL_VERSION, parent=parent), piece, layout, *tables
+            )
+        )
     scores = rewritten(folder, run, receipts, layout, len(keys)).files
     embeddings = [file for receipt in receipts if (file := receipt.file("embeddings"))]
     return publish(folder, parent, manifest(run, [*scores, *embeddings], layout, len(keys), len(failed)))
@@ -131,7 +142,9 @@ def rewritten(folder: Folder, run: str, receipts: list[Receipt], layout: Layout,
     return merged
 
 
-def manifest(run: str, files: Iterable[DataFile], layout: Layout, num_rows: int, num_failed: int) -> dict[str, Any]:
+def manifest(
+    run: str, files: Iterable[DataFile], layout: Layout, num_rows: int, num_failed: int
+) -> dict[str, Any]:
     """What ``publish`` is given."""
     return {
         "run": run,

@@ -21,7 +21,13 @@ from tests.conftest import BUCKET
 
 NUM_PICTURES = 130
 INPUT_SIZE = 32
-TRAINING: dict[str, Any] = {"backbone": "resnet18", "input_size": INPUT_SIZE, "batch_size": 16, "epochs": 2, "seed": 3}
+TRAINING: dict[str, Any] = {
+    "backbone": "resnet18",
+    "input_size": INPUT_SIZE,
+    "batch_size": 16,
+    "epochs": 2,
+    "seed": 3,
+}
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,9 @@ class Chain:
 def run_chain(catalog: str, root: str, drawn: DrawnCatalog) -> Chain:
     """prepare, train, evaluate and score below ``root`` (a folder or an S3 prefix)."""
     dataset, model, scores = f"{root}/dataset", f"{root}/model", f"{root}/scores"
-    prepared = prepare(PrepareConfig(catalog=catalog, out=dataset, image_size=64, val_fraction=0.2, test_fraction=0.2))
+    prepared = prepare(
+        PrepareConfig(catalog=catalog, out=dataset, image_size=64, val_fraction=0.2, test_fraction=0.2)
+    )
     trained = train(TrainConfig(data=dataset, out=model, num_workers=1, **TRAINING))
     evaluated = evaluate(EvaluateConfig(model=model, data=dataset, out=f"{root}/evaluation"))
     scored = score(ScoreConfig(catalog=catalog, model=model, out=scores, part_rows=40))

@@ -35,7 +35,8 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[str]:
-    """Endpoint of an S3 server in its own process; the standard AWS variables point to it. Has one bucket, ``BUCKET``."""
+    """Endpoint of an S3 server in its own process; the standard AWS variables point to it. Has one bucket,
+    ``BUCKET``."""
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -96,7 +97,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def ray_session(moto_server: str) -> Iterator[None]:
-    """One local Ray for all tests that need it; its workers reach the S3 server. A pipeline that stands still ends by itself."""
+    """One local Ray for all tests that need it; its workers reach the S3 server. A pipeline that stands still
+    ends by itself."""
     from ray.data import DataContext
 
     from pix2score.cluster.session import session

@@ -56,7 +56,9 @@ class Job:
             return self.process.wait(timeout=timeout_s)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError(f"the job did not end in {timeout_s} s; standard error ends {self.log[-3000:]}") from None
+            raise AssertionError(
+                f"the job did not end in {timeout_s} s; standard error ends {self.log[-3000:]}"
+            ) from None
 
     def done(self, timeout_s: float = 150) -> dict[str, Any]:
         """Its summary, after exit code 0."""
@@ -75,7 +77,9 @@ class Job:
         while time.monotonic() < deadline:
             if found := happened():
                 return found
-            assert self.process.poll() is None, f"ended with {self.process.returncode} before it happened: {self.log[-3000:]}"
+            assert self.process.poll() is None, (
+                f"ended with {self.process.returncode} before it happened: {self.log[-3000:]}"
+            )
             time.sleep(0.01)
         self.kill()
         raise AssertionError(f"did not happen in {timeout_s} s: {self.log[-3000:]}")
@@ -111,9 +115,17 @@ class Ray:
 @contextlib.contextmanager
 def ray_cluster(settings: Mapping[str, str]) -> Iterator[Ray]:
     """A head of ``NUM_CPUS`` with these environment variables; every process of it ends with the block."""
-    with tempfile.TemporaryDirectory(prefix="f", dir="/tmp", ignore_cleanup_errors=True) as temp:  # sockets need a short path
+    with tempfile.TemporaryDirectory(
+        prefix="f", dir="/tmp", ignore_cleanup_errors=True
+    ) as temp:  # sockets need a short path
         port = free_port()
-        head = ("--head", f"--num-cpus={NUM_CPUS}", f"--port={port}", "--include-dashboard=false", f"--temp-dir={temp}")
+        head = (
+            "--head",
+            f"--num-cpus={NUM_CPUS}",
+            f"--port={port}",
+            "--include-dashboard=false",
+            f"--temp-dir={temp}",
+        )
         with started_node(*head, settings=settings) as process:
             await_file(Path(temp), "sockets/raylet")
             yield Ray(f"127.0.0.1:{port}", process.pid, settings, temp)
@@ -176,10 +188,19 @@ def upload_pictures(s3: Any, prefix: str, contents: Mapping[str, bytes]) -> None
         s3.put_object(Bucket=BUCKET, Key=f"{prefix}/{name}", Body=content)
 
 
-def upload_catalog(s3: Any, prefix: str, rows: Sequence[tuple[int, str, str]], name: str = "catalog.parquet") -> str:
-    """Rows of (id, uri, etag) as the one catalog file below ``prefix``; the place of the catalog comes back."""
+def upload_catalog(
+    s3: Any, prefix: str, rows: Sequence[tuple[int, str, str]], name: str = "catalog.parquet"
+) -> str:
+    """Rows of (id, uri, etag) as the one catalog file below ``prefix``; the place of the catalog comes
+    back."""
     ids, uris, etags = zip(*rows, strict=True)
-    columns = {"illust_id": ids, "uri": uris, "etag": etags, "bookmarks": [i % 97 for i in ids], "artist_id": ids}
+    columns = {
+        "illust_id": ids,
+        "uri": uris,
+        "etag": etags,
+        "bookmarks": [i % 97 for i in ids],
+        "artist_id": ids,
+    }
     listed = s3.list_objects_v2(Bucket=BUCKET, Prefix=f"{prefix}/").get("Contents", ())
     old = [entry["Key"] for entry in listed if entry["Key"].endswith(".parquet")]
     s3.put_object(Bucket=BUCKET, Key=f"{prefix}/{name}", Body=parquet_bytes(pa.table(columns)))

@@ -1,8 +1,9 @@
-"""An HTTP proxy before the S3 server that fails as object stores do: a process of its own, told by a file what to do.
+"""An HTTP proxy before the S3 server that fails as object stores do: a process of its own, told by a file
+what to do.
 
-Run as ``python -m tests.flaky_proxy UPSTREAM CONTROL``; prints its port. ``CONTROL`` holds ``Faults`` as JSON and is read again whenever it
-was replaced. Own paths begin with ``/-/``: ``served``
-(how often each object's content went out whole), ``failed``, ``waiting``, ``forget`` (count anew).
+Run as ``python -m tests.flaky_proxy UPSTREAM CONTROL``; prints its port. ``CONTROL`` holds ``Faults`` as JSON
+and is read again whenever it was replaced. Own paths begin with ``/-/``: ``served`` (how often each object's
+content went out whole), ``failed``, ``waiting``, ``forget`` (count anew).
 """
 
 from __future__ import annotations
@@ -62,7 +63,13 @@ class Faults:
     """... until so many are there."""
 
 
-STATUS = {"SlowDown": 503, "ExpiredToken": 403, "AccessDenied": 403, "InsufficientStorage": 507, "NotImplemented": 501}
+STATUS = {
+    "SlowDown": 503,
+    "ExpiredToken": 403,
+    "AccessDenied": 403,
+    "InsufficientStorage": 507,
+    "NotImplemented": 501,
+}
 MEETING_S = 45.0  # below the read timeout of the clients
 
 
@@ -96,7 +103,9 @@ class Proxy:
             return self._about_itself(request.path)
         body, place, faults = await request.read(), request.path.lstrip("/"), self.current()
         is_read = request.method == "GET"
-        refusal = self._refusal(request.method, place, faults, is_conditional="If-None-Match" in request.headers)
+        refusal = self._refusal(
+            request.method, place, faults, is_conditional="If-None-Match" in request.headers
+        )
         if refusal:
             self.failed[refusal] += 1
             return _error(refusal)
@@ -127,14 +136,20 @@ class Proxy:
         if path == "/-/forget":
             self.served.clear()
             self.failed.clear()
-        facts: dict[str, object] = {"/-/waiting": self.waiting, "/-/served": self.served, "/-/failed": self.failed}
+        facts: dict[str, object] = {
+            "/-/waiting": self.waiting,
+            "/-/served": self.served,
+            "/-/failed": self.failed,
+        }
         return web.json_response(facts.get(path))
 
     def _refusal(self, method: str, place: str, faults: Faults, *, is_conditional: bool) -> str | None:
         if self.random.random() < faults.slow_down:
             return "SlowDown"
         if faults.expired_below and method == "GET" and place.startswith(faults.expired_below):
-            served = sum(number for key, number in self.served.items() if key.startswith(faults.expired_below))
+            served = sum(
+                number for key, number in self.served.items() if key.startswith(faults.expired_below)
+            )
             return "ExpiredToken" if served >= faults.expired_after else None
         if faults.conditions == "refused" and method == "PUT" and is_conditional:
             return "NotImplemented"
@@ -156,15 +171,22 @@ class Proxy:
         url = URL(self.upstream + request.raw_path, encoded=True)
         async with (
             aiohttp.ClientSession(auto_decompress=False) as session,
-            session.request(request.method, url, headers=self._headers(request), data=body, allow_redirects=False) as answer,
+            session.request(
+                request.method, url, headers=self._headers(request), data=body, allow_redirects=False
+            ) as answer,
         ):
             return answer, await answer.read()
 
 
 def _undeleted(body: bytes) -> web.Response:
     keys = re.findall(r"<Key>(.*?)</Key>", body.decode())
-    errors = "".join(f"<Error><Key>{key}</Key><Code>AccessDenied</Code><Message>no</Message></Error>" for key in keys)
-    answer = f'<?xml version="1.0"?><DeleteResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{errors}</DeleteResult>'
+    errors = "".join(
+        f"<Error><Key>{key}</Key><Code>AccessDenied</Code><Message>no</Message></Error>" for key in keys
+    )
+    answer = (
+        '<?xml version="1.0"?><DeleteResult '
+        f'xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{errors}</DeleteResult>'
+    )
     return web.Response(body=answer.encode(), content_type="application/xml")
 
 
@@ -208,7 +230,9 @@ class FlakyStorage:
 
     def served(self, below: str = "") -> Counter[str]:
         """How often each object's content went out whole since ``forget``."""
-        return Counter({place: number for place, number in self._asked("served").items() if place.startswith(below)})
+        return Counter(
+            {place: number for place, number in self._asked("served").items() if place.startswith(below)}
+        )
 
     def failed(self) -> Counter[str]:
         """How many requests met which fault since ``forget``."""
@@ -224,7 +248,9 @@ class FlakyStorage:
 
     def forget(self) -> None:
         """Count anew."""
-        urllib.request.urlopen(urllib.request.Request(f"{self.endpoint}/-/forget", method="POST"), timeout=10).close()
+        urllib.request.urlopen(
+            urllib.request.Request(f"{self.endpoint}/-/forget", method="POST"), timeout=10
+        ).close()
 
 
 def start(upstream: str, control: Path) -> tuple[subprocess.Popen[str], FlakyStorage]:

@@ -23,8 +23,12 @@ def test_a_run_that_ends_well_leaves_its_summary(place: str) -> None:
     assert summary["seconds"] >= 0
 
 
-@pytest.mark.parametrize(("error", "exit_code"), [(LimitError("too many"), 3), (RuntimeError("oops"), 1), (KeyboardInterrupt(), 1)])
-def test_a_run_that_fails_leaves_what_it_had_and_the_error(place: str, error: BaseException, exit_code: int) -> None:
+@pytest.mark.parametrize(
+    ("error", "exit_code"), [(LimitError("too many"), 3), (RuntimeError("oops"), 1), (KeyboardInterrupt(), 1)]
+)
+def test_a_run_that_fails_leaves_what_it_had_and_the_error(
+    place: str, error: BaseException, exit_code: int
+) -> None:
     folder = Folder(place)
     with pytest.raises(type(error)) as caught, recorded(folder, PATH, {"job": "score"}) as summary:
         summary["scored"] = 3

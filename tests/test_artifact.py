@@ -15,7 +15,9 @@ from pix2score.images.preprocess import Preprocess
 from pix2score.model.folder import CARD, WEIGHTS, ModelCard, load_card, load_model, save_model
 from pix2score.storage.folder import Folder
 
-HEAD = HeadSpec(name="bookmark", column="bookmarks", edges=(10, 30), counts=(5, 6, 7), typical=(1.0, 20.0, 2.5e9))
+HEAD = HeadSpec(
+    name="bookmark", column="bookmarks", edges=(10, 30), counts=(5, 6, 7), typical=(1.0, 20.0, 2.5e9)
+)
 OPEN_HEAD = HeadSpec(name="sentiment", column="s", edges=(-0.5, 0.5), min_value=float("-inf"))
 TENSORS: dict[str, Any] = {
     "stem.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
@@ -80,7 +82,9 @@ def test_the_version_is_the_same_for_the_same_model_wherever_it_lies(tmp_path: A
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_the_version_changes_with_all_that_decides_a_prediction(tmp_path: Any, changes: dict[str, Any]) -> None:
+def test_the_version_changes_with_all_that_decides_a_prediction(
+    tmp_path: Any, changes: dict[str, Any]
+) -> None:
     assert save(str(tmp_path / "a")).version != save(str(tmp_path / "b"), **changes).version
 
 
@@ -147,7 +151,9 @@ def test_a_place_without_a_model_is_named(place: str) -> None:
         load_card(place)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"{}", b'{"format": 1}', b"\xff\xfe", b'{"format": 1, "heads": 5}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"3", b"{}", b'{"format": 1}', b"\xff\xfe", b'{"format": 1, "heads": 5}']
+)
 def test_a_card_that_is_none_is_a_data_error(tmp_path: Any, content: bytes) -> None:
     Folder(str(tmp_path)).publish(CARD, content)
     with pytest.raises(DataError, match=r"model\.json"):

@@ -38,7 +38,9 @@ def test_shape_and_range_stay(size: int) -> None:
 
 def test_augmented_pictures_reach_the_network_channels_last_as_plain_ones_do() -> None:
     for augment in (Augment(), ALL):
-        assert normalise(augmented(pictures(), augment), PREPROCESS).is_contiguous(memory_format=torch.channels_last)
+        assert normalise(augmented(pictures(), augment), PREPROCESS).is_contiguous(
+            memory_format=torch.channels_last
+        )
 
 
 def test_the_same_seed_draws_the_same_and_each_picture_its_own() -> None:
@@ -51,7 +53,9 @@ def test_the_same_seed_draws_the_same_and_each_picture_its_own() -> None:
 
 
 def test_a_flip_is_the_mirror_image() -> None:
-    torch.testing.assert_close(augmented(pictures(), Augment(flip=1.0)), pictures().float().flip(2), atol=0.01, rtol=0)
+    torch.testing.assert_close(
+        augmented(pictures(), Augment(flip=1.0)), pictures().float().flip(2), atol=0.01, rtol=0
+    )
 
 
 def test_the_share_of_flips_is_the_chance() -> None:
@@ -76,7 +80,9 @@ def test_a_grey_picture_stays_grey() -> None:
 
 
 def test_quantisation_is_near_what_a_jpeg_encoder_does_to_a_grey_picture() -> None:
-    ramp = np.add.outer(np.linspace(0, 120, 64), np.linspace(0, 120, 64)) + 20 * np.random.default_rng(0).random((64, 64))
+    ramp = np.add.outer(np.linspace(0, 120, 64), np.linspace(0, 120, 64)) + 20 * np.random.default_rng(
+        0
+    ).random((64, 64))
     grey = np.repeat(ramp[..., None], 3, axis=2).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(grey).save(file, "JPEG", quality=60, subsampling=0)

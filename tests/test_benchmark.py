@@ -1,4 +1,5 @@
-"""The benchmarks measure real work: what they publish is sound, every contender scores every image, limits are told."""
+"""The benchmarks measure real work: what they publish is sound, every contender scores every image, limits
+are told."""
 
 from __future__ import annotations
 
@@ -35,7 +36,12 @@ def test_one_percent_changed_and_one_per_mille_new_and_gone(tmp_path: Path) -> N
     timing = time_plan(tmp_path, 20_000)
     assert (timing.rows, timing.to_score) == (20_000, 220)
     manifest = live(str(tmp_path / "scores")).manifest
-    assert (manifest["snapshot"], manifest["plan"]["removed"], manifest["plan"]["new"], manifest["plan"]["changed"]) == (
+    assert (
+        manifest["snapshot"],
+        manifest["plan"]["removed"],
+        manifest["plan"]["new"],
+        manifest["plan"]["changed"],
+    ) == (
         2,
         20,
         20,
@@ -57,7 +63,10 @@ def test_a_first_night_is_timed_beside_the_later_one_with_its_temporary_disk(
     assert all(step.seconds > 0 and step.cpu_s > 0 and step.peak_mib > 10 for step in steps)
     assert (timing.plan.seconds, timing.rewrite.peak_mib) == (timing.plan_s, timing.rewrite_peak_mib)
     assert timing.plan.disk_bytes_per_row > 0 and timing.first.plan.disk_bytes_per_row > 0
-    assert dataset([str(path) for path in (tmp_path / "first" / "scores").rglob("*.parquet")]).count_rows() == 20_000
+    assert (
+        dataset([str(path) for path in (tmp_path / "first" / "scores").rglob("*.parquet")]).count_rows()
+        == 20_000
+    )
     assert tempfile.gettempdir() == before
 
 
@@ -69,30 +78,47 @@ def test_the_job_gives_every_size_and_the_machine(tmp_path: Path) -> None:
     assert benchmark_plan.FILE_ROWS == 250_000
 
 
-def test_decoding_is_compared_on_every_kind_of_picture_with_the_pixels_close(caplog: pytest.LogCaptureFixture) -> None:
+def test_decoding_is_compared_on_every_kind_of_picture_with_the_pixels_close(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with caplog.at_level(logging.INFO):
         result = benchmark(BenchmarkConfig(stage="decode", num_images=4, runs=1, input_size=64))
     cases = {(t["kind"], t["form"], t["side"]): t for t in result["decode"]}
     assert len(cases) == len(SETS) * len(CASES)
     assert all(t["ours_per_s"] > 0 and t["pillow_per_s"] > 0 for t in cases.values())
-    for (_, form, _), t in cases.items():  # PNG and WebP are decoded whole, as Pillow does: one rounding apart
+    for (
+        _,
+        form,
+        _,
+    ), t in cases.items():  # PNG and WebP are decoded whole, as Pillow does: one rounding apart
         assert t["mean_difference"] < (4 if form == "JPEG" else 0.6)
     assert "sparse line art" in caplog.text
 
 
 @pytest.mark.parametrize("kind", SETS)
 @pytest.mark.parametrize("side", [500, 1200, 3000])
-def test_pixels_at_224_are_within_2_of_a_whole_decode_and_4_in_the_worst_picture(kind: str, side: int) -> None:
+def test_pixels_at_224_are_within_2_of_a_whole_decode_and_4_in_the_worst_picture(
+    kind: str, side: int
+) -> None:
     rng = np.random.default_rng(3)
     files = [encoded(SETS[kind](rng, side, side)) for _ in range(3)]
-    apart = [np.abs(to_rgb(data, Preprocess(size=224)).astype(int) - pillow(data, 224)).mean() for data in files]
+    apart = [
+        np.abs(to_rgb(data, Preprocess(size=224)).astype(int) - pillow(data, 224)).mean() for data in files
+    ]
     assert np.mean(apart) <= 2
     assert max(apart) <= 4
 
 
 def run(*flags: str) -> dict[str, Any]:
-    """The job as a process of its own: it sets torch's threads, which the numbers of other tests depend on."""
-    done = subprocess.run([sys.executable, "-m", "jobs.benchmark", *flags], capture_output=True, text=True, timeout=500, check=True)
+    """The job as a process of its own: it sets torch's threads, which the numbers of other tests depend
+    on."""
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.benchmark", *flags],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=True,
+    )
     loaded: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return loaded
 
@@ -115,15 +141,27 @@ def test_a_drawn_model_answers_within_float16(backbone: str) -> None:
 
 def test_what_one_image_costs_is_told_by_cause() -> None:
     found = run("--stage=start", "--input-size=32", "--runs=1")["start"]
-    assert list(found["causes_s"]) == ["import", "check_inputs", "start_ray", "plan", "first_piece", "publish", "end"]
+    assert list(found["causes_s"]) == [
+        "import",
+        "check_inputs",
+        "start_ray",
+        "plan",
+        "first_piece",
+        "publish",
+        "end",
+    ]
     assert all(seconds >= 0 for seconds in found["causes_s"].values())
     assert sum(found["causes_s"].values()) == pytest.approx(found["seconds"], abs=0.1)
 
 
-def test_a_trained_model_says_how_far_the_probabilities_are_apart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_trained_model_says_how_far_the_probabilities_are_apart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     drawn_model("resnet18", 32, str(tmp_path / "model"))
     with caplog.at_level(logging.INFO):
-        found = benchmark(BenchmarkConfig(stage="decode", model=str(tmp_path / "model"), num_images=4, runs=1))["decode"]
+        found = benchmark(
+            BenchmarkConfig(stage="decode", model=str(tmp_path / "model"), num_images=4, runs=1)
+        )["decode"]
     assert all(0 <= timing["probability_difference"] < 0.1 for timing in found)
     assert all(timing["probability_difference"] < 1e-3 for timing in found if timing["form"] == "PNG")
     assert "decode and resize to 32 px" in caplog.text
@@ -141,7 +179,9 @@ def test_every_contender_scores_every_image(tmp_path: Path, caplog: pytest.LogCa
     linked = _linked(tmp_path / "linked" / "all", sorted((tmp_path / "images").iterdir()))
     for name in names:
         out = tmp_path / name
-        subprocess.run(command(name, linked, str(tmp_path / "model"), out), check=True, capture_output=True, timeout=200)
+        subprocess.run(
+            command(name, linked, str(tmp_path / "model"), out), check=True, capture_output=True, timeout=200
+        )
         rows = read_scores(str(out)).to_table() if name == OURS else dataset(out).to_table().sort_by("path")
         assert rows.num_rows == 8
         probs[name] = np.stack(rows.column("bookmark_probs").to_pylist())
@@ -160,13 +200,17 @@ def test_every_contender_scores_every_image(tmp_path: Path, caplog: pytest.LogCa
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_training_is_timed_beside_a_ready_batch_and_the_original_files() -> None:
-    found = run("--stage=train", "--num-images=60", "--side=320", "--input-size=32", "--batch-size=8", "--runs=1")["train"]
+    found = run(
+        "--stage=train", "--num-images=60", "--side=320", "--input-size=32", "--batch-size=8", "--runs=1"
+    )["train"]
     assert found["share"] == pytest.approx(found["job_per_s"] / found["ready_per_s"], abs=0.02)
     assert min(found.values()) > 0
 
 
 def test_an_unknown_peer_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="peer spark is not known; one of ray-recipe, dataloader, daft, limit"):
+    with pytest.raises(
+        ConfigError, match="peer spark is not known; one of ray-recipe, dataloader, daft, limit"
+    ):
         BenchmarkConfig(peers="spark,limit")
 
 

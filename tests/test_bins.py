@@ -79,7 +79,9 @@ def test_without_ties_every_bin_is_within_one_of_an_equal_share(values: list[int
 
 @given(values=TIED, num_bins=NUM_BINS, batch_size=st.integers(1, 13))
 @example(values=[0, 1, 1, 2], num_bins=2, batch_size=1)
-def test_how_the_values_are_batched_does_not_matter(values: list[int], num_bins: int, batch_size: int) -> None:
+def test_how_the_values_are_batched_does_not_matter(
+    values: list[int], num_bins: int, batch_size: int
+) -> None:
     assume(len(set(values)) > 1)
     whole, cut = counted(values), counted(values, batch_size)
     edges = bins.learn_edges(whole, num_bins)
@@ -104,20 +106,36 @@ def test_fewer_than_two_distinct_values_are_refused_by_the_name_of_the_head(valu
         bins.learn_edges(counted(values), 5, head="bookmark")
 
 
-@given(values=st.lists(st.integers(-50, 50)), edges=st.lists(st.integers(-50, 50), min_size=1, unique=True).map(sorted))
+@given(
+    values=st.lists(st.integers(-50, 50)),
+    edges=st.lists(st.integers(-50, 50), min_size=1, unique=True).map(sorted),
+)
 def test_every_row_is_counted_in_one_bin(values: list[int], edges: list[int]) -> None:
     counts = bins.count_bins(counted(values)(), edges)
     assert sum(counts) == len(values)
-    assert counts == np.bincount(np.digitize(np.asarray(values, dtype=np.int64), edges), minlength=len(edges) + 1).tolist()
+    assert (
+        counts
+        == np.bincount(
+            np.digitize(np.asarray(values, dtype=np.int64), edges), minlength=len(edges) + 1
+        ).tolist()
+    )
 
 
-@given(values=TIED, edges=st.lists(st.integers(1, 12), min_size=1, unique=True).map(sorted), batch_size=st.integers(1, 13))
-def test_the_typical_value_of_a_bin_is_its_lower_median(values: list[int], edges: list[int], batch_size: int) -> None:
+@given(
+    values=TIED,
+    edges=st.lists(st.integers(1, 12), min_size=1, unique=True).map(sorted),
+    batch_size=st.integers(1, 13),
+)
+def test_the_typical_value_of_a_bin_is_its_lower_median(
+    values: list[int], edges: list[int], batch_size: int
+) -> None:
     source = counted(values, batch_size)
     counts = bins.count_bins(source(), edges)
     typical = bins.typical_values(source(), edges, counts, 0.0)
     inside = [sorted(v for v in values if np.digitize(v, edges) == k) for k in range(len(counts))]
-    assert [t for t, c in zip(typical, counts, strict=True) if c] == [vs[(len(vs) - 1) // 2] for vs in inside if vs]
+    assert [t for t, c in zip(typical, counts, strict=True) if c] == [
+        vs[(len(vs) - 1) // 2] for vs in inside if vs
+    ]
 
 
 def test_the_typical_value_of_an_empty_bin_is_its_midpoint_or_the_edge_of_an_open_one() -> None:

@@ -1,4 +1,5 @@
-"""The bytes that a process holds of images it has read are bounded, for all its threads together; nothing of it gets lost."""
+"""The bytes that a process holds of images it has read are bounded, for all its threads together; nothing of
+it gets lost."""
 
 from __future__ import annotations
 

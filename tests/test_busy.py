@@ -10,7 +10,9 @@ from pix2score.cluster.stage_times import Slots, limiting_stage, stage_account, 
 
 
 def test_totals_add_up_bytes_and_seconds_of_a_piece() -> None:
-    rows = pa.table({"num_bytes": [10, 20], "fetch_s": [0.5, 0.25], "decode_s": [1.0, 2.0], "model_s": [0.0, 0.5]})
+    rows = pa.table(
+        {"num_bytes": [10, 20], "fetch_s": [0.5, 0.25], "decode_s": [1.0, 2.0], "model_s": [0.0, 0.5]}
+    )
     assert totals(rows, 0.125) == {"bytes": 30.0, "fetch": 0.75, "decode": 3.0, "model": 0.5, "write": 0.125}
     assert totals(rows.select(["num_bytes"]), 0.0)["decode"] == 0
 
@@ -31,7 +33,9 @@ def test_shares_are_of_all_slots_and_the_rate_is_what_a_stage_alone_would_do() -
         ({"decode": 2.0, "model": 3.0}, "no stage limited the run: start-up"),
     ],
 )
-def test_the_sentence_names_the_busiest_stage_with_its_evidence(measured: dict[str, float], words: str) -> None:
+def test_the_sentence_names_the_busiest_stage_with_its_evidence(
+    measured: dict[str, float], words: str
+) -> None:
     sentence = limiting_stage(stage_account(measured, Slots(2, 1, 1), 100, 10.0), 10.0)
     assert sentence.startswith(words)
     assert all(f"{stage} " in sentence for stage in busy.STAGES)

@@ -1,4 +1,5 @@
-"""The catalog as users have it: columns mapped or found, every refusal naming what is there and what mends it."""
+"""The catalog as users have it: columns mapped or found, every refusal naming what is there and what mends
+it."""
 
 from __future__ import annotations
 
@@ -30,7 +31,11 @@ def rows(catalog: Catalog) -> list[dict[str, Any]]:
 def test_a_single_file_and_its_folder_are_the_same_catalog(place: str) -> None:
     write_catalog(place, PLAIN)
     as_folder, as_file = open_catalog(place, Columns()), open_catalog(f"{place}/catalog.parquet", Columns())
-    assert rows(as_folder) == rows(as_file) == [{"illust_id": 1, "uri": "a.png"}, {"illust_id": 2, "uri": "b.png"}]
+    assert (
+        rows(as_folder)
+        == rows(as_file)
+        == [{"illust_id": 1, "uri": "a.png"}, {"illust_id": 2, "uri": "b.png"}]
+    )
     assert as_folder.folder.uri == as_file.folder.uri == Folder(place).uri
     assert as_folder.files == as_file.files
     assert [(f.path, f.size > 0, f.etag != "") for f in as_file.files] == [("catalog.parquet", True, True)]
@@ -74,7 +79,9 @@ def test_a_broken_parquet_file_is_named(place: str, data: bytes) -> None:
 
 
 def test_a_file_with_a_damaged_page_is_named(tmp_path: Any) -> None:
-    place = write_catalog(str(tmp_path), {"illust_id": list(range(5000)), "uri": [f"{i * 7919}.png" for i in range(5000)]})
+    place = write_catalog(
+        str(tmp_path), {"illust_id": list(range(5000)), "uri": [f"{i * 7919}.png" for i in range(5000)]}
+    )
     data = bytearray(Folder(place).read("catalog.parquet"))
     data[4:60] = bytes(b ^ 0xFF for b in data[4:60])
     Folder(place).publish("catalog.parquet", bytes(data), replace=True)
@@ -95,24 +102,50 @@ def test_other_column_names_are_mapped(tmp_path: Any) -> None:
         "uri": ["no"],
     }
     place = write_catalog(str(tmp_path), table)
-    columns = Columns(id="work", page="p", uri="path", group="who", split="fold", fingerprint="md5", updated_at="changed")
+    columns = Columns(
+        id="work", page="p", uri="path", group="who", split="fold", fingerprint="md5", updated_at="changed"
+    )
     catalog = open_catalog(place, columns)
     assert catalog.fingerprint_kind == "md5"
     assert rows(catalog) == [
-        {"illust_id": 1, "page": 3, "uri": "a", "group": 9, "split": "val", "fingerprint": "x", "updated_at": 5}
+        {
+            "illust_id": 1,
+            "page": 3,
+            "uri": "a",
+            "group": 9,
+            "split": "val",
+            "fingerprint": "x",
+            "updated_at": 5,
+        }
     ]
 
 
 def test_usual_column_names_are_found_without_asking(tmp_path: Any) -> None:
-    table = {"illust_id": [1], "page": [0], "uri": ["a"], "artist_id": [9], "etag": ["e"], "updated_at": [5], "split": ["val"]}
+    table = {
+        "illust_id": [1],
+        "page": [0],
+        "uri": ["a"],
+        "artist_id": [9],
+        "etag": ["e"],
+        "updated_at": [5],
+        "split": ["val"],
+    }
     columns = open_catalog(write_catalog(str(tmp_path), table), Columns()).columns
     assert columns == Columns(
-        id="illust_id", page="page", uri="uri", group="artist_id", fingerprint="etag", updated_at="updated_at", split=None
+        id="illust_id",
+        page="page",
+        uri="uri",
+        group="artist_id",
+        fingerprint="etag",
+        updated_at="updated_at",
+        split=None,
     )
 
 
 def test_a_fingerprint_column_goes_before_an_etag(tmp_path: Any) -> None:
-    catalog = open_catalog(write_catalog(str(tmp_path), {**PLAIN, "etag": ["e", "f"], "fingerprint": ["x", "y"]}), Columns())
+    catalog = open_catalog(
+        write_catalog(str(tmp_path), {**PLAIN, "etag": ["e", "f"], "fingerprint": ["x", "y"]}), Columns()
+    )
     assert catalog.fingerprint_kind == "fingerprint"
 
 
@@ -165,7 +198,9 @@ def test_a_catalog_without_images_names_both_ways_to_map_them(tmp_path: Any) -> 
         ({"illust_id": [1], "image": ["text"]}, "image is string, expected bytes"),
     ],
 )
-def test_a_column_of_a_wrong_type_is_named_with_the_expected_one(tmp_path: Any, table: dict[str, Any], named: str) -> None:
+def test_a_column_of_a_wrong_type_is_named_with_the_expected_one(
+    tmp_path: Any, table: dict[str, Any], named: str
+) -> None:
     with pytest.raises(DataError, match=named):
         open_catalog(write_catalog(str(tmp_path), table), Columns())
 
@@ -229,7 +264,9 @@ def test_a_narrower_integer_in_a_later_file_is_fine(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
 def test_embedded_images_are_located_and_hashed(tmp_path: Any, kind: pa.DataType) -> None:
-    place = write_catalog(str(tmp_path), {"illust_id": [1, 2], "image": pa.array([b"one", None], kind)}, "a.parquet")
+    place = write_catalog(
+        str(tmp_path), {"illust_id": [1, 2], "image": pa.array([b"one", None], kind)}, "a.parquet"
+    )
     write_catalog(place, {"illust_id": [3], "image": pa.array([b"three"], kind)}, "b.parquet")
     catalog = open_catalog(place, Columns())
     assert (catalog.embedded, catalog.fingerprint_kind) == (True, "sha256")
@@ -242,7 +279,9 @@ def test_embedded_images_are_located_and_hashed(tmp_path: Any, kind: pa.DataType
 
 def test_rows_of_an_embedding_catalog_keep_counting_over_batches(tmp_path: Any) -> None:
     images = pa.array([b"%d" % i for i in range(600)])
-    catalog = open_catalog(write_catalog(str(tmp_path), {"illust_id": list(range(600)), "image": images}), Columns())
+    catalog = open_catalog(
+        write_catalog(str(tmp_path), {"illust_id": list(range(600)), "image": images}), Columns()
+    )
     assert all(row["row"] == row["illust_id"] for row in rows(catalog))
 
 
@@ -262,13 +301,17 @@ def test_an_asked_image_column_goes_before_a_found_uri(tmp_path: Any) -> None:
 
 def test_a_column_that_begins_in_a_later_file_is_refused_rather_than_lost(tmp_path: Path) -> None:
     pq.write_table(pa.table({"illust_id": [1], "uri": ["a.png"]}), tmp_path / "a.parquet")
-    pq.write_table(pa.table({"illust_id": [7, 7], "page": [0, 1], "uri": ["b.png", "c.png"]}), tmp_path / "b.parquet")
+    pq.write_table(
+        pa.table({"illust_id": [7, 7], "page": [0, 1], "uri": ["b.png", "c.png"]}), tmp_path / "b.parquet"
+    )
     with pytest.raises(DataError, match=r"b\.parquet has column page, which the first file lacks"):
         list(open_catalog(str(tmp_path), Columns()).batches())
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
-    table = pa.Table.from_arrays([pa.array([1]), pa.array(["a"]), pa.array(["b"])], names=["illust_id", "uri", "uri"])
+    table = pa.Table.from_arrays(
+        [pa.array([1]), pa.array(["a"]), pa.array(["b"])], names=["illust_id", "uri", "uri"]
+    )
     pq.write_table(table, tmp_path / "catalog.parquet")
     with pytest.raises(DataError, match="more than one column uri"):
         open_catalog(str(tmp_path), Columns())
@@ -287,8 +330,14 @@ def test_a_file_that_changes_after_opening_is_noticed(tmp_path: Path) -> None:
 
 
 def test_partition_columns_are_columns(place: str) -> None:
-    write_catalog(place, {"illust_id": [1, 2], "uri": ["a", "b"]}, "artist_id=7/split=val/day=2026-01-01/p.parquet")
-    write_catalog(place, {"illust_id": [3], "uri": ["c"]}, "artist_id=__HIVE_DEFAULT_PARTITION__/split=a%2Fb/day=x/p.parquet")
+    write_catalog(
+        place, {"illust_id": [1, 2], "uri": ["a", "b"]}, "artist_id=7/split=val/day=2026-01-01/p.parquet"
+    )
+    write_catalog(
+        place,
+        {"illust_id": [3], "uri": ["c"]},
+        "artist_id=__HIVE_DEFAULT_PARTITION__/split=a%2Fb/day=x/p.parquet",
+    )
     catalog = open_catalog(place, Columns(split="split", fingerprint="day"), ["artist_id"])
     assert (catalog.columns.group, catalog.fingerprint_kind) == ("artist_id", "day")
     first = {"group": 7, "split": "val", "fingerprint": "2026-01-01", "label_0": 7}
@@ -308,8 +357,13 @@ def test_even_ids_and_pages_may_stand_in_the_path(tmp_path: Path) -> None:
 
 def test_partition_values_that_are_not_all_whole_numbers_are_texts(tmp_path: Path) -> None:
     for value in ("1", "99999999999999999999"):
-        write_catalog(str(tmp_path), {"illust_id": [int(value[0])], "uri": ["a"]}, f"artist_id={value}/p.parquet")
-    assert {row["group"] for row in rows(open_catalog(str(tmp_path), Columns()))} == {"1", "99999999999999999999"}
+        write_catalog(
+            str(tmp_path), {"illust_id": [int(value[0])], "uri": ["a"]}, f"artist_id={value}/p.parquet"
+        )
+    assert {row["group"] for row in rows(open_catalog(str(tmp_path), Columns()))} == {
+        "1",
+        "99999999999999999999",
+    }
 
 
 def test_a_column_of_the_file_goes_before_one_of_its_path(tmp_path: Path) -> None:
@@ -350,22 +404,44 @@ def test_ids_are_read_by_their_values(tmp_path: Any, ids: pa.Array, expected: li
 def test_an_id_beyond_int64_is_named_with_its_row(tmp_path: Any, kind: pa.DataType) -> None:
     ids = pa.array([decimal.Decimal(1), decimal.Decimal(2**63)], pa.decimal128(20, 0)).cast(kind)
     place = write_catalog(str(tmp_path), {"illust_id": ids, "uri": ["a", "b"]})
-    with pytest.raises(DataError, match=r"illust_id cannot be read as int64: row 1 holds 9223372036854775808"):
+    with pytest.raises(
+        DataError, match=r"illust_id cannot be read as int64: row 1 holds 9223372036854775808"
+    ):
         rows(open_catalog(place, Columns()))
 
 
 def test_float_ids_are_refused_with_the_reason_and_a_cast(tmp_path: Any) -> None:
     place = write_catalog(str(tmp_path), {"illust_id": [1.0, None], "uri": ["a", "b"]})
-    with pytest.raises(DataError, match=r"illust_id is double, .*beyond 2\^53 are rounded already.*Int64.*CAST"):
+    with pytest.raises(
+        DataError, match=r"illust_id is double, .*beyond 2\^53 are rounded already.*Int64.*CAST"
+    ):
         open_catalog(place, Columns())
 
 
 def test_files_may_differ_in_how_they_write_the_same_values(tmp_path: Any) -> None:
-    first = {"illust_id": [1], "uri": ["a"], "artist_id": [7], "etag": ["e"], "bookmarks": [5], "updated_at": [1]}
+    first = {
+        "illust_id": [1],
+        "uri": ["a"],
+        "artist_id": [7],
+        "etag": ["e"],
+        "bookmarks": [5],
+        "updated_at": [1],
+    }
     files = [
         first,
-        {**first, "illust_id": pa.array([2], pa.int32()), "uri": pa.array(["b"], pa.large_string()), "artist_id": [7.0]},
-        {**first, "illust_id": pa.array([3], pa.decimal128(20, 0)), "artist_id": ["7"], "bookmarks": [2.5], "updated_at": ["2"]},
+        {
+            **first,
+            "illust_id": pa.array([2], pa.int32()),
+            "uri": pa.array(["b"], pa.large_string()),
+            "artist_id": [7.0],
+        },
+        {
+            **first,
+            "illust_id": pa.array([3], pa.decimal128(20, 0)),
+            "artist_id": ["7"],
+            "bookmarks": [2.5],
+            "updated_at": ["2"],
+        },
         {
             **first,
             "illust_id": [4],
@@ -386,17 +462,24 @@ def test_files_may_differ_in_how_they_write_the_same_values(tmp_path: Any) -> No
 
 
 def test_files_without_rows_do_not_decide_types_or_columns(tmp_path: Any) -> None:
-    write_catalog(str(tmp_path), {"illust_id": pa.nulls(0), "uri": pa.nulls(0), "etag": pa.nulls(0)}, "a.parquet")
+    write_catalog(
+        str(tmp_path), {"illust_id": pa.nulls(0), "uri": pa.nulls(0), "etag": pa.nulls(0)}, "a.parquet"
+    )
     write_catalog(str(tmp_path), {"illust_id": ["x"], "uri": ["c"]}, "b.parquet")
     catalog = open_catalog(str(tmp_path), Columns())
     assert (catalog.id_type, catalog.fingerprint_kind) == (pa.string(), "uri")
     assert [row["illust_id"] for row in rows(catalog)] == ["x"]
 
 
-def test_a_label_that_some_files_lack_is_missing_there_with_a_word(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_label_that_some_files_lack_is_missing_there_with_a_word(
+    tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     write_catalog(str(tmp_path), {"illust_id": [1], "uri": ["a"], "bookmarks": [5]}, "a.parquet")
     write_catalog(str(tmp_path), {"illust_id": [2], "uri": ["b"]}, "b.parquet")
-    assert [row["label_0"] for row in rows(open_catalog(str(tmp_path), Columns(), ["bookmarks"]))] == [5, None]
+    assert [row["label_0"] for row in rows(open_catalog(str(tmp_path), Columns(), ["bookmarks"]))] == [
+        5,
+        None,
+    ]
     assert "column bookmarks is missing in 1 files, such as b.parquet" in caplog.text
 
 
@@ -441,7 +524,9 @@ def test_flat_image_columns_have_their_own_name_as_path(tmp_path: Any) -> None:
         assert rows(catalog)[0]["sha256"] == hashlib.sha256(content).hexdigest()
 
 
-@pytest.mark.parametrize("image", [PICTURES, pa.array(["x", "y", "z"]), pa.array([[1], [2], [3]])], ids=["struct", "text", "list"])
+@pytest.mark.parametrize(
+    "image", [PICTURES, pa.array(["x", "y", "z"]), pa.array([[1], [2], [3]])], ids=["struct", "text", "list"]
+)
 def test_a_column_image_beside_a_uri_is_nobodys_business(tmp_path: Any, image: pa.Array) -> None:
     table = {"illust_id": [1, 2, 3], "uri": ["a", "b", "c"], "path": ["d", "e", "f"], "image": image}
     place = write_catalog(str(tmp_path), table)
@@ -458,29 +543,43 @@ def test_a_column_called_image_may_be_the_uri(tmp_path: Any) -> None:
     ("image", "words"),
     [
         (pa.array(["a.png"]), r"image is string, expected bytes.*--columns\.uri image is for them"),
-        (pa.array([{"data": b"x", "n": 1}]), r"expected bytes, or a struct with a field bytes; image\.data holds bytes"),
+        (
+            pa.array([{"data": b"x", "n": 1}]),
+            r"expected bytes, or a struct with a field bytes; image\.data holds bytes",
+        ),
         (pa.array([[b"x"]]), r"image is list.*expected bytes"),
     ],
 )
-def test_an_image_column_without_bytes_is_refused_with_what_it_may_be(tmp_path: Any, image: pa.Array, words: str) -> None:
+def test_an_image_column_without_bytes_is_refused_with_what_it_may_be(
+    tmp_path: Any, image: pa.Array, words: str
+) -> None:
     place = write_catalog(str(tmp_path), {"illust_id": [1], "image": image})
     for asked in (None, "image"):
         with pytest.raises(DataError, match=words):
             open_catalog(place, Columns(image=asked))
 
 
-def test_a_text_called_page_that_is_no_number_is_left_aside_with_a_word(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
-    place = write_catalog(str(tmp_path), {**PLAIN, "page": ["https://example.org/1", "https://example.org/2"]})
+def test_a_text_called_page_that_is_no_number_is_left_aside_with_a_word(
+    tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = write_catalog(
+        str(tmp_path), {**PLAIN, "page": ["https://example.org/1", "https://example.org/2"]}
+    )
     assert open_catalog(place, Columns()).columns.page is None
     assert "column page is string, not a page number" in caplog.text
     for texts in (["0", "1"], ["p0", None]):
-        assert open_catalog(write_catalog(str(tmp_path), {**PLAIN, "page": texts}), Columns()).columns.page == "page"
+        assert (
+            open_catalog(write_catalog(str(tmp_path), {**PLAIN, "page": texts}), Columns()).columns.page
+            == "page"
+        )
 
 
 # Many files, and large images.
 
 
-def test_small_files_on_s3_take_one_request_to_open_and_one_to_read(s3_place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_files_on_s3_take_one_request_to_open_and_one_to_read(
+    s3_place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     number = 40
     for i in range(number):
         write_catalog(s3_place, {"illust_id": [i], "uri": [f"{i}.png"]}, f"{i:03}.parquet")
@@ -511,7 +610,9 @@ def test_a_file_that_is_gone_when_it_is_read_is_named(place: str) -> None:
 
 def test_large_embedded_images_are_hashed_in_small_batches(tmp_path: Path) -> None:
     images = pa.array([bytes([i]) * 2**22 for i in range(12)], pa.large_binary())
-    pq.write_table(pa.table({"illust_id": range(12), "image": images}), tmp_path / "c.parquet", compression="zstd")
+    pq.write_table(
+        pa.table({"illust_id": range(12), "image": images}), tmp_path / "c.parquet", compression="zstd"
+    )
     catalog = open_catalog(str(tmp_path), Columns())
     batches = list(catalog.batches())
     assert max(batch.num_rows for batch in batches) <= 2

@@ -1,4 +1,5 @@
-"""Which files are a catalog: links followed, nothing left out without a word, tables with a log and half-written folders refused."""
+"""Which files are a catalog: links followed, nothing left out without a word, tables with a log and
+half-written folders refused."""
 
 from __future__ import annotations
 
@@ -39,7 +40,12 @@ def test_linked_files_and_linked_folders_belong_to_the_catalog(tmp_path: Path) -
     (tmp_path / "nested").mkdir()
     (tmp_path / "nested" / "dt=1").symlink_to("../cat")
     write_catalog(str(tmp_path / "nested"), one(4), "dt=2/x.parquet")
-    assert found(tmp_path / "nested") == ["dt=1/day1.parquet", "dt=1/day2.parquet", "dt=1/day3.parquet", "dt=2/x.parquet"]
+    assert found(tmp_path / "nested") == [
+        "dt=1/day1.parquet",
+        "dt=1/day2.parquet",
+        "dt=1/day3.parquet",
+        "dt=2/x.parquet",
+    ]
     assert found(tmp_path / "cat" / "day1.parquet") == ["day1.parquet"]
 
 
@@ -99,7 +105,9 @@ def test_parquet_in_folders_called_parquet_belongs_to_the_top(place: str) -> Non
     assert found(f"{place}/b.parquet") == ["part-00000-x.snappy.parquet"]
 
 
-def test_backups_beside_the_catalog_are_left_out_with_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_backups_beside_the_catalog_are_left_out_with_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_catalog(str(tmp_path), one(1), "a.parquet")
     write_catalog(str(tmp_path), one(2), "a.parquet.bak")
     with caplog.at_level(logging.WARNING):
@@ -107,7 +115,9 @@ def test_backups_beside_the_catalog_are_left_out_with_a_word(tmp_path: Path, cap
     assert "a.parquet.bak" in caplog.text
 
 
-def test_partitions_beside_files_at_the_top_are_left_out_with_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_partitions_beside_files_at_the_top_are_left_out_with_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_catalog(str(tmp_path), one(1), "a.parquet")
     write_catalog(str(tmp_path), one(2), "dt=2/b.parquet")
     with caplog.at_level(logging.WARNING):
@@ -138,7 +148,9 @@ def test_a_table_with_a_log_is_refused_at_its_folder_and_above_it(place: str, ki
     for name in LOGS[kind]:
         Folder(f"{place}/lake/table").publish(name, b"{}")
     for given in ("lake/table", "lake"):
-        with pytest.raises(DataError, match=rf"lake/table is an? {kind} table.*deleted rows would come back.*Export"):
+        with pytest.raises(
+            DataError, match=rf"lake/table is an? {kind} table.*deleted rows would come back.*Export"
+        ):
             find_files(f"{place}/{given}")
 
 
@@ -161,7 +173,14 @@ def test_files_of_a_ducklake_are_refused_by_their_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["_temporary/0/x", "b.parquet.tmp", "part-1.inprogress.0a1b", ".part-0-1.inprogress.0a", "_started_42", ".a.parquet.Xy12Ab"],
+    [
+        "_temporary/0/x",
+        "b.parquet.tmp",
+        "part-1.inprogress.0a1b",
+        ".part-0-1.inprogress.0a",
+        "_started_42",
+        ".a.parquet.Xy12Ab",
+    ],
 )
 def test_a_catalog_that_is_being_written_is_refused(place: str, name: str) -> None:
     for folder in ("top", "nested/dt=1"):
@@ -180,7 +199,9 @@ def test_a_commit_marker_ends_the_writing(place: str) -> None:
     assert found(place) == ["part-0.parquet"]
 
 
-def test_our_own_folders_below_a_catalog_are_no_part_of_it(place: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_our_own_folders_below_a_catalog_are_no_part_of_it(
+    place: str, caplog: pytest.LogCaptureFixture
+) -> None:
     write_catalog(place, one(1), "dt=1/a.parquet")
     publish_night(f"{place}/scores", [(1, 0)])
     for name in (
@@ -241,7 +262,9 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
         ("x.bin", b"?", r"1 files of other kinds, such as .*x\.bin"),
     ],
 )
-def test_what_stands_at_a_place_that_is_no_catalog_is_said(place: str, name: str, data: bytes, words: str) -> None:
+def test_what_stands_at_a_place_that_is_no_catalog_is_said(
+    place: str, name: str, data: bytes, words: str
+) -> None:
     Folder(place).publish(f"deep/{name}", data)
     with pytest.raises(DataError, match=f"no catalog at .*{words}") as error:
         find_files(place)
@@ -256,7 +279,9 @@ def test_what_stands_at_a_place_that_is_no_catalog_is_said(place: str, name: str
         ("a.parquet", b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
     ],
 )
-def test_a_single_file_that_is_no_parquet_is_named_by_its_kind(place: str, name: str, data: bytes, words: str) -> None:
+def test_a_single_file_that_is_no_parquet_is_named_by_its_kind(
+    place: str, name: str, data: bytes, words: str
+) -> None:
     Folder(place).publish(name, data)
     with pytest.raises(DataError, match=rf"{name} is not a Parquet file: it {words}"):
         find_files(f"{place}/{name}")
@@ -291,7 +316,10 @@ def test_the_recipe_for_pictures_makes_a_catalog(tmp_path: Path) -> None:
         find_files(str(tmp_path))
     code = str(error.value).split('python -c "')[1].split('" makes one')[0]
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-    assert pq.read_table(tmp_path / "catalog.parquet").column("uri").to_pylist() == ["img/1.PNG", "img/deep/2.jpg"]
+    assert pq.read_table(tmp_path / "catalog.parquet").column("uri").to_pylist() == [
+        "img/1.PNG",
+        "img/deep/2.jpg",
+    ]
     assert found(tmp_path) == ["catalog.parquet"]
 
 

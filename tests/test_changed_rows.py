@@ -1,4 +1,5 @@
-"""A night's rows out of their pieces: in key order, none lost or invented, whatever order the pieces hold them in."""
+"""A night's rows out of their pieces: in key order, none lost or invented, whatever order the pieces hold
+them in."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ def shuffled(keys: list[Key], seed: int) -> list[Key]:
 
 def taken_part(folder: Folder, receipt: Receipt, keys: list[Key]) -> Part:
     facts = {"run": receipt.origin.run, "piece": receipt.scores.path}
-    rows = pa.Table.from_pylist([{"illust_id": i, "page": page, **facts} for i, page in keys], taken_schema(LAYOUT.id_type))
+    rows = pa.Table.from_pylist(
+        [{"illust_id": i, "page": page, **facts} for i, page in keys], taken_schema(LAYOUT.id_type)
+    )
     folder.publish("taken.parquet", parquet_bytes(rows))
     return Part("taken.parquet", rows.num_rows)
 
@@ -43,11 +46,18 @@ def test_rows_of_all_pieces_come_whole_and_in_key_order(tmp_path: Path) -> None:
     folder, scratch = Folder(str(tmp_path / "out")), tmp_path / "scratch"
     scratch.mkdir()
     keys = shuffled(KEYS, 0)
-    own = [piece(folder, "run-2", "a", keys[:20], failed=(keys[3],)), piece(folder, "run-2", "b", keys[20:35])]
-    older = piece(folder, "run-1", "c", keys[30:])  # five keys that run-2 has too, and a failure that is not taken
+    own = [
+        piece(folder, "run-2", "a", keys[:20], failed=(keys[3],)),
+        piece(folder, "run-2", "b", keys[20:35]),
+    ]
+    older = piece(
+        folder, "run-1", "c", keys[30:]
+    )  # five keys that run-2 has too, and a failure that is not taken
     taken = keys[35:58]
     with engine() as connection:
-        unused = load_changed_keys(connection, folder, LAYOUT, own, [taken_part(folder, older, taken)], [older])
+        unused = load_changed_keys(
+            connection, folder, LAYOUT, own, [taken_part(folder, older, taken)], [older]
+        )
         check_changed_keys(connection, "run-2", 58)
         tables = list(sorted_changes(connection, folder, LAYOUT, [*own, older], scratch, 16))
     assert [table.num_rows for table in tables] == [16, 16, 16, 10]
@@ -61,7 +71,9 @@ def test_rows_of_all_pieces_come_whole_and_in_key_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("second", "planned"), [(KEYS[20:40], 41), (KEYS[19:40], 41), (KEYS[19:40], 40)])
-def test_rows_that_are_too_few_or_stand_twice_are_not_published(tmp_path: Path, second: list[Key], planned: int) -> None:
+def test_rows_that_are_too_few_or_stand_twice_are_not_published(
+    tmp_path: Path, second: list[Key], planned: int
+) -> None:
     folder = Folder(str(tmp_path))
     own = [piece(folder, "run-2", "a", KEYS[:20]), piece(folder, "run-2", "b", second)]
     with engine() as connection:

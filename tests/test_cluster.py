@@ -61,10 +61,14 @@ def test_decoding_goes_to_its_pool_where_there_is_one() -> None:
 
 
 def test_predictors_start_on_the_gpus_there_are_and_may_grow() -> None:
-    pool = Offer(num_gpus=2, num_cores=36, num_nodes=3, cpus_per_core=1.0).predictor_pool(use_gpu=True, num_batches=1000)
+    pool = Offer(num_gpus=2, num_cores=36, num_nodes=3, cpus_per_core=1.0).predictor_pool(
+        use_gpu=True, num_batches=1000
+    )
     assert (pool.initial_size, pool.min_size) == (2, 1)
     assert pool.max_size > 2
-    few = Offer(num_gpus=8, num_cores=36, num_nodes=3, cpus_per_core=1.0).predictor_pool(use_gpu=True, num_batches=3)
+    few = Offer(num_gpus=8, num_cores=36, num_nodes=3, cpus_per_core=1.0).predictor_pool(
+        use_gpu=True, num_batches=3
+    )
     assert (few.initial_size, few.max_size) == (3, 3)
 
 
@@ -75,9 +79,15 @@ def test_workers_on_cpus_use_every_core_and_leave_room_to_write(cores: int, node
     assert workers.num_calls <= 2 * 4
     assert workers.num_cpus >= 0.5
     if cores > nodes:
-        assert workers.num_cpus * workers.num_actors <= cores - nodes  # a task that writes half a CPU wide finds its place
+        assert (
+            workers.num_cpus * workers.num_actors <= cores - nodes
+        )  # a task that writes half a CPU wide finds its place
     pool = workers.pool(num_tasks=1000)
-    assert (pool.initial_size, pool.max_size, pool.enable_true_multi_threading) == (workers.num_actors, workers.num_actors, True)
+    assert (pool.initial_size, pool.max_size, pool.enable_true_multi_threading) == (
+        workers.num_actors,
+        workers.num_actors,
+        True,
+    )
     assert workers.pool(num_tasks=1).max_size == 1
 
 

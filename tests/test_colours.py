@@ -1,7 +1,7 @@
 """Every depth, colour type and kind of transparency of every format, against the arithmetic of its standard.
 
-Files are written here byte by byte, so that nothing that decodes them has encoded them; JPEG and WebP, whose arithmetic is not exact, are
-compared with what they were made from.
+Files are written here byte by byte, so that nothing that decodes them has encoded them; JPEG and WebP, whose
+arithmetic is not exact, are compared with what they were made from.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ def packed(values: Numbers, bits: int, order: str = ">") -> list[bytes]:
     rows = values.reshape(len(values), -1)
     if bits in (8, 16, 32):
         return [row.astype(f"{order}u{bits // 8}").tobytes() for row in rows]
-    return [np.packbits(((row[:, None] >> np.arange(bits - 1, -1, -1)) & 1).astype(np.uint8).ravel()).tobytes() for row in rows]
+    return [
+        np.packbits(((row[:, None] >> np.arange(bits - 1, -1, -1)) & 1).astype(np.uint8).ravel()).tobytes()
+        for row in rows
+    ]
 
 
 def assert_close(data: bytes, wanted: Numbers, within: float = 0.01) -> None:
@@ -80,7 +83,13 @@ def png_of(values: Numbers, bits: int, kind: int, *, interlaced: bool = False, e
     passes = [values[y::down, x::across] for x, y, across, down in ADAM7] if interlaced else [values]
     rows = b"".join(b"\0" + row for part in passes if part.size for row in packed(part, bits))
     header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], bits, kind, 0, 0, int(interlaced))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + extra
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
@@ -97,13 +106,17 @@ def test_png_of_every_type_and_depth(kind: int, bits: int, interlaced: bool) -> 
     else:
         wanted = eight(values, bits)
     assert_close(
-        png_of(values, bits, kind, interlaced=interlaced, extra=extra), np.broadcast_to(wanted, (HEIGHT, WIDTH, 3)), within
+        png_of(values, bits, kind, interlaced=interlaced, extra=extra),
+        np.broadcast_to(wanted, (HEIGHT, WIDTH, 3)),
+        within,
     )
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize(("kind", "bits"), PNG_KINDS[:7])
-def test_a_transparent_colour_of_a_png_is_compared_at_full_depth(kind: int, bits: int, interlaced: bool) -> None:
+def test_a_transparent_colour_of_a_png_is_compared_at_full_depth(
+    kind: int, bits: int, interlaced: bool
+) -> None:
     values = numbers(bits, 3 if kind else 1)
     key = values[5, 5].copy()
     values[2, 2], values[3, 3] = key, key
@@ -111,7 +124,10 @@ def test_a_transparent_colour_of_a_png_is_compared_at_full_depth(kind: int, bits
     extra = chunk(b"tRNS", key.astype(">u2").tobytes())
     wanted = np.where((values == key).all(-1, keepdims=True), 255, eight(values, bits))
     assert wanted[2, 2, 0] != 255 or eight(values, bits)[2, 2, 0] == 255
-    assert_close(png_of(values, bits, kind, interlaced=interlaced, extra=extra), np.broadcast_to(wanted, (HEIGHT, WIDTH, 3)))
+    assert_close(
+        png_of(values, bits, kind, interlaced=interlaced, extra=extra),
+        np.broadcast_to(wanted, (HEIGHT, WIDTH, 3)),
+    )
 
 
 @pytest.mark.parametrize("key", [0, 1, 3, 9, 15])
@@ -128,7 +144,9 @@ def test_alpha_of_a_palette(bits: int) -> None:
     values, palette = numbers(bits), rng.integers(0, 256, (2**bits, 3))
     alpha = np.full(2**bits, 255)
     alpha[: 2 ** (bits - 1)] = rng.integers(0, 256, 2 ** (bits - 1))
-    extra = chunk(b"PLTE", palette.astype(np.uint8).tobytes()) + chunk(b"tRNS", alpha[: 2 ** (bits - 1)].astype(np.uint8).tobytes())
+    extra = chunk(b"PLTE", palette.astype(np.uint8).tobytes()) + chunk(
+        b"tRNS", alpha[: 2 ** (bits - 1)].astype(np.uint8).tobytes()
+    )
     wanted = over_white(palette[values[..., 0]], alpha[values[..., 0], None] / 255)
     assert_close(png_of(values, bits, 3, extra=extra), wanted, 0.51)
 
@@ -201,7 +219,9 @@ def tiff_of(
             rest += struct.pack(f"{order}{len(content)}{kind}", *content)
             rest += b"\0" * (len(rest) % 2)
             value = place
-        entries += struct.pack(order + "HHI", tag, {"H": 3, "I": 4}[kind], len(content)) + value.ljust(4, b"\0")
+        entries += struct.pack(order + "HHI", tag, {"H": 3, "I": 4}[kind], len(content)) + value.ljust(
+            4, b"\0"
+        )
     start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", directory)
     return start + body + struct.pack(order + "H", len(tags)) + entries + bytes(4) + rest
 
@@ -254,16 +274,27 @@ def test_palette_tiff_with_colours_of_16_bits_and_of_8(bits: int, order: str, de
     values, colours = numbers(bits), rng.integers(1, 256, (3, 2**bits))
     wanted = np.moveaxis(colours[:, values[..., 0]], 0, -1)
     for scale in (257, 256, 1):
-        assert_close(tiff_of(values, bits, 3, order=order, deflated=deflated, colours=(colours * scale).ravel().tolist()), wanted)
+        assert_close(
+            tiff_of(
+                values, bits, 3, order=order, deflated=deflated, colours=(colours * scale).ravel().tolist()
+            ),
+            wanted,
+        )
 
 
 @ways
 def test_ycbcr_and_lab_tiff(order: str, deflated: bool) -> None:
     values = numbers(8, 3)
     luma, blue, red = (values[..., i] - (0.0 if i == 0 else 128.0) for i in range(3))
-    wanted = np.stack([luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue], -1).clip(0, 255)
+    wanted = np.stack(
+        [luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue], -1
+    ).clip(0, 255)
     assert_close(tiff_of(values, 8, 6, order=order, deflated=deflated), wanted, 1.01)
-    greys = np.stack([np.arange(0, 143) * 255 // 142, np.zeros(143), np.zeros(143)], -1).reshape(HEIGHT, WIDTH, 3).astype(np.int64)
+    greys = (
+        np.stack([np.arange(0, 143) * 255 // 142, np.zeros(143), np.zeros(143)], -1)
+        .reshape(HEIGHT, WIDTH, 3)
+        .astype(np.int64)
+    )
     light = greys[..., :1] * 100 / 255
     linear = np.where(light > 8, ((light + 16) / 116) ** 3, light / 903.3)
     srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055) * 255
@@ -281,20 +312,27 @@ def test_separate_planes_of_a_tiff_are_right_or_refused(order: str) -> None:
             assert code_of(data) == "UNSUPPORTED"
     for channels, photometric, extra in ((2, 1, 2), (2, 1, 0), (2, 1, 1)):
         for deflated in (False, True):
-            data = tiff_of(numbers(8, channels), 8, photometric, extra=extra, order=order, planar=True, deflated=deflated)
+            data = tiff_of(
+                numbers(8, channels), 8, photometric, extra=extra, order=order, planar=True, deflated=deflated
+            )
             assert code_of(data) == "UNSUPPORTED"
 
 
 @ways
 @pytest.mark.parametrize("bits", [8, 16, 32])
 def test_signed_pixels_are_unsupported(bits: int, order: str, deflated: bool) -> None:
-    assert code_of(tiff_of(numbers(bits), bits, 1, sample_format=2, order=order, deflated=deflated)) == "UNSUPPORTED"
+    assert (
+        code_of(tiff_of(numbers(bits), bits, 1, sample_format=2, order=order, deflated=deflated))
+        == "UNSUPPORTED"
+    )
 
 
 def test_a_tiff_that_is_not_decoded_says_what_it_holds() -> None:
     from pix2score.errors import ImageFailure
 
-    with pytest.raises(ImageFailure, match="UNSUPPORTED: a TIFF of 16-bit unsigned grey, samples per pixel 2"):
+    with pytest.raises(
+        ImageFailure, match="UNSUPPORTED: a TIFF of 16-bit unsigned grey, samples per pixel 2"
+    ):
         open_upright(tiff_of(numbers(16, 2), 16, 1, extra=2))
 
 
@@ -313,7 +351,10 @@ def gif_of(
     """``options``: local, key, background, interlaced."""
     height, width = index.shape
     across, down = canvas or (width, height)
-    colours, own = palette.astype(np.uint8).tobytes(), rng.integers(0, 256, 3 << bits).astype(np.uint8).tobytes()
+    colours, own = (
+        palette.astype(np.uint8).tobytes(),
+        rng.integers(0, 256, 3 << bits).astype(np.uint8).tobytes(),
+    )
     local, key = options.get("local", False), options.get("key")
     rows = [*range(0, height, 8), *range(4, height, 8), *range(2, height, 4), *range(1, height, 2)]
     stored = index[rows] if options.get("interlaced") else index
@@ -332,14 +373,18 @@ def lzw(values: list[int], bits: int) -> bytes:
     """Codes of one width: the table is cleared before it grows."""
     clear, number, stream, at = 1 << bits, 0, 0, 0
     step = (1 << bits) - 3
-    codes = [code for i in range(0, len(values), step) for code in (clear, *values[i : i + step])] + [clear + 1]
+    codes = [code for i in range(0, len(values), step) for code in (clear, *values[i : i + step])] + [
+        clear + 1
+    ]
     for number in codes:
         stream |= number << at
         at += bits + 1
     content = stream.to_bytes(-(-at // 8), "little")
     return (
         bytes([bits])
-        + b"".join(bytes([len(content[i : i + 255])]) + content[i : i + 255] for i in range(0, len(content), 255))
+        + b"".join(
+            bytes([len(content[i : i + 255])]) + content[i : i + 255] for i in range(0, len(content), 255)
+        )
         + b"\0"
     )
 
@@ -349,13 +394,25 @@ def lzw(values: list[int], bits: int) -> bytes:
 def test_gif_palettes_transparency_and_frames_smaller_than_the_canvas(bits: int, local: bool) -> None:
     index, palette = numbers(bits)[..., 0], rng.integers(0, 255, (2**bits, 3))
     key = int(index[2, 2])
-    for options, wanted in (({}, palette[index]), ({"key": key}, np.where((index == key)[..., None], 255, palette[index]))):
+    for options, wanted in (
+        ({}, palette[index]),
+        ({"key": key}, np.where((index == key)[..., None], 255, palette[index])),
+    ):
         for interlaced in (False, True):
             assert_close(gif_of(index, palette, bits, local=local, interlaced=interlaced, **options), wanted)
         canvas = np.full((20, 18, 3), 255)
         canvas[4 : 4 + HEIGHT, 3 : 3 + WIDTH] = wanted
         for background in (0, 1):
-            data = gif_of(index, palette, bits, place=(3, 4), canvas=(18, 20), local=local, background=background, **options)
+            data = gif_of(
+                index,
+                palette,
+                bits,
+                place=(3, 4),
+                canvas=(18, 20),
+                local=local,
+                background=background,
+                **options,
+            )
             assert_close(data, canvas)
 
 
@@ -372,13 +429,28 @@ def bmp_of(
     from_top: bool = False,
     header: int = 40,
 ) -> bytes:
-    lines = [] if isinstance(rows, bytes) else [row + b"\0" * (-len(row) % 4) for row in (rows if from_top else rows[::-1])]
+    lines = (
+        []
+        if isinstance(rows, bytes)
+        else [row + b"\0" * (-len(row) % 4) for row in (rows if from_top else rows[::-1])]
+    )
     content = rows if isinstance(rows, bytes) else b"".join(lines)
     if header == 12:
         head = struct.pack("<IHHHH", 12, WIDTH, HEIGHT, 1, bits)
     else:
         head = struct.pack(
-            "<IiiHHIIiiII", header, WIDTH, -HEIGHT if from_top else HEIGHT, 1, bits, compression, len(content), 0, 0, 0, 0
+            "<IiiHHIIiiII",
+            header,
+            WIDTH,
+            -HEIGHT if from_top else HEIGHT,
+            1,
+            bits,
+            compression,
+            len(content),
+            0,
+            0,
+            0,
+            0,
         )
     fields = b"".join(struct.pack("<I", mask) for mask in masks)
     head += fields.ljust(header - 40, b"\0") if header > 40 else fields
@@ -394,9 +466,14 @@ def test_bmp_of_a_palette_and_of_24_bits(header: int, from_top: bool) -> None:
         pytest.skip("the old header has no sign")
     for bits in (1, 4, 8):
         values, palette = numbers(bits), rng.integers(0, 256, (2**bits, 3))
-        assert_close(bmp_of(packed(values, bits), bits, palette=palette, header=header, from_top=from_top), palette[values[..., 0]])
+        assert_close(
+            bmp_of(packed(values, bits), bits, palette=palette, header=header, from_top=from_top),
+            palette[values[..., 0]],
+        )
     pixels = noise(HEIGHT, WIDTH)
-    assert_close(bmp_of([row.tobytes() for row in pixels[..., ::-1]], 24, header=header, from_top=from_top), pixels)
+    assert_close(
+        bmp_of([row.tobytes() for row in pixels[..., ::-1]], 24, header=header, from_top=from_top), pixels
+    )
 
 
 MASKS = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
@@ -408,7 +485,9 @@ def test_bmp_of_32_bits_has_alpha_only_if_its_header_says_so() -> None:
     assert_close(bmp_of(rows, 32), pixels)
     assert_close(bmp_of(rows, 32, compression=3, masks=MASKS[:3]), pixels)
     for header in (56, 108, 124):
-        assert_close(bmp_of(rows, 32, compression=3, masks=MASKS, header=header), over_white(pixels, alpha / 255), 0.51)
+        assert_close(
+            bmp_of(rows, 32, compression=3, masks=MASKS, header=header), over_white(pixels, alpha / 255), 0.51
+        )
     assert_close(bmp_of(rows, 32, compression=3, masks=(*MASKS[:3], 0), header=108), pixels)
 
 
@@ -426,17 +505,26 @@ def test_bmp_of_16_bits_is_within_one_level(masks: tuple[int, ...]) -> None:
 def test_run_length_coded_bmp() -> None:
     index, palette = rng.integers(0, 4, (HEIGHT, WIDTH)), rng.integers(0, 256, (16, 3))
     wide = np.concatenate([palette, np.zeros((240, 3), np.int64)])
-    runs = b"".join(b"".join(bytes([1, value]) for value in row) + b"\0\0" for row in index[::-1].tolist()) + b"\0\1"
+    runs = (
+        b"".join(b"".join(bytes([1, value]) for value in row) + b"\0\0" for row in index[::-1].tolist())
+        + b"\0\1"
+    )
     assert_close(bmp_of(runs, 8, compression=1, palette=wide), wide[index])
     literal = b"".join(bytes([0, WIDTH, *row, 0]) + b"\0\0" for row in index[::-1].tolist()) + b"\0\1"
     assert_close(bmp_of(literal, 8, compression=1, palette=wide), wide[index])
-    halves = b"".join(b"".join(bytes([1, value << 4]) for value in row) + b"\0\0" for row in index[::-1].tolist()) + b"\0\1"
+    halves = (
+        b"".join(b"".join(bytes([1, value << 4]) for value in row) + b"\0\0" for row in index[::-1].tolist())
+        + b"\0\1"
+    )
     assert_close(bmp_of(halves, 4, compression=2, palette=palette), palette[index])
 
 
 def test_other_layouts_of_a_bmp_are_unsupported() -> None:
     rows = packed(numbers(32), 32, "<")
-    assert code_of(bmp_of(rows, 32, compression=3, masks=(0x3FF00000, 0xFFC00, 0x3FF, 0), header=108)) == "UNSUPPORTED"
+    assert (
+        code_of(bmp_of(rows, 32, compression=3, masks=(0x3FF00000, 0xFFC00, 0x3FF, 0), header=108))
+        == "UNSUPPORTED"
+    )
     assert code_of(bmp_of(rows, 2)) == "UNSUPPORTED"
     assert code_of(bmp_of(encode(noise(8, 8)), 0, compression=5)) == "UNSUPPORTED"
 
@@ -447,7 +535,16 @@ RGB = smooth(64, 64)
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1}, {"subsampling": 2}, {"keep_rgb": True}], ids=str
+    "options",
+    [
+        {},
+        {"progressive": True},
+        {"subsampling": 0},
+        {"subsampling": 1},
+        {"subsampling": 2},
+        {"keep_rgb": True},
+    ],
+    ids=str,
 )
 def test_jpeg_in_grey_ycbcr_and_rgb(options: dict[str, Any]) -> None:
     assert np.abs(pixels_of(encode(RGB, "JPEG", quality=98, **options)).astype(int) - RGB).mean() < 2
@@ -457,7 +554,8 @@ def test_jpeg_in_grey_ycbcr_and_rgb(options: dict[str, Any]) -> None:
 
 
 def adobe_transform(data: bytes, value: int) -> bytes:
-    """A JPEG of four inks whose Adobe segment says how they are coded: 0 as they are, 2 as luma and chroma, with black."""
+    """A JPEG of four inks whose Adobe segment says how they are coded: 0 as they are, 2 as luma and chroma,
+    with black."""
     at = data.index(b"\xff\xee")
     return data[: at + 15] + bytes([value]) + data[at + 16 :]
 
@@ -468,7 +566,9 @@ def test_cmyk_and_ycck_jpeg_are_inverted_as_adobe_writes_them() -> None:
     plain = encode(Image.fromarray(inks, "CMYK"), "JPEG", quality=98)  # written inverted, as Adobe does
     assert np.abs(pixels_of(adobe_transform(plain, 0)) - wanted).mean() < 2
     luma = np.asarray(Image.fromarray(RGB).convert("YCbCr"))
-    coded = encode(Image.fromarray(255 - np.dstack([luma, flat((255 - 40,), 64, 64)]), "CMYK"), "JPEG", quality=98)
+    coded = encode(
+        Image.fromarray(255 - np.dstack([luma, flat((255 - 40,), 64, 64)]), "CMYK"), "JPEG", quality=98
+    )
     assert np.abs(pixels_of(adobe_transform(coded, 2)) - wanted).mean() < 3
 
 

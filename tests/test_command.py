@@ -1,4 +1,5 @@
-"""Commands: flags and file set the same names, every mistake is one clear line, every end has its exit code and a JSON line."""
+"""Commands: flags and file set the same names, every mistake is one clear line, every end has its exit code
+and a JSON line."""
 
 from __future__ import annotations
 
@@ -69,9 +70,19 @@ def toml(tmp_path: Path, text: str) -> str:
 
 def test_flags_are_made_from_the_fields() -> None:
     config = resolved(
-        "--catalog", "c", "--batch-size", "8", "--max-failed=0.5", "--full", "--columns.id", "work", "--columns.updated-at=t"
+        "--catalog",
+        "c",
+        "--batch-size",
+        "8",
+        "--max-failed=0.5",
+        "--full",
+        "--columns.id",
+        "work",
+        "--columns.updated-at=t",
     )
-    assert config == JobConfig(catalog="c", batch_size=8, max_failed=0.5, full=True, columns=Columns(id="work", updated_at="t"))
+    assert config == JobConfig(
+        catalog="c", batch_size=8, max_failed=0.5, full=True, columns=Columns(id="work", updated_at="t")
+    )
 
 
 def test_flags_may_be_written_with_underscores() -> None:
@@ -79,7 +90,10 @@ def test_flags_may_be_written_with_underscores() -> None:
 
 
 def test_a_list_flag_is_repeated() -> None:
-    assert resolved("--catalog", "c", "--image-root", "a", "--image-root", "s3://b/c").image_root == ("a", "s3://b/c")
+    assert resolved("--catalog", "c", "--image-root", "a", "--image-root", "s3://b/c").image_root == (
+        "a",
+        "s3://b/c",
+    )
 
 
 def test_a_file_sets_the_same_names(tmp_path: Path) -> None:
@@ -89,7 +103,12 @@ def test_a_file_sets_the_same_names(tmp_path: Path) -> None:
         '[columns]\nid = "work"\nupdated_at = "t"\n',
     )
     expected = JobConfig(
-        catalog="c", batch_size=8, max_failed=0.5, full=True, image_root=("a", "-b c"), columns=Columns(id="work", updated_at="t")
+        catalog="c",
+        batch_size=8,
+        max_failed=0.5,
+        full=True,
+        image_root=("a", "-b c"),
+        columns=Columns(id="work", updated_at="t"),
     )
     assert resolved("--config", path) == resolved(f"--config={path}") == expected
 
@@ -113,12 +132,17 @@ def test_a_file_may_lie_on_s3(s3_place: str) -> None:
     ],
 )
 def test_flags_win_over_the_file(tmp_path: Path, flags: list[str], name: str, value: Any) -> None:
-    text = 'catalog = "c"\nbatch_size = 8\nfull = true\nimage_root = ["a", "b"]\n[columns]\nid = "work"\nupdated_at = "t"\n'
+    text = (
+        'catalog = "c"\nbatch_size = 8\nfull = true\nimage_root = ["a", "b"]\n[columns]\nid = '
+        '"work"\nupdated_at = "t"\n'
+    )
     assert getattr(resolved("--config", toml(tmp_path, text), *flags), name) == value
 
 
 def test_heads_come_from_the_file_alone(tmp_path: Path) -> None:
-    path = toml(tmp_path, 'catalog = "c"\n[[heads]]\nname = "a"\nedges = [1, 2]\n[[heads]]\nname = "b"\nsize = 3\n')
+    path = toml(
+        tmp_path, 'catalog = "c"\n[[heads]]\nname = "a"\nedges = [1, 2]\n[[heads]]\nname = "b"\nsize = 3\n'
+    )
     assert resolved("--config", path).heads == ({"name": "a", "edges": [1, 2]}, {"name": "b", "size": 3})
     assert "--heads" in refusal("--catalog", "c", "--heads", "x")
 
@@ -174,7 +198,9 @@ def test_a_mistaken_flag_is_one_line_naming_it(flags: list[str], parts: list[str
     assert not any(frame in message for frame in "│╭╰─")
 
 
-def ended(capsys: pytest.CaptureFixture[str], result: Mapping[str, Any] | Exception, *argv: str) -> tuple[int, list[str], str]:
+def ended(
+    capsys: pytest.CaptureFixture[str], result: Mapping[str, Any] | Exception, *argv: str
+) -> tuple[int, list[str], str]:
     """Exit code, lines of standard output, standard error."""
 
     def job(config: JobConfig) -> Mapping[str, Any]:
@@ -188,7 +214,9 @@ def ended(capsys: pytest.CaptureFixture[str], result: Mapping[str, Any] | Except
     return code, out.splitlines(), err
 
 
-def test_a_job_that_ends_well_exits_0_with_its_summary_as_the_last_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_job_that_ends_well_exits_0_with_its_summary_as_the_last_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     code, lines, err = ended(capsys, {"job": "job", "scored": 3, "where": "絵"})
     assert (code, json.loads(lines[-1]), err) == (0, {"job": "job", "scored": 3, "where": "絵"}, "")
 
@@ -210,13 +238,23 @@ def test_each_error_has_its_exit_code_one_line_and_a_json_line(
     code, lines, err = ended(capsys, error)
     message = " ".join(str(error).split())
     assert code == exit_code
-    assert json.loads(lines[-1]) == {"job": "job", "error": type(error).__name__, "message": message, "exit_code": exit_code}
+    assert json.loads(lines[-1]) == {
+        "job": "job",
+        "error": type(error).__name__,
+        "message": message,
+        "exit_code": exit_code,
+    }
     assert err == f"jobs.job: {message}\n"
 
 
-def test_what_nobody_foresaw_exits_1_with_a_json_line(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+def test_what_nobody_foresaw_exits_1_with_a_json_line(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     code, lines, _ = ended(capsys, RuntimeError("oops"))
-    assert (code, json.loads(lines[-1])) == (1, {"job": "job", "error": "RuntimeError", "message": "oops", "exit_code": 1})
+    assert (code, json.loads(lines[-1])) == (
+        1,
+        {"job": "job", "error": "RuntimeError", "message": "oops", "exit_code": 1},
+    )
     assert "Traceback" in caplog.text
 
 
@@ -232,7 +270,15 @@ def test_help_exits_0_and_tells_every_flag_and_the_file(capsys: pytest.CaptureFi
     out = capsys.readouterr().out
     assert caught.value.code == 0
     assert all(
-        word in out for word in ("What the job does.", "--catalog", "--batch-size", "--columns.id", "--config", "Images per pass.")
+        word in out
+        for word in (
+            "What the job does.",
+            "--catalog",
+            "--batch-size",
+            "--columns.id",
+            "--config",
+            "Images per pass.",
+        )
     )
 
 

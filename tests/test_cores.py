@@ -15,7 +15,8 @@ from pix2score.host.cores import cpu_quota, limit_library_threads, num_cores, th
 
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine of 8 cores whose control groups lie below the folder: ``unified`` and ``cpu``; this process is in pods/one."""
+    """A machine of 8 cores whose control groups lie below the folder: ``unified`` and ``cpu``; this process
+    is in pods/one."""
     monkeypatch.setattr(cores, "_OWN_CGROUPS", tmp_path / "own")
     monkeypatch.setattr(cores, "_UNIFIED_ROOTS", (tmp_path / "unified",))
     monkeypatch.setattr(cores, "_CPU_ROOTS", (tmp_path / "cpu",))
@@ -68,7 +69,9 @@ def test_a_group_outside_of_what_is_seen_is_looked_for_at_the_root_alone(groups:
     assert num_cores() == 4
 
 
-def test_libraries_are_told_of_a_quota_and_what_the_user_set_stays(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_libraries_are_told_of_a_quota_and_what_the_user_set_stays(
+    groups: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
@@ -82,5 +85,7 @@ def test_libraries_are_told_of_a_quota_and_what_the_user_set_stays(groups: Path,
 
 def test_it_counts_on_this_machine_as_ray_does_or_less() -> None:
     script = "from pix2score.host.cores import num_cores; print(num_cores())"
-    found = int(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
+    found = int(
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    )
     assert 1 <= found <= len(os.sched_getaffinity(0))

@@ -1,4 +1,5 @@
-"""The decode child: the same pixels as in-process, and whatever happens to it costs one image in bounded time."""
+"""The decode child: the same pixels as in-process, and whatever happens to it costs one image in bounded
+time."""
 
 from __future__ import annotations
 
@@ -145,7 +146,9 @@ def test_an_image_whose_child_is_killed_twice_from_outside_is_answered(decoder: 
     assert not killer.is_alive()
 
 
-def test_an_image_whose_every_child_is_killed_is_crashed_and_said_to_be_so_from_outside(decoder: Decoder) -> None:
+def test_an_image_whose_every_child_is_killed_is_crashed_and_said_to_be_so_from_outside(
+    decoder: Decoder,
+) -> None:
     killer = kill_every_child(decoder, signal.SIGKILL, NUM_ATTEMPTS)
     failure = failure_of(decoder, SLOW)
     killer.join(timeout=5)
@@ -162,7 +165,10 @@ def test_what_decoding_dies_of_is_the_images_at_once(decoder: Decoder, signum: i
     os.kill(pid, signum)
     os.kill(pid, signal.SIGCONT)
     failure = failure_of(decoder, FINE)
-    assert (failure.code, failure.detail) == ("CRASHED", f"decoding ended its process by {signal.Signals(signum).name}")
+    assert (failure.code, failure.detail) == (
+        "CRASHED",
+        f"decoding ended its process by {signal.Signals(signum).name}",
+    )
 
 
 def test_a_child_that_died_between_images_costs_none(decoder: Decoder) -> None:
@@ -184,7 +190,9 @@ def test_an_image_that_takes_too_much_processor_time_is_given_up_in_time() -> No
         decoder.close()
 
 
-def test_a_codec_that_waits_for_ever_is_given_up_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_codec_that_waits_for_ever_is_given_up_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import sys, time\n"
         "if 'pix2score.images.decoder' in sys.orig_argv:\n"
@@ -252,11 +260,14 @@ def test_an_image_whose_every_child_is_stopped_is_crashed_and_said_to_have_been_
 
 
 def test_a_pause_of_the_whole_container_costs_no_image() -> None:
-    """Owner and child are stopped far beyond the limit while the child is at work, and go on together: the child's answer is taken."""
+    """Owner and child are stopped far beyond the limit while the child is at work, and go on together: the
+    child's answer is taken."""
     script = (
-        "import sys\nfrom pix2score.images.decoder import Decoder\nfrom pix2score.images.preprocess import Preprocess\n"
+        "import sys\nfrom pix2score.images.decoder import Decoder\nfrom pix2score.images.preprocess import "
+        "Preprocess\n"
         "from tests.test_decoder import FINE, SLOW\n"
-        "decoder = Decoder(Preprocess(size=16), timeout_s=3)\ndecoder(FINE)\npid = decoder.pid\nprint(pid, flush=True)\n"
+        "decoder = Decoder(Preprocess(size=16), timeout_s=3)\ndecoder(FINE)\npid = decoder.pid\nprint(pid, "
+        "flush=True)\n"
         "print(len(decoder(SLOW)), decoder.pid == pid, flush=True)\n"
     )
     owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
@@ -288,7 +299,8 @@ def test_an_image_within_the_pixel_limit_fits_the_default_memory(decoder: Decode
 
 def test_the_child_ends_when_its_owner_is_killed() -> None:
     script = (
-        "import sys, time\nfrom pix2score.images.decoder import Decoder\nfrom pix2score.images.preprocess import Preprocess\n"
+        "import sys, time\nfrom pix2score.images.decoder import Decoder\nfrom pix2score.images.preprocess "
+        "import Preprocess\n"
         "decoder = Decoder(Preprocess(size=16))\ndecoder(bytes.fromhex(sys.argv[1]))\n"
         "print(decoder.pid, flush=True)\ntime.sleep(60)\n"
     )

@@ -1,4 +1,5 @@
-"""JPEGs decoded on the device of the model: which ones, how far from ``to_rgb``, and that none of the others is lost.
+"""JPEGs decoded on the device of the model: which ones, how far from ``to_rgb``, and that none of the others
+is lost.
 
 Here the device is a CPU; ``test_gpu.py`` has the bound on a GPU.
 """
@@ -58,7 +59,10 @@ def test_pixels_are_within_the_bound_of_those_of_every_other_path(kind: str, sid
     rng, preprocess = np.random.default_rng(3), Preprocess(size=224)
     files = [encoded(SETS[kind](rng, side, side)) for _ in range(CHUNK + 4)]
     found = list(DeviceDecoder(preprocess, "cpu")(files))
-    apart = [np.abs(ours.astype(int) - to_rgb(data, preprocess)).mean() for ours, data in zip(found, files, strict=True)]
+    apart = [
+        np.abs(ours.astype(int) - to_rgb(data, preprocess)).mean()
+        for ours, data in zip(found, files, strict=True)
+    ]
     assert np.mean(apart) <= MEAN_BOUND
     assert np.quantile(apart, 0.99) <= P99_BOUND
 
@@ -83,9 +87,16 @@ def test_what_needs_more_than_decoding_is_left_to_the_cpu() -> None:
     ):
         assert as_plain_jpeg(taken) == taken
     for left in (
-        b"", plain[:40], plain[:-40], plain[:3] + bytes(200) + plain[-2:], saved(picture, "PNG"), saved(picture.convert("CMYK")),
-        saved(picture, exif=exif(6)), saved(picture, exif=exif(3)), saved(picture, keep_rgb=True),
-    ):  # fmt: skip
+        b"",
+        plain[:40],
+        plain[:-40],
+        plain[:3] + bytes(200) + plain[-2:],
+        saved(picture, "PNG"),
+        saved(picture.convert("CMYK")),
+        saved(picture, exif=exif(6)),
+        saved(picture, exif=exif(3)),
+        saved(picture, keep_rgb=True),
+    ):
         assert as_plain_jpeg(left) is None
     side = int(MAX_PLAIN_PIXELS**0.5) + 8
     assert as_plain_jpeg(saved(Image.new("L", (side, side)))) is None
@@ -93,7 +104,9 @@ def test_what_needs_more_than_decoding_is_left_to_the_cpu() -> None:
 
 def test_one_that_the_codec_refuses_costs_no_other() -> None:
     good = [saved(drawing(i)) for i in range(3)]
-    first, bad, second, third = DeviceDecoder(PREPROCESS, "cpu")([good[0], headless(good[0]), good[1], good[2]])
+    first, bad, second, third = DeviceDecoder(PREPROCESS, "cpu")(
+        [good[0], headless(good[0]), good[1], good[2]]
+    )
     assert bad is None
     for ours, data in zip((first, second, third), good, strict=True):
         assert ours is not None
@@ -104,10 +117,14 @@ def test_one_that_the_codec_refuses_costs_no_other() -> None:
 
 def test_rows_are_what_they_are_without_it(tmp_path: Path) -> None:
     contents = {
-        "plain.jpg": saved(drawing(1)), "turned.jpg": saved(drawing(2), exif=exif(8)), "cut.jpg": saved(drawing(3))[:-500],
-        "headless.jpg": headless(saved(drawing(4))), "other.png": saved(drawing(5), "PNG"), "html.jpg": b"<html>", "grey.jpg":
-        saved(drawing(6).convert("L")),
-    }  # fmt: skip
+        "plain.jpg": saved(drawing(1)),
+        "turned.jpg": saved(drawing(2), exif=exif(8)),
+        "cut.jpg": saved(drawing(3))[:-500],
+        "headless.jpg": headless(saved(drawing(4))),
+        "other.png": saved(drawing(5), "PNG"),
+        "html.jpg": b"<html>",
+        "grey.jpg": saved(drawing(6).convert("L")),
+    }
     for name, data in contents.items():
         (tmp_path / name).write_bytes(data)
     rows = pa.table({"uri": [*contents, "missing.jpg"]})
@@ -116,8 +133,9 @@ def test_rows_are_what_they_are_without_it(tmp_path: Path) -> None:
     kept = fetch_and_decode(rows, images=images, task=PREPROCESS, keeps_jpegs=True)
     num_there = len(rows) - kept.column("data").null_count
     assert kept.column("data").nbytes < (num_there + 1) * PREPROCESS.size**2 * 3, "a null takes no room"
-    assert [data is not None for data in kept.column(ENCODED).to_pylist()] == [name in ("plain.jpg", "headless.jpg", "grey.jpg")
-        for name in rows.column("uri").to_pylist()]  # fmt: skip
+    assert [data is not None for data in kept.column(ENCODED).to_pylist()] == [
+        name in ("plain.jpg", "headless.jpg", "grey.jpg") for name in rows.column("uri").to_pylist()
+    ]
     found = DeviceRows(PREPROCESS, DeviceDecoder(PREPROCESS, "cpu"))(kept)
     assert found.schema.equals(expected.schema)
     for mine, theirs in zip(found.to_pylist(), expected.to_pylist(), strict=True):
@@ -139,7 +157,10 @@ def test_rows_of_which_none_or_only_jpegs_came(tmp_path: Path) -> None:
         (tmp_path / f"{i}.png").write_bytes(saved(drawing(i), "PNG"))
     for ending in ("jpg", "png"):
         kept = fetch_and_decode(
-            pa.table({"uri": [f"{i}.{ending}" for i in range(3)]}), images=images, task=PREPROCESS, keeps_jpegs=True
+            pa.table({"uri": [f"{i}.{ending}" for i in range(3)]}),
+            images=images,
+            task=PREPROCESS,
+            keeps_jpegs=True,
         )
         assert decode(kept.slice(1)).column("data").null_count == 0
         assert decode(kept.slice(0, 0)).num_rows == 0

@@ -1,4 +1,5 @@
-"""The drawn catalog: the same bytes for a seed, every format and trouble in it, and labels that the pixels explain."""
+"""The drawn catalog: the same bytes for a seed, every format and trouble in it, and labels that the pixels
+explain."""
 
 from __future__ import annotations
 
@@ -63,8 +64,11 @@ def displayed(path: Path) -> Image.Image:
 
 @pytest.fixture(scope="session")
 def sound(drawn: DrawnCatalog, rows: list[Row]) -> list[tuple[Row, Floats]]:
-    """Rows whose file decodes and that carry each label, with their pixels squashed to [64, 64, 3] in [0, 1]."""
-    latest = {(r["illust_id"], r["page"]): r for r in sorted(rows, key=lambda r: r["updated_at"]) if r["illust_id"]}
+    """Rows whose file decodes and that carry each label, with their pixels squashed to [64, 64, 3] in [0,
+    1]."""
+    latest = {
+        (r["illust_id"], r["page"]): r for r in sorted(rows, key=lambda r: r["updated_at"]) if r["illust_id"]
+    }
     pairs = []
     for row in latest.values():
         if None in row.values() or row["bookmarks"] < 0:
@@ -101,7 +105,11 @@ def out_of_fold_ridge(features: Floats, target: Floats, groups: list[str], penal
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_gives_others(tmp_path: Path) -> None:
@@ -213,7 +221,9 @@ def test_one_key_occurs_twice_and_one_id_is_missing(rows: list[Row]) -> None:
     keys = [(row["illust_id"], row["page"]) for row in rows if row["illust_id"] is not None]
     assert len(keys) == len(rows) - 1
     (twice,) = [key for key in set(keys) if keys.count(key) == 2]
-    older, newer = sorted((r for r in rows if (r["illust_id"], r["page"]) == twice), key=lambda r: r["updated_at"])
+    older, newer = sorted(
+        (r for r in rows if (r["illust_id"], r["page"]) == twice), key=lambda r: r["updated_at"]
+    )
     assert older["updated_at"] < newer["updated_at"]
     assert (older["bookmarks"], older["views"]) == (0, 0) and newer["bookmarks"] > 0
     assert (older["uri"], older["etag"]) == (newer["uri"], newer["etag"])
@@ -222,7 +232,9 @@ def test_one_key_occurs_twice_and_one_id_is_missing(rows: list[Row]) -> None:
 
 def test_pages_of_a_work_share_their_labels_and_not_their_pixels(rows: list[Row]) -> None:
     works: dict[int, list[Row]] = {}
-    for row in {(r["illust_id"], r["page"]): r for r in rows if r["illust_id"] and r["bookmarks"] != 0}.values():
+    for row in {
+        (r["illust_id"], r["page"]): r for r in rows if r["illust_id"] and r["bookmarks"] != 0
+    }.values():
         works.setdefault(row["illust_id"], []).append(row)
     sets = [sorted(pages, key=lambda r: r["page"]) for pages in works.values() if len(pages) > 1]
     assert {len(pages) for pages in sets} == {2, 3, 4}
@@ -271,7 +283,9 @@ def test_what_pixels_show_goes_with_the_labels(sound: list[tuple[Row, Floats]]) 
 
 
 @pytest.mark.parametrize("name,least", [("bookmarks", 0.5), ("views", 0.4), ("sanity", 0.7)])
-def test_ridge_on_eight_by_eight_pixels_predicts_unseen_artists(name: str, least: float, sound: list[tuple[Row, Floats]]) -> None:
+def test_ridge_on_eight_by_eight_pixels_predicts_unseen_artists(
+    name: str, least: float, sound: list[tuple[Row, Floats]]
+) -> None:
     blocks = np.stack([squashed.reshape(8, 8, 8, 8, 3).mean((1, 3)).ravel() for _, squashed in sound])
     target = column(sound, name) if name == "sanity" else np.log1p(column(sound, name))
     predicted = out_of_fold_ridge(blocks, target, [row["artist_id"] for row, _ in sound], penalty=10)

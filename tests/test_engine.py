@@ -1,4 +1,5 @@
-"""The embedded engine: its temporary disk is checked and named, what killed processes leave is removed, transfers keep their order."""
+"""The embedded engine: its temporary disk is checked and named, what killed processes leave is removed,
+transfers keep their order."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ HOLD = """
 import os, signal, sys, time
 from pix2score.storage.sql import engine
 with engine() as connection:
-    connection.execute("CREATE TABLE numbers AS SELECT range AS i, md5(range::VARCHAR) AS text FROM range(200000)")
+    connection.execute("CREATE TABLE numbers AS SELECT range AS i, "
+            "md5(range::VARCHAR) AS text FROM range(200000)")
     connection.execute("CHECKPOINT")
     if sys.argv[1] == "die":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -61,7 +63,9 @@ def test_what_a_killed_process_left_goes_when_the_next_engine_starts(temporary: 
 
 
 def test_the_folder_of_a_living_process_stays(temporary: Path) -> None:
-    child = subprocess.Popen([sys.executable, "-c", HOLD, "live"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLD, "live"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert child.stdin and child.stdout and child.stdout.readline() == b"working\n"
     (folder,) = temporary.iterdir()
     use_engine()
@@ -122,7 +126,10 @@ def test_too_little_temporary_disk_is_said_before_the_work_and_nothing_is_left(t
 def test_a_spill_that_finds_no_room_is_one_line_that_names_the_folder(temporary: Path) -> None:
     with pytest.raises(StorageError) as failed, engine(2**27, what="planning 7 rows") as connection:
         connection.execute("SET max_temp_directory_size='16MiB'")
-        sql = "SELECT range AS i, repeat(md5(range::VARCHAR), 4) AS text FROM range(3000000) ORDER BY md5(range::VARCHAR)"
+        sql = (
+            "SELECT range AS i, repeat(md5(range::VARCHAR), 4) AS text FROM range(3000000) ORDER BY "
+            "md5(range::VARCHAR)"
+        )
         for _ in connection.sql(sql).to_arrow_reader(65_536):
             pass
     message = str(failed.value)
@@ -140,7 +147,8 @@ from pix2score.storage.sql import engine
 from pix2score.errors import StorageError
 try:
     with engine(what="planning 7 rows") as connection:
-        connection.execute("CREATE TABLE numbers AS SELECT range AS i, md5(range::VARCHAR) AS text FROM range(1000000)")
+        connection.execute("CREATE TABLE numbers AS SELECT range AS i, "
+            "md5(range::VARCHAR) AS text FROM range(1000000)")
         connection.execute("CHECKPOINT")
 except StorageError as exc:
     print(exc)
@@ -159,7 +167,10 @@ def test_a_disk_that_fills_up_is_one_line_that_names_the_folder(tmp_path: Path) 
 
 
 def test_a_full_disk_under_what_is_written_beside_the_engine_is_the_same_line(temporary: Path) -> None:
-    with pytest.raises(StorageError, match="sorting 7 rows filled the disk of temporary files"), engine(what="sorting 7 rows"):
+    with (
+        pytest.raises(StorageError, match="sorting 7 rows filled the disk of temporary files"),
+        engine(what="sorting 7 rows"),
+    ):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 

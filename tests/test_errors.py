@@ -28,14 +28,24 @@ from pix2score.errors import (
 
 @pytest.mark.parametrize(
     ("error", "exit_code"),
-    [(ConfigError, 2), (DataError, 2), (AccessError, 2), (LimitError, 3), (ConflictError, 4), (StorageError, 1), (VerifyError, 1)],
+    [
+        (ConfigError, 2),
+        (DataError, 2),
+        (AccessError, 2),
+        (LimitError, 3),
+        (ConflictError, 4),
+        (StorageError, 1),
+        (VerifyError, 1),
+    ],
 )
 def test_every_error_has_the_documented_exit_code(error: type[Pix2ScoreError], exit_code: int) -> None:
     assert error("x").exit_code == exit_code
 
 
 def test_the_docstring_names_every_error() -> None:
-    named = [name for name, item in vars(errors).items() if isinstance(item, type) and issubclass(item, Exception)]
+    named = [
+        name for name, item in vars(errors).items() if isinstance(item, type) and issubclass(item, Exception)
+    ]
     assert [name for name in named if name not in (errors.__doc__ or "")] == []
 
 
@@ -70,7 +80,9 @@ def test_codes_are_the_documented_ones_and_the_first_four_are_retried() -> None:
 
 
 def test_the_detail_of_a_failure_is_text_that_every_table_takes() -> None:
-    assert ImageFailure("NOT_FOUND", "no such file: \udce7.png").detail.encode() == b"no such file: \\udce7.png"
+    assert (
+        ImageFailure("NOT_FOUND", "no such file: \udce7.png").detail.encode() == b"no such file: \\udce7.png"
+    )
 
 
 class RayTaskError(Exception):
@@ -89,8 +101,12 @@ class LooksLikeOurs(RayTaskError, DataError):
     __module__ = "ray.exceptions"
 
 
-@pytest.mark.parametrize("wrap", [lambda exc: exc, RayTaskError, LooksLikeOurs, lambda exc: RuntimeError(RayTaskError(exc))])
-def test_our_own_error_is_found_in_what_ray_wraps_around_it(wrap: Callable[[BaseException], BaseException]) -> None:
+@pytest.mark.parametrize(
+    "wrap", [lambda exc: exc, RayTaskError, LooksLikeOurs, lambda exc: RuntimeError(RayTaskError(exc))]
+)
+def test_our_own_error_is_found_in_what_ray_wraps_around_it(
+    wrap: Callable[[BaseException], BaseException],
+) -> None:
     ours = DataError("replaced")
     assert own_error(wrap(ours)) is ours
     assert own_error(wrap(ValueError("theirs"))) is None

@@ -46,7 +46,9 @@ def test_metrics_json_stands_at_the_output(chain: Chain) -> None:
 def test_heads_that_do_not_match_are_named(chain: Chain, tmp_path: Path) -> None:
     card, weights = load_model(chain.model)
     bookmark = card.heads[0]
-    moved = bookmark.fitted(edges=[*bookmark.bin_edges[:-1], 9999], counts=bookmark.counts or (), typical=bookmark.typical or ())
+    moved = bookmark.fitted(
+        edges=[*bookmark.bin_edges[:-1], 9999], counts=bookmark.counts or (), typical=bookmark.typical or ()
+    )
     save_model(
         str(tmp_path / "model"),
         weights,
@@ -65,15 +67,23 @@ def test_heads_that_do_not_match_are_named(chain: Chain, tmp_path: Path) -> None
 def weakened(chain: Chain, place: Path) -> str:
     """The chain's model with one head's weights negated: it ranks the wrong way round."""
     card, weights = load_model(chain.model)
-    changed = {name: -tensor if name.startswith("outputs.view") else tensor for name, tensor in weights.items()}
-    settings = {"backbone": card.backbone, "heads": card.heads, "preprocess": card.preprocess, "embedding_dim": card.embedding_dim}
+    changed = {
+        name: -tensor if name.startswith("outputs.view") else tensor for name, tensor in weights.items()
+    }
+    settings = {
+        "backbone": card.backbone,
+        "heads": card.heads,
+        "preprocess": card.preprocess,
+        "embedding_dim": card.embedding_dim,
+    }
     save_model(str(place), changed, **settings, temperatures=card.temperatures, about={})  # type: ignore[arg-type]
     return str(place)
 
 
 @pytest.fixture(scope="module")
 def compared(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The evaluation of the chain's model against a weakened one, on the train split: it has enough labels."""
+    """The evaluation of the chain's model against a weakened one, on the train split: it has enough
+    labels."""
     out = tmp_path_factory.mktemp("compared")
     config = EvaluateConfig(
         model=chain.model,
@@ -118,7 +128,13 @@ def test_the_comparison_names_the_head_that_differs(compared: dict[str, Any]) ->
 def test_the_gate_refuses_a_worse_candidate_after_writing_why(chain: Chain, tmp_path: Path) -> None:
     weak = weakened(chain, tmp_path / "weak")
     config = EvaluateConfig(
-        model=weak, compare=chain.model, data=chain.dataset, out=str(tmp_path), split="train", require_better=True, ridge_rows=0
+        model=weak,
+        compare=chain.model,
+        data=chain.dataset,
+        out=str(tmp_path),
+        split="train",
+        require_better=True,
+        ridge_rows=0,
     )
     with pytest.raises(NotBetterError, match="view worse") as caught:
         evaluate(config)

@@ -1,4 +1,5 @@
-"""The stages of evaluation, run here without Ray: answers of the model, altered copies of a sample, and where heads look."""
+"""The stages of evaluation, run here without Ray: answers of the model, altered copies of a sample, and where
+heads look."""
 
 from __future__ import annotations
 
@@ -16,7 +17,15 @@ from pix2score.catalog.originals import original_images
 from pix2score.errors import ImageFailure
 from pix2score.evaluate.gather import Evaluation
 from pix2score.evaluate.saliency import overlay, saliency
-from pix2score.evaluate.stages import ALTERATIONS, ORIGINAL, AnswerRows, Sample, decode_for_evaluation, draw_of, thumbnail
+from pix2score.evaluate.stages import (
+    ALTERATIONS,
+    ORIGINAL,
+    AnswerRows,
+    Sample,
+    decode_for_evaluation,
+    draw_of,
+    thumbnail,
+)
 from pix2score.model.folder import load_model
 from pix2score.model.predictor import Predictor
 from pix2score.report.evaluation import evaluation_page
@@ -57,8 +66,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def answered(place: str, sample: Sample, explained: float = 0.0) -> pa.Table:
-    rows = decode_for_evaluation(shard_rows(), heads=HEADS, preprocesses=[PREPROCESS], ridges={}, sample=sample)
-    return AnswerRows([place, place], [0, 0], explained=explained, batch_size=16, device="cpu", num_threads=1)(rows)
+    rows = decode_for_evaluation(
+        shard_rows(), heads=HEADS, preprocesses=[PREPROCESS], ridges={}, sample=sample
+    )
+    return AnswerRows(
+        [place, place], [0, 0], explained=explained, batch_size=16, device="cpu", num_threads=1
+    )(rows)
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +84,19 @@ def rows(place: str) -> pa.Table:
 def test_answers_are_the_predictors(place: str, rows: pa.Table) -> None:
     card, weights = load_model(place)
     wanted = Predictor(card, weights, batch_size=4).predict(
-        np.stack([np.asarray(Image.fromarray(i).resize((32, 32), Image.Resampling.BILINEAR)) for i in pixels(NUM, seed=8, size=48)])
+        np.stack(
+            [
+                np.asarray(Image.fromarray(i).resize((32, 32), Image.Resampling.BILINEAR))
+                for i in pixels(NUM, seed=8, size=48)
+            ]
+        )
     )
     for head in HEADS:
         for model in (0, 1):
             np.testing.assert_allclose(
-                np.exp(matrix(rows.column(f"{head.name}_log_probs_{model}"))), wanted.heads[head.name].probs, atol=1e-4
+                np.exp(matrix(rows.column(f"{head.name}_log_probs_{model}"))),
+                wanted.heads[head.name].probs,
+                atol=1e-4,
             )
 
 
@@ -116,7 +136,9 @@ def test_the_evaluation_counts_labelled_rows_and_whole_groups(rows: pa.Table) ->
 
 def test_the_page_tells_unreliable_and_missing_heads(rows: pa.Table) -> None:
     few = rows.slice(0, 30)
-    nothing = few.set_column(few.column_names.index("sanity_bin"), "sanity_bin", pa.array([-1] * 30, pa.int16()))
+    nothing = few.set_column(
+        few.column_names.index("sanity_bin"), "sanity_bin", pa.array([-1] * 30, pa.int16())
+    )
     evaluation = Evaluation(HEADS, [{}])
     evaluation.add(nothing)
     summary = {"model_version": "m", "dataset_id": "d", "split": "test", "metrics": evaluation.metrics()}
@@ -145,7 +167,8 @@ def test_a_thumbnail_is_small_and_keeps_its_shape() -> None:
 
 def test_originals_come_from_the_catalog_as_it_is_now(tmp_path: Path) -> None:
     place = write_catalog(
-        str(tmp_path), {"pid": [1, 2, 2, 3], "page": [0, 0, 1, 0], "uri": ["a.png", "b.png", "c.png", "../x.png"]}
+        str(tmp_path),
+        {"pid": [1, 2, 2, 3], "page": [0, 0, 1, 0], "uri": ["a.png", "b.png", "c.png", "../x.png"]},
     )
     for name in ("a.png", "c.png"):
         (tmp_path / name).write_bytes(name.encode())

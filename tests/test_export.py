@@ -1,4 +1,5 @@
-"""An exported model answers, in another runtime and on pixels of any size, what the batch predictor answers."""
+"""An exported model answers, in another runtime and on pixels of any size, what the batch predictor
+answers."""
 
 from __future__ import annotations
 
@@ -56,7 +57,9 @@ def onnx_file(place: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     return out
 
 
-def assert_answers_agree(outputs: dict[str, Any], predictor: Predictor, image: RGB, atol: float = 1e-3) -> None:
+def assert_answers_agree(
+    outputs: dict[str, Any], predictor: Predictor, image: RGB, atol: float = 1e-3
+) -> None:
     wanted = predictor.predict(picture_to_rgb(Image.fromarray(image), predictor.card.preprocess)[None])
     np.testing.assert_allclose(outputs["embedding"], wanted.embedding[0], atol=50 * atol)
     for head in predictor.card.heads:
@@ -69,12 +72,16 @@ def assert_answers_agree(outputs: dict[str, Any], predictor: Predictor, image: R
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_onnxruntime_agrees_with_the_batch_predictor(onnx_file: str, place: str, size: tuple[int, int]) -> None:
+def test_onnxruntime_agrees_with_the_batch_predictor(
+    onnx_file: str, place: str, size: tuple[int, int]
+) -> None:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(onnx_file)
     image = picture(*size)
-    outputs = dict(zip([o.name for o in session.get_outputs()], session.run(None, {"image": image}), strict=True))
+    outputs = dict(
+        zip([o.name for o in session.get_outputs()], session.run(None, {"image": image}), strict=True)
+    )
     assert_answers_agree(outputs, Predictor(*load_model(place), batch_size=4), image)
 
 
@@ -96,7 +103,10 @@ def test_torch_export_agrees_with_the_batch_predictor(place: str, tmp_path: Path
     program = torch.export.load(tmp_path / "model.pt2", extra_files=extra).module()
     assert json.loads(extra["pix2score.json"])["model_version"] == summary["model_version"]
     for size in SIZES[:4]:
-        outputs = {name: tensor.detach().numpy() for name, tensor in program(torch.from_numpy(picture(*size))).items()}
+        outputs = {
+            name: tensor.detach().numpy()
+            for name, tensor in program(torch.from_numpy(picture(*size))).items()
+        }
         assert_answers_agree(outputs, Predictor(*load_model(place), batch_size=1), picture(*size))
 
 
@@ -116,7 +126,10 @@ def test_the_model_resizes_as_its_card_says(place: str, mode: str) -> None:
     card = replace(card, preprocess=replace(PREPROCESS, resize=mode))
     image = picture(120, 40)
     with torch.inference_mode():
-        outputs = {name: tensor.numpy() for name, tensor in ServedModel(card, weights).eval()(torch.from_numpy(image)).items()}
+        outputs = {
+            name: tensor.numpy()
+            for name, tensor in ServedModel(card, weights).eval()(torch.from_numpy(image)).items()
+        }
     assert_answers_agree(outputs, Predictor(card, weights, batch_size=1), image)
 
 
@@ -136,7 +149,8 @@ def test_without_the_onnx_packages_one_line_says_what_to_install(place: str, tmp
     (tmp_path / "empty").mkdir()
     code = (
         "import sys; sys.modules['onnxscript'] = None; sys.path_importer_cache.clear()\n"
-        "import importlib.util as u; find = u.find_spec; u.find_spec = lambda n, p=None: None if n == 'onnxscript' else find(n, p)\n"
+        "import importlib.util as u; find = u.find_spec; u.find_spec = lambda n, p=None: None if n == "
+        "'onnxscript' else find(n, p)\n"
         f"sys.argv = ['export', '--model', {place!r}, '--out', {str(tmp_path / 'm.onnx')!r}]\n"
         "import runpy; runpy.run_module('jobs.export', run_name='__main__')"
     )
@@ -153,7 +167,9 @@ def test_the_readme_server_answers_base64_with_the_models_numbers(onnx_file: str
     text = (Path(__file__).parent.parent / "README.md").read_text()
     (code,) = re.findall(r"```python\n(import base64.*?)```", text, re.DOTALL)
     port = free_port()
-    server = subprocess.Popen([sys.executable, "-c", code.replace("8080", str(port))], cwd=Path(onnx_file).parent)
+    server = subprocess.Popen(
+        [sys.executable, "-c", code.replace("8080", str(port))], cwd=Path(onnx_file).parent
+    )
     try:
         rgba = np.dstack([picture(60, 80), np.full((60, 80), 128, np.uint8)])
         out = io.BytesIO()

@@ -1,4 +1,5 @@
-"""When a run stops for its failures: by share of what was planned, and where nothing at all can be fetched."""
+"""When a run stops for its failures: by share of what was planned, and where nothing at all can be
+fetched."""
 
 from __future__ import annotations
 
@@ -7,7 +8,12 @@ import contextlib
 import pytest
 
 from pix2score.errors import LimitError
-from pix2score.images.failure_limits import ALL_MISSING_ROWS, MIN_FAILED_TO_STOP, check_any_reached, check_failed
+from pix2score.images.failure_limits import (
+    ALL_MISSING_ROWS,
+    MIN_FAILED_TO_STOP,
+    check_any_reached,
+    check_failed,
+)
 
 
 def stops(failed: dict[str, int], num_done: int, num_planned: int, max_failed: float = 0.05) -> bool:
@@ -37,7 +43,8 @@ def test_where_nothing_can_be_fetched_it_stops_early_whatever_is_allowed() -> No
 
 def test_the_message_names_the_codes_most_frequent_first() -> None:
     with pytest.raises(
-        LimitError, match=r"300 of 1000 images failed \(200 TIMEOUT, 100 CORRUPT\).* 900 images done so far are kept"
+        LimitError,
+        match=r"300 of 1000 images failed \(200 TIMEOUT, 100 CORRUPT\).* 900 images done so far are kept",
     ):
         check_failed({"CORRUPT": 100, "TIMEOUT": 200}, 900, 1000, 0.05)
 
@@ -52,6 +59,12 @@ def test_the_message_names_the_codes_most_frequent_first() -> None:
         ({}, 0, False),
     ],
 )
-def test_a_first_run_that_fetched_nothing_has_nothing_to_publish(failed: dict[str, int], num_done: int, raises: bool) -> None:
-    with pytest.raises(LimitError, match=f"the first {num_done} images are all missing") if raises else contextlib.nullcontext():
+def test_a_first_run_that_fetched_nothing_has_nothing_to_publish(
+    failed: dict[str, int], num_done: int, raises: bool
+) -> None:
+    with (
+        pytest.raises(LimitError, match=f"the first {num_done} images are all missing")
+        if raises
+        else contextlib.nullcontext()
+    ):
         check_any_reached(failed, num_done)

@@ -1,4 +1,5 @@
-"""Nights that go wrong, with real processes killed: nothing is lost, nothing half done is ever live, and the next run mends it."""
+"""Nights that go wrong, with real processes killed: nothing is lost, nothing half done is ever live, and the
+next run mends it."""
 
 from __future__ import annotations
 
@@ -101,7 +102,9 @@ def good_storage(storage: FlakyStorage) -> Iterator[None]:
 def ray(storage: FlakyStorage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ray]:
     seams = tmp_path_factory.mktemp("seams")
     (seams / "sitecustomize.py").write_text(POISON)
-    with ray_cluster({"AWS_ENDPOINT_URL": storage.endpoint, "PYTHONPATH": f"{seams}{os.pathsep}{ROOT}"}) as cluster:
+    with ray_cluster(
+        {"AWS_ENDPOINT_URL": storage.endpoint, "PYTHONPATH": f"{seams}{os.pathsep}{ROOT}"}
+    ) as cluster:
         yield cluster
 
 
@@ -126,7 +129,9 @@ class Night:
 
 def start_score(ray: Ray, catalog: str, model: str, out: str, *words: str, **settings: str) -> Job:
     sizes = ("--part-rows", str(PART_ROWS), "--batch-size", str(BATCH_SIZE), "--embedding-dtype", "float32")
-    return ray.start("score", "--catalog", catalog, "--model", model, "--out", out, *sizes, *words, **settings)
+    return ray.start(
+        "score", "--catalog", catalog, "--model", model, "--out", out, *sizes, *words, **settings
+    )
 
 
 def catalog_rows(ids: range = range(NUM_PICTURES)) -> list[tuple[int, str, str]]:
@@ -169,9 +174,9 @@ def assert_same(ours: tuple[pa.Table, pa.Table], theirs: tuple[pa.Table, pa.Tabl
 
 def numbers(column: pa.Array) -> np.ndarray[Any, Any]:
     valid = column.drop_null()
-    flat: np.ndarray[Any, Any] = (valid.flatten() if pa.types.is_fixed_size_list(valid.type) else valid).to_numpy(
-        zero_copy_only=False
-    )
+    flat: np.ndarray[Any, Any] = (
+        valid.flatten() if pa.types.is_fixed_size_list(valid.type) else valid
+    ).to_numpy(zero_copy_only=False)
     return flat
 
 
@@ -187,13 +192,19 @@ def staged_rows(out: str) -> int:
 
 def kept_rows(out: str) -> int:
     """Staged rows that a later run takes up: all but failures to fetch, which it tries again."""
-    return sum(r.rows - sum(r.failed.get(code, 0) for code in FETCH_ERROR_CODES) for r in staged_receipts(Folder(out)))
+    return sum(
+        r.rows - sum(r.failed.get(code, 0) for code in FETCH_ERROR_CODES)
+        for r in staged_receipts(Folder(out))
+    )
 
 
 def settle(ray: Ray) -> None:
     """What a killed driver left running has ended."""
     deadline = time.monotonic() + 60
-    while ray.processes("pix2score.images.decoder", "ray::ScoreImages", "ray::_write") and time.monotonic() < deadline:
+    while (
+        ray.processes("pix2score.images.decoder", "ray::ScoreImages", "ray::_write")
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.2)
     time.sleep(2 * SLOW.slow_s)  # requests that the proxy holds are counted when it lets them go
 
@@ -217,12 +228,17 @@ class Loss:
 
 
 def kill_and_run_again(night: Night, storage: FlakyStorage, out: str, job: Job) -> Loss:
-    """SIGKILL now; whatever the moment, the next run ends as an undisturbed one and takes up every staged row."""
+    """SIGKILL now; whatever the moment, the next run ends as an undisturbed one and takes up every staged
+    row."""
     job.kill()
     storage.behave()
     settle(night.ray)
     assert_never_partial(out, night.catalog)
-    had_published, kept, fetched = bool(live_number(Folder(out))), kept_rows(out), storage.served(PICTURES).total()
+    had_published, kept, fetched = (
+        bool(live_number(Folder(out))),
+        kept_rows(out),
+        storage.served(PICTURES).total(),
+    )
     again = night.start(out).done()
     night.assert_equal(out)
     if not had_published:
@@ -232,7 +248,9 @@ def kill_and_run_again(night: Night, storage: FlakyStorage, out: str, job: Job) 
     return Loss(had_published, fetched, kept, twice)
 
 
-def test_a_driver_killed_while_it_scores_costs_what_was_in_flight(night: Night, storage: FlakyStorage, tmp_path: Path) -> None:
+def test_a_driver_killed_while_it_scores_costs_what_was_in_flight(
+    night: Night, storage: FlakyStorage, tmp_path: Path
+) -> None:
     storage.behave(SLOW)
     out = str(tmp_path / "scores")
     job = night.start(out)
@@ -243,7 +261,9 @@ def test_a_driver_killed_while_it_scores_costs_what_was_in_flight(night: Night, 
     assert not loss.had_published
 
 
-def test_a_driver_killed_at_the_door_of_publishing_costs_no_image(night: Night, storage: FlakyStorage, s3_place: str) -> None:
+def test_a_driver_killed_at_the_door_of_publishing_costs_no_image(
+    night: Night, storage: FlakyStorage, s3_place: str
+) -> None:
     storage.behave(Faults(meet_at="/snapshots/", meet_number=99))
     job = night.start(s3_place)
     job.until(storage.waiting)
@@ -257,7 +277,9 @@ NUM_POINTS = 20
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_a_driver_killed_at_twenty_points_of_its_run(night: Night, storage: FlakyStorage, s3_place: str, tmp_path: Path) -> None:
+def test_a_driver_killed_at_twenty_points_of_its_run(
+    night: Night, storage: FlakyStorage, s3_place: str, tmp_path: Path
+) -> None:
     storage.behave(SLOW)
     whole = night.start(str(tmp_path / "whole"))
     whole.done()
@@ -289,7 +311,12 @@ def test_a_driver_asked_to_end_says_that_it_was_and_the_same_command_goes_on(
 
 # Killed workers
 
-PREDICTOR, DECODE_WORKER, DECODE_CHILD, WRITER = "ScoreImages", "fetch_and_decode", "pix2score.images.decoder", "ray::_write"
+PREDICTOR, DECODE_WORKER, DECODE_CHILD, WRITER = (
+    "ScoreImages",
+    "fetch_and_decode",
+    "pix2score.images.decoder",
+    "ray::_write",
+)
 ACTOR = "ray::MapWorker"
 """On one machine without GPUs it fetches, decodes and predicts."""
 
@@ -313,7 +340,9 @@ def test_a_killed_predictor_decode_worker_and_decode_child_change_nothing(
     night.assert_equal(out)
 
 
-def test_on_one_machine_a_killed_actor_and_decode_child_change_nothing(night: Night, storage: FlakyStorage, tmp_path: Path) -> None:
+def test_on_one_machine_a_killed_actor_and_decode_child_change_nothing(
+    night: Night, storage: FlakyStorage, tmp_path: Path
+) -> None:
     storage.behave(SLOW)
     out = str(tmp_path / "scores")
     job = night.start(out, RAY_ADDRESS="")
@@ -332,7 +361,9 @@ def test_on_one_machine_a_killed_actor_and_decode_child_change_nothing(night: Ni
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", [PREDICTOR, DECODE_WORKER, DECODE_CHILD, WRITER])
-def test_one_process_killed_in_the_middle_changes_nothing(night: Night, storage: FlakyStorage, tmp_path: Path, what: str) -> None:
+def test_one_process_killed_in_the_middle_changes_nothing(
+    night: Night, storage: FlakyStorage, tmp_path: Path, what: str
+) -> None:
     storage.behave(SLOW)
     out = str(tmp_path / "scores")
     job = night.start(out)
@@ -344,10 +375,14 @@ def test_one_process_killed_in_the_middle_changes_nothing(night: Night, storage:
 
 
 @pytest.mark.slow
-def test_a_node_killed_in_the_middle_changes_nothing(night: Night, storage: FlakyStorage, tmp_path: Path) -> None:
+def test_a_node_killed_in_the_middle_changes_nothing(
+    night: Night, storage: FlakyStorage, tmp_path: Path
+) -> None:
     storage.behave(SLOW)
     out = str(tmp_path / "scores")
-    with started_node(f"--address={night.ray.address}", f"--num-cpus={NUM_CPUS}", settings=night.ray.settings) as node:
+    with started_node(
+        f"--address={night.ray.address}", f"--num-cpus={NUM_CPUS}", settings=night.ray.settings
+    ) as node:
         deadline = time.monotonic() + 60
         while not (raylets := [pid for pid in descendants(node.pid) if "raylet/raylet" in command_line(pid)]):
             assert time.monotonic() < deadline, "the second node did not start"
@@ -367,14 +402,27 @@ def test_a_node_killed_in_the_middle_changes_nothing(night: Night, storage: Flak
 
 
 @pytest.mark.slow
-def test_storage_that_fails_every_tenth_time_loses_nothing(night: Night, storage: FlakyStorage, s3_place: str) -> None:
+def test_storage_that_fails_every_tenth_time_loses_nothing(
+    night: Night, storage: FlakyStorage, s3_place: str
+) -> None:
     unlucky = 7
-    storage.behave(Faults(slow_down=0.03, reset=0.03, cut=0.03, stall=0.02, stall_s=1.0, cut_below=f"{PICTURES}{unlucky}.png"))
+    storage.behave(
+        Faults(
+            slow_down=0.03,
+            reset=0.03,
+            cut=0.03,
+            stall=0.02,
+            stall_s=1.0,
+            cut_below=f"{PICTURES}{unlucky}.png",
+        )
+    )
     summary = night.start(s3_place).done()
     assert min(storage.failed()[name] for name in ("SlowDown", "reset", "cut", "stall")) > 0, storage.failed()
     table([f"{storage.failed()}"])
     assert (summary["scored"], summary["failed"]) == (NUM_PICTURES, 4)
-    failed = read_scores(s3_place).to_table(columns=["illust_id", "error_code", "attempts"], filter=pc.field("status") == "failed")
+    failed = read_scores(s3_place).to_table(
+        columns=["illust_id", "error_code", "attempts"], filter=pc.field("status") == "failed"
+    )
     codes = {row["illust_id"]: (row["error_code"], row["attempts"]) for row in failed.to_pylist()}
     assert codes == {
         MISSING: ("NOT_FOUND", 1),
@@ -416,7 +464,9 @@ def assert_one_clear_line(job: Job, *words: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("below", ["staged", "embeddings", "scores", "snapshots"])
-def test_a_place_that_may_not_be_written_publishes_nothing(night: Night, storage: FlakyStorage, s3_place: str, below: str) -> None:
+def test_a_place_that_may_not_be_written_publishes_nothing(
+    night: Night, storage: FlakyStorage, s3_place: str, below: str
+) -> None:
     storage.behave(Faults(unwritable=f"{s3_place.removeprefix('s3://')}/{below}/"))
     job = night.start(s3_place)
     assert job.wait() == 2
@@ -429,7 +479,11 @@ def test_a_place_that_may_not_be_written_publishes_nothing(night: Night, storage
 
 @pytest.mark.slow
 def test_a_store_that_is_full_publishes_nothing(night: Night, storage: FlakyStorage, s3_place: str) -> None:
-    storage.behave(Faults(unwritable=f"{s3_place.removeprefix('s3://')}/embeddings/", unwritable_code="InsufficientStorage"))
+    storage.behave(
+        Faults(
+            unwritable=f"{s3_place.removeprefix('s3://')}/embeddings/", unwritable_code="InsufficientStorage"
+        )
+    )
     job = night.start(s3_place)
     assert job.wait() == 1
     assert_one_clear_line(job, BUCKET, "InsufficientStorage")
@@ -485,7 +539,9 @@ def poison(*kinds: str) -> dict[int, tuple[bytes | None, set[str]]]:
     return {5 * i + 2: sorts[i % len(sorts)] for i in range(40)}
 
 
-def score_poisoned(night: Night, s3: Any, tmp_path: Path, bad: Mapping[int, tuple[bytes | None, set[str]]]) -> None:
+def score_poisoned(
+    night: Night, s3: Any, tmp_path: Path, bad: Mapping[int, tuple[bytes | None, set[str]]]
+) -> None:
     prefix = f"poisoned-{tmp_path.name}"
     contents = {f"pictures/{i}.png": bad[i][0] if i in bad else picture(i) for i in range(200)}
     upload_pictures(s3, prefix, {name: content for name, content in contents.items() if content is not None})
@@ -494,14 +550,18 @@ def score_poisoned(night: Night, s3: Any, tmp_path: Path, bad: Mapping[int, tupl
     assert (summary["scored"], summary["failed"]) == (200, 40)
     verify(VerifyConfig(scores=out, catalog=catalog))
     rows = read_scores(out).to_table(columns=["illust_id", "error_code"]).to_pylist()
-    assert {row["illust_id"]: {row["error_code"]} for row in rows} == {i: bad[i][1] if i in bad else {None} for i in range(200)}
+    assert {row["illust_id"]: {row["error_code"]} for row in rows} == {
+        i: bad[i][1] if i in bad else {None} for i in range(200)
+    }
     fine = pc.field("illust_id").isin([i for i in range(200) if i not in {*bad, MISSING, BROKEN, CUT}])
     pairs = [tuple(part.filter(fine) for part in tables_of(place)) for place in (out, night.reference)]
     same = [tuple(part.filter(pc.less(part["illust_id"], 200)) for part in pair) for pair in pairs]
     assert_same(same[0], same[1])  # type: ignore[arg-type]
 
 
-def test_pictures_that_kill_their_decoder_and_a_fifth_corrupt_touch_no_neighbour(night: Night, s3: Any, tmp_path: Path) -> None:
+def test_pictures_that_kill_their_decoder_and_a_fifth_corrupt_touch_no_neighbour(
+    night: Night, s3: Any, tmp_path: Path
+) -> None:
     score_poisoned(night, s3, tmp_path, poison("exits", "allocates"))
 
 
@@ -522,7 +582,10 @@ def test_pictures_that_never_return_are_given_up_in_time(night: Night, s3: Any, 
 def upload_tonight(s3: Any, name: str, rows: list[tuple[int, str, str]]) -> str:
     """A catalog of the same pictures at another place."""
     return upload_catalog(
-        s3, f"faults-{name}", [(i, f"s3://{BUCKET}/{PREFIX}/{uri}", etag) for i, uri, etag in rows], f"{name}.parquet"
+        s3,
+        f"faults-{name}",
+        [(i, f"s3://{BUCKET}/{PREFIX}/{uri}", etag) for i, uri, etag in rows],
+        f"{name}.parquet",
     )
 
 
@@ -530,8 +593,11 @@ ROOTED = ("--image-root", f"s3://{BUCKET}/{PREFIX}")
 
 
 @pytest.mark.slow
-def test_midnight_falls_while_half_is_staged(night: Night, storage: FlakyStorage, s3: Any, tmp_path: Path) -> None:
-    """The next catalog has another name, lacks rows, has new ones, and some changed pictures: what is staged and still wanted is used."""
+def test_midnight_falls_while_half_is_staged(
+    night: Night, storage: FlakyStorage, s3: Any, tmp_path: Path
+) -> None:
+    """The next catalog has another name, lacks rows, has new ones, and some changed pictures: what is staged
+    and still wanted is used."""
     rows = catalog_rows()
     tonight = upload_tonight(s3, "tonight", rows)
     changed = {i: (i, f"pictures/{i + 1}.png", f"v{i}-new") for i in range(40, 140, 2)}
@@ -544,9 +610,15 @@ def test_midnight_falls_while_half_is_staged(night: Night, storage: FlakyStorage
     job.kill()
     settle(night.ray)
     storage.behave()
-    staged = pa.concat_tables([pq.read_table(f"{out}/{r.scores.path}") for r in staged_receipts(Folder(out))]).to_pylist()
-    usable = {r["illust_id"] for r in staged if r["error_code"] not in FETCH_ERROR_CODES} - set(changed) - removed
-    tomorrow = upload_tonight(s3, "tomorrow", [changed.get(row[0], row) for row in rows if row[0] not in removed] + new)
+    staged = pa.concat_tables(
+        [pq.read_table(f"{out}/{r.scores.path}") for r in staged_receipts(Folder(out))]
+    ).to_pylist()
+    usable = (
+        {r["illust_id"] for r in staged if r["error_code"] not in FETCH_ERROR_CODES} - set(changed) - removed
+    )
+    tomorrow = upload_tonight(
+        s3, "tomorrow", [changed.get(row[0], row) for row in rows if row[0] not in removed] + new
+    )
     summary = night.start(out, *ROOTED, catalog=tomorrow).done()
     assert (summary["resumed"], summary["planned"]) == (len(usable), NUM_PICTURES - len(removed) + len(new))
     verify(VerifyConfig(scores=out, catalog=tomorrow))
@@ -554,15 +626,21 @@ def test_midnight_falls_while_half_is_staged(night: Night, storage: FlakyStorage
     ours, theirs = tables_of(out)[0], tables_of(night.reference)[0]
     probs = {row["illust_id"]: row["bookmark_probs"] for row in theirs.to_pylist()}
     for row in ours.to_pylist():
-        assert row["bookmark_probs"] == pytest.approx(probs[shows[row["illust_id"]]], abs=1e-5), row["illust_id"]
+        assert row["bookmark_probs"] == pytest.approx(probs[shows[row["illust_id"]]], abs=1e-5), row[
+            "illust_id"
+        ]
         assert row["fingerprint"].endswith("-new") == (row["illust_id"] in changed)
 
 
 @pytest.mark.slow
-def test_a_truncated_catalog_and_an_altered_file_publish_nothing(night: Night, s3: Any, tmp_path: Path) -> None:
+def test_a_truncated_catalog_and_an_altered_file_publish_nothing(
+    night: Night, s3: Any, tmp_path: Path
+) -> None:
     out = str(tmp_path / "scores")
     shutil.copytree(night.reference, out)
-    truncated = night.start(out, *ROOTED, catalog=upload_tonight(s3, "truncated", catalog_rows(range(NUM_PICTURES // 2))))
+    truncated = night.start(
+        out, *ROOTED, catalog=upload_tonight(s3, "truncated", catalog_rows(range(NUM_PICTURES // 2)))
+    )
     assert truncated.wait() == 3
     assert_one_clear_line(truncated, "--max-removed", "150 of 300")
     night.assert_equal(out)
@@ -587,7 +665,9 @@ def test_a_truncated_catalog_and_an_altered_file_publish_nothing(night: Night, s
 def test_of_two_drivers_racing_one_publishes_and_the_other_finds_nothing_to_do(
     night: Night, storage: FlakyStorage, s3: Any, s3_place: str
 ) -> None:
-    catalog = upload_tonight(s3, "raced", [row for row in catalog_rows() if row[0] != MISSING])  # none is due the night after
+    catalog = upload_tonight(
+        s3, "raced", [row for row in catalog_rows() if row[0] != MISSING]
+    )  # none is due the night after
     storage.behave(Faults(meet_at="/snapshots/", meet_number=2))
     jobs = [night.start(s3_place, *ROOTED, catalog=catalog) for _ in range(2)]
     codes = [job.wait() for job in jobs]
@@ -618,7 +698,14 @@ def test_a_killed_prepare_is_taken_up_and_the_dataset_holds_every_row_once(
     night: Night, storage: FlakyStorage, tmp_path: Path
 ) -> None:
     (tmp_path / "prepare.toml").write_text(HEADS)
-    words = ["--catalog", night.catalog, "--config", str(tmp_path / "prepare.toml"), "--image-size", "2048"]  # pieces of 66 rows
+    words = [
+        "--catalog",
+        night.catalog,
+        "--config",
+        str(tmp_path / "prepare.toml"),
+        "--image-size",
+        "2048",
+    ]  # pieces of 66 rows
     whole, out = tmp_path / "whole", tmp_path / "dataset"
     night.ray.start("prepare", *words, "--out", str(whole)).done()
     storage.behave(SLOW)
@@ -630,7 +717,10 @@ def test_a_killed_prepare_is_taken_up_and_the_dataset_holds_every_row_once(
     settle(night.ray)
     storage.behave()
     receipts = list(out.glob("staged/*/piece-*.json"))
-    kept, fetched = sum(json.loads(path.read_text())["rows"] for path in receipts), storage.served(PICTURES).total()
+    kept, fetched = (
+        sum(json.loads(path.read_text())["rows"] for path in receipts),
+        storage.served(PICTURES).total(),
+    )
     night.ray.start("prepare", *words, "--out", str(out)).done()
     assert dataset_rows(out) == dataset_rows(whole)
     assert len(dataset_rows(out)) == NUM_PICTURES - 3

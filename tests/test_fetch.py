@@ -1,4 +1,5 @@
-"""Fetching and decoding inside a task: decoders are lent to one thread at a time, and threads do not mix their rows."""
+"""Fetching and decoding inside a task: decoders are lent to one thread at a time, and threads do not mix
+their rows."""
 
 from __future__ import annotations
 
@@ -51,7 +52,9 @@ def test_threads_that_decode_side_by_side_get_their_own_rows(tmp_path: Path) -> 
     for i in range(200):
         (tmp_path / f"{i}.png").write_bytes(png(i) if i % 10 else b"not a picture")
     images = ImageRows(image_source(str(tmp_path), ()), None, None, {})
-    tables = [pa.table({"uri": [f"{i}.png" for i in range(start, start + 25)]}) for start in range(0, 200, 25)]
+    tables = [
+        pa.table({"uri": [f"{i}.png" for i in range(start, start + 25)]}) for start in range(0, 200, 25)
+    ]
     with ThreadPoolExecutor(6) as pool:
         found = list(pool.map(lambda rows: fetch_and_decode(rows, images=images, task=PREPROCESS), tables))
     rows = pa.concat_tables(found).to_pylist()
@@ -68,16 +71,22 @@ def test_threads_that_read_one_catalog_file_get_their_own_images(tmp_path: Path)
     pq.write_table(pa.table({"image": contents}), tmp_path / "catalog.parquet", row_group_size=150)
     (entry,) = Folder(str(tmp_path)).entries(suffix=".parquet")
     images = ImageRows(image_source(str(tmp_path), ()), Folder(str(tmp_path)), "image", {entry.path: entry})
-    tables = [pa.table({"file": [entry.path] * 40, "row": range(start, start + 40)}) for start in range(0, 600, 40)]
+    tables = [
+        pa.table({"file": [entry.path] * 40, "row": range(start, start + 40)}) for start in range(0, 600, 40)
+    ]
     with ThreadPoolExecutor(5) as pool:
         found = list(pool.map(lambda rows: list(images.contents(rows)), tables * 3))
     assert [content for read in found for content in read] == contents * 3
     assert len(_idle_columns) <= MAX_IDLE_COLUMNS
 
 
-def test_blocks_of_what_images_are_kept_as_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_what_images_are_kept_as_are_bounded_in_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for i in range(12):
-        (tmp_path / f"{i}.png").write_bytes(png(i) + bytes(1000 if i % 3 else 5000))  # small pictures are kept as they are
+        (tmp_path / f"{i}.png").write_bytes(
+            png(i) + bytes(1000 if i % 3 else 5000)
+        )  # small pictures are kept as they are
     images = ImageRows(image_source(str(tmp_path), ()), Folder(str(tmp_path)), None, {})
     rows = pa.table({"uri": [f"{i}.png" if i != 5 else "absent" for i in range(12)]})
     whole = fetch_and_decode(rows, images=images, task=64)
@@ -104,7 +113,9 @@ def test_images_that_share_one_content_have_one_content_id(tmp_path: Path) -> No
     for i in range(4):
         (tmp_path / f"{i}.png").write_bytes(png(i % 2))
     images = ImageRows(image_source(str(tmp_path), ()), Folder(str(tmp_path)), None, {})
-    rows = fetch_and_decode(pa.table({"uri": ["0.png", "1.png", "2.png", "3.png", "absent"]}), images=images, task=PREPROCESS)
+    rows = fetch_and_decode(
+        pa.table({"uri": ["0.png", "1.png", "2.png", "3.png", "absent"]}), images=images, task=PREPROCESS
+    )
     a, b, c, d, absent = rows.column("content_id").to_pylist()
     assert (a, b, absent) == (c, d, None)
     assert a != b

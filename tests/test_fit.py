@@ -1,4 +1,5 @@
-"""The step of one worker: skipped whole when not finite, resumed exactly, and the same on two workers as on one.
+"""The step of one worker: skipped whole when not finite, resumed exactly, and the same on two workers as on
+one.
 
 Shapes: B images per worker, K bins of a head.
 """
@@ -67,7 +68,9 @@ def test_an_overflow_skips_the_step_and_leaves_weights_and_batchnorm_as_they_wer
     assert (fitter.num_steps, fitter.num_skipped) == (2, 1)
     assert_same_state(state_of(model), before)
     for index, state in fitter.optimizer.state_dict()["state"].items():
-        assert all(torch.equal(torch.as_tensor(v), torch.as_tensor(moments[index][k])) for k, v in state.items())
+        assert all(
+            torch.equal(torch.as_tensor(v), torch.as_tensor(moments[index][k])) for k, v in state.items()
+        )
 
     model.gain = 1.0
     after = fitter.train_step(batch(4, 2))
@@ -116,7 +119,9 @@ def test_a_batch_without_labels_is_a_finite_step() -> None:
 # Schedule and recipe
 
 recipes = st.builds(
-    lambda steps, warmup: Recipe(total_steps=steps, warmup_fraction=warmup), st.integers(1, 5000), st.floats(0, 0.9)
+    lambda steps, warmup: Recipe(total_steps=steps, warmup_fraction=warmup),
+    st.integers(1, 5000),
+    st.floats(0, 0.9),
 )
 
 
@@ -138,7 +143,10 @@ def test_learning_rate_rises_in_equal_steps_to_the_top_and_falls_as_a_cosine(rec
     assert all(b <= a for a, b in zip(falling, falling[1:], strict=False))
     half = warmup + (recipe.total_steps - warmup) / 2
     if half.is_integer():
-        assert learning_rate_factor(int(half), recipe) == pytest.approx(0.5, abs=1e-9) or recipe.total_steps == warmup
+        assert (
+            learning_rate_factor(int(half), recipe) == pytest.approx(0.5, abs=1e-9)
+            or recipe.total_steps == warmup
+        )
 
 
 @given(recipes)
@@ -149,7 +157,10 @@ def test_learning_rate_is_zero_once_the_steps_are_done(recipe: Recipe) -> None:
 
 
 def test_the_optimiser_follows_the_schedule() -> None:
-    fitter, rates = fitter_of(seeded(MultiHeadModel), total_steps=5, learning_rate=0.01, warmup_fraction=0.4), []
+    fitter, rates = (
+        fitter_of(seeded(MultiHeadModel), total_steps=5, learning_rate=0.01, warmup_fraction=0.4),
+        [],
+    )
     for seed in range(5):
         rates.append(fitter.optimizer.param_groups[0]["lr"])
         fitter.train_step(batch(2, seed))
@@ -264,7 +275,8 @@ def test_labels_that_the_pixels_tell_are_learnt_by_the_same_recipe() -> None:
 
 def test_pieces_of_a_batch_take_the_same_step() -> None:
     gradients = [
-        trained(fitter_of(frozen_copy(), **UNCLIPPED, accumulate=n), [batch(7, 2, missing=0.3)])["gradient"] for n in (1, 3, 20)
+        trained(fitter_of(frozen_copy(), **UNCLIPPED, accumulate=n), [batch(7, 2, missing=0.3)])["gradient"]
+        for n in (1, 3, 20)
     ]
     zero = {name: torch.zeros_like(g) for name, g in gradients[0].items()}
     for other in gradients[1:]:
@@ -352,7 +364,9 @@ def test_validation_equals_a_computation_by_hand_and_changes_nothing() -> None:
 def test_validation_keeps_the_rank_of_labels_beyond_float32() -> None:
     images = batch(8, 5, heads=(COUNT_HEAD,))
     labels = {"bookmark": torch.arange(8, dtype=torch.float64) + 2_400_000_000}
-    (found,) = fitter_of(settled_model((COUNT_HEAD,)), (COUNT_HEAD,)).validate([replace(images, labels=labels)])
+    (found,) = fitter_of(settled_model((COUNT_HEAD,)), (COUNT_HEAD,)).validate(
+        [replace(images, labels=labels)]
+    )
     assert len({pair[1] for part in found.pairs for pair in part.tolist()}) == 8
 
 
@@ -379,7 +393,10 @@ def test_without_a_process_group_gathering_gives_the_same_metrics() -> None:
 
 SIZE = 4  # images per worker
 STEPS = 2
-UNCLIPPED = {"learning_rate": 1e-4, "clip_norm": 1e9}  # clipping and Adam would hide a wrong scale of the gradient
+UNCLIPPED = {
+    "learning_rate": 1e-4,
+    "clip_norm": 1e9,
+}  # clipping and Adam would hide a wrong scale of the gradient
 CONFLICTING = (21, 4)  # joint batches on which the two heads pull the trunk apart
 JOINT_RECIPES: dict[str, dict[str, Any]] = {
     "pcgrad": {"gradient": "pcgrad"},
@@ -391,7 +408,8 @@ Recording = dict[str, Any]
 
 
 def joint_batch(step: int, *, uneven: bool) -> Batch:
-    """2 * SIZE images; with ``uneven`` the first worker's half has few labels of one head and none of the other."""
+    """2 * SIZE images; with ``uneven`` the first worker's half has few labels of one head and none of the
+    other."""
     images = batch(2 * SIZE, 20 + step, missing=0.2)
     if uneven:
         images.bins["bookmark"][1:SIZE] = -1
@@ -401,7 +419,8 @@ def joint_batch(step: int, *, uneven: bool) -> Batch:
 
 
 def trained(fitter: Fitter, batches: list[Batch]) -> Recording:
-    """Losses, the gradient of the first step (clipped, as the optimiser saw it) and the weights after the last."""
+    """Losses, the gradient of the first step (clipped, as the optimiser saw it) and the weights after the
+    last."""
     losses = [fitter.train_step(batches[0]).loss]
     gradient = {name: p.grad.clone() for name, p in fitter.model.named_parameters() if p.grad is not None}
     losses += [fitter.train_step(images).loss for images in batches[1:]]
@@ -414,18 +433,26 @@ def two_worker_scenarios(rank: int) -> Recording:
     found: Recording = {}
     for uneven in (False, True):
         fitter = fitter_of(DistributedDataParallel(frozen_copy()), **UNCLIPPED)
-        found[f"trained {uneven}"] = trained(fitter, [part(joint_batch(s, uneven=uneven), mine) for s in range(STEPS)])
+        found[f"trained {uneven}"] = trained(
+            fitter, [part(joint_batch(s, uneven=uneven), mine) for s in range(STEPS)]
+        )
     for name, recipe in JOINT_RECIPES.items():
         fitter = fitter_of(DistributedDataParallel(frozen_copy()), **UNCLIPPED, **recipe)
         found[name] = trained(fitter, [part(joint_batch(s, uneven=False), mine) for s in CONFLICTING])
-    found["infinite loss"] = poisoned_on_rank_0(rank, DistributedDataParallel(frozen_copy()), "offset", -math.inf)
-    found["overflow"] = poisoned_on_rank_0(rank, DistributedDataParallel(seeded(PoisonableModel)), "gain", 1e38)
+    found["infinite loss"] = poisoned_on_rank_0(
+        rank, DistributedDataParallel(frozen_copy()), "offset", -math.inf
+    )
+    found["overflow"] = poisoned_on_rank_0(
+        rank, DistributedDataParallel(seeded(PoisonableModel)), "gain", 1e38
+    )
     validator = fitter_of(DistributedDataParallel(settled_model()))
     found["metrics"] = gather_metrics(validator.validate([part(joint_batch(0, uneven=True), mine)]))
     return found
 
 
-def poisoned_on_rank_0(rank: int, network: DistributedDataParallel, attribute: str, poison: float) -> Recording:
+def poisoned_on_rank_0(
+    rank: int, network: DistributedDataParallel, attribute: str, poison: float
+) -> Recording:
     """A clean step, one that is poisoned on the first worker only, a clean one."""
     fitter, mine = fitter_of(network), slice(rank * SIZE, (rank + 1) * SIZE)
     images = joint_batch(0, uneven=False)
@@ -436,7 +463,12 @@ def poisoned_on_rank_0(rank: int, network: DistributedDataParallel, attribute: s
         setattr(network.module, attribute, value if value is not None and rank == 0 else clean)
         skipped.append(fitter.train_step(part(zeros, mine)).skipped)
         states.append(state_of(fitter.model))
-    return {"skipped": skipped, "states": states, "num_skipped": fitter.num_skipped, "finite": all_finite(fitter)}
+    return {
+        "skipped": skipped,
+        "states": states,
+        "num_skipped": fitter.num_skipped,
+        "finite": all_finite(fitter),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -450,7 +482,9 @@ def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
 
 @pytest.mark.parametrize("uneven", [False, True], ids=["even labels", "uneven labels"])
 def test_two_workers_take_the_steps_of_one_with_both_batches(workers: list[Recording], uneven: bool) -> None:
-    alone = trained(fitter_of(frozen_copy(), **UNCLIPPED), [joint_batch(step, uneven=uneven) for step in range(STEPS)])
+    alone = trained(
+        fitter_of(frozen_copy(), **UNCLIPPED), [joint_batch(step, uneven=uneven) for step in range(STEPS)]
+    )
     parameters = [name for name, _ in FrozenNormModel("resnet18", HEADS).named_parameters()]
     start = {name: t for name, t in state_of(frozen_copy()).items() if name in parameters}
     for worker in workers:
@@ -459,8 +493,11 @@ def test_two_workers_take_the_steps_of_one_with_both_batches(workers: list[Recor
         assert found["losses"][0] == pytest.approx(alone["losses"][0], rel=1e-5)
         zero = {name: torch.zeros_like(g) for name, g in alone["gradient"].items()}
         assert distance(found["gradient"], alone["gradient"]) < 1e-4 * distance(zero, alone["gradient"])
-        # Adam divides by the size of a gradient, so rounding shows where it is near zero: 2 % of the way walked.
-        assert distance(found["state"], {n: alone["state"][n] for n in start}) < 0.02 * distance(alone["state"], start)
+        # Adam divides by the size of a gradient, so rounding shows where it is near zero: 2 % of the way
+        # walked.
+        assert distance(found["state"], {n: alone["state"][n] for n in start}) < 0.02 * distance(
+            alone["state"], start
+        )
     assert_same_state(workers[1][f"trained {uneven}"]["state"], workers[0][f"trained {uneven}"]["state"])
 
 
@@ -469,7 +506,8 @@ def test_two_workers_have_the_gradient_of_one_with_both_batches_by_every_way_of_
     workers: list[Recording], name: str
 ) -> None:
     alone = trained(
-        fitter_of(frozen_copy(), **UNCLIPPED, **JOINT_RECIPES[name]), [joint_batch(s, uneven=False) for s in CONFLICTING]
+        fitter_of(frozen_copy(), **UNCLIPPED, **JOINT_RECIPES[name]),
+        [joint_batch(s, uneven=False) for s in CONFLICTING],
     )
     zero = {name: torch.zeros_like(g) for name, g in alone["gradient"].items()}
     for worker in workers:
@@ -481,7 +519,10 @@ def test_two_workers_have_the_gradient_of_one_with_both_batches_by_every_way_of_
 
 def test_pcgrad_differs_from_the_sum_where_heads_conflict() -> None:
     plain, surgical = (
-        trained(fitter_of(frozen_copy(), **UNCLIPPED, gradient=gradient), [joint_batch(CONFLICTING[0], uneven=False)])["gradient"]
+        trained(
+            fitter_of(frozen_copy(), **UNCLIPPED, gradient=gradient),
+            [joint_batch(CONFLICTING[0], uneven=False)],
+        )["gradient"]
         for gradient in ("sum", "pcgrad")
     )
     trunk = {name: g for name, g in plain.items() if name.startswith("trunk.")}

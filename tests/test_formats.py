@@ -31,7 +31,14 @@ def tarred() -> bytes:
 
 
 def box(brand: bytes, *compatible: bytes) -> bytes:
-    return (16 + 4 * len(compatible)).to_bytes(4, "big") + b"ftyp" + brand + bytes(4) + b"".join(compatible) + bytes(60)
+    return (
+        (16 + 4 * len(compatible)).to_bytes(4, "big")
+        + b"ftyp"
+        + brand
+        + bytes(4)
+        + b"".join(compatible)
+        + bytes(60)
+    )
 
 
 NAMES = {
@@ -58,8 +65,15 @@ NAMES = {
     "Matroska": [b"\x1aE\xdf\xa3\xa3B\x82\x88matroska" + bytes(60)],
     "MP4": [box(b"isom", b"avc1"), box(b"mp42")],
     "QuickTime": [box(b"qt  ")],
-    "HTML page": [b"<!DOCTYPE html><html><body>403</body></html>", b"\n <HTML>", b"<!-- made by hand --><html lang='en'>"],
-    "XML": [b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", b"<Error><Code>NoSuchKey</Code></Error>"],
+    "HTML page": [
+        b"<!DOCTYPE html><html><body>403</body></html>",
+        b"\n <HTML>",
+        b"<!-- made by hand --><html lang='en'>",
+    ],
+    "XML": [
+        b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>",
+        b"<Error><Code>NoSuchKey</Code></Error>",
+    ],
     "JSON": [b'{"error": "not found"}', b'[{"a": 1}]', b"{}"],
     "plain text": [b"404 page not found\n", "Дорогой друг".encode(), "Текст".encode("utf-16")],
     "git lfs pull": [b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"],
@@ -67,7 +81,11 @@ NAMES = {
     "Radiance": [b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n"],
     "QOI": [encode(noise(8, 8), "QOI")],
     "PCX": [encode(noise(8, 8), "PCX")],
-    "Targa": [encode(noise(8, 8), "TGA"), encode(noise(8, 8, 1), "TGA"), encode(noise(8, 8, 4), "TGA", compression="tga_rle")],
+    "Targa": [
+        encode(noise(8, 8), "TGA"),
+        encode(noise(8, 8, 1), "TGA"),
+        encode(noise(8, 8, 4), "TGA", compression="tga_rle"),
+    ],
     "Netpbm": [encode(noise(8, 8), "PPM")],
     "WMF": [b"\xd7\xcd\xc6\x9a" + bytes(60)],
     "EMF": [b"\1\0\0\0" + bytes(36) + b" EMF" + bytes(60)],

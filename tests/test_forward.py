@@ -1,4 +1,5 @@
-"""The engines of the forward pass: one network, the same answers; weights that do not fit are named by each."""
+"""The engines of the forward pass: one network, the same answers; weights that do not fit are named by
+each."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ ENGINES: list[Engine] = ["onnx", "torch"]
 
 
 def lively(backbone: str) -> tuple[ModelCard, Weights]:
-    """A network whose BatchNorm statistics are not the initial ones, and whose answers differ between pictures."""
+    """A network whose BatchNorm statistics are not the initial ones, and whose answers differ between
+    pictures."""
     torch.manual_seed(0)
     network = MultiHeadModel(backbone, HEADS)
     for part in network.modules():
@@ -39,11 +41,15 @@ def lively(backbone: str) -> tuple[ModelCard, Weights]:
     return card, weights_of(network)
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "resnet101"])
+@pytest.mark.parametrize(
+    "backbone", ["resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "resnet101"]
+)
 def test_every_engine_gives_the_same_probabilities_within_1e_4(backbone: str) -> None:
     card, weights = lively(backbone)
     images = pixels(6, seed=2)
-    onnx, plain = (Predictor(card, weights, batch_size=4, engine=engine).predict(images) for engine in ENGINES)
+    onnx, plain = (
+        Predictor(card, weights, batch_size=4, engine=engine).predict(images) for engine in ENGINES
+    )
     np.testing.assert_allclose(onnx.embedding, plain.embedding, rtol=1e-3, atol=1e-4)
     for head in HEADS:
         assert plain.heads[head.name].probs.std(axis=0).max() > 1e-3
@@ -74,7 +80,9 @@ def test_weights_that_do_not_fit_are_named(engine: Engine) -> None:
 def test_the_engine_of_a_cpu_imports_no_torch() -> None:
     modules = "pix2score.model.predictor, pix2score.model.forward_onnx, pix2score.score.stages"
     script = f"import sys, {modules}; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
+    )
     assert done.stdout.strip() == "False"
 
 
@@ -97,7 +105,9 @@ def test_onnx_on_a_gpu_is_refused() -> None:
         Predictor(*card_and_weights(), batch_size=2, engine="onnx", device="cuda")
 
 
-def test_a_batch_that_does_not_fit_into_memory_goes_in_halves_with_the_same_answers(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_batch_that_does_not_fit_into_memory_goes_in_halves_with_the_same_answers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     card, weights = card_and_weights()
     images, room = pixels(8, seed=3), 3
     forward, whole = (TorchForward(card, weights, device="cpu", num_threads=None) for _ in range(2))

@@ -1,4 +1,5 @@
-"""What holds on a GPU as it does on the CPU: bf16 predictions close to float32, finite steps, skipped ones restored."""
+"""What holds on a GPU as it does on the CPU: bf16 predictions close to float32, finite steps, skipped ones
+restored."""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ def test_a_row_on_the_gpu_does_not_depend_on_its_batch_mates() -> None:
     whole = predictor.predict(images)
     for row in (0, 7, 8, 18):
         alone = predictor.predict(images[row : row + 1])
-        np.testing.assert_allclose(alone.heads["bookmark"].probs[0], whole.heads["bookmark"].probs[row], atol=5e-3)
+        np.testing.assert_allclose(
+            alone.heads["bookmark"].probs[0], whole.heads["bookmark"].probs[row], atol=5e-3
+        )
 
 
 def test_training_on_the_gpu_stays_finite_and_learns() -> None:
@@ -85,6 +88,9 @@ def test_jpegs_decoded_on_the_gpu_are_those_of_to_rgb_within_the_bound(kind: str
     files = [encoded(SETS[kind](rng, side, side)) for side in (300, 1200) for _ in range(CHUNK)]
     found = list(DeviceDecoder(preprocess, "cuda")([*files, files[0][:400] + b"\xff\xd9"]))
     assert found.pop() is None
-    apart = [np.abs(ours.astype(int) - to_rgb(data, preprocess)).mean() for ours, data in zip(found, files, strict=True)]
+    apart = [
+        np.abs(ours.astype(int) - to_rgb(data, preprocess)).mean()
+        for ours, data in zip(found, files, strict=True)
+    ]
     assert np.mean(apart) <= 2
     assert np.quantile(apart, 0.99) <= 4

@@ -21,9 +21,19 @@ VIEW_EDGES = (500, 700, 1000, 1500, 2000, 2500, 3000, 4000, 5000, 6500, 8500, 12
 
 def test_the_pixiv_preset_has_the_published_edges() -> None:
     bookmark, view, sanity = preset("pixiv")
-    assert (bookmark.name, bookmark.column, bookmark.kind, bookmark.edges) == ("bookmark", "bookmarks", "bins", BOOKMARK_EDGES)
+    assert (bookmark.name, bookmark.column, bookmark.kind, bookmark.edges) == (
+        "bookmark",
+        "bookmarks",
+        "bins",
+        BOOKMARK_EDGES,
+    )
     assert (view.name, view.column, view.kind, view.edges) == ("view", "views", "bins", VIEW_EDGES)
-    assert (sanity.name, sanity.column, sanity.kind, sanity.edges) == ("sanity", "sanity", "levels", (2, 4, 6, 7))
+    assert (sanity.name, sanity.column, sanity.kind, sanity.edges) == (
+        "sanity",
+        "sanity",
+        "levels",
+        (2, 4, 6, 7),
+    )
     assert [head.num_bins for head in preset("pixiv")] == [15, 15, 5]
 
 

@@ -1,4 +1,5 @@
-"""What is told about images that could not be read: an example of each kind, and advice only where it helps."""
+"""What is told about images that could not be read: an example of each kind, and advice only where it
+helps."""
 
 from __future__ import annotations
 
@@ -18,16 +19,23 @@ from tests.builders import write_catalog
 
 
 def catalog_of(root: Path, uris: list[str | None]) -> Catalog:
-    return open_catalog(write_catalog(str(root), {"illust_id": range(len(uris)), "uri": pa.array(uris, pa.string())}), Columns())
+    return open_catalog(
+        write_catalog(str(root), {"illust_id": range(len(uris)), "uri": pa.array(uris, pa.string())}),
+        Columns(),
+    )
 
 
-def told(caplog: pytest.LogCaptureFixture, catalog: Catalog, code: str = "FORBIDDEN", roots: tuple[str, ...] = ()) -> str:
+def told(
+    caplog: pytest.LogCaptureFixture, catalog: Catalog, code: str = "FORBIDDEN", roots: tuple[str, ...] = ()
+) -> str:
     with caplog.at_level(logging.WARNING):
         log_failures(Counter({code: 3}), catalog, roots)
     return caplog.text
 
 
-def test_advice_about_image_roots_is_given_where_a_uri_is_outside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_advice_about_image_roots_is_given_where_a_uri_is_outside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     text = told(caplog, catalog_of(tmp_path, [None, "a.png", "/elsewhere/b.png", "/elsewhere/c.png"]))
     assert "'/elsewhere/b.png' is outside" in text
     assert "c.png" not in text
@@ -35,18 +43,24 @@ def test_advice_about_image_roots_is_given_where_a_uri_is_outside(tmp_path: Path
 
 
 @pytest.mark.parametrize("uri", ["https://example.org/a.png", "gs://bucket/a.png", r"C:\a.png"])
-def test_no_advice_is_given_that_cannot_help(tmp_path: Path, caplog: pytest.LogCaptureFixture, uri: str) -> None:
+def test_no_advice_is_given_that_cannot_help(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, uri: str
+) -> None:
     text = told(caplog, catalog_of(tmp_path, ["a.png", uri, uri]))
     assert "is not read, only s3://bucket/key and paths of files" in text
     assert "--image-root" not in text
 
 
-def test_no_advice_is_given_where_access_was_refused_or_files_are_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_advice_is_given_where_access_was_refused_or_files_are_missing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert "--image-root" not in told(caplog, catalog_of(tmp_path, ["a.png"]))
     assert "--image-root" not in told(caplog, catalog_of(tmp_path, ["/elsewhere/a.png"]), code="NOT_FOUND")
 
 
-def test_places_that_an_image_root_allows_are_no_example(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_places_that_an_image_root_allows_are_no_example(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     catalog = catalog_of(tmp_path, ["/elsewhere/b.png", "/third/c.png"])
     text = told(caplog, catalog, roots=("/elsewhere",))
     assert "'/third/c.png' is outside" in text

@@ -1,4 +1,5 @@
-"""Reading what a catalog names: only under its folder or an image root, only regular files and S3 objects, failures by name."""
+"""Reading what a catalog names: only under its folder or an image root, only regular files and S3 objects,
+failures by name."""
 
 from __future__ import annotations
 
@@ -75,7 +76,11 @@ def test_a_link_that_leads_outside_is_forbidden_and_one_that_stays_inside_is_rea
     (folder / "outdir").symlink_to(folder.parent)
     (folder / "in.png").symlink_to(folder / "sub" / "a.png")
     source = image_source(str(folder), ())
-    assert [read(source, uri) for uri in ("out.png", "outdir/outside.png", "in.png")] == ["FORBIDDEN", "FORBIDDEN", b"image a"]
+    assert [read(source, uri) for uri in ("out.png", "outdir/outside.png", "in.png")] == [
+        "FORBIDDEN",
+        "FORBIDDEN",
+        b"image a",
+    ]
 
 
 def test_a_catalog_reached_through_a_link_reads_its_images(folder: Path) -> None:
@@ -105,14 +110,18 @@ def test_what_is_not_a_regular_file_is_forbidden_and_never_hangs(folder: Path) -
     # Should the fifo be waited for, this lets it go, so that the test fails rather than hangs.
     release = threading.Timer(5, lambda: os.close(os.open(folder / "fifo", os.O_WRONLY | os.O_NONBLOCK)))
     release.start()
-    assert [read(source, uri) for uri in ("fifo", "sub", "sub/", "/dev/zero", "/dev/null", "loop")] == ["FORBIDDEN"] * 6
+    assert [read(source, uri) for uri in ("fifo", "sub", "sub/", "/dev/zero", "/dev/null", "loop")] == [
+        "FORBIDDEN"
+    ] * 6
     assert release.is_alive(), "waited for a writer"
     release.cancel()
 
 
 def test_what_is_not_there_is_not_found(folder: Path) -> None:
     source = image_source(str(folder), ())
-    assert [read(source, uri) for uri in ("sub/b.png", "none/b.png", "sub/a.png/b", "x" * 300)] == ["NOT_FOUND"] * 4
+    assert [read(source, uri) for uri in ("sub/b.png", "none/b.png", "sub/a.png/b", "x" * 300)] == [
+        "NOT_FOUND"
+    ] * 4
 
 
 def test_an_empty_file_is_empty(folder: Path) -> None:
@@ -171,7 +180,9 @@ def test_an_s3_object_over_the_limit_is_too_large(s3: Any, s3_place: str) -> Non
     assert read(image_source(s3_place, ()), "huge") == "TOO_LARGE"
 
 
-def test_a_local_path_is_not_opened_for_a_catalog_on_s3_even_below_an_image_root(s3_place: str, folder: Path) -> None:
+def test_a_local_path_is_not_opened_for_a_catalog_on_s3_even_below_an_image_root(
+    s3_place: str, folder: Path
+) -> None:
     source = image_source(s3_place, (str(folder),))
     assert read(source, "sub/a.png") == "NOT_FOUND"
 
@@ -205,7 +216,9 @@ def test_a_relative_uri_below_an_s3_catalog_is_a_key_verbatim() -> None:
 @pytest.mark.parametrize("scheme", ["s3a", "s3n", "S3", "S3A"])
 def test_other_words_for_s3_name_the_same_object(scheme: str) -> None:
     source = ImageSource("s3://bucket/catalog", ("s3://works",))
-    assert source.resolve(f"{scheme}://bucket/catalog/a b%20c?d#e.png") == "s3://bucket/catalog/a b%20c?d#e.png"
+    assert (
+        source.resolve(f"{scheme}://bucket/catalog/a b%20c?d#e.png") == "s3://bucket/catalog/a b%20c?d#e.png"
+    )
     assert source.resolve(f"{scheme}://works/a/") == "s3://works/a/"
     with pytest.raises(ImageFailure, match=r"outside .* --image-root"):
         source.resolve(f"{scheme}://other/a.png")
@@ -241,7 +254,9 @@ def test_a_file_uri_is_its_path_percent_decoded(folder: Path, form: str) -> None
     ],
 )
 @pytest.mark.parametrize("place", ["/data/catalog", "s3://bucket/catalog"])
-def test_a_uri_that_is_never_read_is_named_by_its_kind_with_what_is_read(place: str, uri: str, named: str) -> None:
+def test_a_uri_that_is_never_read_is_named_by_its_kind_with_what_is_read(
+    place: str, uri: str, named: str
+) -> None:
     with pytest.raises(ImageFailure) as refused:
         ImageSource(place, ("/", "s3://bucket")).resolve(uri)
     assert refused.value.code == "FORBIDDEN"
@@ -295,7 +310,15 @@ def test_names_that_nothing_can_have_are_failures_of_their_own(folder: Path, s3_
         source = image_source(str(folder), ())
         odd = ["socket", "a\0b", "\ud800.png", "\udcff.png", "a" * 300, "a/" * 5000, "sub"]
         found = [read(source, uri) for uri in odd]
-    assert found == ["FORBIDDEN", "FORBIDDEN", "FORBIDDEN", "NOT_FOUND", "NOT_FOUND", "NOT_FOUND", "FORBIDDEN"]
+    assert found == [
+        "FORBIDDEN",
+        "FORBIDDEN",
+        "FORBIDDEN",
+        "NOT_FOUND",
+        "NOT_FOUND",
+        "NOT_FOUND",
+        "FORBIDDEN",
+    ]
     remote = image_source(s3_place, ())
     assert [read(remote, uri) for uri in ("\ud800.png", "\udcff.png", "a" * 2000)] == ["NOT_FOUND"] * 3
 
@@ -308,8 +331,10 @@ def test_a_name_that_is_no_utf8_is_read_by_its_bytes(folder: Path) -> None:
 def test_names_are_read_where_python_takes_file_names_for_ascii(folder: Path) -> None:
     (folder / "絵.png").write_bytes(b"picture")
     code = (
-        "import sys; from pix2score.images.source import image_source; assert sys.getfilesystemencoding() == 'ascii'\n"
-        "found = image_source(sys.argv[1], ()).read_many(['\\u7d75.png', '\\u7d76.png', '\\ud800', sys.argv[2]])\n"
+        "import sys; from pix2score.images.source import image_source; assert sys.getfilesystemencoding() == "
+        "'ascii'\n"
+        "found = image_source(sys.argv[1], ()).read_many(['\\u7d75.png', '\\u7d76.png', '\\ud800', "
+        "sys.argv[2]])\n"
         "print([content if isinstance(content, bytes) else content.code for content in found])"
     )
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -325,7 +350,9 @@ def test_image_roots_may_be_given_in_the_same_forms(folder: Path) -> None:
     assert image_source(str(folder), ("s3a://works/img/",)).image_roots == ("s3://works/img",)
 
 
-@pytest.mark.parametrize("root", ["https://example.org", "gs://bucket", r"C:\pictures", "file://server/share"])
+@pytest.mark.parametrize(
+    "root", ["https://example.org", "gs://bucket", r"C:\pictures", "file://server/share"]
+)
 def test_an_image_root_that_cannot_be_one_is_refused_in_a_line(folder: Path, root: str) -> None:
     with pytest.raises(ConfigError) as refused:
         image_source(str(folder), (root,))
@@ -333,7 +360,9 @@ def test_an_image_root_that_cannot_be_one_is_refused_in_a_line(folder: Path, roo
     assert "is not read, only s3://" in str(refused.value)
 
 
-def test_an_absolute_path_is_read_for_a_catalog_on_s3_if_an_image_root_allows_it(folder: Path, s3_place: str) -> None:
+def test_an_absolute_path_is_read_for_a_catalog_on_s3_if_an_image_root_allows_it(
+    folder: Path, s3_place: str
+) -> None:
     source = image_source(s3_place, (str(folder),))
     assert read(source, str(folder / "sub" / "a.png")) == b"image a"
     assert read(source, f"file://{folder}/sub/a.png") == b"image a"
@@ -352,7 +381,12 @@ def test_an_absolute_path_is_read_for_a_catalog_on_s3_if_an_image_root_allows_it
 def test_settings_of_s3_that_cannot_work_are_named_in_a_line(
     settings: dict[str, str | None], code: str, named: str, tmp_path: Path
 ) -> None:
-    given = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path)}
+    given = {
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "HOME": str(tmp_path),
+    }
     bare = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     env = {name: value for name, value in (bare | given | settings).items() if value is not None}
     script = (
@@ -360,7 +394,9 @@ def test_settings_of_s3_that_cannot_work_are_named_in_a_line(
         "found = image_source('s3://works/catalog', ()).read_many(['a.png', 'b.png'])\n"
         "print(*(f'{failure.code} {failure.detail}' for failure in found), sep='\\n')"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env, check=False, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=env, check=False, timeout=60
+    )
     first, second = done.stdout.strip().splitlines()
     assert first == second
     assert first.startswith(code)

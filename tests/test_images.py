@@ -1,6 +1,7 @@
 """Pixels: every sentence of their contract as exact values, every kind of bad bytes as its own code.
 
-Pictures of 8x8 at size 8 are not resampled, so whole pipelines are compared exactly; one golden hash holds the resampling.
+Pictures of 8x8 at size 8 are not resampled, so whole pipelines are compared exactly; one golden hash holds
+the resampling.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from pix2score.images import decode as images
 from pix2score.images.decode import MAX_BYTES, picture_to_rgb, shrink, to_rgb
 from pix2score.images.preprocess import ALGORITHM, RESIZES, Preprocess, preprocess_from_dict
 
-pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF data", "ignore:Truncated File Read", "ignore:Tag data larger")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Corrupt EXIF data", "ignore:Truncated File Read", "ignore:Tag data larger"
+)
 
 EIGHT = Preprocess(size=8)
 LOSSLESS = {"PNG": {}, "BMP": {}, "TIFF": {}, "WEBP": {"lossless": True}}
@@ -65,10 +68,17 @@ def png(width: int, height: int, bit_depth: int = 8, colour_type: int = 2, rows:
     """A PNG whose header claims what it likes."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, bit_depth, colour_type, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 def code_of(data: bytes, read: Callable[[bytes], object] = lambda data: to_rgb(data, EIGHT)) -> str:
@@ -130,7 +140,11 @@ def test_an_orientation_that_does_not_exist_counts_as_none(orientation: int) -> 
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"Exif\x00\x00", b"Exif\x00\x00MM\x00*\xff\xff\xff\xff", b"Exif\x00\x00II*\x00\x08\x00\x00\x00\xff\xff" + b"\xff" * 40],
+    [
+        b"Exif\x00\x00",
+        b"Exif\x00\x00MM\x00*\xff\xff\xff\xff",
+        b"Exif\x00\x00II*\x00\x08\x00\x00\x00\xff\xff" + b"\xff" * 40,
+    ],
 )
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
 def test_a_corrupt_exif_block_does_not_fail_a_fine_image(form: str, garbage: bytes) -> None:
@@ -207,7 +221,8 @@ def test_grey_gives_three_equal_channels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ink", "colour"), [((0, 0, 0, 0), (255, 255, 255)), ((255, 0, 0, 0), (0, 255, 255)), ((0, 0, 0, 255), (0, 0, 0))]
+    ("ink", "colour"),
+    [((0, 0, 0, 0), (255, 255, 255)), ((255, 0, 0, 0), (0, 255, 255)), ((0, 0, 0, 255), (0, 0, 0))],
 )
 @pytest.mark.parametrize("form", ["JPEG", "TIFF"])
 def test_cmyk_is_converted(form: str, ink: tuple[int, ...], colour: tuple[int, ...]) -> None:
@@ -215,7 +230,9 @@ def test_cmyk_is_converted(form: str, ink: tuple[int, ...], colour: tuple[int, .
     assert np.abs(found.astype(int) - np.array(colour)).max() <= (0 if form == "TIFF" else 2)
 
 
-@pytest.mark.parametrize(("form", "options"), [("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {}), ("TIFF", {})])
+@pytest.mark.parametrize(
+    ("form", "options"), [("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {}), ("TIFF", {})]
+)
 def test_of_an_animation_the_first_frame_is_taken(form: str, options: dict[str, Any]) -> None:
     first, second = Image.fromarray(flat((255, 0, 0))), Image.fromarray(flat((0, 0, 255)))
     data = encode(first, form, save_all=True, append_images=[second], **options)
@@ -258,7 +275,9 @@ def test_shrinking_is_antialiased() -> None:
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
     found = to_rgb(encode(stripes), EIGHT)
-    assert np.abs(found.astype(int) - 127).max() <= 10  # without antialiasing it would be all black or all white
+    assert (
+        np.abs(found.astype(int) - 127).max() <= 10
+    )  # without antialiasing it would be all black or all white
 
 
 def test_enlarging_interpolates() -> None:
@@ -301,7 +320,9 @@ GOLDEN_JPEG = {
 def test_a_large_jpeg_gives_the_golden_pixels_of_this_algorithm_number(resize: str) -> None:
     assert ALGORITHM == 3
     found = to_rgb(encode(rings(333, 500), "JPEG", quality=90), Preprocess(size=16, resize=resize))
-    np.testing.assert_allclose(found[::5, ::5, 1], GOLDEN_JPEG[resize], atol=1)  # builds of libjpeg round differently
+    np.testing.assert_allclose(
+        found[::5, ::5, 1], GOLDEN_JPEG[resize], atol=1
+    )  # builds of libjpeg round differently
 
 
 @pytest.mark.parametrize(
@@ -395,7 +416,9 @@ def webp_claiming(width: int, height: int) -> bytes:
     [
         png(20_000, 20_000, rows=b"\0" * 1000),
         png(2**31 - 1, 2**31 - 1),
-        encode(noise(8, 8), "BMP")[:18] + struct.pack("<ii", 20_000, 20_000) + encode(noise(8, 8), "BMP")[26:],
+        encode(noise(8, 8), "BMP")[:18]
+        + struct.pack("<ii", 20_000, 20_000)
+        + encode(noise(8, 8), "BMP")[26:],
         webp_claiming(16_383, 16_383),
     ],
     ids=["png", "png of the greatest size", "bmp", "webp"],
@@ -420,7 +443,10 @@ def survives(data: bytes) -> None:
 
 
 @settings(max_examples=200)
-@given(signature=st.sampled_from([b"", *(seed[:12] for seed in SEEDS), b"RIFF\x20\0\0\0WEBPVP8 "]), rest=st.binary(max_size=300))
+@given(
+    signature=st.sampled_from([b"", *(seed[:12] for seed in SEEDS), b"RIFF\x20\0\0\0WEBPVP8 "]),
+    rest=st.binary(max_size=300),
+)
 def test_random_bytes_never_raise_anything_but_an_image_failure(signature: bytes, rest: bytes) -> None:
     survives(signature + rest)
 
@@ -447,9 +473,12 @@ def test_shrink_keeps_the_bytes_of_a_small_image() -> None:
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "expected"), [(80, 120, (60, 40)), (120, 80, (40, 60)), (41, 41, (40, 40)), (1000, 41, (40, 976))]
+    ("height", "width", "expected"),
+    [(80, 120, (60, 40)), (120, 80, (40, 60)), (41, 41, (40, 40)), (1000, 41, (40, 976))],
 )
-def test_shrink_makes_a_jpeg_whose_short_side_is_the_asked_one(height: int, width: int, expected: tuple[int, int]) -> None:
+def test_shrink_makes_a_jpeg_whose_short_side_is_the_asked_one(
+    height: int, width: int, expected: tuple[int, int]
+) -> None:
     small = Image.open(io.BytesIO(shrink(encode(smooth(height, width)), 40)))
     assert (small.format, small.mode, small.size) == ("JPEG", "RGB", expected)
 
@@ -470,7 +499,10 @@ def test_shrink_turns_the_picture_upright_once() -> None:
 def test_shrink_hardly_changes_what_the_model_sees() -> None:
     data = encode(smooth(300, 400))
     prepared = shrink(data, 64)
-    assert np.abs(to_rgb(prepared, Preprocess(size=56)).astype(int) - to_rgb(data, Preprocess(size=56))).mean() < 2
+    assert (
+        np.abs(to_rgb(prepared, Preprocess(size=56)).astype(int) - to_rgb(data, Preprocess(size=56))).mean()
+        < 2
+    )
 
 
 @pytest.mark.parametrize("bad", [b"text", encode(noise(64, 64))[:5000]])
@@ -522,10 +554,16 @@ def test_rows_are_resampled_before_columns_whatever_the_shape(resize: str, size:
     box = ((width - side) // 2, (height - side) // 2, (width + side) // 2, (height + side) // 2)
     picture = image.crop(box) if resize == "crop" else image
     longer = max(picture.size)
-    inside = (round(picture.width / longer * 32), round(picture.height / longer * 32)) if resize == "pad" else (32, 32)
+    inside = (
+        (round(picture.width / longer * 32), round(picture.height / longer * 32))
+        if resize == "pad"
+        else (32, 32)
+    )
     rows = picture.resize((inside[0], picture.height), Image.Resampling.BILINEAR)
     wanted = ImageOps.pad(rows.resize(inside, Image.Resampling.BILINEAR), (32, 32), color=(255, 255, 255))
     found = picture_to_rgb(image, Preprocess(size=32, resize=resize))
-    margin = 2 if resize == "crop" else 0  # of a crop the outermost pixels see beyond the box, of a cut-out they do not
+    margin = (
+        2 if resize == "crop" else 0
+    )  # of a crop the outermost pixels see beyond the box, of a cut-out they do not
     inner = slice(margin, 32 - margin)
     assert np.array_equal(found[inner, inner], np.asarray(wanted)[inner, inner])

@@ -1,5 +1,5 @@
-"""Runs, vacuums, deaths and damage in any order: after every publication the live snapshot is whole, and no state of what is staged stops
-the next night."""
+"""Runs, vacuums, deaths and damage in any order: after every publication the live snapshot is whole, and no
+state of what is staged stops the next night."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ IDS = {
 }
 CONTENTS = st.sampled_from(["a", "b", "c", "NOT_FOUND", "NOT_FOUND later", "CORRUPT"])
 OPTIONS = st.sampled_from([{}, {}, {}, {}, {"full": True}, {"retry_failed": True}])
-VACUUMS = st.sampled_from([{}, {"keep": 1}, {"keep": 1, "keep_staged": "0s"}, {"keep": 2, "keep_staged": "0s"}])
+VACUUMS = st.sampled_from(
+    [{}, {"keep": 1}, {"keep": 1, "keep_staged": "0s"}, {"keep": 2, "keep_staged": "0s"}]
+)
 
 
 @dataclass
@@ -85,7 +87,11 @@ class Nights(RuleBasedStateMachine):
 
     runs = Bundle("runs")
 
-    @initialize(kind=st.sampled_from(list(IDS)), part_rows=st.sampled_from([1, 2, 3, 7]), piece_rows=st.sampled_from([1, 2, 5]))
+    @initialize(
+        kind=st.sampled_from(list(IDS)),
+        part_rows=st.sampled_from([1, 2, 3, 7]),
+        piece_rows=st.sampled_from([1, 2, 5]),
+    )
     def begin_world(self, kind: pa.DataType, part_rows: int, piece_rows: int) -> None:
         self.world = World(tempfile.mkdtemp(), piece_rows=piece_rows, id_type=kind)
         self.content: dict[Key, str] = {(IDS[kind][0], 0): "a"}
@@ -102,20 +108,27 @@ class Nights(RuleBasedStateMachine):
             shutil.rmtree(self.world.place)
 
     @rule(
-        changes=st.lists(st.tuples(st.integers(0, 17), st.sampled_from([0, 0, 1, 2**31 - 1, -1]), CONTENTS), max_size=8),
+        changes=st.lists(
+            st.tuples(st.integers(0, 17), st.sampled_from([0, 0, 1, 2**31 - 1, -1]), CONTENTS), max_size=8
+        ),
         gone=st.integers(0, 4),
     )
     def change_catalog(self, changes: list[tuple[int, int, str]], gone: int) -> None:
         ids = IDS[self.world.id_type]
         kept = dict(list(self.content.items())[gone:])
-        self.content = {**kept, **{(ids[i % len(ids)], page): value for i, page, value in changes}} or self.content
+        self.content = {
+            **kept,
+            **{(ids[i % len(ids)], page): value for i, page, value in changes},
+        } or self.content
 
     @rule(every=st.integers(2, 4))
     def half_written_catalog(self, every: int) -> None:
         """The next runs see a part of the keys; ``whole_catalog`` brings the rest back."""
         keys = list(self.content)
         self.rest = {**self.rest, **{key: self.content[key] for key in keys[1::every]}}
-        self.content = {key: value for key, value in self.content.items() if key not in self.rest} or self.content
+        self.content = {
+            key: value for key, value in self.content.items() if key not in self.rest
+        } or self.content
 
     @rule()
     def whole_catalog(self) -> None:
@@ -131,7 +144,12 @@ class Nights(RuleBasedStateMachine):
         plan, publication = self.world.plan(self.content, self.model, **options)
         if not plan.counts.planned and not plan.counts.removed:
             return multiple()
-        return Run(replace(publication, receipts=[]), dict(self.content), self.model, planned_rows(self.world.folder, plan.parts))
+        return Run(
+            replace(publication, receipts=[]),
+            dict(self.content),
+            self.model,
+            planned_rows(self.world.folder, plan.parts),
+        )
 
     @rule(run=runs, pieces=st.integers(1, 3))
     def stage(self, run: Run, pieces: int) -> None:
@@ -150,14 +168,21 @@ class Nights(RuleBasedStateMachine):
     @rule(run=consumes(runs), meanwhile=st.one_of(st.none(), VACUUMS), dies_tidying=st.booleans())
     def publish(self, run: Run, meanwhile: dict[str, Any] | None, dies_tidying: bool) -> None:
         self.stage(run, 1000)
-        staged = {e.path: self.world.folder.read(e.path) for e in self.world.folder.entries("staged")} if dies_tidying else {}
+        staged = (
+            {e.path: self.world.folder.read(e.path) for e in self.world.folder.entries("staged")}
+            if dies_tidying
+            else {}
+        )
         number = live_number(self.world.folder)
         try:
             self.world.publish(
-                run.publication, Between(lambda: self.vacuum(meanwhile) if meanwhile is not None and number else None)
+                run.publication,
+                Between(lambda: self.vacuum(meanwhile) if meanwhile is not None and number else None),
             )
         except ConflictError:
-            assert live_number(self.world.folder) != (run.publication.live.number if run.publication.live else 0)
+            assert live_number(self.world.folder) != (
+                run.publication.live.number if run.publication.live else 0
+            )
             return
         for path, data in staged.items():
             self.world.folder.publish(path, data, replace=True)
@@ -174,11 +199,16 @@ class Nights(RuleBasedStateMachine):
 
     @rule(
         which=st.integers(0, 30),
-        how=st.sampled_from(["embeddings gone", "scores gone", "cut", "altered", "garbage", "copied", "another run's"]),
+        how=st.sampled_from(
+            ["embeddings gone", "scores gone", "cut", "altered", "garbage", "copied", "another run's"]
+        ),
     )
     def damage_what_is_staged(self, which: int, how: str) -> None:
-        """Of runs that are no more: what a run at work has staged is under its lease. Never a file that is live by now."""
-        named = {file.path for file in live(self.world.scores).files} if live_number(self.world.folder) else set()
+        """Of runs that are no more: what a run at work has staged is under its lease. Never a file that is
+        live by now."""
+        named = (
+            {file.path for file in live(self.world.scores).files} if live_number(self.world.folder) else set()
+        )
         dead = [
             receipt
             for receipt in staged_receipts(self.world.folder)
@@ -222,6 +252,10 @@ def damage(world: World, receipt: Receipt, how: str) -> None:
 
 
 Nights.TestCase.settings = settings(
-    max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+    max_examples=12,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
 )
 test_any_order_of_runs_vacuums_and_deaths = Nights.TestCase

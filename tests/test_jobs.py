@@ -13,11 +13,26 @@ import pytest
 
 import jobs
 
-JOBS = ("demo", "prepare", "train", "evaluate", "repair", "score", "verify", "vacuum", "benchmark", "predict", "export", "report")
+JOBS = (
+    "demo",
+    "prepare",
+    "train",
+    "evaluate",
+    "repair",
+    "score",
+    "verify",
+    "vacuum",
+    "benchmark",
+    "predict",
+    "export",
+    "report",
+)
 
 
 def run_job(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, timeout=280, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", *words], capture_output=True, text=True, timeout=280, check=False
+    )
 
 
 @pytest.mark.parametrize("job", JOBS)
@@ -29,7 +44,15 @@ def test_help_tells_what_the_job_does(job: str) -> None:
 
 
 def test_a_mistake_is_one_line_exit_2_and_nothing_written(tmp_path: Path) -> None:
-    done = run_job("jobs.score", "--catalog", str(tmp_path / "none"), "--model", str(tmp_path), "--out", str(tmp_path / "out"))
+    done = run_job(
+        "jobs.score",
+        "--catalog",
+        str(tmp_path / "none"),
+        "--model",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "out"),
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("jobs.score: ")
     assert done.stderr.count("\n") == 1
@@ -39,7 +62,9 @@ def test_a_mistake_is_one_line_exit_2_and_nothing_written(tmp_path: Path) -> Non
 
 def test_a_runtime_without_the_packages_names_them() -> None:
     bare = [sys.executable, "-S", "-m", "jobs.score", "--help"]  # -S: no site-packages
-    done = subprocess.run(bare, capture_output=True, text=True, cwd=Path(__file__).parent.parent, timeout=60, check=False)
+    done = subprocess.run(
+        bare, capture_output=True, text=True, cwd=Path(__file__).parent.parent, timeout=60, check=False
+    )
     assert done.returncode == 1
     assert done.stderr.startswith("pix2score needs ray, torch, ")
     assert done.stderr.count("\n") == 1

@@ -51,7 +51,9 @@ def begun(world: World, content: dict[Any, str]) -> Publication:
 
 @pytest.mark.parametrize("options", [{}, TAKE_DOWN])
 @pytest.mark.parametrize("moment", ["before", "between"])
-def test_vacuum_beside_a_run_takes_nothing_that_the_run_publishes(world: World, options: dict[str, Any], moment: str) -> None:
+def test_vacuum_beside_a_run_takes_nothing_that_the_run_publishes(
+    world: World, options: dict[str, Any], moment: str
+) -> None:
     world.night(keys(100))
     content = keys(100, 1, 2, 3, 4, 5, 6)
     world.night(content, killed_after=1)
@@ -98,11 +100,14 @@ def test_a_lease_expires_by_the_clock_of_the_storage(world: World) -> None:
 
 def test_a_run_whose_process_was_killed_on_this_machine_is_not_waited_for(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pix2score.snapshots.leases import Lease; from pix2score.storage.folder import Folder\n"
+        "import sys, time; from pix2score.snapshots.leases import Lease; from pix2score.storage.folder "
+        "import Folder\n"
         "Lease(Folder(sys.argv[1]), 'run-9').take(); print('taken', flush=True); time.sleep(600)"
     )
     folder = Folder(str(tmp_path / "scores"))
-    process = subprocess.Popen([sys.executable, "-c", code, folder.uri], stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, folder.uri], stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent
+    )
     assert process.stdout is not None and process.stdout.readline() == b"taken\n"
     assert read_leases(folder).runs == {"run-9"}
     process.send_signal(signal.SIGKILL)
@@ -154,7 +159,9 @@ def test_a_killed_full_run_is_taken_up_after_a_compaction(world: World) -> None:
     check(world, content, M1)
 
 
-def test_a_run_that_was_overtaken_twice_never_publishes_under_a_number_that_vacuum_removed(any_world: World) -> None:
+def test_a_run_that_was_overtaken_twice_never_publishes_under_a_number_that_vacuum_removed(
+    any_world: World,
+) -> None:
     any_world.night(keys(1, 2, 3))
     run = begun(any_world, keys(1, 2, 3, 4))
 
@@ -178,7 +185,9 @@ def any_world(place: str) -> World:
 
 
 @pytest.mark.parametrize("read", ["scores", "embeddings", "changes"])
-def test_a_reader_of_a_snapshot_that_vacuum_removes_is_told_so_in_one_line(any_world: World, read: str) -> None:
+def test_a_reader_of_a_snapshot_that_vacuum_removes_is_told_so_in_one_line(
+    any_world: World, read: str
+) -> None:
     any_world.night(keys(1, 2, 3))
     reader: Any = {
         "scores": lambda: pix2score.read_scores(any_world.scores).scanner(),
@@ -210,7 +219,9 @@ def test_a_refused_deletion_is_told_and_the_next_night_is_well(
         for night in range(3):
             world.night({**keys(1, 2, 3, 4), (night, 0): f"night {night}"})
         store.behave(Faults(undeletable=True))
-        with pytest.raises(AccessError, match=r"[1-9]\d* or more of \d+ objects were not removed: AccessDenied"):
+        with pytest.raises(
+            AccessError, match=r"[1-9]\d* or more of \d+ objects were not removed: AccessDenied"
+        ):
             vacuum(VacuumConfig(scores=world.scores, **TAKE_DOWN))
         store.behave()
         verify(VerifyConfig(scores=world.scores))
@@ -240,4 +251,6 @@ def test_what_a_killed_writer_left_unfinished_is_removed_when_it_is_old(world: W
         path.write_bytes(b"half")
         os.utime(path, (time.time() - age_s,) * 2)
     assert vacuum(VacuumConfig(scores=world.scores, **TAKE_DOWN))["files_removed"] == 1
-    assert [entry.path for entry in world.folder.entries("embeddings/run-9", temporary=True)] == ["embeddings/run-9/.tmp-young"]
+    assert [entry.path for entry in world.folder.entries("embeddings/run-9", temporary=True)] == [
+        "embeddings/run-9/.tmp-young"
+    ]

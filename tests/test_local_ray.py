@@ -36,7 +36,10 @@ with session(min_slots=3):
         with contextlib.suppress(OSError):
             parent = int(path.with_name("stat").read_text().rpartition(")")[2].split()[1])
             found[int(path.parent.name)] = parent, path.read_text().replace(chr(0), " ")
-    raylets = [pid for pid, (_, line) in found.items() if session_dir in line and "raylet/raylet" in line.split("--")[0]]
+    raylets = [
+        pid for pid, (_, line) in found.items()
+        if session_dir in line and "raylet/raylet" in line.split("--")[0]
+    ]
     titles = [line for parent, line in found.values() if parent in raylets and line.startswith("ray::")]
     lines = [line for _, line in found.values() if session_dir in line]
     print(json.dumps({"cpus": cpus, "answer": answer, "rows": len(rows), "lines": lines, "titles": titles}))
@@ -45,15 +48,24 @@ with session(min_slots=3):
 
 @pytest.mark.timeout(120)
 def test_a_local_ray_starts_without_what_one_job_has_no_use_for() -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, timeout=100)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, timeout=100
+    )
     found = json.loads(done.stdout.splitlines()[-1])
     assert (found["cpus"], found["answer"]) == (max(3, found["cpus"]), 42)
     assert any("raylet/raylet" in line for line in found["lines"])
-    for daemon in ("dashboard/dashboard.py", "log_monitor.py", "autoscaler/_private/monitor.py", "v2/monitor.py"):
+    for daemon in (
+        "dashboard/dashboard.py",
+        "log_monitor.py",
+        "autoscaler/_private/monitor.py",
+        "v2/monitor.py",
+    ):
         assert not [line for line in found["lines"] if line.split("--")[0].rstrip().endswith(daemon)], daemon
     assert found["rows"] == 10
     assert found["titles"]
-    assert not [title for title in found["titles"] if "Stats" in title or "Autoscal" in title or "Tracker" in title]
+    assert not [
+        title for title in found["titles"] if "Stats" in title or "Autoscal" in title or "Tracker" in title
+    ]
     workers = [title.strip() for title in found["titles"] if "Agent" not in title]
     assert len(workers) <= 2, workers  # of the task and of the actor
     assert done.stderr.count("\n") <= 1, done.stderr
@@ -78,8 +90,17 @@ with session(ahead=ahead):
 def test_a_warning_while_ray_starts_arrives_and_nothing_is_written_to_the_home(tmp_path: Path) -> None:
     settings = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
     words = [sys.executable, "-c", WARNS]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=True, env={**settings, "HOME": str(tmp_path)})
-    lines = [line for line in done.stderr.splitlines() if "Set ray log level" not in line]  # Ray's own, past every setting
+    done = subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+        env={**settings, "HOME": str(tmp_path)},
+    )
+    lines = [
+        line for line in done.stderr.splitlines() if "Set ray log level" not in line
+    ]  # Ray's own, past every setting
     assert lines == [f"warning {number}" for number in range(len(lines))]
     assert len(lines) > 20
     assert list(tmp_path.iterdir()) == []
@@ -159,7 +180,10 @@ def test_ray_data_is_as_it_was_afterwards() -> None:
     before = (stats._StatsManager.update_execution_metrics, streaming_executor.create_cluster_autoscaler)
     with without_side_actors():  # perhaps inside that of a session
         assert streaming_executor.create_cluster_autoscaler is local_data._autoscaler
-    assert (stats._StatsManager.update_execution_metrics, streaming_executor.create_cluster_autoscaler) == before
+    assert (
+        stats._StatsManager.update_execution_metrics,
+        streaming_executor.create_cluster_autoscaler,
+    ) == before
 
 
 def test_work_ahead_is_done_in_a_thread_or_when_it_is_asked_for() -> None:
@@ -189,8 +213,18 @@ print(json.dumps(job.score(ScoreConfig(catalog=sys.argv[1], model=sys.argv[2], o
 
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("small_bytes", [0, 2**30])
-def test_a_plan_is_made_beside_the_start_or_by_a_task_of_a_ray_of_its_own(chain: Chain, tmp_path: Path, small_bytes: int) -> None:
-    words = [sys.executable, "-c", LARGE, chain.catalog, chain.model, str(tmp_path / "scores"), str(small_bytes)]
+def test_a_plan_is_made_beside_the_start_or_by_a_task_of_a_ray_of_its_own(
+    chain: Chain, tmp_path: Path, small_bytes: int
+) -> None:
+    words = [
+        sys.executable,
+        "-c",
+        LARGE,
+        chain.catalog,
+        chain.model,
+        str(tmp_path / "scores"),
+        str(small_bytes),
+    ]
     done = subprocess.run(words, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     summary = json.loads(done.stdout.splitlines()[-1])

@@ -1,4 +1,5 @@
-"""Losses are sums over the labelled images, so that adding parts and dividing once gives the loss of the whole.
+"""Losses are sums over the labelled images, so that adding parts and dividing once gives the loss of the
+whole.
 
 Shapes: B images, K bins of a head.
 """
@@ -17,7 +18,14 @@ from torch import Tensor
 from pix2score.errors import ConfigError
 from pix2score.heads.bins import MISSING
 from pix2score.heads.spec import LOSSES, HeadSpec
-from pix2score.train.step.losses import ORDINAL_WIDTH, LossSums, head_losses, loss_name, multi_head_loss, soft_labels
+from pix2score.train.step.losses import (
+    ORDINAL_WIDTH,
+    LossSums,
+    head_losses,
+    loss_name,
+    multi_head_loss,
+    soft_labels,
+)
 from tests.torch_helpers import COUNT_HEAD, HEADS, LEVEL_HEAD
 
 Logits = dict[str, Tensor]
@@ -66,7 +74,9 @@ def test_sums_equal_a_loop_over_images(num_images: int, seed: int, missing: floa
 
 @given(st.integers(1, 12), seeds)
 @settings(max_examples=40, deadline=None)
-def test_gradient_with_missing_labels_is_that_of_the_labelled_images_alone(num_images: int, seed: int) -> None:
+def test_gradient_with_missing_labels_is_that_of_the_labelled_images_alone(
+    num_images: int, seed: int
+) -> None:
     logits, labels = drawn(num_images, seed, missing=0.5)
     for head in HEADS:
         whole = with_grad(logits)
@@ -83,7 +93,10 @@ def test_gradient_with_missing_labels_is_that_of_the_labelled_images_alone(num_i
 
 def test_what_an_unlabelled_image_is_predicted_changes_nothing() -> None:
     logits, labels = drawn(8, seed=1)
-    other = {name: torch.where((labels[name] == MISSING)[:, None], x + torch.arange(x.shape[1]), x) for name, x in logits.items()}
+    other = {
+        name: torch.where((labels[name] == MISSING)[:, None], x + torch.arange(x.shape[1]), x)
+        for name, x in logits.items()
+    }
     assert any(not torch.equal(other[name], logits[name]) for name in logits)
     assert loss_of(logits, labels).item() == pytest.approx(loss_of(other, labels).item(), rel=1e-6)
 
@@ -141,7 +154,10 @@ def test_parts_of_two_workers_add_up_to_the_loss_and_gradient_of_the_joint_batch
     joint.backward()
 
     shared = with_grad(logits)
-    sums = [multi_head_loss(taken(shared, rows), taken(labels, rows), HEADS) for rows in (slice(None, cut), slice(cut, None))]
+    sums = [
+        multi_head_loss(taken(shared, rows), taken(labels, rows), HEADS)
+        for rows in (slice(None, cut), slice(cut, None))
+    ]
     counts = {h.name: sums[0].num_labelled[h.name] + sums[1].num_labelled[h.name] for h in HEADS}
     parts = head_losses(sums[0], counts, HEADS).sum() + head_losses(sums[1], counts, HEADS).sum()
     parts.backward()
@@ -152,7 +168,9 @@ def test_parts_of_two_workers_add_up_to_the_loss_and_gradient_of_the_joint_batch
 
 @given(st.sampled_from([COUNT_HEAD, LEVEL_HEAD]), st.floats(0, 100), st.floats(-50, 50))
 @settings(max_examples=30, deadline=None)
-def test_a_uniform_guess_costs_exactly_the_weight_of_the_head(head: HeadSpec, weight: float, level: float) -> None:
+def test_a_uniform_guess_costs_exactly_the_weight_of_the_head(
+    head: HeadSpec, weight: float, level: float
+) -> None:
     weighted = replace(head, weight=weight)
     logits = {head.name: torch.full((7, head.num_bins), level)}
     sums = multi_head_loss(logits, {head.name: torch.arange(7) % head.num_bins}, [weighted])
@@ -187,7 +205,9 @@ def loss_value(head: HeadSpec, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
 @pytest.mark.parametrize("loss", ALL_LOSSES)
 @given(st.integers(1, 12), seeds)
 @settings(max_examples=15, deadline=None)
-def test_every_loss_gives_the_gradient_of_the_labelled_images_alone(loss: str, num_images: int, seed: int) -> None:
+def test_every_loss_gives_the_gradient_of_the_labelled_images_alone(
+    loss: str, num_images: int, seed: int
+) -> None:
     logits, labels = drawn(num_images, seed, missing=0.5)
     x, y, head = logits["bookmark"], labels["bookmark"], one_head(loss)
     whole, only = x.clone().requires_grad_(), x[y != MISSING].clone().requires_grad_()
@@ -206,7 +226,10 @@ def test_a_uniform_guess_costs_ln_k_by_every_loss_that_treats_bins_alike(loss: s
 
 
 def test_auto_is_ordinal_for_bins_and_cross_entropy_for_levels() -> None:
-    assert (loss_name(one_head("auto")), loss_name(replace(LEVEL_HEAD, loss="auto"))) == ("ordinal", "cross_entropy")
+    assert (loss_name(one_head("auto")), loss_name(replace(LEVEL_HEAD, loss="auto"))) == (
+        "ordinal",
+        "cross_entropy",
+    )
     assert loss_name(one_head("squared_emd")) == "squared_emd"
 
 
@@ -241,7 +264,9 @@ def test_an_ordinal_loss_prefers_a_near_miss_to_a_far_one_and_cross_entropy_does
     sure_of = torch.eye(4) * 5  # image i is surely in bin i
     near, far = (loss_value(one_head(loss), sure_of[[k]], torch.tensor([0])).item() for k in (1, 3))
     assert near < far
-    near, far = (loss_value(one_head("cross_entropy"), sure_of[[k]], torch.tensor([0])).item() for k in (1, 3))
+    near, far = (
+        loss_value(one_head("cross_entropy"), sure_of[[k]], torch.tensor([0])).item() for k in (1, 3)
+    )
     assert near == pytest.approx(far)
 
 
@@ -262,9 +287,13 @@ def fitted_logits(loss: str, counts: tuple[int, ...]) -> Tensor:
 
 
 @pytest.mark.parametrize("loss", ["class_weighted", "logit_adjusted"])
-def test_losses_for_rare_levels_end_with_classes_alike_where_plain_cross_entropy_ends_with_their_shares(loss: str) -> None:
+def test_losses_for_rare_levels_end_with_classes_alike_where_plain_cross_entropy_ends_with_their_shares(
+    loss: str,
+) -> None:
     counts = (400, 250, 250, 100)
-    torch.testing.assert_close(fitted_logits("cross_entropy", counts), torch.tensor(counts) / 1000, atol=2e-3, rtol=0)
+    torch.testing.assert_close(
+        fitted_logits("cross_entropy", counts), torch.tensor(counts) / 1000, atol=2e-3, rtol=0
+    )
     torch.testing.assert_close(fitted_logits(loss, counts), torch.full((4,), 0.25), atol=5e-3, rtol=0)
 
 

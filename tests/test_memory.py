@@ -1,4 +1,5 @@
-"""S8: the driver's memory does not grow with the number of images. Whole processes, measured by the kernel."""
+"""S8: the driver's memory does not grow with the number of images. Whole processes, measured by the
+kernel."""
 
 from __future__ import annotations
 
@@ -36,7 +37,10 @@ def cheap_model(place: Path) -> str:
     from pix2score.model.network import MultiHeadModel, weights_of
 
     torch.manual_seed(0)
-    heads = tuple(h.fitted(edges=h.edges, counts=[1] * h.num_bins, typical=list(range(h.num_bins))) for h in preset("pixiv"))
+    heads = tuple(
+        h.fitted(edges=h.edges, counts=[1] * h.num_bins, typical=list(range(h.num_bins)))
+        for h in preset("pixiv")
+    )
     model = MultiHeadModel("resnet18", heads)
     save_model(
         str(place),
@@ -56,7 +60,13 @@ def catalog_of(num_rows: int, path: Path, size: int = 8) -> str:
     out = io.BytesIO()
     Image.new("RGB", (size, size), (200, 30, 90)).save(out, "PNG")
     ids = [f"illustration-{i:011}" for i in range(num_rows)]
-    table = pa.table({"illust_id": ids, "image": [out.getvalue()] * num_rows, "etag": [f"{i:032x}" for i in range(num_rows)]})
+    table = pa.table(
+        {
+            "illust_id": ids,
+            "image": [out.getvalue()] * num_rows,
+            "etag": [f"{i:032x}" for i in range(num_rows)],
+        }
+    )
     pq.write_table(table, path, row_group_size=2000)
     return str(path)
 
@@ -76,7 +86,9 @@ def test_s8_ten_times_the_images_take_no_more_memory_in_driver_and_workers(tmp_p
         assert result["scored"] == num_rows
         driver[num_rows] = result["peak_kb"] / 1024
     print(f"peak of the driver: {driver} MiB, of its largest worker: {worker} MiB")
-    assert driver[100_000] < driver[10_000] + 60  # 90,000 rows of pixels, scores and embeddings would be over 300 MiB
+    assert (
+        driver[100_000] < driver[10_000] + 60
+    )  # 90,000 rows of pixels, scores and embeddings would be over 300 MiB
     assert worker[100_000] < worker[10_000] + 60
 
 

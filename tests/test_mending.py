@@ -1,4 +1,5 @@
-"""Pictures with whole pixels and something else broken give exactly the pixels of the sound file; broken pixels never do."""
+"""Pictures with whole pixels and something else broken give exactly the pixels of the sound file; broken
+pixels never do."""
 
 from __future__ import annotations
 
@@ -59,7 +60,9 @@ BROKEN_CHUNKS = {
     "short cHRM": chunk(b"cHRM", b"abcd"),
     "short acTL": chunk(b"acTL", b"\0\0"),
     "short fcTL": chunk(b"fcTL", b"\0\0"),
-    "animation frame smaller than the picture": chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, 3, 3, 0, 0, 1, 1, 0, 0)),
+    "animation frame smaller than the picture": chunk(
+        b"fcTL", struct.pack(">IIIIIHHBB", 0, 3, 3, 0, 0, 1, 1, 0, 0)
+    ),
     "animation frame out of order": chunk(b"acTL", struct.pack(">II", 3, 0))
     + chunk(b"fcTL", struct.pack(">IIIIIHHBB", 7, 50, 40, 0, 0, 1, 1, 0, 0)),
     "short fdAT": chunk(b"fdAT", b"a"),
@@ -84,7 +87,9 @@ def test_a_broken_ancillary_chunk_of_a_png_changes_no_pixel(what: str) -> None:
 def test_a_broken_chunk_between_the_pixels_of_a_png_changes_none() -> None:
     at = PNG.index(b"IDAT") - 4
     content = PNG[at + 8 : TAIL - 4]
-    halves = chunk(b"IDAT", content[:1000]) + chunk(b"tEXt", b"a", checksum=1) + chunk(b"IDAT", content[1000:])
+    halves = (
+        chunk(b"IDAT", content[:1000]) + chunk(b"tEXt", b"a", checksum=1) + chunk(b"IDAT", content[1000:])
+    )
     assert same(PNG[:at] + halves + PNG[TAIL:], PNG)
 
 
@@ -93,19 +98,32 @@ def test_a_png_that_ends_within_a_text_behind_its_pixels_is_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    "broken", [b"", BROKEN_CHUNKS["checksum of a text"], BROKEN_CHUNKS["short pHYs"], BROKEN_CHUNKS["text of over 1 MiB"]]
+    "broken",
+    [
+        b"",
+        BROKEN_CHUNKS["checksum of a text"],
+        BROKEN_CHUNKS["short pHYs"],
+        BROKEN_CHUNKS["text of over 1 MiB"],
+    ],
 )
 def test_a_png_with_missing_pixels_is_truncated_whatever_else_is_broken(broken: bytes) -> None:
     whole = PNG[:HEAD] + broken + PNG[HEAD:]
     assert code_of(whole[: len(whole) - 2000]) == "TRUNCATED"
 
 
-@pytest.mark.parametrize("broken", [b"", BROKEN_CHUNKS["checksum of a text"], BROKEN_CHUNKS["length over other chunks"]])
+@pytest.mark.parametrize(
+    "broken", [b"", BROKEN_CHUNKS["checksum of a text"], BROKEN_CHUNKS["length over other chunks"]]
+)
 @pytest.mark.parametrize("damage", ["name", "case of the name", "pixels", "header"])
 def test_broken_critical_chunks_of_a_png_give_no_pixels(damage: str, broken: bytes) -> None:
     data = bytearray(PNG[:HEAD] + broken + PNG[HEAD:])
     at = data.index(b"IDAT")
-    position, bit = {"name": (at + 1, 1), "case of the name": (at, 0x20), "pixels": (at + 500, 1), "header": (17, 1)}[damage]
+    position, bit = {
+        "name": (at + 1, 1),
+        "case of the name": (at, 0x20),
+        "pixels": (at + 500, 1),
+        "header": (17, 1),
+    }[damage]
     data[position] ^= bit
     assert code_of(bytes(data)) in ("CORRUPT", "TRUNCATED")
 
@@ -137,7 +155,9 @@ def test_an_orientation_outlives_another_broken_chunk() -> None:
 
 
 def test_the_first_frame_of_an_animated_png_outlives_a_broken_control_chunk() -> None:
-    data = bytearray(encode(Image.fromarray(noise(40, 50)), save_all=True, append_images=[Image.new("RGB", (50, 40))]))
+    data = bytearray(
+        encode(Image.fromarray(noise(40, 50)), save_all=True, append_images=[Image.new("RGB", (50, 40))])
+    )
     data[data.index(b"fcTL") + 6] ^= 1
     assert same(bytes(data), PNG)
 
@@ -209,11 +229,15 @@ def jpegs() -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize(("name", "data"), [*jpegs()], ids=[name for name, _ in jpegs()])
-def test_a_jpeg_that_lacks_only_its_end_mark_is_whole_and_one_that_lacks_pixels_is_truncated(name: str, data: bytes) -> None:
+def test_a_jpeg_that_lacks_only_its_end_mark_is_whole_and_one_that_lacks_pixels_is_truncated(
+    name: str, data: bytes
+) -> None:
     wanted = pixels_of(data)
     for ending in (b"", b"\xff", bytes(50)):
         assert np.array_equal(pixels_of(data[:-2] + ending), wanted)
-    between = [match.start() for match in re.finditer(rb"\xff[\xc4\xd0-\xd7\xda]", data) if match.start() > 700]
+    between = [
+        match.start() for match in re.finditer(rb"\xff[\xc4\xd0-\xd7\xda]", data) if match.start() > 700
+    ]
     for cut in [*(len(data) - n for n in (4, 5, 9, 33, 200)), *between]:
         if cut > 650:  # behind the header
             try:
@@ -242,7 +266,10 @@ WEBPS: dict[str, dict[str, Any]] = {
 def riff(*parts: tuple[bytes, bytes, int | None]) -> bytes:
     """A WebP of chunks: name, content, a length if it shall lie."""
     chunks = [
-        name + struct.pack("<I", len(content) if length is None else length) + content + b"\0" * (len(content) & 1)
+        name
+        + struct.pack("<I", len(content) if length is None else length)
+        + content
+        + b"\0" * (len(content) & 1)
         for name, content, length in parts
     ]
     body = b"WEBP" + b"".join(chunks)
@@ -261,9 +288,17 @@ def parts_of(webp: bytes) -> list[tuple[bytes, bytes, int | None]]:
 @pytest.mark.parametrize("kind", WEBPS)
 def test_broken_metadata_of_a_webp_change_no_pixel(kind: str) -> None:
     sound = encode(Image.fromarray(noise(40, 50)), "WEBP", **WEBPS[kind])
-    (_, canvas, _), *image = parts_of(sound) if kind == "animated" else [(b"VP8X", b"\0" + WEBP_CANVAS, None), *parts_of(sound)]
+    (_, canvas, _), *image = (
+        parts_of(sound) if kind == "animated" else [(b"VP8X", b"\0" + WEBP_CANVAS, None), *parts_of(sound)]
+    )
     head = (b"VP8X", bytes([canvas[0] | 0x2C]) + canvas[1:], None)
-    for content, length in ((b"", None), (b"abc", None), (b"abcd", 99), (b"abcdef", 1), (b"abcd", 0xFFFFFFF0)):
+    for content, length in (
+        (b"", None),
+        (b"abc", None),
+        (b"abcd", 99),
+        (b"abcdef", 1),
+        (b"abcd", 0xFFFFFFF0),
+    ):
         assert same(riff(head, (b"ICCP", content, length), *image), sound), length
         for name in (b"EXIF", b"XMP "):
             assert same(riff(head, *image, (name, content, length)), sound), (name, length)
@@ -272,7 +307,11 @@ def test_broken_metadata_of_a_webp_change_no_pixel(kind: str) -> None:
 
 def test_an_animated_webp_cut_behind_its_first_frame_gives_that() -> None:
     data = encode(
-        Image.fromarray(noise(40, 50)), "WEBP", save_all=True, lossless=True, append_images=[Image.fromarray(noise(40, 50, seed=3))]
+        Image.fromarray(noise(40, 50)),
+        "WEBP",
+        save_all=True,
+        lossless=True,
+        append_images=[Image.fromarray(noise(40, 50, seed=3))],
     )
     assert np.array_equal(pixels_of(data[: len(data) * 3 // 4]), noise(40, 50))
     assert code_of(data[: len(data) // 3]) == "TRUNCATED"
@@ -342,7 +381,9 @@ def test_odd_jpegs_are_unsupported_for_their_reason() -> None:
     assert detail(9, 2).startswith("a JPEG of 2 components")
 
 
-@pytest.mark.parametrize("before", [b"\n", b"\xef\xbb\xbf", b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n\r\n"])
+@pytest.mark.parametrize(
+    "before", [b"\n", b"\xef\xbb\xbf", b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n\r\n"]
+)
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF"])
 def test_bytes_before_a_picture_are_counted(form: str, before: bytes) -> None:
     with pytest.raises(ImageFailure, match=f"CORRUPT: a {form} with {len(before)} bytes? before its start"):
@@ -350,14 +391,17 @@ def test_bytes_before_a_picture_are_counted(form: str, before: bytes) -> None:
 
 
 def lossless_jpeg(grey: Pixels) -> bytes:
-    """Differences to the left neighbour (above at a row's start), each as the number of its bits in four and then those."""
+    """Differences to the left neighbour (above at a row's start), each as the number of its bits in four and
+    then those."""
     values = grey.astype(int)
     guess = np.roll(values, 1, axis=1)
     guess[1:, 0], guess[0, 0] = values[:-1, 0], 128
     bits = ""
     for difference in (values - guess).ravel().tolist():
         size = abs(difference).bit_length()
-        bits += f"{size:04b}" + (f"{difference if difference > 0 else difference + 2**size - 1:0{size}b}" if size else "")
+        bits += f"{size:04b}" + (
+            f"{difference if difference > 0 else difference + 2**size - 1:0{size}b}" if size else ""
+        )
     bits += "1" * (-len(bits) % 8)
     pixels = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
     codes = segment(0xC4, b"\0" + bytes([0, 0, 0, 12]) + bytes(12) + bytes(range(12)))

@@ -36,12 +36,16 @@ class Images:
         return Images(self.logits[rows], self.bins[rows], self.labels[rows])
 
 
-def drawn(num_images: int, seed: int, head: HeadSpec = HEAD, missing: float = 0.2, signal: float = 1.0) -> Images:
+def drawn(
+    num_images: int, seed: int, head: HeadSpec = HEAD, missing: float = 0.2, signal: float = 1.0
+) -> Images:
     """Bins, raw labels with many ties that agree with them, logits that know the bin by ``signal``."""
     rng = np.random.default_rng(seed)
     bins = rng.integers(0, head.num_bins, num_images)
     labels = bins * 10.0 + rng.integers(0, 4, num_images)
-    logits = rng.normal(size=(num_images, head.num_bins)) - signal * np.abs(np.arange(head.num_bins) - bins[:, None])
+    logits = rng.normal(size=(num_images, head.num_bins)) - signal * np.abs(
+        np.arange(head.num_bins) - bins[:, None]
+    )
     absent = rng.random(num_images) < missing
     return Images(logits, np.where(absent, -1, bins), np.where(absent, np.nan, labels))
 
@@ -68,7 +72,9 @@ def assert_same(a: HeadMetrics, b: HeadMetrics) -> None:
 
 @given(st.integers(0, 40), st.integers(0, 2**31), st.data())
 @settings(max_examples=40, deadline=None)
-def test_merging_is_associative_commutative_and_equals_adding_all_at_once(num_images: int, seed: int, data: st.DataObject) -> None:
+def test_merging_is_associative_commutative_and_equals_adding_all_at_once(
+    num_images: int, seed: int, data: st.DataObject
+) -> None:
     images = drawn(num_images, seed)
     first, second = sorted(data.draw(st.tuples(st.integers(0, num_images), st.integers(0, num_images))))
     a, b, c = (measured(images.rows(s)) for s in (slice(0, first), slice(first, second), slice(second, None)))
@@ -118,7 +124,9 @@ def test_every_number_agrees_with_its_definition(head: HeadSpec, temperature: fl
         near += abs(answer - truth) <= 1
         recalls.setdefault(truth, []).append(answer == truth)
         observed[truth, answer] += 1
-    chance = np.array([[observed[i].sum() * observed[:, j].sum() / n for j in range(k_bins)] for i in range(k_bins)])
+    chance = np.array(
+        [[observed[i].sum() * observed[:, j].sum() / n for j in range(k_bins)] for i in range(k_bins)]
+    )
     cost = np.array([[(i - j) ** 2 / (k_bins - 1) ** 2 for j in range(k_bins)] for i in range(k_bins)])
     assert found["num_labelled"] == n < 300
     assert found["nll"] == pytest.approx(nll / n, rel=1e-9)
@@ -133,14 +141,18 @@ def test_every_number_agrees_with_its_definition(head: HeadSpec, temperature: fl
 def test_macro_recall_leaves_out_bins_that_do_not_occur() -> None:
     bins = np.array([0, 0, 0, 1])
     logits = 9.0 * np.eye(HEAD.num_bins)[[0, 0, 1, 1]]
-    assert measured(Images(logits, bins, bins * 1.0)).result()["macro_recall"] == pytest.approx((2 / 3 + 1) / 2)
+    assert measured(Images(logits, bins, bins * 1.0)).result()["macro_recall"] == pytest.approx(
+        (2 / 3 + 1) / 2
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_spearman_with_ties_agrees_with_ranks_of_pandas(seed: int) -> None:
     images = drawn(200, seed)
     labelled = images.rows(images.bins >= 0)
-    coarse = Images(np.round(labelled.logits), labelled.bins, labelled.labels)  # rounded logits tie in score too
+    coarse = Images(
+        np.round(labelled.logits), labelled.bins, labelled.labels
+    )  # rounded logits tie in score too
     doubled = Images(*(np.concatenate([x, x]) for x in _fields(coarse)))
     share = np.array(HEAD.counts) / sum(HEAD.counts or ())
     mid_rank = [share[:k].sum() + share[k] / 2 for k in range(HEAD.num_bins)]
@@ -161,7 +173,9 @@ def test_a_perfect_prediction_scores_one() -> None:
 
 def test_a_reversed_prediction_has_spearman_and_kappa_of_minus_one() -> None:
     bins = np.arange(40) % HEAD.num_bins
-    found = measured(Images(200.0 * np.eye(HEAD.num_bins)[HEAD.num_bins - 1 - bins], bins, bins * 7.0)).result()
+    found = measured(
+        Images(200.0 * np.eye(HEAD.num_bins)[HEAD.num_bins - 1 - bins], bins, bins * 7.0)
+    ).result()
     assert found["spearman"] == pytest.approx(-1.0)
     assert found["kappa"] == pytest.approx(-1.0)
 
@@ -210,7 +224,9 @@ def test_constants_know_the_train_shares_only() -> None:
     share = np.array([0.30, 0.25, 0.20, 0.15, 0.10])
     assert found["prior_nll"] == pytest.approx(-np.log(share[bins]).mean())
     assert found["majority_accuracy"] == pytest.approx(2 / 8)  # bin 0 leads in train, not here
-    assert found["prior_mae_bins"] == pytest.approx(np.abs(bins - 1).mean())  # the median training row lies in bin 1
+    assert found["prior_mae_bins"] == pytest.approx(
+        np.abs(bins - 1).mean()
+    )  # the median training row lies in bin 1
 
 
 def test_a_bin_without_training_rows_keeps_the_prior_finite() -> None:
@@ -239,7 +255,9 @@ def test_temperature_recovers_the_factor_that_logits_were_multiplied_by(factor: 
 
 @given(st.integers(1, 60), st.integers(0, 2**31), st.floats(0.05, 20), st.floats(-2, 3))
 @settings(max_examples=60, deadline=None)
-def test_the_fitted_temperature_never_costs_more_than_none(num_images: int, seed: int, scale: float, signal: float) -> None:
+def test_the_fitted_temperature_never_costs_more_than_none(
+    num_images: int, seed: int, scale: float, signal: float
+) -> None:
     images = drawn(num_images, seed, missing=0.0, signal=signal)
     scaled = Images(images.logits * scale, images.bins, images.labels)
     before = measured(scaled)
@@ -260,7 +278,10 @@ def test_labels_beyond_float32_keep_their_rank() -> None:
 def test_spearman_of_a_constant_is_none_not_nan() -> None:
     bins = np.arange(10) % 5
     assert measured(Images(np.zeros((10, 5)), bins, bins * 1.0)).spearman() is None
-    assert measured(Images(np.random.default_rng(0).normal(size=(10, 5)), bins, np.full(10, 3.0))).spearman() is None
+    assert (
+        measured(Images(np.random.default_rng(0).normal(size=(10, 5)), bins, np.full(10, 3.0))).spearman()
+        is None
+    )
 
 
 def test_kappa_is_none_where_everything_lies_in_one_bin() -> None:

@@ -26,10 +26,13 @@ from tests.torch_helpers import HEADS, PREPROCESS, pixels, settled_model, state_
 
 
 @pytest.mark.parametrize(
-    "refuse", [check_backbone, lambda name: MultiHeadModel(name, HEADS), lambda name: initial_trunk("none", name)]
+    "refuse",
+    [check_backbone, lambda name: MultiHeadModel(name, HEADS), lambda name: initial_trunk("none", name)],
 )
 @pytest.mark.parametrize("name", ["vgg16", "", "resnet18; rm", "__import__"])
-def test_a_backbone_outside_the_list_is_refused_with_the_known_ones(refuse: Callable[[str], object], name: str) -> None:
+def test_a_backbone_outside_the_list_is_refused_with_the_known_ones(
+    refuse: Callable[[str], object], name: str
+) -> None:
     with pytest.raises(ConfigError) as refused:
         refuse(name)
     assert repr(name) in str(refused.value)
@@ -55,7 +58,9 @@ def test_every_backbone_computes(backbone: str) -> None:
     assert all(torch.isfinite(x).all() for x in logits.values())
 
 
-@pytest.mark.parametrize(("backbone", "dim"), [("resnet18", 512), ("resnet34", 512), ("resnet50", 2048), ("resnet101", 2048)])
+@pytest.mark.parametrize(
+    ("backbone", "dim"), [("resnet18", 512), ("resnet34", 512), ("resnet50", 2048), ("resnet101", 2048)]
+)
 def test_embedding_dimension_is_the_width_of_the_last_stage(backbone: str, dim: int) -> None:
     with torch.device("meta"):
         assert MultiHeadModel(backbone, HEADS).embedding_dim == dim
@@ -110,12 +115,16 @@ def test_weights_survive_a_model_directory_to_the_bit(tmp_path: Path) -> None:
 
 def test_weights_that_do_not_fit_are_listed() -> None:
     layer = torch.nn.Linear(2, 3)
-    with pytest.raises(DataError, match=r"lacks bias.*has unknown surplus.*weight is \(3, 5\), expected \(3, 2\)"):
+    with pytest.raises(
+        DataError, match=r"lacks bias.*has unknown surplus.*weight is \(3, 5\), expected \(3, 2\)"
+    ):
         load_exactly(layer, {"weight": torch.zeros(3, 5), "surplus": torch.zeros(1)}, "a test")
 
 
 def test_a_long_list_of_misfits_is_cut_with_their_number() -> None:
-    with pytest.raises(DataError, match="and 119 more"):  # resnet18 has 122 entries, 2 of them in fc, 3 are named
+    with pytest.raises(
+        DataError, match="and 119 more"
+    ):  # resnet18 has 122 entries, 2 of them in fc, 3 are named
         load_exactly(torchvision.models.resnet18(weights=None), {}, "a test")
 
 
@@ -166,15 +175,20 @@ def test_a_torchvision_file_gives_the_trunk_without_fc(
 def test_a_file_older_than_num_batches_tracked_is_accepted_as_by_torch(
     tmp_path: Path, pretrained: torchvision.models.ResNet
 ) -> None:
-    """Torchvision's first weights carry running statistics without their counter; ``load_state_dict`` fills in zeros."""
+    """Torchvision's first weights carry running statistics without their counter; ``load_state_dict`` fills
+    in zeros."""
     old = {name: t for name, t in pretrained.state_dict().items() if not name.endswith("num_batches_tracked")}
     torch.save(old, tmp_path / "old.pth")
     assert_is_trunk_of(initial_trunk(str(tmp_path / "old.pth"), "resnet18"), state_of(pretrained))
 
 
-def test_a_safetensors_file_gives_the_trunk_without_fc(tmp_path: Path, pretrained: torchvision.models.ResNet) -> None:
+def test_a_safetensors_file_gives_the_trunk_without_fc(
+    tmp_path: Path, pretrained: torchvision.models.ResNet
+) -> None:
     save_file(pretrained.state_dict(), tmp_path / "resnet18.safetensors")
-    assert_is_trunk_of(initial_trunk(str(tmp_path / "resnet18.safetensors"), "resnet18"), state_of(pretrained))
+    assert_is_trunk_of(
+        initial_trunk(str(tmp_path / "resnet18.safetensors"), "resnet18"), state_of(pretrained)
+    )
 
 
 def test_a_model_directory_gives_its_trunk_without_its_heads(tmp_path: Path) -> None:
@@ -209,7 +223,9 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, form: str, su
     assert mark.exists(), "the trap itself does not work"
 
 
-def test_weights_of_another_network_are_refused_with_the_keys(tmp_path: Path, pretrained: torchvision.models.ResNet) -> None:
+def test_weights_of_another_network_are_refused_with_the_keys(
+    tmp_path: Path, pretrained: torchvision.models.ResNet
+) -> None:
     torch.save(pretrained.state_dict(), tmp_path / "resnet18.pth")
     with pytest.raises(DataError, match=r"layer1\.0\.conv3\.weight") as refused:
         initial_trunk(str(tmp_path / "resnet18.pth"), "resnet50")
@@ -223,7 +239,9 @@ def test_a_model_directory_of_another_network_is_refused_with_the_keys(tmp_path:
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"not weights at all", b"PK\x03\x04", b"\x80\x02", b"\x00" * 64], ids=len)
+@pytest.mark.parametrize(
+    "content", [b"", b"not weights at all", b"PK\x03\x04", b"\x80\x02", b"\x00" * 64], ids=len
+)
 def test_bytes_that_are_no_weights_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match="cannot be read as weights"):
@@ -233,7 +251,9 @@ def test_bytes_that_are_no_weights_are_refused(tmp_path: Path, name: str, conten
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
 def test_a_cut_file_is_refused(tmp_path: Path, pretrained: torchvision.models.ResNet, name: str) -> None:
     whole = tmp_path / f"whole-{name}"
-    save_file(pretrained.state_dict(), whole) if name.endswith("safetensors") else torch.save(pretrained.state_dict(), whole)
+    save_file(pretrained.state_dict(), whole) if name.endswith("safetensors") else torch.save(
+        pretrained.state_dict(), whole
+    )
     (tmp_path / name).write_bytes(whole.read_bytes()[:-100_000])
     with pytest.raises(DataError, match="cannot be read as weights"):
         initial_trunk(str(tmp_path / name), "resnet18")
@@ -247,17 +267,23 @@ def test_a_file_that_holds_something_else_is_refused(tmp_path: Path, content: ob
 
 
 @pytest.mark.parametrize("make", [lambda p: None, Path.mkdir], ids=["absent", "empty folder"])
-def test_a_place_without_weights_is_refused_with_what_is_expected(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_a_place_without_weights_is_refused_with_what_is_expected(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
     make(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"nowhere: expected none, imagenet, a model directory"):
         initial_trunk(str(tmp_path / "nowhere"), "resnet18")
 
 
 @pytest.mark.timeout(20)
-def test_imagenet_without_a_network_says_what_to_do_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imagenet_without_a_network_says_what_to_do_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # nothing downloaded before
     for name in ("https_proxy", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody answers there, so that a machine with a network has none
+        monkeypatch.setenv(
+            name, "http://127.0.0.1:9"
+        )  # nobody answers there, so that a machine with a network has none
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     with pytest.raises(ConfigError, match=r"imagenet.*https://.*resnet18.*cannot be reached.*--weights none"):

@@ -51,7 +51,9 @@ def test_neighbours_are_those_of_the_plain_formula(tmp_path: Path, num_pieces: i
 
 @given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=60), st.integers(1, 9), st.integers(1, 20))
 @settings(max_examples=100, deadline=None)
-def test_the_best_of_all_blocks_are_kept_however_they_are_cut(values: list[float], size: int, block: int) -> None:
+def test_the_best_of_all_blocks_are_kept_however_they_are_cut(
+    values: list[float], size: int, block: int
+) -> None:
     nearest = neighbours._Nearest(size)
     for start in range(0, len(values), block):
         part = np.array(values[start : start + block], np.float32)
@@ -73,7 +75,9 @@ def test_string_ids_and_float32_embeddings(tmp_path: Path) -> None:
     keys: list[Key] = [(f"work-{number}", 0) for number in range(20)]
     publish_night(str(tmp_path), keys, layout=layout)
     found = pairs(pix2score.similar(str(tmp_path), "work-3", 4))
-    np.testing.assert_allclose([s for _, s in found], [s for _, s in expected(keys, ("work-3", 0), 4, layout)], atol=1e-6)
+    np.testing.assert_allclose(
+        [s for _, s in found], [s for _, s in expected(keys, ("work-3", 0), 4, layout)], atol=1e-6
+    )
 
 
 def test_an_illustration_that_failed_or_is_unknown_is_named(tmp_path: Path) -> None:
@@ -121,7 +125,9 @@ def test_the_recipes_of_the_readme_run_as_printed(chain: Chain, tmp_path: Path, 
     best = max(safe, key=lambda r: 0.7 * r["bookmark_score"] + 0.3 * r["view_score"])
     some_id = next(r["illust_id"] for r in ok if r["page"] == 0)
     code = readme_examples("For a recommender")[number].replace("10002868", str(some_id))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
     assert done.returncode == 0, done.stderr
     first_row = next(line for line in done.stdout.splitlines() if re.search(r"\d{5}", line))
     assert str(some_id if number == 2 else best["illust_id"]) in first_row

@@ -1,4 +1,5 @@
-"""Sequences of nights without Ray: whatever changes, fails or is killed, S1 and S2 hold, and nothing is done twice that was staged."""
+"""Sequences of nights without Ray: whatever changes, fails or is killed, S1 and S2 hold, and nothing is done
+twice that was staged."""
 
 from __future__ import annotations
 
@@ -61,7 +62,9 @@ class World:
         self.nights += 1
         catalog = open_catalog(self.catalog(content), Columns())
         number = live_number(self.folder)
-        origin = Origin(run=f"run-{self.nights:03}", model_version=model, parent=number, full=options.pop("full", False))
+        origin = Origin(
+            run=f"run-{self.nights:03}", model_version=model, parent=number, full=options.pop("full", False)
+        )
         layout = Layout(catalog.id_type, HEADS, 4, options.pop("embedding_dtype", "float16"))
         snapshot = live(self.scores) if number else None
         options.setdefault("max_removed", 1.0)
@@ -81,7 +84,9 @@ class World:
         )
         return write_catalog(f"{self.place}/catalog", table)
 
-    def night(self, content: Content, model: str = M1, *, killed_after: int | None = None, **options: Any) -> Snapshot | None:
+    def night(
+        self, content: Content, model: str = M1, *, killed_after: int | None = None, **options: Any
+    ) -> Snapshot | None:
         """Plan, stage and publish; killed after so many pieces, if given."""
         plan, publication = self.plan(content, model, **options)
         if not plan.counts.planned and not plan.counts.removed:
@@ -100,7 +105,9 @@ class World:
         self.before = before
         return snapshot
 
-    def stage(self, plan: ScoringPlan, publication: Publication, most_pieces: int | None = None) -> list[Receipt]:
+    def stage(
+        self, plan: ScoringPlan, publication: Publication, most_pieces: int | None = None
+    ) -> list[Receipt]:
         rows = planned_rows(self.folder, plan.parts)
         self.scored = []
         receipts = []
@@ -129,7 +136,9 @@ class World:
         return write_piece(self.folder, publication.origin, name, publication.layout, scores, embeddings)
 
     def rows(self) -> dict[Key, dict[str, Any]]:
-        found = {(row["illust_id"], row["page"]): row for row in read_scores(self.scores).to_table().to_pylist()}
+        found = {
+            (row["illust_id"], row["page"]): row for row in read_scores(self.scores).to_table().to_pylist()
+        }
         assert len(found) == read_scores(self.scores).count_rows()
         return found
 
@@ -186,7 +195,14 @@ def test_s2_only_what_changed_is_scored_again(world: World) -> None:
     tonight = {**keys(*range(2, 22)), (5, 0): "other"}
     plan, _ = world.plan(tonight)
     counts = plan.counts
-    assert (counts.new, counts.changed, counts.stale, counts.retry, counts.carried, counts.removed) == (2, 1, 0, 0, 17, 2)
+    assert (counts.new, counts.changed, counts.stale, counts.retry, counts.carried, counts.removed) == (
+        2,
+        1,
+        0,
+        0,
+        17,
+        2,
+    )
     world.night(tonight)
     assert sorted(world.scored) == [(5, 0), (20, 0), (21, 0)]
     check(world, tonight, M1)
@@ -207,7 +223,9 @@ def test_s7_with_nothing_to_do_nothing_is_written(world: World) -> None:
     assert world.folder.entries() == before
 
 
-def test_fetch_failures_are_tried_again_until_the_fifth_attempt_and_bad_bytes_only_when_they_change(world: World) -> None:
+def test_fetch_failures_are_tried_again_until_the_fifth_attempt_and_bad_bytes_only_when_they_change(
+    world: World,
+) -> None:
     content = {(1, 0): "NOT_FOUND", (2, 0): "CORRUPT", (3, 0): "fine"}
     world.night(content)
     for attempts in (2, 3, 4, 5):
@@ -318,7 +336,9 @@ def test_another_kind_of_fingerprint_is_refused_with_the_row_count_unless_full(w
         if full:
             assert plan_scoring(catalog, world.folder, "staged/x/plan", request).counts.to_score == 3
             return
-        with pytest.raises(DataError, match="'etag' in snapshot 1, the catalog now offers 'uri': all 3 rows .*--full"):
+        with pytest.raises(
+            DataError, match="'etag' in snapshot 1, the catalog now offers 'uri': all 3 rows .*--full"
+        ):
             plan_scoring(catalog, world.folder, "staged/x/plan", request)
 
 
@@ -330,9 +350,13 @@ def test_another_embedding_type_is_refused_unless_full(world: World) -> None:
 
 def test_ids_of_another_type_are_refused(world: World) -> None:
     world.night(keys(1))
-    catalog = open_catalog(write_catalog(f"{world.place}/text", {"illust_id": ["1"], "uri": ["a"]}), Columns())
+    catalog = open_catalog(
+        write_catalog(f"{world.place}/text", {"illust_id": ["1"], "uri": ["a"]}), Columns()
+    )
     snapshot = live(world.scores)
-    request = ScoringRequest(origin=Origin(run="x", model_version=M1, parent=1), layout=snapshot.layout, live=snapshot)
+    request = ScoringRequest(
+        origin=Origin(run="x", model_version=M1, parent=1), layout=snapshot.layout, live=snapshot
+    )
     with pytest.raises(DataError, match="ids are string.*int64"):
         plan_scoring(catalog, world.folder, "staged/x/plan", request)
 
@@ -346,7 +370,9 @@ def test_a_damaged_live_file_is_named_and_not_carried_and_full_mends_it(world: W
         world.folder.delete([file.path])
     else:
         data[200] ^= 0xFF
-        world.folder.publish(file.path, bytes(data) if damage == "altered" else bytes(data[:-9]), replace=True)
+        world.folder.publish(
+            file.path, bytes(data) if damage == "altered" else bytes(data[:-9]), replace=True
+        )
     with pytest.raises(DataError, match=rf"{file.path} .*(missing|bytes|altered|damaged)"):
         world.night(keys(*range(7)))
     assert live_number(world.folder) == 1
@@ -370,7 +396,9 @@ def test_rows_that_are_not_the_plan_are_never_published(world: World) -> None:
     assert live_number(world.folder) == 0
 
 
-def test_the_table_is_cut_into_ranges_of_bounded_size_in_key_order(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_is_cut_into_ranges_of_bounded_size_in_key_order(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cuts, "PART_ROWS", 10)
     world = World(str(tmp_path), piece_rows=7)
     world.night(keys(*range(0, 100, 2)))
@@ -389,7 +417,12 @@ def test_read_changes_gives_what_was_scored_failed_or_removed_since(any_world: W
     any_world.night(keys(*range(6)))
     any_world.night({**keys(*range(1, 7)), (2, 0): "other", (3, 0): "CORRUPT"})
     changes = pix2score.read_changes(any_world.scores, since=1).read_all().to_pylist()
-    assert [(c["illust_id"], c["change"]) for c in changes] == [(0, "removed"), (2, "scored"), (3, "failed"), (6, "scored")]
+    assert [(c["illust_id"], c["change"]) for c in changes] == [
+        (0, "removed"),
+        (2, "scored"),
+        (3, "failed"),
+        (6, "scored"),
+    ]
     assert pix2score.read_changes(any_world.scores, since=2).read_all().num_rows == 0
     assert pix2score.read_changes(any_world.scores, since=0).read_all().num_rows == 6
     with pytest.raises(pix2score.errors.ConfigError, match="since 3"):
@@ -414,7 +447,12 @@ def test_vacuum_removes_what_no_kept_snapshot_or_young_run_needs(any_world: Worl
     assert staged_receipts(any_world.folder) == []
     any_world.catalog(content)
     check(any_world, content, M1)
-    assert {e.path.split("/")[0] for e in any_world.folder.entries()} == {"scores", "embeddings", "dead", "snapshots"}
+    assert {e.path.split("/")[0] for e in any_world.folder.entries()} == {
+        "scores",
+        "embeddings",
+        "dead",
+        "snapshots",
+    }
     with pytest.raises(DataError, match="no snapshot 1 .*3, 4"):
         pix2score.read_changes(any_world.scores, since=1)
 
@@ -437,7 +475,10 @@ def test_vacuum_rewrites_embeddings_that_are_mostly_dead(world: World) -> None:
 
 
 CHANGES = st.dictionaries(
-    st.tuples(st.integers(0, 9), st.integers(0, 1)), st.sampled_from(["a", "b", "NOT_FOUND", "CORRUPT"]), min_size=1, max_size=14
+    st.tuples(st.integers(0, 9), st.integers(0, 1)),
+    st.sampled_from(["a", "b", "NOT_FOUND", "CORRUPT"]),
+    min_size=1,
+    max_size=14,
 )
 NIGHTS = st.lists(
     st.tuples(
@@ -453,7 +494,9 @@ NIGHTS = st.lists(
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(NIGHTS)
-def test_s1_and_s2_hold_over_any_sequence_of_nights(nights: Iterable[tuple[Content, str, int | None, dict[str, Any]]]) -> None:
+def test_s1_and_s2_hold_over_any_sequence_of_nights(
+    nights: Iterable[tuple[Content, str, int | None, dict[str, Any]]],
+) -> None:
     with tempfile.TemporaryDirectory() as place:
         world = World(place, piece_rows=2)
         published: tuple[Content, str] | None = None
@@ -467,7 +510,9 @@ def test_s1_and_s2_hold_over_any_sequence_of_nights(nights: Iterable[tuple[Conte
             wanted = expected(content, model, before, published, **options)
             if killed_after is None:
                 assert set(world.scored) <= wanted
-                assert wanted - set(world.scored) <= staged | removed | (wanted if options.get("full") else set())
+                assert wanted - set(world.scored) <= staged | removed | (
+                    wanted if options.get("full") else set()
+                )
                 published = (content, model)
                 check(world, content, model)
             elif published:
@@ -488,7 +533,12 @@ def expected(
     wanted = set()
     for key, fingerprint in content.items():
         row = before.get(key)
-        is_other = row is None or published is None or published[1] != model or row["fingerprint"] != f"etag:{fingerprint}"
+        is_other = (
+            row is None
+            or published is None
+            or published[1] != model
+            or row["fingerprint"] != f"etag:{fingerprint}"
+        )
         is_due = row is not None and row["error_code"] == "NOT_FOUND" and row["attempts"] < 5
         if full or is_other or is_due or (retry_failed and row is not None and row["status"] == FAILED):
             wanted.add(key)
@@ -513,8 +563,11 @@ def staged_keys(world: World, model: str) -> set[Key]:
 
 
 @pytest.mark.parametrize("num_nights", [1, 2])
-def test_pieces_that_a_killed_run_published_but_did_not_remove_are_never_used_again(world: World, num_nights: int) -> None:
-    """A picture that goes and comes back: its staged row looks as if it were wanted, but its embedding is dead by then."""
+def test_pieces_that_a_killed_run_published_but_did_not_remove_are_never_used_again(
+    world: World, num_nights: int
+) -> None:
+    """A picture that goes and comes back: its staged row looks as if it were wanted, but its embedding is
+    dead by then."""
     plan, publication = world.plan(keys(*range(9)))
     receipts = world.stage(plan, publication)
     standing = {entry.path: world.folder.read(entry.path) for entry in world.folder.entries("staged")}
@@ -545,13 +598,20 @@ def test_compaction_keeps_in_mind_which_pieces_were_published(world: World) -> N
     check(world, keys(*range(9)), M1)
 
 
-def test_an_answer_stays_while_its_changed_image_cannot_be_fetched_and_is_given_up_after_the_fifth_night(any_world: World) -> None:
+def test_an_answer_stays_while_its_changed_image_cannot_be_fetched_and_is_given_up_after_the_fifth_night(
+    any_world: World,
+) -> None:
     any_world.night(keys(1, 2, 3))
     content = {**keys(2, 3), (1, 0): "NOT_FOUND new picture"}
     for attempts in (1, 2, 3, 4):
         any_world.night({**content, (100 + attempts, 0): "x"})
         row = any_world.rows()[1, 0]
-        assert (row["status"], row["error_code"], row["attempts"], row["fingerprint"]) == (OK, "NOT_FOUND", attempts, "etag:v1")
+        assert (row["status"], row["error_code"], row["attempts"], row["fingerprint"]) == (
+            OK,
+            "NOT_FOUND",
+            attempts,
+            "etag:v1",
+        )
         assert (row["run"], row["bookmark_bin"]) == ("run-001", 1)
         assert live(any_world.scores).manifest["counts"] | {"rows": 0, "ok": 0} == {
             **{"rows": 0, "ok": 0, "failed": 0, "failed_by_code": {}, "kept": 1}
@@ -559,7 +619,12 @@ def test_an_answer_stays_while_its_changed_image_cannot_be_fetched_and_is_given_
     check(any_world, {**content, (104, 0): "x"}, M1)
     any_world.night(content)
     row = any_world.rows()[1, 0]
-    assert (row["status"], row["error_code"], row["attempts"], row["bookmark_bin"]) == (FAILED, "NOT_FOUND", 5, None)
+    assert (row["status"], row["error_code"], row["attempts"], row["bookmark_bin"]) == (
+        FAILED,
+        "NOT_FOUND",
+        5,
+        None,
+    )
     check(any_world, content, M1)
     assert any_world.night(content) is None
 
@@ -570,7 +635,12 @@ def test_a_kept_answer_is_replaced_as_soon_as_its_image_can_be_had(world: World,
     world.night({**keys(2), (1, 0): "NOT_FOUND"})
     world.night({**keys(2), (1, 0): later})
     row = world.rows()[1, 0]
-    assert (row["status"], row["error_code"], row["fingerprint"], row["attempts"]) == (OK, None, f"etag:{later}", 2)
+    assert (row["status"], row["error_code"], row["fingerprint"], row["attempts"]) == (
+        OK,
+        None,
+        f"etag:{later}",
+        2,
+    )
     assert world.scored == [(1, 0)]
     check(world, {**keys(2), (1, 0): later}, M1)
 
@@ -587,7 +657,9 @@ def test_bad_bytes_another_model_and_full_drop_an_earlier_answer(world: World) -
     check(world, {(1, 0): "NOT_FOUND", (2, 0): "v2"}, M2)
 
 
-def test_a_crashed_decoder_is_tried_again_on_later_nights(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crashed_decoder_is_tried_again_on_later_nights(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.night(keys(1, 2))
     content = {**keys(1, 2), (3, 0): "CRASHED"}
     for attempts in (1, 2, 3, 4, 5):
@@ -616,7 +688,9 @@ def test_unsupported_images_are_tried_again_once_when_more_formats_are_decoded(w
     manifest = live(world.scores).manifest
     formats = manifest["formats"]
     for fewer in (formats[1:], None):  # as a version published that decoded fewer, or did not say
-        changed = {name: value for name, value in manifest.items() if name != "formats"} | ({"formats": fewer} if fewer else {})
+        changed = {name: value for name, value in manifest.items() if name != "formats"} | (
+            {"formats": fewer} if fewer else {}
+        )
         world.folder.publish("snapshots/00000001.json", json.dumps(changed).encode(), replace=True)
         is_due = bool(fewer) or len(formats) > 6
         assert world.plan(content)[0].counts.retry == int(is_due)
@@ -631,10 +705,15 @@ def test_more_fingerprints_changed_than_allowed_is_refused_before_anything_is_wr
     assert world.folder.entries() == before
     del other[50, 0]
     assert world.plan({**keys(*range(100)), **other}, max_changed=0.5)[0].counts.changed == 50
-    assert world.plan({**keys(*range(100)), **other, (50, 0): "x"}, max_changed=0.5, full=True)[0].counts.changed == 51
+    assert (
+        world.plan({**keys(*range(100)), **other, (50, 0): "x"}, max_changed=0.5, full=True)[0].counts.changed
+        == 51
+    )
 
 
-def test_files_of_ranges_in_which_nothing_changes_stay(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_ranges_in_which_nothing_changes_stay(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cuts, "PART_ROWS", 10)
     world = World(str(tmp_path), piece_rows=50)
     content = {**keys(*range(200)), (5, 0): "CORRUPT"}
@@ -660,7 +739,9 @@ def test_keys_that_were_gone_for_a_night_come_back_without_being_scored(any_worl
     check(any_world, {**whole, (50, 0): "new", (6, 0): "other picture"}, M1)
     assert any_world.rows()[0, 0]["run"] == "run-001"
     any_world.night(keys(1))
-    vacuum(VacuumConfig(scores=any_world.scores, keep=1, keep_staged="0s"))  # their embeddings are gone for good
+    vacuum(
+        VacuumConfig(scores=any_world.scores, keep=1, keep_staged="0s")
+    )  # their embeddings are gone for good
     any_world.night(keys(1, 2))
     assert any_world.scored == [(2, 0)]
     check(any_world, keys(1, 2), M1)

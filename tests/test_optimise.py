@@ -17,8 +17,12 @@ OPTIMIZERS: tuple[Optimizer, ...] = ("adamw", "sgd")
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_every_optimiser_with_every_schedule_trains_to_its_last_step(optimizer: Optimizer, schedule: Schedule) -> None:
-    fitter = fitter_of(seeded(MultiHeadModel), total_steps=4, optimizer=optimizer, schedule=schedule, learning_rate=1e-3)
+def test_every_optimiser_with_every_schedule_trains_to_its_last_step(
+    optimizer: Optimizer, schedule: Schedule
+) -> None:
+    fitter = fitter_of(
+        seeded(MultiHeadModel), total_steps=4, optimizer=optimizer, schedule=schedule, learning_rate=1e-3
+    )
     before = state_of(fitter.model)
     losses = [fitter.train_step(batch(4, seed)).loss for seed in range(4)]
     fitter.end_epoch(1.0)
@@ -27,7 +31,10 @@ def test_every_optimiser_with_every_schedule_trains_to_its_last_step(optimizer: 
 
 
 def rates(schedule: Schedule, steps: int) -> list[float]:
-    fitter, found = fitter_of(seeded(MultiHeadModel), total_steps=steps, schedule=schedule, learning_rate=0.01), []
+    fitter, found = (
+        fitter_of(seeded(MultiHeadModel), total_steps=steps, schedule=schedule, learning_rate=0.01),
+        [],
+    )
     for seed in range(steps):
         found.append(fitter.optimizer.param_groups[0]["lr"])
         fitter.train_step(batch(2, seed))
@@ -66,7 +73,9 @@ def test_a_frozen_trunk_keeps_weights_and_statistics_until_its_share_of_the_step
     for seed in range(2):
         fitter.train_step(batch(4, seed))
         assert_same_state(state_of(fitter.model.trunk), start)
-    assert not torch.equal(state_of(fitter.model.outputs)["bookmark_logits.weight"], heads["bookmark_logits.weight"])
+    assert not torch.equal(
+        state_of(fitter.model.outputs)["bookmark_logits.weight"], heads["bookmark_logits.weight"]
+    )
     fitter.train_step(batch(4, 2))
     after = state_of(fitter.model.trunk)
     assert not torch.equal(after["conv1.weight"], start["conv1.weight"])

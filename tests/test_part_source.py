@@ -1,4 +1,5 @@
-"""Slices of plan parts: every row in one task and in one block, whatever the sizes; small tasks at the end of a run."""
+"""Slices of plan parts: every row in one task and in one block, whatever the sizes; small tasks at the end of
+a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The plan: each key once, the newest row of it, splits that hold groups together and move nobody, labels that stay exact."""
+"""The plan: each key once, the newest row of it, splits that hold groups together and move nobody, labels
+that stay exact."""
 
 from __future__ import annotations
 
@@ -44,7 +45,9 @@ def first_night(place: str, folder: Folder, columns: Columns | None = None, **op
     """The plan of a night with no live snapshot."""
     catalog = open_catalog(place, columns or Columns())
     layout = Layout(catalog.id_type, HEADS, 4, "float16")
-    request = ScoringRequest(origin=Origin(run="run", model_version=MODEL_VERSION, parent=0), layout=layout, **options)
+    request = ScoringRequest(
+        origin=Origin(run="run", model_version=MODEL_VERSION, parent=0), layout=layout, **options
+    )
     return plan_scoring(catalog, folder, "staged/run/plan", request)
 
 
@@ -72,19 +75,33 @@ def keys(rows: Rows) -> list[tuple[Any, int]]:
 def works(number: int, **more: Any) -> dict[str, Any]:
     """A catalog of ``number`` works of ten per artist, labelled 0, 1, 2 …"""
     ids = list(range(number))
-    plain = {"illust_id": ids, "uri": [f"{i}.png" for i in ids], "artist_id": [i // 10 for i in ids], "bookmarks": ids}
+    plain = {
+        "illust_id": ids,
+        "uri": [f"{i}.png" for i in ids],
+        "artist_id": [i // 10 for i in ids],
+        "bookmarks": ids,
+    }
     return {**plain, **more}
 
 
 def test_a_plan_holds_every_key_in_parts_of_the_documented_schema(place: str) -> None:
     write_catalog(
-        place, {"illust_id": [1, 1, 2], "page": [0, 1, 0], "uri": ["a", "b", "c"], "artist_id": [7, 7, 8], "etag": ["x", "y", None]}
+        place,
+        {
+            "illust_id": [1, 1, 2],
+            "page": [0, 1, 0],
+            "uri": ["a", "b", "c"],
+            "artist_id": [7, 7, 8],
+            "etag": ["x", "y", None],
+        },
     )
     folder = Folder(place) / "out"
     plan = first_night(place, folder)
     counts = plan.counts
     assert [part.path for part in plan.parts] == ["staged/run/plan/rows-00000.parquet"]
-    assert pa.parquet.read_schema(pa.BufferReader(folder.read(plan.parts[0].path))).equals(scoring_schema(pa.int64()))
+    assert pa.parquet.read_schema(pa.BufferReader(folder.read(plan.parts[0].path))).equals(
+        scoring_schema(pa.int64())
+    )
     rows = sorted(planned_rows(folder, plan.parts), key=lambda row: (row["illust_id"], row["page"]))
     nothing = {"file": None, "row": None, "split": None, "attempts": 0, "is_retry": False}
     assert rows == [
@@ -96,13 +113,20 @@ def test_a_plan_holds_every_key_in_parts_of_the_documented_schema(place: str) ->
 
 
 def test_page_and_group_have_their_defaults(tmp_path: Path) -> None:
-    place = write_catalog(str(tmp_path), {"illust_id": ["x", "y"], "uri": ["a", "b"], "page": pa.array([None, 2], pa.int16())})
+    place = write_catalog(
+        str(tmp_path), {"illust_id": ["x", "y"], "uri": ["a", "b"], "page": pa.array([None, 2], pa.int16())}
+    )
     rows, _ = scoring(place)
-    assert sorted((row["illust_id"], row["page"], row["group"]) for row in rows) == [("x", 0, "x"), ("y", 2, "y")]
+    assert sorted((row["illust_id"], row["page"], row["group"]) for row in rows) == [
+        ("x", 0, "x"),
+        ("y", 2, "y"),
+    ]
 
 
 def test_rows_without_an_id_are_dropped_and_counted(tmp_path: Path) -> None:
-    rows, counts = scoring(write_catalog(str(tmp_path), {"illust_id": [1, None, 2, None], "uri": ["a", "b", "c", "d"]}))
+    rows, counts = scoring(
+        write_catalog(str(tmp_path), {"illust_id": [1, None, 2, None], "uri": ["a", "b", "c", "d"]})
+    )
     assert sorted(keys(rows)) == [(1, 0), (2, 0)]
     assert (counts.catalog_rows, counts.null_id, counts.duplicate_key, counts.planned) == (4, 2, 0, 2)
 
@@ -120,12 +144,18 @@ def test_of_rows_with_one_key_the_greatest_update_then_fingerprint_then_uri_wins
 
 
 def test_embedded_images_are_planned_by_file_and_row_with_the_hash_of_their_bytes(tmp_path: Path) -> None:
-    place = write_catalog(str(tmp_path), {"illust_id": [1, 2], "image": pa.array([b"one", b"two"])}, "a.parquet")
+    place = write_catalog(
+        str(tmp_path), {"illust_id": [1, 2], "image": pa.array([b"one", b"two"])}, "a.parquet"
+    )
     write_catalog(place, {"illust_id": [3], "image": pa.array([b"three"])}, "b.parquet")
     rows, _ = scoring(place)
     found = {row["illust_id"]: (row["file"], row["row"], row["fingerprint"]) for row in rows}
     sha = {word: "sha256:" + hashlib.sha256(word.encode()).hexdigest() for word in ("one", "two", "three")}
-    assert found == {1: ("a.parquet", 0, sha["one"]), 2: ("a.parquet", 1, sha["two"]), 3: ("b.parquet", 0, sha["three"])}
+    assert found == {
+        1: ("a.parquet", 0, sha["one"]),
+        2: ("a.parquet", 1, sha["two"]),
+        3: ("b.parquet", 0, sha["three"]),
+    }
 
 
 def test_fingerprints_are_stored_with_their_kind(tmp_path: Path) -> None:
@@ -169,7 +199,13 @@ ANY_CATALOG = st.lists(
 @settings(max_examples=25, deadline=None)
 @given(rows=ANY_CATALOG, part_of=st.integers(1, 25))
 def test_any_catalog_is_planned_with_each_key_exactly_once(rows: list[tuple[Any, ...]], part_of: int) -> None:
-    names = {"illust_id": pa.int64(), "page": pa.int32(), "uri": pa.string(), "updated_at": pa.int64(), "etag": pa.string()}
+    names = {
+        "illust_id": pa.int64(),
+        "page": pa.int32(),
+        "uri": pa.string(),
+        "updated_at": pa.int64(),
+        "etag": pa.string(),
+    }
     columns = {name: pa.array([row[i] for row in rows], kind) for i, (name, kind) in enumerate(names.items())}
     expected = {(row[0], row[1] or 0) for row in rows if row[0] is not None}
     with tempfile.TemporaryDirectory() as place:
@@ -254,10 +290,14 @@ def test_a_growing_catalog_moves_nobody(tmp_path: Path) -> None:
 
 
 def test_the_split_of_a_group_is_pinned(tmp_path: Path) -> None:
-    # Another hash would move artists from train to test between two versions, and tests would measure what was trained on.
+    # Another hash would move artists from train to test between two versions, and tests would measure what
+    # was trained on.
     rows, _, _ = dataset(write_catalog(str(tmp_path), works(100)))
     found = {int(group): next(iter(splits)) for group, splits in splits_by_group(rows).items()}
-    draws = {g: int.from_bytes(hashlib.md5(f"split/{g}".encode()).digest()[8:], "little") / 2**64 for g in range(10)}
+    draws = {
+        g: int.from_bytes(hashlib.md5(f"split/{g}".encode()).digest()[8:], "little") / 2**64
+        for g in range(10)
+    }
     assert found == {g: "test" if d < 0.2 else "val" if d < 0.4 else "train" for g, d in draws.items()}
 
 
@@ -271,8 +311,21 @@ def test_a_given_split_is_honoured_and_unknown_values_are_counted(tmp_path: Path
 
 
 def test_other_names_capitals_and_spaces_of_splits_are_understood(tmp_path: Path) -> None:
-    names = ["Train", " training", "validation", "VALID", "dev", "eval ", "evaluation", "Val", "Testing", "TEST"]
-    rows, counts, _ = dataset(write_catalog(str(tmp_path), works(10, split=names)), columns=Columns(split="split"))
+    names = [
+        "Train",
+        " training",
+        "validation",
+        "VALID",
+        "dev",
+        "eval ",
+        "evaluation",
+        "Val",
+        "Testing",
+        "TEST",
+    ]
+    rows, counts, _ = dataset(
+        write_catalog(str(tmp_path), works(10, split=names)), columns=Columns(split="split")
+    )
     found = {row["illust_id"]: row["split"] for row in rows}
     assert found == {i: "train" if i < 2 else "val" if i < 8 else "test" for i in range(10)}
     assert counts.unknown_split == 0
@@ -280,7 +333,12 @@ def test_other_names_capitals_and_spaces_of_splits_are_understood(tmp_path: Path
 
 def test_only_the_first_pages_of_a_work_are_kept(tmp_path: Path) -> None:
     pages = [(1, p) for p in (5, 0, 2, 9)] + [(2, 0)]
-    table = {"illust_id": [i for i, _ in pages], "page": [p for _, p in pages], "uri": ["a"] * 5, "bookmarks": [1, 1, 1, 1, 20]}
+    table = {
+        "illust_id": [i for i, _ in pages],
+        "page": [p for _, p in pages],
+        "uri": ["a"] * 5,
+        "bookmarks": [1, 1, 1, 1, 20],
+    }
     place = write_catalog(str(tmp_path), table)
     rows, counts, _ = dataset(place, rule=SplitRule(val_fraction=0, test_fraction=0, max_pages=2))
     assert sorted(keys(rows)) == [(1, 0), (1, 2), (2, 0)]
@@ -304,7 +362,9 @@ def labels_of(tmp_path: Path, column: Any, head: HeadSpec = GIVEN) -> tuple[dict
     return {row["illust_id"]: row[f"{head.name}_label"] for row in rows}, counts
 
 
-def test_labels_that_are_no_labels_are_dropped_and_counted_by_reason_and_the_rows_stay(tmp_path: Path) -> None:
+def test_labels_that_are_no_labels_are_dropped_and_counted_by_reason_and_the_rows_stay(
+    tmp_path: Path,
+) -> None:
     nan, inf = float("nan"), float("inf")
     labels, counts = labels_of(tmp_path, [5.0, -1.0, nan, inf, -inf, None, 50.0])
     assert labels == {0: 5.0, 1: None, 2: None, 3: None, 4: None, 5: None, 6: 50.0}
@@ -316,13 +376,21 @@ def test_text_labels_are_read_as_numbers_and_the_rest_is_counted(tmp_path: Path)
     labels, counts = labels_of(tmp_path, ["5", "20.5", "many", "", None, "nan", "-3"])
     assert labels == {0: 5.0, 1: 20.5, 2: None, 3: None, 4: None, 5: None, 6: None}
     assert counts.dropped_labels["bookmark"] == {"not_a_number": 2, "not_finite": 1, "below_min_value": 1}
-    assert counts.dropped_examples["bookmark"] == {"not_a_number": ["", "many"], "not_finite": ["nan"], "below_min_value": ["-3"]}
+    assert counts.dropped_examples["bookmark"] == {
+        "not_a_number": ["", "many"],
+        "not_finite": ["nan"],
+        "below_min_value": ["-3"],
+    }
 
 
-def test_dropped_labels_are_described_with_the_most_frequent_ones_and_what_is_expected(tmp_path: Path) -> None:
+def test_dropped_labels_are_described_with_the_most_frequent_ones_and_what_is_expected(
+    tmp_path: Path,
+) -> None:
     _, counts = labels_of(tmp_path / "a", ["5", "1,234", "1,234", "2,000", "50"])
     (line,) = described_labels([GIVEN], counts)
-    assert line.startswith("head bookmark: 3 labels of column bookmarks dropped as not_a_number, such as '1,234', '2,000': ")
+    assert line.startswith(
+        "head bookmark: 3 labels of column bookmarks dropped as not_a_number, such as '1,234', '2,000': "
+    )
     assert "separators of thousands" in line
 
 
@@ -368,7 +436,9 @@ def test_true_and_false_are_labels_0_and_1(tmp_path: Path) -> None:
 
 
 def test_rows_without_any_label_are_left_out_and_counted(tmp_path: Path) -> None:
-    rows, counts, _ = dataset(write_catalog(str(tmp_path), works(4, bookmarks=[1, None, 50, -4])), rule=ALL_TRAIN)
+    rows, counts, _ = dataset(
+        write_catalog(str(tmp_path), works(4, bookmarks=[1, None, 50, -4])), rule=ALL_TRAIN
+    )
     assert sorted(row["illust_id"] for row in rows) == [0, 2]
     assert (counts.unlabelled, counts.planned) == (2, 2)
 
@@ -397,7 +467,10 @@ def test_given_edges_are_kept_and_an_empty_bin_has_a_typical_value(tmp_path: Pat
 
 
 def test_a_head_with_one_value_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
-    place, out = write_catalog(str(tmp_path / "c"), works(20, bookmarks=[7] * 20)), Folder(str(tmp_path / "out"))
+    place, out = (
+        write_catalog(str(tmp_path / "c"), works(20, bookmarks=[7] * 20)),
+        Folder(str(tmp_path / "out")),
+    )
     with pytest.raises(DataError, match="'bookmark'.*two distinct values"):
         plan_dataset(open_catalog(place, Columns(), ["bookmarks"]), [LEARNT], ALL_TRAIN, out, "plan")
     assert out.entries() == []
@@ -405,7 +478,8 @@ def test_a_head_with_one_value_is_refused_and_nothing_is_written(tmp_path: Path)
 
 def test_a_head_without_a_label_in_the_train_split_is_refused_by_name(tmp_path: Path) -> None:
     place = write_catalog(
-        str(tmp_path), works(4, bookmarks=[1, 2, None, None], split=["val", "val", "train", "train"], sanity=[1, 2, 3, 4])
+        str(tmp_path),
+        works(4, bookmarks=[1, 2, None, None], split=["val", "val", "train", "train"], sanity=[1, 2, 3, 4]),
     )
     other = HeadSpec(name="sanity", column="sanity", edges=(2,))
     with pytest.raises(DataError, match="'bookmark'.*'bookmarks'"):
@@ -414,7 +488,10 @@ def test_a_head_without_a_label_in_the_train_split_is_refused_by_name(tmp_path: 
 
 def test_a_catalog_that_leaves_nothing_to_train_on_says_why(tmp_path: Path) -> None:
     place = write_catalog(str(tmp_path), works(4, bookmarks=[None] * 3 + [-1]))
-    with pytest.raises(DataError, match="of its 4 rows, 4 without a label are left out; head bookmark: 1 labels .*'-1'.*min_value"):
+    with pytest.raises(
+        DataError,
+        match="of its 4 rows, 4 without a label are left out; head bookmark: 1 labels .*'-1'.*min_value",
+    ):
         dataset(place)
 
 
@@ -428,8 +505,12 @@ def test_two_heads_may_share_a_column(tmp_path: Path) -> None:
 def test_rows_that_tie_in_update_fingerprint_and_uri_do_not_take_turns(tmp_path: Path) -> None:
     number = 400
     ids, labels = [i // 4 for i in range(number)], [i % 4 for i in range(number)]
-    place = write_catalog(str(tmp_path / "a"), {"illust_id": ids, "uri": ["same.png"] * number, "bookmarks": labels})
-    rows, _, _ = dataset(place, rule=ALL_TRAIN, heads=(GIVEN, HeadSpec(name="other", column="bookmarks", edges=(1, 2))))
+    place = write_catalog(
+        str(tmp_path / "a"), {"illust_id": ids, "uri": ["same.png"] * number, "bookmarks": labels}
+    )
+    rows, _, _ = dataset(
+        place, rule=ALL_TRAIN, heads=(GIVEN, HeadSpec(name="other", column="bookmarks", edges=(1, 2)))
+    )
     assert {row["bookmark_label"] for row in rows} == {3}
     images = write_catalog(str(tmp_path / "b"), {"illust_id": ids, "image": [b"the same"] * number})
     assert {row["row"] % 4 for row in scoring(images)[0]} == {3}
@@ -446,13 +527,19 @@ class Weighing(Folder):
         return super().publish(path, data, replace=replace)
 
 
-def test_a_first_night_holds_the_catalog_once_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_first_night_holds_the_catalog_once_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     number = 250_000
-    texts = [np.random.default_rng(seed).bytes(20 * number).hex() for seed in (0, 1)]  # does not compress, but for hexadecimal
+    texts = [
+        np.random.default_rng(seed).bytes(20 * number).hex() for seed in (0, 1)
+    ]  # does not compress, but for hexadecimal
     uris, etags = ([text[i * 40 : i * 40 + 40] for i in range(number)] for text in texts)
-    place = write_catalog(str(tmp_path / "catalog"), {"illust_id": list(range(number)), "uri": uris, "etag": etags})
+    place = write_catalog(
+        str(tmp_path / "catalog"), {"illust_id": list(range(number)), "uri": uris, "etag": etags}
+    )
     folder = Weighing(str(tmp_path / "out"))
     assert first_night(place, folder).counts.planned == number
     assert 20 * number < folder.most_bytes < 70 * number  # with one more copy of all rows, 96
@@ -483,7 +570,19 @@ def test_a_catalog_too_large_for_the_temporary_disk_is_refused_before_it_is_read
     small, out = tmp_path / "small", tmp_path / "out"
     small.mkdir()
     script = 'mount -t tmpfs -o size=4m none "$1" || exit 77; TMPDIR=$1 exec "$2" -c "$3" "$4" "$5"'
-    command = ["unshare", "-m", "sh", "-c", script, "sh", str(small), sys.executable, ON_SMALL_DISK, place, str(out)]
+    command = [
+        "unshare",
+        "-m",
+        "sh",
+        "-c",
+        script,
+        "sh",
+        str(small),
+        sys.executable,
+        ON_SMALL_DISK,
+        place,
+        str(out),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     if done.returncode == 77 or "unshare" in done.stderr:
         pytest.skip("no mounting here")
@@ -513,26 +612,36 @@ def test_planning_a_million_rows_takes_bounded_memory(tmp_path: Path) -> None:
     uri = pa.compute.binary_join_element_wise("images/some/folder/", ids.cast(pa.string()), ".png", "")
     place = write_catalog(str(tmp_path / "catalog"), {"illust_id": ids, "uri": uri, "etag": uri})
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, place, str(tmp_path / "out")], capture_output=True, text=True, check=True, timeout=200
+        [sys.executable, "-c", MEASURE, place, str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=200,
     )
     assert int(done.stdout) < 1.5 * 2**20, "kB"
 
 
 def test_a_page_beyond_int32_is_the_users_mistake(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"illust_id": [1], "page": [2**40], "uri": ["a.png"]}), tmp_path / "catalog.parquet")
+    pq.write_table(
+        pa.table({"illust_id": [1], "page": [2**40], "uri": ["a.png"]}), tmp_path / "catalog.parquet"
+    )
     with pytest.raises(DataError, match="page is not a 32-bit number"):
         first_night(str(tmp_path), Folder(str(tmp_path / "out")))
 
 
 def test_text_that_is_not_utf8_is_one_line_for_the_user(tmp_path: Path) -> None:
-    latin = pa.StringArray.from_buffers(1, pa.py_buffer(np.array([0, 3], np.int32)), pa.py_buffer(b"\xe9\xe8a"))
+    latin = pa.StringArray.from_buffers(
+        1, pa.py_buffer(np.array([0, 3], np.int32)), pa.py_buffer(b"\xe9\xe8a")
+    )
     pq.write_table(pa.table({"illust_id": [1], "uri": latin}), tmp_path / "catalog.parquet")
     with pytest.raises(DataError):
         first_night(str(tmp_path), Folder(str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("kind", [pa.float16(), pa.decimal128(10, 2), pa.decimal256(40, 2), pa.bool_(), pa.uint8()])
+@pytest.mark.parametrize(
+    "kind", [pa.float16(), pa.decimal128(10, 2), pa.decimal256(40, 2), pa.bool_(), pa.uint8()]
+)
 def test_labels_of_any_number_type_are_read(tmp_path: Path, kind: pa.DataType) -> None:
     labels = (
         pa.array([0, 1, 1, 0], pa.int64()).cast(pa.float32()).cast(kind)
@@ -540,7 +649,8 @@ def test_labels_of_any_number_type_are_read(tmp_path: Path, kind: pa.DataType) -
         else pa.array([False, True, True, False])
     )
     pq.write_table(
-        pa.table({"illust_id": [1, 2, 3, 4], "uri": ["a"] * 4, "liked": labels, "split": ["train"] * 4}), tmp_path / "c.parquet"
+        pa.table({"illust_id": [1, 2, 3, 4], "uri": ["a"] * 4, "liked": labels, "split": ["train"] * 4}),
+        tmp_path / "c.parquet",
     )
     catalog = open_catalog(str(tmp_path), Columns(split="split"), ["liked"])
     head = HeadSpec(name="liked", column="liked", kind="levels", size=2)
@@ -564,7 +674,12 @@ VALUES = {
         pa.array([7.0]).dictionary_encode(),
     ],
     "1700000000000000001": [pa.array([1700000000000000001]), pa.array([1700000000000000001], pa.uint64())],
-    "0.5": [pa.array([0.5]), pa.array([0.5], pa.float32()), pa.array([decimal.Decimal("0.50")]), pa.array(["0.5"])],
+    "0.5": [
+        pa.array([0.5]),
+        pa.array([0.5], pa.float32()),
+        pa.array([decimal.Decimal("0.50")]),
+        pa.array(["0.5"]),
+    ],
     "0": [
         pa.array([0]),
         pa.array([-0.0]),
@@ -589,18 +704,32 @@ VALUES = {
 }
 
 
-@pytest.mark.parametrize(("text", "column"), [(text, column) for text, columns in VALUES.items() for column in columns])
-def test_group_and_fingerprint_are_the_same_for_every_type_of_the_same_value(tmp_path: Path, text: str, column: pa.Array) -> None:
-    place = write_catalog(str(tmp_path), {"illust_id": [1], "uri": ["a"], "artist_id": column, "etag": column})
+@pytest.mark.parametrize(
+    ("text", "column"), [(text, column) for text, columns in VALUES.items() for column in columns]
+)
+def test_group_and_fingerprint_are_the_same_for_every_type_of_the_same_value(
+    tmp_path: Path, text: str, column: pa.Array
+) -> None:
+    place = write_catalog(
+        str(tmp_path), {"illust_id": [1], "uri": ["a"], "artist_id": column, "etag": column}
+    )
     ((row,), _) = scoring(place)
     assert (row["group"], row["fingerprint"]) == (text, f"etag:{text}")
 
 
 @pytest.mark.parametrize(
-    "column", [pa.array([float("nan")]), pa.array([None], pa.float64()), pa.nulls(1), pa.array([None], pa.timestamp("ns"))]
+    "column",
+    [
+        pa.array([float("nan")]),
+        pa.array([None], pa.float64()),
+        pa.nulls(1),
+        pa.array([None], pa.timestamp("ns")),
+    ],
 )
 def test_no_number_is_no_group_and_no_fingerprint(tmp_path: Path, column: pa.Array) -> None:
-    place = write_catalog(str(tmp_path), {"illust_id": [1], "uri": ["a"], "artist_id": column, "etag": column})
+    place = write_catalog(
+        str(tmp_path), {"illust_id": [1], "uri": ["a"], "artist_id": column, "etag": column}
+    )
     ((row,), _) = scoring(place)
     assert (row["group"], row["fingerprint"]) == ("1", "uri:a")
 
@@ -609,7 +738,9 @@ def test_a_missing_artist_moves_nobody_else(tmp_path: Path) -> None:
     artists = [i // 10 for i in range(300)]
     whole, _, _ = dataset(write_catalog(str(tmp_path / "a"), works(300, artist_id=artists)))
     late = [*map(float, artists[:-1]), None]
-    part, _, _ = dataset(write_catalog(str(tmp_path / "b"), works(300, artist_id=pa.array(late, pa.float64()))))
+    part, _, _ = dataset(
+        write_catalog(str(tmp_path / "b"), works(300, artist_id=pa.array(late, pa.float64())))
+    )
     before = {row["illust_id"]: row["split"] for row in whole}
     assert {row["illust_id"] for row in part if row["split"] != before[row["illust_id"]]} <= {299}
 
@@ -617,7 +748,11 @@ def test_a_missing_artist_moves_nobody_else(tmp_path: Path) -> None:
 def test_partitions_of_one_artist_each_stand_in_one_split(tmp_path: Path) -> None:
     for artist in range(20):
         ids = list(range(artist * 4, artist * 4 + 4))
-        write_catalog(str(tmp_path), {"illust_id": ids, "uri": ["a"] * 4, "bookmarks": ids}, f"artist_id={artist}/p.parquet")
+        write_catalog(
+            str(tmp_path),
+            {"illust_id": ids, "uri": ["a"] * 4, "bookmarks": ids},
+            f"artist_id={artist}/p.parquet",
+        )
     rows, _, _ = dataset(str(tmp_path))
     assert {row["illust_id"]: row["group"] for row in rows} == {i: str(i // 4) for i in range(80)}
     assert all(len(splits) == 1 for splits in splits_by_group(rows).values())
@@ -649,11 +784,19 @@ STORED = [
 
 
 @pytest.mark.parametrize(("column", "stored", "today"), STORED)
-def test_fingerprints_of_earlier_versions_are_understood(tmp_path: Path, column: pa.Array, stored: str, today: str) -> None:
-    catalog = open_catalog(write_catalog(str(tmp_path), {"illust_id": [1], "uri": ["a"], "etag": column}), Columns())
+def test_fingerprints_of_earlier_versions_are_understood(
+    tmp_path: Path, column: pa.Array, stored: str, today: str
+) -> None:
+    catalog = open_catalog(
+        write_catalog(str(tmp_path), {"illust_id": [1], "uri": ["a"], "etag": column}), Columns()
+    )
     sql = stored_fingerprint_sql(catalog, "f")
     with engine() as connection:
-        for text, expected in ((f"etag:{stored}", f"etag:{today}"), (f"etag:{today}", f"etag:{today}"), ("uri:7.0", "uri:7.0")):
+        for text, expected in (
+            (f"etag:{stored}", f"etag:{today}"),
+            (f"etag:{today}", f"etag:{today}"),
+            ("uri:7.0", "uri:7.0"),
+        ):
             assert connection.execute(f"SELECT {sql} FROM (SELECT ? AS f)", [text]).fetchone() == (expected,)
         assert connection.execute(f"SELECT {sql} FROM (SELECT NULL::VARCHAR AS f)").fetchone() == (None,)
 
@@ -685,19 +828,33 @@ def test_the_newest_row_wins_by_the_value_of_updated_at(tmp_path: Path, older: A
 
 
 def test_the_newest_row_may_stand_in_a_file_of_another_type(tmp_path: Path) -> None:
-    for number, (day, uri) in enumerate([(datetime(2026, 11, 9), "old"), ("2026-11-20", "new"), (date(2026, 11, 19), "old")]):
-        write_catalog(str(tmp_path), {"illust_id": [1], "uri": [uri], "updated_at": [day]}, f"{number}.parquet")
+    for number, (day, uri) in enumerate(
+        [(datetime(2026, 11, 9), "old"), ("2026-11-20", "new"), (date(2026, 11, 19), "old")]
+    ):
+        write_catalog(
+            str(tmp_path), {"illust_id": [1], "uri": [uri], "updated_at": [day]}, f"{number}.parquet"
+        )
     assert [row["uri"] for row in scoring(str(tmp_path))[0]] == ["new"]
 
 
 def test_the_day_of_a_partition_decides_which_row_is_newest(tmp_path: Path) -> None:
     for day, uri, etag in (("2026-11-20", "old", "z"), ("2026-11-21", "new", "a")):
-        write_catalog(str(tmp_path), {"illust_id": [1], "uri": [uri], "etag": [etag]}, f"updated_at={day}/p.parquet")
+        write_catalog(
+            str(tmp_path), {"illust_id": [1], "uri": [uri], "etag": [etag]}, f"updated_at={day}/p.parquet"
+        )
     assert [row["uri"] for row in scoring(str(tmp_path))[0]] == ["new"]
 
 
 @pytest.mark.parametrize(
-    "pages", [["0", "2"], ["p0", "p2"], [0.0, 2.0], [None, 2.0], [decimal.Decimal(0), decimal.Decimal(2)], [" 0", "2 "]]
+    "pages",
+    [
+        ["0", "2"],
+        ["p0", "p2"],
+        [0.0, 2.0],
+        [None, 2.0],
+        [decimal.Decimal(0), decimal.Decimal(2)],
+        [" 0", "2 "],
+    ],
 )
 def test_pages_are_read_by_their_values(tmp_path: Path, pages: list[Any]) -> None:
     rows, _ = scoring(write_catalog(str(tmp_path), {"illust_id": [1, 1], "uri": ["a", "b"], "page": pages}))

@@ -46,7 +46,9 @@ def poisoned_run(precision: Precision, network: torch.nn.Module, rank: int = 0) 
 
 
 @pytest.mark.parametrize("precision", FORMATS)
-def test_training_goes_on_after_poison_with_every_buffer_finite_and_skips_counted(precision: Precision) -> None:
+def test_training_goes_on_after_poison_with_every_buffer_finite_and_skips_counted(
+    precision: Precision,
+) -> None:
     fitter, skipped = poisoned_run(precision, seeded(PoisonableModel))
     assert [skipped[i] for i, gain in enumerate(POISON) if gain is not None] == [True, True, True]
     assert fitter.num_skipped == sum(skipped)

@@ -77,7 +77,8 @@ def same(a: Answer, b: Answer) -> bool:
 def test_answers_are_the_numbers_of_the_batch_job(chain: Chain) -> None:
     rows = pix2score.read_scores(chain.scores).to_table().sort_by("illust_id").to_pylist()
     embeddings = {
-        (r["illust_id"], r["page"]): r["embedding"] for r in pix2score.read_embeddings(chain.scores).to_table().to_pylist()
+        (r["illust_id"], r["page"]): r["embedding"]
+        for r in pix2score.read_embeddings(chain.scores).to_table().to_pylist()
     }
     catalog = {(r["illust_id"], r["page"]): r["uri"] for r in chain.catalog_rows().to_pylist()}
     loaded = pix2score.Model.load(chain.model)
@@ -90,13 +91,20 @@ def test_answers_are_the_numbers_of_the_batch_job(chain: Chain) -> None:
             assert answer.code == row["error_code"] or row["error_code"] == "FORBIDDEN"
             failed += 1
             continue
-        np.testing.assert_allclose(answer.embedding, np.array(embeddings[key], np.float32), rtol=2e-3, atol=2e-3)
+        np.testing.assert_allclose(
+            answer.embedding, np.array(embeddings[key], np.float32), rtol=2e-3, atol=2e-3
+        )
         for name, head in answer.heads.items():
             np.testing.assert_allclose(head.probs, row[f"{name}_probs"], atol=1e-5)
             assert head.score == pytest.approx(row[f"{name}_score"], abs=1e-5)
             assert head.expected == pytest.approx(row[f"{name}_expected"], rel=1e-4)
             assert head.bin == row[f"{name}_bin"]
-    assert failed == pc.sum(pix2score.read_scores(chain.scores).to_table().column("status").to_numpy() == "failed").as_py()
+    assert (
+        failed
+        == pc.sum(
+            pix2score.read_scores(chain.scores).to_table().column("status").to_numpy() == "failed"
+        ).as_py()
+    )
     assert failed < len(rows) - 50
 
 
@@ -109,10 +117,14 @@ def test_path_bytes_and_picture_give_the_same_answer(model: Model, tmp_path: Pat
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
-def test_an_open_picture_is_turned_and_laid_over_white_as_its_bytes_are(model: Model, orientation: int) -> None:
+def test_an_open_picture_is_turned_and_laid_over_white_as_its_bytes_are(
+    model: Model, orientation: int
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    rgba = np.concatenate([pixels(1, size=64)[0], np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))[:, :, None]], axis=2)
+    rgba = np.concatenate(
+        [pixels(1, size=64)[0], np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))[:, :, None]], axis=2
+    )
     out = io.BytesIO()
     Image.fromarray(rgba[:, :48]).save(out, "PNG", exif=exif)
     picture = Image.open(io.BytesIO(out.getvalue()))
@@ -178,7 +190,9 @@ def test_json_has_the_reference_format_and_every_number(place: str, tmp_path: Pa
     assert (summary["job"], summary["images"], summary["failed"]) == ("predict", 2, 0)
 
 
-def test_a_bad_image_is_named_after_the_others_are_done_and_the_job_exits_2(place: str, tmp_path: Path) -> None:
+def test_a_bad_image_is_named_after_the_others_are_done_and_the_job_exits_2(
+    place: str, tmp_path: Path
+) -> None:
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(99))
     good, other = write_pictures(tmp_path, 2)
@@ -205,7 +219,9 @@ def test_what_is_no_picture_is_named(place: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", [["--json"], []])
-def test_a_name_that_the_terminal_cannot_show_ends_no_run(place: str, tmp_path: Path, form: list[str]) -> None:
+def test_a_name_that_the_terminal_cannot_show_ends_no_run(
+    place: str, tmp_path: Path, form: list[str]
+) -> None:
     (path,) = write_pictures(tmp_path, 1)
     named = tmp_path / "絵.png"
     Path(path).rename(named)
@@ -231,10 +247,16 @@ def test_a_place_without_a_model_is_named(tmp_path: Path) -> None:
 
 
 def test_the_text_tells_bin_probability_expected_and_score() -> None:
-    text = answer_text("a.png", Answer({"bookmark": HeadAnswer(1, "10-30", [0.25, 0.75], 0.5, 22.4)}, np.zeros(2, np.float32)))
+    text = answer_text(
+        "a.png",
+        Answer({"bookmark": HeadAnswer(1, "10-30", [0.25, 0.75], 0.5, 22.4)}, np.zeros(2, np.float32)),
+    )
     assert text.split() == ["a.png", "bookmark", "10-30", "(", "75%)", "expected", "22.4", "score", "0.500"]
 
 
 def test_importing_the_package_loads_no_torch_and_the_job_no_ray() -> None:
-    code = "import sys, pix2score; assert 'torch' not in sys.modules; pix2score.Model; assert 'ray' not in sys.modules"
+    code = (
+        "import sys, pix2score; assert 'torch' not in sys.modules; pix2score.Model; assert 'ray' not in "
+        "sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -27,7 +27,15 @@ from pix2score.images.decode import to_rgb
 from pix2score.images.decoder import Decoder
 from pix2score.model.network import normalise
 from pix2score.model.predictor import Prediction, Predictor
-from tests.torch_helpers import COUNT_HEAD, HEADS, LEVEL_HEAD, PREPROCESS, card_and_weights, pixels, settled_model
+from tests.torch_helpers import (
+    COUNT_HEAD,
+    HEADS,
+    LEVEL_HEAD,
+    PREPROCESS,
+    card_and_weights,
+    pixels,
+    settled_model,
+)
 
 BATCH = 4
 IMAGES = pixels(2 * BATCH + 3, seed=1)
@@ -48,7 +56,9 @@ def alone(predictor: Predictor) -> list[Prediction]:
     return [predictor.predict(IMAGES[i : i + 1]) for i in range(len(IMAGES))]
 
 
-def assert_rows_are(found: Prediction, alone: list[Prediction], rows: list[int], embedding_atol: float = 1e-5) -> None:
+def assert_rows_are(
+    found: Prediction, alone: list[Prediction], rows: list[int], embedding_atol: float = 1e-5
+) -> None:
     assert found.embedding.shape == (len(rows), 512)
     assert found.finite.tolist() == [True] * len(rows)
     for position, row in enumerate(rows):
@@ -57,7 +67,9 @@ def assert_rows_are(found: Prediction, alone: list[Prediction], rows: list[int],
             single = alone[row].heads[name]
             np.testing.assert_allclose(head.probs[position], single.probs[0], atol=1e-5)
             np.testing.assert_allclose(head.score[position], single.score[0], atol=1e-5)
-            np.testing.assert_allclose(head.expected[position], single.expected[0], rtol=1e-4, atol=1e-5 * 2.4e9)
+            np.testing.assert_allclose(
+                head.expected[position], single.expected[0], rtol=1e-4, atol=1e-5 * 2.4e9
+            )
             top = np.sort(single.probs[0])[-2:]
             assert top[1] - top[0] < 2e-5 or head.bin[position] == single.bin[0]
 
@@ -68,7 +80,9 @@ def test_images_differ_enough_for_the_tests_below_to_mean_something(alone: list[
 
 
 @pytest.mark.parametrize("num_images", [0, 1, BATCH - 1, BATCH, BATCH + 1, 2 * BATCH + 3])
-def test_a_row_does_not_depend_on_how_many_images_there_are(predictor: Predictor, alone: list[Prediction], num_images: int) -> None:
+def test_a_row_does_not_depend_on_how_many_images_there_are(
+    predictor: Predictor, alone: list[Prediction], num_images: int
+) -> None:
     found = predictor.predict(IMAGES[:num_images])
     assert_rows_are(found, alone, list(range(num_images)))
     for head in HEADS:
@@ -79,14 +93,19 @@ def test_a_row_does_not_depend_on_how_many_images_there_are(predictor: Predictor
 
 @given(st.lists(st.integers(0, len(IMAGES) - 1), max_size=2 * BATCH + 1))
 @settings(max_examples=12, deadline=None)
-def test_a_row_does_not_depend_on_order_and_batch_mates(predictor: Predictor, alone: list[Prediction], rows: list[int]) -> None:
+def test_a_row_does_not_depend_on_order_and_batch_mates(
+    predictor: Predictor, alone: list[Prediction], rows: list[int]
+) -> None:
     assert_rows_are(predictor.predict(IMAGES[rows]), alone, rows)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])
 def test_a_row_does_not_depend_on_the_batch_size(alone: list[Prediction], batch_size: int) -> None:
-    # Another shape may take other kernels: embeddings reach 10, a step of their float16 is 0.001 to 0.008 there.
-    assert_rows_are(predictor_of(batch_size).predict(IMAGES), alone, list(range(len(IMAGES))), embedding_atol=2e-4)
+    # Another shape may take other kernels: embeddings reach 10, a step of their float16 is 0.001 to 0.008
+    # there.
+    assert_rows_are(
+        predictor_of(batch_size).predict(IMAGES), alone, list(range(len(IMAGES))), embedding_atol=2e-4
+    )
 
 
 def test_predictions_are_those_of_a_plain_forward_pass(predictor: Predictor) -> None:
@@ -95,7 +114,9 @@ def test_predictions_are_those_of_a_plain_forward_pass(predictor: Predictor) -> 
         logits, embedding = settled_model()(normalise(torch.from_numpy(IMAGES), PREPROCESS).contiguous())
     np.testing.assert_allclose(found.embedding, embedding.numpy(), atol=2e-4)
     for head in HEADS:
-        np.testing.assert_allclose(found.heads[head.name].probs, logits[head.name].softmax(1).numpy(), atol=1e-5)
+        np.testing.assert_allclose(
+            found.heads[head.name].probs, logits[head.name].softmax(1).numpy(), atol=1e-5
+        )
 
 
 def test_a_second_pass_gives_the_same_bits(predictor: Predictor) -> None:
@@ -105,13 +126,17 @@ def test_a_second_pass_gives_the_same_bits(predictor: Predictor) -> None:
 
 
 logits_of_rows = st.lists(
-    st.lists(st.floats(-200, 200, width=32), min_size=COUNT_HEAD.num_bins, max_size=COUNT_HEAD.num_bins), min_size=1, max_size=6
+    st.lists(st.floats(-200, 200, width=32), min_size=COUNT_HEAD.num_bins, max_size=COUNT_HEAD.num_bins),
+    min_size=1,
+    max_size=6,
 )
 
 
 @given(logits_of_rows, st.floats(0.2, 10))
 @settings(max_examples=200, deadline=None)
-def test_probabilities_bin_score_and_expected_obey_their_contracts(rows: list[list[float]], temperature: float) -> None:
+def test_probabilities_bin_score_and_expected_obey_their_contracts(
+    rows: list[list[float]], temperature: float
+) -> None:
     logits = np.array(rows, dtype=np.float32)
     found = decode(COUNT_HEAD, logits, temperature)
     assert found.probs.dtype == np.float32
@@ -150,12 +175,16 @@ def test_temperature_of_the_card_is_applied_to_its_head_alone(predictor: Predict
     plain, flat = predictor.predict(IMAGES), predictor_of(bookmark=8.0).predict(IMAGES)
     assert (flat.heads["bookmark"].probs.max(axis=1) < plain.heads["bookmark"].probs.max(axis=1)).all()
     power = plain.heads["bookmark"].probs.astype(np.float64) ** (1 / 8)
-    np.testing.assert_allclose(flat.heads["bookmark"].probs, power / power.sum(axis=1, keepdims=True), atol=1e-5)
+    np.testing.assert_allclose(
+        flat.heads["bookmark"].probs, power / power.sum(axis=1, keepdims=True), atol=1e-5
+    )
     assert np.array_equal(flat.heads["bookmark"].bin, plain.heads["bookmark"].bin)
     assert np.array_equal(flat.heads["sanity"].probs, plain.heads["sanity"].probs)
 
 
-@pytest.mark.parametrize("name", ["outputs.sanity_logits.bias", "trunk.bn1.running_var", "trunk.conv1.weight"])
+@pytest.mark.parametrize(
+    "name", ["outputs.sanity_logits.bias", "trunk.bn1.running_var", "trunk.conv1.weight"]
+)
 def test_a_nan_in_the_weights_marks_every_row(name: str) -> None:
     card, weights = card_and_weights()
     weights[name] = weights[name].copy()
@@ -204,7 +233,9 @@ def test_columns_are_exactly_those_of_the_schema(predictor: Predictor, num_image
         table = pa.table(columns, schema=pa.schema(expected))
         assert [c.type for c in columns.values()] == [field.type for field in expected]
         assert table.num_rows == num_images
-        probs = np.array(table[f"{head.name}_probs"].to_pylist(), dtype=np.float32).reshape(num_images, head.num_bins)
+        probs = np.array(table[f"{head.name}_probs"].to_pylist(), dtype=np.float32).reshape(
+            num_images, head.num_bins
+        )
         assert np.array_equal(probs, found.heads[head.name].probs)
 
 
@@ -221,10 +252,19 @@ def encoded(rgba: npt.NDArray[np.uint8], form: str, **options: object) -> bytes:
 
 
 def test_pixels_of_the_decoding_process_give_the_same_prediction(predictor: Predictor) -> None:
-    drawing = np.random.default_rng(3).integers(0, 256, (3, 9, 13, 4), dtype=np.uint8).repeat(9, axis=1).repeat(7, axis=2)
+    drawing = (
+        np.random.default_rng(3)
+        .integers(0, 256, (3, 9, 13, 4), dtype=np.uint8)
+        .repeat(9, axis=1)
+        .repeat(7, axis=2)
+    )
     orientation = Image.Exif()
     orientation[0x0112] = 6
-    data = [encoded(drawing[0], "PNG"), encoded(drawing[1], "JPEG", exif=orientation), encoded(drawing[2], "WEBP")]
+    data = [
+        encoded(drawing[0], "PNG"),
+        encoded(drawing[1], "JPEG", exif=orientation),
+        encoded(drawing[2], "WEBP"),
+    ]
     here = np.stack([to_rgb(image, PREPROCESS) for image in data])
     decoder = Decoder(PREPROCESS)
     try:

@@ -41,7 +41,10 @@ def test_every_planned_row_is_in_a_split_or_failed_with_a_code(chain: Chain) -> 
     dropped = card["dropped"]
     assert dropped["failed_images"] == chain.drawn.broken
     assert sum(card["rows"].values()) + sum(dropped["failed_images"].values()) == dropped["planned"]
-    left_out = sum(dropped[name] for name in ("null_id", "duplicate_key", "over_max_pages", "unknown_split", "unlabelled"))
+    left_out = sum(
+        dropped[name]
+        for name in ("null_id", "duplicate_key", "over_max_pages", "unknown_split", "unlabelled")
+    )
     assert dropped["planned"] + left_out == chain.catalog_rows().num_rows == dropped["catalog_rows"]
     assert (dropped["null_id"], dropped["duplicate_key"]) == (1, 1)
 
@@ -49,7 +52,9 @@ def test_every_planned_row_is_in_a_split_or_failed_with_a_code(chain: Chain) -> 
 def test_the_card_counts_what_stands_in_the_shards(chain: Chain) -> None:
     card = open_dataset(chain.dataset).card
     assert {split: shards(chain, split).num_rows for split in SPLITS} == card["rows"]
-    assert pds.dataset(f"{chain.dataset}/failed").count_rows() == sum(card["dropped"]["failed_images"].values())
+    assert pds.dataset(f"{chain.dataset}/failed").count_rows() == sum(
+        card["dropped"]["failed_images"].values()
+    )
 
 
 def test_one_artist_never_stands_in_two_splits(chain: Chain) -> None:
@@ -62,11 +67,17 @@ def test_bins_are_digitized_labels_and_missing_labels_are_masked(chain: Chain) -
     dataset, rows = open_dataset(chain.dataset), shards(chain, "train")
     for head in dataset.heads:
         for label, bin_ in zip(
-            rows.column(f"{head.name}_label").to_pylist(), rows.column(f"{head.name}_bin").to_pylist(), strict=True
+            rows.column(f"{head.name}_label").to_pylist(),
+            rows.column(f"{head.name}_bin").to_pylist(),
+            strict=True,
         ):
             assert bin_ == (-1 if label is None else np.digitize(label, head.bin_edges))
     negative = sum(b is not None and b < 0 for b in chain.catalog_rows().column("bookmarks").to_pylist())
-    assert dataset.card["dropped"]["dropped_labels"]["bookmark"] == {"below_min_value": negative} == {"below_min_value": 1}
+    assert (
+        dataset.card["dropped"]["dropped_labels"]["bookmark"]
+        == {"below_min_value": negative}
+        == {"below_min_value": 1}
+    )
 
 
 def test_small_images_keep_their_bytes_and_large_ones_are_shrunk_to_jpeg(chain: Chain) -> None:
@@ -99,7 +110,9 @@ def test_row_groups_cover_all_rows_and_stay_below_the_limit(sizes: list[int], mo
 
 
 def test_preparing_twice_gives_the_same_rows_in_the_same_order(chain: Chain, tmp_path: Path) -> None:
-    again = PrepareConfig(catalog=chain.catalog, out=str(tmp_path), image_size=64, val_fraction=0.2, test_fraction=0.2)
+    again = PrepareConfig(
+        catalog=chain.catalog, out=str(tmp_path), image_size=64, val_fraction=0.2, test_fraction=0.2
+    )
     prepare(again)
     (first,), (second,) = ((open_dataset(place).parts("train")) for place in (chain.dataset, str(tmp_path)))
     assert pq.read_table(f"{chain.dataset}/{first.path}").equals(pq.read_table(tmp_path / second.path))
@@ -114,7 +127,9 @@ def test_uris_outside_the_catalog_need_an_image_root(chain: Chain, tmp_path: Pat
     with pytest.raises(DataError, match="no training image .* FORBIDDEN"):
         prepare(PrepareConfig(catalog=str(moved), out=str(tmp_path / "refused")))
     assert not Folder(str(tmp_path / "refused")).entries()
-    allowed = prepare(PrepareConfig(catalog=str(moved), out=str(tmp_path / "allowed"), image_root=(chain.catalog,)))
+    allowed = prepare(
+        PrepareConfig(catalog=str(moved), out=str(tmp_path / "allowed"), image_root=(chain.catalog,))
+    )
     assert allowed["rows"]["train"] > 0
 
 
@@ -131,7 +146,9 @@ def test_what_stands_in_the_output_already_is_left_alone(chain: Chain, tmp_path:
     old.write_bytes(b"somebody's")
     prepare(PrepareConfig(catalog=chain.catalog, out=str(tmp_path), image_size=64))
     assert old.read_bytes() == b"somebody's"
-    assert all(part.path != "split=train/part-old.parquet" for part in open_dataset(str(tmp_path)).parts("train"))
+    assert all(
+        part.path != "split=train/part-old.parquet" for part in open_dataset(str(tmp_path)).parts("train")
+    )
 
 
 def test_the_catalogs_own_folder_is_never_written(chain: Chain, tmp_path: Path) -> None:
@@ -191,7 +208,9 @@ def noise_catalog(root: Path, num: int) -> str:
         "views": [i * 31 % 40_000 for i in range(num)],
         "sanity": [i % 7 for i in range(num)],
     }
-    return write_catalog(str(root), {"illust_id": range(num), "uri": [f"images/{i}.png" for i in range(num)], **labels})
+    return write_catalog(
+        str(root), {"illust_id": range(num), "uri": [f"images/{i}.png" for i in range(num)], **labels}
+    )
 
 
 def hide(catalog: str, numbers: range) -> Path:
@@ -208,11 +227,15 @@ def bring_back(catalog: str, away: Path) -> None:
         path.rename(Path(catalog) / "images" / path.name)
 
 
-def test_a_share_of_failures_over_the_limit_makes_no_dataset_and_what_is_done_is_taken_up(tmp_path: Path) -> None:
+def test_a_share_of_failures_over_the_limit_makes_no_dataset_and_what_is_done_is_taken_up(
+    tmp_path: Path,
+) -> None:
     catalog = noise_catalog(tmp_path / "catalog", 240)
     away = hide(catalog, range(120))
     config = PrepareConfig(catalog=catalog, out=str(tmp_path / "out"), image_size=64)
-    with pytest.raises(LimitError, match=r"120 of 240 images failed \(120 NOT_FOUND\), over --max-failed 0.05"):
+    with pytest.raises(
+        LimitError, match=r"120 of 240 images failed \(120 NOT_FOUND\), over --max-failed 0.05"
+    ):
         prepare(config)
     assert not (tmp_path / "out" / "dataset.json").exists()
     bring_back(catalog, away)
@@ -232,7 +255,9 @@ def test_a_place_where_no_image_is_found_stops_with_the_limits_code(tmp_path: Pa
         prepare(PrepareConfig(catalog=catalog, out=str(tmp_path / "out"), image_size=64, max_failed=1))
 
 
-def test_a_staged_key_of_another_catalog_does_not_stand_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_staged_key_of_another_catalog_does_not_stand_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     catalog = noise_catalog(tmp_path / "catalog", 30)
     config = PrepareConfig(catalog=catalog, out=str(tmp_path / "out"), image_size=64, val_fraction=0.2)
     with monkeypatch.context() as patch:
@@ -245,17 +270,23 @@ def test_a_staged_key_of_another_catalog_does_not_stand_in_the_way(tmp_path: Pat
     ids = pq.read_table(path)
     ids = ids.set_column(0, ids.schema.field(0), pa.array(range(1000, 1000 + len(ids))))
     pq.write_table(ids, path)
-    receipt.write_text(receipt.read_text().replace(f'"bytes": {shard["bytes"]}', f'"bytes": {path.stat().st_size}'))
+    receipt.write_text(
+        receipt.read_text().replace(f'"bytes": {shard["bytes"]}', f'"bytes": {path.stat().st_size}')
+    )
     assert sum(prepare(config)["rows"].values()) == 30
     assert sorted(id_ for split in SPLITS for id_ in _ids(tmp_path / "out", split)) == list(range(30))
 
 
-def test_two_attempts_that_did_the_same_images_leave_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_attempts_that_did_the_same_images_leave_each_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     catalog = noise_catalog(tmp_path / "catalog", 30)
     config = PrepareConfig(catalog=catalog, out=str(tmp_path / "out"), image_size=64, val_fraction=0.2)
     with monkeypatch.context() as patch:
         patch.setattr("pix2score.prepare.job._publish_card", _killed)
-        patch.setattr("pix2score.prepare.job.staged_shards", lambda *args: [])  # both begun before either had staged anything
+        patch.setattr(
+            "pix2score.prepare.job.staged_shards", lambda *args: []
+        )  # both begun before either had staged anything
         for _ in range(2):
             with pytest.raises(KeyboardInterrupt):
                 prepare(config)

@@ -1,4 +1,5 @@
-"""The reference system's seven problems, those that no other test file shows solved: see the table in the README."""
+"""The reference system's seven problems, those that no other test file shows solved: see the table in the
+README."""
 
 from __future__ import annotations
 
@@ -37,7 +38,9 @@ def imbalance(counts: list[int]) -> float:
 
 
 def test_1_quantile_bins_are_even_where_fixed_ranges_hold_nearly_everything_in_one() -> None:
-    likes = np.floor(np.random.default_rng(0).pareto(0.9, 20_000) * 20).astype(np.int64)  # heavy-tailed, many zeros and ties
+    likes = np.floor(np.random.default_rng(0).pareto(0.9, 20_000) * 20).astype(
+        np.int64
+    )  # heavy-tailed, many zeros and ties
     distinct = np.unique(likes, return_counts=True)
     fixed = np.linspace(0, likes.max(), 16)[1:-1].tolist()
     learnt = learn_edges(lambda: [distinct], 15)
@@ -57,7 +60,9 @@ def test_3_a_shard_is_read_faster_than_its_images_one_by_one(tmp_path: Path) -> 
     images = [noisy_png(seed) for seed in range(50)] * 40
     for i, image in enumerate(images):
         (tmp_path / f"{i}.png").write_bytes(image)
-    pq.write_table(pa.table({"image": images}), tmp_path / "shard.parquet", row_group_size=500, compression="none")
+    pq.write_table(
+        pa.table({"image": images}), tmp_path / "shard.parquet", row_group_size=500, compression="none"
+    )
     folder, seconds = Folder(str(tmp_path)), {}
     for what in ("files", "shard", "files", "shard"):  # the second round counts: all in the page cache
         start = time.perf_counter()
@@ -96,7 +101,9 @@ import sys, ray
 from pix2score.train.job import TrainConfig, train
 ray.init(num_cpus=8, object_store_memory=100 << 20, include_dashboard=False, log_to_driver=False)
 train(TrainConfig(
-    data=sys.argv[1], out=sys.argv[2], backbone="resnet18", input_size=64, epochs=1, num_workers=1, shuffle_mib=16, cache_mib=0,
+    data=sys.argv[1], out=sys.argv[2], backbone="resnet18", input_size=64, epochs=1, num_workers=1,
+    shuffle_mib=16,
+    cache_mib=0,
     frozen_fraction=0.99,  # forward through all of it, backward through the heads: a third of the time
 ))
 """
@@ -106,15 +113,25 @@ def big_dataset(folder: Path, num_rows: int, num_val: int) -> str:
     """A prepared dataset of uncompressed pictures of 180 px, 97 KB each."""
     out = io.BytesIO()
     Image.fromarray(pixels(1, 3, 180)[0]).save(out, "BMP")
-    head = HeadSpec(name="likes", column="likes", edges=(1,), counts=(num_rows // 2, num_rows // 2), typical=(0.0, 1.0))
-    card: dict[str, Any] = {"format": 1, "heads": [head.to_dict()], "rows": {"train": num_rows, "val": num_val, "test": 0}}
+    head = HeadSpec(
+        name="likes", column="likes", edges=(1,), counts=(num_rows // 2, num_rows // 2), typical=(0.0, 1.0)
+    )
+    card: dict[str, Any] = {
+        "format": 1,
+        "heads": [head.to_dict()],
+        "rows": {"train": num_rows, "val": num_val, "test": 0},
+    }
     card["shards"] = []
     for split, rows in (("train", num_rows), ("val", num_val)):
         path = f"split={split}/part-0.parquet"
         (folder / path).parent.mkdir(parents=True)
         bins = pa.array(np.arange(256) % 2, pa.int16())
-        batch = pa.table({"image": [out.getvalue()] * 256, "likes_bin": bins, "likes_label": bins.cast(pa.float64())})
-        with pq.ParquetWriter(folder / path, batch.schema, compression="none", use_dictionary=False) as writer:
+        batch = pa.table(
+            {"image": [out.getvalue()] * 256, "likes_bin": bins, "likes_label": bins.cast(pa.float64())}
+        )
+        with pq.ParquetWriter(
+            folder / path, batch.schema, compression="none", use_dictionary=False
+        ) as writer:
             for start in range(0, rows, 256):
                 writer.write_table(batch.slice(0, min(256, rows - start)), row_group_size=256)
         card["shards"].append({"path": path, "rows": rows, "split": split})
@@ -140,10 +157,15 @@ def peaks_mib(process: subprocess.Popen[bytes]) -> dict[str, float]:
 @pytest.mark.timeout(1200)
 def test_2_a_dataset_three_times_as_large_trains_in_the_same_memory(tmp_path: Path) -> None:
     peaks = {}
-    for num_rows in (3200, 9600):  # 311 and 933 MB on disk, through 100 MiB of object store and 16 MiB of shuffle buffer
+    for num_rows in (
+        3200,
+        9600,
+    ):  # 311 and 933 MB on disk, through 100 MiB of object store and 16 MiB of shuffle buffer
         data, out = big_dataset(tmp_path / f"data-{num_rows}", num_rows, 256), tmp_path / f"model-{num_rows}"
         with (tmp_path / "log").open("wb") as log:
-            process = subprocess.Popen([sys.executable, "-c", TRAIN, data, str(out)], stdout=log, stderr=log, cwd=ROOT)
+            process = subprocess.Popen(
+                [sys.executable, "-c", TRAIN, data, str(out)], stdout=log, stderr=log, cwd=ROOT
+            )
         try:
             found = peaks_mib(process)
         finally:
@@ -153,6 +175,9 @@ def test_2_a_dataset_three_times_as_large_trains_in_the_same_memory(tmp_path: Pa
         assert entry["steps"] == num_rows // 64
         assert entry["val"]["likes"]["num_labelled"] == 256
         peaks[num_rows] = {kind: most for kind, most in found.items() if most > 400}
-        print(f"{num_rows} rows, {num_rows * 97_254 / 1e6:.0f} MB on disk; most memory of any process, MiB: {peaks[num_rows]}")
+        print(
+            f"{num_rows} rows, {num_rows * 97_254 / 1e6:.0f} MB on disk; most memory of any process, MiB: "
+            f"{peaks[num_rows]}"
+        )
     small, large = (max(found.values()) for found in peaks.values())
     assert large < small + 150  # of 622 MB more

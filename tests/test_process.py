@@ -24,9 +24,15 @@ print(json.dumps({"user": getpass.getuser(), "home": str(home), "mode": home.sta
 
 
 def settled(**settings: str) -> dict[str, object]:
-    clean = {name: value for name, value in os.environ.items() if name not in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME")}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME")
+    }
     words = [sys.executable, "-c", SCRIPT]
-    done = subprocess.run(words, env={**clean, **settings}, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        words, env={**clean, **settings}, capture_output=True, text=True, timeout=60, check=True
+    )
     found: dict[str, object] = json.loads(done.stdout)
     return found
 

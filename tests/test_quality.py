@@ -16,7 +16,9 @@ from pix2score.metrics.measures import Answers, Guesses
 from tests.torch_helpers import COUNT_HEAD, LEVEL_HEAD
 
 
-def answers_of(num: int, seed: int = 0, head: HeadSpec = COUNT_HEAD, signal: float = 2.0, groups: int = 10**9) -> Answers:
+def answers_of(
+    num: int, seed: int = 0, head: HeadSpec = COUNT_HEAD, signal: float = 2.0, groups: int = 10**9
+) -> Answers:
     """Answers that know something: the true bin's logit is raised by ``signal``."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, head.num_bins, num)
@@ -99,10 +101,18 @@ def test_constants_are_the_prior_the_median_and_the_majority() -> None:
 def test_intervals_widen_when_images_come_in_groups() -> None:
     loose, grouped = answers_of(400), answers_of(400)
     grouped = Answers(
-        grouped.head, grouped.log_probs, grouped.truth, grouped.label, np.sort(grouped.truth * 3 + np.arange(400) % 3)
+        grouped.head,
+        grouped.log_probs,
+        grouped.truth,
+        grouped.label,
+        np.sort(grouped.truth * 3 + np.arange(400) % 3),
     )
-    wide = quality.intervals({"accuracy": quality.measures(grouped)["accuracy"]}, quality.draws(grouped.group))["accuracy"]
-    narrow = quality.intervals({"accuracy": quality.measures(loose)["accuracy"]}, quality.draws(loose.group))["accuracy"]
+    wide = quality.intervals(
+        {"accuracy": quality.measures(grouped)["accuracy"]}, quality.draws(grouped.group)
+    )["accuracy"]
+    narrow = quality.intervals({"accuracy": quality.measures(loose)["accuracy"]}, quality.draws(loose.group))[
+        "accuracy"
+    ]
     value = quality.measures(loose)["accuracy"](np.ones(400))
     assert wide
     assert narrow
@@ -124,7 +134,9 @@ def test_a_reference_of_plain_numbers_is_measured_too() -> None:
     guesses = Guesses(COUNT_HEAD, answers.truth.astype(float) + 0.2, answers.truth, answers.label)
     found = quality.values(quality.guess_measures(guesses), 100)
     assert found["accuracy"] == 1
-    assert found["mae_bins"] == pytest.approx(np.minimum(answers.truth + 0.2, 3).mean() - answers.truth.mean())
+    assert found["mae_bins"] == pytest.approx(
+        np.minimum(answers.truth + 0.2, 3).mean() - answers.truth.mean()
+    )
     assert "nll" not in found
 
 
@@ -134,7 +146,9 @@ def test_fewer_than_fifty_labels_are_marked_and_crash_nothing(num: int, reliable
     assert found["reliable"] is reliable
     assert bool(found["interval"]) is reliable
     assert verdict.curves(answers_of(num), 1.5)["confusion"]
-    assert verdict.compare(answers_of(num), answers_of(num))["verdict"] == ("no difference" if reliable else "too few labels")
+    assert verdict.compare(answers_of(num), answers_of(num))["verdict"] == (
+        "no difference" if reliable else "too few labels"
+    )
 
 
 def test_no_label_at_all_is_said() -> None:
@@ -151,9 +165,16 @@ def test_a_better_model_is_called_better_and_its_rival_worse() -> None:
 
 @pytest.mark.parametrize(
     ("verdicts", "better"),
-    [(["better", "no difference"], True), (["better", "worse"], False), (["no difference"], False), (["too few labels"], False)],
+    [
+        (["better", "no difference"], True),
+        (["better", "worse"], False),
+        (["no difference"], False),
+        (["too few labels"], False),
+    ],
 )
-def test_a_candidate_is_better_if_it_gains_somewhere_and_loses_nowhere(verdicts: list[str], better: bool) -> None:
+def test_a_candidate_is_better_if_it_gains_somewhere_and_loses_nowhere(
+    verdicts: list[str], better: bool
+) -> None:
     assert verdict.is_better({str(i): {"verdict": v} for i, v in enumerate(verdicts)}) is better
 
 

@@ -70,7 +70,8 @@ def web_server() -> Iterator[int]:
 def test_something_else_than_ray_at_the_address_is_told_at_once(web_server: int) -> None:
     started = time.monotonic()
     with pytest.raises(
-        ConfigError, match=rf"no Ray answers at RAY_ADDRESS=127\.0\.0\.1:{web_server}: something else listens there"
+        ConfigError,
+        match=rf"no Ray answers at RAY_ADDRESS=127\.0\.0\.1:{web_server}: something else listens there",
     ):
         probe(RayAddress(f"127.0.0.1:{web_server}", "127.0.0.1", web_server))
     assert time.monotonic() - started < 5

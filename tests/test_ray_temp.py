@@ -25,7 +25,9 @@ def test_rays_own_folder_is_taken_where_it_does() -> None:
     assert ray_temp() is None
 
 
-def test_a_folder_that_the_user_names_is_taken_by_ray_itself(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_the_user_names_is_taken_by_ray_itself(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(folders / "named"))
     assert ray_temp() is None
 
@@ -33,20 +35,35 @@ def test_a_folder_that_the_user_names_is_taken_by_ray_itself(folders: Path, monk
 @pytest.mark.parametrize("name", ["RAY_TMPDIR", "TMPDIR"])
 @pytest.mark.parametrize(
     ("kind", "reason"),
-    [("long", "too long for a socket's path"), ("a file", "Not a directory"), ("relative", "not an absolute path")],
+    [
+        ("long", "too long for a socket's path"),
+        ("a file", "Not a directory"),
+        ("relative", "not an absolute path"),
+    ],
 )
 def test_one_that_does_not_do_is_passed_over_with_a_warning(
-    folders: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str, kind: str, reason: str
+    folders: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    kind: str,
+    reason: str,
 ) -> None:
     (folders / "file").write_text("1")
-    value = {"long": str(folders / ("x" * 200)), "a file": str(folders / "file" / "below"), "relative": "somewhere"}[kind]
+    value = {
+        "long": str(folders / ("x" * 200)),
+        "a file": str(folders / "file" / "below"),
+        "relative": "somewhere",
+    }[kind]
     monkeypatch.setenv(name, value)
     assert ray_temp() == str(folders / "own" / "ray")
     (record,) = caplog.records
     assert f"{name} {value}: {reason}" in record.getMessage()
 
 
-def test_with_none_left_it_is_one_line_that_says_what_to_do(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_none_left_it_is_one_line_that_says_what_to_do(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "MAX_SOCKET_BYTES", 20)
     with pytest.raises(ConfigError, match="Ray finds no folder for its sockets .* name one by RAY_TMPDIR"):
         ray_temp()

@@ -1,4 +1,5 @@
-"""The secret of a Ray: one of its own for a local one, leaving nothing behind; the head's where there is one."""
+"""The secret of a Ray: one of its own for a local one, leaving nothing behind; the head's where there is
+one."""
 
 from __future__ import annotations
 

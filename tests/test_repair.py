@@ -25,11 +25,17 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 def broken_model(chain: Chain, place: Path, name: str) -> None:
-    """A copy of the chain's model in which ``name`` is NaN: as other software, or an older version, may have saved it."""
+    """A copy of the chain's model in which ``name`` is NaN: as other software, or an older version, may have
+    saved it."""
     card, weights = load_model(chain.model)
     facts: dict[str, Any] = {"backbone": card.backbone, "heads": card.heads, "preprocess": card.preprocess}
     saved = save_model(
-        str(place), weights, embedding_dim=card.embedding_dim, temperatures=card.temperatures, about=card.about, **facts
+        str(place),
+        weights,
+        embedding_dim=card.embedding_dim,
+        temperatures=card.temperatures,
+        about=card.about,
+        **facts,
     )
     data = save({n: np.full_like(w, math.nan) if n == name else w for n, w in sorted(weights.items())})
     (place / "model.safetensors").write_bytes(data)
@@ -44,7 +50,9 @@ def test_statistics_that_are_nan_are_made_anew_and_the_model_answers(chain: Chai
     broken_model(chain, tmp_path / "broken", "trunk.layer2.0.bn1.running_var")
     images = pixels(4, size=32)
     assert not Predictor(*load_model(str(tmp_path / "broken")), batch_size=4).predict(images).finite.any()
-    found = repair(RepairConfig(model=str(tmp_path / "broken"), data=chain.dataset, out=str(tmp_path / "sound")))
+    found = repair(
+        RepairConfig(model=str(tmp_path / "broken"), data=chain.dataset, out=str(tmp_path / "sound"))
+    )
     assert (found["num_broken"], found["num_images"] > 64) == (1, True)
     card, weights = load_model(str(tmp_path / "sound"))
     assert card.version == found["model_version"]

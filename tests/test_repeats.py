@@ -1,4 +1,5 @@
-"""Images that share one content are counted: never too many, in bounded memory, however the pieces are cut and merged."""
+"""Images that share one content are counted: never too many, in bounded memory, however the pieces are cut
+and merged."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ from pix2score.images.repeats import CONTENT_ID, MOST_OF_PIECE, Repeats, content
 
 
 def piece(contents: list[bytes | None]) -> pa.Table:
-    return pa.table({CONTENT_ID.name: pa.array([None if c is None else content_id(c) for c in contents], CONTENT_ID.type)})
+    return pa.table(
+        {CONTENT_ID.name: pa.array([None if c is None else content_id(c) for c in contents], CONTENT_ID.type)}
+    )
 
 
 def test_contents_are_told_apart_by_size_beginning_and_end() -> None:
@@ -39,7 +42,10 @@ def test_a_piece_tells_no_more_than_its_most_common() -> None:
     assert min(found.values()) >= 43
 
 
-@given(st.lists(st.dictionaries(st.sampled_from("abcdefghij"), st.integers(1, 50), max_size=6), max_size=8), st.integers(1, 12))
+@given(
+    st.lists(st.dictionaries(st.sampled_from("abcdefghij"), st.integers(1, 50), max_size=6), max_size=8),
+    st.integers(1, 12),
+)
 def test_merged_counts_are_never_too_high_and_hardly_too_low(pieces: list[dict[str, int]], most: int) -> None:
     exact: Counter[str] = Counter()
     merged = Repeats(most)
@@ -51,7 +57,11 @@ def test_merged_counts_are_never_too_high_and_hardly_too_low(pieces: list[dict[s
         assert number - exact.total() / (most + 1) <= merged.counts[content] <= number
 
 
-@given(st.lists(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 50), max_size=4), min_size=2, max_size=6))
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 50), max_size=4), min_size=2, max_size=6
+    )
+)
 def test_summaries_of_summaries_keep_the_bound(pieces: list[dict[str, int]]) -> None:
     exact: Counter[str] = Counter()
     halves = [Repeats(3), Repeats(3)]

@@ -1,4 +1,5 @@
-"""A night's report: one file without network that counts right, tells drift, and trusts no text of strangers."""
+"""A night's report: one file without network that counts right, tells drift, and trusts no text of
+strangers."""
 
 from __future__ import annotations
 
@@ -41,11 +42,14 @@ def test_psi_is_zero_for_equal_shares_and_positive_otherwise(now: list[int], bef
 
 
 def test_psi_of_a_known_move() -> None:
-    assert psi(np.array([50, 50]), np.array([25, 75])) == pytest.approx(0.25 * np.log(2) - 0.25 * np.log(50 / 75))
+    assert psi(np.array([50, 50]), np.array([25, 75])) == pytest.approx(
+        0.25 * np.log(2) - 0.25 * np.log(50 / 75)
+    )
 
 
 @pytest.mark.parametrize(
-    ("value", "mood", "words"), [(0.02, "good", "as the night before"), (0.15, "", "moved"), (0.4, "bad", "drifted")]
+    ("value", "mood", "words"),
+    [(0.02, "good", "as the night before"), (0.15, "", "moved"), (0.4, "bad", "drifted")],
 )
 def test_drift_is_said_plainly(value: float, mood: str, words: str) -> None:
     line = drift_sentence("bookmark", value)
@@ -112,7 +116,9 @@ def test_a_few_new_images_that_drift_show_although_the_table_does_not() -> None:
 def test_text_of_strangers_is_escaped(tmp_path: Path) -> None:
     layout = Layout(pa.string(), HEADS, 4, "float16")
     publish_night(
-        str(tmp_path / "scores"), [("<script>alert(1)</script>", 0), ('"><img src=x onerror=alert(1)>', 0)], layout=layout
+        str(tmp_path / "scores"),
+        [("<script>alert(1)</script>", 0), ('"><img src=x onerror=alert(1)>', 0)],
+        layout=layout,
     )
     report(ReportConfig(scores=str(tmp_path / "scores"), out=str(tmp_path / "night.html")))
     text = (tmp_path / "night.html").read_text()
@@ -134,7 +140,10 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def assert_self_contained(text: str) -> None:
     """Nothing is loaded: every address left is a name of an XML namespace or a picture inside the file."""
-    assert set(re.findall(r"https?://[^\"' <]+", text)) <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert set(re.findall(r"https?://[^\"' <]+", text)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
     assert not re.search(r"<(link|script)[^>]+(src|href)=\"(?!data:)", text)
 
 
@@ -165,7 +174,14 @@ def test_the_report_of_an_evaluation_has_every_head_and_chart(chain: Chain) -> N
 def test_a_browser_finds_no_error(tmp_path: Path) -> None:
     publish_night(str(tmp_path / "scores"), KEYS, failed=KEYS[:3])
     report(ReportConfig(scores=str(tmp_path / "scores"), out=str(tmp_path / "night.html")))
-    words = ["chromium", "--headless", "--no-sandbox", "--enable-logging=stderr", "--dump-dom", f"file://{tmp_path}/night.html"]
+    words = [
+        "chromium",
+        "--headless",
+        "--no-sandbox",
+        "--enable-logging=stderr",
+        "--dump-dom",
+        f"file://{tmp_path}/night.html",
+    ]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
     assert f"{NUM_RANDOM} images on this page" in done.stdout  # its script ran
     assert "CONSOLE" not in done.stderr

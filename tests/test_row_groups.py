@@ -1,4 +1,5 @@
-"""Tasks of embedded images follow the row groups of the catalog: each is read by one task, unless it is very large."""
+"""Tasks of embedded images follow the row groups of the catalog: each is read by one task, unless it is very
+large."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ CORES = Offer(num_gpus=0, num_cores=2, num_nodes=1, cpus_per_core=2.0)
 
 
 @given(st.lists(st.integers(1, 500), max_size=30), st.integers(1, 100), st.integers(0, 300))
-def test_every_row_is_in_one_task_and_small_row_groups_stay_whole(runs: list[int], few: int, more: int) -> None:
+def test_every_row_is_in_one_task_and_small_row_groups_stay_whole(
+    runs: list[int], few: int, more: int
+) -> None:
     most = few + more
     sizes = list(task_sizes(runs, few, most))
     assert sum(sizes) == sum(runs)
@@ -52,7 +55,14 @@ def written(root: Path, sizes: list[tuple[int, int]]) -> tuple[ImageRows, Folder
         first += num_rows
     catalog, plan = open_catalog(str(root / "catalog"), Columns()), Folder(str(root / "plan"))
     with catalog_rows(catalog, PlanCounts()) as connection:
-        parts = write_parts(connection, f"SELECT * FROM keyed {order_sql(catalog)}", plan_schema(pa.int64()), plan, "rows", 150)
+        parts = write_parts(
+            connection,
+            f"SELECT * FROM keyed {order_sql(catalog)}",
+            plan_schema(pa.int64()),
+            plan,
+            "rows",
+            150,
+        )
     return ImageRows.of(catalog, image_source(catalog.folder.uri, ())), plan, parts
 
 

@@ -1,4 +1,5 @@
-"""Credentials, regions and endpoints that cannot work: one line that says which, exit 2, asked once and not six times."""
+"""Credentials, regions and endpoints that cannot work: one line that says which, exit 2, asked once and not
+six times."""
 
 from __future__ import annotations
 
@@ -93,7 +94,10 @@ class Store(http.server.BaseHTTPRequestHandler):
     server: Refusing
 
     def do_GET(self) -> None:
-        self.answer(f"<Error><Code>{self.server.code}</Code><Message>key {KEYS['AWS_ACCESS_KEY_ID']}</Message></Error>".encode())
+        self.answer(
+            f"<Error><Code>{self.server.code}</Code><Message>key "
+            f"{KEYS['AWS_ACCESS_KEY_ID']}</Message></Error>".encode()
+        )
 
     def do_HEAD(self) -> None:
         self.answer(b"")
@@ -135,13 +139,19 @@ def store(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Refusing]:
         ("AuthorizationHeaderMalformed", 400, "region"),
     ],
 )
-def test_what_a_store_refuses_for_good_is_named_and_asked_once(store: Refusing, code: str, status: int, part: str) -> None:
+def test_what_a_store_refuses_for_good_is_named_and_asked_once(
+    store: Refusing, code: str, status: int, part: str
+) -> None:
     store.code, store.status = code, status
     assert part in refusal()
-    assert store.num_asked <= 4  # botocore asks anew where the region may be another, and a HEAD tells no reason
+    assert (
+        store.num_asked <= 4
+    )  # botocore asks anew where the region may be another, and a HEAD tells no reason
 
 
-def test_what_may_get_better_is_tried_again_and_is_no_mistake_of_the_user(store: Refusing, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_may_get_better_is_tried_again_and_is_no_mistake_of_the_user(
+    store: Refusing, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.code, store.status = "InternalError", 500
     monkeypatch.setattr(places, "MAX_ATTEMPTS", 2)
     with pytest.raises(StorageError, match="still fails after 2 attempts"):

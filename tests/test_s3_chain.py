@@ -31,12 +31,17 @@ def test_scoring_on_s3_gives_what_it_gives_on_disk(chain: Chain, s3: Any, s3_pla
     prefix = s3_place.removeprefix(f"s3://{BUCKET}/")
     upload(s3, chain.catalog, f"{prefix}/catalog")
     upload(s3, chain.model, f"{prefix}/model")
-    result = score(ScoreConfig(catalog=f"{s3_place}/catalog", model=f"{s3_place}/model", out=f"{s3_place}/scores"))
+    result = score(
+        ScoreConfig(catalog=f"{s3_place}/catalog", model=f"{s3_place}/model", out=f"{s3_place}/scores")
+    )
     assert result["failed_by_code"] == chain.scored["failed_by_code"]
     ours, theirs = (read_scores(place).to_table() for place in (f"{s3_place}/scores", chain.scores))
     for name in ("illust_id", "page", "status", "error_code", "fingerprint", "bookmark_bin"):
         assert ours.column(name).equals(theirs.column(name)), name
-    assert verify(VerifyConfig(scores=f"{s3_place}/scores", catalog=f"{s3_place}/catalog"))["rows"] == theirs.num_rows
+    assert (
+        verify(VerifyConfig(scores=f"{s3_place}/scores", catalog=f"{s3_place}/catalog"))["rows"]
+        == theirs.num_rows
+    )
 
 
 @pytest.mark.slow
@@ -54,7 +59,10 @@ def test_the_chain_on_s3_gives_what_it_gives_on_disk(chain: Chain, s3_chain: Cha
 def test_no_secret_stands_in_any_object(s3_chain: Chain, s3: Any) -> None:
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="s3-chain/")
     keys = [
-        entry["Key"] for page in pages for entry in page.get("Contents", ()) if entry["Key"].endswith((".json", ".jsonl", ".pt"))
+        entry["Key"]
+        for page in pages
+        for entry in page.get("Contents", ())
+        if entry["Key"].endswith((".json", ".jsonl", ".pt"))
     ]
     assert len(keys) >= 5
     for key in keys:

@@ -15,7 +15,9 @@ from pix2score.storage.external_sort import LEFT_OUT, in_order, ranks_of
 
 def table_of(numbers: np.ndarray) -> pa.Table:
     """Rows as wide and as odd as those of the narrow table: nulls, texts, fixed-size lists with nulls."""
-    lists = pa.array([None if n % 5 == 0 else [n, n + 0.5] for n in numbers.tolist()], pa.list_(pa.float32(), 2))
+    lists = pa.array(
+        [None if n % 5 == 0 else [n, n + 0.5] for n in numbers.tolist()], pa.list_(pa.float32(), 2)
+    )
     texts = pa.array([None if n % 3 == 0 else f"text {n}" for n in numbers.tolist()], pa.string())
     return pa.table({"number": pa.array(numbers), "text": texts, "probs": lists})
 

@@ -35,7 +35,11 @@ def rows_by_key(place: str) -> dict[tuple[Any, int], dict[str, Any]]:
 
 
 def newest_uris(chain: Chain) -> dict[tuple[int, int], str]:
-    return {(r["illust_id"], r["page"]): r["uri"] for r in chain.catalog_rows().to_pylist() if r["illust_id"] is not None}
+    return {
+        (r["illust_id"], r["page"]): r["uri"]
+        for r in chain.catalog_rows().to_pylist()
+        if r["illust_id"] is not None
+    }
 
 
 def difference(left: dict[Any, dict[str, Any]], right: dict[Any, dict[str, Any]]) -> float:
@@ -44,7 +48,9 @@ def difference(left: dict[Any, dict[str, Any]], right: dict[Any, dict[str, Any]]
     assert all(left[key]["status"] == right[key]["status"] for key in left)
     good = [key for key, row in left.items() if row["status"] == "ok"]
     return max(
-        float(np.abs(np.subtract(left[key][f"{head}_probs"], right[key][f"{head}_probs"])).max()) for key in good for head in HEADS
+        float(np.abs(np.subtract(left[key][f"{head}_probs"], right[key][f"{head}_probs"])).max())
+        for key in good
+        for head in HEADS
     )
 
 
@@ -58,9 +64,14 @@ def test_s1_every_key_of_the_catalog_stands_exactly_once(chain: Chain) -> None:
 
 def test_bad_images_are_rows_with_their_code_and_no_prediction(chain: Chain) -> None:
     failed = [row for row in rows_by_key(chain.scores).values() if row["status"] == "failed"]
-    assert {code: sum(row["error_code"] == code for row in failed) for code in EXPECTED_FAILURES} == EXPECTED_FAILURES
+    assert {
+        code: sum(row["error_code"] == code for row in failed) for code in EXPECTED_FAILURES
+    } == EXPECTED_FAILURES
     assert len(failed) == sum(EXPECTED_FAILURES.values()) == chain.scored["failed"]
-    assert all(row["error_detail"] and row["bookmark_probs"] is None and row["bookmark_bin"] is None for row in failed)
+    assert all(
+        row["error_detail"] and row["bookmark_probs"] is None and row["bookmark_bin"] is None
+        for row in failed
+    )
 
 
 def test_s5_p1_every_good_row_is_what_the_model_says_of_its_image_alone(chain: Chain) -> None:
@@ -80,7 +91,9 @@ def test_s5_p1_every_good_row_is_what_the_model_says_of_its_image_alone(chain: C
 
 
 def test_s6_batch_size_piece_size_and_limit_change_no_row(chain: Chain, tmp_path: Path) -> None:
-    other = ScoreConfig(catalog=chain.catalog, model=chain.model, out=str(tmp_path), batch_size=5, part_rows=1000)
+    other = ScoreConfig(
+        catalog=chain.catalog, model=chain.model, out=str(tmp_path), batch_size=5, part_rows=1000
+    )
     score(other)
     assert difference(rows_by_key(chain.scores), rows_by_key(str(tmp_path))) < 1e-5
 
@@ -94,7 +107,11 @@ def test_embeddings_join_scores_by_key_and_run(chain: Chain) -> None:
     assert table.schema.field("embedding").type == pa.list_(pa.float16(), 512)
     run = chain.scored["run"]
     assert {row["run"] for row in rows_by_key(chain.scores).values()} == {run}
-    assert all(file.path.startswith(f"embeddings/{run}/") for file in live(chain.scores).files if file.table == "embeddings")
+    assert all(
+        file.path.startswith(f"embeddings/{run}/")
+        for file in live(chain.scores).files
+        if file.table == "embeddings"
+    )
 
 
 def test_scores_are_sorted_by_key_and_staging_is_cleared(chain: Chain) -> None:
@@ -119,7 +136,9 @@ def test_expected_values_and_scores_follow_the_probabilities(chain: Chain) -> No
     for row in rows_by_key(chain.scores).values():
         if row["status"] == "ok":
             for name, head in heads.items():
-                assert np.isclose(row[f"{name}_expected"], np.dot(row[f"{name}_probs"], head.typical), rtol=1e-4)
+                assert np.isclose(
+                    row[f"{name}_expected"], np.dot(row[f"{name}_probs"], head.typical), rtol=1e-4
+                )
                 assert 0 <= row[f"{name}_score"] <= 1
 
 
@@ -160,7 +179,9 @@ def test_s9_a_truncated_catalog_cannot_empty_the_scores(chain: Chain, tmp_path: 
 def test_too_many_failures_publish_nothing_and_leave_a_summary(chain: Chain, tmp_path: Path) -> None:
     rows = chain.catalog_rows()
     missing = pa.array([f"gone/{i}.png" for i in range(rows.num_rows)])
-    broken = with_rows(chain, tmp_path / "catalog", rows.set_column(rows.column_names.index("uri"), "uri", missing))
+    broken = with_rows(
+        chain, tmp_path / "catalog", rows.set_column(rows.column_names.index("uri"), "uri", missing)
+    )
     out = tmp_path / "scores"
     with pytest.raises(LimitError, match="NOT_FOUND"):
         score(ScoreConfig(catalog=broken, model=chain.model, out=str(out)))
@@ -181,7 +202,11 @@ def test_images_embedded_in_the_catalog_score_as_their_files_do(chain: Chain, tm
     images = pa.array([c if isinstance(c, bytes) else None for c in contents], pa.binary())
     embedded = rows.drop_columns(["uri", "etag"]).append_column("image", images)
     pq.write_table(embedded, tmp_path / "catalog.parquet", row_group_size=17)
-    result = score(ScoreConfig(catalog=str(tmp_path / "catalog.parquet"), model=chain.model, out=str(tmp_path / "scores")))
+    result = score(
+        ScoreConfig(
+            catalog=str(tmp_path / "catalog.parquet"), model=chain.model, out=str(tmp_path / "scores")
+        )
+    )
     theirs, ours = rows_by_key(chain.scores), rows_by_key(str(tmp_path / "scores"))
     assert difference(theirs, ours) < 1e-5
     assert live(str(tmp_path / "scores")).manifest["fingerprint_kind"] == "sha256"
@@ -199,7 +224,9 @@ def test_string_ids_and_other_column_names_work(chain: Chain, tmp_path: Path) ->
     catalog = with_rows(chain, tmp_path / "catalog", rows)
     columns = Columns(id="pid", uri="path", fingerprint="tag")
     out = str(tmp_path / "scores")
-    score(ScoreConfig(catalog=catalog, model=chain.model, out=out, image_root=(chain.catalog,), columns=columns))
+    score(
+        ScoreConfig(catalog=catalog, model=chain.model, out=out, image_root=(chain.catalog,), columns=columns)
+    )
     assert read_scores(out).schema.field("illust_id").type == pa.string()
     assert verify(VerifyConfig(scores=out, catalog=catalog))["rows"] == 40
 
@@ -263,7 +290,9 @@ def test_an_embedding_beyond_float16_is_a_failed_row() -> None:
             "attempts": pa.array([0, 0], pa.int16()),
         }
     )
-    rows = rows.append_column("error_code", pa.nulls(2, pa.string())).append_column("error_detail", pa.nulls(2, pa.string()))
+    rows = rows.append_column("error_code", pa.nulls(2, pa.string())).append_column(
+        "error_detail", pa.nulls(2, pa.string())
+    )
     embedding = np.array([[1.0, 2.0], [70000.0, 1.0]], np.float32)
     prediction = Prediction({}, embedding, np.array([True, True]))
     scored = _scored(rows, np.array([0, 1]), prediction, "run", Layout(pa.int64(), (), 2, "float16"))

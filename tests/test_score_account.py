@@ -14,7 +14,11 @@ ALL_MISSING = "first 200 images are all missing"
 
 
 def receipt(
-    rows: int, failed: dict[str, int], retried: int = 0, again: dict[str, int] | int = 0, measured: dict[str, float] | None = None
+    rows: int,
+    failed: dict[str, int],
+    retried: int = 0,
+    again: dict[str, int] | int = 0,
+    measured: dict[str, float] | None = None,
 ) -> Receipt:
     """A piece with these failures; ``again`` of rows that had failed before."""
     by_code = again if isinstance(again, dict) else {}
@@ -45,7 +49,9 @@ def receipt(
         receipt(260, {"NOT_FOUND": 150, "TIMEOUT": 100}, 60, {"TIMEOUT": 50}),
     ],
 )
-def test_a_run_whose_first_images_are_all_out_of_reach_is_stopped_whatever_retries_do_beside_them(piece: Receipt) -> None:
+def test_a_run_whose_first_images_are_all_out_of_reach_is_stopped_whatever_retries_do_beside_them(
+    piece: Receipt,
+) -> None:
     with pytest.raises(LimitError, match=ALL_MISSING):
         Tally(0.05, 100_000).add(piece)
 

@@ -1,4 +1,5 @@
-"""Decoding and predicting in one stage, as on CPUs, and in two, as with GPUs, and JPEGs decoded by the predictor: the same rows."""
+"""Decoding and predicting in one stage, as on CPUs, and in two, as with GPUs, and JPEGs decoded by the
+predictor: the same rows."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ def staged_rows(
     catalog = open_catalog(chain.catalog, Columns())
     layout = Layout(catalog.id_type, card.heads, card.embedding_dim, "float16")
     origin = Origin(run="20260101T000000-abcdef01", model_version=card.version, parent=0)
-    plan = plan_scoring(catalog, out, f"{STAGED}/{origin.run}/plan", ScoringRequest(origin=origin, layout=layout))
+    plan = plan_scoring(
+        catalog, out, f"{STAGED}/{origin.run}/plan", ScoringRequest(origin=origin, layout=layout)
+    )
     with session() as offer:
         pipeline = ScorePipeline(
             model=chain.model,
@@ -54,7 +57,12 @@ def staged_rows(
         assert pipeline.slots(plan.counts.to_score).is_shared == (not is_apart)
         receipts = list(pipeline.receipts(plan.parts, "piece"))
     assert sum(receipt.rows for receipt in receipts) == plan.counts.to_score
-    tables = [pq.read_table(out.full(file.path)) for receipt in receipts for file in receipt.files if file.table == "scores"]
+    tables = [
+        pq.read_table(out.full(file.path))
+        for receipt in receipts
+        for file in receipt.files
+        if file.table == "scores"
+    ]
     rows = pa.concat_tables(tables).to_pylist()
     return {(row["illust_id"], row["page"]): row for row in rows}, len(receipts)
 
@@ -77,9 +85,15 @@ def test_one_stage_and_two_give_the_same_rows(chain: Chain, tmp_path: Path) -> N
             np.testing.assert_allclose(row["view_probs"], two[key]["view_probs"], atol=1e-5)
 
 
-def test_jpegs_decoded_by_the_predictor_move_probabilities_within_the_bound(chain: Chain, tmp_path: Path) -> None:
+def test_jpegs_decoded_by_the_predictor_move_probabilities_within_the_bound(
+    chain: Chain, tmp_path: Path
+) -> None:
     usual, _ = staged_rows(chain, Folder(str(tmp_path / "usual")), is_apart=True)
     there, _ = staged_rows(chain, Folder(str(tmp_path / "there")), is_apart=True, decodes_on_device=True)
     assert_same_facts(usual, there)
-    apart = [np.abs(np.subtract(row["view_probs"], there[k]["view_probs"])) for k, row in usual.items() if row["status"] == "ok"]
+    apart = [
+        np.abs(np.subtract(row["view_probs"], there[k]["view_probs"]))
+        for k, row in usual.items()
+        if row["status"] == "ok"
+    ]
     assert 0 < np.mean(apart) <= 0.01, "some were decoded elsewhere, and none is far off"

@@ -1,4 +1,5 @@
-"""Nights after the first, with real Ray Data: only what is due is scored, and the account agrees with what stands there."""
+"""Nights after the first, with real Ray Data: only what is due is scored, and the account agrees with what
+stands there."""
 
 from __future__ import annotations
 
@@ -60,7 +61,12 @@ def rows(scores: str) -> dict[Any, dict[str, Any]]:
 def test_only_new_changed_and_due_rows_are_scored_and_the_account_agrees(place: Place, next_day: Day) -> None:
     before = rows(place.scores)
     result = place.score()
-    assert (result["new"], result["removed"], result["stale"], result["full"]) == (next_day.new, next_day.removed, 0, 0)
+    assert (result["new"], result["removed"], result["stale"], result["full"]) == (
+        next_day.new,
+        next_day.removed,
+        0,
+        0,
+    )
     assert (
         result["changed"] + result["retry"] == next_day.changed + next_day.repaired + 1
     )  # one uri leads out of the catalog for ever
@@ -71,8 +77,12 @@ def test_only_new_changed_and_due_rows_are_scored_and_the_account_agrees(place: 
     manifest = live(place.scores).manifest
     assert manifest["plan"]["planned"] == result["planned"]
     assert manifest["counts"]["rows"] == result["scored"] + result["carried"] == len(rows(place.scores))
-    assert json.loads(Path(place.scores, "runs", result["run"], "summary.json").read_text()) == json.loads(json.dumps(result))
-    assert any(stage in result["limiting_stage"] for stage in ("fetch", "decode", "model", "write", "start-up"))
+    assert json.loads(Path(place.scores, "runs", result["run"], "summary.json").read_text()) == json.loads(
+        json.dumps(result)
+    )
+    assert any(
+        stage in result["limiting_stage"] for stage in ("fetch", "decode", "model", "write", "start-up")
+    )
     verify(VerifyConfig(scores=place.scores, catalog=str(place.catalog)))
     after = rows(place.scores)
     assert {key: row for key, row in after.items() if row["run"] != result["run"]} == {
@@ -131,10 +141,15 @@ def test_full_and_retry_failed(place: Place) -> None:
 def test_a_catalog_whose_first_images_are_all_missing_stops_early(chain: Chain, tmp_path: Path) -> None:
     number = 4_000
     pq.write_table(
-        pa.table({"illust_id": range(number), "uri": [f"gone/{i}.png" for i in range(number)]}), tmp_path / "catalog.parquet"
+        pa.table({"illust_id": range(number), "uri": [f"gone/{i}.png" for i in range(number)]}),
+        tmp_path / "catalog.parquet",
     )
     with pytest.raises(LimitError, match=r"the first \d+ images are all missing, refused or out of reach"):
-        score(ScoreConfig(catalog=str(tmp_path), model=chain.model, out=str(tmp_path / "scores"), max_failed=1.0))
+        score(
+            ScoreConfig(
+                catalog=str(tmp_path), model=chain.model, out=str(tmp_path / "scores"), max_failed=1.0
+            )
+        )
     (summary,) = (json.loads(path.read_text()) for path in (tmp_path / "scores").glob("runs/*/summary.json"))
     assert (summary["exit_code"], summary["snapshot"]) == (3, None)
     assert 200 <= summary["failed"] < number

@@ -19,7 +19,16 @@ from pix2score.snapshots.pieces import Origin, Receipt, read_receipt, staged_rec
 from pix2score.snapshots.read import read_embeddings, read_scores
 from pix2score.snapshots.tables import SCHEMA_VERSION, Layout, layout_from_dict
 from pix2score.storage.folder import Folder
-from tests.builders import HEADS, LAYOUT, MODEL_VERSION, embedding_of, embeddings_table, publish_night, rewritten, scores_table
+from tests.builders import (
+    HEADS,
+    LAYOUT,
+    MODEL_VERSION,
+    embedding_of,
+    embeddings_table,
+    publish_night,
+    rewritten,
+    scores_table,
+)
 
 KEYS = [(3, 0), (1, 1), (2**40, 0), (1, 0), (2, 0)]
 FAILED = [(2, 0)]
@@ -42,10 +51,16 @@ def test_what_was_published_is_read_back_sorted_by_key(place: str) -> None:
 
 def test_the_package_itself_offers_the_readers(tmp_path: Any) -> None:
     publish_night(str(tmp_path), KEYS)
-    assert pix2score.read_scores(str(tmp_path)).count_rows() == pix2score.read_embeddings(str(tmp_path)).count_rows() == 5
+    assert (
+        pix2score.read_scores(str(tmp_path)).count_rows()
+        == pix2score.read_embeddings(str(tmp_path)).count_rows()
+        == 5
+    )
 
 
-@pytest.mark.parametrize("layout", [Layout(pa.string(), HEADS, 4, "float16"), Layout(pa.int64(), HEADS, 7, "float32")])
+@pytest.mark.parametrize(
+    "layout", [Layout(pa.string(), HEADS, 4, "float16"), Layout(pa.int64(), HEADS, 7, "float32")]
+)
 def test_a_layout_survives_json_and_says_how_files_look(tmp_path: Any, layout: Layout) -> None:
     assert layout_from_dict(json.loads(json.dumps(layout.to_dict()))) == layout
     keys = [("b", 0), ("a", 1)] if layout.id_type == pa.string() else [(5, 0), (4, 1)]
@@ -83,7 +98,9 @@ def test_a_retried_piece_counts_once_and_leaves_nothing_behind(place: str) -> No
 
 def test_a_receipt_says_what_the_piece_holds(place: str) -> None:
     folder = Folder(place)
-    receipt = write_piece(folder, ORIGIN, "piece-7", LAYOUT, scores_table(KEYS, RUN, FAILED), embeddings_table(KEYS[:4]))
+    receipt = write_piece(
+        folder, ORIGIN, "piece-7", LAYOUT, scores_table(KEYS, RUN, FAILED), embeddings_table(KEYS[:4])
+    )
     assert read_receipt(folder.read(f"staged/{RUN}/piece-7.json")) == receipt
     assert staged_receipts(folder) == [receipt]
     assert (receipt.rows, receipt.failed, receipt.origin) == (5, {"NOT_FOUND": 1}, ORIGIN)
@@ -121,7 +138,9 @@ def test_pieces_that_are_not_the_plan_are_never_assembled(
 
 def test_assembled_rows_are_sorted_over_all_pieces(place: str) -> None:
     folder = Folder(place)
-    (file,) = rewritten(folder, RUN, staged(folder, [(9, 0), (1, 1)], [(5, 0)], [(1, 0), (-3, 0)]), LAYOUT, 5).files
+    (file,) = rewritten(
+        folder, RUN, staged(folder, [(9, 0), (1, 1)], [(5, 0)], [(1, 0), (-3, 0)]), LAYOUT, 5
+    ).files
     table = pq.read_table(pa.BufferReader(folder.read(file.path)))
     assert list(zip(table["illust_id"].to_pylist(), table["page"].to_pylist(), strict=True)) == [
         (-3, 0),
@@ -140,7 +159,11 @@ def test_of_two_runs_that_publish_one_wins_and_the_other_conflicts(place: str) -
         publish(folder, 0, {"run": "second"})
     assert live(place).manifest["run"] == "first"
     publish(folder, 1, {"run": "second"})
-    assert (live(place).number, live(place).manifest["run"], live(place).manifest["parent"]) == (2, "second", 1)
+    assert (live(place).number, live(place).manifest["run"], live(place).manifest["parent"]) == (
+        2,
+        "second",
+        1,
+    )
 
 
 def test_the_live_snapshot_is_the_one_with_the_greatest_number(place: str) -> None:
@@ -176,25 +199,41 @@ def test_a_manifest_that_is_none_is_named(place: str, content: bytes, message: s
 
 
 def test_a_manifest_of_another_schema_version_is_refused(place: str) -> None:
-    Folder(place).publish("snapshots/00000001.json", json.dumps({"schema_version": SCHEMA_VERSION + 1}).encode())
+    Folder(place).publish(
+        "snapshots/00000001.json", json.dumps({"schema_version": SCHEMA_VERSION + 1}).encode()
+    )
     with pytest.raises(DataError, match=f"schema version {SCHEMA_VERSION + 1}"):
         live(place)
 
 
 def test_duckdb_polars_and_pyarrow_read_the_same_rows_from_the_listed_files(tmp_path: Any) -> None:
     snapshot = publish_night(str(tmp_path), KEYS, failed=FAILED)
-    paths = {t: [str(tmp_path / f.path) for f in snapshot.files if f.table == t] for t in ("scores", "embeddings")}
+    paths = {
+        t: [str(tmp_path / f.path) for f in snapshot.files if f.table == t] for t in ("scores", "embeddings")
+    }
     columns = ["illust_id", "page", "status", "bookmark_bin", "bookmark_probs", "run"]
     arrow = read_scores(str(tmp_path)).to_table(columns=columns).to_pylist()
     assert arrow[0]["bookmark_probs"] == [0.25, 0.75, 0.0]
-    found = duckdb.sql(f"SELECT {', '.join(columns)} FROM read_parquet({paths['scores']}) ORDER BY illust_id, page").fetchall()
-    assert [dict(zip(columns, (list(v) if isinstance(v, tuple) else v for v in row), strict=True)) for row in found] == arrow
+    found = duckdb.sql(
+        f"SELECT {', '.join(columns)} FROM read_parquet({paths['scores']}) ORDER BY illust_id, page"
+    ).fetchall()
+    assert [
+        dict(zip(columns, (list(v) if isinstance(v, tuple) else v for v in row), strict=True))
+        for row in found
+    ] == arrow
     assert pl.read_parquet(paths["scores"], columns=columns).select(columns).to_dicts() == arrow
 
-    vectors = {(r["illust_id"], r["page"]): r["embedding"] for r in read_embeddings(str(tmp_path)).to_table().to_pylist()}
-    rows = duckdb.sql(f"SELECT illust_id, page, embedding::FLOAT[] FROM read_parquet({paths['embeddings']})").fetchall()
+    vectors = {
+        (r["illust_id"], r["page"]): r["embedding"]
+        for r in read_embeddings(str(tmp_path)).to_table().to_pylist()
+    }
+    rows = duckdb.sql(
+        f"SELECT illust_id, page, embedding::FLOAT[] FROM read_parquet({paths['embeddings']})"
+    ).fetchall()
     assert {(i, p): list(vector) for i, p, vector in rows} == vectors
-    assert {(r["illust_id"], r["page"]): r["embedding"] for r in pl.read_parquet(paths["embeddings"]).to_dicts()} == vectors
+    assert {
+        (r["illust_id"], r["page"]): r["embedding"] for r in pl.read_parquet(paths["embeddings"]).to_dicts()
+    } == vectors
 
 
 def test_scores_join_their_embeddings_by_key_and_run(tmp_path: Any) -> None:

@@ -1,4 +1,5 @@
-"""Storage: whole objects, created once, listed without temporaries, alike on disk and on S3; refusals name the place, never a secret."""
+"""Storage: whole objects, created once, listed without temporaries, alike on disk and on S3; refusals name
+the place, never a secret."""
 
 from __future__ import annotations
 
@@ -55,7 +56,9 @@ def test_what_is_published_is_read_back(place: str) -> None:
         assert stream.read() == b"ello"
 
 
-@pytest.mark.parametrize("name", ["plain.txt", "with space.txt", "plus+and%41.txt", "ünïcødé-絵.txt", "q?#&=.txt", "star[0]*.txt"])
+@pytest.mark.parametrize(
+    "name", ["plain.txt", "with space.txt", "plus+and%41.txt", "ünïcødé-絵.txt", "q?#&=.txt", "star[0]*.txt"]
+)
 def test_odd_names_are_taken_verbatim(place: str, name: str) -> None:
     folder = Folder(place)
     folder.publish(f"sub/{name}", name.encode())
@@ -87,7 +90,12 @@ def test_entries_go_down_and_top_entries_do_not(place: str) -> None:
     for path in ("b.json", "a.json", "c.txt", "sub/d.json", "sub/sub/e.json"):
         folder.publish(path, b"12")
     assert [e.path for e in folder.entries()] == ["a.json", "b.json", "c.txt", "sub/d.json", "sub/sub/e.json"]
-    assert [e.path for e in folder.entries(suffix=".json")] == ["a.json", "b.json", "sub/d.json", "sub/sub/e.json"]
+    assert [e.path for e in folder.entries(suffix=".json")] == [
+        "a.json",
+        "b.json",
+        "sub/d.json",
+        "sub/sub/e.json",
+    ]
     assert [e.path for e in folder.entries("sub")] == ["sub/d.json", "sub/sub/e.json"]
     assert [e.path for e in folder.top_entries(suffix=".json")] == ["a.json", "b.json"]
     assert [e.path for e in (folder / "sub").top_entries()] == ["d.json"]
@@ -150,7 +158,11 @@ def test_a_folder_can_be_sent_to_another_process(place: str) -> None:
 def test_of_two_processes_that_create_one_name_exactly_one_succeeds(place: str) -> None:
     racers = [
         subprocess.Popen(
-            [sys.executable, "-c", RACER, place, me], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path.cwd()
+            [sys.executable, "-c", RACER, place, me],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path.cwd(),
         )
         for me in ("a", "b")
     ]
@@ -195,7 +207,12 @@ def test_published_files_have_the_permissions_of_ordinary_ones(tmp_path: Path) -
 
 def test_a_bucket_that_does_not_exist_is_named(moto_server: str) -> None:
     folder = Folder("s3://no-such-bucket-here/prefix")
-    for act in (lambda: folder.publish("x", b"1"), lambda: folder.read("x"), folder.entries, folder.top_entries):
+    for act in (
+        lambda: folder.publish("x", b"1"),
+        lambda: folder.read("x"),
+        folder.entries,
+        folder.top_entries,
+    ):
         with pytest.raises(DataError, match="bucket 'no-such-bucket-here' does not exist"):
             act()
 
@@ -248,7 +265,8 @@ from pix2score.errors import AccessError
 from pix2score.storage.folder import Folder
 folder = Folder("s3://closed-bucket/prefix")
 print(repr(folder), repr(folder.fs))
-for act in (lambda: folder.publish("x", b"1"), lambda: folder.read("x"), folder.entries, folder.top_entries, lambda: folder.entry("x")):
+acts = (lambda: folder.publish("x", b"1"), lambda: folder.read("x"), folder.entries, folder.top_entries)
+for act in (*acts, lambda: folder.entry("x")):
     try:
         print("no error:", act())
     except AccessError as exc:
@@ -271,10 +289,21 @@ def refusing_server() -> Iterator[str]:
 def every_operation(environment: dict[str, str]) -> tuple[list[str], str]:
     """Lines of ``EVERY_OPERATION`` and all that it printed, in a process with only these AWS variables."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    settings = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_DEFAULT_REGION": "us-east-1", "AWS_CONFIG_FILE": "/nonexistent"}
+    settings = {
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": "/nonexistent",
+    }
     settings["AWS_SHARED_CREDENTIALS_FILE"] = "/nonexistent"
     command = [sys.executable, "-c", EVERY_OPERATION]
-    done = subprocess.run(command, env={**clean, **settings, **environment}, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        command,
+        env={**clean, **settings, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
     return done.stdout.splitlines(), done.stdout + done.stderr
 
 
@@ -287,7 +316,11 @@ def test_refused_credentials_name_the_bucket_and_never_show_the_secret(refusing_
 
 def test_missing_credentials_name_the_bucket(refusing_server: str) -> None:
     lines, _ = every_operation({"AWS_ENDPOINT_URL": refusing_server})
-    assert lines[1:] == ["AccessError: no AWS credentials for bucket 'closed-bucket'; set them by the standard AWS chain"] * 5
+    assert (
+        lines[1:]
+        == ["AccessError: no AWS credentials for bucket 'closed-bucket'; set them by the standard AWS chain"]
+        * 5
+    )
 
 
 def test_a_local_folder_without_permission_is_an_access_error(tmp_path: Path) -> None:
@@ -302,7 +335,11 @@ def test_no_error_or_repr_shows_the_secret(place: str) -> None:
     folder = Folder(place)
     folder.publish("x", b"1")
     texts = [repr(folder), str(folder.fs), repr(pickle.dumps(folder))]
-    for act in (lambda: folder.publish("x", b"2"), lambda: folder.read("absent"), lambda: folder.entry("absent")):
+    for act in (
+        lambda: folder.publish("x", b"2"),
+        lambda: folder.read("absent"),
+        lambda: folder.entry("absent"),
+    ):
         with pytest.raises(OSError) as caught:
             act()
         texts += [str(caught.value), repr(caught.value), repr(caught.value.__cause__)]
@@ -327,10 +364,18 @@ def test_publishing_the_same_bytes_again_is_harmless_and_others_are_refused(plac
 
 def read_through(endpoint: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
     """Read one object in a process of its own, whose only endpoint is ``endpoint``."""
-    script = f"from pix2score.storage.folder import read_place; print(read_place('s3://{BUCKET}/endpoint/object').decode())"
+    script = (
+        "from pix2score.storage.folder import read_place; "
+        f"print(read_place('s3://{BUCKET}/endpoint/object').decode())"
+    )
     environment = {**os.environ, "AWS_ENDPOINT_URL": endpoint}
     return subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=timeout_s, env=environment, check=False
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        env=environment,
+        check=False,
     )
 
 
@@ -338,7 +383,9 @@ def read_through(endpoint: str, timeout_s: float) -> subprocess.CompletedProcess
 def test_an_endpoint_that_stays_down_is_named(moto_server: str) -> None:
     done = read_through(f"http://127.0.0.1:{free_port()}", 200)
     assert done.returncode == 1
-    assert re.search(r"StorageError: bucket .* at http://127\.0\.0\.1:\d+ still fails after \d+ attempts", done.stderr)
+    assert re.search(
+        r"StorageError: bucket .* at http://127\.0\.0\.1:\d+ still fails after \d+ attempts", done.stderr
+    )
 
 
 def test_an_endpoint_that_is_down_for_a_moment_is_tried_again(moto_server: str, s3: Any) -> None:
@@ -392,12 +439,24 @@ class _Undecided(http.server.BaseHTTPRequestHandler):
 def test_a_creation_that_the_store_has_not_decided_is_sent_again() -> None:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Undecided)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    environment = {**os.environ, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}", "AWS_ACCESS_KEY_ID": "x"}
+    environment = {
+        **os.environ,
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
+        "AWS_ACCESS_KEY_ID": "x",
+    }
     environment |= {"AWS_SECRET_ACCESS_KEY": "y", "AWS_REGION": "us-east-1"}
-    script = "from pix2score.storage.folder import Folder; print(Folder('s3://bucket/x').publish('object', b'data'))"
+    script = (
+        "from pix2score.storage.folder import Folder; print(Folder('s3://bucket/x').publish('object', "
+        "b'data'))"
+    )
     try:
         done = subprocess.run(
-            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-c", script],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
     finally:
         server.shutdown()
@@ -405,7 +464,9 @@ def test_a_creation_that_the_store_has_not_decided_is_sent_again() -> None:
     assert _Undecided.puts == ["*", "*", "*"]
 
 
-@pytest.mark.parametrize("top", ["scores[12]", "what?", "a*z", "[circle] title (c99)", "50%", "a#b", "~x", "{a,b}"])
+@pytest.mark.parametrize(
+    "top", ["scores[12]", "what?", "a*z", "[circle] title (c99)", "50%", "a#b", "~x", "{a,b}"]
+)
 def test_a_folder_of_any_name_reads_lists_and_deletes_its_own_objects_only(place: str, top: str) -> None:
     names = ["scores1", "scores2", "whatx", "a-prod-z", "c", "a", "b", top]
     for name in names:
@@ -424,20 +485,29 @@ def test_objects_are_deleted_in_the_order_given_a_thousand_a_request(monkeypatch
     requests: list[list[str]] = []
 
     class Store:
-        def call_s3(self, method: str, *, Bucket: str, Delete: dict[str, Any]) -> dict[str, Any]:  # noqa: N803
+        def call_s3(self, method: str, *, Bucket: str, Delete: dict[str, Any]) -> dict[str, Any]:
             requests.append([entry["Key"] for entry in Delete["Objects"]])
             if "x/1500" in requests[-1]:
-                return {"Errors": [{"Key": "x/1500", "Code": "AccessDenied"}, {"Key": "x/gone", "Code": "NoSuchKey"}]}
+                return {
+                    "Errors": [
+                        {"Key": "x/1500", "Code": "AccessDenied"},
+                        {"Key": "x/gone", "Code": "NoSuchKey"},
+                    ]
+                }
             return {}
 
-    with pytest.raises(AccessError, match=r"1 or more of 2500 objects were not removed: AccessDenied for 'x/1500'"):
+    with pytest.raises(
+        AccessError, match=r"1 or more of 2500 objects were not removed: AccessDenied for 'x/1500'"
+    ):
         delete_s3(Store(), [f"s3://b/x/{i}" for i in range(2500)])
     assert [len(keys) for keys in requests] == [1000, 1000], "nothing is deleted after a refusal"
     assert requests[0] == [f"x/{i}" for i in range(1000)]
 
 
 @pytest.mark.parametrize("code", [errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_where_files_cannot_be_linked_one_creator_still_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+def test_where_files_cannot_be_linked_one_creator_still_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
     def link(source: str, target: Any) -> None:
         raise OSError(code, os.strerror(code), source, None, str(target))
 
@@ -481,7 +551,9 @@ def test_publishing_beside_a_process_that_removes_emptied_folders_never_fails(tm
         "while time.time() < end: f.publish('staged/other/x', b''); f.delete(['staged/other/x'])"
     )
     folder = Folder(str(tmp_path))
-    other = subprocess.Popen([sys.executable, "-c", code, folder.uri], stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent)
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, folder.uri], stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent
+    )
     assert other.stdout is not None and other.stdout.readline() == b"ready\n"
     while other.poll() is None:
         folder.publish("staged/mine/x", b"")
@@ -490,7 +562,8 @@ def test_publishing_beside_a_process_that_removes_emptied_folders_never_fails(tm
 
 
 @pytest.mark.parametrize(
-    ("conditions", "message"), [("ignored", "does not keep a second creator out"), ("refused", "If-None-Match")]
+    ("conditions", "message"),
+    [("ignored", "does not keep a second creator out"), ("refused", "If-None-Match")],
 )
 def test_a_store_that_cannot_refuse_a_second_creator_is_told(
     moto_server: str, s3_place: str, tmp_path: Path, conditions: str, message: str

@@ -33,7 +33,9 @@ def test_it_equals_the_projections_of_the_paper_one_by_one(num_heads: int, seed:
             if i != j and dot < 0:
                 row = row - dot / (gradients[j] @ gradients[j]) * gradients[j]
         expected += row
-    torch.testing.assert_close(conflict_free(gradients.float(), seed).double(), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        conflict_free(gradients.float(), seed).double(), expected, rtol=1e-3, atol=1e-4
+    )
 
 
 def test_a_head_without_gradient_changes_nothing() -> None:

@@ -1,4 +1,5 @@
-"""Attempts at a training set that are killed, overlap or are damaged: the next one ends as if none had been, and each key stands once."""
+"""Attempts at a training set that are killed, overlap or are damaged: the next one ends as if none had been,
+and each key stands once."""
 
 from __future__ import annotations
 
@@ -30,10 +31,15 @@ CODES = ("NOT_FOUND", "TIMEOUT", "CRASHED", "CORRUPT", "UNSUPPORTED")
 
 
 class Attempts:
-    """Attempts at one dataset, without Ray: they take up, plan and write as ``prepare`` does, and are killed after some pieces."""
+    """Attempts at one dataset, without Ray: they take up, plan and write as ``prepare`` does, and are killed
+    after some pieces."""
 
     def __init__(self, root: Path, num_keys: int = NUM_KEYS) -> None:
-        columns = {"illust_id": range(num_keys), "uri": [f"{i}.png" for i in range(num_keys)], "bookmarks": range(num_keys)}
+        columns = {
+            "illust_id": range(num_keys),
+            "uri": [f"{i}.png" for i in range(num_keys)],
+            "bookmarks": range(num_keys),
+        }
         self.catalog = open_catalog(write_catalog(str(root / "catalog"), columns), Columns(), ["bookmarks"])
         self.out = Folder(str(root / "dataset"))
         self.num_made = 0
@@ -44,20 +50,34 @@ class Attempts:
         self.num_made += 1
         rule = SplitRule(val_fraction=0.2, test_fraction=0.1, max_pages=4)
         paths = [shard.path for shard in done.shards]
-        parts, counts, _ = plan_dataset(self.catalog, HEADS, rule, self.out, f"plans/{self.num_made}/rows", paths)
+        parts, counts, _ = plan_dataset(
+            self.catalog, HEADS, rule, self.out, f"plans/{self.num_made}/rows", paths
+        )
         assert total_rows(parts) + done.rows == counts.planned
         return done, planned_rows(self.out, parts), counts.planned
 
-    def write(self, rows: Sequence[dict[str, object]], failing: Sequence[str | None], piece: str) -> ShardReceipt:
+    def write(
+        self, rows: Sequence[dict[str, object]], failing: Sequence[str | None], piece: str
+    ) -> ShardReceipt:
         """A piece of these rows; a code makes its row a failed one."""
-        columns = {name: [row[name] for row in rows] for name in ("illust_id", "uri", "group", "split", "bookmark_label")}
+        columns = {
+            name: [row[name] for row in rows]
+            for name in ("illust_id", "uri", "group", "split", "bookmark_label")
+        }
         table = pa.table(columns).append_column("page", pa.array([row["page"] for row in rows], pa.int32()))
-        data = [None if code else f"image {row['illust_id']}".encode() for row, code in zip(rows, failing, strict=True)]
-        table = table.append_column("data", pa.array(data, pa.binary())).append_column("error_code", pa.array(failing, pa.string()))
+        data = [
+            None if code else f"image {row['illust_id']}".encode()
+            for row, code in zip(rows, failing, strict=True)
+        ]
+        table = table.append_column("data", pa.array(data, pa.binary())).append_column(
+            "error_code", pa.array(failing, pa.string())
+        )
         table = table.append_column("error_detail", pa.array(failing, pa.string()))
         return ShardWriter(out=self.out, heads=HEADS, schema=SCHEMA, staged=STAGED)(piece, table)
 
-    def pieces(self, rows: Sequence[dict[str, object]], rng: random.Random, share_failed: float) -> list[Shard]:
+    def pieces(
+        self, rows: Sequence[dict[str, object]], rng: random.Random, share_failed: float
+    ) -> list[Shard]:
         """Shards of all ``rows``, in pieces of random sizes."""
         shards: list[Shard] = []
         attempt, start = f"piece-{rng.getrandbits(32):08x}", 0
@@ -70,13 +90,23 @@ class Attempts:
 
     def ids(self, shards: Sequence[Shard]) -> list[int]:
         """Keys of shards, sorted."""
-        return sorted(id_ for s in shards for id_ in pq.read_table(self.out.full(s.path)).column("illust_id").to_pylist())
+        return sorted(
+            id_
+            for s in shards
+            for id_ in pq.read_table(self.out.full(s.path)).column("illust_id").to_pylist()
+        )
 
 
 def damage(attempts: Attempts, rng: random.Random) -> None:
     """One file of an attempt is lost, cut, overwritten, copied or added."""
-    staged = [Path(attempts.out.full(f"{STAGED}/{entry.path}")) for entry in (attempts.out / STAGED).entries()]
-    shards = [Path(attempts.out.full(e.path)) for top in ("split=train", "split=val", FAILED) for e in attempts.out.entries(top)]
+    staged = [
+        Path(attempts.out.full(f"{STAGED}/{entry.path}")) for entry in (attempts.out / STAGED).entries()
+    ]
+    shards = [
+        Path(attempts.out.full(e.path))
+        for top in ("split=train", "split=val", FAILED)
+        for e in attempts.out.entries(top)
+    ]
     if not staged or not shards:
         return
     receipt, shard, other = rng.choice(staged), rng.choice(shards), rng.choice(shards)
@@ -91,7 +121,17 @@ def damage(attempts: Attempts, rng: random.Random) -> None:
             shard.write_bytes(rng.randbytes(len(content)))
         case 3:
             receipt.write_bytes(
-                rng.choice([b"", b"[]", b"null", b"{}", b'{"piece": 3, "rows": 1, "shards": [{}]}', b"[" * 10**5, rng.randbytes(9)])
+                rng.choice(
+                    [
+                        b"",
+                        b"[]",
+                        b"null",
+                        b"{}",
+                        b'{"piece": 3, "rows": 1, "shards": [{}]}',
+                        b"[" * 10**5,
+                        rng.randbytes(9),
+                    ]
+                )
             )
         case 4:
             receipt.write_text(json.dumps({**plain, "rows": rng.randint(-3, 99), "new": 1}))
@@ -110,7 +150,9 @@ def test_whatever_earlier_attempts_left_each_key_stands_once_in_the_end(tmp_path
     rng = random.Random(seed)
     attempts = Attempts(tmp_path)
     for _ in range(rng.randint(1, 4)):
-        begun = [attempts.begin()[1] for _ in range(rng.randint(1, 2))]  # two begun at once know nothing of each other
+        begun = [
+            attempts.begin()[1] for _ in range(rng.randint(1, 2))
+        ]  # two begun at once know nothing of each other
         for rows in begun:
             attempts.pieces(rows[: rng.randint(0, len(rows))], rng, share_failed=rng.choice([0, 0.1, 1]))
         for _ in range(rng.randint(0, 2)):
@@ -159,8 +201,17 @@ def test_failures_that_may_pass_are_tried_again_and_others_are_not(tmp_path: Pat
 
 def test_a_receipt_can_name_nothing_but_shards(tmp_path: Path) -> None:
     attempts = Attempts(tmp_path)
-    plain = {"piece": "piece-x-000001", "rows": 1, "shards": [{"split": "train", "rows": 1, "bytes": 7, "errors": {}}]}
-    for path in ("../secret.parquet", "split=train/mine.parquet", "split=val/part-0123456789abcdef.parquet", "dataset.json"):
+    plain = {
+        "piece": "piece-x-000001",
+        "rows": 1,
+        "shards": [{"split": "train", "rows": 1, "bytes": 7, "errors": {}}],
+    }
+    for path in (
+        "../secret.parquet",
+        "split=train/mine.parquet",
+        "split=val/part-0123456789abcdef.parquet",
+        "dataset.json",
+    ):
         plain["shards"][0]["path"] = path  # type: ignore[index]
         attempts.out.publish(f"{STAGED}/{path.replace('/', '_')}.json", json.dumps(plain).encode())
     assert staged_shards(attempts.out, STAGED) == []

@@ -1,4 +1,5 @@
-"""What stands below ``staged/``, whatever it is, never stops a night and never gets into a snapshot unless it is whole."""
+"""What stands below ``staged/``, whatever it is, never stops a night and never gets into a snapshot unless it
+is whole."""
 
 from __future__ import annotations
 
@@ -26,12 +27,17 @@ def world(tmp_path: Path) -> World:
 
 def rows_of(*ids: int, failed: tuple[int, ...] = ()) -> list[dict[str, Any]]:
     """Plan rows; those ``failed`` cannot be fetched in this round."""
-    return [{"illust_id": i, "page": 0, "fingerprint": f"etag:v{i}", "attempts": 0, "fails": i in failed} for i in ids]
+    return [
+        {"illust_id": i, "page": 0, "fingerprint": f"etag:v{i}", "attempts": 0, "fails": i in failed}
+        for i in ids
+    ]
 
 
 def stage(world: World, publication: Publication, name: str, rows: list[dict[str, Any]]) -> Receipt:
     """A piece whose rows fail as told, under the fingerprint that the catalog has."""
-    marked = [{**row, "fingerprint": "etag:NOT_FOUND" if row["fails"] else row["fingerprint"]} for row in rows]
+    marked = [
+        {**row, "fingerprint": "etag:NOT_FOUND" if row["fails"] else row["fingerprint"]} for row in rows
+    ]
     scored = world.piece
     receipt = scored(publication, name, marked)
     if any(row["fails"] for row in rows):
@@ -39,21 +45,32 @@ def stage(world: World, publication: Publication, name: str, rows: list[dict[str
     return receipt
 
 
-def _with_true_fingerprints(world: World, publication: Publication, receipt: Receipt, rows: list[dict[str, Any]]) -> Receipt:
+def _with_true_fingerprints(
+    world: World, publication: Publication, receipt: Receipt, rows: list[dict[str, Any]]
+) -> Receipt:
     from pix2score.snapshots.pieces import write_piece
 
     folder = world.folder
     table = pa.parquet.read_table(pa.BufferReader(folder.read(receipt.scores.path)))
     told = {row["illust_id"]: row["fingerprint"] for row in rows}
     prints = pa.array([told[i] for i in table["illust_id"].to_pylist()])
-    table = table.set_column(table.schema.get_field_index("fingerprint"), table.schema.field("fingerprint"), prints)
+    table = table.set_column(
+        table.schema.get_field_index("fingerprint"), table.schema.field("fingerprint"), prints
+    )
     file = receipt.file("embeddings")
     embeddings = (
-        pa.parquet.read_table(pa.BufferReader(folder.read(file.path))) if file else publication.layout.embeddings.empty_table()
+        pa.parquet.read_table(pa.BufferReader(folder.read(file.path)))
+        if file
+        else publication.layout.embeddings.empty_table()
     )
     folder.delete([receipt.path, *(f.path for f in receipt.files)])
     return write_piece(
-        folder, publication.origin, receipt.piece, publication.layout, table, embeddings.cast(publication.layout.embeddings)
+        folder,
+        publication.origin,
+        receipt.piece,
+        publication.layout,
+        table,
+        embeddings.cast(publication.layout.embeddings),
     )
 
 
@@ -87,7 +104,9 @@ def test_a_key_that_a_run_staged_twice_has_one_winner(world: World, publishes: b
     check(world, content, M1)
 
 
-def test_a_piece_with_answers_that_its_run_has_given_before_is_left_out(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_piece_with_answers_that_its_run_has_given_before_is_left_out(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     """Both have an embedding, and a reader who knows a key and a run could not tell them apart."""
     content = keys(1, 2, 3, 4, 5)
     _, run = world.plan(content)
@@ -109,13 +128,19 @@ def test_a_piece_of_a_run_that_is_live_already_is_not_taken_for_the_same_key(wor
     world.night({**content, (1, 0): "other"})
     for path, data in standing.items():
         world.folder.publish(path, data, replace=True)
-    world.night(content)  # as it was: the late piece has that very answer, and its first one is listed as dead
+    world.night(
+        content
+    )  # as it was: the late piece has that very answer, and its first one is listed as dead
     check(world, content, M1)
 
 
-@pytest.mark.parametrize("how", ["embeddings gone", "scores gone", "cut", "altered", "garbage", "copied", "another run's"])
+@pytest.mark.parametrize(
+    "how", ["embeddings gone", "scores gone", "cut", "altered", "garbage", "copied", "another run's"]
+)
 @pytest.mark.parametrize("num_published", [0, 1])
-def test_a_damaged_piece_is_scored_again_as_if_it_were_not_there(world: World, how: str, num_published: int) -> None:
+def test_a_damaged_piece_is_scored_again_as_if_it_were_not_there(
+    world: World, how: str, num_published: int
+) -> None:
     if num_published:
         world.night(keys(100))
     content = keys(*([100] if num_published else []), 1, 2, 3, 4, 5, 6)

@@ -1,4 +1,5 @@
-"""SIGTERM: one line, a line of JSON and exit 1, whatever the job was doing; told again, it still tidies up."""
+"""SIGTERM: one line, a line of JSON and exit 1, whatever the job was doing; told again, it still tidies
+up."""
 
 from __future__ import annotations
 
@@ -51,7 +52,11 @@ INTERRUPTED = ["jobs.job: interrupted; the same command again is safe"]
 def test_a_job_that_is_told_to_end_says_so_and_exits_1(tmp_path: Path, body: str) -> None:
     code, lines, report = end_of(body, tmp_path)
     assert (code, lines) == (1, INTERRUPTED)
-    assert (report["error"], report["message"], report["exit_code"]) == ("Terminated", "told to end by SIGTERM", 1)
+    assert (report["error"], report["message"], report["exit_code"]) == (
+        "Terminated",
+        "told to end by SIGTERM",
+        1,
+    )
 
 
 def test_what_the_run_had_to_tell_is_kept(tmp_path: Path) -> None:

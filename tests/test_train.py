@@ -35,7 +35,10 @@ def test_the_model_folder_holds_model_history_config_and_curves(chain: Chain) ->
     assert weights["outputs.bookmark_logits.weight"].shape == (15, 512)
     assert [entry["epoch"] for entry in history(chain.model)] == [1, 2]
     assert list((Path(chain.model) / "tensorboard").glob("events.out.tfevents.*"))
-    assert json.loads((Path(chain.model) / "config.json").read_text())["dataset_id"] == open_dataset(chain.dataset).id
+    assert (
+        json.loads((Path(chain.model) / "config.json").read_text())["dataset_id"]
+        == open_dataset(chain.dataset).id
+    )
 
 
 def test_validation_counts_every_labelled_row(chain: Chain) -> None:
@@ -61,13 +64,17 @@ def test_a_changed_config_is_refused_with_the_difference_named(chain: Chain) -> 
         train(TrainConfig(data=chain.dataset, out=chain.model, num_workers=1, **TRAINING, learning_rate=0.01))
 
 
-def test_fewer_rows_than_a_batch_per_worker_is_an_error_with_the_numbers(chain: Chain, tmp_path: Path) -> None:
+def test_fewer_rows_than_a_batch_per_worker_is_an_error_with_the_numbers(
+    chain: Chain, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match="rows are fewer than one batch of 5000 for each of 1 workers"):
         train(TrainConfig(data=chain.dataset, out=str(tmp_path / "model"), batch_size=5000))
     assert not (tmp_path / "model").exists()
 
 
-def test_a_model_that_this_command_did_not_begin_is_not_taken_for_its_own(chain: Chain, tmp_path: Path) -> None:
+def test_a_model_that_this_command_did_not_begin_is_not_taken_for_its_own(
+    chain: Chain, tmp_path: Path
+) -> None:
     import shutil
 
     for name in ("model.json", "model.safetensors"):
@@ -78,14 +85,20 @@ def test_a_model_that_this_command_did_not_begin_is_not_taken_for_its_own(chain:
 
 def test_weights_of_another_network_are_refused(chain: Chain, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="do not fit"):
-        train(TrainConfig(data=chain.dataset, out=str(tmp_path / "model"), backbone="resnet34", weights=chain.model))
+        train(
+            TrainConfig(
+                data=chain.dataset, out=str(tmp_path / "model"), backbone="resnet34", weights=chain.model
+            )
+        )
     assert not (tmp_path / "model").exists()
 
 
 @pytest.mark.slow
 def test_t4_a_fixed_seed_repeats_the_loss_curve(chain: Chain, tmp_path: Path) -> None:
     train(TrainConfig(data=chain.dataset, out=str(tmp_path / "again"), **TRAINING))
-    curves = [[(e["loss"], e["val_loss"]) for e in history(place)] for place in (chain.model, tmp_path / "again")]
+    curves = [
+        [(e["loss"], e["val_loss"]) for e in history(place)] for place in (chain.model, tmp_path / "again")
+    ]
     assert curves[0] == curves[1]
 
 
@@ -95,7 +108,9 @@ def test_two_workers_train_together_and_validate_each_row_once(chain: Chain, tmp
     (entry,) = history(tmp_path)
     assert entry["steps"] == open_dataset(chain.dataset).num_rows("train") // 2 // 8
     alone = history(chain.model)[-1]["val"]
-    assert {h: m["num_labelled"] for h, m in entry["val"].items()} == {h: m["num_labelled"] for h, m in alone.items()}
+    assert {h: m["num_labelled"] for h, m in entry["val"].items()} == {
+        h: m["num_labelled"] for h, m in alone.items()
+    }
     assert result["skipped_steps"] == 0
 
 
@@ -104,10 +119,14 @@ def test_two_workers_train_together_and_validate_each_row_once(chain: Chain, tmp
 def test_a_killed_job_resumes_after_its_last_epoch(chain: Chain, tmp_path: Path) -> None:
     flags = ["--data", chain.dataset, "--out", str(tmp_path), "--backbone", "resnet18", "--input-size", "32"]
     command = [sys.executable, "-m", "jobs.train", *flags, "--batch-size", "16", "--epochs", "6"]
-    job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    job = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         deadline = time.monotonic() + 200
-        while not list((tmp_path / "checkpoints").glob("checkpoint_*/state.pt")) and time.monotonic() < deadline:
+        while (
+            not list((tmp_path / "checkpoints").glob("checkpoint_*/state.pt")) and time.monotonic() < deadline
+        ):
             time.sleep(0.1)
     finally:
         os.killpg(job.pid, signal.SIGKILL)

@@ -10,7 +10,16 @@ import torch
 
 from pix2score.metrics.accumulate import HeadMetrics
 from pix2score.storage.folder import Folder
-from pix2score.train.log import CELL, CURVE_POINTS, confusion_picture, epoch_line, final_table, picture_grid, thinned, write_logs
+from pix2score.train.log import (
+    CELL,
+    CURVE_POINTS,
+    confusion_picture,
+    epoch_line,
+    final_table,
+    picture_grid,
+    thinned,
+    write_logs,
+)
 from tests.torch_helpers import COUNT_HEAD, HEADS, pixels
 
 
@@ -84,6 +93,12 @@ def test_history_and_events_hold_scalars_and_pictures(tmp_path: Path) -> None:
     write_logs(Folder(str(tmp_path)), [entry()], curve, {"confusion/bookmark": np.zeros((4, 4, 3), np.uint8)})
     (events,) = (tmp_path / "tensorboard").iterdir()
     data = events.read_bytes()
-    for name in (b"loss_by_head/bookmark", b"step/loss", b"confusion/bookmark", b"val_spearman/bookmark", b"learning_rate"):
+    for name in (
+        b"loss_by_head/bookmark",
+        b"step/loss",
+        b"confusion/bookmark",
+        b"val_spearman/bookmark",
+        b"learning_rate",
+    ):
         assert name in data
     assert (tmp_path / "history.jsonl").read_text().count("\n") == 1

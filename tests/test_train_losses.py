@@ -20,7 +20,12 @@ def test_the_model_names_the_loss_that_it_learnt_by(chain: Chain, tmp_path: Path
     settings = {**TRAINING, "epochs": 1, "max_steps": 1}
     train(
         TrainConfig(
-            data=chain.dataset, out=str(tmp_path), num_workers=0, bins_loss="squared_emd", levels_loss="cross_entropy", **settings
+            data=chain.dataset,
+            out=str(tmp_path),
+            num_workers=0,
+            bins_loss="squared_emd",
+            levels_loss="cross_entropy",
+            **settings,
         )
     )
     heads = load_card(str(tmp_path)).heads

@@ -1,4 +1,5 @@
-"""What a training run reads: decoded once where it fits, else in every epoch, and the same rows in the same order."""
+"""What a training run reads: decoded once where it fits, else in every epoch, and the same rows in the same
+order."""
 
 from __future__ import annotations
 
@@ -21,17 +22,23 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 def read(dataset: PreparedDataset, **settings: Any) -> dict[str, ray.data.Dataset]:
     """Splits as a training run gets them."""
-    config = TrainConfig(data=dataset.folder.uri, out="/nowhere", input_size=INPUT_SIZE, batch_size=4, **settings)
+    config = TrainConfig(
+        data=dataset.folder.uri, out="/nowhere", input_size=INPUT_SIZE, batch_size=4, **settings
+    )
     with session() as offer:
         return training_rows(dataset, _worker_settings(config, dataset, offer), offer)
 
 
-def pixels_and_labels(rows: ray.data.Dataset, dataset: PreparedDataset) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def pixels_and_labels(
+    rows: ray.data.Dataset, dataset: PreparedDataset
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     config = TrainConfig(data="/nowhere", out="/nowhere", input_size=INPUT_SIZE)
     tables = rows.iter_batches(batch_format="pyarrow", batch_size=16)
     batches = [batch_of(table, dataset.heads, config.preprocess()) for table in tables]
     name = dataset.heads[0].name
-    return np.concatenate([b.pixels_BSSC.numpy() for b in batches]), np.concatenate([b.labels[name].numpy() for b in batches])
+    return np.concatenate([b.pixels_BSSC.numpy() for b in batches]), np.concatenate(
+        [b.labels[name].numpy() for b in batches]
+    )
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
-"""T3: what is killed goes on where it stood; workers of any number take the same steps; bad input is one clear line."""
+"""T3: what is killed goes on where it stood; workers of any number take the same steps; bad input is one
+clear line."""
 
 from __future__ import annotations
 
@@ -50,7 +51,9 @@ def descendants(pid: int) -> dict[int, str]:
         if folder.name.isdigit():
             try:
                 parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-                commands[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                commands[int(folder.name)] = (
+                    (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
             except (FileNotFoundError, ProcessLookupError):
                 continue
     found, queue = {}, [pid]
@@ -63,11 +66,15 @@ def descendants(pid: int) -> dict[int, str]:
 
 
 @pytest.mark.timeout(400)
-def test_a_worker_killed_in_epoch_2_ends_with_the_same_epochs_and_the_same_metrics(chain: Chain, tmp_path: Path) -> None:
+def test_a_worker_killed_in_epoch_2_ends_with_the_same_epochs_and_the_same_metrics(
+    chain: Chain, tmp_path: Path
+) -> None:
     settings: dict[str, Any] = {**TRAINING, "epochs": 3, "num_workers": 1}
     whole = train(TrainConfig(data=chain.dataset, out=str(tmp_path / "whole"), **settings))
     place, results = tmp_path / "killed", {}
-    job = threading.Thread(target=lambda: results.update(train(TrainConfig(data=chain.dataset, out=str(place), **settings))))
+    job = threading.Thread(
+        target=lambda: results.update(train(TrainConfig(data=chain.dataset, out=str(place), **settings)))
+    )
     job.start()
     eventually(lambda: list(place.glob("checkpoints/checkpoint_*/state.pt")))
     workers = [pid for pid, command in descendants(os.getpid()).items() if "RayTrainWorker" in command]
@@ -82,10 +89,27 @@ def test_a_worker_killed_in_epoch_2_ends_with_the_same_epochs_and_the_same_metri
 
 @pytest.mark.timeout(400)
 def test_a_job_killed_within_an_epoch_goes_on_there_with_the_same_order(chain: Chain, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {**TRAINING, "epochs": 2, "batch_size": 2, "num_workers": 0, "checkpoint_minutes": 1e-3}
+    settings: dict[str, Any] = {
+        **TRAINING,
+        "epochs": 2,
+        "batch_size": 2,
+        "num_workers": 0,
+        "checkpoint_minutes": 1e-3,
+    }
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-    command = [sys.executable, "-m", "jobs.train", "--data", chain.dataset, "--out", str(tmp_path / "killed"), *flags]
-    job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    command = [
+        sys.executable,
+        "-m",
+        "jobs.train",
+        "--data",
+        chain.dataset,
+        "--out",
+        str(tmp_path / "killed"),
+        *flags,
+    ]
+    job = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         eventually((tmp_path / "killed" / IN_PROCESS).exists)
     finally:
@@ -100,11 +124,19 @@ def test_a_job_killed_within_an_epoch_goes_on_there_with_the_same_order(chain: C
 
 
 @pytest.mark.timeout(400)
-def test_a_job_begun_in_one_process_goes_on_in_a_worker(chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings: dict[str, Any] = {**TRAINING, "epochs": 2, "batch_size": 2}  # no number of workers: as the machines offer
+def test_a_job_begun_in_one_process_goes_on_in_a_worker(
+    chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {
+        **TRAINING,
+        "epochs": 2,
+        "batch_size": 2,
+    }  # no number of workers: as the machines offer
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     command = [sys.executable, "-m", "jobs.train", "--data", chain.dataset, "--out", str(tmp_path), *flags]
-    job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    job = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         eventually((tmp_path / "history.jsonl").exists)
         eventually((tmp_path / IN_PROCESS).exists)
@@ -129,14 +161,18 @@ def test_in_process_the_model_is_that_of_one_worker(chain: Chain, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_an_elastic_run_takes_the_steps_of_its_greatest_number_of_workers(chain: Chain, tmp_path: Path) -> None:
+def test_an_elastic_run_takes_the_steps_of_its_greatest_number_of_workers(
+    chain: Chain, tmp_path: Path
+) -> None:
     settings = {**TRAINING, "epochs": 1, "batch_size": 8}
     train(TrainConfig(data=chain.dataset, out=str(tmp_path), num_workers="1..2", **settings))
     (entry,) = history(tmp_path)
     assert entry["steps"] == open_dataset(chain.dataset).num_rows("train") // 16
     assert entry["workers"] in (1, 2)
     alone = history(chain.model)[-1]["val"]
-    assert {h: m["num_labelled"] for h, m in entry["val"].items()} == {h: m["num_labelled"] for h, m in alone.items()}
+    assert {h: m["num_labelled"] for h, m in entry["val"].items()} == {
+        h: m["num_labelled"] for h, m in alone.items()
+    }
 
 
 # What is said before any worker starts
@@ -144,7 +180,13 @@ def test_an_elastic_run_takes_the_steps_of_its_greatest_number_of_workers(chain:
 
 @pytest.mark.parametrize(
     ("workers", "message"),
-    [("2..", "a number, or a range"), ("8..2", "ends above"), ("0..3", "ends above"), ("x", "a number"), ("3..40", "so wide")],
+    [
+        ("2..", "a number, or a range"),
+        ("8..2", "ends above"),
+        ("0..3", "ends above"),
+        ("x", "a number"),
+        ("3..40", "so wide"),
+    ],
 )
 def test_a_number_of_workers_that_makes_no_sense_is_refused(workers: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -182,7 +224,11 @@ def test_a_head_without_a_label_or_with_one_bin_is_named(chain: Chain) -> None:
 
 def test_an_unknown_metric_is_refused_with_the_known_ones(chain: Chain, tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"best_by 'likes\.spearman': expected val_loss or HEAD\.METRIC with head bookmark, view, sanity"
+        ConfigError,
+        match=(
+            r"best_by 'likes\.spearman': expected val_loss or HEAD\.METRIC with head bookmark, view, "
+            r"sanity"
+        ),
     ):
         train(TrainConfig(data=chain.dataset, out=str(tmp_path / "m"), best_by="likes.spearman"))
     assert not (tmp_path / "m").exists()
@@ -214,7 +260,13 @@ def test_a_run_stalls_after_its_patience_without_anything_better(chain: Chain) -
 
 
 def test_patience_ends_a_training_early_and_saves_its_best_epoch(chain: Chain, tmp_path: Path) -> None:
-    settings = {**TRAINING, "epochs": 30, "learning_rate": 1e-9, "patience": 1, "best_by": "bookmark.spearman"}
+    settings = {
+        **TRAINING,
+        "epochs": 30,
+        "learning_rate": 1e-9,
+        "patience": 1,
+        "best_by": "bookmark.spearman",
+    }
     found = train(TrainConfig(data=chain.dataset, out=str(tmp_path), num_workers=0, **settings))
     entries = history(tmp_path)
     assert len(entries) < 30
@@ -248,8 +300,17 @@ def test_a_dataset_whose_head_cannot_be_learnt_is_refused_by_name(
     images = [Path(file).read_bytes() if Path(file).is_file() else b"" for file in files]
     columns = {"likes": pa.array(labels, pa.int64()), "views": range(len(labels))}
     pq.write_table(pa.table({"illust_id": range(len(labels)), "image": images, **columns}), catalog)
-    heads = ({"name": "likes", "column": "likes", "edges": edges}, {"name": "views", "column": "views", "edges": [20]})
+    heads = (
+        {"name": "likes", "column": "likes", "edges": edges},
+        {"name": "views", "column": "views", "edges": [20]},
+    )
     with pytest.raises(DataError, match=message):  # by whichever sees it first
-        prepare(PrepareConfig(catalog=str(catalog), out=str(tmp_path / "data"), image_size=64, val_fraction=0.2, heads=heads))
-        train(TrainConfig(data=str(tmp_path / "data"), out=str(tmp_path / "model"), num_workers=0, **TRAINING))
+        prepare(
+            PrepareConfig(
+                catalog=str(catalog), out=str(tmp_path / "data"), image_size=64, val_fraction=0.2, heads=heads
+            )
+        )
+        train(
+            TrainConfig(data=str(tmp_path / "data"), out=str(tmp_path / "model"), num_workers=0, **TRAINING)
+        )
     assert not (tmp_path / "model").exists()

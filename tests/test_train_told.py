@@ -1,4 +1,5 @@
-"""A training in the job's own process that is told to end makes a checkpoint first, and goes on from there."""
+"""A training in the job's own process that is told to end makes a checkpoint first, and goes on from
+there."""
 
 from __future__ import annotations
 
@@ -23,7 +24,13 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 @pytest.mark.timeout(400)
 @pytest.mark.slow
 def test_told_within_its_first_epoch_it_keeps_every_step(chain: Chain, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {**TRAINING, "epochs": 2, "batch_size": 2, "num_workers": 0, "checkpoint_minutes": 1e-3}
+    settings: dict[str, Any] = {
+        **TRAINING,
+        "epochs": 2,
+        "batch_size": 2,
+        "num_workers": 0,
+        "checkpoint_minutes": 1e-3,
+    }
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     out, log = tmp_path / "told", tmp_path / "log"
     with log.open("w") as err:

@@ -72,10 +72,14 @@ def change_rows(scores: str, table: str, change: Callable[[pa.Table], pa.Table])
     change_manifest(scores, put)
 
 
-def set_values(column: str, values: Callable[[list[dict[str, Any]]], list[Any]]) -> Callable[[pa.Table], pa.Table]:
+def set_values(
+    column: str, values: Callable[[list[dict[str, Any]]], list[Any]]
+) -> Callable[[pa.Table], pa.Table]:
     def change(table: pa.Table) -> pa.Table:
         field = table.schema.field(column)
-        return table.set_column(table.schema.get_field_index(column), field, pa.array(values(table.to_pylist()), field.type))
+        return table.set_column(
+            table.schema.get_field_index(column), field, pa.array(values(table.to_pylist()), field.type)
+        )
 
     return change
 
@@ -87,7 +91,8 @@ def first_ok(column: str, value: Any) -> Callable[[pa.Table], pa.Table]:
 
 def test_a_good_snapshot_passes_and_is_counted(scores: str) -> None:
     catalog = write_catalog(
-        f"{scores}-catalog", {"illust_id": [k[0] for k in KEYS], "page": [k[1] for k in KEYS], "uri": ["a"] * 40}
+        f"{scores}-catalog",
+        {"illust_id": [k[0] for k in KEYS], "page": [k[1] for k in KEYS], "uri": ["a"] * 40},
     )
     assert verify(VerifyConfig(scores=scores, catalog=catalog)) == {
         "job": "verify",
@@ -186,7 +191,11 @@ def test_a_failed_row_with_predictions_is_named(local_scores: str) -> None:
 
 
 def test_a_failed_row_without_a_known_code_is_named(local_scores: str) -> None:
-    change_rows(local_scores, "scores", set_values("error_code", lambda rows: [r["error_code"] and "OOPS" for r in rows]))
+    change_rows(
+        local_scores,
+        "scores",
+        set_values("error_code", lambda rows: [r["error_code"] and "OOPS" for r in rows]),
+    )
     assert "2 failed rows without a known error_code" in problem_of(local_scores)
 
 
@@ -207,14 +216,18 @@ def test_a_failed_row_without_a_known_code_is_named(local_scores: str) -> None:
         ("sanity_expected", float("inf"), "ok rows whose sanity is not a distribution"),
     ],
 )
-def test_an_ok_row_that_is_not_well_formed_is_named(local_scores: str, column: str, value: Any, message: str) -> None:
+def test_an_ok_row_that_is_not_well_formed_is_named(
+    local_scores: str, column: str, value: Any, message: str
+) -> None:
     change_rows(local_scores, "scores", first_ok(column, value))
     assert message in problem_of(local_scores)
 
 
 def test_a_column_of_another_type_is_named(local_scores: str) -> None:
     def widen(table: pa.Table) -> pa.Table:
-        return table.set_column(table.schema.get_field_index("attempts"), "attempts", pa.array(np.ones(40, np.int64)))
+        return table.set_column(
+            table.schema.get_field_index("attempts"), "attempts", pa.array(np.ones(40, np.int64))
+        )
 
     change_rows(local_scores, "scores", widen)
     assert "attempts is int64, expected int16" in problem_of(local_scores)
@@ -228,7 +241,9 @@ def test_a_column_of_another_type_is_named(local_scores: str) -> None:
         ([*KEYS[1:], (99, 3)], "1 catalog keys are not in the snapshot"),
     ],
 )
-def test_a_catalog_with_a_key_more_or_less_is_named(local_scores: str, keys: list[tuple[int, int]], message: str) -> None:
+def test_a_catalog_with_a_key_more_or_less_is_named(
+    local_scores: str, keys: list[tuple[int, int]], message: str
+) -> None:
     table = {"illust_id": [k[0] for k in keys], "page": [k[1] for k in keys], "uri": ["a"] * len(keys)}
     assert message in problem_of(local_scores, write_catalog(f"{local_scores}-catalog", table))
 
@@ -239,7 +254,11 @@ def test_a_catalog_of_another_id_type_is_named(local_scores: str) -> None:
 
 
 def test_null_and_repeated_rows_of_the_catalog_are_no_problem(local_scores: str) -> None:
-    table = {"illust_id": [None, *(k[0] for k in KEYS), 1], "page": [0, *(k[1] for k in KEYS), 0], "uri": ["a"] * 42}
+    table = {
+        "illust_id": [None, *(k[0] for k in KEYS), 1],
+        "page": [0, *(k[1] for k in KEYS), 0],
+        "uri": ["a"] * 42,
+    }
     verify(VerifyConfig(scores=local_scores, catalog=write_catalog(f"{local_scores}-catalog", table)))
 
 

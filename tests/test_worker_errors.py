@@ -1,4 +1,5 @@
-"""An error of ours that a worker raises comes out as itself, with what the run had to tell; a constructor's error is no lost node."""
+"""An error of ours that a worker raises comes out as itself, with what the run had to tell; a constructor's
+error is no lost node."""
 
 from __future__ import annotations
 
@@ -67,12 +68,16 @@ def rows() -> ray.data.Dataset:
     return ray.data.range(10)
 
 
-def staged(dataset: ray.data.Dataset, write: Callable[[str, pa.Table], int] = lambda piece, table: table.num_rows) -> None:
+def staged(
+    dataset: ray.data.Dataset, write: Callable[[str, pa.Table], int] = lambda piece, table: table.num_rows
+) -> None:
     list(Staging(dataset, write, 100, prefix="p").receipts())
 
 
 def by_actors(stage: type) -> ray.data.Dataset:
-    return rows().map_batches(stage, batch_format="pyarrow", compute=ray.data.ActorPoolStrategy(size=1), num_cpus=0.5)
+    return rows().map_batches(
+        stage, batch_format="pyarrow", compute=ray.data.ActorPoolStrategy(size=1), num_cpus=0.5
+    )
 
 
 PLACES: dict[str, Callable[[], Any]] = {
@@ -94,7 +99,9 @@ def failed_run(out: Path, work: Callable[[], Any]) -> BaseException:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_our_own_error_comes_out_of_a_worker_as_itself_with_the_account_of_the_run(place: str, tmp_path: Path) -> None:
+def test_our_own_error_comes_out_of_a_worker_as_itself_with_the_account_of_the_run(
+    place: str, tmp_path: Path
+) -> None:
     error = failed_run(tmp_path, PLACES[place])
     assert type(error) is DataError
     assert str(error) == TEXT

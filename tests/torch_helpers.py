@@ -1,4 +1,5 @@
-"""What the tests of the torch layer share: small heads, drawn pixels, a network whose outputs are not degenerate, two gloo workers.
+"""What the tests of the torch layer share: small heads, drawn pixels, a network whose outputs are not
+degenerate, two gloo workers.
 
 Shapes: B images, S input size, K bins of a head.
 """
@@ -35,7 +36,15 @@ COUNT_HEAD = HeadSpec(
     counts=(40, 30, 20, 10),
     typical=(4.0, 40.0, 300.0, 2_400_000_000.0),
 )
-LEVEL_HEAD = HeadSpec(name="sanity", column="sanity", kind="levels", size=3, weight=0.5, counts=(5, 10, 5), typical=(0.0, 1.0, 2.0))
+LEVEL_HEAD = HeadSpec(
+    name="sanity",
+    column="sanity",
+    kind="levels",
+    size=3,
+    weight=0.5,
+    counts=(5, 10, 5),
+    typical=(0.0, 1.0, 2.0),
+)
 HEADS = (COUNT_HEAD, LEVEL_HEAD)
 RGB = npt.NDArray[np.uint8]
 
@@ -48,7 +57,8 @@ def pixels(num_images: int, seed: int = 0, size: int = 32) -> RGB:
 
 
 def batch(num_images: int, seed: int = 0, heads: Sequence[HeadSpec] = HEADS, missing: float = 0.0) -> Batch:
-    """Random pixels and labels; a share ``missing`` of the labels of each head is missing. A label is its bin."""
+    """Random pixels and labels; a share ``missing`` of the labels of each head is missing. A label is its
+    bin."""
     rng = np.random.default_rng(seed + 10_000)
     bins = {h.name: rng.integers(0, h.num_bins, num_images) for h in heads}
     for truth in bins.values():
@@ -71,7 +81,8 @@ def part(whole: Batch, rows: slice) -> Batch:
 
 
 def settled_model(heads: Sequence[HeadSpec] = HEADS, seed: int = 0) -> MultiHeadModel:
-    """A random resnet18 whose BatchNorm knows the statistics of drawn pixels, in eval mode: outputs vary with the image."""
+    """A random resnet18 whose BatchNorm knows the statistics of drawn pixels, in eval mode: outputs vary with
+    the image."""
     torch.manual_seed(seed)
     model = MultiHeadModel("resnet18", heads)
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -103,7 +114,8 @@ def card_and_weights(seed: int = 0, **temperatures: float) -> tuple[ModelCard, d
 
 
 class PoisonableModel(MultiHeadModel):
-    """Its input is multiplied by ``gain``: 1e38 overflows in the first convolution, so that BatchNorm sees infinity."""
+    """Its input is multiplied by ``gain``: 1e38 overflows in the first convolution, so that BatchNorm sees
+    infinity."""
 
     gain = 1.0
 
@@ -112,7 +124,8 @@ class PoisonableModel(MultiHeadModel):
 
 
 class FrozenNormModel(MultiHeadModel):
-    """BatchNorm stays in eval mode. ``offset`` is added to every logit of bin 0: -inf makes its loss infinite, its gradient not."""
+    """BatchNorm stays in eval mode. ``offset`` is added to every logit of bin 0: -inf makes its loss
+    infinite, its gradient not."""
 
     offset = 0.0
 
@@ -124,7 +137,9 @@ class FrozenNormModel(MultiHeadModel):
     def forward(self, image_BCHW: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         logits, embedding = super().forward(image_BCHW)
         if self.offset:
-            logits = {name: torch.cat([x[:, :1] + self.offset, x[:, 1:]], dim=1) for name, x in logits.items()}
+            logits = {
+                name: torch.cat([x[:, :1] + self.offset, x[:, 1:]], dim=1) for name, x in logits.items()
+            }
         return logits, embedding
 
 
@@ -135,13 +150,16 @@ def seeded(kind: type[MultiHeadModel], seed: int = 0, heads: Sequence[HeadSpec] 
 
 
 def frozen_copy() -> FrozenNormModel:
-    """``settled_model`` with frozen BatchNorm, so that its outputs are neither huge nor dependent on batch mates."""
+    """``settled_model`` with frozen BatchNorm, so that its outputs are neither huge nor dependent on batch
+    mates."""
     model = FrozenNormModel("resnet18", HEADS)
     model.load_state_dict(settled_model().state_dict())
     return model
 
 
-def fitter_of(network: nn.Module, heads: Sequence[HeadSpec] = HEADS, device: torch.device = CPU, **recipe: Any) -> Fitter:
+def fitter_of(
+    network: nn.Module, heads: Sequence[HeadSpec] = HEADS, device: torch.device = CPU, **recipe: Any
+) -> Fitter:
     """A fitter with a short recipe."""
     return Fitter(network, heads, PREPROCESS, Recipe(**{"total_steps": 20, **recipe}), device)
 

@@ -19,11 +19,12 @@ class BenchmarkConfig:
     """Settings of ``jobs.benchmark``."""
 
     stage: Literal["plan", "decode", "model", "start", "score", "train", "all"] = "all"
-    """plan: planning a night and rewriting the narrow table. decode: one core, beside Pillow. model: the bare forward pass. start: what a
-    run of one image costs, by cause. score: the whole job from command to exit, beside peers. train: the job beside steps on a ready batch,
-    and reading shards beside original files."""
+    """plan: planning a night and rewriting the narrow table. decode: one core, beside Pillow. model: the bare
+    forward pass. start: what a run of one image costs, by cause. score: the whole job from command to exit,
+    beside peers. train: the job beside steps on a ready batch, and reading shards beside original files."""
     rows: tyro.conf.UseAppendAction[tuple[int, ...]] = ()
-    """plan: rows of the live snapshot; may be repeated (default: 1, 3 and 10 million). A million takes about 0.5 GB of disk."""
+    """plan: rows of the live snapshot; may be repeated (default: 1, 3 and 10 million). A million takes about
+    0.5 GB of disk."""
     images: str | None = None
     """score: a local folder of images, and nothing else (default: drawn photographs)."""
     num_images: int = 2000
@@ -31,7 +32,8 @@ class BenchmarkConfig:
     side: int = 500
     """score, train: width in px of the drawn photographs, which are 4:3."""
     model: str | None = None
-    """decode: a trained model's folder, to tell how far its probabilities are apart; pictures are resized to its input."""
+    """decode: a trained model's folder, to tell how far its probabilities are apart; pictures are resized to
+    its input."""
     backbone: str = "resnet18"
     """model, start, score, train: the network, with random weights."""
     input_size: int = 224
@@ -39,8 +41,8 @@ class BenchmarkConfig:
     batch_size: int = 32
     """model, train: images per forward pass or step."""
     peers: str = "ray-recipe,dataloader,daft,limit"
-    """score: what runs beside this package, comma-separated; a peer whose package is missing is left out by name; limit: the rate that the
-    bare forward pass and the decoder imply on these cores."""
+    """score: what runs beside this package, comma-separated; a peer whose package is missing is left out by
+    name; limit: the rate that the bare forward pass and the decoder imply on these cores."""
     runs: int = 3
     """Times that everything is run, in turns; medians are told."""
     out: str | None = None
@@ -51,7 +53,13 @@ class BenchmarkConfig:
         for rows in self.rows:
             if rows < 1000:
                 raise ConfigError(f"rows {rows}: at least 1000")
-        for name, least in (("num_images", 4), ("side", 64), ("runs", 1), ("batch_size", 1), ("input_size", 8)):
+        for name, least in (
+            ("num_images", 4),
+            ("side", 64),
+            ("runs", 1),
+            ("batch_size", 1),
+            ("input_size", 8),
+        ):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} {getattr(self, name)}: at least {least}")
         unknown = [peer for peer in self.named_peers() if peer not in (*PEERS, LIMIT)]

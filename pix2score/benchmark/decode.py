@@ -1,4 +1,5 @@
-"""Decoding and resizing on one core, beside Pillow's whole decode with an antialiased resize; and how far the pixels are apart."""
+"""Decoding and resizing on one core, beside Pillow's whole decode with an antialiased resize; and how far the
+pixels are apart."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ CASES = (("JPEG", 500), ("JPEG", 1200), ("JPEG", 3000), ("PNG", 1200), ("WEBP", 
 
 @dataclass(frozen=True, slots=True)
 class DecodeTiming:
-    """One kind of picture. Rates are images per second of one core, medians over rounds; differences are of 0..255."""
+    """One kind of picture. Rates are images per second of one core, medians over rounds; differences are of
+    0..255."""
 
     kind: str
     form: str
@@ -43,8 +45,11 @@ class DecodeTiming:
     """Mean over images and bins of how far a model's probabilities are apart, if there is a model."""
 
 
-def time_decode(num_images: int, rounds: int, size: int = 224, probs: Probabilities | None = None) -> list[DecodeTiming]:
-    """Every kind of picture in every case, resized to ``size``; ``probs``: of a model with that input size."""
+def time_decode(
+    num_images: int, rounds: int, size: int = 224, probs: Probabilities | None = None
+) -> list[DecodeTiming]:
+    """Every kind of picture in every case, resized to ``size``; ``probs``: of a model with that input
+    size."""
     return [
         _time(kind, form, side, max(3, num_images * 500 // max(side, 500)), rounds, size, probs)
         for kind in SETS
@@ -52,7 +57,9 @@ def time_decode(num_images: int, rounds: int, size: int = 224, probs: Probabilit
     ]
 
 
-def _time(kind: str, form: str, side: int, num_images: int, rounds: int, size: int, probs: Probabilities | None) -> DecodeTiming:
+def _time(
+    kind: str, form: str, side: int, num_images: int, rounds: int, size: int, probs: Probabilities | None
+) -> DecodeTiming:
     rng, preprocess = np.random.default_rng(1), Preprocess(size=size)
     files = [encoded(SETS[kind](rng, side, side), form) for _ in range(num_images)]
     child = Decoder(preprocess)
@@ -103,12 +110,16 @@ def _alternating(ways: dict[str, Way], files: Sequence[bytes], rounds: int) -> d
 
 def pillow(data: bytes, size: int) -> Pixels:
     """What most pipelines do: decode whole, then an antialiased resize."""
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
+    return np.asarray(
+        Image.open(io.BytesIO(data)).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+    )
 
 
 def decode_rate(images: Path, size: int, num_images: int = 40) -> float:
     """Images per second of one core on the first files of a folder."""
     preprocess = Preprocess(size=size)
     files = [path.read_bytes() for path in sorted(images.iterdir())[:num_images]]
-    seconds = _alternating({"ours": lambda files: [to_rgb(data, preprocess) for data in files]}, files, 3)["ours"]
+    seconds = _alternating({"ours": lambda files: [to_rgb(data, preprocess) for data in files]}, files, 3)[
+        "ours"
+    ]
     return len(files) / float(np.median(seconds))

@@ -1,4 +1,5 @@
-"""The bare forward pass on ready pixels: this package's engines beside torch as it comes, batch by batch, in turns."""
+"""The bare forward pass on ready pixels: this package's engines beside torch as it comes, batch by batch, in
+turns."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ RESIDUAL_GAIN = 0.2  # of a block's last BatchNorm: with 1, the sums of 33 rando
 
 @dataclass(frozen=True, slots=True)
 class ModelTiming:
-    """One way through the network: images per second of the whole machine (or its GPU), median and spread over rounds."""
+    """One way through the network: images per second of the whole machine (or its GPU), median and spread
+    over rounds."""
 
     way: str
     images_per_s: float
@@ -31,10 +33,12 @@ class ModelTiming:
 
 
 def drawn_model(backbone: str, size: int, out: str = "") -> tuple[ModelCard, Weights]:
-    """A network with random weights, saved at ``out`` if given: as fast as a trained one, and its output as finite."""
+    """A network with random weights, saved at ``out`` if given: as fast as a trained one, and its output as
+    finite."""
     torch.manual_seed(0)
     heads = tuple(
-        head.fitted(edges=head.edges, counts=(1,) * head.num_bins, typical=range(head.num_bins)) for head in preset("pixiv")
+        head.fitted(edges=head.edges, counts=(1,) * head.num_bins, typical=range(head.num_bins))
+        for head in preset("pixiv")
     )
     network = MultiHeadModel(backbone, heads)
     last = ".bn3.weight" if any(".bn3." in name for name, _ in network.named_parameters()) else ".bn2.weight"
@@ -75,7 +79,8 @@ def _cpu_ways(card: ModelCard, weights: Weights, pixels: Any) -> dict[str, Calla
     network = model_from_card(card, weights)
     ready = normalise(torch.from_numpy(pixels), card.preprocess).contiguous()
     onnx, plain = (
-        Predictor(card, weights, batch_size=len(pixels), engine=engine, num_threads=cores) for engine in ("onnx", "torch")
+        Predictor(card, weights, batch_size=len(pixels), engine=engine, num_threads=cores)
+        for engine in ("onnx", "torch")
     )
     last = model_from_card(card, weights).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     ready_last = ready.contiguous(memory_format=torch.channels_last)
@@ -88,11 +93,14 @@ def _cpu_ways(card: ModelCard, weights: Weights, pixels: Any) -> dict[str, Calla
 
 
 def _gpu_ways(card: ModelCard, weights: Weights, pixels: Any) -> dict[str, Callable[[], object]]:
-    """The predictor begins with pixels in memory and ends with answers there; the bare forward passes begin and end on the GPU."""
+    """The predictor begins with pixels in memory and ends with answers there; the bare forward passes begin
+    and end on the GPU."""
     network = model_from_card(card, weights).cuda().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     ready = normalise(torch.from_numpy(pixels).cuda(), card.preprocess)
     compiled = torch.compile(network)
-    predictors = {c: Predictor(card, weights, batch_size=len(pixels), device="cuda", compiled=c) for c in (False, True)}
+    predictors = {
+        c: Predictor(card, weights, batch_size=len(pixels), device="cuda", compiled=c) for c in (False, True)
+    }
     return {
         "bare, bf16": lambda: _forward(network, ready, bf16=True),
         "bare, bf16, compiled": lambda: _forward(compiled, ready, bf16=True),

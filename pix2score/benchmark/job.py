@@ -1,4 +1,5 @@
-"""benchmark: how fast a stage is on this machine, beside its limit and beside what users would otherwise run: a table, and JSON."""
+"""benchmark: how fast a stage is on this machine, beside its limit and beside what users would otherwise run:
+a table, and JSON."""
 
 from __future__ import annotations
 
@@ -32,7 +33,10 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
     """Timings of the stage, with facts about the machine; a table of them goes to the log."""
     stages = tuple(_STAGES) if config.stage == "all" else (config.stage,)
     if config.stage == "all":
-        logger.info("every stage, one after the other: half an hour at least, and meant for a machine that does nothing else")
+        logger.info(
+            "every stage, one after the other: half an hour at least, and meant for a machine that does "
+            "nothing else"
+        )
     result: dict[str, Any] = {"job": "benchmark", "stage": config.stage, "machine": machine()}
     for stage in stages:
         result |= _STAGES[stage](config)
@@ -61,7 +65,8 @@ def _plan_line(timing: PlanTiming) -> str:
     }
     lines = [f"{timing.rows / 1e6:g} M rows, {timing.to_score} to score, then a first night, all to score:"]
     lines += [
-        f"{name:<12}{step.seconds:>8.1f} s {step.cpu_s:>8.1f} s CPU {step.peak_mib:>6} MiB {step.disk_bytes_per_row:>5} bytes of disk a row"
+        f"{name:<12}{step.seconds:>8.1f} s {step.cpu_s:>8.1f} s CPU {step.peak_mib:>6} MiB "
+        f"{step.disk_bytes_per_row:>5} bytes of disk a row"
         for name, step in steps.items()
     ]
     return "\n".join(lines)
@@ -83,10 +88,14 @@ def _decode(config: BenchmarkConfig) -> dict[str, Any]:
 
 def decode_table(timings: Sequence[DecodeTiming]) -> str:
     """One line per kind of picture."""
-    head = f"{'picture':<18}{'form':>6}{'px':>6}{'Pillow/s':>10}{'ours/s':>9}{'times':>7}{'child':>8}{'difference, p99':>18}{'prob':>9}"
+    head = (
+        f"{'picture':<18}{'form':>6}{'px':>6}{'Pillow/s':>10}{'ours/s':>9}{'times':>7}{'child':>8}"
+        f"{'difference, p99':>18}{'prob':>9}"
+    )
     lines = [
         f"{t.kind:<18}{t.form:>6}{t.side:>6}{t.pillow_per_s:>10.1f}{t.ours_per_s:>9.1f}{t.speedup:>7.2f}{t.child_cost:>+8.1%}"
-        f"{t.mean_difference:>11.2f}, {t.p99_difference:5.2f}{'-' if t.probability_difference is None else t.probability_difference:>9}"
+        f"{t.mean_difference:>11.2f}, "
+        f"{t.p99_difference:5.2f}{'-' if t.probability_difference is None else t.probability_difference:>9}"
         for t in timings
     ]
     return "\n".join([head, *lines])
@@ -98,7 +107,11 @@ def _model(config: BenchmarkConfig) -> dict[str, Any]:
     timings = time_model(config.backbone, config.input_size, config.batch_size, config.runs)
     lines = [f"{t.way:<32}{t.images_per_s:>9.1f}   ({t.slowest:.1f} to {t.fastest:.1f})" for t in timings]
     logger.info(
-        "%s at %d px, batches of %d, images/s:\n%s", config.backbone, config.input_size, config.batch_size, "\n".join(lines)
+        "%s at %d px, batches of %d, images/s:\n%s",
+        config.backbone,
+        config.input_size,
+        config.batch_size,
+        "\n".join(lines),
     )
     return {"model": [asdict(timing) for timing in timings]}
 
@@ -114,10 +127,22 @@ def _score(config: BenchmarkConfig) -> dict[str, Any]:
         if not config.images:
             write_photographs(images, config.num_images, config.side, config.side * 3 // 4)
         limits: list[dict[str, float]] = []  # one for each turn: a shared machine is not always as fast
-        measure = (lambda: limits.append(_limit(config, images))) if LIMIT in config.named_peers() else (lambda: None)
+        measure = (
+            (lambda: limits.append(_limit(config, images)))
+            if LIMIT in config.named_peers()
+            else (lambda: None)
+        )
         timings = time_score(place, images, str(place / "model"), peers, config.runs, measure)
-    limit = {name: round(float(np.median([limit[name] for limit in limits])), 1) for name in (limits[0] if limits else ())}
-    logger.info("%s at %d px, from command to exit:\n%s", config.backbone, config.input_size, score_table(timings, limit))
+    limit = {
+        name: round(float(np.median([limit[name] for limit in limits])), 1)
+        for name in (limits[0] if limits else ())
+    }
+    logger.info(
+        "%s at %d px, from command to exit:\n%s",
+        config.backbone,
+        config.input_size,
+        score_table(timings, limit),
+    )
     return {"score": [asdict(timing) for timing in timings], **({"limit": limit} if limit else {})}
 
 
@@ -129,38 +154,58 @@ def _start(config: BenchmarkConfig) -> dict[str, Any]:
         drawn_model(config.backbone, config.input_size, str(place / "model"))
         timing = time_start(place, str(place / "model"), config.runs)
     causes = ", ".join(f"{name} {seconds:.2f}" for name, seconds in timing.causes_s.items())
-    logger.info("one image: %.1f s (%.1f to %.1f): %s", timing.seconds, timing.fastest_s, timing.slowest_s, causes)
+    logger.info(
+        "one image: %.1f s (%.1f to %.1f): %s", timing.seconds, timing.fastest_s, timing.slowest_s, causes
+    )
     return {"start": asdict(timing)}
 
 
 def _train(config: BenchmarkConfig) -> dict[str, Any]:
     from pix2score.benchmark.train import time_train  # imports torch
 
-    network: dict[str, Any] = {"backbone": config.backbone, "size": config.input_size, "batch_size": config.batch_size}
+    network: dict[str, Any] = {
+        "backbone": config.backbone,
+        "size": config.input_size,
+        "batch_size": config.batch_size,
+    }
     with tempfile.TemporaryDirectory(prefix="pix2score-benchmark-") as folder:
-        timing = time_train(Path(folder), num_images=config.num_images, side=config.side, runs=config.runs, **network)
+        timing = time_train(
+            Path(folder), num_images=config.num_images, side=config.side, runs=config.runs, **network
+        )
     logger.info(
-        "training %s at %d px: %.1f images/s, %.0f%% of %.1f on a ready batch; reading alone, all cores: shards %.0f images/s, originals "
-        "of %d px %.0f, %.1f times", config.backbone, config.input_size, timing.job_per_s, 100 * timing.share, timing.ready_per_s,
+        "training %s at %d px: %.1f images/s, %.0f%% of %.1f on a ready batch; reading alone, all cores: "
+        "shards %.0f images/s, originals "
+        "of %d px %.0f, %.1f "
+        "times", config.backbone, config.input_size, timing.job_per_s, 100 * timing.share, timing.ready_per_s,
         timing.shards_per_s, config.side, timing.originals_per_s, timing.reading_speedup,
     )  # fmt: skip
     return {"train": asdict(timing)}
 
 
 def _limit(config: BenchmarkConfig, images: Path) -> dict[str, float]:
-    """Images per second of the fastest bare forward pass, of the decoder on all cores, and of both on the same cores."""
+    """Images per second of the fastest bare forward pass, of the decoder on all cores, and of both on the
+    same cores."""
     from pix2score.benchmark.decode import decode_rate
     from pix2score.benchmark.forward import time_model
 
-    forward = max(t.images_per_s for t in time_model(config.backbone, config.input_size, config.batch_size, 5))
+    forward = max(
+        t.images_per_s for t in time_model(config.backbone, config.input_size, config.batch_size, 5)
+    )
     decode = decode_rate(images, config.input_size) * len(os.sched_getaffinity(0))
-    return {"forward_per_s": forward, "decode_per_s": round(decode, 1), "both_per_s": round(1 / (1 / forward + 1 / decode), 1)}
+    return {
+        "forward_per_s": forward,
+        "decode_per_s": round(decode, 1),
+        "both_per_s": round(1 / (1 / forward + 1 / decode), 1),
+    }
 
 
 def score_table(timings: Sequence[ScoreTiming], limit: dict[str, float]) -> str:
     """One line per contender: how many times as fast ours is, and what its own start and rate are."""
     ours = next(timing for timing in timings if timing.contender == OURS)
-    head = f"{'':<14}{'seconds':>9}{'(spread)':>16}{'images/s':>10}{'ours is':>9}{'start s':>9}{'steady/s':>10}{'of limit':>10}"
+    head = (
+        f"{'':<14}{'seconds':>9}{'(spread)':>16}{'images/s':>10}{'ours is':>9}{'start s':>9}"
+        f"{'steady/s':>10}{'of limit':>10}"
+    )
     lines = [head]
     for t in timings:
         share = f"{t.steady_per_s / limit['both_per_s']:.0%}" if limit else "-"
@@ -170,7 +215,8 @@ def score_table(timings: Sequence[ScoreTiming], limit: dict[str, float]) -> str:
         )
     if limit:
         lines.append(
-            "limit: forward {forward_per_s} images/s, decode {decode_per_s}, both on the same cores {both_per_s}".format(**limit)
+            "limit: forward {forward_per_s} images/s, decode {decode_per_s}, both on the same cores "
+            "{both_per_s}".format(**limit)
         )
     return "\n".join(lines)
 
@@ -188,7 +234,13 @@ _STAGES: dict[str, Callable[[BenchmarkConfig], dict[str, Any]]] = {
 def machine() -> dict[str, Any]:
     """Facts that a number is worth nothing without."""
     cores = len(os.sched_getaffinity(0))
-    return {"cores": cores, "cpu": _cpu(), "load": os.getloadavg()[0], "python": platform.python_version(), **_versions()}
+    return {
+        "cores": cores,
+        "cpu": _cpu(),
+        "load": os.getloadavg()[0],
+        "python": platform.python_version(),
+        **_versions(),
+    }
 
 
 def _cpu() -> str:
@@ -196,7 +248,9 @@ def _cpu() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.machine()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -1,7 +1,8 @@
-"""Drawn pictures that decode as real ones do: photographs, sparse and dense line art, as JPEG of quality 90, 4:2:0.
+"""Drawn pictures that decode as real ones do: photographs, sparse and dense line art, as JPEG of quality 90,
+4:2:0.
 
-A few are drawn and repeated: a decoder does not know that it saw a picture before. Bits per pixel at 1,200 px as drawn here: photographs
-0.7, sparse line art 0.7, dense line art 4.
+A few are drawn and repeated: a decoder does not know that it saw a picture before. Bits per pixel at 1,200 px
+as drawn here: photographs 0.7, sparse line art 0.7, dense line art 4.
 """
 
 from __future__ import annotations
@@ -25,23 +26,34 @@ def photograph(rng: np.random.Generator, width: int, height: int) -> Image.Image
         rows, columns = (max(2, side * cells // max(width, height)) for side in (height, width))
         noise = rng.normal(size=(rows, columns, 3)).astype(np.float32)
         for channel in range(3):
-            scene[..., channel] += np.asarray(Image.fromarray(noise[..., channel]).resize((width, height))) / cells**0.9
+            scene[..., channel] += (
+                np.asarray(Image.fromarray(noise[..., channel]).resize((width, height))) / cells**0.9
+            )
     scene += rng.normal(size=scene.shape).astype(np.float32) * 0.004
     light = (scene - scene.mean()) / scene.std() * 48 + 118
     image = Image.fromarray(light.clip(0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(image)
     for _ in range(12):
         x, y, r = rng.integers(0, width), rng.integers(0, height), rng.integers(width // 40, width // 6)
-        draw.ellipse((int(x - r), int(y - r), int(x + r), int(y + r)), fill=tuple(rng.integers(0, 256, 3).tolist()))
+        draw.ellipse(
+            (int(x - r), int(y - r), int(x + r), int(y + r)), fill=tuple(rng.integers(0, 256, 3).tolist())
+        )
     return image
 
 
-def _line_art(rng: np.random.Generator, width: int, height: int, num_lines: int, thickness: int) -> Image.Image:
+def _line_art(
+    rng: np.random.Generator, width: int, height: int, num_lines: int, thickness: int
+) -> Image.Image:
     image = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(image)
     for _ in range(num_lines):
         points = rng.normal(size=(6, 2)).cumsum(axis=0) * width / 12 + rng.uniform(0, [width, height])
-        draw.line([(float(x), float(y)) for x, y in points], fill=(20, 20, 20), width=max(1, thickness), joint="curve")
+        draw.line(
+            [(float(x), float(y)) for x, y in points],
+            fill=(20, 20, 20),
+            width=max(1, thickness),
+            joint="curve",
+        )
     return image
 
 

@@ -1,7 +1,9 @@
-"""How long planning and rewriting take, how much memory and temporary disk, by the number of rows: generated catalogs and live snapshots.
+"""How long planning and rewriting take, how much memory and temporary disk, by the number of rows: generated
+catalogs and live snapshots.
 
-Rows have the honest shape: a 24-character id, a page, a 32-character etag on both sides; SCORES rows of the ``pixiv`` heads. Between the
-nights 1 % of the rows change, 0.1 % go and as many come. A first night, where every row is new, is timed beside it.
+Rows have the honest shape: a 24-character id, a page, a 32-character etag on both sides; SCORES rows of the
+``pixiv`` heads. Between the nights 1 % of the rows change, 0.1 % go and as many come. A first night, where
+every row is new, is timed beside it.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One piece of work: wall and CPU seconds, peak memory (RSS of this process), and the most temporary disk, in bytes for each row."""
+    """One piece of work: wall and CPU seconds, peak memory (RSS of this process), and the most temporary
+    disk, in bytes for each row."""
 
     seconds: float
     cpu_s: float
@@ -77,7 +80,8 @@ class PlanTiming:
 
 
 def time_plan(place: Path, num_rows: int) -> PlanTiming:
-    """A night of ``num_rows`` live rows and a first night of as many, in the empty folder ``place``, planned and written here."""
+    """A night of ``num_rows`` live rows and a first night of as many, in the empty folder ``place``, planned
+    and written here."""
     with _temporary_files_in(place / "temporary") as scratch:
         catalog = open_catalog(_write_catalog(place / "catalog", num_rows), Columns())
         to_score, plan, rewrite = _time_later(place / "scores", catalog, num_rows, scratch)
@@ -91,9 +95,13 @@ def _time_first(place: Path, catalog: Catalog, num_rows: int, scratch: Path) -> 
     folder, layout, run = Folder(str(place)), _layout(), "benchmark-1"
     origin = Origin(run=run, model_version=MODEL_VERSION, parent=0)
     request = ScoringRequest(origin=origin, layout=layout)
-    plan, planned = _step(lambda: plan_scoring(catalog, folder, f"staged/{run}/plan", request), scratch, num_rows)
+    plan, planned = _step(
+        lambda: plan_scoring(catalog, folder, f"staged/{run}/plan", request), scratch, num_rows
+    )
     night = Night(_score(folder, origin, layout, plan), [], [], [], plan.counts.planned)
-    (ranges, _), sort = _step(lambda: sort_changes(folder, f"staged/{run}/changes", run, layout, [], night), scratch, num_rows)
+    (ranges, _), sort = _step(
+        lambda: sort_changes(folder, f"staged/{run}/changes", run, layout, [], night), scratch, num_rows
+    )
     calls = [(folder, run, layout, keys) for keys in ranges]
     _, merge = _step(lambda: list(LocalThreads().each(merge_range, calls)), scratch, num_rows)
     return FirstNight(planned, sort, merge)
@@ -105,7 +113,9 @@ def _time_later(place: Path, catalog: Catalog, num_rows: int, scratch: Path) -> 
     snapshot = _write_live(folder, num_rows)
     origin = Origin(run="benchmark-2", model_version=MODEL_VERSION, parent=snapshot.number)
     request = ScoringRequest(origin=origin, layout=snapshot.layout, live=snapshot)
-    plan, planned = _step(lambda: plan_scoring(catalog, folder, "staged/benchmark-2/plan", request), scratch, num_rows)
+    plan, planned = _step(
+        lambda: plan_scoring(catalog, folder, "staged/benchmark-2/plan", request), scratch, num_rows
+    )
     receipts = _score(folder, origin, snapshot.layout, plan)
     publication = Publication(folder, origin, snapshot.layout, snapshot, plan, receipts)
     facts = {"fingerprint_kind": "etag", "config": {}}
@@ -183,7 +193,8 @@ def _etags(numbers: npt.NDArray[np.int64], version: npt.NDArray[np.bool_]) -> li
 
 
 def _write_catalog(folder: Path, num_rows: int) -> str:
-    """In no order of keys; every hundredth row with another etag than before, every thousandth another illustration."""
+    """In no order of keys; every hundredth row with another etag than before, every thousandth another
+    illustration."""
     order = np.random.default_rng(0).permutation(-(-num_rows // FILE_ROWS))
     for number, block in enumerate(order):
         rows = np.arange(block * FILE_ROWS, min(num_rows, (block + 1) * FILE_ROWS))
@@ -196,7 +207,10 @@ def _write_catalog(folder: Path, num_rows: int) -> str:
 
 
 def _layout() -> Layout:
-    heads = tuple(h.fitted(edges=h.edges, counts=[1] * h.num_bins, typical=list(range(h.num_bins))) for h in preset("pixiv"))
+    heads = tuple(
+        h.fitted(edges=h.edges, counts=[1] * h.num_bins, typical=list(range(h.num_bins)))
+        for h in preset("pixiv")
+    )
     return Layout(pa.string(), heads, EMBEDDING_DIM, "float16")
 
 
@@ -207,12 +221,23 @@ def _write_live(folder: Folder, num_rows: int) -> Snapshot:
     for start in range(0, num_rows, FILE_ROWS):
         rows = np.arange(start, min(num_rows, start + FILE_ROWS))
         table = _scores(
-            layout, pool, _ids(rows), [f"etag:{etag}" for etag in _etags(rows, np.zeros(len(rows), bool))], "benchmark-1"
+            layout,
+            pool,
+            _ids(rows),
+            [f"etag:{etag}" for etag in _etags(rows, np.zeros(len(rows), bool))],
+            "benchmark-1",
         )
         files.append(write_file(folder, "scores", unique_path("scores", "benchmark-1"), table))
     counts = {"rows": num_rows, "ok": num_rows, "failed": 0, "failed_by_code": {}}
-    manifest = {"run": "benchmark-1", "model_version": MODEL_VERSION, "layout": layout.to_dict(), "fingerprint_kind": "etag"}
-    return publish(folder, 0, {**manifest, "counts": counts, "runs": {}, "files": [asdict(file) for file in files]})
+    manifest = {
+        "run": "benchmark-1",
+        "model_version": MODEL_VERSION,
+        "layout": layout.to_dict(),
+        "fingerprint_kind": "etag",
+    }
+    return publish(
+        folder, 0, {**manifest, "counts": counts, "runs": {}, "files": [asdict(file) for file in files]}
+    )
 
 
 def _predictions(layout: Layout, num_rows: int) -> dict[str, pa.Array]:
@@ -221,16 +246,24 @@ def _predictions(layout: Layout, num_rows: int) -> dict[str, pa.Array]:
     for head in layout.heads:
         probs = rng.dirichlet(np.ones(head.num_bins), num_rows).astype(np.float32)
         columns[f"{head.name}_bin"] = pa.array(probs.argmax(axis=1).astype(np.int16))
-        columns[f"{head.name}_probs"] = pa.FixedSizeListArray.from_arrays(pa.array(probs.ravel()), head.num_bins)
+        columns[f"{head.name}_probs"] = pa.FixedSizeListArray.from_arrays(
+            pa.array(probs.ravel()), head.num_bins
+        )
         columns[f"{head.name}_score"] = pa.array(probs[:, 0])
         columns[f"{head.name}_expected"] = pa.array(probs[:, 1] * 1000)
     return columns
 
 
-def _scores(layout: Layout, pool: dict[str, pa.Array], ids: pa.Array, fingerprints: Sequence[str], run: str) -> pa.Table:
+def _scores(
+    layout: Layout, pool: dict[str, pa.Array], ids: pa.Array, fingerprints: Sequence[str], run: str
+) -> pa.Table:
     num_rows = len(ids)
     columns = {name: array.slice(0, num_rows) for name, array in pool.items()}
-    columns |= {"illust_id": ids, "page": pa.array(np.zeros(num_rows, np.int32)), "status": pa.repeat(pa.scalar("ok"), num_rows)}
+    columns |= {
+        "illust_id": ids,
+        "page": pa.array(np.zeros(num_rows, np.int32)),
+        "status": pa.repeat(pa.scalar("ok"), num_rows),
+    }
     columns |= {name: pa.nulls(num_rows, pa.string()) for name in ("error_code", "error_detail")}
     columns |= {
         "attempts": pa.array(np.ones(num_rows, np.int16)),
@@ -247,7 +280,9 @@ def _score(folder: Folder, origin: Origin, layout: Layout, plan: ScoringPlan) ->
     return [_piece(folder, origin, layout, pool, number, part) for number, part in enumerate(plan.parts)]
 
 
-def _piece(folder: Folder, origin: Origin, layout: Layout, pool: dict[str, pa.Array], number: int, part: Part) -> Receipt:
+def _piece(
+    folder: Folder, origin: Origin, layout: Layout, pool: dict[str, pa.Array], number: int, part: Part
+) -> Receipt:
     rows = pa.Table.from_batches(parquet_batches(folder, [part.path], ["illust_id", "fingerprint"]))
     scores = _scores(layout, pool, rows.column(0).combine_chunks(), rows.column(1).to_pylist(), origin.run)
     return write_piece(folder, origin, f"piece-{number:06}", layout, scores, layout.embeddings.empty_table())

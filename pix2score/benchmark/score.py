@@ -1,6 +1,8 @@
-"""Scoring a folder from command to exit, beside what users would otherwise run: every contender does the same work, in turns.
+"""Scoring a folder from command to exit, beside what users would otherwise run: every contender does the same
+work, in turns.
 
-Each is run on a quarter of the images and on all of them: the difference gives its steady rate, what is left its start-up.
+Each is run on a quarter of the images and on all of them: the difference gives its steady rate, what is left
+its start-up.
 """
 
 from __future__ import annotations
@@ -26,14 +28,19 @@ from pix2score.errors import StorageError
 
 logger = logging.getLogger(__name__)
 OURS = "pix2score"
-PEERS = {"ray-recipe": ("ray_recipe", "ray"), "dataloader": ("dataloader", "torchvision"), "daft": ("daft", "daft")}
+PEERS = {
+    "ray-recipe": ("ray_recipe", "ray"),
+    "dataloader": ("dataloader", "torchvision"),
+    "daft": ("daft", "daft"),
+}
 """Name -> module of ``pix2score.benchmark.peers``, and the package that it needs."""
 TIMEOUT_S = 3600
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreTiming:
-    """One contender: seconds from command to exit, median with the fastest and slowest run; rates in images per second."""
+    """One contender: seconds from command to exit, median with the fastest and slowest run; rates in images
+    per second."""
 
     contender: str
     images: int
@@ -58,11 +65,19 @@ def present(peers: Sequence[str]) -> list[str]:
 
 
 def time_score(
-    place: Path, images: Path, model: str, peers: Sequence[str], runs: int, every_turn: Callable[[], None] = lambda: None
+    place: Path,
+    images: Path,
+    model: str,
+    peers: Sequence[str],
+    runs: int,
+    every_turn: Callable[[], None] = lambda: None,
 ) -> list[ScoreTiming]:
-    """Every contender ``runs`` times on all images and on a quarter of them, after ``every_turn``; ``place`` is an empty folder."""
+    """Every contender ``runs`` times on all images and on a quarter of them, after ``every_turn``; ``place``
+    is an empty folder."""
     files = sorted(path for path in images.iterdir() if path.is_file())
-    folders = {len(part): _linked(place / f"images-{len(part)}", part) for part in (files, files[: len(files) // 4])}
+    folders = {
+        len(part): _linked(place / f"images-{len(part)}", part) for part in (files, files[: len(files) // 4])
+    }
     contenders = [OURS, *present(peers)]
     seconds: dict[tuple[str, int], list[float]] = {(name, num): [] for name in contenders for num in folders}
     for run in range(runs):
@@ -76,7 +91,8 @@ def time_score(
 
 @dataclass(frozen=True, slots=True)
 class StartTiming:
-    """What a run of one image costs: seconds from command to exit, median with the fastest and slowest run, and by cause."""
+    """What a run of one image costs: seconds from command to exit, median with the fastest and slowest run,
+    and by cause."""
 
     seconds: float
     fastest_s: float
@@ -106,9 +122,26 @@ def command(contender: str, images: Path, model: str, out: Path) -> list[str]:
     if contender == OURS:
         catalog = str(images.parent / f"{images.name}.parquet")
         root = str(next(images.iterdir()).resolve().parent)
-        words = ["jobs.score", "--catalog", catalog, "--image-root", root, "--model", model, "--out", str(out)]
+        words = [
+            "jobs.score",
+            "--catalog",
+            catalog,
+            "--image-root",
+            root,
+            "--model",
+            model,
+            "--out",
+            str(out),
+        ]
         return [sys.executable, "-m", *words]
-    return [sys.executable, "-m", f"pix2score.benchmark.peers.{PEERS[contender][0]}", str(images), model, str(out)]
+    return [
+        sys.executable,
+        "-m",
+        f"pix2score.benchmark.peers.{PEERS[contender][0]}",
+        str(images),
+        model,
+        str(out),
+    ]
 
 
 def _linked(folder: Path, files: Sequence[Path]) -> Path:
@@ -117,7 +150,9 @@ def _linked(folder: Path, files: Sequence[Path]) -> Path:
     for file in files:
         os.symlink(file.resolve(), folder / file.name)
     uris = [str(file.resolve()) for file in files]
-    pq.write_table(pa.table({"illust_id": range(len(files)), "uri": uris}), folder.parent / f"{folder.name}.parquet")
+    pq.write_table(
+        pa.table({"illust_id": range(len(files)), "uri": uris}), folder.parent / f"{folder.name}.parquet"
+    )
     return folder
 
 

@@ -1,4 +1,5 @@
-"""Training: how near the whole job comes to steps on a ready batch, and how fast shards are read beside the original files."""
+"""Training: how near the whole job comes to steps on a ready batch, and how fast shards are read beside the
+original files."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ VAL_FRACTION = 0.1
 
 @dataclass(frozen=True, slots=True)
 class TrainTiming:
-    """Images per second: of steps on a ready batch, of the job within an epoch, and of reading alone on all cores."""
+    """Images per second: of steps on a ready batch, of the job within an epoch, and of reading alone on all
+    cores."""
 
     ready_per_s: float
     job_per_s: float
@@ -45,11 +47,17 @@ class TrainTiming:
     reading_speedup: float
 
 
-def time_train(place: Path, *, num_images: int, side: int, backbone: str, size: int, batch_size: int, runs: int) -> TrainTiming:
+def time_train(
+    place: Path, *, num_images: int, side: int, backbone: str, size: int, batch_size: int, runs: int
+) -> TrainTiming:
     """Photographs of ``side`` px in the empty folder ``place``, prepared and trained on by the jobs."""
     write_photographs(place / "images", num_images, side, side * 3 // 4)
     _run(
-        "prepare", f"--catalog={_catalog(place)}", f"--out={place / 'data'}", f"--val-fraction={VAL_FRACTION}", "--test-fraction=0"
+        "prepare",
+        f"--catalog={_catalog(place)}",
+        f"--out={place / 'data'}",
+        f"--val-fraction={VAL_FRACTION}",
+        "--test-fraction=0",
     )
     dataset = open_dataset(str(place / "data"))
     network = (f"--backbone={backbone}", f"--input-size={size}", f"--batch-size={batch_size}")
@@ -57,22 +65,31 @@ def time_train(place: Path, *, num_images: int, side: int, backbone: str, size: 
     for run in range(runs):  # in turns: a shared machine is not always as fast
         job.append(_job_rate(place / f"model-{run}", str(place / "data"), *network))
         ready.append(_ready_rate(dataset, backbone, size, batch_size))
-    shards, originals = zip(*((_shard_rate(dataset, size), _file_rate(place / "images", size)) for _ in range(runs)), strict=True)
+    shards, originals = zip(
+        *((_shard_rate(dataset, size), _file_rate(place / "images", size)) for _ in range(runs)), strict=True
+    )
     ready_s, job_s, shard_s, file_s = (float(np.median(rates)) for rates in (ready, job, shards, originals))
-    return TrainTiming(*(round(x, 2) for x in (ready_s, job_s, job_s / ready_s, shard_s, file_s, shard_s / file_s)))
+    return TrainTiming(
+        *(round(x, 2) for x in (ready_s, job_s, job_s / ready_s, shard_s, file_s, shard_s / file_s))
+    )
 
 
 def _catalog(place: Path) -> str:
     files = sorted((place / "images").iterdir())
     draw = np.random.default_rng(0)
-    labels = {name: draw.integers(0, top, len(files)) for name, top in (("bookmarks", 5000), ("views", 20_000), ("sanity", 5))}
+    labels = {
+        name: draw.integers(0, top, len(files))
+        for name, top in (("bookmarks", 5000), ("views", 20_000), ("sanity", 5))
+    }
     columns = {"illust_id": range(len(files)), "uri": [f"images/{file.name}" for file in files], **labels}
     pq.write_table(pa.table(columns), place / "catalog.parquet")
     return str(place)
 
 
 def _run(job: str, *flags: str) -> None:
-    done = subprocess.run([sys.executable, "-m", f"jobs.{job}", *flags], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", f"jobs.{job}", *flags], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise TrainingError(f"jobs.{job} ended with {done.returncode}: {done.stderr[-500:]}")
 
@@ -87,7 +104,9 @@ def _ready_rate(dataset: PreparedDataset, backbone: str, size: int, batch_size: 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     network = MultiHeadModel(backbone, dataset.heads).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     recipe: dict[str, Any] = PRESETS["small"].recipe
-    fitter = Fitter(network, dataset.heads, Preprocess(size=size), Recipe(**recipe, total_steps=1000), torch.device("cpu"))
+    fitter = Fitter(
+        network, dataset.heads, Preprocess(size=size), Recipe(**recipe, total_steps=1000), torch.device("cpu")
+    )
     pixels = torch.randint(0, 256, (batch_size, size, size, 3), dtype=torch.uint8)
     bins = {head.name: torch.randint(0, head.num_bins, (batch_size,)) for head in dataset.heads}
     batch = Batch(pixels, bins, {name: b.double() for name, b in bins.items()})
@@ -101,7 +120,9 @@ def _ready_rate(dataset: PreparedDataset, backbone: str, size: int, batch_size: 
 
 def _shard_rate(dataset: PreparedDataset, size: int) -> float:
     start, num = time.perf_counter(), 0
-    for batch in parquet_batches(dataset.folder, [part.path for part in dataset.parts("train")], batch_rows=64):
+    for batch in parquet_batches(
+        dataset.folder, [part.path for part in dataset.parts("train")], batch_rows=64
+    ):
         rows = pa.Table.from_batches([batch])
         num += decode_shard(rows, heads=dataset.heads, preprocess=Preprocess(size=size)).num_rows
     return num / (time.perf_counter() - start) * len(os.sched_getaffinity(0))

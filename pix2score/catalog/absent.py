@@ -13,36 +13,57 @@ from pix2score.storage.places import is_s3
 _PICTURES = {
     **dict.fromkeys(("jpg", "jpeg", "jpe", "jfif"), "JPEG"),
     **dict.fromkeys(("tif", "tiff"), "TIFF"),
-    **{name: name.upper() for name in ("png", "webp", "gif", "bmp", "avif", "heic", "jxl", "jp2", "ico", "psd", "svg")},
+    **{
+        name: name.upper()
+        for name in ("png", "webp", "gif", "bmp", "avif", "heic", "jxl", "jp2", "ico", "psd", "svg")
+    },
 }
 _COPY = "python -c \"import duckdb; duckdb.sql('''COPY (FROM {reader}) TO 'catalog.parquet' ''')\""
-_ARROW = "python -c \"import pyarrow.parquet as pq, pyarrow.feather as f; pq.write_table(f.read_table('{}'), 'catalog.parquet')\" makes one"
+_ARROW = (
+    "python -c \"import pyarrow.parquet as pq, pyarrow.feather as f; pq.write_table(f.read_table('{}'), "
+    "'catalog.parquet')\" makes one"
+)
 _OF_PICTURES = (
-    "python -c \"import pathlib, pyarrow as pa, pyarrow.parquet as pq; d = pathlib.Path('{place}'); u = sorted(str(p.relative_to(d)) for p "
-    "in d.rglob('*') if p.suffix.lower() in {endings}); pq.write_table(pa.table({{'illust_id': u, 'uri': u}}), d / 'catalog.parquet')\" "
+    "python -c \"import pathlib, pyarrow as pa, pyarrow.parquet as pq; d = pathlib.Path('{place}'); u = "
+    "sorted(str(p.relative_to(d)) for p "
+    "in d.rglob('*') if p.suffix.lower() in {endings}); pq.write_table(pa.table({{'illust_id': u, 'uri': "
+    "u}}), d / 'catalog.parquet')\" "
     "makes one"
 )
 _OF_OBJECTS = (
-    "make a Parquet file with the columns illust_id and uri, one row per picture (uri: the key below {place}), and put it there as "
+    "make a Parquet file with the columns illust_id and uri, one row per picture (uri: the key below "
+    "{place}), and put it there as "
     "catalog.parquet"
 )
 _KINDS: tuple[tuple[str, str, str], ...] = (
     (r"\.(csv|tsv|txt)(\.gz|\.zst)?$", "CSV", f"{_COPY.format(reader='read_csv({!r})')} makes one"),
     (r"\.(jsonl|ndjson)(\.gz|\.zst)?$", "JSON lines", f"{_COPY.format(reader='read_json({!r})')} makes one"),
-    (r"\.json(\.gz)?$", "JSON", f"{_COPY.format(reader='read_json({!r})')} makes one, if it is a list of objects"),
+    (
+        r"\.json(\.gz)?$",
+        "JSON",
+        f"{_COPY.format(reader='read_json({!r})')} makes one, if it is a list of objects",
+    ),
     (
         r"\.(tar|tgz|tar\.gz)$",
         "tar (WebDataset)",
         "unpack it (tar -xf), then make a catalog of the pictures: columns illust_id and uri",
     ),
-    (r"\.(zip|7z|rar)$", "archive", "unpack it, then make a catalog of the pictures: columns illust_id and uri"),
+    (
+        r"\.(zip|7z|rar)$",
+        "archive",
+        "unpack it, then make a catalog of the pictures: columns illust_id and uri",
+    ),
     (r"\.(arrow|feather|ipc)$", "Arrow", _ARROW),
     (
         r"\.(db|sqlite3?|duckdb|ducklake)$",
         "database",
         "export the table: duckdb.sql(\"COPY (FROM the_table) TO 'catalog.parquet'\")",
     ),
-    (r"\.(orc|avro|xlsx?|lance|h5|hdf5|npz|npy|pkl|pickle)$", "data", "write it as Parquet with the columns illust_id and uri"),
+    (
+        r"\.(orc|avro|xlsx?|lance|h5|hdf5|npz|npy|pkl|pickle)$",
+        "data",
+        "write it as Parquet with the columns illust_id and uri",
+    ),
 )
 _MAGIC = (
     (b"\x89PNG", "is a picture (PNG)"),
@@ -68,12 +89,17 @@ def named_scheme(place: str) -> None:
     if not found or scheme == "s3":
         return
     advice = {
-        "hf": f"download it first: hf download --repo-type dataset {'/'.join(rest.split('/')[1:3])} --local-dir DIR, then --catalog DIR",
+        "hf": (
+            f"download it first: hf download --repo-type dataset {'/'.join(rest.split('/')[1:3])} "
+            "--local-dir DIR, then --catalog DIR"
+        ),
         "file": f"give the plain path {rest!r}",
         "s3a": f"write s3://{rest}",
         "s3n": f"write s3://{rest}",
     }.get(scheme, "copy it to a local folder or to S3 (or mount it), then give that")
-    raise ConfigError(f"catalog {place}: only a local path or s3://bucket/prefix is read, not {scheme}://; {advice}")
+    raise ConfigError(
+        f"catalog {place}: only a local path or s3://bucket/prefix is read, not {scheme}://; {advice}"
+    )
 
 
 def not_parquet(head: bytes, path: str = "") -> str:
@@ -83,12 +109,15 @@ def not_parquet(head: bytes, path: str = "") -> str:
         if path and re.search(pattern, path, re.IGNORECASE):
             return f"is {kind} by its name and not Parquet; {_filled(recipe, path)}"
     if path and "picture" in what:
-        return f"{what}; --catalog wants a list of pictures: a Parquet file with the columns illust_id and uri"
+        return (
+            f"{what}; --catalog wants a list of pictures: a Parquet file with the columns illust_id and uri"
+        )
     return what
 
 
 def absent_catalog(place: str, folder: Folder, files: Sequence[Entry]) -> DataError:
-    """The error for a place without a Parquet file: what stands there instead, and how to make a catalog of it."""
+    """The error for a place without a Parquet file: what stands there instead, and how to make a catalog of
+    it."""
     expected = f"no catalog at {place}: expected a Parquet file or a folder with *.parquet files"
     if not files:
         glob = "; patterns are not expanded: give the folder" if re.search(r"[*?\[]", place) else ""
@@ -97,16 +126,22 @@ def absent_catalog(place: str, folder: Folder, files: Sequence[Entry]) -> DataEr
         found = [entry.path for entry in files if re.search(pattern, entry.path, re.IGNORECASE)]
         if found and not (kind == "CSV" and all(path.endswith(".txt") for path in found)):
             return DataError(
-                f"{expected}; there are {len(found)} {kind} files, such as {found[0]}; {_filled(recipe, folder.full(found[0]))}"
+                f"{expected}; there are {len(found)} {kind} files, such as {found[0]}; "
+                f"{_filled(recipe, folder.full(found[0]))}"
             )
     kinds = Counter(_PICTURES.get(entry.path.rpartition(".")[2].lower()) for entry in files)
     other = kinds.pop(None, 0)
     if not kinds:
         return DataError(f"{expected}; there are {other} files of other kinds, such as {files[0].path}")
     counts = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
-    endings = sorted({f".{entry.path.rpartition('.')[2].lower()}" for entry in files} & {f".{name}" for name in _PICTURES})
+    endings = sorted(
+        {f".{entry.path.rpartition('.')[2].lower()}" for entry in files} & {f".{name}" for name in _PICTURES}
+    )
     recipe = _OF_OBJECTS if is_s3(folder.uri) else _OF_PICTURES
-    return DataError(f"{expected}; there are pictures ({counts}); {recipe.format(place=folder.uri, endings=tuple(endings))}")
+    return DataError(
+        f"{expected}; there are pictures ({counts}); "
+        f"{recipe.format(place=folder.uri, endings=tuple(endings))}"
+    )
 
 
 def _filled(recipe: str, path: str) -> str:

@@ -1,7 +1,8 @@
-"""The catalog as the user has it: which columns mean what, its files as they stood when opened, and its rows in our names.
+"""The catalog as the user has it: which columns mean what, its files as they stood when opened, and its rows
+in our names.
 
-Never written. Which files it has is ``catalog_files``, which types their columns ``catalog_shape``; which rows are worked on, and in what
-order, is ``plan``.
+Never written. Which files it has is ``catalog_files``, which types their columns ``catalog_shape``; which
+rows are worked on, and in what order, is ``plan``.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Catalog:
     files: tuple[Entry, ...]
     columns: Columns
     schema: pa.Schema
-    """Every column, those of the files' paths too; mapped ones and labels in the type that they are read as."""
+    """Every column, those of the files' paths too; mapped ones and labels in the type that they are read
+    as."""
     labels: tuple[str, ...] = ()
     """Label columns to read along, in the catalog's names."""
 
@@ -50,7 +52,8 @@ class Catalog:
 
     @property
     def image_path(self) -> str | None:
-        """The Parquet column that holds the image bytes: ``image``, or ``image.bytes`` in a struct; None if a uri names them."""
+        """The Parquet column that holds the image bytes: ``image``, or ``image.bytes`` in a struct; None if a
+        uri names them."""
         name = self.columns.image
         if not self.embedded or name is None:
             return None
@@ -78,16 +81,25 @@ class Catalog:
         return {ours: theirs for ours, theirs in (named | labels).items() if theirs}
 
     def rows_schema(self) -> pa.Schema:
-        """Schema of ``batches``: ``illust_id``, what the catalog has of ``plan``'s columns, and ``label_0`` …, as ``schema`` says."""
-        fields = [self.schema.field(theirs).with_name(ours).remove_metadata() for ours, theirs in self._mapping.items()]
+        """Schema of ``batches``: ``illust_id``, what the catalog has of ``plan``'s columns, and ``label_0``
+        …, as ``schema`` says."""
+        fields = [
+            self.schema.field(theirs).with_name(ours).remove_metadata()
+            for ours, theirs in self._mapping.items()
+        ]
         if self.embedded:
-            fields += [pa.field("file", pa.string()), pa.field("row", pa.int64()), pa.field("sha256", pa.string())]
+            fields += [
+                pa.field("file", pa.string()),
+                pa.field("row", pa.int64()),
+                pa.field("sha256", pa.string()),
+            ]
         return pa.schema(fields)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All rows in file order, columns as ``rows_schema`` says.
 
-        Raises ``DataError`` naming the file that lacks a column or holds a value that is not of the column's type.
+        Raises ``DataError`` naming the file that lacks a column or holds a value that is not of the column's
+        type.
         """
         schema, kinds = self.rows_schema(), hive_kinds(self.files)
         for entry, opening in opened(self.folder, self.files):
@@ -126,7 +138,11 @@ class Catalog:
         first_row: int,
     ) -> pa.RecordBatch:
         mapping = self._mapping
-        arrays = [self._column(batch, mapping[f.name], f, hive, path, first_row) for f in schema if f.name in mapping]
+        arrays = [
+            self._column(batch, mapping[f.name], f, hive, path, first_row)
+            for f in schema
+            if f.name in mapping
+        ]
         if self.embedded:
             arrays.append(pa.repeat(pa.scalar(path), batch.num_rows))
             arrays.append(pa.array(range(first_row, first_row + batch.num_rows), pa.int64()))
@@ -147,7 +163,10 @@ class Catalog:
             array = leaf(batch, name)
         elif name in hive:
             value, kind = hive[name]
-            array = pa.repeat(pa.scalar(int(value) if value is not None and pt.is_integer(kind) else value, kind), batch.num_rows)
+            array = pa.repeat(
+                pa.scalar(int(value) if value is not None and pt.is_integer(kind) else value, kind),
+                batch.num_rows,
+            )
         elif field.name.startswith("label_"):
             return pa.nulls(batch.num_rows, field.type)
         else:
@@ -155,13 +174,17 @@ class Catalog:
         try:
             return read_as(array, field.type)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:
-            raise DataError(_misfit(array, field.type, f"{self.folder.full(path)}: column {name}", first_row, exc)) from None
+            raise DataError(
+                _misfit(array, field.type, f"{self.folder.full(path)}: column {name}", first_row, exc)
+            ) from None
 
     def _hashes(self, batch: pa.RecordBatch) -> pa.Array:
         if not self._hashes_images:
             return pa.nulls(batch.num_rows, pa.string())
         images = image_values(leaf(batch, str(self.image_path)))
-        digests = [hashlib.sha256(image.as_buffer()).hexdigest() if image.is_valid else None for image in images]
+        digests = [
+            hashlib.sha256(image.as_buffer()).hexdigest() if image.is_valid else None for image in images
+        ]
         return pa.array(digests, pa.string())
 
 
@@ -185,17 +208,21 @@ def _shown(value: Any) -> str:
 def open_catalog(place: str, columns: Columns, labels: Sequence[str] = ()) -> Catalog:
     """The catalog at ``place`` (one Parquet file, or a folder of them) with its columns resolved.
 
-    In a folder, the Parquet files of its top level are the catalog; only if there are none, those of its subfolders: images may lie below.
-    ``name=value`` folders are columns, unless the file itself has one of that name.
+    In a folder, the Parquet files of its top level are the catalog; only if there are none, those of its
+    subfolders: images may lie below. ``name=value`` folders are columns, unless the file itself has one of
+    that name.
 
     Raises:
-        DataError: nothing there, not Parquet, or a column is missing (it is named, with those present and the flag that maps it).
+        DataError: nothing there, not Parquet, or a column is missing (it is named, with those present and the
+            flag that maps it).
     """
     folder, files = find_files(place)
     shape = shape_of(place, folder, files)
     resolved = resolve_columns(columns, shape, folder)
     for name in labels:
-        shape.require(name, "it is the label column of a head; [[heads]] column = … in --config names another")
+        shape.require(
+            name, "it is the label column of a head; [[heads]] column = … in --config names another"
+        )
     fields = fields_of(resolved, shape, labels)
     others = {name: pa.field(name, shape.kind(name)) for name in shape.names if name not in fields}
     return Catalog(

@@ -12,7 +12,16 @@ import pyarrow.types as pt
 
 from pix2score.catalog.files import hive_values
 from pix2score.catalog.read import leaf
-from pix2score.catalog.shape import Shape, field_type, id_field, is_page, label_field, page_field, text_field, value_field
+from pix2score.catalog.shape import (
+    Shape,
+    field_type,
+    id_field,
+    is_page,
+    label_field,
+    page_field,
+    text_field,
+    value_field,
+)
 from pix2score.catalog.types import bare, is_bytes, is_text
 from pix2score.errors import DataError
 from pix2score.storage.folder import Folder
@@ -42,7 +51,8 @@ class Columns:
     page: str | None = None
     """Page within a work, from 0 (default: page, if there is one)."""
     uri: str | None = None
-    """Where the image lies: s3://bucket/key or a path relative to the catalog (default: uri, if there is one)."""
+    """Where the image lies: s3://bucket/key or a path relative to the catalog (default: uri, if there is
+    one)."""
     image: str | None = None
     """Embedded image bytes, instead of a uri (default: image, if there is one)."""
     group: str | None = None
@@ -56,7 +66,8 @@ class Columns:
 
 
 def resolve_columns(columns: Columns, shape: Shape, folder: Folder) -> Columns:
-    """``columns`` with what was not asked for found by its usual name. Raises ``DataError`` naming what is missing."""
+    """``columns`` with what was not asked for found by its usual name. Raises ``DataError`` naming what is
+    missing."""
     shape.require(columns.id, "--columns.id NAME maps another")
     found: dict[str, str | None] = {}
     for ours, candidates in _DEFAULTS.items():
@@ -76,7 +87,8 @@ def resolve_columns(columns: Columns, shape: Shape, folder: Folder) -> Columns:
 
 
 def _images(columns: Columns, shape: Shape, found: Mapping[str, str | None]) -> dict[str, str | None]:
-    """uri or image: what was asked for, else a uri that is text, else embedded bytes. The other one is nobody's business."""
+    """uri or image: what was asked for, else a uri that is text, else embedded bytes. The other one is
+    nobody's business."""
     uri, image = found["uri"], found["image"]
     if columns.uri:
         return {"uri": uri, "image": columns.image}
@@ -86,7 +98,8 @@ def _images(columns: Columns, shape: Shape, found: Mapping[str, str | None]) -> 
         return {"uri": uri, "image": None}
     if image is None:
         raise DataError(
-            f"catalog {shape.place} has neither a column uri nor image; --columns.uri NAME or --columns.image NAME maps one of its "
+            f"catalog {shape.place} has neither a column uri nor image; --columns.uri NAME or "
+            "--columns.image NAME maps one of its "
             f"columns: {', '.join(shape.names)}"
         )
     return {"uri": None, "image": _embedded_column(image, shape)}
@@ -105,22 +118,29 @@ def _embedded_column(name: str, shape: Shape) -> str:
         return name
     kind = bare(shape.kind(name))
     if is_text(kind):
-        raise shape.refuse(name, f"bytes: if these are paths or URLs of images, --columns.uri {name} is for them")
+        raise shape.refuse(
+            name, f"bytes: if these are paths or URLs of images, --columns.uri {name} is for them"
+        )
     if pt.is_struct(kind):
         fields = [f"{name}.{f.name}" for f in kind if is_bytes(f.type)]
         raise shape.refuse(
-            name, f"bytes, or a struct with a field bytes; {' or '.join(fields) or 'none of its fields'} holds bytes"
+            name,
+            f"bytes, or a struct with a field bytes; {' or '.join(fields) or 'none of its fields'} holds "
+            "bytes",
         )
     raise shape.refuse(name, "bytes")
 
 
 def _holds_pages(shape: Shape, folder: Folder, name: str) -> bool:
-    """Whether a column that nobody asked for is the page: numbers are, texts only if the first ones are page numbers."""
+    """Whether a column that nobody asked for is the page: numbers are, texts only if the first ones are page
+    numbers."""
     kinds = [kind for _, kind in shape.kinds(name) if kind is not None]
     if not all(is_page(kind) for kind in kinds):
         return False
     texts = [
-        entry for entry, kind in shape.kinds(name) if kind is not None and is_text(kind) and name not in hive_values(entry.path)
+        entry
+        for entry, kind in shape.kinds(name)
+        if kind is not None and is_text(kind) and name not in hive_values(entry.path)
     ]
     if not texts:
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import threading
@@ -55,7 +56,8 @@ class ImageRows:
     def contents(self, rows: pa.Table) -> Iterator[Content]:
         """Content of each row in order; the next few are fetched while the caller works on these.
 
-        What is fetched ahead is bounded in bytes: by ``budget.in_flight`` for all threads of the process together.
+        What is fetched ahead is bounded in bytes: by ``budget.in_flight`` for all threads of the process
+        together.
         """
         batches = self._uri_batches(rows) if self.image_column is None else self._embedded_batches(rows)
         batch: _Batch | None = None
@@ -73,7 +75,8 @@ class ImageRows:
                 batches.close()
 
     def _uri_batches(self, rows: pa.Table) -> Generator[_Batch]:
-        """In one round trip what is small, so that many come at once; then what turned out to be larger, a few at a time.
+        """In one round trip what is small, so that many come at once; then what turned out to be larger, a
+        few at a time.
 
         Of a catalog of large originals fewer rows are asked for at once, each with more room.
         """
@@ -81,7 +84,8 @@ class ImageRows:
         while start < len(uris):
             some = _texts(uris.slice(start, size))
             most_bytes = BATCH_BYTES // size
-            found = _Batch.read(most_bytes * len(some), lambda: self._read(some, most_bytes))  # noqa: B023 - called at once
+            read = functools.partial(self._read, some, most_bytes)
+            found = _Batch.read(most_bytes * len(some), read)
             sizes = [c.size if isinstance(c, Larger) else size_of(c) for c in found.contents]
             yield from self._with_larger(some, found)
             start += len(some)
@@ -93,7 +97,9 @@ class ImageRows:
     def _with_larger(self, uris: list[str | None], found: _Batch) -> Iterator[_Batch]:
         """``found``, cut so that the larger images of each batch have room together; those are read now."""
         larger = [content.size if isinstance(content, Larger) else 0 for content in found.contents]
-        pending = [(start, _Batch(found.contents[start:stop])) for start, stop in bounded_runs(larger, BATCH_BYTES)]
+        pending = [
+            (start, _Batch(found.contents[start:stop])) for start, stop in bounded_runs(larger, BATCH_BYTES)
+        ]
         try:
             while pending:
                 start, batch = pending[0]
@@ -113,7 +119,10 @@ class ImageRows:
 
     def _read(self, uris: list[str | None], most_bytes: int) -> list[bytes | ImageFailure | Larger]:
         found = iter(self.source.read_up_to(most_bytes, [uri for uri in uris if uri is not None]))
-        return [ImageFailure("NOT_FOUND", "the catalog row has no uri") if uri is None else next(found) for uri in uris]
+        return [
+            ImageFailure("NOT_FOUND", "the catalog row has no uri") if uri is None else next(found)
+            for uri in uris
+        ]
 
     def _embedded_batches(self, rows: pa.Table) -> Generator[_Batch]:
         contents: list[Content] = []
@@ -145,7 +154,8 @@ def size_of(content: object) -> int:
 
 @dataclass(slots=True)
 class _Batch:
-    """Some contents in order, whose bytes are taken from ``budget.in_flight`` until they are handed over and done with."""
+    """Some contents in order, whose bytes are taken from ``budget.in_flight`` until they are handed over and
+    done with."""
 
     contents: list[bytes | ImageFailure | Larger]
 
@@ -189,7 +199,8 @@ class DamagedColumn(Exception):
 
 
 class _ImageColumn:
-    """Image bytes of one catalog file by row, for rows asked in ascending order: holds one batch, never a row group.
+    """Image bytes of one catalog file by row, for rows asked in ascending order: holds one batch, never a row
+    group.
 
     Raises ``DataError`` if the file is not the one that was planned: its rows may be others by now.
     """
@@ -200,7 +211,9 @@ class _ImageColumn:
         self._folder, self._path, self._column = folder, entry.path, column
         with open_parquet(folder, entry.path) as file:
             sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
-            self._batch_rows = [_batch_rows(file.metadata.row_group(i), column) for i in range(file.metadata.num_row_groups)]
+            self._batch_rows = [
+                _batch_rows(file.metadata.row_group(i), column) for i in range(file.metadata.num_row_groups)
+            ]
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self._group, self._first, self._batch = -1, 0, pa.nulls(0, pa.binary())
         self._batches: Iterator[pa.RecordBatch] = iter(())
@@ -228,7 +241,9 @@ class _ImageColumn:
 
     def _open(self, group: int) -> Iterator[pa.RecordBatch]:
         with open_parquet(self._folder, self._path) as file:
-            yield from file.iter_batches(batch_size=self._batch_rows[group], row_groups=[group], columns=[self._column])
+            yield from file.iter_batches(
+                batch_size=self._batch_rows[group], row_groups=[group], columns=[self._column]
+            )
 
 
 def _batch_rows(group: pq.RowGroupMetaData, column: str) -> int:
@@ -240,7 +255,8 @@ def _batch_rows(group: pq.RowGroupMetaData, column: str) -> int:
 
 @contextlib.contextmanager
 def _image_column(folder: str, entry: Entry, column: str, row: int) -> Iterator[_ImageColumn]:
-    """A reader for this thread alone, best one that stands a little before ``row``; it is kept for the next."""
+    """A reader for this thread alone, best one that stands a little before ``row``; it is kept for the
+    next."""
     key = (folder, entry, column, os.getpid())
     with _lock:
         fitting = [i for i, (other, _) in enumerate(_idle_columns) if other == key]
@@ -254,28 +270,36 @@ def _image_column(folder: str, entry: Entry, column: str, row: int) -> Iterator[
 
 
 def log_failures(failed: Counter[str], catalog: Catalog, image_roots: Sequence[str] = ()) -> None:
-    """A warning per error code; and for uris that may not be read an example of each kind, with what to do where something can be done."""
+    """A warning per error code; and for uris that may not be read an example of each kind, with what to do
+    where something can be done."""
     for code, number in failed.most_common():
         logger.warning("%d images failed as %s", number, code)
     if failed["FORBIDDEN"] and not catalog.embedded:
         for failure in _refused(catalog, image_source(catalog.folder.uri, image_roots)):
             logger.warning("FORBIDDEN: %s", failure.detail)
             if is_outside(failure):
-                logger.warning("uris outside %s are not read; --image-root PLACE allows another place", catalog.folder.uri)
+                logger.warning(
+                    "uris outside %s are not read; --image-root PLACE allows another place",
+                    catalog.folder.uri,
+                )
 
 
 def _refused(catalog: Catalog, source: ImageSource) -> list[ImageFailure]:
     """The first failure of each kind among the first uris of the catalog, found by their text alone."""
     found: dict[str, ImageFailure] = {}
     num_left = EXAMPLE_ROWS
-    with contextlib.suppress(DataError, StorageError, OSError):  # the run has told already, should the catalog be gone
+    with contextlib.suppress(
+        DataError, StorageError, OSError
+    ):  # the run has told already, should the catalog be gone
         for batch in catalog.batches():
             for uri in _texts(batch.column("uri").slice(0, num_left)):
                 try:
                     source.resolve(uri or "")
                 except ImageFailure as failure:
                     if uri is not None and failure.code == "FORBIDDEN":
-                        found.setdefault(failure.detail.partition(" ")[0] if not is_outside(failure) else "", failure)
+                        found.setdefault(
+                            failure.detail.partition(" ")[0] if not is_outside(failure) else "", failure
+                        )
             num_left -= batch.num_rows
             if num_left <= 0:
                 break
@@ -283,8 +307,12 @@ def _refused(catalog: Catalog, source: ImageSource) -> list[ImageFailure]:
 
 
 def _texts(column: pa.Array | pa.ChunkedArray) -> list[str | None]:
-    """Values of a string column; bytes that are no UTF-8, which some writers leave in, as a file system would name them."""
+    """Values of a string column; bytes that are no UTF-8, which some writers leave in, as a file system would
+    name them."""
     try:
         return column.to_pylist()  # type: ignore[no-any-return]
     except UnicodeDecodeError:
-        return [None if data is None else data.decode("utf-8", "surrogateescape") for data in column.cast(pa.binary()).to_pylist()]
+        return [
+            None if data is None else data.decode("utf-8", "surrogateescape")
+            for data in column.cast(pa.binary()).to_pylist()
+        ]

@@ -1,7 +1,9 @@
-"""Which files are a catalog: the Parquet files of a place, whatever they are called, links followed; and what a place is that holds none.
+"""Which files are a catalog: the Parquet files of a place, whatever they are called, links followed; and what
+a place is that holds none.
 
-In a folder, the Parquet files of its top level are the catalog; only if there are none, those of its subfolders: images may lie below. Left
-out are hidden names, those that begin with ``_``, and the folders that pix2score itself writes.
+In a folder, the Parquet files of its top level are the catalog; only if there are none, those of its
+subfolders: images may lie below. Left out are hidden names, those that begin with ``_``, and the folders that
+pix2score itself writes.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ MAX_LOOKED_INTO = 10_000
 
 @dataclass
 class Listing:
-    """What stands in a folder: visible objects, and the names that are left out or are folders, relative to it."""
+    """What stands in a folder: visible objects, and the names that are left out or are folders, relative to
+    it."""
 
     files: list[Entry] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
@@ -47,7 +50,8 @@ class Listing:
 
 
 def find_files(place: str) -> tuple[Folder, list[Entry]]:
-    """The folder of the catalog at ``place`` and its files, sorted by path. Raises ``DataError`` saying what stands there instead."""
+    """The folder of the catalog at ``place`` and its files, sorted by path. Raises ``DataError`` saying what
+    stands there instead."""
     named_scheme(place)
     whole = Folder(place)
     if whole.is_file():
@@ -72,13 +76,16 @@ def find_files(place: str) -> tuple[Folder, list[Entry]]:
 def relist(folder: Folder, files: Sequence[Entry]) -> dict[str, Entry]:
     """What stands today at the paths of ``files``: one listing where there are many of them on S3."""
     if not is_s3(folder.uri) or len(files) <= 8:
-        return {entry.path: entry for path in (e.path for e in files) for entry in _entry_or_none(folder, path)}
+        return {
+            entry.path: entry for path in (e.path for e in files) for entry in _entry_or_none(folder, path)
+        }
     nested = any("/" in entry.path for entry in files)
     return {entry.path: entry for entry in (folder.entries() if nested else folder.top_entries())}
 
 
 def hive_values(path: str) -> dict[str, str | None]:
-    """Columns that the folders of ``path`` name as Hive, Spark and pandas do (``artist_id=7/``): their texts, None for null."""
+    """Columns that the folders of ``path`` name as Hive, Spark and pandas do (``artist_id=7/``): their texts,
+    None for null."""
     parts = [part.partition("=") for part in path.split("/")[:-1] if "=" in part]
     return {unquote(name): None if value == HIVE_NULL else unquote(value) for name, _, value in parts if name}
 
@@ -125,8 +132,13 @@ def _add_link(listing: Listing, folder: Folder, path: str) -> None:
     elif os.path.isfile(place):
         listing.files.append(folder.entry(path))
         listing.linked.add(path)
-    elif not os.path.exists(place) and (_NAMED.search(path) or "." not in path.rpartition("/")[2] or "=" in path):
-        raise DataError(f"{place} is a link to {os.readlink(place)}, where nothing stands: a part of the catalog is missing")
+    elif not os.path.exists(place) and (
+        _NAMED.search(path) or "." not in path.rpartition("/")[2] or "=" in path
+    ):
+        raise DataError(
+            f"{place} is a link to {os.readlink(place)}, where nothing stands: a part of the catalog is "
+            "missing"
+        )
 
 
 def _everything(folder: Folder) -> Listing:
@@ -148,8 +160,11 @@ def _everything(folder: Folder) -> Listing:
     return listing
 
 
-def _walk(folder: Folder, below: str, above: tuple[str, ...], listing: Listing, *, is_linked: bool = False) -> None:
-    """Adds what stands below a folder of a disk; ``above``: real paths of the folders that lead there, so that a loop of links ends."""
+def _walk(
+    folder: Folder, below: str, above: tuple[str, ...], listing: Listing, *, is_linked: bool = False
+) -> None:
+    """Adds what stands below a folder of a disk; ``above``: real paths of the folders that lead there, so
+    that a loop of links ends."""
     level = _top(folder, below, is_linked=is_linked)
     listing.files += level.files
     listing.hidden += level.hidden
@@ -159,11 +174,18 @@ def _walk(folder: Folder, below: str, above: tuple[str, ...], listing: Listing, 
         if real in above:
             logger.info("%s is a link to a folder that holds it and is not followed", folder.full(path))
         else:
-            _walk(folder, path, (*above, real), listing, is_linked=is_linked or os.path.islink(folder.full(path)))
+            _walk(
+                folder,
+                path,
+                (*above, real),
+                listing,
+                is_linked=is_linked or os.path.islink(folder.full(path)),
+            )
 
 
 def _parquet_of(folder: Folder, listing: Listing) -> list[Entry]:
-    """The Parquet files of a listing: by name, those without a telling name by their first bytes, and folders called ``*.parquet``."""
+    """The Parquet files of a listing: by name, those without a telling name by their first bytes, and folders
+    called ``*.parquet``."""
     named = [entry for entry in listing.files if _NAMED.search(entry.path)]
     for path in listing.folders:
         if _NAMED.search(path):
@@ -184,27 +206,38 @@ def _inside(folder: Folder, path: str) -> list[Entry]:
 
 
 def _by_content(folder: Folder, files: Sequence[Entry], *, is_any_named: bool) -> list[Entry]:
-    """Files whose names say nothing of their kind and whose content is Parquet; a compressed one is refused."""
+    """Files whose names say nothing of their kind and whose content is Parquet; a compressed one is
+    refused."""
     unsure = [entry for entry in files if _may_be_parquet(entry.path) and entry.size >= 12]
     aside = [
-        entry.path for entry in files if _SET_ASIDE.search(entry.path) and re.search(r"\.(parquet|pq|parq)\b", entry.path, re.I)
+        entry.path
+        for entry in files
+        if _SET_ASIDE.search(entry.path) and re.search(r"\.(parquet|pq|parq)\b", entry.path, re.I)
     ]
     if aside and is_any_named:
-        logger.warning("left out of the catalog by their names: %s", ", ".join(aside[:5]) + (" …" if len(aside) > 5 else ""))
+        logger.warning(
+            "left out of the catalog by their names: %s",
+            ", ".join(aside[:5]) + (" …" if len(aside) > 5 else ""),
+        )
     heads = _first_bytes(folder, unsure[:64] if is_any_named or len(unsure) > MAX_LOOKED_INTO else unsure)
     if len(heads) < len(unsure) and any(head == _MAGIC for head in heads.values()):
         heads = _first_bytes(folder, unsure)
     for path, head in heads.items():
         if "parquet" in path.lower() and head != _MAGIC:
             raise DataError(
-                f"{folder.full(path)} is named as Parquet but {not_parquet(head)}; unpack it, or move it out of the catalog's folder"
+                f"{folder.full(path)} is named as Parquet but {not_parquet(head)}; unpack it, or move it out "
+                "of the catalog's folder"
             )
     return [entry for entry in unsure if heads.get(entry.path) == _MAGIC]
 
 
 def _may_be_parquet(path: str) -> bool:
     name = path.rpartition("/")[2]
-    if _NAMED.search(name) or _SET_ASIDE.search(name) or re.search(r"\.(tmp|temp|part|partial|inprogress\S*)$", name, re.I):
+    if (
+        _NAMED.search(name)
+        or _SET_ASIDE.search(name)
+        or re.search(r"\.(tmp|temp|part|partial|inprogress\S*)$", name, re.I)
+    ):
         return False
     return "." not in name or bool(re.search(r"^part-?\d|\.(parquet|pq|parq)\.", name, re.I))
 
@@ -221,7 +254,10 @@ def _first_bytes(folder: Folder, entries: Sequence[Entry]) -> dict[str, bytes]:
 def _check_single(folder: Folder, entry: Entry) -> None:
     head = _first_bytes(folder, [entry]).get(entry.path, b"")
     if entry.size >= 12 and head != _MAGIC:
-        raise DataError(f"{folder.full(entry.path)} is not a Parquet file: it {not_parquet(head, folder.full(entry.path))}")
+        raise DataError(
+            f"{folder.full(entry.path)} is not a Parquet file: it "
+            f"{not_parquet(head, folder.full(entry.path))}"
+        )
 
 
 def _without_own(folder: Folder, listing: Listing) -> Listing:
@@ -231,7 +267,10 @@ def _without_own(folder: Folder, listing: Listing) -> Listing:
         raise DataError(f"{folder.uri} is {own['']}, not a catalog: give the catalog that it was made from")
     if not own:
         return listing
-    logger.info("not part of the catalog: %s", ", ".join(f"{folder.full(path)} ({what})" for path, what in own.items()))
+    logger.info(
+        "not part of the catalog: %s",
+        ", ".join(f"{folder.full(path)} ({what})" for path, what in own.items()),
+    )
 
     def is_own(path: str) -> bool:
         return any(path == top or path.startswith(f"{top}/") for top in own)
@@ -258,7 +297,9 @@ def _warn_of_partitions(folder: Folder, top: Listing) -> None:
     surplus = [path for path in top.folders if "=" in path]
     if surplus:
         logger.warning(
-            "%s holds Parquet files at its top, so these folders are left out: %s", folder.uri, ", ".join(_shortened(surplus))
+            "%s holds Parquet files at its top, so these folders are left out: %s",
+            folder.uri,
+            ", ".join(_shortened(surplus)),
         )
 
 

@@ -1,4 +1,5 @@
-"""Folders that must not be read as plain Parquet: tables of a format with a log, catalogs that are being written, and our own outputs."""
+"""Folders that must not be read as plain Parquet: tables of a format with a log, catalogs that are being
+written, and our own outputs."""
 
 from __future__ import annotations
 
@@ -20,10 +21,16 @@ _BY_NAME = (
     ("Hudi", re.compile(r"(^|/)\.hoodie(_partition_metadata\S*)?$"), ".hoodie"),
     (
         "Iceberg",
-        re.compile(r"(^|/)metadata/([^/]*\.metadata\.json(\.gz)?|[^/]*\.gz\.metadata\.json|version-hint\.text)$"),
+        re.compile(
+            r"(^|/)metadata/([^/]*\.metadata\.json(\.gz)?|[^/]*\.gz\.metadata\.json|version-hint\.text)$"
+        ),
         "metadata/",
     ),
-    ("Lance", re.compile(r"(^|/)(_versions/.*\.manifest|data/[^/]*\.lance|[^/]*\.lance/_versions)$"), "_versions/"),
+    (
+        "Lance",
+        re.compile(r"(^|/)(_versions/.*\.manifest|data/[^/]*\.lance|[^/]*\.lance/_versions)$"),
+        "_versions/",
+    ),
     ("Paimon", re.compile(r"(^|/)snapshot/(snapshot-\d+|LATEST|EARLIEST)$"), "snapshot/"),
     ("DuckLake", re.compile(r"(^|/)ducklake-[0-9a-f-]{36}(-delete)?\.parquet$"), "catalog database"),
 )
@@ -40,7 +47,10 @@ _RUN = r"\d{8}T\d{6}-[0-9a-f]{8}"
 _OWN = (
     ("a scores folder", re.compile(r"^(?P<top>.*?)/?(^|/)snapshots/\d{8}\.json$")),
     ("a scores folder", re.compile(rf"^(?P<top>.*?)/?(^|/)(staged|runs|scores|embeddings|dead)/{_RUN}/")),
-    ("a dataset made by prepare", re.compile(r"^(?P<top>.*?)/?(^|/)staged/[0-9a-f]{12}/(plan-|piece-|[0-9a-f])")),
+    (
+        "a dataset made by prepare",
+        re.compile(r"^(?P<top>.*?)/?(^|/)staged/[0-9a-f]{12}/(plan-|piece-|[0-9a-f])"),
+    ),
     ("a dataset made by prepare", re.compile(r"^(?P<top>.*?)/?(^|/)dataset\.json$")),
     ("a model", re.compile(r"^(?P<top>.*?)/?(^|/)model\.json$")),
 )
@@ -49,12 +59,15 @@ _UNFINISHED = re.compile(
     r"(^|/)(_temporary|_tmp|\.spark-staging\S*)$|\.inprogress\b|(^|/)[^/.]*(\.(parquet|pq|parq))?\.(tmp|temp|crswap)$",
     re.IGNORECASE,
 )
-_HALF_COPIED = re.compile(r"\.(parquet|pq|parq)\.(part|partial|filepart|crdownload|download|[A-Za-z0-9]{6})$", re.IGNORECASE)
+_HALF_COPIED = re.compile(
+    r"\.(parquet|pq|parq)\.(part|partial|filepart|crdownload|download|[A-Za-z0-9]{6})$", re.IGNORECASE
+)
 _STARTED = re.compile(r"(^|/)_started_(?P<id>[^/]+)$")
 
 
 def refuse_table(folder: Folder, names: Iterable[str]) -> None:
-    """Raise ``DataError`` if a table of a known format lies in or below a folder, by its ``names``, or if the folder lies in one."""
+    """Raise ``DataError`` if a table of a known format lies in or below a folder, by its ``names``, or if the
+    folder lies in one."""
     names = list(names)
     within = [name for name in ("metadata", "snapshot", "_versions") if name in names]
     names += [f"{name}/{inner}" for name in within for inner in _inside(folder, name)]
@@ -71,8 +84,10 @@ def _refuse_if_table(folder: Folder, path: str) -> None:
         if found:
             table = folder.full(path[: found.start()].strip("/"))
             raise DataError(
-                f"{folder.full(path)}: {table} is {'an' if kind == 'Iceberg' else 'a'} {kind} table, whose log ({log}) says which rows of "
-                f"its Parquet files are live; read as plain files, deleted rows would come back. Export it as plain Parquet and give that: "
+                f"{folder.full(path)}: {table} is {'an' if kind == 'Iceberg' else 'a'} {kind} table, whose "
+                f"log ({log}) says which rows of "
+                "its Parquet files are live; read as plain files, deleted rows would come back. Export it "
+                "as plain Parquet and give that: "
                 f"{_EXPORT[kind].replace('TABLE', table)}"
             )
 
@@ -99,7 +114,11 @@ def _marks_in(folder: Folder) -> list[str]:
         return [name] if _is_there(folder, name) else []
 
     with ThreadPoolExecutor(max_workers=4) as pool:
-        return [path for names in pool.map(found, ("_delta_log", ".hoodie", "metadata", "snapshot")) for path in names]
+        return [
+            path
+            for names in pool.map(found, ("_delta_log", ".hoodie", "metadata", "snapshot"))
+            for path in names
+        ]
 
 
 def _is_there(folder: Folder, name: str) -> bool:
@@ -110,27 +129,38 @@ def _is_there(folder: Folder, name: str) -> bool:
 
 def _inside(folder: Folder, name: str) -> list[str]:
     with contextlib.suppress(OSError, Pix2ScoreError), named_errors(folder.uri):
-        return [str(path).rstrip("/").rpartition("/")[2] for path in folder.fs.ls(folder.full(name), detail=False)]
+        return [
+            str(path).rstrip("/").rpartition("/")[2] for path in folder.fs.ls(folder.full(name), detail=False)
+        ]
     return []
 
 
 def refuse_unfinished(folder: Folder, names: Sequence[str], files: Sequence[Entry]) -> None:
-    """Raise ``DataError`` if a writer is still at work among ``files``, or died there: some rows would be missing without a word."""
+    """Raise ``DataError`` if a writer is still at work among ``files``, or died there: some rows would be
+    missing without a word."""
     beside = {posixpath.dirname(entry.path) for entry in files}
     committed = {name.replace("_committed_", "_started_") for name in names if "_committed_" in name}
     for name in names:
         above = posixpath.dirname(name)
-        is_beside = not files or any(top == above or top.startswith(f"{above}/") or not above for top in beside)
-        is_open = _UNFINISHED.search(name) or _HALF_COPIED.search(name) or (_STARTED.search(name) and name not in committed)
+        is_beside = not files or any(
+            top == above or top.startswith(f"{above}/") or not above for top in beside
+        )
+        is_open = (
+            _UNFINISHED.search(name)
+            or _HALF_COPIED.search(name)
+            or (_STARTED.search(name) and name not in committed)
+        )
         if is_beside and is_open:
             raise DataError(
-                f"catalog {folder.uri} is still being written: {folder.full(name)} stands there; run again when its writer has finished, "
+                f"catalog {folder.uri} is still being written: {folder.full(name)} stands there; run again "
+                "when its writer has finished, "
                 f"or remove that if the writer is dead"
             )
 
 
 def own_folders(names: Iterable[str]) -> dict[str, str]:
-    """Folder -> what it is, of those that pix2score wrote among ``names``; the empty path is the listed folder itself."""
+    """Folder -> what it is, of those that pix2score wrote among ``names``; the empty path is the listed
+    folder itself."""
     known = set(names)
     found: dict[str, str] = {}
     for path in known:

@@ -19,10 +19,14 @@ from pix2score.images.source import image_source
 logger = logging.getLogger(__name__)
 
 
-def original_images(catalog: str, config: Mapping[str, Any], keys: Sequence[Key]) -> dict[Key, bytes | ImageFailure]:
-    """Content of each key that the catalog still has, as it is today; empty if the catalog cannot be read any more.
+def original_images(
+    catalog: str, config: Mapping[str, Any], keys: Sequence[Key]
+) -> dict[Key, bytes | ImageFailure]:
+    """Content of each key that the catalog still has, as it is today; empty if the catalog cannot be read any
+    more.
 
-    ``config``: that of the job that read the catalog (``columns``, ``image_root``). One pass over the catalog's narrow columns.
+    ``config``: that of the job that read the catalog (``columns``, ``image_root``). One pass over the
+    catalog's narrow columns.
     """
     wanted = set(keys)
     if not wanted:
@@ -43,7 +47,9 @@ def original_images(catalog: str, config: Mapping[str, Any], keys: Sequence[Key]
 def _rows_of(batch: pa.RecordBatch, wanted: set[Key]) -> list[dict[str, Any]]:
     ids = pa.array([key[0] for key in wanted], batch.column("illust_id").type)
     found = batch.filter(pc.is_in(batch.column("illust_id"), ids)).to_pylist()
-    rows = [{"uri": None, "file": None, "row": None} | row | {"page": _page(row.get("page"))} for row in found]
+    rows = [
+        {"uri": None, "file": None, "row": None} | row | {"page": _page(row.get("page"))} for row in found
+    ]
     return [row for row in rows if (row["illust_id"], row["page"]) in wanted]
 
 

@@ -1,4 +1,5 @@
-"""Reads the Parquet files of a catalog: many small ones are under way at once, large ones and embedded images in bounded batches."""
+"""Reads the Parquet files of a catalog: many small ones are under way at once, large ones and embedded images
+in bounded batches."""
 
 from __future__ import annotations
 
@@ -32,11 +33,14 @@ T = TypeVar("T")
 
 
 def schemas(folder: Folder, files: Sequence[Entry]) -> Iterator[tuple[pa.Schema, int]]:
-    """Schema and number of rows of each file, in order. Raises ``DataError`` naming a file that is not Parquet or is gone."""
+    """Schema and number of rows of each file, in order. Raises ``DataError`` naming a file that is not
+    Parquet or is gone."""
     return _ahead(files, lambda entry: _footer(folder, entry), lambda entry: _TAIL_BYTES)
 
 
-def opened(folder: Folder, files: Sequence[Entry]) -> Iterator[tuple[Entry, contextlib.AbstractContextManager[pq.ParquetFile]]]:
+def opened(
+    folder: Folder, files: Sequence[Entry]
+) -> Iterator[tuple[Entry, contextlib.AbstractContextManager[pq.ParquetFile]]]:
     """Each file in order, to be opened; the next small ones are fetched meanwhile.
 
     Raises ``DataError`` naming a file that is not Parquet, damaged or gone.
@@ -54,11 +58,14 @@ def opened(folder: Folder, files: Sequence[Entry]) -> Iterator[tuple[Entry, cont
 
 
 def image_batches(file: pq.ParquetFile, columns: Sequence[str], image: str) -> Iterator[pa.RecordBatch]:
-    """All rows of a file with an image column, in batches of few bytes: by the mean size of each row group's images."""
+    """All rows of a file with an image column, in batches of few bytes: by the mean size of each row group's
+    images."""
     for group in range(file.metadata.num_row_groups):
         facts = file.metadata.row_group(group)
         num_bytes = sum(
-            c.total_uncompressed_size for i in range(facts.num_columns) if (c := facts.column(i)).path_in_schema == image
+            c.total_uncompressed_size
+            for i in range(facts.num_columns)
+            if (c := facts.column(i)).path_in_schema == image
         )
         rows = max(1, min(IMAGE_BATCH_ROWS, IMAGE_BATCH_BYTES * facts.num_rows // max(1, num_bytes)))
         yield from file.iter_batches(batch_size=rows, row_groups=[group], columns=list(columns))
@@ -72,17 +79,25 @@ def _footer(folder: Folder, entry: Entry) -> tuple[pa.Schema, int]:
     tail = _range(folder, entry, max(0, entry.size - _TAIL_BYTES)) if is_s3(folder.uri) else b""
     length = int.from_bytes(tail[-8:-4], "little") + 8
     if tail[-4:] == b"PAR1" and 8 < length <= len(tail):
-        with contextlib.suppress(DataError), parquet_file(pa.BufferReader(b"PAR1" + tail[-length:]), entry.path) as file:
+        with (
+            contextlib.suppress(DataError),
+            parquet_file(pa.BufferReader(b"PAR1" + tail[-length:]), entry.path) as file,
+        ):
             return file.schema_arrow, file.metadata.num_rows
     with _opened(folder, entry) as file:  # says what is wrong with it
         return file.schema_arrow, file.metadata.num_rows
 
 
 def _range(folder: Folder, entry: Entry, start: int) -> bytes:
-    """The content from ``start`` on, in one request: asked for a whole object, s3fs first asks how large it is."""
+    """The content from ``start`` on, in one request: asked for a whole object, s3fs first asks how large it
+    is."""
     try:
         with named_errors(folder.uri):
-            return bytes(folder.fs.cat_file(folder.full(entry.path), start=start, end=entry.size)) if entry.size else b""
+            return (
+                bytes(folder.fs.cat_file(folder.full(entry.path), start=start, end=entry.size))
+                if entry.size
+                else b""
+            )
     except FileNotFoundError:
         raise _gone(folder, entry) from None
 
@@ -97,11 +112,15 @@ def _opened(folder: Folder, entry: Entry) -> Iterator[pq.ParquetFile]:
 
 
 def _gone(folder: Folder, entry: Entry) -> DataError:
-    return DataError(f"{folder.full(entry.path)} is gone since the catalog was opened: it was replaced meanwhile; run again")
+    return DataError(
+        f"{folder.full(entry.path)} is gone since the catalog was opened: it was replaced meanwhile; run "
+        "again"
+    )
 
 
 def _ahead(files: Sequence[Entry], work: Callable[[Entry], T], weight: Callable[[Entry], int]) -> Iterator[T]:
-    """``work`` of each file in order; those that follow are begun before, as far as their weights leave room."""
+    """``work`` of each file in order; those that follow are begun before, as far as their weights leave
+    room."""
     if len(files) < 2:
         yield from map(work, files)
         return
@@ -111,7 +130,9 @@ def _ahead(files: Sequence[Entry], work: Callable[[Entry], T], weight: Callable[
     try:
         while begun < len(files) or pending:
             while (
-                begun < len(files) and len(pending) < MAX_AHEAD and (not pending or held + weight(files[begun]) <= MAX_AHEAD_BYTES)
+                begun < len(files)
+                and len(pending) < MAX_AHEAD
+                and (not pending or held + weight(files[begun]) <= MAX_AHEAD_BYTES)
             ):
                 pending.append((pool.submit(work, files[begun]), weight(files[begun])))
                 held, begun = held + weight(files[begun]), begun + 1
@@ -123,7 +144,8 @@ def _ahead(files: Sequence[Entry], work: Callable[[Entry], T], weight: Callable[
 
 
 def image_values(column: pa.Array) -> pa.Array:
-    """The images of a column that was read by ``Catalog.image_path``, as large_binary; null where the row has none."""
+    """The images of a column that was read by ``Catalog.image_path``, as large_binary; null where the row has
+    none."""
     while pa.types.is_struct(column.type):
         column = pc.struct_field(column, [0])
     column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column

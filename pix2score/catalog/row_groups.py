@@ -1,4 +1,5 @@
-"""Which rows of a plan of embedded images lie in one row group of the catalog: a task that reads them together reads it once."""
+"""Which rows of a plan of embedded images lie in one row group of the catalog: a task that reads them
+together reads it once."""
 
 from __future__ import annotations
 
@@ -23,15 +24,17 @@ NUM_READERS = 16  # footers and parts read at a time: on S3 each costs some requ
 def row_group_runs(catalog: Folder, plan: Folder, parts: Sequence[Part]) -> list[list[int]]:
     """Per part, the lengths of its runs of rows that stand in one row group, in order.
 
-    Reads two narrow columns of the plan and the footers of the files that it names. A file that cannot be read counts as one row group: its
-    rows fail where they are read.
+    Reads two narrow columns of the plan and the footers of the files that it names. A file that cannot be
+    read counts as one row group: its rows fail where they are read.
     """
     starts: dict[str, npt.NDArray[np.int64]] = {}
     with ThreadPoolExecutor(NUM_READERS) as pool:
         runs = []
         for some in _chunks(parts):
             tables = list(pool.map(lambda part: _places(plan, part), some))
-            files = {file for table in tables for file in pc.unique(table.column("file")).to_pylist()} - starts.keys()
+            files = {
+                file for table in tables for file in pc.unique(table.column("file")).to_pylist()
+            } - starts.keys()
             starts |= dict(zip(files, pool.map(lambda file: _starts(catalog, file), files), strict=True))
             runs += [_runs(table, starts) for table in tables]
     return runs
@@ -68,7 +71,8 @@ def _runs(places: pa.Table, starts: dict[str, npt.NDArray[np.int64]]) -> list[in
 
 
 def task_sizes(runs: Sequence[int], few: int, most: int) -> Iterator[int]:
-    """Rows of each task: runs of a row group whole, small ones together up to ``few`` rows; one over ``most`` is cut evenly."""
+    """Rows of each task: runs of a row group whole, small ones together up to ``few`` rows; one over ``most``
+    is cut evenly."""
     pending = 0
     for run in runs:
         if pending and pending + run > few:
@@ -84,11 +88,13 @@ def task_sizes(runs: Sequence[int], few: int, most: int) -> Iterator[int]:
 
 
 def warn_of_large(runs: Sequence[Sequence[int]], most: int) -> None:
-    """Row groups over ``most`` rows are read once by every process that has a part of one: it says so, and what to do."""
+    """Row groups over ``most`` rows are read once by every process that has a part of one: it says so, and
+    what to do."""
     largest = max((run for part in runs for run in part), default=0)
     if largest > most:
         logger.warning(
-            "a row group of the catalog holds %d or more images: several processes will each read it up to their own; written with "
+            "a row group of the catalog holds %d or more images: several processes will each read it up to "
+            "their own; written with "
             "row_group_size=1000 the catalog is read once",
             largest,
         )

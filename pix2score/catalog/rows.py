@@ -1,7 +1,8 @@
 """The rows of a catalog, each key once, in order of work; and the Parquet parts that a plan is written as.
 
-Owns the key rule: of rows with one key the greatest (``updated_at``, ``fingerprint``, ``uri``) wins. What a training set or a night's
-scoring makes of the rows is ``training_plan`` and ``scoring_plan``. Works out of core in DuckDB: its memory does not grow with the catalog.
+Owns the key rule: of rows with one key the greatest (``updated_at``, ``fingerprint``, ``uri``) wins. What a
+training set or a night's scoring makes of the rows is ``training_plan`` and ``scoring_plan``. Works out of
+core in DuckDB: its memory does not grow with the catalog.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from pix2score.storage.sql import engine, load, one_row
 
 logger = logging.getLogger(__name__)
 PLAN_DISK_BYTES = 350
-"""Temporary disk per catalog row: its columns and the live row's, compressed, and both once more while they are joined and sorted."""
+"""Temporary disk per catalog row: its columns and the live row's, compressed, and both once more while they
+are joined and sorted."""
 
 
 @dataclass(slots=True)
@@ -53,7 +55,8 @@ class PlanCounts:
 
 @contextlib.contextmanager
 def catalog_rows(catalog: Catalog, counts: PlanCounts) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB whose view ``keyed`` holds each key of the catalog once, columns as in ``plan_schema`` but for labels (``label_i``).
+    """A DuckDB whose view ``keyed`` holds each key of the catalog once, columns as in ``plan_schema`` but for
+    labels (``label_i``).
 
     Raises:
         DataError: no row has an id.
@@ -63,7 +66,9 @@ def catalog_rows(catalog: Catalog, counts: PlanCounts) -> Iterator[duckdb.DuckDB
     with engine(disk_bytes=rows * PLAN_DISK_BYTES, what=f"planning about {rows} catalog rows") as connection:
         load(connection, "incoming_rows", catalog.rows_schema(), catalog.batches())
         catalog.check_unchanged()
-        counts.catalog_rows, counts.null_id = one_row(connection, "SELECT count(*), count(*) - count(illust_id) FROM incoming_rows")
+        counts.catalog_rows, counts.null_id = one_row(
+            connection, "SELECT count(*), count(*) - count(illust_id) FROM incoming_rows"
+        )
         try:
             _create_keyed(connection, catalog)
         except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.OutOfRangeException) as exc:
@@ -71,12 +76,15 @@ def catalog_rows(catalog: Catalog, counts: PlanCounts) -> Iterator[duckdb.DuckDB
         (num_keys,) = one_row(connection, "SELECT count(*) FROM keyed")
         counts.duplicate_key = counts.catalog_rows - counts.null_id - num_keys
         if not num_keys:
-            raise DataError(f"catalog {catalog.folder.uri} has no rows with an id ({counts.catalog_rows} rows in all)")
+            raise DataError(
+                f"catalog {catalog.folder.uri} has no rows with an id ({counts.catalog_rows} rows in all)"
+            )
         yield connection
 
 
 def estimated_rows(catalog: Catalog) -> int:
-    """About how many rows the catalog has: from the footer of its largest file, and the sizes of all; thousands of footers take minutes."""
+    """About how many rows the catalog has: from the footer of its largest file, and the sizes of all;
+    thousands of footers take minutes."""
     largest = max(catalog.files, key=lambda entry: entry.size)
     with open_parquet(catalog.folder, largest.path) as file:
         rows = file.metadata.num_rows
@@ -86,24 +94,29 @@ def estimated_rows(catalog: Catalog) -> int:
 def _create_keyed(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> None:
     """View ``keyed`` of ``incoming_rows``, from which the losers among repeated keys are deleted.
 
-    A view, as every copy of all rows costs as much as reading the catalog did. Only repeated keys are ranked: ranking all rows takes four
-    times as long.
+    A view, as every copy of all rows costs as much as reading the catalog did. Only repeated keys are ranked:
+    ranking all rows takes four times as long.
     """
     connection.execute(f"CREATE VIEW identified AS {_identified_sql(catalog)}")
-    connection.execute("CREATE TABLE repeated AS SELECT illust_id, page FROM identified GROUP BY ALL HAVING count(*) > 1")
+    connection.execute(
+        "CREATE TABLE repeated AS SELECT illust_id, page FROM identified GROUP BY ALL HAVING count(*) > 1"
+    )
     newest = [f"{sql} DESC NULLS LAST" for sql in _newest_sql(connection, catalog)]
-    # Beyond the key rule every other column, so that rows that differ in a label, or lie elsewhere, do not take turns from night to night.
+    # Beyond the key rule every other column, so that rows that differ in a label, or lie elsewhere, do not
+    # take turns from night to night.
     ties = ["file", '"row"', '"group"', "split", *(f"label_{i}" for i in range(len(catalog.labels)))]
     order = ", ".join([*newest, *(f"{column} DESC NULLS LAST" for column in ("fingerprint", "uri", *ties))])
     connection.execute(
-        "DELETE FROM incoming_rows WHERE rowid IN (SELECT position FROM identified SEMI JOIN repeated USING (illust_id, page) "
+        "DELETE FROM incoming_rows WHERE rowid IN (SELECT position FROM identified SEMI JOIN repeated USING "
+        "(illust_id, page) "
         f"QUALIFY row_number() OVER (PARTITION BY illust_id, page ORDER BY {order}) > 1)"
     )
     connection.execute("CREATE VIEW keyed AS SELECT * EXCLUDE (newest, position) FROM identified")
 
 
 def _newest_sql(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> list[str]:
-    """By what the newest of rows with one key is found; texts are numbers or times if all of them read as such, else compared as texts."""
+    """By what the newest of rows with one key is found; texts are numbers or times if all of them read as
+    such, else compared as texts."""
     schema = catalog.rows_schema()
     if "updated_at" not in schema.names:
         return ["newest"]
@@ -114,7 +127,9 @@ def _newest_sql(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> list
         return ["newest"]
     number, time = "TRY_CAST(newest AS DOUBLE)", "TRY_CAST(newest AS TIMESTAMPTZ)"
     rows = "(SELECT newest FROM identified SEMI JOIN repeated USING (illust_id, page))"
-    texts, numbers, times = one_row(connection, f"SELECT count(newest), count({number}), count({time}) FROM {rows}")
+    texts, numbers, times = one_row(
+        connection, f"SELECT count(newest), count({number}), count({time}) FROM {rows}"
+    )
     if texts == numbers:
         return [
             f"CASE WHEN isnan({number}) THEN NULL ELSE {number} END",
@@ -122,9 +137,12 @@ def _newest_sql(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> list
         ]  # whole ones beyond 2^53 too
     if texts == times:
         return [time]
-    (example,) = one_row(connection, f"SELECT min_by(newest, {time} IS NOT NULL OR {number} IS NOT NULL) FROM {rows}")
+    (example,) = one_row(
+        connection, f"SELECT min_by(newest, {time} IS NOT NULL OR {number} IS NOT NULL) FROM {rows}"
+    )
     logger.warning(
-        "column %s holds texts that are neither all numbers nor all times, such as %r: of rows with one key the last as a text wins",
+        "column %s holds texts that are neither all numbers nor all times, such as %r: of rows with one key "
+        "the last as a text wins",
         catalog.columns.updated_at,
         example,
     )
@@ -139,13 +157,19 @@ def _identified_sql(catalog: Catalog) -> str:
         return text_sql(f'"{name}"', schema.field(name).type) if name in names else "NULL::VARCHAR"
 
     image_id = f"'sha256:' || {text('sha256')}" if catalog.embedded else f"'uri:' || {text('uri')}"
-    marked = f"coalesce({_mark(catalog)} || {text('fingerprint')}, {image_id})" if catalog.columns.fingerprint else image_id
+    marked = (
+        f"coalesce({_mark(catalog)} || {text('fingerprint')}, {image_id})"
+        if catalog.columns.fingerprint
+        else image_id
+    )
     newest = '"updated_at"' if "updated_at" in names else "NULL"
     labels = "".join(f", label_{i}" for i in range(len(catalog.labels)))
     where = 'file, "row"' if catalog.embedded else 'NULL::VARCHAR AS file, NULL::BIGINT AS "row"'
     return (
-        f"SELECT illust_id, {_page_sql(schema)}::INTEGER AS page, {text('uri')} AS uri, {where}, {marked} AS fingerprint, "
-        f'coalesce({text("group")}, CAST(illust_id AS VARCHAR)) AS "group", {text("split")} AS split{labels}, {newest} AS newest, '
+        f"SELECT illust_id, {_page_sql(schema)}::INTEGER AS page, {text('uri')} AS uri, {where}, {marked} AS "
+        "fingerprint, "
+        f'coalesce({text("group")}, CAST(illust_id AS VARCHAR)) AS "group", {text("split")} AS '
+        f"split{labels}, {newest} AS newest, "
         f"rowid AS position FROM incoming_rows WHERE illust_id IS NOT NULL"
     )
 
@@ -160,7 +184,8 @@ def _page_sql(schema: pa.Schema) -> str:
     text = f"trim({text_sql('page', kind)})"
     wrong = f"error('page \"' || {text} || '\", expected 0, 1, 2 or p0, p1, p2')"
     return (
-        f"CASE WHEN {text} IS NULL THEN 0 WHEN regexp_full_match({text}, 'p?-?[0-9]+') THEN CAST(ltrim({text}, 'p') AS INTEGER) "
+        f"CASE WHEN {text} IS NULL THEN 0 WHEN regexp_full_match({text}, 'p?-?[0-9]+') THEN "
+        f"CAST(ltrim({text}, 'p') AS INTEGER) "
         f"ELSE CAST({wrong} AS INTEGER) END"
     )
 
@@ -171,21 +196,27 @@ def _mark(catalog: Catalog) -> str:
 
 
 def stored_fingerprint_sql(catalog: Catalog, column: str) -> str:
-    """SQL: what this version gives for a fingerprint ``column`` as earlier versions stored it: as DuckDB's own text of the type of then.
+    """SQL: what this version gives for a fingerprint ``column`` as earlier versions stored it: as DuckDB's
+    own text of the type of then.
 
-    They wrote ``etag:7.0`` for a float that is ``etag:7`` today, and ``etag:2026-01-01 00:00:00+00`` for ``etag:2026-01-01 00:00:00``.
-    Texts stay as they are, and so does what this version wrote.
+    They wrote ``etag:7.0`` for a float that is ``etag:7`` today, and ``etag:2026-01-01 00:00:00+00`` for
+    ``etag:2026-01-01 00:00:00``. Texts stay as they are, and so does what this version wrote.
     """
     if not catalog.columns.fingerprint:
         return column
     field, mark = catalog.schema.field(catalog.columns.fingerprint), _mark(catalog)
     value = f"substr({column}, length({mark}) + 1)"
     today = stored_bytes_sql(value) if field.metadata else stored_text_sql(value, field.type)
-    return column if today == value else f"CASE WHEN starts_with({column}, {mark}) THEN {mark} || {today} ELSE {column} END"
+    return (
+        column
+        if today == value
+        else f"CASE WHEN starts_with({column}, {mark}) THEN {mark} || {today} ELSE {column} END"
+    )
 
 
 def order_sql(catalog: Catalog) -> str:
-    """Order of work: by hash of the key, so that any part is a random sample; embedded images as they lie, file by hash."""
+    """Order of work: by hash of the key, so that any part is a random sample; embedded images as they lie,
+    file by hash."""
     if catalog.embedded:
         return 'ORDER BY md5_number_lower(file), file, "row"'
     return "ORDER BY md5_number_lower(concat_ws('/', illust_id, page)), illust_id, page"
@@ -194,8 +225,9 @@ def order_sql(catalog: Catalog) -> str:
 def plan_schema(id_type: pa.DataType, label_types: Sequence[tuple[str, pa.DataType]] = ()) -> pa.Schema:
     """One row per illustration to be worked on.
 
-    ``uri`` names the image, or ``file`` and ``row`` the catalog file (relative path) and row that embed it. ``fingerprint`` is
-    ``kind:value``. ``group`` and ``split`` and the raw labels ``<h>_label`` are for prepare.
+    ``uri`` names the image, or ``file`` and ``row`` the catalog file (relative path) and row that embed it.
+    ``fingerprint`` is ``kind:value``. ``group`` and ``split`` and the raw labels ``<h>_label`` are for
+    prepare.
     """
     labels = [pa.field(f"{head}_label", t) for head, t in label_types]
     return pa.schema(

@@ -1,4 +1,5 @@
-"""Which columns the files of a catalog have, in their own schemas and in their paths, and the one type that each is read as."""
+"""Which columns the files of a catalog have, in their own schemas and in their paths, and the one type that
+each is read as."""
 
 from __future__ import annotations
 
@@ -66,7 +67,8 @@ class Shape:
         return name in self.hive or any(field_type(schema, name) is not None for schema in self._distinct())
 
     def kinds(self, name: str) -> Iterator[tuple[Entry, pa.DataType | None]]:
-        """Each file with its type of a column: its own column goes before one of its path; None if it has neither."""
+        """Each file with its type of a column: its own column goes before one of its path; None if it has
+        neither."""
         for entry, schema in self.files:
             kind = field_type(schema, name)
             yield entry, kind if kind is not None or name not in hive_values(entry.path) else self.hive[name]
@@ -84,27 +86,38 @@ class Shape:
             known = {other.lower(): other for other in self.names}
             near = difflib.get_close_matches(name.lower(), known, n=1)
             hint = f" (did you mean {known[near[0]]}?)" if near else ""
-            raise DataError(f"catalog {self.place} has no column {name!r}{hint}; it has {', '.join(self.names)}; {mend}")
+            raise DataError(
+                f"catalog {self.place} has no column {name!r}{hint}; it has {', '.join(self.names)}; {mend}"
+            )
 
-    def refuse(self, name: str, wanted: str, entry: Entry | None = None, kind: pa.DataType | None = None) -> DataError:
+    def refuse(
+        self, name: str, wanted: str, entry: Entry | None = None, kind: pa.DataType | None = None
+    ) -> DataError:
         """The error for a column of a type that cannot be what it is mapped to."""
         where = f" ({entry.path})" if entry and len(self.files) > 1 else ""
-        return DataError(f"catalog {self.place}: column {name} is {kind or self.kind(name)}{where}, expected {wanted}")
+        return DataError(
+            f"catalog {self.place}: column {name} is {kind or self.kind(name)}{where}, expected {wanted}"
+        )
 
     def known_kinds(self, name: str, *, may_lack: bool = False) -> list[pa.DataType]:
-        """The types of a column over the files. Raises ``DataError`` naming a file that lacks it, unless it may."""
+        """The types of a column over the files. Raises ``DataError`` naming a file that lacks it, unless it
+        may."""
         found = list(self.kinds(name))
         lacking = [entry.path for entry, kind in found if kind is None]
         if lacking and not may_lack:
             first_with = next(entry.path for entry, kind in found if kind is not None)
             if found[0][1] is None:
                 raise DataError(
-                    f"{self.place}: {first_with} has column {name}, which the first file lacks ({lacking[0]}); all files need the same"
+                    f"{self.place}: {first_with} has column {name}, which the first file lacks "
+                    f"({lacking[0]}); all files need the same"
                 )
             raise DataError(f"{self.place}: {lacking[0]} lacks column {name}, which other files have")
         if lacking:
             logger.warning(
-                "column %s is missing in %d files, such as %s: their rows have no value of it", name, len(lacking), lacking[0]
+                "column %s is missing in %d files, such as %s: their rows have no value of it",
+                name,
+                len(lacking),
+                lacking[0],
             )
         return [kind for _, kind in found if kind is not None]
 
@@ -134,8 +147,10 @@ def id_field(shape: Shape, name: str) -> pa.Field:
         if pt.is_floating(plain):
             raise shape.refuse(
                 name,
-                "an integer or a string: as floats, ids beyond 2^53 are rounded already. Write them as integers (pandas: "
-                "astype('Int64'), which keeps missing ones; DuckDB: CAST(… AS BIGINT)), from the source if they are that large",
+                "an integer or a string: as floats, ids beyond 2^53 are rounded already. Write them as "
+                "integers (pandas: "
+                "astype('Int64'), which keeps missing ones; DuckDB: CAST(… AS BIGINT)), from the source if "
+                "they are that large",
                 entry,
                 kind,
             )
@@ -148,7 +163,8 @@ def id_field(shape: Shape, name: str) -> pa.Field:
     if len(found) == 2:
         (first, (path, before)), (_, (other, there)) = found.items()
         raise DataError(
-            f"{shape.place}: {other}: column {name} cannot be read as {first}: it is {there} there and {before} in {path}; cast one of them"
+            f"{shape.place}: {other}: column {name} cannot be read as {first}: it is {there} there and "
+            f"{before} in {path}; cast one of them"
         )
     return pa.field(name, next(iter(found), pa.int64()))
 
@@ -165,7 +181,9 @@ def text_field(shape: Shape, name: str, wanted: str) -> pa.Field:
 def value_field(shape: Shape, name: str) -> pa.Field:
     """The type that all files' values have in common, else their texts."""
     kinds = shape.known_kinds(name)
-    return pa.field(name, common_type(kinds), metadata=FROM_BYTES if all(is_bytes(kind) for kind in kinds) else None)
+    return pa.field(
+        name, common_type(kinds), metadata=FROM_BYTES if all(is_bytes(kind) for kind in kinds) else None
+    )
 
 
 def page_field(shape: Shape, name: str) -> pa.Field:
@@ -184,7 +202,8 @@ def is_page(kind: pa.DataType) -> bool:
 
 
 def label_field(shape: Shape, name: str) -> pa.Field:
-    """Numbers, or text that may hold them: what does not is dropped row by row. Raises ``DataError`` for other types."""
+    """Numbers, or text that may hold them: what does not is dropped row by row. Raises ``DataError`` for
+    other types."""
     for entry, kind in shape.kinds(name):
         if kind is not None and not _can_be_label(bare(kind)):
             raise shape.refuse(name, "a number", entry, kind)

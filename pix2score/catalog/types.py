@@ -1,7 +1,9 @@
-"""Values of a catalog, whatever type its writer chose: how a column is read, and the text that stands for a value.
+"""Values of a catalog, whatever type its writer chose: how a column is read, and the text that stands for a
+value.
 
-A value is a value: 7, 7.0 and the digits "7" are one, and so are an instant in any unit or zone, a date and its midnight, bytes that
-are UTF-8 and that text. NaN and NaT are null. Text stays verbatim: "1.10" is not "1.1".
+A value is a value: 7, 7.0 and the digits "7" are one, and so are an instant in any unit or zone, a date and
+its midnight, bytes that are UTF-8 and that text. NaN and NaT are null. Text stays verbatim: "1.10" is not
+"1.1".
 """
 
 from __future__ import annotations
@@ -29,7 +31,12 @@ def is_text(kind: pa.DataType) -> bool:
 def is_bytes(kind: pa.DataType) -> bool:
     """Bytes of any Arrow kind, dictionaries of them too."""
     kind = bare(kind)
-    return bool(pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_fixed_size_binary(kind) or pt.is_binary_view(kind))
+    return bool(
+        pt.is_binary(kind)
+        or pt.is_large_binary(kind)
+        or pt.is_fixed_size_binary(kind)
+        or pt.is_binary_view(kind)
+    )
 
 
 def is_uuid(kind: pa.DataType) -> bool:
@@ -38,7 +45,8 @@ def is_uuid(kind: pa.DataType) -> bool:
 
 
 def bare(kind: pa.DataType) -> pa.DataType:
-    """The type of the values, without dictionaries, runs and extensions (but for a UUID, whose values are texts)."""
+    """The type of the values, without dictionaries, runs and extensions (but for a UUID, whose values are
+    texts)."""
     while True:
         if pt.is_dictionary(kind) or pt.is_run_end_encoded(kind):
             kind = kind.value_type
@@ -65,14 +73,20 @@ def read_type(kind: pa.DataType) -> pa.DataType:
 
 
 def common_type(kinds: Sequence[pa.DataType]) -> pa.DataType:
-    """What a column that files hold in these types is read as: the one type, else the values' texts. Null types fit every other."""
+    """What a column that files hold in these types is read as: the one type, else the values' texts. Null
+    types fit every other."""
     known = {read_type(kind) for kind in kinds if not pt.is_null(bare(kind))}
     return known.pop() if len(known) == 1 else TEXT
 
 
 def common_label_type(kinds: Sequence[pa.DataType]) -> pa.DataType:
-    """As ``common_type``; numbers of several types become the widest: int64 if all are whole, else float64."""
-    wide = {pa.float64() if pt.is_decimal256(bare(kind)) else read_type(kind) for kind in kinds if not pt.is_null(bare(kind))}
+    """As ``common_type``; numbers of several types become the widest: int64 if all are whole, else
+    float64."""
+    wide = {
+        pa.float64() if pt.is_decimal256(bare(kind)) else read_type(kind)
+        for kind in kinds
+        if not pt.is_null(bare(kind))
+    }
     if len(wide) < 2:
         return wide.pop() if wide else TEXT
     if all(pt.is_integer(kind) or pt.is_boolean(kind) for kind in wide):
@@ -81,7 +95,8 @@ def common_label_type(kinds: Sequence[pa.DataType]) -> pa.DataType:
 
 
 def read_as(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    """``array`` as ``kind``, which ``read_type`` or ``common_type`` gave. Raises ``pa.ArrowInvalid`` for a value that does not fit."""
+    """``array`` as ``kind``, which ``read_type`` or ``common_type`` gave. Raises ``pa.ArrowInvalid`` for a
+    value that does not fit."""
     array = _bare_array(array)
     if pt.is_null(array.type):
         return pa.nulls(len(array), kind)
@@ -110,10 +125,14 @@ def _bare_array(array: pa.Array) -> pa.Array:
 
 
 def _text_of_uuids(array: pa.Array) -> pa.Array:
-    raw = np.frombuffer(b"".join(value or bytes(16) for value in array.to_pylist()), np.uint8).reshape(len(array), 16)
+    raw = np.frombuffer(b"".join(value or bytes(16) for value in array.to_pylist()), np.uint8).reshape(
+        len(array), 16
+    )
     letters = np.full((len(array), 36), ord("-"), np.uint8)
     letters[:, _HEX_OF_UUID] = _HEX[raw].reshape(len(array), 32)
-    texts = pa.FixedSizeBinaryArray.from_buffers(pa.binary(36), len(array), [None, pa.py_buffer(letters.tobytes())])
+    texts = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(36), len(array), [None, pa.py_buffer(letters.tobytes())]
+    )
     return pc.if_else(array.is_valid(), pc.cast(pc.cast(texts, pa.binary()), TEXT), pa.scalar(None, TEXT))
 
 
@@ -138,7 +157,9 @@ def _texts(array: pa.Array) -> pa.Array:
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone='UTC'")
         connection.register("given", pa.table({"v": array, "n": pa.array(range(len(array)), pa.int64())}))
-        table = connection.sql(f"SELECT {text_sql('v', array.type)} AS t FROM given ORDER BY n").to_arrow_table()
+        table = connection.sql(
+            f"SELECT {text_sql('v', array.type)} AS t FROM given ORDER BY n"
+        ).to_arrow_table()
     return table.column("t").combine_chunks().cast(TEXT)
 
 
@@ -150,7 +171,8 @@ def text_sql(column: str, kind: pa.DataType) -> str:
         # Whole numbers in digits, as an integer column has them; up to 1e38 a HUGEINT holds them exactly.
         whole = f"{column} = trunc({column}) AND abs({column}) < 1e38"
         return (
-            f"CASE WHEN isnan({column}) THEN NULL WHEN {whole} THEN CAST(CAST({column} AS HUGEINT) AS VARCHAR) "
+            f"CASE WHEN isnan({column}) THEN NULL WHEN {whole} THEN CAST(CAST({column} AS HUGEINT) AS "
+            "VARCHAR) "
             f"ELSE CAST({column} AS VARCHAR) END"
         )
     if pt.is_decimal(kind) and kind.scale > 0:
@@ -161,25 +183,35 @@ def text_sql(column: str, kind: pa.DataType) -> str:
 
 
 def _trimmed(digits: str) -> str:
-    """SQL: digits with a point without the zeros that say nothing; DuckDB writes .50 where a decimal has no room before the point."""
+    """SQL: digits with a point without the zeros that say nothing; DuckDB writes .50 where a decimal has no
+    room before the point."""
     bare_digits = f"rtrim(rtrim({digits}, '0'), '.')"
     return f"regexp_replace(regexp_replace({bare_digits}, '^(-?)(\\.|$)', '\\10\\2'), '^-0$', '0')"
 
 
 def stored_text_sql(text: str, kind: pa.DataType) -> str:
-    """SQL: what ``text_sql`` gives today for a value of a ``kind`` column that an earlier version stored as DuckDB's own text."""
+    """SQL: what ``text_sql`` gives today for a value of a ``kind`` column that an earlier version stored as
+    DuckDB's own text."""
     if pt.is_floating(kind) or pt.is_decimal(kind) or pt.is_integer(kind):
         in_exponents = (
-            f"CASE WHEN {text} SIMILAR TO '-?[0-9.]+e[+-][0-9]+' THEN {text_sql(f'TRY_CAST({text} AS DOUBLE)', pa.float64())} END"
+            f"CASE WHEN {text} SIMILAR TO '-?[0-9.]+e[+-][0-9]+' THEN "
+            f"{text_sql(f'TRY_CAST({text} AS DOUBLE)', pa.float64())} END"
         )
-        return f"CASE WHEN {text} SIMILAR TO '-?[0-9]*\\.[0-9]+' THEN {_trimmed(text)} ELSE coalesce({in_exponents}, {text}) END"
+        return (
+            f"CASE WHEN {text} SIMILAR TO '-?[0-9]*\\.[0-9]+' THEN {_trimmed(text)} ELSE "
+            f"coalesce({in_exponents}, {text}) END"
+        )
     if pt.is_timestamp(kind):
         bare_text = f"regexp_replace({text}, '\\+00$', '')"
-        return f"CASE WHEN {text} SIMILAR TO '[0-9]{{4,}}-[0-9]{{2}}-[0-9]{{2}}' THEN {text} || ' 00:00:00' ELSE {bare_text} END"
+        return (
+            f"CASE WHEN {text} SIMILAR TO '[0-9]{{4,}}-[0-9]{{2}}-[0-9]{{2}}' THEN {text} || ' 00:00:00' "
+            f"ELSE {bare_text} END"
+        )
     return text
 
 
 def stored_bytes_sql(text: str) -> str:
-    """SQL: as ``stored_text_sql`` for a column of bytes, which earlier versions stored with ``\\x`` escapes."""
+    """SQL: as ``stored_text_sql`` for a column of bytes, which earlier versions stored with ``\\x``
+    escapes."""
     blob = f"TRY_CAST({text} AS BLOB)"
     return f"coalesce(TRY(decode({blob})), lower(hex({blob})), {text})"

@@ -16,8 +16,11 @@ from pix2score.host import termination
 logger = logging.getLogger(__name__)
 
 
-def main(job: str, config_class: type[Config], function: Callable[[Config], Mapping[str, Any]], about: str) -> None:
-    """Run ``function`` on the resolved config, print its summary as the last line of standard output, and exit.
+def main(
+    job: str, config_class: type[Config], function: Callable[[Config], Mapping[str, Any]], about: str
+) -> None:
+    """Run ``function`` on the resolved config, print its summary as the last line of standard output, and
+    exit.
 
     Exit codes are those of ``errors``; a user's mistake is one line on standard error without a traceback.
     """
@@ -27,7 +30,8 @@ def main(job: str, config_class: type[Config], function: Callable[[Config], Mapp
 
 
 def tell_in_any_encoding() -> None:
-    """What the encoding of standard output and error lacks is written as an escape: no character ends a job."""
+    """What the encoding of standard output and error lacks is written as an escape: no character ends a
+    job."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -41,7 +45,12 @@ def run(
     argv: Sequence[str],
 ) -> int:
     """As ``main``, but return the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )
     try:
         summary = function(resolve(config_class, argv, prog=f"python -m jobs.{job}", about=about))
     except BaseException as exc:
@@ -67,9 +76,12 @@ def _tell(job: str, failed: JobFailed) -> None:
 
 
 def _print_json(content: Mapping[str, Any]) -> None:
-    """As ASCII where the stream is not UTF-8, or holds half a character of a file name: it stays valid JSON."""
+    """As ASCII where the stream is not UTF-8, or holds half a character of a file name: it stays valid
+    JSON."""
     line = json.dumps(content, ensure_ascii=False)
-    is_utf8 = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "").replace("_", "") == "utf8"
+    is_utf8 = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "").replace(
+        "_", ""
+    ) == "utf8"
     try:
         line.encode("utf-8" if is_utf8 else "ascii")
     except UnicodeEncodeError:

@@ -47,8 +47,9 @@ class Laps:
 def recorded(folder: Folder, path: str, facts: dict[str, Any]) -> Iterator[Summary]:
     """A summary to fill, published at ``path`` with the seconds taken; with the error if the body raises.
 
-    After a user's mistake that is found before there is anything to tell, nothing is written. The exception goes on, carrying its
-    ``JobFailed`` and the summary as its attribute ``summary``; an error of ours that a worker raised goes on as itself.
+    After a user's mistake that is found before there is anything to tell, nothing is written. The exception
+    goes on, carrying its ``JobFailed`` and the summary as its attribute ``summary``; an error of ours that a
+    worker raised goes on as itself.
     """
     summary = Summary(facts)
     start = time.monotonic()

@@ -1,4 +1,5 @@
-"""``RAY_ADDRESS``: where a Ray runs that jobs should use, checked before Ray itself tries for minutes to reach it."""
+"""``RAY_ADDRESS``: where a Ray runs that jobs should use, checked before Ray itself tries for minutes to
+reach it."""
 
 from __future__ import annotations
 
@@ -16,13 +17,16 @@ CONNECT_TIMEOUT_S = 10.0
 DASHBOARD_PORT = 8265
 _BRACKETED = re.compile(r"\[(?P<host>[0-9A-Fa-f:.]+(%\w+)?)\]:(?P<port>\d+)")
 _PLAIN = re.compile(r"(?P<host>[\w.-]+):(?P<port>\d+)")
-_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # and settings, of which there are none
+_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(
+    (0, 0, 0, 4, 0, 0, 0, 0, 0)
+)  # and settings, of which there are none
 _SETTINGS_FRAME, _FRAME_HEADER_BYTES = 4, 9
 
 
 @dataclass(frozen=True, slots=True)
 class RayAddress:
-    """A head's ``text`` as Ray takes it. ``host`` and ``port`` are None for ``auto``: the Ray that was started on this machine."""
+    """A head's ``text`` as Ray takes it. ``host`` and ``port`` are None for ``auto``: the Ray that was
+    started on this machine."""
 
     text: str
     host: str | None = None
@@ -49,7 +53,8 @@ def _advice(text: str) -> str:
     head = "host:port of the head as `ray start` prints it, such as 10.0.0.1:6379"
     if text.startswith(("http://", "https://")):
         return (
-            f"that is where `ray job submit --address {text}` submits to; a job itself wants {head}, and inside "
+            f"that is where `ray job submit --address {text}` submits to; a job itself wants {head}, and "
+            "inside "
             f"`ray job submit` nothing at all"
         )
     if text.startswith("ray://"):
@@ -71,9 +76,14 @@ def probe(address: RayAddress) -> None:
     except OSError as exc:  # refused, no such host
         raise ConfigError(f"no Ray answers at RAY_ADDRESS={address.text}: {exc}") from None
     if not is_ray:
-        hint = f"; {DASHBOARD_PORT} is the dashboard's port, for `ray job submit`" if address.port == DASHBOARD_PORT else ""
+        hint = (
+            f"; {DASHBOARD_PORT} is the dashboard's port, for `ray job submit`"
+            if address.port == DASHBOARD_PORT
+            else ""
+        )
         raise ConfigError(
-            f"no Ray answers at RAY_ADDRESS={address.text}: something else listens there{hint}; give host:port of the head as "
+            f"no Ray answers at RAY_ADDRESS={address.text}: something else listens there{hint}; give "
+            "host:port of the head as "
             f"`ray start` prints it"
         )
 
@@ -99,7 +109,10 @@ def refuse_without_token(address: RayAddress) -> None:
         client(address=address.text)
     except ray.exceptions.AuthenticationError:
         raise ConfigError(
-            f"the Ray at RAY_ADDRESS={address.text} wants its token: copy the head's ~/.ray/auth_token here, or set RAY_AUTH_TOKEN"
+            f"the Ray at RAY_ADDRESS={address.text} wants its token: copy the head's ~/.ray/auth_token here, "
+            "or set RAY_AUTH_TOKEN"
         ) from None
     except ray.exceptions.RpcError as exc:
-        raise ConfigError(f"no Ray answers at RAY_ADDRESS={address.text}: {' '.join(str(exc).split())[:200]}") from None
+        raise ConfigError(
+            f"no Ray answers at RAY_ADDRESS={address.text}: {' '.join(str(exc).split())[:200]}"
+        ) from None

@@ -1,6 +1,8 @@
-"""Counters of a running job as Ray metrics, which Ray exports to Prometheus beside its own (as ``ray_pix2score_…``).
+"""Counters of a running job as Ray metrics, which Ray exports to Prometheus beside its own (as
+``ray_pix2score_…``).
 
-For dashboards and alerts only: what a run did is counted exactly in its summary. A task that Ray runs twice counts twice here.
+For dashboards and alerts only: what a run did is counted exactly in its summary. A task that Ray runs twice
+counts twice here.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ def _counter(name: str, description: str, tag: str = "") -> Counter:
 
 def count_images(outcomes: Iterable[str]) -> None:
     """Images that were fetched and decoded: ``ok`` or an error code each."""
-    counter = _counter("images_total", "Images fetched and decoded, by outcome (ok or an error code)", "outcome")
+    counter = _counter(
+        "images_total", "Images fetched and decoded, by outcome (ok or an error code)", "outcome"
+    )
     for outcome, number in Tally(outcomes).items():
         counter.inc(number, tags={"outcome": outcome})
 

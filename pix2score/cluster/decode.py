@@ -1,4 +1,5 @@
-"""The Ray Data source that prepare and score share: Parquet parts -> rows -> bytes -> pixels, or a named failure, per row.
+"""The Ray Data source that prepare and score share: Parquet parts -> rows -> bytes -> pixels, or a named
+failure, per row.
 
 A bad image never raises: it leaves its stage as a row whose ``error_code`` is set.
 """
@@ -44,24 +45,35 @@ logger = logging.getLogger(__name__)
 DECODE_MEMORY_BYTES = 2**30
 
 
-def fetch_and_decode(rows: pa.Table, *, images: ImageRows, task: Preprocess | int, keeps_jpegs: bool = False) -> pa.Table:
-    """Ray Data stage: plan rows in, the same rows out with ``data``, ``error_code``, ``error_detail``, ``repeats.CONTENT_ID`` and what
-    ``busy`` measures.
+def fetch_and_decode(
+    rows: pa.Table, *, images: ImageRows, task: Preprocess | int, keeps_jpegs: bool = False
+) -> pa.Table:
+    """Ray Data stage: plan rows in, the same rows out with ``data``, ``error_code``, ``error_detail``,
+    ``repeats.CONTENT_ID`` and what ``busy`` measures.
 
-    ``data`` is null where ``error_code`` is set; else RGB pixels (fixed-size binary, S*S*3 bytes) if ``task`` is a ``Preprocess``, or image
-    bytes for a training shard if it is a short side in px. ``keeps_jpegs``: plain JPEGs stand in column ``encoded`` as they are instead,
-    for ``device_rows``, and ``data`` is binary, so that a null takes no room.
+    ``data`` is null where ``error_code`` is set; else RGB pixels (fixed-size binary, S*S*3 bytes) if ``task``
+    is a ``Preprocess``, or image bytes for a training shard if it is a short side in px. ``keeps_jpegs``:
+    plain JPEGs stand in column ``encoded`` as they are instead, for ``device_rows``, and ``data`` is binary,
+    so that a null takes no room.
     """
     return pa.concat_tables(decoded_blocks(rows, images=images, task=task, keeps_jpegs=keeps_jpegs))
 
 
-def decoded_blocks(rows: pa.Table, *, images: ImageRows, task: Preprocess | int, keeps_jpegs: bool = False) -> Iterator[pa.Table]:
-    """``fetch_and_decode`` in tables of at most ``BLOCK_BYTES``, or of one image. Of pixels, whose size is known, all rows in one."""
+def decoded_blocks(
+    rows: pa.Table, *, images: ImageRows, task: Preprocess | int, keeps_jpegs: bool = False
+) -> Iterator[pa.Table]:
+    """``fetch_and_decode`` in tables of at most ``BLOCK_BYTES``, or of one image. Of pixels, whose size is
+    known, all rows in one."""
     contents = images.contents(rows)
     if keeps_jpegs:
-        contents = (content if isinstance(content, ImageFailure) else as_plain_jpeg(content) or content for content in contents)
+        contents = (
+            content if isinstance(content, ImageFailure) else as_plain_jpeg(content) or content
+            for content in contents
+        )
     is_fixed = not (isinstance(task, int) or keeps_jpegs)
-    block = _Block(pixel_type(task) if isinstance(task, Preprocess) and is_fixed else pa.binary(), keeps_jpegs)
+    block = _Block(
+        pixel_type(task) if isinstance(task, Preprocess) and is_fixed else pa.binary(), keeps_jpegs
+    )
     start = 0
     with decoder_for(task) as decoder:
         for decoded in _decoded(decoder, contents):
@@ -104,7 +116,10 @@ class _Block:
             "error_code": pa.array([f and f.code for f in self.failures], pa.string()),
             "error_detail": pa.array([f and f.detail for f in self.failures], pa.string()),
             CONTENT_ID.name: pa.array(self.content_ids, CONTENT_ID.type),
-            **{f.name: pa.array(values, f.type) for values, f in zip(self.measured, busy.FIELDS, strict=False)},
+            **{
+                f.name: pa.array(values, f.type)
+                for values, f in zip(self.measured, busy.FIELDS, strict=False)
+            },
         }
         if self.keeps_jpegs:
             columns[ENCODED] = pa.array(self.encoded, pa.binary())
@@ -113,8 +128,11 @@ class _Block:
         return rows
 
 
-def _decoded(decoder: Decoder, contents: Iterator[Content]) -> Iterator[tuple[Content, Content, float, float]]:
-    """Content, what it decodes to, and the seconds waited for each; the decoder has the next one before it is done with this."""
+def _decoded(
+    decoder: Decoder, contents: Iterator[Content]
+) -> Iterator[tuple[Content, Content, float, float]]:
+    """Content, what it decodes to, and the seconds waited for each; the decoder has the next one before it is
+    done with this."""
     before: tuple[Content, float] | None = None
     now = time.monotonic()
     for content in contents:
@@ -150,8 +168,8 @@ def decoded_rows(
 ) -> ray.data.Dataset:
     """The head of a pipeline: plan parts, cut to equal slices that CPU tasks read, fetch and decode.
 
-    ``placement``: options of these tasks, instead of ``offer``'s. Equal to those of an actor stage that follows, its actors do this too,
-    and the slices are smaller, as the model's work is part of the task.
+    ``placement``: options of these tasks, instead of ``offer``'s. Equal to those of an actor stage that
+    follows, its actors do this too, and the slices are smaller, as the model's work is part of the task.
     """
     most = MAX_TASK_ROWS if placement is None else MAX_ACTOR_ROWS
     most = min(most, MAX_ENCODED_ROWS) if keeps_jpegs else most
@@ -160,7 +178,9 @@ def decoded_rows(
         folder,
         parts,
         task_rows=rows_of,
-        sizes=None if images.image_column is None else embedded_sizes(folder, parts, images, offer, rows_of(0)),
+        sizes=None
+        if images.image_column is None
+        else embedded_sizes(folder, parts, images, offer, rows_of(0)),
         block_rows=min(most, block_rows(task)) if isinstance(task, Preprocess) else most,
         row_bytes=task.size**2 * 3 if isinstance(task, Preprocess) else SHARD_ROW_BYTES,
         stage=functools.partial(decoded_blocks, images=images, task=task, keeps_jpegs=keeps_jpegs),

@@ -1,6 +1,8 @@
-"""A Ray of this machine alone: started with what a single job needs, and work that needs no Ray done while it starts.
+"""A Ray of this machine alone: started with what a single job needs, and work that needs no Ray done while it
+starts.
 
-Measured with one image on two cores, from command to exit: see README, "What a run costs before its first image".
+Measured with one image on two cores, from command to exit: see README, "What a run costs before its first
+image".
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ LOCAL = threading.Event()
 R = TypeVar("R")
 
 MIN_LOCAL_CPUS = 6
-"""Logical CPUs of a local Ray: it counts slots, not cores, and a pipeline whose actors hold every slot waits for ever."""
+"""Logical CPUs of a local Ray: it counts slots, not cores, and a pipeline whose actors hold every slot waits
+for ever."""
 
 
 def has_local_gpu() -> bool:
@@ -58,7 +61,8 @@ def start_local(cores: int, min_slots: int = MIN_LOCAL_CPUS) -> None:
 
 @contextlib.contextmanager
 def python_signals() -> Iterator[None]:
-    """A Ray that is connected to inside the block leaves signals to Python: its C++ handler aborts over SIGTERM, for good."""
+    """A Ray that is connected to inside the block leaves signals to Python: its C++ handler aborts over
+    SIGTERM, for good."""
     try:
         from ray._private import ray_constants
     except ImportError:  # a Ray that is made otherwise
@@ -72,10 +76,13 @@ def python_signals() -> Iterator[None]:
 def _settings_of_its_processes(num_slots: int) -> Iterator[None]:
     """In the environment while they start; what is set already stays."""
     settings = {
-        # Ray's C++ side writes warnings about its own actors and slots straight to the terminal, where people take them for ours.
-        # It announces its level in one line of its own, which is let through: file descriptor 2 is not only Ray's.
+        # Ray's C++ side writes warnings about its own actors and slots straight to the terminal, where people
+        # take them for ours.
+        # It announces its level in one line of its own, which is let through: file descriptor 2 is not only
+        # Ray's.
         "RAY_BACKEND_LOG_LEVEL": "fatal",
-        "RAY_prestart_worker_first_driver": "0",  # a worker that nothing asks for: 0.5 s of a core for each CPU
+        # A worker that nothing asks for costs 0.5 s of a core for each CPU.
+        "RAY_prestart_worker_first_driver": "0",
         "RAY_worker_maximum_startup_concurrency": str(num_slots),
     }
     added = {name: value for name, value in settings.items() if name not in os.environ}
@@ -113,5 +120,6 @@ class Ahead(Generic[R]):
 
 
 def is_local() -> bool:
-    """Whether Ray runs, or is about to, on this machine for this process alone, and not found at ``RAY_ADDRESS`` or by the caller."""
+    """Whether Ray runs, or is about to, on this machine for this process alone, and not found at
+    ``RAY_ADDRESS`` or by the caller."""
     return LOCAL.is_set()

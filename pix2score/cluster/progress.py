@@ -1,4 +1,5 @@
-"""Progress of long work: the driver logs rate and time left every few seconds, of rows it sees go by or that workers add to a board."""
+"""Progress of long work: the driver logs rate and time left every few seconds, of rows it sees go by or that
+workers add to a board."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ class Meter:
         self.started = self.logged = time.monotonic()
 
     def add(self, number: int, note: str = "") -> None:
-        """``number`` more are done; called with 0 now and then, so that a standstill is told too. ``note`` stands behind the rate."""
+        """``number`` more are done; called with 0 now and then, so that a standstill is told too. ``note``
+        stands behind the rate."""
         if self.done == self.began_at:  # start-up says nothing about the rate
             self.started = self.logged = time.monotonic()
         self.done += number
@@ -45,7 +47,13 @@ class Meter:
         rate = (self.done - self.began_at) / max(_POLL_S, self.logged - self.started)
         left = duration(max(0, self.total - self.done) / rate)
         self.logger.info(
-            "%s: %d of %d, %.1f/s, about %s left%s", self.what, self.done, self.total, rate, left, f"; {note}" if note else ""
+            "%s: %d of %d, %.1f/s, about %s left%s",
+            self.what,
+            self.done,
+            self.total,
+            rate,
+            left,
+            f"; {note}" if note else "",
         )
 
 
@@ -76,7 +84,8 @@ class _Board:
 
 @dataclass
 class Board:
-    """Handle for workers. Calls return at once and never fail the work: what is lost is a line of progress."""
+    """Handle for workers. Calls return at once and never fail the work: what is lost is a line of
+    progress."""
 
     actor: Any
 
@@ -85,7 +94,8 @@ class Board:
         self.actor.add.remote(number)
 
     def begin_at(self, number: int) -> None:
-        """``number`` were done before: the work goes on from there, and the rate is of what is done from now on."""
+        """``number`` were done before: the work goes on from there, and the rate is of what is done from now
+        on."""
         self.actor.begin_at.remote(number)
 
     def say(self, line: str) -> None:
@@ -124,7 +134,9 @@ class _Reporter:
 @contextlib.contextmanager
 def board(what: str, total: int, logger: logging.Logger) -> Iterator[Board]:
     """A board whose progress towards ``total`` is logged until the block ends."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)  # it goes when the driver goes
+    here = NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft=True
+    )  # it goes when the driver goes
     actor: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
     reporter = _Reporter(actor, Meter(what, total, logger))
     thread = threading.Thread(target=reporter.run, name="progress", daemon=True)

@@ -1,8 +1,8 @@
-"""Ray Data on a Ray of one machine: without the actors that serve a dashboard and an autoscaler, which are not there, and the one that
-knows on which node an actor is.
+"""Ray Data on a Ray of one machine: without the actors that serve a dashboard and an autoscaler, which are
+not there, and the one that knows on which node an actor is.
 
-Each is a process that imports ray.data for as long as it takes to score some hundred images (1.1 s of a core). Ray has no setting for
-them; its version is pinned, and what a later one does not have is left alone.
+Each is a process that imports ray.data for as long as it takes to score some hundred images (1.1 s of a
+core). Ray has no setting for them; its version is pinned, and what a later one does not have is left alone.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from typing import Any
 import ray
 
 _DAEMONS = ("start_monitor", "start_log_monitor", "start_api_server")
-"""Methods of Ray's node: the autoscaler, what copies workers' logs to the terminal, and the dashboard, which runs even when it is not
-wanted. A single machine has no use for them, and they cost 2 s of its start and end (two cores)."""
+"""Methods of Ray's node: the autoscaler, what copies workers' logs to the terminal, and the dashboard, which
+runs even when it is not wanted. A single machine has no use for them, and they cost 2 s of its start and end
+(two cores)."""
 _REGISTERED_WITHIN_S = 10.0
 _REGISTERED_POLL_S = 0.02
 
 
 @contextlib.contextmanager
 def without_side_actors() -> Iterator[None]:
-    """Pipelines that this process runs inside the block start no actor for statistics, for autoscaling, or for where actors are."""
+    """Pipelines that this process runs inside the block start no actor for statistics, for autoscaling, or
+    for where actors are."""
     from ray.data._internal import stats
     from ray.data._internal.execution import streaming_executor
     from ray.data._internal.execution.operators import actor_pool_map_operator
@@ -45,7 +47,8 @@ def without_side_actors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def replaced(changes: list[tuple[Any, str, Any]]) -> Iterator[None]:
-    """(owner, name, value): attributes that are there have these values inside the block, and their own afterwards."""
+    """(owner, name, value): attributes that are there have these values inside the block, and their own
+    afterwards."""
     kept = [(owner, name, vars(owner)[name], new) for owner, name, new in changes if name in vars(owner)]
     for owner, name, _, new in kept:
         setattr(owner, name, new)
@@ -92,7 +95,8 @@ def _autoscaler(*_: Any, **__: Any) -> Any:
 
 @contextlib.contextmanager
 def quick_node() -> Iterator[None]:
-    """Ray's node starts without ``_DAEMONS``, without the dashboard's packages, and is seen as soon as it is there.
+    """Ray's node starts without ``_DAEMONS``, without the dashboard's packages, and is seen as soon as it is
+    there.
 
     Ray has no settings for these. A Ray that is made otherwise starts as it does by itself.
     """
@@ -108,7 +112,9 @@ def quick_node() -> Iterator[None]:
         return find(address, node_id)  # type: ignore[misc]
 
     changes: list[tuple[Any, str, Any]] = [(owner, name, _nothing) for name in _DAEMONS]
-    changes.append((utils, "get_dashboard_dependency_error", lambda: ImportError("not wanted")))  # imports for half a second
+    changes.append(
+        (utils, "get_dashboard_dependency_error", lambda: ImportError("not wanted"))
+    )  # imports for half a second
     changes.append((services, "get_node", found))
     with replaced(changes):
         yield

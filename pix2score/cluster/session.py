@@ -13,7 +13,15 @@ from typing import Any
 import ray
 
 from pix2score.cluster.address import RayAddress, parse_address, probe, refuse_without_token
-from pix2score.cluster.local import LOCAL, MIN_LOCAL_CPUS, Ahead, is_local, num_local_cores, python_signals, start_local
+from pix2score.cluster.local import (
+    LOCAL,
+    MIN_LOCAL_CPUS,
+    Ahead,
+    is_local,
+    num_local_cores,
+    python_signals,
+    start_local,
+)
 from pix2score.cluster.offer import DECODE_POOL, Offer
 from pix2score.cluster.ray_patches import without_side_actors
 from pix2score.cluster.token import own_token, use_token_if_there_is_one
@@ -25,13 +33,18 @@ _POLL_S = 2.0
 
 
 @contextlib.contextmanager
-def session(*, gpu_wait_s: float = 0, ahead: Ahead[Any] | None = None, min_slots: int = MIN_LOCAL_CPUS) -> Iterator[Offer]:
-    """Ray is connected: to the one already connected, that of ``RAY_ADDRESS`` (set inside ``ray job submit``), or a local one.
+def session(
+    *, gpu_wait_s: float = 0, ahead: Ahead[Any] | None = None, min_slots: int = MIN_LOCAL_CPUS
+) -> Iterator[Offer]:
+    """Ray is connected: to the one already connected, that of ``RAY_ADDRESS`` (set inside ``ray job
+    submit``), or a local one.
 
-    ``gpu_wait_s``: ask the autoscaler for a GPU if there is none, and wait so long for it. ``ahead``: work that needs no Ray, begun while a
-    local one starts. ``min_slots``: CPUs that a local one has at least, in Ray's account. What this started ends with it.
+    ``gpu_wait_s``: ask the autoscaler for a GPU if there is none, and wait so long for it. ``ahead``: work
+    that needs no Ray, begun while a local one starts. ``min_slots``: CPUs that a local one has at least, in
+    Ray's account. What this started ends with it.
 
-    Raises ``ConfigError`` if no Ray answers at ``RAY_ADDRESS``. What a worker raised of ours comes out as it was raised.
+    Raises ``ConfigError`` if no Ray answers at ``RAY_ADDRESS``. What a worker raised of ours comes out as it
+    was raised.
     """
     with contextlib.ExitStack() as until_end:
         try:
@@ -49,7 +62,9 @@ def session(*, gpu_wait_s: float = 0, ahead: Ahead[Any] | None = None, min_slots
             raise ours from exc
 
 
-def _start(until_end: contextlib.ExitStack, address: RayAddress | None, ahead: Ahead[Any] | None, min_slots: int) -> None:
+def _start(
+    until_end: contextlib.ExitStack, address: RayAddress | None, ahead: Ahead[Any] | None, min_slots: int
+) -> None:
     """Ray is connected; what undoes it is on the stack."""
     until_end.enter_context(termination.handled())
     if address is None:
@@ -83,7 +98,9 @@ def _connect(address: RayAddress) -> None:
     try:
         ray.init(address=address.text, logging_level=logging.WARNING)
     except OSError as exc:  # ConnectionError
-        raise ConfigError(f"no Ray answers at RAY_ADDRESS={address.text}: {' '.join(str(exc).split())}") from None
+        raise ConfigError(
+            f"no Ray answers at RAY_ADDRESS={address.text}: {' '.join(str(exc).split())}"
+        ) from None
 
 
 def _await_gpu(timeout_s: float) -> None:
@@ -109,8 +126,12 @@ def quiet_libraries() -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.raise_original_map_exception = True  # else an error of a stage comes out as text
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it logs as an error comes out as an exception too
-    warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks")  # a small job has fewer tasks than cores
+    logging.getLogger("ray.data").setLevel(
+        logging.CRITICAL
+    )  # what it logs as an error comes out as an exception too
+    warnings.filterwarnings(
+        "ignore", message="The maximum number of concurrent tasks"
+    )  # a small job has fewer tasks than cores
 
 
 def _offer() -> Offer:
@@ -118,8 +139,17 @@ def _offer() -> Offer:
     total = ray.cluster_resources()
     cpus = total.get("CPU", 1.0)
     cores = num_local_cores() if is_local() and len(nodes) == 1 else int(cpus)
-    decode_pool = [node["Resources"].get("CPU", 0) for node in nodes if node.get("Labels", {}).items() >= DECODE_POOL.items()]
+    decode_pool = [
+        node["Resources"].get("CPU", 0)
+        for node in nodes
+        if node.get("Labels", {}).items() >= DECODE_POOL.items()
+    ]
     working = sum(1 for node in nodes if node["Resources"].get("CPU", 0) >= 1)
     return Offer(
-        int(total.get("GPU", 0)), cores, max(1, working), max(1.0, cpus / cores), bool(decode_pool), int(sum(decode_pool)) or cores
+        int(total.get("GPU", 0)),
+        cores,
+        max(1, working),
+        max(1.0, cpus / cores),
+        bool(decode_pool),
+        int(sum(decode_pool)) or cores,
     )

@@ -15,14 +15,22 @@ from pix2score.dataset.rows import decode_shard
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
 
-MANY_SHARDS = 64  # enough tasks for the cores of some GPUs; fewer shards are cut, though a row group may then be read twice
+# enough tasks for the cores of some GPUs; fewer shards are cut, though a row group may then be read twice
+MANY_SHARDS = 64
 SHARD_TASK_ROWS = 512
 
 
 def shard_rows(
-    dataset: PreparedDataset, split: str, heads: Sequence[HeadSpec], preprocess: Preprocess, offer: Offer, *, pad_rows: int = 0
+    dataset: PreparedDataset,
+    split: str,
+    heads: Sequence[HeadSpec],
+    preprocess: Preprocess,
+    offer: Offer,
+    *,
+    pad_rows: int = 0,
 ) -> ray.data.Dataset:
-    """A prepared split as pixels and labels (``dataset.decode_shard``), read and decoded by CPU tasks; ``pad_rows`` empty rows at its end.
+    """A prepared split as pixels and labels (``dataset.decode_shard``), read and decoded by CPU tasks;
+    ``pad_rows`` empty rows at its end.
 
     What is a task and what a block depends on the dataset alone, so that the order of rows does.
     """

@@ -1,6 +1,8 @@
-"""Runs a Ray Data pipeline and turns its blocks into finished pieces while it streams, each closed by rows or by age.
+"""Runs a Ray Data pipeline and turns its blocks into finished pieces while it streams, each closed by rows or
+by age.
 
-The driver holds references only. Ray Data's own sinks close a piece by rows alone, so that a slow night would stage nothing for hours.
+The driver holds references only. Ray Data's own sinks close a piece by rows alone, so that a slow night would
+stage nothing for hours.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ _CLOSE_S = 30.0  # for the last bundle of a pipeline that is given up
 
 
 class PipelineLost(Exception):
-    """A part of the cluster went away and took work with it that Ray could not make again; the rest is staged."""
+    """A part of the cluster went away and took work with it that Ray could not make again; the rest is
+    staged."""
 
 
 @dataclass
@@ -58,7 +61,8 @@ class _Open:
 
 @dataclass
 class Staging(Generic[R]):
-    """Pieces of one pipeline: ``write(piece, table)`` runs as a Ray task and returns a receipt; safe to run twice.
+    """Pieces of one pipeline: ``write(piece, table)`` runs as a Ray task and returns a receipt; safe to run
+    twice.
 
     Rows that the cluster lost for good are in no piece; the caller compares and plans again.
     """
@@ -85,13 +89,17 @@ class Staging(Generic[R]):
         """
         bundles: queue.Queue[Any] = queue.Queue(maxsize=2)
         stop = threading.Event()
-        reader = threading.Thread(target=_read, args=(self.dataset, bundles, stop), name="pipeline", daemon=True)
+        reader = threading.Thread(
+            target=_read, args=(self.dataset, bundles, stop), name="pipeline", daemon=True
+        )
         reader.start()
         patience_s = _CLOSE_S
         try:
             yield from self._collect(bundles)
         except (KeyboardInterrupt, SystemExit):
-            patience_s = _POLL_S  # the process ends, and Ray with it; Ray aborts one that takes 3 s over SIGTERM
+            patience_s = (
+                _POLL_S  # the process ends, and Ray with it; Ray aborts one that takes 3 s over SIGTERM
+            )
             raise
         finally:
             stop.set()
@@ -120,7 +128,11 @@ class Staging(Generic[R]):
                 yield from self._finished(writing.pop(0))
 
     def _most_rows(self) -> int:
-        return self.part_rows if self.num_pieces or self.first_rows is None else min(self.part_rows, self.first_rows)
+        return (
+            self.part_rows
+            if self.num_pieces or self.first_rows is None
+            else min(self.part_rows, self.first_rows)
+        )
 
     def _start(self, piece: _Open) -> Any:
         self.num_pieces += 1
@@ -149,7 +161,8 @@ class Staging(Generic[R]):
 
 
 def is_system_failure(exc: BaseException | None) -> bool:
-    """Whether a process, node or object went away, as against an error that code raised, a constructor of an actor included."""
+    """Whether a process, node or object went away, as against an error that code raised, a constructor of an
+    actor included."""
     lost = (
         ray.exceptions.RayActorError,
         ray.exceptions.ObjectLostError,
@@ -162,7 +175,11 @@ def is_system_failure(exc: BaseException | None) -> bool:
     while exc is not None and id(exc) not in seen:
         seen.add(id(exc))
         raised = _raised_by_constructor(exc)
-        if raised is None and isinstance(exc, lost) and not isinstance(exc, ray.exceptions.ActorUnschedulableError):
+        if (
+            raised is None
+            and isinstance(exc, lost)
+            and not isinstance(exc, ray.exceptions.ActorUnschedulableError)
+        ):
             return True
         exc = raised or getattr(exc, "cause", None) or exc.__cause__
     return False
@@ -203,10 +220,17 @@ def _writer() -> Any:
     return ray.remote(num_cpus=_WRITER_CPUS, max_retries=3)(_write)
 
 
-def _fetch_and_write(write: Callable[[str, pa.Table], R], piece: str, slices: list[tuple[int, int] | None], refs: list[Any]) -> R:
+def _fetch_and_write(
+    write: Callable[[str, pa.Table], R], piece: str, slices: list[tuple[int, int] | None], refs: list[Any]
+) -> R:
     return _write(write, piece, slices, *ray.get(refs))
 
 
-def _write(write: Callable[[str, pa.Table], R], piece: str, slices: list[tuple[int, int] | None], *blocks: pa.Table) -> R:
-    cut = [block if s is None else block.slice(s[0], s[1] - s[0]) for block, s in zip(blocks, slices, strict=True)]
+def _write(
+    write: Callable[[str, pa.Table], R], piece: str, slices: list[tuple[int, int] | None], *blocks: pa.Table
+) -> R:
+    cut = [
+        block if s is None else block.slice(s[0], s[1] - s[0])
+        for block, s in zip(blocks, slices, strict=True)
+    ]
     return write(piece, pa.concat_tables(cut))

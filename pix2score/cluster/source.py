@@ -58,10 +58,11 @@ def _sized(parts: Sequence[Part], sizes: Iterable[Iterable[int]]) -> Iterator[_C
 class ParquetParts(Datasource):
     """Parquet files of a folder as a Ray Data source: nothing listed, no footer read by the driver.
 
-    ``task_rows``: rows of the next read task, by how many are left (default: a whole part); or ``sizes``, those of each task of each part.
-    ``stage``: what the task makes of each block of at most ``block_rows`` rows, one table or several; it costs no process and no copy of
-    its own, as a map stage would. ``name``: under which Ray lists it. ``pad_rows`` empty rows (all null) follow the last part, so that a
-    split over workers can be even and lose nothing.
+    ``task_rows``: rows of the next read task, by how many are left (default: a whole part); or ``sizes``,
+    those of each task of each part. ``stage``: what the task makes of each block of at most ``block_rows``
+    rows, one table or several; it costs no process and no copy of its own, as a map stage would. ``name``:
+    under which Ray lists it. ``pad_rows`` empty rows (all null) follow the last part, so that a split over
+    workers can be even and lose nothing.
     """
 
     def __init__(
@@ -98,15 +99,21 @@ class ParquetParts(Datasource):
         """Bytes of all rows, roughly."""
         return sum(cut.rows for cut in self._cuts) * self._row_bytes
 
-    def get_read_tasks(self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None) -> list[ReadTask]:
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
+    ) -> list[ReadTask]:
         """One task per slice, whatever ``parallelism`` asks for."""
         last = self.num_tasks - 1
         return [self._task(cut, self._pad_rows if i == last else 0) for i, cut in enumerate(self._cuts)]
 
     def _task(self, cut: _Cut, pad_rows: int) -> ReadTask:
         rows = cut.rows + pad_rows
-        metadata = BlockMetadata(num_rows=rows, size_bytes=rows * self._row_bytes, exec_stats=None, input_files=None)
-        return ReadTask(functools.partial(_blocks, self._folder, cut, self._block_rows, self._stage, pad_rows), metadata)
+        metadata = BlockMetadata(
+            num_rows=rows, size_bytes=rows * self._row_bytes, exec_stats=None, input_files=None
+        )
+        return ReadTask(
+            functools.partial(_blocks, self._folder, cut, self._block_rows, self._stage, pad_rows), metadata
+        )
 
 
 def _blocks(folder: Folder, cut: _Cut, block_rows: int, stage_ref: Any, pad_rows: int) -> Iterator[Block]:
@@ -139,7 +146,8 @@ def _whole(folder: Folder, path: str, block_rows: int) -> Iterator[pa.Table]:
 
 
 def _slices(folder: Folder, cut: _Cut, block_rows: int) -> Iterator[pa.Table]:
-    """Tables of ``block_rows``, but for the last; row groups outside the cut are not read, those inside are held."""
+    """Tables of ``block_rows``, but for the last; row groups outside the cut are not read, those inside are
+    held."""
     with open_parquet(folder, cut.path) as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
         ends = list(itertools.accumulate(sizes))

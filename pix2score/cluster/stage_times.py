@@ -1,4 +1,5 @@
-"""How busy each stage of a run was, and which one limited it: measured per image in the stages, added up from the receipts."""
+"""How busy each stage of a run was, and which one limited it: measured per image in the stages, added up from
+the receipts."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ import pyarrow.compute as pc
 STAGES = ("fetch", "decode", "model", "write")
 NUM_BYTES = "num_bytes"
 FIELDS = [pa.field(NUM_BYTES, pa.int64()), *(pa.field(f"{stage}_s", pa.float32()) for stage in STAGES[:3])]
-"""Columns that travel with the rows: bytes fetched, and seconds that a task waited for them, decoded them, ran the model on them
-(and decoded them there, where it does)."""
+"""Columns that travel with the rows: bytes fetched, and seconds that a task waited for them, decoded them,
+ran the model on them (and decoded them there, where it does)."""
 MOSTLY = 0.5
 """A stage that was busy for less than this share of the time did not limit the run."""
 
@@ -38,8 +39,11 @@ class Slots:
     """Whether the same tasks fetch, decode and run the model, one after the other."""
 
 
-def stage_account(measured: Mapping[str, float], slots: Slots, num_images: int, wall_s: float) -> dict[str, dict[str, float]]:
-    """Per stage, of ``totals`` added up: ``busy_s``, ``share`` of its slots' time, and the ``images_per_s`` that it alone would do.
+def stage_account(
+    measured: Mapping[str, float], slots: Slots, num_images: int, wall_s: float
+) -> dict[str, dict[str, float]]:
+    """Per stage, of ``totals`` added up: ``busy_s``, ``share`` of its slots' time, and the ``images_per_s``
+    that it alone would do.
 
     Fetching happens inside decode tasks, ahead of decoding: its busy time is what decoding waited for it.
     """
@@ -47,15 +51,22 @@ def stage_account(measured: Mapping[str, float], slots: Slots, num_images: int, 
     account = {}
     for stage in STAGES:
         busy = measured.get(stage, 0.0)
-        facts = {"busy_s": round(busy, 3), "slots": width[stage], "share": round(busy / max(1e-9, wall_s * width[stage]), 3)}
+        facts = {
+            "busy_s": round(busy, 3),
+            "slots": width[stage],
+            "share": round(busy / max(1e-9, wall_s * width[stage]), 3),
+        }
         if busy > 0:
             facts["images_per_s"] = round(num_images * width[stage] / busy, 1)
         account[stage] = facts
     return account
 
 
-def limiting_stage(account: Mapping[str, Mapping[str, float]], wall_s: float, *, is_shared: bool = False) -> str:
-    """One sentence that names the stage with the greatest busy share, with the evidence; ``is_shared`` as ``Slots`` has it."""
+def limiting_stage(
+    account: Mapping[str, Mapping[str, float]], wall_s: float, *, is_shared: bool = False
+) -> str:
+    """One sentence that names the stage with the greatest busy share, with the evidence; ``is_shared`` as
+    ``Slots`` has it."""
     if not account:
         return "nothing was scored"
     most = max(account, key=lambda stage: account[stage]["share"])

@@ -14,19 +14,25 @@ from pix2score.storage.parts import Part, total_rows
 
 MAX_TASK_ROWS = BLOCK_ROWS  # 256 x 224 x 224 x 3 bytes = 38 MB per block, and some seconds of one core
 MAX_ENCODED_ROWS = 64  # originals of 1 MB fill a block
-MAX_ACTOR_ROWS = 64  # some seconds of a core even with a large network: what a killed worker costs, and how often progress is told
+# some seconds of a core even with a large network: what a killed worker costs, and how often progress is told
+MAX_ACTOR_ROWS = 64
 EMBEDDED_TASK_ROWS = 1024  # a task reads whole row groups of the catalog: fewer tasks, fewer repeated reads
-MAX_EMBEDDED_TASK_ROWS = (
-    2048  # of one row group; what a task makes may come out at its end, and a piece is to close within a minute
-)
-BLOCK_BYTES = 64 * 2**20  # of pixels, or of what an image is kept as; a decode task holds them twice, once as a list
+# of one row group; what a task makes may come out at its end, and a piece is to close within a minute
+MAX_EMBEDDED_TASK_ROWS = 2048
+BLOCK_BYTES = (
+    64 * 2**20
+)  # of pixels, or of what an image is kept as; a decode task holds them twice, once as a list
 SHARD_ROW_BYTES = 40_000  # an encoded image of 256 px; like the next, only a hint to Ray's scheduler
 TASK_ROWS_STEP = 16  # whole batches of a forward pass on a CPU
-MAX_TASKS = 8192  # of a run: beyond that many a task makes several blocks, as the driver keeps an account of each task
+# of a run: beyond that many a task makes several blocks, as the driver keeps an account of each task
+MAX_TASKS = 8192
 
 
-def embedded_sizes(folder: Folder, parts: Sequence[Part], images: ImageRows, offer: Offer, few: int) -> list[list[int]]:
-    """Rows of each task of each part, along the row groups of the catalog where they are not too large; ``few``: those of an even task."""
+def embedded_sizes(
+    folder: Folder, parts: Sequence[Part], images: ImageRows, offer: Offer, few: int
+) -> list[list[int]]:
+    """Rows of each task of each part, along the row groups of the catalog where they are not too large;
+    ``few``: those of an even task."""
     most = max(few, min(MAX_EMBEDDED_TASK_ROWS, total_rows(parts) // (2 * offer.num_cores)))
     runs = row_group_runs(images.folder, folder, parts)
     warn_of_large(runs, MAX_EMBEDDED_TASK_ROWS)
@@ -34,8 +40,9 @@ def embedded_sizes(folder: Folder, parts: Sequence[Part], images: ImageRows, off
 
 
 def task_rows(num_rows: int, offer: Offer, most: int, *, is_embedded: bool) -> TaskRows:
-    """Rows of the next decode task by how many are left: a block, and less and less at the end, so that every core is busy to it; several
-    blocks in a huge job. Of embedded images a fixed number, or where row groups end (``row_groups``)."""
+    """Rows of the next decode task by how many are left: a block, and less and less at the end, so that every
+    core is busy to it; several blocks in a huge job. Of embedded images a fixed number, or where row groups
+    end (``row_groups``)."""
     least = max(TASK_ROWS_STEP, -(-num_rows // MAX_TASKS))
     if is_embedded:
         even = max(least, min(EMBEDDED_TASK_ROWS, num_rows // (4 * offer.num_cores)))

@@ -1,4 +1,5 @@
-"""Where a function runs: as a Ray task with declared memory, or, small work beside a local Ray, in this process."""
+"""Where a function runs: as a Ray task with declared memory, or, small work beside a local Ray, in this
+process."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ PART_MEMORY_BYTES = 2**30
 
 
 def on_cluster(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """``function(*args)`` run as one Ray task with declared memory; its own exception comes out as it was raised."""
+    """``function(*args)`` run as one Ray task with declared memory; its own exception comes out as it was
+    raised."""
     remote = ray.remote(num_cpus=1, memory=_task_memory(), max_retries=3)(function)
     try:
         return ray.get(remote.remote(*args, **kwargs))  # type: ignore[no-any-return]
@@ -38,7 +40,8 @@ def each_on_cluster(function: Callable[..., R], calls: Sequence[tuple[Any, ...]]
 
 
 def workers(*, small: bool) -> ClusterWorkers | LocalThreads:
-    """Where planning and rewriting run: as Ray tasks; but ``small`` work beside a local Ray in this process, which needs no start."""
+    """Where planning and rewriting run: as Ray tasks; but ``small`` work beside a local Ray in this process,
+    which needs no start."""
     return LocalThreads() if small and is_local() else ClusterWorkers()
 
 
@@ -55,6 +58,7 @@ class ClusterWorkers:
 
 
 def _task_memory() -> int:
-    """What planning and rewriting may use, but never more than half of the largest node, where it could not be placed."""
+    """What planning and rewriting may use, but never more than half of the largest node, where it could not
+    be placed."""
     largest = max((node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]), default=0)
     return int(min(TASK_MEMORY_BYTES, largest / 2))

@@ -1,4 +1,5 @@
-"""Where a local Ray keeps its sockets and logs: a folder that can be written and whose path is short enough for a socket."""
+"""Where a local Ray keeps its sockets and logs: a folder that can be written and whose path is short enough
+for a socket."""
 
 from __future__ import annotations
 

@@ -37,9 +37,13 @@ class PreparedDataset:
         """Shards of a split, largest first. Raises ``DataError`` naming an unknown or empty split."""
         if split not in SPLITS:
             raise DataError(f"split {split!r} is not known; one of {', '.join(SPLITS)}")
-        parts = [Part(shard["path"], shard["rows"]) for shard in self.card["shards"] if shard["split"] == split]
+        parts = [
+            Part(shard["path"], shard["rows"]) for shard in self.card["shards"] if shard["split"] == split
+        ]
         if not parts:
-            raise DataError(f"dataset {self.folder.uri} has no row in split {split!r}; it has {self.card['rows']}")
+            raise DataError(
+                f"dataset {self.folder.uri} has no row in split {split!r}; it has {self.card['rows']}"
+            )
         return parts
 
     def num_rows(self, split: str) -> int:
@@ -54,21 +58,32 @@ def open_dataset(place: str) -> PreparedDataset:
         data = folder.read(CARD)
         card = json.loads(data)
         if card["format"] != FORMAT:
-            raise DataError(f"{place}/{CARD} has format {card['format']}; this version of pix2score reads {FORMAT}")
+            raise DataError(
+                f"{place}/{CARD} has format {card['format']}; this version of pix2score reads {FORMAT}"
+            )
         heads = tuple(head_from_dict(plain) for plain in card["heads"])
     except (FileNotFoundError, NotADirectoryError):
-        raise DataError(f"{place} is not a prepared dataset: no {CARD} there; python -m jobs.prepare makes one") from None
+        raise DataError(
+            f"{place} is not a prepared dataset: no {CARD} there; python -m jobs.prepare makes one"
+        ) from None
     except (ValueError, KeyError, TypeError) as exc:
         raise DataError(f"{place}/{CARD} is not a dataset card: {exc!r}") from None
     return PreparedDataset(folder, heads, card, hashlib.sha256(data).hexdigest()[:12])
 
 
 def dataset_schema(id_type: pa.DataType, label_types: Sequence[tuple[str, pa.DataType]]) -> pa.Schema:
-    """One training image: encoded bytes, raw label per head (null where missing) and its bin (-1 where missing)."""
+    """One training image: encoded bytes, raw label per head (null where missing) and its bin (-1 where
+    missing)."""
     labels = [pa.field(f"{head}_label", t) for head, t in label_types]
     bins = [pa.field(f"{head}_bin", pa.int16(), nullable=False) for head, _ in label_types]
     return pa.schema(
-        [*key_fields(id_type), pa.field("group", pa.string()), pa.field("image", pa.binary(), nullable=False), *labels, *bins]
+        [
+            *key_fields(id_type),
+            pa.field("group", pa.string()),
+            pa.field("image", pa.binary(), nullable=False),
+            *labels,
+            *bins,
+        ]
     )
 
 

@@ -1,6 +1,7 @@
 """The plan of a training set: split, clean labels and learnt edges for the rows of a catalog.
 
-Splits hash the group, so that one artist never stands in two and a growing catalog moves nobody. Edges come from the train split only.
+Splits hash the group, so that one artist never stands in two and a growing catalog moves nobody. Edges come
+from the train split only.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ SPLIT_NAMES = {
 MAX_EXAMPLES = 5
 
 _UNKNOWN_SPLITS = (
-    f"SELECT coalesce(given_split, '(none)'), count(*) FROM split_rows WHERE split IS NULL OR split NOT IN {SPLITS} "
+    "SELECT coalesce(given_split, '(none)'), count(*) FROM split_rows WHERE split IS NULL OR split NOT IN "
+    f"{SPLITS} "
     f"GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {MAX_EXAMPLES}"
 )
 
@@ -49,7 +51,12 @@ class SplitRule:
 
 
 def plan_dataset(
-    catalog: Catalog, heads: Sequence[HeadSpec], rule: SplitRule, folder: Folder, prefix: str, done: Sequence[str] = ()
+    catalog: Catalog,
+    heads: Sequence[HeadSpec],
+    rule: SplitRule,
+    folder: Folder,
+    prefix: str,
+    done: Sequence[str] = (),
 ) -> tuple[list[Part], PlanCounts, list[HeadSpec]]:
     """Parts for a training set, and the heads with edges, counts and typical values of the train split.
 
@@ -65,7 +72,11 @@ def plan_dataset(
         keys = pa.schema([field.with_nullable(True) for field in key_fields(catalog.id_type)])
         load(connection, "done", keys, parquet_batches(folder, done, keys.names))
         sql = f"SELECT * FROM chosen ANTI JOIN done USING (illust_id, page) {order_sql(catalog)}"
-        return write_parts(connection, sql, plan_schema(catalog.id_type, types), folder, prefix), counts, fitted
+        return (
+            write_parts(connection, sql, plan_schema(catalog.id_type, types), folder, prefix),
+            counts,
+            fitted,
+        )
 
 
 def label_types(catalog: Catalog, heads: Sequence[HeadSpec]) -> list[tuple[str, pa.DataType]]:
@@ -87,7 +98,9 @@ def _split_rows(
     position = {column: i for i, column in enumerate(catalog.labels)}
     raw = {head.name: f"label_{position[head.column]}" for head in heads}
     cast = {name: "BIGINT" if t.equals(pa.int64()) else "DOUBLE" for name, t in types}
-    clean = ", ".join(f"{_clean_label(head, raw[head.name], cast[head.name])} AS {head.name}_label" for head in heads)
+    clean = ", ".join(
+        f"{_clean_label(head, raw[head.name], cast[head.name])} AS {head.name}_label" for head in heads
+    )
     split = _given_split() if catalog.columns.split else _split_by_hash(rule)
     connection.execute(
         f"CREATE TABLE split_rows AS SELECT * REPLACE ({split} AS split), split AS given_split, {clean}, "
@@ -99,22 +112,32 @@ def _split_rows(
         counts.dropped_examples[head.name] = {reason: examples for reason, _, examples in dropped}
     unlabelled = " AND ".join(f"{head.name}_label IS NULL" for head in heads)
     reason = (
-        f"CASE WHEN split IS NULL OR split NOT IN {SPLITS} THEN 'unknown_split' WHEN nth_page > {rule.max_pages} "
+        f"CASE WHEN split IS NULL OR split NOT IN {SPLITS} THEN 'unknown_split' WHEN nth_page > "
+        f"{rule.max_pages} "
         f"THEN 'over_max_pages' WHEN {unlabelled} THEN 'unlabelled' ELSE 'planned' END"
     )
-    for name, number in connection.execute(f"SELECT {reason}, count(*) FROM split_rows GROUP BY 1").fetchall():
+    for name, number in connection.execute(
+        f"SELECT {reason}, count(*) FROM split_rows GROUP BY 1"
+    ).fetchall():
         setattr(counts, name, number)
     if counts.unknown_split:
         counts.unknown_splits = dict(connection.execute(_UNKNOWN_SPLITS).fetchall())
-    connection.execute(f"CREATE TABLE chosen AS SELECT * EXCLUDE (given_split) FROM split_rows WHERE {reason} = 'planned'")
+    connection.execute(
+        f"CREATE TABLE chosen AS SELECT * EXCLUDE (given_split) FROM split_rows WHERE {reason} = 'planned'"
+    )
     if not counts.planned:
-        raise DataError(f"no row of catalog {catalog.folder.uri} can be trained on: {'; '.join(_why_none(heads, counts))}")
+        raise DataError(
+            f"no row of catalog {catalog.folder.uri} can be trained on: {'; '.join(_why_none(heads, counts))}"
+        )
 
 
 def _given_split() -> str:
-    """A split as the catalog calls it: capitals, surrounding spaces and the usual other names are understood."""
+    """A split as the catalog calls it: capitals, surrounding spaces and the usual other names are
+    understood."""
     name = "lower(trim(split))"
-    names = " ".join(f"WHEN {name} IN ({', '.join(map(repr, other))}) THEN '{ours}'" for ours, other in SPLIT_NAMES.items())
+    names = " ".join(
+        f"WHEN {name} IN ({', '.join(map(repr, other))}) THEN '{ours}'" for ours, other in SPLIT_NAMES.items()
+    )
     return f"CASE {names} ELSE split END"
 
 
@@ -183,31 +206,49 @@ def _clean_label(head: HeadSpec, raw: str, cast: str) -> str:
     return f"CASE WHEN {_legal(head, number)} THEN {number} END"
 
 
-def _dropped_labels(connection: duckdb.DuckDBPyConnection, head: HeadSpec, raw: str, cast: str) -> list[tuple[str, int, list[str]]]:
+def _dropped_labels(
+    connection: duckdb.DuckDBPyConnection, head: HeadSpec, raw: str, cast: str
+) -> list[tuple[str, int, list[str]]]:
     """Reason, number of labels that were there and were dropped for it, and the most frequent of them."""
     number = _number(raw, cast)
     reason = (
-        f"CASE WHEN {number} IS NULL THEN 'not_a_number' WHEN NOT isfinite(CAST({number} AS DOUBLE)) THEN 'not_finite' "
-        f"WHEN {number} < {head.min_value if head.min_value > float('-inf') else '-1e999'} THEN 'below_min_value' ELSE 'no_such_class' END"
+        f"CASE WHEN {number} IS NULL THEN 'not_a_number' WHEN NOT isfinite(CAST({number} AS DOUBLE)) THEN "
+        "'not_finite' "
+        f"WHEN {number} < {head.min_value if head.min_value > float('-inf') else '-1e999'} THEN "
+        "'below_min_value' ELSE 'no_such_class' END"
     )
     dropped = f"{raw} IS NOT NULL AND {head.name}_label IS NULL"
-    values = f"SELECT {reason} AS reason, {raw} AS value, count(*) AS n FROM split_rows WHERE {dropped} GROUP BY ALL"
+    values = (
+        f"SELECT {reason} AS reason, {raw} AS value, count(*) AS n FROM split_rows WHERE {dropped} "
+        "GROUP BY ALL"
+    )
     return connection.execute(
-        f"SELECT reason, sum(n)::BIGINT, list(left(CAST(value AS VARCHAR), 50) ORDER BY n DESC, value)[:{MAX_EXAMPLES}] FROM ({values}) "
+        "SELECT reason, sum(n)::BIGINT, list(left(CAST(value AS VARCHAR), 50) ORDER BY n DESC, "
+        f"value)[:{MAX_EXAMPLES}] FROM ({values}) "
         f"GROUP BY 1 ORDER BY 1"
     ).fetchall()  # type: ignore[no-any-return]
 
 
 def _fit_head(connection: duckdb.DuckDBPyConnection, head: HeadSpec) -> HeadSpec:
     def value_counts() -> Iterator[tuple[bins.Values, Any]]:
-        sql = f"SELECT {head.name}_label AS v, count(*) AS n FROM chosen WHERE split = 'train' AND v IS NOT NULL GROUP BY 1 ORDER BY 1"
+        sql = (
+            f"SELECT {head.name}_label AS v, count(*) AS n FROM chosen WHERE split = 'train' AND v IS NOT "
+            "NULL GROUP BY 1 ORDER BY 1"
+        )
         for batch in connection.cursor().sql(sql).to_arrow_reader(65_536):
-            yield batch.column(0).to_numpy(zero_copy_only=False), batch.column(1).to_numpy(zero_copy_only=False)
+            yield (
+                batch.column(0).to_numpy(zero_copy_only=False),
+                batch.column(1).to_numpy(zero_copy_only=False),
+            )
 
-    learnt = bins.learn_edges(value_counts, int(head.size or 0), head=head.name) if head.needs_learning else None
+    learnt = (
+        bins.learn_edges(value_counts, int(head.size or 0), head=head.name) if head.needs_learning else None
+    )
     edges = learnt if learnt is not None else list(head.bin_edges)
     counts = bins.count_bins(value_counts(), edges)
     if not sum(counts):
-        raise DataError(f"head {head.name!r} has no label in the train split; column {head.column!r} is empty there")
+        raise DataError(
+            f"head {head.name!r} has no label in the train split; column {head.column!r} is empty there"
+        )
     typical = bins.typical_values(value_counts(), edges, counts, head.min_value)
     return head.fitted(edges=None if head.are_classes else edges, counts=counts, typical=typical)

@@ -1,4 +1,5 @@
-"""Which shards of earlier attempts a new one takes up: whole ones, each key once. What does not fit is done again, never an error."""
+"""Which shards of earlier attempts a new one takes up: whole ones, each key once. What does not fit is done
+again, never an error."""
 
 from __future__ import annotations
 
@@ -39,18 +40,28 @@ class TakenUp:
 def take_up(out: Folder, receipts: Sequence[ShardReceipt], schema: pa.Schema) -> TakenUp:
     """What of ``receipts`` is taken up; ``schema``: of a training shard.
 
-    A shard is, if it stands with its size, is of this schema and holds its number of rows, and none of its keys stands in a shard taken
-    before: attempts that did most go first. Failed rows are not where one of them may succeed today, and are tried again.
-    Runs in a worker: reads the keys of all shards.
+    A shard is, if it stands with its size, is of this schema and holds its number of rows, and none of its
+    keys stands in a shard taken before: attempts that did most go first. Failed rows are not where one of
+    them may succeed today, and are tried again. Runs in a worker: reads the keys of all shards.
     """
     named = _in_order(receipts)
-    standing = {entry.path: entry.size for top in (*(f"split={split}" for split in SPLITS), FAILED) for entry in out.entries(top)}
+    standing = {
+        entry.path: entry.size
+        for top in (*(f"split={split}" for split in SPLITS), FAILED)
+        for entry in out.entries(top)
+    }
     final = [shard for shard in named if not shard.errors.keys() & set(RETRIED_ERROR_CODES)]
     with engine() as connection:
-        whole = _load_keys(connection, out, [shard for shard in final if standing.get(shard.path) == shard.bytes], schema)
+        whole = _load_keys(
+            connection, out, [shard for shard in final if standing.get(shard.path) == shard.bytes], schema
+        )
         taken = _disjoint(connection, whole)
     paths = {shard.path for shard in taken}
-    _warn(len(final) - len(whole), len(whole) - len(taken), sum(shard.rows for shard in named if shard.path not in paths))
+    _warn(
+        len(final) - len(whole),
+        len(whole) - len(taken),
+        sum(shard.rows for shard in named if shard.path not in paths),
+    )
     return TakenUp(tuple(taken), tuple(shard for shard in named if shard.path not in paths))
 
 
@@ -64,16 +75,27 @@ def _in_order(receipts: Sequence[ShardReceipt]) -> list[Shard]:
     return sorted(shards.values(), key=lambda shard: shard.split == FAILED)
 
 
-def _load_keys(connection: duckdb.DuckDBPyConnection, out: Folder, shards: Sequence[Shard], schema: pa.Schema) -> list[Shard]:
-    """Table ``keys`` (place in the list that comes back, key) of those ``shards`` that hold what they should."""
-    keys = pa.schema([field.with_nullable(True) for field in schema if field.name in {f.name for f in key_fields(pa.int64())}])
+def _load_keys(
+    connection: duckdb.DuckDBPyConnection, out: Folder, shards: Sequence[Shard], schema: pa.Schema
+) -> list[Shard]:
+    """Table ``keys`` (place in the list that comes back, key) of those ``shards`` that hold what they
+    should."""
+    keys = pa.schema(
+        [
+            field.with_nullable(True)
+            for field in schema
+            if field.name in {f.name for f in key_fields(pa.int64())}
+        ]
+    )
     whole: list[Shard] = []
 
     def batches() -> Iterator[pa.RecordBatch]:
         with ThreadPoolExecutor(NUM_READERS) as pool:
             for start in range(0, len(shards), NUM_READERS):
                 some = shards[start : start + NUM_READERS]
-                for shard, found in zip(some, pool.map(lambda s: _keys(out, s, schema, keys), some), strict=True):
+                for shard, found in zip(
+                    some, pool.map(lambda s: _keys(out, s, schema, keys), some), strict=True
+                ):
                     if found is not None:
                         number = pa.array([len(whole)] * found.num_rows, pa.int32())
                         whole.append(shard)
@@ -106,9 +128,12 @@ def _disjoint(connection: duckdb.DuckDBPyConnection, shards: Sequence[Shard]) ->
         "CREATE TABLE shared AS SELECT * FROM keys SEMI JOIN "
         "(SELECT illust_id, page FROM keys GROUP BY ALL HAVING count(*) > 1) USING (illust_id, page)"
     )
-    twice = connection.execute("SELECT DISTINCT shard FROM (FROM shared GROUP BY ALL HAVING count(*) > 1)").fetchall()
+    twice = connection.execute(
+        "SELECT DISTINCT shard FROM (FROM shared GROUP BY ALL HAVING count(*) > 1)"
+    ).fetchall()
     pairs = connection.execute(
-        "SELECT DISTINCT a.shard, b.shard FROM shared a JOIN shared b USING (illust_id, page) WHERE a.shard < b.shard"
+        "SELECT DISTINCT a.shard, b.shard FROM shared a JOIN shared b USING (illust_id, page) WHERE a.shard "
+        "< b.shard"
     ).fetchall()
     before: dict[int, set[int]] = defaultdict(set)
     for first, second in pairs:
@@ -122,8 +147,14 @@ def _disjoint(connection: duckdb.DuckDBPyConnection, shards: Sequence[Shard]) ->
 
 def _warn(num_damaged: int, num_overlapping: int, num_rows: int) -> None:
     if num_damaged:
-        logger.warning("%d shards of an earlier attempt are gone, cut or of another kind: their images are done again", num_damaged)
+        logger.warning(
+            "%d shards of an earlier attempt are gone, cut or of another kind: their images are done again",
+            num_damaged,
+        )
     if num_overlapping:
-        logger.warning("%d shards of earlier attempts hold images of another one: each image counts once", num_overlapping)
+        logger.warning(
+            "%d shards of earlier attempts hold images of another one: each image counts once",
+            num_overlapping,
+        )
     if num_rows:
         logger.info("%d images of earlier attempts are done again or stand elsewhere", num_rows)

@@ -16,14 +16,17 @@ from pix2score.images.preprocess import Preprocess
 
 
 def decode_shard(rows: pa.Table, *, heads: Sequence[HeadSpec], preprocess: Preprocess) -> pa.Table:
-    """Ray Data stage: shard rows in; ``pixels`` (fixed-size binary, S*S*3 bytes), ``<h>_bin`` and ``<h>_label`` out.
+    """Ray Data stage: shard rows in; ``pixels`` (fixed-size binary, S*S*3 bytes), ``<h>_bin`` and
+    ``<h>_label`` out.
 
     A padding row (no image) comes out black with every label missing, so that it weighs nothing.
 
-    Raises ``DataError`` if an image does not decode: prepare has decoded each one, so something else is wrong, such as a Pillow without a
-    format, and going on would silently train on less.
+    Raises ``DataError`` if an image does not decode: prepare has decoded each one, so something else is
+    wrong, such as a Pillow without a format, and going on would silently train on less.
     """
-    pixels, present = zip(*(_pixels(image, preprocess) for image in rows.column("image").to_pylist()), strict=True)
+    pixels, present = zip(
+        *(_pixels(image, preprocess) for image in rows.column("image").to_pylist()), strict=True
+    )
     columns: dict[str, Any] = {"pixels": pa.array(pixels, pa.binary(preprocess.size**2 * 3))}
     mask = np.array(present)
     for head in heads:
@@ -39,4 +42,6 @@ def _pixels(image: bytes | None, preprocess: Preprocess) -> tuple[bytes, bool]:
     try:
         return to_rgb(image, preprocess).tobytes(), True
     except ImageFailure as failure:
-        raise DataError(f"a prepared image does not decode here though it did when prepared: {failure}") from None
+        raise DataError(
+            f"a prepared image does not decode here though it did when prepared: {failure}"
+        ) from None

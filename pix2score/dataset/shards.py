@@ -1,6 +1,7 @@
 """Writes fetched images as the shards of a training set: mixed rows, bounded row groups, one file per split.
 
-Owns what a shard file looks like; which rows there are is ``training_plan``'s, the folder around it ``prepare``'s.
+Owns what a shard file looks like; which rows there are is ``training_plan``'s, the folder around it
+``prepare``'s.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class ShardReceipt:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardWriter:
-    """Makes a piece of decoded rows: one shard per split, failed rows beside them, then a receipt in ``staged``."""
+    """Makes a piece of decoded rows: one shard per split, failed rows beside them, then a receipt in
+    ``staged``."""
 
     out: Folder
     heads: tuple[HeadSpec, ...]
@@ -76,13 +78,20 @@ class ShardWriter:
     staged: str
 
     def __call__(self, piece: str, rows: pa.Table) -> ShardReceipt:
-        """Runs in a worker. Safe to run twice: a receipt already there wins, other shards are then named by nothing."""
+        """Runs in a worker. Safe to run twice: a receipt already there wins, other shards are then named by
+        nothing."""
         # 64-bit offsets until a row group is cut: a shard of large images passes 2 GiB.
-        rows = rows.set_column(rows.column_names.index("data"), "data", rows.column("data").cast(pa.large_binary()))
+        rows = rows.set_column(
+            rows.column_names.index("data"), "data", rows.column("data").cast(pa.large_binary())
+        )
         rows = rows.take(_mixed_order(rows))
         good = rows.filter(pc.is_null(rows.column("error_code")))
         by_split = {split: good.filter(pc.equal(good.column("split"), split)) for split in SPLITS}
-        shards = [self._write(s, f"split={s}", self._labelled(chosen), {}) for s, chosen in by_split.items() if chosen.num_rows]
+        shards = [
+            self._write(s, f"split={s}", self._labelled(chosen), {})
+            for s, chosen in by_split.items()
+            if chosen.num_rows
+        ]
         bad = rows.filter(pc.is_valid(rows.column("error_code")))
         if bad.num_rows:
             names = [*(f.name for f in key_fields(pa.int64())), "uri", "split", "error_code", "error_detail"]
@@ -106,7 +115,10 @@ class ShardWriter:
             labels = rows.column(f"{head.name}_label").combine_chunks()
             values = labels.fill_null(0).to_numpy(zero_copy_only=False)
             present = labels.is_valid().to_numpy(zero_copy_only=False)
-            columns |= {f"{head.name}_label": labels, f"{head.name}_bin": pa.array(head.encode(values, present))}
+            columns |= {
+                f"{head.name}_label": labels,
+                f"{head.name}_bin": pa.array(head.encode(values, present)),
+            }
         return pa.table({name: columns[name] for name in self.schema.names})
 
     def _write(self, split: str, folder: str, table: pa.Table, errors: dict[str, int]) -> Shard:
@@ -116,7 +128,8 @@ class ShardWriter:
 
 
 def staged_shards(out: Folder, staged: str) -> list[ShardReceipt]:
-    """Receipts of the finished pieces below ``staged``; one that cannot be read is left out with a warning. Their shards may be gone."""
+    """Receipts of the finished pieces below ``staged``; one that cannot be read is left out with a warning.
+    Their shards may be gone."""
     paths = [f"{staged}/{entry.path}" for entry in (out / staged).top_entries(suffix=".json")]
     receipts = []
     for path, data in out.read_many(paths).items():
@@ -144,11 +157,14 @@ def _is_shard(shard: Shard) -> bool:
     is_named = found is not None and shard.split == (found[1] or found[2])
     numbers = [shard.rows, shard.bytes, *shard.errors.values()]
     are_counts = all(type(number) is int and number > 0 for number in numbers)
-    return is_named and are_counts and sum(shard.errors.values()) == (shard.rows if shard.split == FAILED else 0)
+    return (
+        is_named and are_counts and sum(shard.errors.values()) == (shard.rows if shard.split == FAILED else 0)
+    )
 
 
 def shard_rows_of(image_size: int) -> int:
-    """Rows of a shard of about ``SHARD_BYTES``, by the size that photographs of ``image_size`` px have as JPEG 95."""
+    """Rows of a shard of about ``SHARD_BYTES``, by the size that photographs of ``image_size`` px have as
+    JPEG 95."""
     return int(np.clip(SHARD_BYTES / (BYTES_PER_PIXEL * image_size**2), 64, SHARD_ROWS))
 
 
@@ -159,13 +175,16 @@ def _shard_bytes(table: pa.Table, schema: pa.Schema) -> bytes:
     # Encoded images do not compress: a stronger codec would only cost time on them.
     with pq.ParquetWriter(sink, schema, compression="snappy", use_dictionary=repeating(schema)) as writer:
         for start, stop in row_group_bounds(sizes, ROW_GROUP_BYTES):
-            group = table.take(pa.array(range(start, stop)))  # unlike a slice, its offsets begin at 0 and fit 32 bits
+            group = table.take(
+                pa.array(range(start, stop))
+            )  # unlike a slice, its offsets begin at 0 and fit 32 bits
             writer.write_table(group.cast(schema), row_group_size=stop - start)
     return bytes(sink.getvalue())
 
 
 def row_group_bounds(sizes: npt.NDArray[np.int64], most_bytes: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) of consecutive runs of rows whose sizes add up to at most ``most_bytes``; a larger row stands alone."""
+    """(start, stop) of consecutive runs of rows whose sizes add up to at most ``most_bytes``; a larger row
+    stands alone."""
     return bounded_runs(sizes, most_bytes)
 
 

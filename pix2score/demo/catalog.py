@@ -1,4 +1,5 @@
-"""A small local catalog drawn from a seed: ``catalog.parquet`` and ``images/``, with the troubles that real ones have.
+"""A small local catalog drawn from a seed: ``catalog.parquet`` and ``images/``, with the troubles that real
+ones have.
 
 Owns the file formats, the labels, the broken files and the rows. What the pictures look like: ``drawing``.
 """
@@ -34,13 +35,16 @@ _EXTREME_SIZES = {"png_rgb": (40, 40), "jpeg": (3000, 2000), "jpeg_progressive":
 
 
 def _rounded(picture: Image.Image) -> Image.Image:
-    """The picture with soft transparent corners; nothing but black is left under them, so alpha must be honoured."""
+    """The picture with soft transparent corners; nothing but black is left under them, so alpha must be
+    honoured."""
     width, height = picture.size
     mask = Image.new("L", (2 * width, 2 * height), 0)
     box = (0, 0, 2 * width - 1, 2 * height - 1)
     ImageDraw.Draw(mask).rounded_rectangle(box, radius=min(width, height) // 3, fill=255)
     alpha = mask.reduce(2)
-    cut = Image.composite(picture, Image.new("RGB", picture.size), alpha.point(lambda value: 255 if value else 0))
+    cut = Image.composite(
+        picture, Image.new("RGB", picture.size), alpha.point(lambda value: 255 if value else 0)
+    )
     cut.putalpha(alpha)
     return cut
 
@@ -59,7 +63,8 @@ def _exif(orientation: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class FileFormat:
-    """How Pillow writes one kind of file: ``convert`` takes the RGB picture to the mode and turn that is stored."""
+    """How Pillow writes one kind of file: ``convert`` takes the RGB picture to the mode and turn that is
+    stored."""
 
     extension: str
     convert: Callable[[Image.Image], Image.Image] = Image.Image.copy
@@ -76,19 +81,27 @@ FORMATS: Mapping[str, FileFormat] = {
     "jpeg": FileFormat("jpg", options={"quality": 90}),
     "jpeg_progressive": FileFormat("jpg", options={"quality": 90, "progressive": True}),
     "jpeg_cmyk": FileFormat("jpg", lambda picture: picture.convert("CMYK"), {"quality": 92}),
-    "jpeg_orientation_6": FileFormat("jpg", lambda picture: picture.rotate(90, expand=True), {"exif": _exif(6)}),
-    "jpeg_orientation_8": FileFormat("jpg", lambda picture: picture.rotate(-90, expand=True), {"exif": _exif(8)}),
+    "jpeg_orientation_6": FileFormat(
+        "jpg", lambda picture: picture.rotate(90, expand=True), {"exif": _exif(6)}
+    ),
+    "jpeg_orientation_8": FileFormat(
+        "jpg", lambda picture: picture.rotate(-90, expand=True), {"exif": _exif(8)}
+    ),
     "webp": FileFormat("webp", options={"quality": 88}),
     "gif_animated": FileFormat("gif", lambda picture: picture.quantize(128), {"duration": 250, "loop": 0}),
 }
 
 
 def encode(picture: Image.Image, name: str) -> bytes:
-    """The bytes of an RGB picture as the named one of ``FORMATS``; the same bytes each time on the same Pillow."""
+    """The bytes of an RGB picture as the named one of ``FORMATS``; the same bytes each time on the same
+    Pillow."""
     kind = FORMATS[name]
     options = dict(kind.options)
     if kind.extension == "gif":  # the subject nods; the first frame is the picture
-        options |= {"save_all": True, "append_images": [kind.convert(picture.rotate(turn)) for turn in (4, 0, -4)]}
+        options |= {
+            "save_all": True,
+            "append_images": [kind.convert(picture.rotate(turn)) for turn in (4, 0, -4)],
+        }
     buffer = io.BytesIO()
     kind.convert(picture).save(buffer, Image.registered_extensions()["." + kind.extension], **options)
     return buffer.getvalue()
@@ -107,7 +120,8 @@ class DrawnCatalog:
 
 @dataclass(frozen=True, slots=True)
 class _Flaw:
-    """A way for a row to fail: ``spoil`` takes the bytes of a sound file to those on disk, None for no file."""
+    """A way for a row to fail: ``spoil`` takes the bytes of a sound file to those on disk, None for no
+    file."""
 
     code: str
     file_format: str
@@ -124,7 +138,8 @@ _FLAWS = (
 )
 
 
-# The formats of successive works: each once, then the common ones. The extreme sizes go to the first of their format.
+# The formats of successive works: each once, then the common ones. The extreme sizes go to the first of their
+# format.
 _MIX = (*FORMATS, *8 * ("jpeg",), *5 * ("png_rgb",), *2 * ("png_alpha", "jpeg_progressive", "webp"))
 
 
@@ -149,10 +164,13 @@ def _size(rng: np.random.Generator) -> tuple[int, int]:
 
 
 def _plan_work(index: int, num_artists: int, num_pages: int, flaw: _Flaw | None, seed: int) -> _Work:
-    """The work at this place of the catalog. An artist keeps to a palette, so works of one artist look alike."""
+    """The work at this place of the catalog. An artist keeps to a palette, so works of one artist look
+    alike."""
     rng = np.random.default_rng([seed, index])
     artist = int(rng.integers(num_artists))
-    warm, vivid = np.clip(np.random.default_rng([seed, artist, 1]).uniform(0, 1, 2) + rng.normal(0, 0.2, 2), 0, 1)
+    warm, vivid = np.clip(
+        np.random.default_rng([seed, artist, 1]).uniform(0, 1, 2) + rng.normal(0, 0.2, 2), 0, 1
+    )
     subject, busy, skin = rng.uniform((0, 0, -0.2), 1)
     traits = Traits(warm=float(warm), vivid=float(vivid), subject=subject, busy=busy, skin=max(0.0, skin))
     name = flaw.file_format if flaw else _MIX[index % len(_MIX)]
@@ -169,7 +187,8 @@ def _plan_work(index: int, num_artists: int, num_pages: int, flaw: _Flaw | None,
 
 
 def _plan(num_pictures: int, seed: int) -> list[_Work]:
-    """Sound works with ``num_pictures`` pages in all, one in eight with 2 to 4 pages each; then one work per flaw."""
+    """Sound works with ``num_pictures`` pages in all, one in eight with 2 to 4 pages each; then one work per
+    flaw."""
     rng, num_artists = np.random.default_rng([seed, 0, 2]), max(1, num_pictures // 4)
     works: list[_Work] = []
     while num_pictures > 0:
@@ -182,12 +201,15 @@ def _plan(num_pictures: int, seed: int) -> list[_Work]:
 def draw_labels(traits: Sequence[Traits], rng: np.random.Generator) -> list[dict[str, int | None]]:
     """``bookmarks``, ``views`` and ``sanity`` of each work; about one label in fifty is None.
 
-    Counts are log-normal: median 250 bookmarks (sigma of the log 1.7) and 4,500 views (1.3), never fewer views than
-    bookmarks. Sanity is 0 to 8, by the share of pink. The first work has -1 bookmarks, as a faulty export would.
+    Counts are log-normal: median 250 bookmarks (sigma of the log 1.7) and 4,500 views (1.3), never fewer
+    views than bookmarks. Sanity is 0 to 8, by the share of pink. The first work has -1 bookmarks, as a faulty
+    export would.
     """
     scores, (taste, other, shift) = trait_scores(traits), rng.normal(size=(3, len(traits)))
     noises = {"bookmarks": taste, "views": 0.6 * taste + 0.8 * other}
-    mixed = {k: TRAIT_CORRELATION * scores[k] + math.sqrt(1 - TRAIT_CORRELATION**2) * noises[k] for k in scores}
+    mixed = {
+        k: TRAIT_CORRELATION * scores[k] + math.sqrt(1 - TRAIT_CORRELATION**2) * noises[k] for k in scores
+    }
     bookmarks = np.exp(math.log(250) + 1.7 * mixed["bookmarks"])
     views = np.maximum(bookmarks, np.exp(math.log(4500) + 1.3 * mixed["views"]))
     sanity = np.clip(np.rint(9.5 * np.array([each.skin for each in traits]) - 0.5 + 0.7 * shift), 0, 8)
@@ -201,7 +223,8 @@ def draw_labels(traits: Sequence[Traits], rng: np.random.Generator) -> list[dict
 
 
 def _draw_page(folder: Path, work: _Work, page: int, seed: int) -> dict[str, Any]:
-    """Write one page, unless its flaw is to have no file, and return its columns ``page``, ``uri`` and ``etag``."""
+    """Write one page, unless its flaw is to have no file, and return its columns ``page``, ``uri`` and
+    ``etag``."""
     picture = paint(work.traits, work.size, np.random.default_rng([seed, work.illust_id, page]))
     sound = encode(picture, work.file_format)
     data = work.flaw.spoil(sound) if work.flaw else sound
@@ -210,33 +233,42 @@ def _draw_page(folder: Path, work: _Work, page: int, seed: int) -> dict[str, Any
         (folder / uri).parent.mkdir(parents=True, exist_ok=True)
         (folder / uri).write_bytes(data)
     etag = hashlib.md5(sound if data is None else data, usedforsecurity=False).hexdigest()
-    return {"page": page, "uri": "../outside.png" if work.flaw and work.flaw.code == "FORBIDDEN" else uri, "etag": etag}
+    return {
+        "page": page,
+        "uri": "../outside.png" if work.flaw and work.flaw.code == "FORBIDDEN" else uri,
+        "etag": etag,
+    }
 
 
 def _blemishes(row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Two more rows made from one: its key as it was a month before, nobody having seen it; and one without an id."""
+    """Two more rows made from one: its key as it was a month before, nobody having seen it; and one without
+    an id."""
     older = {"updated_at": row["updated_at"] - timedelta(days=30), "bookmarks": 0, "views": 0}
     return [{**row, **older}, {**row, "illust_id": None}]
 
 
 def _draw_works(folder: Path, works: Sequence[_Work], seed: int) -> list[dict[str, Any]]:
-    """Write every file and return the rows of the catalog: one per page in the order of the works, then blemishes."""
+    """Write every file and return the rows of the catalog: one per page in the order of the works, then
+    blemishes."""
     labels = draw_labels([work.traits for work in works], np.random.default_rng([seed, 0, 3]))
     rows: list[dict[str, Any]] = []
     for index, work in enumerate(works):
         updated_at = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(hours=7 * index)
         common = {"illust_id": work.illust_id, "artist_id": work.artist_id, "updated_at": updated_at}
-        rows += [common | labels[index] | _draw_page(folder, work, page, seed) for page in range(work.num_pages)]
+        rows += [
+            common | labels[index] | _draw_page(folder, work, page, seed) for page in range(work.num_pages)
+        ]
     return rows + _blemishes(rows[min(1, len(rows) - 1)])
 
 
 def draw_catalog(folder: Path, *, num_pictures: int = 360, seed: int = 7) -> DrawnCatalog:
-    """A catalog of ``num_pictures`` sound pictures, and a few troubles, lies in ``folder``: the same bytes for a seed.
+    """A catalog of ``num_pictures`` sound pictures, and a few troubles, lies in ``folder``: the same bytes
+    for a seed.
 
-    ``catalog.parquet`` has the columns of ``SCHEMA``, rows shuffled, uris relative to ``folder``. From 12 pictures on,
-    every one of ``FORMATS`` occurs. The troubles: a row per flaw (EMPTY, TRUNCATED twice, UNSUPPORTED, NOT_FOUND,
-    FORBIDDEN), an older row of a key that stands there already, a row without an id. Overwrites files of the same
-    name and leaves others alone.
+    ``catalog.parquet`` has the columns of ``SCHEMA``, rows shuffled, uris relative to ``folder``. From 12
+    pictures on, every one of ``FORMATS`` occurs. The troubles: a row per flaw (EMPTY, TRUNCATED twice,
+    UNSUPPORTED, NOT_FOUND, FORBIDDEN), an older row of a key that stands there already, a row without an id.
+    Overwrites files of the same name and leaves others alone.
 
     Raises:
         ValueError: ``num_pictures`` is less than 1.
@@ -246,7 +278,11 @@ def draw_catalog(folder: Path, *, num_pictures: int = 360, seed: int = 7) -> Dra
     works = _plan(num_pictures, seed)
     rows = _draw_works(folder, works, seed)
     order = np.random.default_rng([seed, 0, 4]).permutation(len(rows))
-    pq.write_table(pa.Table.from_pylist([rows[place] for place in order], schema=SCHEMA), folder / "catalog.parquet")
+    pq.write_table(
+        pa.Table.from_pylist([rows[place] for place in order], schema=SCHEMA), folder / "catalog.parquet"
+    )
     formats = Counter(name for work in works if not work.flaw for name in work.num_pages * [work.file_format])
     num_files = num_pictures + sum(flaw.spoil(b"any") is not None for flaw in _FLAWS)
-    return DrawnCatalog(str(folder), len(rows), num_files, dict(formats), dict(Counter(flaw.code for flaw in _FLAWS)))
+    return DrawnCatalog(
+        str(folder), len(rows), num_files, dict(formats), dict(Counter(flaw.code for flaw in _FLAWS))
+    )

@@ -1,6 +1,7 @@
 """Simple illustrations: visible traits in, an RGB picture that shows them out.
 
-Owns the traits, what they earn and how they are painted. File formats, labels and the catalog: ``drawn_catalog``.
+Owns the traits, what they earn and how they are painted. File formats, labels and the catalog:
+``drawn_catalog``.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ Floats = npt.NDArray[np.float64]
 
 PINK: Colour = (248, 180, 182)
 DEEP_PINK: Colour = (238, 148, 160)
-# Hue along the warm trait: blue, teal, green, gold, orange. Greens are passed quickly, or they would fill half of all
+# Hue along the warm trait: blue, teal, green, gold, orange. Greens are passed quickly, or they would fill
+# half of all
 # pictures.
 _WARM_STOPS = (0.0, 0.38, 0.50, 0.62, 1.0)
 _HUE_STOPS = (0.64, 0.50, 0.36, 0.16, 0.04)
-# Shapes are drawn this many times larger and averaged down, for smooth edges; the few large pictures need none.
+# Shapes are drawn this many times larger and averaged down, for smooth edges; the few large pictures need
+# none.
 SUPERSAMPLE = 2
 SUPERSAMPLE_MAX_PX = 700
 
@@ -55,13 +58,17 @@ def _standard(values: Sequence[float] | Floats) -> Floats:
 
 
 def trait_scores(traits: Sequence[Traits]) -> dict[str, Floats]:
-    """What the traits say about ``bookmarks`` and ``views``: float64 [works], standardised over the given works.
+    """What the traits say about ``bookmarks`` and ``views``: float64 [works], standardised over the given
+    works.
 
     Warm vivid colours and a large subject earn bookmarks; bookmarks and a busy picture earn views.
     """
     colour = _standard([each.vivid * (0.1 + 0.9 * each.warm) for each in traits])
     bookmarks = _standard(0.8 * colour + 0.6 * _standard([each.subject for each in traits]))
-    return {"bookmarks": bookmarks, "views": _standard(0.6 * bookmarks + 0.8 * _standard([t.busy for t in traits]))}
+    return {
+        "bookmarks": bookmarks,
+        "views": _standard(0.6 * bookmarks + 0.8 * _standard([t.busy for t in traits])),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,8 @@ def _palette(traits: Traits) -> Palette:
 
 
 class _Brush:
-    """Draws in units of ``unit`` pixels around ``origin``, so that a shape is described once for every picture size."""
+    """Draws in units of ``unit`` pixels around ``origin``, so that a shape is described once for every
+    picture size."""
 
     def __init__(self, image: Image.Image, palette: Palette, origin: Point, unit: float) -> None:
         self.draw = ImageDraw.Draw(image)
@@ -113,7 +121,9 @@ class _Brush:
         if line:
             self.draw.line([*corners, corners[0]], fill=self.palette.line, width=self.line_px, joint="curve")
 
-    def disc(self, x: float, y: float, radius: float, fill: Colour, *, squeeze: float = 1, line: bool = True) -> None:
+    def disc(
+        self, x: float, y: float, radius: float, fill: Colour, *, squeeze: float = 1, line: bool = True
+    ) -> None:
         """A circle, or an ellipse ``squeeze`` times as high as wide, outlined likewise."""
         high = radius * squeeze
         corners = self._at([(x - radius, y - high), (x + radius, y + high)])
@@ -182,14 +192,17 @@ _SUBJECTS: tuple[Callable[[_Brush], None], ...] = (_cat, _flower, _star, _mushro
 def _background(palette: Palette, size: tuple[int, int], tilt: float) -> Image.Image:
     """A slightly tilted gradient from the top colour to the bottom colour."""
     width, height = size
-    down = np.linspace(0, 1, height, dtype=np.float32)[:, None] + tilt * np.linspace(-0.5, 0.5, width, dtype=np.float32)
+    down = np.linspace(0, 1, height, dtype=np.float32)[:, None] + tilt * np.linspace(
+        -0.5, 0.5, width, dtype=np.float32
+    )
     share = np.clip(down, 0, 1)[:, :, None]
     colours = np.array([palette.top, palette.bottom], dtype=np.float32)
     return Image.fromarray(np.rint(colours[0] + (colours[1] - colours[0]) * share).astype(np.uint8), "RGB")
 
 
 def _hills(brush: _Brush, skin: float, shape: Point, rng: np.random.Generator) -> None:
-    """Pink hills over the lower ``0.6 * skin`` of the picture, whose width and height in units is ``shape``."""
+    """Pink hills over the lower ``0.6 * skin`` of the picture, whose width and height in units is
+    ``shape``."""
     width, height = shape
     along = np.linspace(-0.02, 1.02, 40)
     for layer, colour in ((1.0, PINK), (0.55, DEEP_PINK)):

@@ -1,4 +1,5 @@
-"""demo: draws a catalog and runs the real stages on it, one after the other, as the jobs do. No special path."""
+"""demo: draws a catalog and runs the real stages on it, one after the other, as the jobs do. No special
+path."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ Say = Callable[[str], None]
 def demo(config: DemoConfig, say: Say) -> dict[str, Any]:
     """Catalog, dataset, model and a verified snapshot stand below ``config.out``; their numbers come back.
 
-    ``say`` gets what a person should read, line by line. Raises ``DataError`` if ``out`` already holds a demo.
+    ``say`` gets what a person should read, line by line. Raises ``DataError`` if ``out`` already holds a
+    demo.
     """
     root = Path(config.out).absolute()
     if (root / "catalog").exists():
@@ -68,30 +70,62 @@ def _draw(folder: Path, config: DemoConfig, say: Say) -> None:
 def _prepare(places: Mapping[str, str], say: Say) -> dict[str, Any]:
     # Fifths for val and test: a twentieth of so few pictures would measure nothing.
     result = prepare(
-        PrepareConfig(catalog=places["catalog"], out=places["dataset"], image_size=96, val_fraction=0.15, test_fraction=0.25)
+        PrepareConfig(
+            catalog=places["catalog"],
+            out=places["dataset"],
+            image_size=96,
+            val_fraction=0.15,
+            test_fraction=0.25,
+        )
     )
-    dropped = {name: n for name, n in result["dropped"].items() if name in ("null_id", "duplicate_key", "over_max_pages") and n}
-    say(f"2. prepare: {_listed(result['rows'])} images; left out: {_listed(dropped | result['dropped']['failed_images'])}")
+    dropped = {
+        name: n
+        for name, n in result["dropped"].items()
+        if name in ("null_id", "duplicate_key", "over_max_pages") and n
+    }
+    say(
+        f"2. prepare: {_listed(result['rows'])} images; left out: "
+        f"{_listed(dropped | result['dropped']['failed_images'])}"
+    )
     return result
 
 
 def _train(places: Mapping[str, str], config: DemoConfig, say: Say) -> dict[str, Any]:
-    settings = {"backbone": "resnet18", "input_size": 64, "batch_size": 32}
     result = train(
-        TrainConfig(data=places["dataset"], out=places["model"], epochs=config.epochs, seed=config.seed, **settings)  # type: ignore[arg-type]
+        TrainConfig(
+            data=places["dataset"],
+            out=places["model"],
+            backbone="resnet18",
+            input_size=64,
+            batch_size=32,
+            epochs=config.epochs,
+            seed=config.seed,
+        )
     )
-    say(f"3. train: resnet18 at 64 px, model {result['model_version']}, best of {config.epochs} epochs: {result['epoch']}")
+    say(
+        f"3. train: resnet18 at 64 px, model {result['model_version']}, best of {config.epochs} epochs: "
+        f"{result['epoch']}"
+    )
     return result
 
 
 def _evaluate(places: Mapping[str, str], say: Say) -> dict[str, Any]:
     result = evaluate(EvaluateConfig(model=places["model"], data=places["dataset"], out=places["evaluation"]))
     heads, metrics = open_dataset(places["dataset"]).heads, result["metrics"]
-    say("4. evaluate: on the test split, by artists never seen in training; in brackets what the best constant answer gets")
+    say(
+        "4. evaluate: on the test split, by artists never seen in training; in brackets what the best "
+        "constant answer gets"
+    )
     say(table_text(heads, metrics))
-    say("   main: 1 is perfect, 0 is chance (spearman: rank correlation with the count; kappa: agreement on the level).")
+    say(
+        "   main: 1 is perfect, 0 is chance (spearman: rank correlation with the count; kappa: agreement on "
+        "the level)."
+    )
     better = [head.name for head in heads if metrics[head.name]["nll"] < metrics[head.name]["prior_nll"]]
-    say(f"   NLL and MAE: lower is better. The model knows more than the constant about: {', '.join(better) or 'nothing'}.")
+    say(
+        "   NLL and MAE: lower is better. The model knows more than the constant about: "
+        f"{', '.join(better) or 'nothing'}."
+    )
     return result
 
 
@@ -107,7 +141,8 @@ def _second_night(places: Mapping[str, str], config: DemoConfig, say: Say) -> di
     day = pass_a_day(Path(places["catalog"]), seed=config.seed)
     since = live(places["scores"]).number
     say(
-        f"7. a day passes: {day.new} pictures are new, {day.changed} changed, {day.removed} removed, {day.repaired} broken ones repaired"
+        f"7. a day passes: {day.new} pictures are new, {day.changed} changed, {day.removed} removed, "
+        f"{day.repaired} broken ones repaired"
     )
     result = score(ScoreConfig(catalog=places["catalog"], model=places["model"], out=places["scores"]))
     reasons = _listed({name: result[name] for name in REASONS if result[name]})
@@ -129,8 +164,14 @@ def _say_next(root: Path, say: Say) -> None:
     scores, catalog, model = (_shortest(root / name) for name in ("scores", "catalog", "model"))
     columns = "['illust_id', 'status', 'bookmark_bin', 'bookmark_expected', 'sanity_bin', 'error_code']"
     say("\nNext:")
-    say(f"  {python} -c \"import pix2score; print(pix2score.read_scores('{scores}').head(8, columns={columns}).to_pandas())\"")
-    say(f"  {python} -m jobs.score --catalog {catalog} --model {model} --out {scores}   # a third night: only what is due")
+    say(
+        f"  {python} -c \"import pix2score; print(pix2score.read_scores('{scores}').head(8, "
+        f'columns={columns}).to_pandas())"'
+    )
+    say(
+        f"  {python} -m jobs.score --catalog {catalog} --model {model} --out {scores}   # a third night: "
+        "only what is due"
+    )
     say(f"  {python} -m jobs.prepare --help   # your own catalog: see README.md\n")
 
 

@@ -1,4 +1,5 @@
-"""What a day does to a drawn catalog: a few pictures are new, changed, gone or repaired. For the demo and tests."""
+"""What a day does to a drawn catalog: a few pictures are new, changed, gone or repaired. For the demo and
+tests."""
 
 from __future__ import annotations
 
@@ -33,9 +34,11 @@ class Day:
 
 
 def pass_a_day(folder: Path, *, seed: int = 7) -> Day:
-    """The catalog in ``folder``, as ``draw_catalog`` made it, is a day older: its Parquet file and some images are others.
+    """The catalog in ``folder``, as ``draw_catalog`` made it, is a day older: its Parquet file and some
+    images are others.
 
-    Changed pictures are mirrored in place under the same uri, with another etag. Repaired ones are those without a readable file, redrawn.
+    Changed pictures are mirrored in place under the same uri, with another etag. Repaired ones are those
+    without a readable file, redrawn.
     """
     place = folder / "catalog.parquet"
     rows = pq.read_table(place).to_pylist()
@@ -47,7 +50,9 @@ def pass_a_day(folder: Path, *, seed: int = 7) -> Day:
     chosen = [sound[i] for i in rng.permutation(len(sound))[: NUM_CHANGED + NUM_REMOVED]]
     changed, removed = chosen[:NUM_CHANGED], chosen[NUM_CHANGED:]
     for row in changed:
-        _replace(folder, row, ImageOps.mirror(open_upright((folder / row["uri"]).read_bytes()).convert("RGB")))
+        _replace(
+            folder, row, ImageOps.mirror(open_upright((folder / row["uri"]).read_bytes()).convert("RGB"))
+        )
     for row in broken:
         _replace(folder, row, _picture(rng))
     new = [_new_row(folder, number, rng) for number in range(NUM_NEW)]
@@ -77,7 +82,11 @@ def _replace(folder: Path, row: dict[str, Any], picture: Image.Image) -> None:
 
 
 def _new_row(folder: Path, number: int, rng: np.random.Generator) -> dict[str, Any]:
-    row: dict[str, Any] = {"illust_id": _FIRST_NEW_ID + number, "page": 0, "uri": f"images/new/{_FIRST_NEW_ID + number}_p0.jpg"}
+    row: dict[str, Any] = {
+        "illust_id": _FIRST_NEW_ID + number,
+        "page": 0,
+        "uri": f"images/new/{_FIRST_NEW_ID + number}_p0.jpg",
+    }
     row |= {"artist_id": f"artist_{number:04d}", "updated_at": datetime(2026, 1, 1, tzinfo=UTC)}
     _replace(folder, row, _picture(rng))
     return row

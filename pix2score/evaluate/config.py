@@ -21,9 +21,11 @@ class EvaluateConfig:
     split: str = "test"
     """train, val or test."""
     compare: str | None = None
-    """Another model folder, such as the one in use: both answer the same images, and the differences get paired intervals."""
+    """Another model folder, such as the one in use: both answer the same images, and the differences get
+    paired intervals."""
     require_better: bool = False
-    """With --compare: exit 1 unless the model is really better in a head and really worse in none (a promotion gate)."""
+    """With --compare: exit 1 unless the model is really better in a head and really worse in none (a
+    promotion gate)."""
     ridge_rows: int = 20_000
     """Train images that the ridge reference learns from; 0 leaves it out."""
     device: Device = "auto"

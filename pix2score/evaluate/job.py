@@ -1,4 +1,5 @@
-"""evaluate: how good a model is on one split of a prepared dataset, per head, beside references that know less; and against another model.
+"""evaluate: how good a model is on one split of a prepared dataset, per head, beside references that know
+less; and against another model.
 
 Streams the split through Ray Data as scoring does. What one head's numbers are: ``verdict`` and ``quality``.
 """
@@ -41,7 +42,8 @@ logger = logging.getLogger(__name__)
 NUM_SHOWN = 2_000
 """Images that the report may choose its thumbnails from: a random sample of the split, some 10 MB."""
 NUM_ALTERED = 256
-"""Images whose altered copies are answered too; their mean change is then known to a few percent of itself."""
+"""Images whose altered copies are answered too; their mean change is then known to a few percent of
+itself."""
 
 NUM_EXPLAINED = 12
 """Images of which the report shows where each head looks, about."""
@@ -50,11 +52,15 @@ NUM_EXPLAINED = 12
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """metrics.json and report.html stand at ``config.out``; the metrics of each head come back.
 
-    Raises ``DataError``: no model, no dataset, an empty split, or heads that do not match (they are named). Raises ``NotBetterError`` after
-    everything is written.
+    Raises ``DataError``: no model, no dataset, an empty split, or heads that do not match (they are named).
+    Raises ``NotBetterError`` after everything is written.
     """
     places = [place for place in (config.model, config.compare) if place]
-    cards, dataset, out = [load_model(place)[0] for place in places], open_dataset(config.data), Folder(config.out)
+    cards, dataset, out = (
+        [load_model(place)[0] for place in places],
+        open_dataset(config.data),
+        Folder(config.out),
+    )
     dataset.parts(config.split)
     for place, card in zip(places, cards, strict=True):
         check_heads(place, card.heads, dataset)
@@ -63,36 +69,52 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         recorded(out, "summary.json", {"job": "evaluate", "split": config.split}) as summary,
     ):
         evaluation = _measure(config, cards, dataset, offer)
-        summary.update({"model_version": cards[0].version, "dataset_id": dataset.id, "metrics": evaluation.metrics()})
+        summary.update(
+            {"model_version": cards[0].version, "dataset_id": dataset.id, "metrics": evaluation.metrics()}
+        )
         details = evaluation.details()
         if config.compare:
             summary |= {"compared_with": cards[1].version, "comparison": evaluation.comparison()}
             summary["is_better"] = is_better(summary["comparison"])
         summary["config"] = as_plain(config)
         _publish_page(out, summary, details, evaluation)
-        out.publish("metrics.json", json.dumps({**summary, "details": details}, indent=1).encode(), replace=True)
+        out.publish(
+            "metrics.json", json.dumps({**summary, "details": details}, indent=1).encode(), replace=True
+        )
         if config.require_better and not summary["is_better"]:
-            raise NotBetterError(f"{config.model} is not better than {config.compare}: {_verdicts(summary['comparison'])}")
+            raise NotBetterError(
+                f"{config.model} is not better than {config.compare}: {_verdicts(summary['comparison'])}"
+            )
     return summary
 
 
-def _publish_page(out: Folder, summary: Mapping[str, Any], details: Mapping[str, Any], evaluation: Evaluation) -> None:
+def _publish_page(
+    out: Folder, summary: Mapping[str, Any], details: Mapping[str, Any], evaluation: Evaluation
+) -> None:
     try:
         check_packages()
     except ConfigError as exc:  # the numbers are what was asked for; the page is for looking
         logger.warning("no report.html: %s", exc)
         return
-    out.publish("report.html", evaluation_page(summary, details, evaluation.heads, evaluation.sampled()), replace=True)
+    out.publish(
+        "report.html", evaluation_page(summary, details, evaluation.heads, evaluation.sampled()), replace=True
+    )
 
 
 def _verdicts(comparison: Mapping[str, Mapping[str, Any]]) -> str:
     return ", ".join(f"{name} {head['verdict']}" for name, head in comparison.items())
 
 
-def _measure(config: EvaluateConfig, cards: Sequence[ModelCard], dataset: PreparedDataset, offer: Offer) -> Evaluation:
+def _measure(
+    config: EvaluateConfig, cards: Sequence[ModelCard], dataset: PreparedDataset, offer: Offer
+) -> Evaluation:
     models = [place for place in (config.model, config.compare) if place]
-    heads = [head for head in cards[0].heads if all(head.name in {h.name for h in card.heads} for card in cards)]
-    sizes = list(dict.fromkeys(card.preprocess for card in cards))  # two models of one preprocessing share their pixels
+    heads = [
+        head for head in cards[0].heads if all(head.name in {h.name for h in card.heads} for card in cards)
+    ]
+    sizes = list(
+        dict.fromkeys(card.preprocess for card in cards)
+    )  # two models of one preprocessing share their pixels
     num_rows, use_gpu = dataset.num_rows(config.split), offer.wants_gpu(config.device)
     ridges = _fit_ridges(dataset, heads, config.ridge_rows, offer) if config.ridge_rows else {}
     rows = (
@@ -131,18 +153,34 @@ def _measure(config: EvaluateConfig, cards: Sequence[ModelCard], dataset: Prepar
 
 
 def _shards(dataset: PreparedDataset, split: str) -> ray.data.Dataset:
-    return ray.data.read_datasource(ParquetParts(dataset.folder, dataset.parts(split), row_bytes=SHARD_ROW_BYTES))
+    return ray.data.read_datasource(
+        ParquetParts(dataset.folder, dataset.parts(split), row_bytes=SHARD_ROW_BYTES)
+    )
 
 
-def _fit_ridges(dataset: PreparedDataset, heads: Sequence[HeadSpec], num_rows: int, offer: Offer) -> dict[str, Floats]:
-    """Head -> weights [1, 1 + D] of the regression from simple features to its bin; ``num_rows`` train images, which are mixed."""
+def _fit_ridges(
+    dataset: PreparedDataset, heads: Sequence[HeadSpec], num_rows: int, offer: Offer
+) -> dict[str, Floats]:
+    """Head -> weights [1, 1 + D] of the regression from simple features to its bin; ``num_rows`` train
+    images, which are mixed."""
     if not dataset.num_rows("train"):
         return {}
     stage = {"batch_format": "pyarrow", "batch_size": MAX_TASK_ROWS, **offer.decode_placement()}
-    rows = _shards(dataset, "train").limit(num_rows).map_batches(ridge_rows, fn_kwargs={"heads": tuple(heads)}, **stage)
+    rows = (
+        _shards(dataset, "train")
+        .limit(num_rows)
+        .map_batches(ridge_rows, fn_kwargs={"heads": tuple(heads)}, **stage)
+    )
     sums: dict[str, HeadSums] = {}
     for table in rows.iter_batches(batch_format="pyarrow", batch_size=1024):
-        small = table.column("features").combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1).astype(np.float64)
+        small = (
+            table.column("features")
+            .combine_chunks()
+            .flatten()
+            .to_numpy()
+            .reshape(table.num_rows, -1)
+            .astype(np.float64)
+        )
         for head in heads:
             truth = table.column(f"{head.name}_bin").to_numpy()
             total = sums.setdefault(head.name, HeadSums.zeros(small.shape[1]))
@@ -153,14 +191,20 @@ def _fit_ridges(dataset: PreparedDataset, heads: Sequence[HeadSpec], num_rows: i
 def _sample(config: EvaluateConfig, dataset: PreparedDataset, num_rows: int) -> Sample:
     altered = NUM_ALTERED / num_rows
     card = dataset.card
-    found = original_images(card["catalog"]["uri"], card["config"], _drawn_keys(dataset, config.split, altered))
+    found = original_images(
+        card["catalog"]["uri"], card["config"], _drawn_keys(dataset, config.split, altered)
+    )
     originals = {key: image for key, image in found.items() if isinstance(image, bytes)}
     return Sample(shown=NUM_SHOWN / num_rows, altered=altered, originals=originals)
 
 
 def _drawn_keys(dataset: PreparedDataset, split: str, share: float) -> list[Key]:
     paths = [part.path for part in dataset.parts(split)]
-    return [key for batch in parquet_batches(dataset.folder, paths, ["illust_id", "page"]) for key in _drawn(batch, share)]
+    return [
+        key
+        for batch in parquet_batches(dataset.folder, paths, ["illust_id", "page"])
+        for key in _drawn(batch, share)
+    ]
 
 
 def _drawn(batch: pa.RecordBatch, share: float) -> list[Key]:
@@ -169,8 +213,12 @@ def _drawn(batch: pa.RecordBatch, share: float) -> list[Key]:
 
 
 def table_text(heads: Sequence[HeadSpec], metrics: dict[str, dict[str, Any]]) -> str:
-    """Per head its main number, and NLL, error in bins and accuracy beside what the best constant reaches; for a terminal."""
-    lines = [f"{'head':<12}{'images':>8}{'main':>16}{'NLL (prior)':>18}{'MAE bins (median)':>20}{'accuracy (majority)':>22}"]
+    """Per head its main number, and NLL, error in bins and accuracy beside what the best constant reaches;
+    for a terminal."""
+    lines = [
+        f"{'head':<12}{'images':>8}{'main':>16}{'NLL (prior)':>18}{'MAE bins (median)':>20}"
+        f"{'accuracy (majority)':>22}"
+    ]
     for head in heads:
         m = metrics[head.name]
         if not m["num_labelled"]:

@@ -1,4 +1,5 @@
-"""Where a head looks: Grad-CAM of its score, laid over the picture. Needs captum (``pip install 'pix2score[report]'``).
+"""Where a head looks: Grad-CAM of its score, laid over the picture. Needs captum (``pip install
+'pix2score[report]'``).
 
 Shapes: N images, S input size.
 """
@@ -23,27 +24,44 @@ if TYPE_CHECKING:
     from pix2score.model.predictor import Predictor
 
 
-def saliency(predictor: Predictor, head: HeadSpec, pixels_NSSC: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """How much each place raises the head's score: float32 [N, S, S] in [0, 1], the strongest place of each image is 1.
+def saliency(
+    predictor: Predictor, head: HeadSpec, pixels_NSSC: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.float32]:
+    """How much each place raises the head's score: float32 [N, S, S] in [0, 1], the strongest place of each
+    image is 1.
 
-    Grad-CAM (Selvaraju et al. 2017) on the last convolutional stage, so as coarse as that: a field of 32 px. All 0 where nothing raises it.
+    Grad-CAM (Selvaraju et al. 2017) on the last convolutional stage, so as coarse as that: a field of 32 px.
+    All 0 where nothing raises it.
     """
     from captum.attr import LayerAttribution, LayerGradCam
 
     network = network_of(predictor.card, predictor.weights, predictor.device)
-    ranks = torch.tensor(mid_ranks(head.counts or [1] * head.num_bins), dtype=torch.float32, device=predictor.device)
+    ranks = torch.tensor(
+        mid_ranks(head.counts or [1] * head.num_bins), dtype=torch.float32, device=predictor.device
+    )
 
     def score(image_BCHW: Tensor) -> Tensor:
         logits_BK = network(image_BCHW)[0][head.name]
-        expected: Tensor = (logits_BK / predictor.card.temperatures.get(head.name, 1.0)).softmax(dim=1) @ ranks
+        expected: Tensor = (logits_BK / predictor.card.temperatures.get(head.name, 1.0)).softmax(
+            dim=1
+        ) @ ranks
         return expected
 
-    image_BCHW = normalise(torch.from_numpy(np.array(pixels_NSSC)).to(predictor.device), predictor.card.preprocess)
+    image_BCHW = normalise(
+        torch.from_numpy(np.array(pixels_NSSC)).to(predictor.device), predictor.card.preprocess
+    )
     coarse = LayerGradCam(score, network.trunk.layer4).attribute(image_BCHW, relu_attributions=True)
     size = predictor.card.preprocess.size
-    fine = LayerAttribution.interpolate(coarse, (size, size), interpolate_mode="bilinear")[:, 0].detach().cpu().numpy()
+    fine = (
+        LayerAttribution.interpolate(coarse, (size, size), interpolate_mode="bilinear")[:, 0]
+        .detach()
+        .cpu()
+        .numpy()
+    )
     strongest = fine.max(axis=(1, 2), keepdims=True)
-    return np.asarray(np.divide(fine, strongest, out=np.zeros_like(fine), where=strongest > 0), dtype=np.float32)
+    return np.asarray(
+        np.divide(fine, strongest, out=np.zeros_like(fine), where=strongest > 0), dtype=np.float32
+    )
 
 
 def overlay(pixels_SSC: npt.NDArray[np.uint8], saliency_SS: npt.NDArray[np.float32]) -> bytes:

@@ -1,6 +1,8 @@
-"""The stages of evaluation that run in workers: shard rows into pixels and altered copies, and those into answers.
+"""The stages of evaluation that run in workers: shard rows into pixels and altered copies, and those into
+answers.
 
-A sample of the rows, chosen by a hash of the key, carries a thumbnail and copies of the image as the world alters it.
+A sample of the rows, chosen by a hash of the key, carries a thumbnail and copies of the image as the world
+alters it.
 """
 
 from __future__ import annotations
@@ -40,7 +42,12 @@ def _jpeg(image: Image.Image) -> Image.Image:
 
 
 def _crop(image: Image.Image, left: float, top: float, right: float, bottom: float) -> Image.Image:
-    box = (int(left * image.width), int(top * image.height), round((1 - right) * image.width), round((1 - bottom) * image.height))
+    box = (
+        int(left * image.width),
+        int(top * image.height),
+        round((1 - right) * image.width),
+        round((1 - bottom) * image.height),
+    )
     return image.crop(box)
 
 
@@ -59,8 +66,11 @@ ALTERATIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 def draw_of(key: Key) -> float:
-    """A number in [0, 1) that depends on the key alone: below a share, the row is in the sample of that share."""
-    return int.from_bytes(hashlib.blake2b(f"{key[0]}/{key[1]}".encode(), digest_size=8).digest(), "big") / 2**64
+    """A number in [0, 1) that depends on the key alone: below a share, the row is in the sample of that
+    share."""
+    return (
+        int.from_bytes(hashlib.blake2b(f"{key[0]}/{key[1]}".encode(), digest_size=8).digest(), "big") / 2**64
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,28 +89,50 @@ def group_number(group: str | None, key: Key) -> int:
 
 
 def decode_for_evaluation(
-    rows: pa.Table, *, heads: Sequence[HeadSpec], preprocesses: Sequence[Preprocess], ridges: Mapping[str, Floats], sample: Sample
+    rows: pa.Table,
+    *,
+    heads: Sequence[HeadSpec],
+    preprocesses: Sequence[Preprocess],
+    ridges: Mapping[str, Floats],
+    sample: Sample,
 ) -> pa.Table:
-    """Ray Data stage: shard rows in; key, ``group`` (int64), bins, labels, ``pixels_<i>`` per preprocess and ``ridge_<head>`` out.
+    """Ray Data stage: shard rows in; key, ``group`` (int64), bins, labels, ``pixels_<i>`` per preprocess and
+    ``ridge_<head>`` out.
 
-    And, null outside the sample, ``thumbnail`` (JPEG) and ``altered_<name>`` (pixels by the first preprocess).
+    And, null outside the sample, ``thumbnail`` (JPEG) and ``altered_<name>`` (pixels by the first
+    preprocess).
     """
     decoded = [decode_shard(rows, heads=heads, preprocess=preprocess) for preprocess in preprocesses]
-    keys: list[Key] = list(zip(rows.column("illust_id").to_pylist(), rows.column("page").to_pylist(), strict=True))
-    groups = [group_number(group, key) for group, key in zip(rows.column("group").to_pylist(), keys, strict=True)]
+    keys: list[Key] = list(
+        zip(rows.column("illust_id").to_pylist(), rows.column("page").to_pylist(), strict=True)
+    )
+    groups = [
+        group_number(group, key) for group, key in zip(rows.column("group").to_pylist(), keys, strict=True)
+    ]
     columns: dict[str, Any] = {name: rows.column(name) for name in ("illust_id", "page")}
     columns |= {"group": pa.array(groups, pa.int64())}
     columns |= {name: decoded[0].column(name) for name in decoded[0].column_names if name != "pixels"}
     columns |= {f"pixels_{i}": table.column("pixels") for i, table in enumerate(decoded)}
     if ridges:
-        small = features(pixels_of(decode_shard(rows, heads=(), preprocess=RIDGE_PREPROCESS).column("pixels"), RIDGE_PREPROCESS))
-        columns |= {f"ridge_{name}": pa.array(answers(weights, small)[:, 0], pa.float32()) for name, weights in ridges.items()}
+        small = features(
+            pixels_of(
+                decode_shard(rows, heads=(), preprocess=RIDGE_PREPROCESS).column("pixels"), RIDGE_PREPROCESS
+            )
+        )
+        columns |= {
+            f"ridge_{name}": pa.array(answers(weights, small)[:, 0], pa.float32())
+            for name, weights in ridges.items()
+        }
     return pa.table(columns | _extras(rows.column("image").to_pylist(), keys, preprocesses[0], sample))
 
 
-def _extras(images: Sequence[bytes], keys: Sequence[Key], preprocess: Preprocess, sample: Sample) -> dict[str, pa.Array]:
+def _extras(
+    images: Sequence[bytes], keys: Sequence[Key], preprocess: Preprocess, sample: Sample
+) -> dict[str, pa.Array]:
     drawn = [draw_of(key) for key in keys]
-    thumbnails = [thumbnail(image) if u < sample.shown else None for image, u in zip(images, drawn, strict=True)]
+    thumbnails = [
+        thumbnail(image) if u < sample.shown else None for image, u in zip(images, drawn, strict=True)
+    ]
     found: dict[str, list[bytes | None]] = {name: [None] * len(keys) for name in (*ALTERATIONS, ORIGINAL)}
     for row, (image, key) in enumerate(zip(images, keys, strict=True)):
         if drawn[row] < sample.altered:
@@ -133,27 +165,40 @@ def ridge_rows(rows: pa.Table, *, heads: Sequence[HeadSpec]) -> pa.Table:
     decoded = decode_shard(rows, heads=heads, preprocess=RIDGE_PREPROCESS)
     small = features(pixels_of(decoded.column("pixels"), RIDGE_PREPROCESS)).astype(np.float32)
     columns = {f"{head.name}_bin": decoded.column(f"{head.name}_bin") for head in heads}
-    return pa.table({"features": pa.FixedSizeListArray.from_arrays(pa.array(small.ravel()), small.shape[1]), **columns})
+    return pa.table(
+        {"features": pa.FixedSizeListArray.from_arrays(pa.array(small.ravel()), small.shape[1]), **columns}
+    )
 
 
 class AnswerRows:
-    """Ray Data stage: rows of ``decode_for_evaluation`` in; the same without pixels, with ``<h>_log_probs_<i>`` of each model, out.
+    """Ray Data stage: rows of ``decode_for_evaluation`` in; the same without pixels, with
+    ``<h>_log_probs_<i>`` of each model, out.
 
-    Where ``altered_<name>`` is not null, ``<h>_altered_<name>`` has the first model's probabilities of that copy. For a share
-    ``explained`` of the rows, ``<h>_saliency`` is a JPEG that shows where the first model looks; without captum there is none.
+    Where ``altered_<name>`` is not null, ``<h>_altered_<name>`` has the first model's probabilities of that
+    copy. For a share ``explained`` of the rows, ``<h>_saliency`` is a JPEG that shows where the first model
+    looks; without captum there is none.
     """
 
-    def __init__(self, models: Sequence[str], pixels: Sequence[int], *, explained: float = 0.0, **settings: Any) -> None:
+    def __init__(
+        self, models: Sequence[str], pixels: Sequence[int], *, explained: float = 0.0, **settings: Any
+    ) -> None:
         self._explained = explained if find_spec("captum") else 0.0
         self._predictors = [load_predictor(model, **settings) for model in models]
         self._pixels = pixels
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        columns = {name: rows.column(name) for name in rows.column_names if not name.startswith(("pixels_", "altered_"))}
+        columns = {
+            name: rows.column(name)
+            for name in rows.column_names
+            if not name.startswith(("pixels_", "altered_"))
+        }
         for i, (predictor, pixels) in enumerate(zip(self._predictors, self._pixels, strict=True)):
-            prediction = predictor.predict(pixels_of(rows.column(f"pixels_{pixels}"), predictor.card.preprocess))
+            prediction = predictor.predict(
+                pixels_of(rows.column(f"pixels_{pixels}"), predictor.card.preprocess)
+            )
             for name, head in prediction.heads.items():
-                # Log-probabilities are logits whose temperature is 1: the metrics then see exactly what scoring answers.
+                # Log-probabilities are logits whose temperature is 1: the metrics then see exactly what
+                # scoring answers.
                 log_probs = np.log(np.maximum(head.probs, np.finfo(np.float32).tiny))
                 columns[f"{name}_log_probs_{i}"] = pa.FixedSizeListArray.from_arrays(
                     pa.array(log_probs.ravel()), head.probs.shape[1]
@@ -174,7 +219,9 @@ class AnswerRows:
                     saliency,  # imports torch
                 )
 
-                pixels = pixels_of(rows.column(f"pixels_{self._pixels[0]}").take(chosen), predictor.card.preprocess)
+                pixels = pixels_of(
+                    rows.column(f"pixels_{self._pixels[0]}").take(chosen), predictor.card.preprocess
+                )
                 for i, image, map_SS in zip(chosen, pixels, saliency(predictor, head, pixels), strict=True):
                     shown[i] = overlay(image, map_SS)
             found[f"{head.name}_saliency"] = pa.array(shown, pa.binary())
@@ -188,8 +235,8 @@ class AnswerRows:
         prediction = predictor.predict(pixels_of(copies.drop_null(), predictor.card.preprocess))
         indices = pa.array(take, mask=take < 0)
         return {
-            f"{head}_altered_{name}": pa.FixedSizeListArray.from_arrays(pa.array(answer.probs.ravel()), answer.probs.shape[1]).take(
-                indices
-            )
+            f"{head}_altered_{name}": pa.FixedSizeListArray.from_arrays(
+                pa.array(answer.probs.ravel()), answer.probs.shape[1]
+            ).take(indices)
             for head, answer in prediction.heads.items()
         }

@@ -1,4 +1,5 @@
-"""Bins of a number: learn their edges, put values into them, name them, and turn probabilities back into one number.
+"""Bins of a number: learn their edges, put values into them, name them, and turn probabilities back into one
+number.
 
 A bin is the number of edges <= value, so bins are left-inclusive: bin k holds edges[k-1] <= value < edges[k].
 Owns no label semantics (which values are legal): that is ``heads``.
@@ -29,11 +30,12 @@ def digitize(values: Values, edges: Sequence[Number]) -> npt.NDArray[np.int16]:
 
 
 def learn_edges(value_counts: Callable[[], ValueCounts], num_bins: int, *, head: str = "") -> list[Number]:
-    """Strictly increasing edges that cut the values into at most ``num_bins`` bins of as equal count as ties allow.
+    """Strictly increasing edges that cut the values into at most ``num_bins`` bins of as equal count as ties
+    allow.
 
-    Exact, in one pass of bounded memory over the sorted distinct values: for each quantile k/K the edge is the distinct value whose
-    number of smaller values is nearest to n*k/K. Equal edges merge; every edge is a value that occurs and has a smaller one, so no bin
-    is empty.
+    Exact, in one pass of bounded memory over the sorted distinct values: for each quantile k/K the edge is
+    the distinct value whose number of smaller values is nearest to n*k/K. Equal edges merge; every edge is a
+    value that occurs and has a smaller one, so no bin is empty.
 
     Raises:
         DataError: fewer than two distinct values, so there is nothing to predict.
@@ -47,7 +49,8 @@ def learn_edges(value_counts: Callable[[], ValueCounts], num_bins: int, *, head:
     edges = sorted({edge for edge in best if edge is not None})
     if not edges:
         raise DataError(
-            f"head {head!r} has {total} labelled training rows with fewer than two distinct values: at least two bins are "
+            f"head {head!r} has {total} labelled training rows with fewer than two distinct values: at least "
+            "two bins are "
             f"needed; remove the head or map another column"
         )
     return edges
@@ -90,7 +93,9 @@ def count_bins(value_counts: ValueCounts, edges: Sequence[Number]) -> list[int]:
     return [int(n) for n in totals]
 
 
-def typical_values(value_counts: ValueCounts, edges: Sequence[Number], counts: Sequence[int], min_value: float) -> list[float]:
+def typical_values(
+    value_counts: ValueCounts, edges: Sequence[Number], counts: Sequence[int], min_value: float
+) -> list[float]:
     """Median value of each bin; of an empty bin its midpoint, or its edge where it is open."""
     starts = np.concatenate([[0], np.cumsum(counts)])
     ranks = starts[:-1] + (np.asarray(counts) - 1) // 2  # lower median
@@ -114,7 +119,10 @@ def _midpoint(edges: Sequence[Number], k: int, min_value: float) -> float:
 def labels(edges: Sequence[Number], min_value: float = 0.0) -> dict[str, str]:
     """Bin -> its range as people read it: ``{"0": "0-10", ..., "14": "2700-∞"}``."""
     bounds = [min_value, *edges, np.inf]
-    return {str(k): f"{_text(low)}-{_text(high)}" for k, (low, high) in enumerate(zip(bounds, bounds[1:], strict=False))}
+    return {
+        str(k): f"{_text(low)}-{_text(high)}"
+        for k, (low, high) in enumerate(zip(bounds, bounds[1:], strict=False))
+    }
 
 
 def _text(bound: Number) -> str:
@@ -124,7 +132,8 @@ def _text(bound: Number) -> str:
 
 
 def mid_ranks(counts: Sequence[int]) -> npt.NDArray[np.float64]:
-    """Mean rank in [0, 1] of the training rows in each bin: what ``<h>_score`` averages under the probabilities."""
+    """Mean rank in [0, 1] of the training rows in each bin: what ``<h>_score`` averages under the
+    probabilities."""
     share = np.asarray(counts, dtype=np.float64) / max(1, sum(counts))
     upto = np.cumsum(share)
     return upto - share / 2

@@ -36,8 +36,8 @@ def head_fields(head: HeadSpec) -> list[pa.Field]:
 
 @dataclass(frozen=True, slots=True)
 class HeadPrediction:
-    """One head on N images: ``probs`` float32 [N, K], calibrated; ``bin`` int16 [N], their argmax; ``score`` float32 [N] in [0, 1], the
-    expected quantile; ``expected`` float32 [N] in the head's own unit."""
+    """One head on N images: ``probs`` float32 [N, K], calibrated; ``bin`` int16 [N], their argmax; ``score``
+    float32 [N] in [0, 1], the expected quantile; ``expected`` float32 [N] in the head's own unit."""
 
     probs: Floats
     bin: npt.NDArray[np.int16]
@@ -55,7 +55,9 @@ def _answer_ordered(head: HeadSpec, logits_NK: Floats, temperature: float) -> He
         probs=probs_f32,
         bin=probs_f32.argmax(axis=1).astype(np.int16),
         score=(probs @ bins.mid_ranks(counts)).clip(0, 1).astype(np.float32),
-        expected=np.clip(probs @ np.asarray(typical, dtype=np.float64), -_LARGEST, _LARGEST).astype(np.float32),
+        expected=np.clip(probs @ np.asarray(typical, dtype=np.float64), -_LARGEST, _LARGEST).astype(
+            np.float32
+        ),
     )
 
 

@@ -1,7 +1,8 @@
 """What a model predicts: one ``HeadSpec`` per target, and the rules that its labels follow.
 
-To add a kind: a ``Kind`` here, its columns in ``schema.head_fields``, its loss in ``losses``, its metrics in ``metrics``, and how logits
-become columns in ``predictor``. Each of those holds a table by kind that refuses an unknown one by name.
+To add a kind: a ``Kind`` here, its columns in ``schema.head_fields``, its loss in ``losses``, its metrics in
+``metrics``, and how logits become columns in ``predictor``. Each of those holds a table by kind that refuses
+an unknown one by name.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 class HeadSpec:
     """One target of the model.
 
-    ``bins``: a count or amount cut into ``size`` bins whose edges are learnt from the train split, or given by ``edges``.
-    ``levels``: an ordered class 0..size-1, or a number cut by the given ``edges``.
+    ``bins``: a count or amount cut into ``size`` bins whose edges are learnt from the train split, or given
+    by ``edges``. ``levels``: an ordered class 0..size-1, or a number cut by the given ``edges``.
     """
 
     name: str
@@ -40,11 +41,13 @@ class HeadSpec:
     size: int | None = None
     """Number of bins or classes; after learning, the number that ties left."""
     edges: tuple[float, ...] | None = None
-    """Left-inclusive bin edges, strictly increasing; None until learnt, and for ``levels`` given as classes."""
+    """Left-inclusive bin edges, strictly increasing; None until learnt, and for ``levels`` given as
+    classes."""
     loss: str = "auto"
-    """auto: ordinal for bins, cross_entropy for levels. ordinal: cross-entropy on labels blurred over the neighbouring bins.
-    squared_emd: squared distance of the cumulative distributions. class_weighted and logit_adjusted are for levels of which some are
-    rare: they favour the rare ones, so their probabilities are those of classes equally common."""
+    """auto: ordinal for bins, cross_entropy for levels. ordinal: cross-entropy on labels blurred over the
+    neighbouring bins. squared_emd: squared distance of the cumulative distributions. class_weighted and
+    logit_adjusted are for levels of which some are rare: they favour the rare ones, so their probabilities
+    are those of classes equally common."""
     weight: float = 1.0
     min_value: float = 0.0
     """Labels below are dropped (a negative count is a mistake); ``-inf`` for scores that may be negative."""
@@ -55,15 +58,23 @@ class HeadSpec:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
-            raise ConfigError(f"head name {self.name!r}: use lower-case letters, digits and _, starting with a letter")
+            raise ConfigError(
+                f"head name {self.name!r}: use lower-case letters, digits and _, starting with a letter"
+            )
         if self.kind not in KINDS:
-            raise ConfigError(f"head {self.name!r}: kind {self.kind!r} is not known; one of {', '.join(KINDS)}")
+            raise ConfigError(
+                f"head {self.name!r}: kind {self.kind!r} is not known; one of {', '.join(KINDS)}"
+            )
         if self.loss not in LOSSES:
-            raise ConfigError(f"head {self.name!r}: loss {self.loss!r} is not known; one of {', '.join(LOSSES)}")
+            raise ConfigError(
+                f"head {self.name!r}: loss {self.loss!r} is not known; one of {', '.join(LOSSES)}"
+            )
         if not (math.isfinite(self.weight) and self.weight >= 0):
             raise ConfigError(f"head {self.name!r}: weight {self.weight} must be finite and not negative")
         if math.isnan(self.min_value) or self.min_value == math.inf:
-            raise ConfigError(f"head {self.name!r}: min_value {self.min_value} must be a finite number or -inf")
+            raise ConfigError(
+                f"head {self.name!r}: min_value {self.min_value} must be a finite number or -inf"
+            )
         self._check_edges()
         self._check_size()
 
@@ -71,23 +82,39 @@ class HeadSpec:
         if self.edges is None:
             return
         edges = tuple(self.edges)
-        if not edges or not all(_is_finite(e) for e in edges) or any(b <= a for a, b in zip(edges, edges[1:], strict=False)):
-            raise ConfigError(f"head {self.name!r}: edges {list(edges)} must be finite, strictly increasing and at least one")
+        if (
+            not edges
+            or not all(_is_finite(e) for e in edges)
+            or any(b <= a for a, b in zip(edges, edges[1:], strict=False))
+        ):
+            raise ConfigError(
+                f"head {self.name!r}: edges {list(edges)} must be finite, strictly increasing and at least "
+                "one"
+            )
         if edges[0] <= self.min_value:
             raise ConfigError(
-                f"head {self.name!r}: edge {edges[0]} is not above min_value {self.min_value}, so its first bin would hold "
+                f"head {self.name!r}: edge {edges[0]} is not above min_value {self.min_value}, so its first "
+                "bin would hold "
                 f"nothing; set min_value (-inf allows any number)"
             )
         if self.size is not None and self.size != len(edges) + 1:
-            raise ConfigError(f"head {self.name!r}: size {self.size} contradicts {len(edges)} edges, which make {len(edges) + 1}")
+            raise ConfigError(
+                f"head {self.name!r}: size {self.size} contradicts {len(edges)} edges, which make "
+                f"{len(edges) + 1}"
+            )
 
     def _check_size(self) -> None:
         if self.edges is None and self.size is None:
             raise ConfigError(f"head {self.name!r}: give size (number of bins) or edges")
         if self.are_classes and self.min_value != 0:
-            raise ConfigError(f"head {self.name!r}: min_value {self.min_value} is for numbers; its labels are classes from 0")
+            raise ConfigError(
+                f"head {self.name!r}: min_value {self.min_value} is for numbers; its labels are classes from "
+                "0"
+            )
         if not 2 <= self.num_bins <= MAX_BINS:
-            raise ConfigError(f"head {self.name!r}: {self.num_bins} bins; between 2 and {MAX_BINS} are possible")
+            raise ConfigError(
+                f"head {self.name!r}: {self.num_bins} bins; between 2 and {MAX_BINS} are possible"
+            )
 
     @property
     def num_bins(self) -> int:
@@ -119,7 +146,9 @@ class HeadSpec:
 
     def encode(self, values: bins.Values, present: npt.NDArray[np.bool_]) -> npt.NDArray[np.int16]:
         """Bin of each label, ``bins.MISSING`` where ``present`` is False."""
-        return np.where(present, bins.digitize(values, self.bin_edges), np.int16(bins.MISSING)).astype(np.int16)
+        return np.where(present, bins.digitize(values, self.bin_edges), np.int16(bins.MISSING)).astype(
+            np.int16
+        )
 
     def labels(self) -> dict[str, str]:
         """Bin -> its range (or class) as people read it."""
@@ -127,7 +156,9 @@ class HeadSpec:
             return {str(k): str(k) for k in range(self.num_bins)}
         return bins.labels(self.bin_edges, self.min_value)
 
-    def fitted(self, *, edges: Sequence[float] | None, counts: Sequence[int], typical: Sequence[float]) -> HeadSpec:
+    def fitted(
+        self, *, edges: Sequence[float] | None, counts: Sequence[int], typical: Sequence[float]
+    ) -> HeadSpec:
         """This head with what was learnt from the train split; ``edges`` None keeps classes as classes."""
         size = len(edges) + 1 if edges is not None else self.size
         stats: dict[str, Any] = {"counts": tuple(counts), "typical": tuple(typical)}
@@ -156,7 +187,9 @@ def head_from_dict(plain: dict[str, Any]) -> HeadSpec:
     known = {f.name for f in fields(HeadSpec)}
     unknown = sorted(set(plain) - known)
     if unknown:
-        raise ConfigError(f"[[heads]] has unknown key {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        raise ConfigError(
+            f"[[heads]] has unknown key {', '.join(unknown)}; known: {', '.join(sorted(known))}"
+        )
     missing = sorted({"name", "column"} - set(plain))
     if missing:
         raise ConfigError(f"[[heads]] {plain.get('name', '')!r} lacks {', '.join(missing)}")

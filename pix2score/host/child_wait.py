@@ -1,4 +1,5 @@
-"""How long a process waits for a child: told by what kept the child, and by the waiting process's own time."""
+"""How long a process waits for a child: told by what kept the child, and by the waiting process's own
+time."""
 
 from __future__ import annotations
 
@@ -12,14 +13,16 @@ _SLICE_S = 0.25
 
 
 class Wait:
-    """The time that the parent has waited for one answer, seen from its own side: while it was paused itself, it did not wait."""
+    """The time that the parent has waited for one answer, seen from its own side: while it was paused itself,
+    it did not wait."""
 
     def __init__(self, pid: int, timeout_s: float) -> None:
         self._pid, self._timeout_s = pid, timeout_s
         self.waited_s = self.slept_s = self.stopped_s = 0.0
 
     def until(self, fd: int, event: int) -> None:
-        """Return when ``fd`` is ready. Raises ``TimeoutError`` when the child slept, was stopped, or has not got to run for long enough."""
+        """Return when ``fd`` is ready. Raises ``TimeoutError`` when the child slept, was stopped, or has not
+        got to run for long enough."""
         poll = select.poll()
         poll.register(fd, event)
         slice_s = min(_SLICE_S, self._timeout_s)
@@ -37,7 +40,9 @@ class Wait:
         if self.slept_s >= self._timeout_s:
             raise TimeoutError("waiting for something")
         if self.stopped_s >= self._timeout_s or self.waited_s >= patience_s(self._timeout_s):
-            raise TimeoutError(f"{'was stopped' if self.stopped_s else 'did not get to run'} for {self.waited_s:.3g} s")
+            raise TimeoutError(
+                f"{'was stopped' if self.stopped_s else 'did not get to run'} for {self.waited_s:.3g} s"
+            )
 
 
 def patience_s(timeout_s: float) -> float:
@@ -46,7 +51,8 @@ def patience_s(timeout_s: float) -> float:
 
 
 def _state(pid: int) -> str:
-    """One letter of ``/proc/PID/stat``: T is stopped, S sleeps; R if it cannot be read, as of a child that has just died."""
+    """One letter of ``/proc/PID/stat``: T is stopped, S sleeps; R if it cannot be read, as of a child that
+    has just died."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
             return stat.read().rpartition(b") ")[2][:1].decode("ascii") or "R"

@@ -15,7 +15,9 @@ _THREAD_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 def num_cores() -> int:
     """Cores that this process may keep busy, at least 1."""
     allowed, quota = len(os.sched_getaffinity(0)), cpu_quota()
-    return allowed if quota is None else max(1, min(allowed, int(quota)))  # in whole cores, as Ray counts them
+    return (
+        allowed if quota is None else max(1, min(allowed, int(quota)))
+    )  # in whole cores, as Ray counts them
 
 
 def threads_under_quota() -> int | None:
@@ -25,16 +27,20 @@ def threads_under_quota() -> int | None:
 
 
 def limit_library_threads() -> None:
-    """Under a quota numerical libraries that are loaded from now on use as many threads as it has cores; what the user set stays."""
+    """Under a quota numerical libraries that are loaded from now on use as many threads as it has cores; what
+    the user set stays."""
     threads = threads_under_quota()
     for name in _THREAD_SETTINGS if threads else ():
         os.environ.setdefault(name, str(threads))
 
 
 def cpu_quota() -> float | None:
-    """Cores' worth of time that the control groups of this process grant (``docker --cpus``, a Kubernetes limit); None without a limit."""
+    """Cores' worth of time that the control groups of this process grant (``docker --cpus``, a Kubernetes
+    limit); None without a limit."""
     own = _own_groups()
-    unified = [_unified_limit(folder) for root in _UNIFIED_ROOTS for folder in _upwards(root, own.get("", "/"))]
+    unified = [
+        _unified_limit(folder) for root in _UNIFIED_ROOTS for folder in _upwards(root, own.get("", "/"))
+    ]
     older = [_older_limit(folder) for root in _CPU_ROOTS for folder in _upwards(root, own.get("cpu", "/"))]
     return min((limit for limit in (*unified, *older) if limit is not None), default=None)
 
@@ -50,7 +56,8 @@ def _own_groups() -> dict[str, str]:
 
 
 def _upwards(root: Path, path: str) -> Iterator[Path]:
-    """The group's folder and those above it, up to ``root``; a container may see its own group as the root and none of the path."""
+    """The group's folder and those above it, up to ``root``; a container may see its own group as the root
+    and none of the path."""
     below = PurePosixPath(path.lstrip("/"))
     if ".." not in below.parts:
         yield from (root / part for part in (below, *below.parents) if str(part) != ".")

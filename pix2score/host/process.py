@@ -1,4 +1,5 @@
-"""What the process of a job needs before anything heavy is imported: threads that fit its container, one Ray, a user's name, a home."""
+"""What the process of a job needs before anything heavy is imported: threads that fit its container, one Ray,
+a user's name, a home."""
 
 from __future__ import annotations
 
@@ -13,9 +14,12 @@ from pix2score.host.cores import limit_library_threads
 
 
 def settle() -> None:
-    """A container may run the process under a uid that has neither a name nor a home; torch and Ray Train ask for both when imported."""
+    """A container may run the process under a uid that has neither a name nor a home; torch and Ray Train ask
+    for both when imported."""
     limit_library_threads()
-    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # else a thread that is late calls up another Ray after ours has ended
+    os.environ.setdefault(
+        "RAY_ENABLE_AUTO_CONNECT", "0"
+    )  # else a thread that is late calls up another Ray after ours has ended
     _have_a_name()
     _have_a_home()
 
@@ -28,7 +32,8 @@ def _have_a_name() -> None:
 
 
 def _have_a_home() -> None:
-    """Where there is none: one of this process's own, which goes with it; /tmp itself could hold what others left for it to read."""
+    """Where there is none: one of this process's own, which goes with it; /tmp itself could hold what others
+    left for it to read."""
     try:
         Path.home()
     except RuntimeError:

@@ -1,6 +1,8 @@
-"""Temporary folders on the local disk: room for them is checked before work starts, and those of killed processes are removed.
+"""Temporary folders on the local disk: room for them is checked before work starts, and those of killed
+processes are removed.
 
-A folder holds a lock file that its owner keeps locked; the kernel lets go of it when the process ends, however it ends.
+A folder holds a lock file that its owner keeps locked; the kernel lets go of it when the process ends,
+however it ends.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ LOCK = ".owner"
 
 @contextlib.contextmanager
 def scratch_folder(needed_bytes: int = 0, what: str = "this") -> Iterator[Path]:
-    """An empty folder below the system's temporary folder, gone afterwards; folders that killed processes left there are removed first.
+    """An empty folder below the system's temporary folder, gone afterwards; folders that killed processes
+    left there are removed first.
 
     Raises ``ConfigError`` if less than ``needed_bytes`` are free there; ``what`` is the work that needs them.
     """
@@ -35,7 +38,10 @@ def scratch_folder(needed_bytes: int = 0, what: str = "this") -> Iterator[Path]:
     free = shutil.disk_usage(top).free
     if free < needed_bytes:
         raise ConfigError(f"{what} needs about {size_text(needed_bytes)} of temporary disk: {room(top)}")
-    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as folder, _owned(Path(folder)):
+    with (
+        tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as folder,
+        _owned(Path(folder)),
+    ):
         yield Path(folder)
 
 
@@ -53,7 +59,8 @@ def room(folder: str | os.PathLike[str]) -> str:
 
 @contextlib.contextmanager
 def _owned(folder: Path) -> Iterator[None]:
-    """The folder's lock file is there and locked. It gets its name only once it is locked: under it, unlocked means abandoned."""
+    """The folder's lock file is there and locked. It gets its name only once it is locked: under it, unlocked
+    means abandoned."""
     draft = folder / f"{LOCK}-draft"
     with draft.open("w") as file:
         file.write(f"{socket.gethostname()} {_boot()}")
@@ -68,7 +75,8 @@ def _owned(folder: Path) -> Iterator[None]:
 
 
 def remove_abandoned(top: Path) -> None:
-    """Remove folders of our own, of this machine, whose owner is dead. One without a lock file is never touched: it may be anybody's."""
+    """Remove folders of our own, of this machine, whose owner is dead. One without a lock file is never
+    touched: it may be anybody's."""
     for folder in top.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError), _abandoned(folder) as is_ours:
             if is_ours:
@@ -78,7 +86,8 @@ def remove_abandoned(top: Path) -> None:
 
 @contextlib.contextmanager
 def _abandoned(folder: Path) -> Iterator[bool]:
-    """Whether the folder is ours and its owner dead; held locked meanwhile, so that of two only one removes it. ``OSError`` if not."""
+    """Whether the folder is ours and its owner dead; held locked meanwhile, so that of two only one removes
+    it. ``OSError`` if not."""
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         yield False
@@ -87,7 +96,8 @@ def _abandoned(folder: Path) -> Iterator[bool]:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         host, _, boot = os.read(lock, 1024).decode(errors="replace").partition(" ")
-        # A temporary folder may be shared: with another container of this machine (same boot), or over NFS, whose locks may not travel.
+        # A temporary folder may be shared: with another container of this machine (same boot), or over NFS,
+        # whose locks may not travel.
         is_here = host == socket.gethostname() or bool(boot and boot == _boot())
         yield is_here and os.fstat(lock).st_uid == os.geteuid()
     finally:

@@ -1,6 +1,8 @@
-"""Being told to end by SIGTERM, as Kubernetes, ``timeout`` and ``ray job stop`` do: it comes out as an exception, like Ctrl-C.
+"""Being told to end by SIGTERM, as Kubernetes, ``timeout`` and ``ray job stop`` do: it comes out as an
+exception, like Ctrl-C.
 
-Ray's own C++ handler aborts a process that does not end in time, and one that is told twice; this one replaces it.
+Ray's own C++ handler aborts a process that does not end in time, and one that is told twice; this one
+replaces it.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ class _State:
 
 
 def install() -> Any:
-    """SIGTERM raises ``Terminated`` in the main thread from now on, until that is acknowledged; returns what handled it before.
+    """SIGTERM raises ``Terminated`` in the main thread from now on, until that is acknowledged; returns what
+    handled it before.
 
     Does nothing, and returns None, in another thread: there Python allows no handler.
     """
@@ -53,7 +56,8 @@ def handled() -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Inside the block a SIGTERM only makes ``is_asked`` true: the body looks, puts its work in order, and calls ``leave``."""
+    """Inside the block a SIGTERM only makes ``is_asked`` true: the body looks, puts its work in order, and
+    calls ``leave``."""
     outer, _State.is_deferred = _State.is_deferred, True
     try:
         yield
@@ -69,7 +73,8 @@ def is_asked() -> bool:
 
 
 def acknowledge(exc: BaseException) -> None:
-    """After Ctrl-C, SIGTERM or ``sys.exit`` the process is on its way out: being told again must not disturb it."""
+    """After Ctrl-C, SIGTERM or ``sys.exit`` the process is on its way out: being told again must not disturb
+    it."""
     if isinstance(exc, (KeyboardInterrupt, SystemExit)):
         _State.is_acknowledged = True
 

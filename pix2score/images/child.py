@@ -1,6 +1,7 @@
 """The decoding process: ``images`` under an address-space limit and a limit of processor time per image.
 
-Speaks length-prefixed messages over its standard input and output, and ends by itself when its owner, a ``decoder.Decoder``, is gone.
+Speaks length-prefixed messages over its standard input and output, and ends by itself when its owner, a
+``decoder.Decoder``, is gone.
 """
 
 from __future__ import annotations
@@ -29,11 +30,16 @@ def serve(settings: dict[str, object]) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a chatty codec must not write into the replies
-    preprocess = preprocess_from_dict(cast(dict[str, object], settings["preprocess"])) if "preprocess" in settings else None
+    preprocess = (
+        preprocess_from_dict(cast(dict[str, object], settings["preprocess"]))
+        if "preprocess" in settings
+        else None
+    )
     short_side = cast(int, settings.get("shrink", 0))
     while header := requests.read(REQUEST.size):
         data = requests.read(REQUEST.unpack(header)[0])
-        # The default action of both timers' signals ends the process even inside C code. The first counts processor time; by the second,
+        # The default action of both timers' signals ends the process even inside C code. The first counts
+        # processor time; by the second,
         # far longer, a child whose owner was killed cannot hang for ever.
         signal.setitimer(signal.ITIMER_PROF, timeout_s)
         signal.setitimer(signal.ITIMER_REAL, patience_s)

@@ -1,7 +1,7 @@
 """The only path from image bytes to pixels, in training, scoring and single prediction.
 
-``to_rgb`` decodes in the calling process. Bytes from strangers go through ``decoder`` instead, which runs this same function in a child
-process. Imports numpy and Pillow only: it is what every decode worker loads.
+``to_rgb`` decodes in the calling process. Bytes from strangers go through ``decoder`` instead, which runs
+this same function in a child process. Imports numpy and Pillow only: it is what every decode worker loads.
 """
 
 from __future__ import annotations
@@ -20,15 +20,19 @@ from pix2score.images.formats.refusals import code_of, unidentified
 from pix2score.images.preprocess import Preprocess, RGBPixels
 
 SPARE = 2
-"""A large JPEG is decoded at the smallest of its sizes (whole, half, quarter, eighth) that is at least so many times the one wanted."""
+"""A large JPEG is decoded at the smallest of its sizes (whole, half, quarter, eighth) that is at least so
+many times the one wanted."""
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 100_000_000
 MAX_JPEG_SIDE = 65_500  # of libjpeg
 FORMATS = refusals.FORMATS
-"""Those that this build decodes, by Pillow's names; what failed as UNSUPPORTED is worth another try with a build that has more."""
+"""Those that this build decodes, by Pillow's names; what failed as UNSUPPORTED is worth another try with a
+build that has more."""
 
 Image.MAX_IMAGE_PIXELS = None  # checked below, as a row's code rather than a warning
-AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # a decode process per core does the work; the codec would start as many threads in each
+AvifImagePlugin.DEFAULT_MAX_THREADS = (
+    1  # a decode process per core does the work; the codec would start as many threads in each
+)
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -43,22 +47,26 @@ _TURNS = {
 def to_rgb(data: bytes, preprocess: Preprocess) -> RGBPixels:
     """Pixels of one encoded image, uint8 (S, S, 3), RGB.
 
-    EXIF orientation applied; first frame; alpha over white; 16 bits scaled to 8; CMYK converted by the decoder; ICC profile ignored; a
-    JPEG decoded at a smaller scale where that leaves ``SPARE`` times the size; then resized with an antialiased bilinear filter.
+    EXIF orientation applied; first frame; alpha over white; 16 bits scaled to 8; CMYK converted by the
+    decoder; ICC profile ignored; a JPEG decoded at a smaller scale where that leaves ``SPARE`` times the
+    size; then resized with an antialiased bilinear filter.
 
     Raises:
-        ImageFailure: EMPTY, UNSUPPORTED (not an image, or a format outside ``FORMATS``), CORRUPT, TRUNCATED, or TOO_LARGE (over
-            64 MiB or 100 megapixels, known before decoding).
+        ImageFailure: EMPTY, UNSUPPORTED (not an image, or a format outside ``FORMATS``), CORRUPT, TRUNCATED,
+            or TOO_LARGE (over 64 MiB or 100 megapixels, known before decoding).
     """
 
     def shrink_while_decoding(image: Image.Image) -> None:
-        _decode_smaller(image, max(image.size) if preprocess.resize == "pad" else min(image.size), preprocess.size)
+        _decode_smaller(
+            image, max(image.size) if preprocess.resize == "pad" else min(image.size), preprocess.size
+        )
 
     return _fitted(_decoded(data, shrink_while_decoding), preprocess)
 
 
 def picture_to_rgb(image: Image.Image, preprocess: Preprocess) -> RGBPixels:
-    """As ``to_rgb``, of a picture that Pillow has opened already: its current frame. Raises ``ImageFailure``."""
+    """As ``to_rgb``, of a picture that Pillow has opened already: its current frame. Raises
+    ``ImageFailure``."""
     if image.width * image.height > MAX_PIXELS:
         raise ImageFailure("TOO_LARGE", f"{image.width}x{image.height} px, over {MAX_PIXELS} pixels")
     return _fitted(_upright(image, b""), preprocess)
@@ -74,7 +82,8 @@ def open_upright(data: bytes) -> Image.Image:
 
 
 def _decoded(data: bytes, prepare: Callable[[Image.Image], None]) -> Image.Image:
-    """The first frame upright, mode RGB; ``prepare`` sees the opened image before it is decoded. Raises ``ImageFailure``."""
+    """The first frame upright, mode RGB; ``prepare`` sees the opened image before it is decoded. Raises
+    ``ImageFailure``."""
     image, data = _opened(data)
     try:
         return _upright(_prepared(image, data, prepare), data)
@@ -102,7 +111,8 @@ def _prepared(image: Image.Image, data: bytes, prepare: Callable[[Image.Image], 
 
 
 def _opened(data: bytes) -> tuple[Image.Image, bytes]:
-    """The image and the bytes it was opened from: without what may be left out, if there is something wrong with it."""
+    """The image and the bytes it was opened from: without what may be left out, if there is something wrong
+    with it."""
     if data.startswith(png.SIGNATURE) and len(data) <= MAX_BYTES:
         data = png.essential(data)
     elif data.startswith(b"BM"):
@@ -119,7 +129,8 @@ def _opened(data: bytes) -> tuple[Image.Image, bytes]:
 
 
 def _decode_smaller(image: Image.Image, side: int, wanted: int) -> None:
-    """Let libjpeg leave out the finest frequencies of a JPEG whose ``side`` px will be ``wanted``; other formats decode whole."""
+    """Let libjpeg leave out the finest frequencies of a JPEG whose ``side`` px will be ``wanted``; other
+    formats decode whole."""
     factor = next((factor for factor in (8, 4, 2) if side >= wanted * SPARE * factor), 1)
     if factor > 1:
         image.draft(None, (image.width // factor, image.height // factor))
@@ -133,10 +144,13 @@ def _upright(image: Image.Image, data: bytes) -> Image.Image:
     except ImageFailure:
         raise
     except MemoryError:
-        raise ImageFailure("TOO_LARGE", f"{image.width}x{image.height} px need more memory than allowed") from None
+        raise ImageFailure(
+            "TOO_LARGE", f"{image.width}x{image.height} px need more memory than allowed"
+        ) from None
     except OSError as exc:
         raise ImageFailure(code_of(exc, data), f"{image.format}: {exc}") from exc
-    except Exception as exc:  # decoders raise anything on hostile bytes: SyntaxError, struct.error, ValueError, IndexError ...
+    # decoders raise anything on hostile bytes: SyntaxError, struct.error, ValueError, IndexError ...
+    except Exception as exc:
         raise ImageFailure(code_of(exc, data), f"{image.format}: {type(exc).__name__}: {exc}") from exc
     return upright
 
@@ -168,7 +182,8 @@ def orientation(image: Image.Image) -> int:
 
 
 def shrink(data: bytes, short_side: int) -> bytes:
-    """Bytes to train from: as they are if the short side is at most ``short_side`` px, else an antialiased shrink as JPEG 95, 4:4:4.
+    """Bytes to train from: as they are if the short side is at most ``short_side`` px, else an antialiased
+    shrink as JPEG 95, 4:4:4.
 
     Decodes in either case, so that what comes back is known to decode. Raises ``ImageFailure`` as ``to_rgb``.
     """

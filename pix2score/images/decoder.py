@@ -1,8 +1,9 @@
 """Decodes bytes from strangers in a child process, so that a bad image costs one row and never the worker.
 
-Owns the child: starts it, gives it images, waits for answers, and tells what an image did to it from what something else did. An image
-has a limit of processor time: a pause of the child, the container or the machine is no fault of the image. What the child does is in
-``decode_child``; it is run as ``python -m pix2score.images.decoder SETTINGS`` by ``Decoder`` only.
+Owns the child: starts it, gives it images, waits for answers, and tells what an image did to it from what
+something else did. An image has a limit of processor time: a pause of the child, the container or the machine
+is no fault of the image. What the child does is in ``decode_child``; it is run as ``python -m
+pix2score.images.decoder SETTINGS`` by ``Decoder`` only.
 """
 
 from __future__ import annotations
@@ -37,20 +38,29 @@ _OWN_SIGNALS = {
     for name in ("SEGV", "ABRT", "BUS", "FPE", "ILL", "SYS", "TRAP", "XCPU", "STKFLT")
     if hasattr(signal, f"SIG{name}")
 }
-"""What decoding itself dies of; any other signal came from an operator, a supervisor, or the kernel short of memory."""
-_PIPE_BYTES = 2**20  # one write for most images and for 224 px of pixels; the Linux default of 64 KiB means several wake-ups
+"""What decoding itself dies of; any other signal came from an operator, a supervisor, or the kernel short of
+memory."""
+_PIPE_BYTES = (
+    2**20
+)  # one write for most images and for 224 px of pixels; the Linux default of 64 KiB means several wake-ups
 
-_KEEP_MEMORY = {"PILLOW_BLOCKS_MAX": "8", "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20), "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20)}
-"""Of the child, which would else give its memory back after each image and have it zeroed again for the next: 128 MiB stay. On photographs
-of 500x375 and 1,200 px decoding in a child took 1.2 to 1.4 times as long as in the caller without it, 1.0 to 1.1 with it; over all kinds of
-``jobs.benchmark --stage decode`` it is 1.0 to 1.3, most where an image takes under 3 ms."""
+_KEEP_MEMORY = {
+    "PILLOW_BLOCKS_MAX": "8",
+    "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20),
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+}
+"""Of the child, which would else give its memory back after each image and have it zeroed again for the next:
+128 MiB stay. On photographs of 500x375 and 1,200 px decoding in a child took 1.2 to 1.4 times as long as in
+the caller without it, 1.0 to 1.1 with it; over all kinds of ``jobs.benchmark --stage decode`` it is 1.0 to
+1.3, most where an image takes under 3 ms."""
 
 
 class Decoder:
     """Owns one child process at a time; ``pixels`` or ``shrunk`` by the settings it was made with.
 
-    Not safe for concurrent use. A child that dies of an image or takes too long over it fails that one as CRASHED and is replaced for the
-    next; one that was killed from outside or did not get to run is replaced for the same image, ``NUM_ATTEMPTS`` times in all.
+    Not safe for concurrent use. A child that dies of an image or takes too long over it fails that one as
+    CRASHED and is replaced for the next; one that was killed from outside or did not get to run is replaced
+    for the same image, ``NUM_ATTEMPTS`` times in all.
     """
 
     def __init__(
@@ -60,7 +70,8 @@ class Decoder:
         timeout_s: float = TIMEOUT_S,
         memory_bytes: int = MEMORY_BYTES,
     ) -> None:
-        """``task``: a ``Preprocess`` to get RGB pixels, or a short side in px to get bytes for a training shard.
+        """``task``: a ``Preprocess`` to get RGB pixels, or a short side in px to get bytes for a training
+        shard.
 
         ``timeout_s``: processor time per image.
         """
@@ -77,7 +88,8 @@ class Decoder:
         return self.finish(data)
 
     def begin(self, data: bytes) -> None:
-        """Give the child its next image while it may be at work on the one before; ``finish`` of both in this order. Never raises."""
+        """Give the child its next image while it may be at work on the one before; ``finish`` of both in this
+        order. Never raises."""
         if any(begun is data for begun in self._under_way):
             return
         if len(self._under_way) > 1 or (self._under_way and REQUEST.size + len(data) > self._pipe_bytes):
@@ -91,7 +103,8 @@ class Decoder:
             self.close()  # it has got a part, and would take the next image for the rest
 
     def finish(self, data: bytes) -> bytes:
-        """As calling; the image may have been begun. Another that was begun before it and not finished is forgotten."""
+        """As calling; the image may have been begun. Another that was begun before it and not finished is
+        forgotten."""
         for attempt in range(1, NUM_ATTEMPTS + 1):
             try:
                 return self._attempt(data)
@@ -173,7 +186,9 @@ class Decoder:
             return ImageFailure("CRASHED", f"decoding ended its process by {cause.name}")
         if cause == signal.SIGALRM:
             return _NotTheImage("did not get to run in time")
-        return _NotTheImage(f"was killed by {cause.name} from outside{_MEMORY if cause == signal.SIGKILL else ''}")
+        return _NotTheImage(
+            f"was killed by {cause.name} from outside{_MEMORY if cause == signal.SIGKILL else ''}"
+        )
 
 
 class _NotTheImage(Exception):

@@ -24,7 +24,8 @@ RGBPixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preprocess:
-    """How bytes become the model's input; part of the model. ``mean`` and ``std`` (of RGB in 0..1) are applied on the device."""
+    """How bytes become the model's input; part of the model. ``mean`` and ``std`` (of RGB in 0..1) are
+    applied on the device."""
 
     size: int = 224
     resize: str = "squash"
@@ -40,7 +41,8 @@ class Preprocess:
             raise ConfigError(f"resize {self.resize!r}: expected one of {', '.join(RESIZES)}")
         if self.algorithm != ALGORITHM:
             raise ConfigError(
-                f"preprocessing algorithm {self.algorithm} is not known to this version, which has {ALGORITHM}; "
+                f"preprocessing algorithm {self.algorithm} is not known to this version, which has "
+                f"{ALGORITHM}; "
                 f"use the version of pix2score that trained the model"
             )
 
@@ -51,6 +53,7 @@ class Preprocess:
 
 
 def preprocess_from_dict(plain: dict[str, Any]) -> Preprocess:
-    """The Preprocess that ``dataclasses.asdict`` wrote. Raises ``ConfigError`` for an algorithm this version does not know."""
+    """The Preprocess that ``dataclasses.asdict`` wrote. Raises ``ConfigError`` for an algorithm this version
+    does not know."""
     typed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
     return Preprocess(**typed)

@@ -1,7 +1,8 @@
 """Reads the bytes that catalog rows name, each as content or as a named failure.
 
-Owns which places may be opened at all: a uri must resolve under the catalog's folder or one of the ``--image-root`` places, and must be
-a regular file or an S3 object. Nothing else is ever opened, whatever a catalog says.
+Owns which places may be opened at all: a uri must resolve under the catalog's folder or one of the
+``--image-root`` places, and must be a regular file or an S3 object. Nothing else is ever opened, whatever a
+catalog says.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from pix2score.storage.objects import gather_objects
 from pix2score.storage.places import filesystem, is_s3, normalise
 from pix2score.storage.s3_errors import access_problem
 
-NUM_CONCURRENT = 32  # per worker: enough to hide object-storage latency of 20-100 ms behind one core of decoding
+NUM_CONCURRENT = (
+    32  # per worker: enough to hide object-storage latency of 20-100 ms behind one core of decoding
+)
 TIMEOUT_S = 120.0
 MAX_KEY_BYTES = 1024  # of an S3 key
 _READ = "s3://bucket/key and paths of files"
@@ -56,14 +59,18 @@ class ImageSource:
         return (self.folder, *self.image_roots)
 
     def read_many(self, uris: Sequence[str]) -> list[bytes | ImageFailure]:
-        """Content of each uri in order, or why there is none (NOT_FOUND, FORBIDDEN, TIMEOUT, FETCH, EMPTY, TOO_LARGE)."""
+        """Content of each uri in order, or why there is none (NOT_FOUND, FORBIDDEN, TIMEOUT, FETCH, EMPTY,
+        TOO_LARGE)."""
         found = self.read_up_to(MAX_BYTES, uris)
         return [_too_large(content.size) if isinstance(content, Larger) else content for content in found]
 
     def read_up_to(self, most_bytes: int, uris: Sequence[str]) -> list[bytes | ImageFailure | Larger]:
-        """As ``read_many``, but of content over ``most_bytes`` only the size: memory is bounded before anything is read."""
+        """As ``read_many``, but of content over ``most_bytes`` only the size: memory is bounded before
+        anything is read."""
         places = [self._resolve_or_fail(uri) for uri in uris]
-        content: list[bytes | ImageFailure | Larger] = [p if isinstance(p, ImageFailure) else b"" for p in places]
+        content: list[bytes | ImageFailure | Larger] = [
+            p if isinstance(p, ImageFailure) else b"" for p in places
+        ]
         remote = [i for i, p in enumerate(places) if isinstance(p, str) and is_s3(p)]
         local = [i for i, p in enumerate(places) if isinstance(p, str) and not is_s3(p)]
         for indices, read in ((remote, _read_s3), (local, _read_local)):
@@ -73,7 +80,8 @@ class ImageSource:
         return content
 
     def resolve(self, uri: str) -> str:
-        """Absolute place that ``uri`` may be read from. Raises ``ImageFailure``: FORBIDDEN, or NOT_FOUND for what can be no name."""
+        """Absolute place that ``uri`` may be read from. Raises ``ImageFailure``: FORBIDDEN, or NOT_FOUND for
+        what can be no name."""
         plain = plain_uri(uri)
         if is_s3(plain):
             place = _object(plain)
@@ -93,7 +101,8 @@ class ImageSource:
 
 
 def image_source(folder: str, image_roots: Sequence[str]) -> ImageSource:
-    """An ``ImageSource`` of normalised places; local ones with links resolved. Raises ``ConfigError`` naming a root that cannot be one."""
+    """An ``ImageSource`` of normalised places; local ones with links resolved. Raises ``ConfigError`` naming
+    a root that cannot be one."""
     return ImageSource(_real(normalise(folder)), tuple(_real(_root(root)) for root in image_roots))
 
 
@@ -105,9 +114,11 @@ def _root(place: str) -> str:
 
 
 def plain_uri(uri: str) -> str:
-    """``uri`` as s3://bucket/key or a path: s3a:// and s3n:// are other words for the first, file:// (RFC 8089) for the second.
+    """``uri`` as s3://bucket/key or a path: s3a:// and s3n:// are other words for the first, file:// (RFC
+    8089) for the second.
 
-    Raises ``ImageFailure`` FORBIDDEN for anything else that is no path; its detail says what it is and what is read.
+    Raises ``ImageFailure`` FORBIDDEN for anything else that is no path; its detail says what it is and what
+    is read.
     """
     scheme, separator, rest = uri.partition(":")
     scheme = scheme.lower()
@@ -145,14 +156,17 @@ def _object(place: str) -> str:
     try:
         size = len(key.encode())
     except UnicodeEncodeError:
-        raise ImageFailure("NOT_FOUND", f"no object has such a key, it is not Unicode: {_shown(place)}") from None
+        raise ImageFailure(
+            "NOT_FOUND", f"no object has such a key, it is not Unicode: {_shown(place)}"
+        ) from None
     if size > MAX_KEY_BYTES:
         raise ImageFailure("NOT_FOUND", f"no object has a key of {size} bytes: {_shown(place)}")
     return place
 
 
 def _below(path: str) -> str:
-    """A relative path as the key below the catalog that it is, verbatim. Raises ``ImageFailure`` if as a path it leads elsewhere."""
+    """A relative path as the key below the catalog that it is, verbatim. Raises ``ImageFailure`` if as a path
+    it leads elsewhere."""
     if f"{posixpath.normpath(path)}/".startswith(("../", "/")):
         raise _outside(path)
     return path
@@ -163,7 +177,8 @@ def _real(place: str) -> str:
 
 
 def _real_path(path: str) -> str:
-    """An absolute path without links. By bytes of UTF-8, as Python itself may think names to be ASCII (LC_ALL=C)."""
+    """An absolute path without links. By bytes of UTF-8, as Python itself may think names to be ASCII
+    (LC_ALL=C)."""
     try:
         return os.path.realpath(_path_bytes(path)).decode("utf-8", "surrogateescape")
     except ValueError:  # also of UnicodeEncodeError
@@ -201,7 +216,9 @@ def _read_file(place: str, most_bytes: int) -> bytes | ImageFailure | Larger:
         if status.st_size > most_bytes:
             return _too_large(status.st_size) if status.st_size > MAX_BYTES else Larger(status.st_size)
         try:
-            data = file.read(status.st_size + 1)  # not most_bytes: so much room would be asked for, and given back, each time
+            data = file.read(
+                status.st_size + 1
+            )  # not most_bytes: so much room would be asked for, and given back, each time
             if len(data) > status.st_size:  # it grows
                 data += file.read(most_bytes - status.st_size)
             return data or ImageFailure("EMPTY", "0 bytes")
@@ -225,14 +242,20 @@ def _read_s3(places: Sequence[str], most_bytes: int) -> list[bytes | ImageFailur
     results: list[tuple[int, bytes] | BaseException]
     try:
         results = gather_objects(
-            filesystem(places[0]), keys, max_bytes=most_bytes, num_concurrent=NUM_CONCURRENT, timeout_s=TIMEOUT_S
+            filesystem(places[0]),
+            keys,
+            max_bytes=most_bytes,
+            num_concurrent=NUM_CONCURRENT,
+            timeout_s=TIMEOUT_S,
         )
     except (BotoCoreError, ClientError, OSError, ValueError) as exc:  # no connection can be made at all
         results = [exc] * len(places)
     return [_s3_content(result, place, most_bytes) for result, place in zip(results, places, strict=True)]
 
 
-def _s3_content(result: tuple[int, bytes] | BaseException, place: str, most_bytes: int) -> bytes | ImageFailure | Larger:
+def _s3_content(
+    result: tuple[int, bytes] | BaseException, place: str, most_bytes: int
+) -> bytes | ImageFailure | Larger:
     if isinstance(result, BaseException):
         return _s3_failure(result, place)
     size, data = result

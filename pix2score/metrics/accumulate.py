@@ -21,10 +21,12 @@ HIGHER_IS_BETTER = ("spearman", "kappa", "accuracy", "within_1", "macro_recall")
 TEMPERATURES = np.geomspace(0.2, 10.0, 79)  # 5 % steps; the fit interpolates between them
 Floats = npt.NDArray[np.float64]
 ECE_BINS = 5
-MAX_KEPT = (
-    50_000  # images whose probabilities are kept for the calibration error: 3 MB at 15 bins; its standard error is then 0.002
+# images whose probabilities are kept for the calibration error: 3 MB at 15 bins; its standard error is then
+# 0.002
+MAX_KEPT = 50_000
+MAX_PAIRS = (
+    1_000_000  # (score, label) pairs kept for rank correlation: 16 MB; its standard error is then 0.001
 )
-MAX_PAIRS = 1_000_000  # (score, label) pairs kept for rank correlation: 16 MB; its standard error is then 0.001
 
 
 @dataclass
@@ -50,16 +52,24 @@ class HeadMetrics:
     def add(self, logits_BK: npt.NDArray[Any], bin_B: npt.NDArray[Any], label_B: npt.NDArray[Any]) -> None:
         """Add one batch: raw logits, true bins (-1 where missing) and raw labels."""
         labelled = bin_B != MISSING
-        logits, truth, label = logits_BK[labelled].astype(np.float64), bin_B[labelled].astype(np.int64), label_B[labelled]
+        logits, truth, label = (
+            logits_BK[labelled].astype(np.float64),
+            bin_B[labelled].astype(np.int64),
+            label_B[labelled],
+        )
         if not len(truth):
             return
         for i, temperature in enumerate(TEMPERATURES):
-            self.nll_by_temperature[i] -= _log_softmax(logits / temperature)[np.arange(len(truth)), truth].sum()
+            self.nll_by_temperature[i] -= _log_softmax(logits / temperature)[
+                np.arange(len(truth)), truth
+            ].sum()
         if sum(len(bins) for _, bins in self.kept) < MAX_KEPT:
             self.kept.append((logits.astype(np.float32), truth))
         self._add_probabilities(_log_softmax(logits / self.temperature), truth, label)
 
-    def _add_probabilities(self, log_probs_BK: Floats, truth_B: npt.NDArray[np.int64], label_B: npt.NDArray[Any]) -> None:
+    def _add_probabilities(
+        self, log_probs_BK: Floats, truth_B: npt.NDArray[np.int64], label_B: npt.NDArray[Any]
+    ) -> None:
         probs, rows = np.exp(log_probs_BK), np.arange(len(truth_B))
         np.add.at(self.confusion, (truth_B, probs.argmax(1)), 1)
         self.nll_sum -= float(log_probs_BK[rows, truth_B].sum())
@@ -97,7 +107,8 @@ class HeadMetrics:
         return float(np.exp(log_t[i] + shift * (log_t[1] - log_t[0])).clip(TEMPERATURES[0], TEMPERATURES[-1]))
 
     def result(self) -> dict[str, float | int | None]:
-        """Quality beside that of constants which know only the train split: ``prior_*`` answers its shares, ``majority_*`` its top bin."""
+        """Quality beside that of constants which know only the train split: ``prior_*`` answers its shares,
+        ``majority_*`` its top bin."""
         n = self.num_labelled
         if not n:
             return {"num_labelled": 0}
@@ -118,28 +129,38 @@ class HeadMetrics:
             "nll": self.nll_sum / n,
             "rps": self.rps_sum / n,
             "ece": self.ece(self.temperature),
-            # A bin that is empty in train has no prior: count it as one row, so that the constant's NLL stays finite.
-            "prior_nll": float(-(truth * np.log(np.maximum(prior, 1 / (sum(self.head.counts or [1]) + 1)))).sum() / n),
+            # A bin that is empty in train has no prior: count it as one row, so that the constant's NLL stays
+            # finite.
+            "prior_nll": float(
+                -(truth * np.log(np.maximum(prior, 1 / (sum(self.head.counts or [1]) + 1)))).sum() / n
+            ),
             "prior_mae_bins": float((truth * distance[median_bin]).sum() / n),
             "majority_accuracy": float(truth[prior.argmax()] / n),
         }
 
     def ece(self, temperature: float) -> float | None:
-        """Expected calibration error of the most probable bin: |confidence - accuracy| in groups of equal size by confidence, averaged.
+        """Expected calibration error of the most probable bin: |confidence - accuracy| in groups of equal
+        size by confidence, averaged.
 
         None without a labelled image.
         """
         if not self.kept:
             return None
-        logits, truth = np.concatenate([x for x, _ in self.kept]).astype(np.float64), np.concatenate([b for _, b in self.kept])
+        logits, truth = (
+            np.concatenate([x for x, _ in self.kept]).astype(np.float64),
+            np.concatenate([b for _, b in self.kept]),
+        )
         probs = np.exp(_log_softmax(logits / temperature))
         confidence, right = probs.max(1), probs.argmax(1) == truth
         order = np.argsort(confidence, kind="stable")
-        gaps = [abs(float((confidence[g] - right[g]).sum())) for g in np.array_split(order, ECE_BINS) if len(g)]
+        gaps = [
+            abs(float((confidence[g] - right[g]).sum())) for g in np.array_split(order, ECE_BINS) if len(g)
+        ]
         return sum(gaps) / len(order)
 
     def spearman(self) -> float | None:
-        """Rank correlation of the expected quantile with the raw label; None where one of them is constant."""
+        """Rank correlation of the expected quantile with the raw label; None where one of them is
+        constant."""
         pairs = np.concatenate(self.pairs)
         return rank_correlation(pairs[:, 0], pairs[:, 1])
 
@@ -170,7 +191,8 @@ def _average_ranks(values: Floats) -> Floats:
 
 
 def _quadratic_kappa(confusion: npt.NDArray[np.int64]) -> float | None:
-    """Agreement of true and predicted bin, squared distance as weight; None where chance alone agrees fully."""
+    """Agreement of true and predicted bin, squared distance as weight; None where chance alone agrees
+    fully."""
     k, n = len(confusion), confusion.sum()
     weight = _distance(k) ** 2
     expected = np.outer(confusion.sum(1), confusion.sum(0)) / n

@@ -1,7 +1,8 @@
-"""How good the answers of one head are on labelled images, with how sure that is: every number again on resampled groups.
+"""How good the answers of one head are on labelled images, with how sure that is: every number again on
+resampled groups.
 
-Images of one group (an artist) resemble each other, so whole groups are drawn, not images. Every measure takes a weight per image: how
-often its group was drawn.
+Images of one group (an artist) resemble each other, so whole groups are drawn, not images. Every measure
+takes a weight per image: how often its group was drawn.
 
 Shapes: N images, K bins.
 """
@@ -103,7 +104,8 @@ def guess_measures(guesses: Guesses) -> dict[str, Measure]:
 
 
 def constant_measures(head: HeadSpec, truth: npt.NDArray[np.int64]) -> dict[str, float]:
-    """What answers reach that know only the train split: its shares (nll, rps), its median bin (mae_bins), its top bin (accuracy)."""
+    """What answers reach that know only the train split: its shares (nll, rps), its median bin (mae_bins),
+    its top bin (accuracy)."""
     counts = np.asarray(head.counts or [1] * head.num_bins, dtype=np.float64)
     # A bin that is empty in train counts as one row, so that the constant's NLL stays finite.
     prior = np.maximum(counts, 1) / np.maximum(counts, 1).sum()
@@ -123,10 +125,14 @@ def values(functions: Mapping[str, Measure], num_rows: int) -> dict[str, float |
 
 
 def draws(group: npt.NDArray[np.int64], *, num_draws: int = NUM_DRAWS, seed: int = 0) -> list[Floats]:
-    """``num_draws`` weight vectors [N]: how often each image's group comes when as many groups are drawn with replacement."""
+    """``num_draws`` weight vectors [N]: how often each image's group comes when as many groups are drawn with
+    replacement."""
     _, index = np.unique(group, return_inverse=True)
     num_groups, rng = int(index.max()) + 1 if len(index) else 0, np.random.default_rng(seed)
-    return [rng.multinomial(num_groups, np.full(num_groups, 1 / num_groups))[index].astype(np.float64) for _ in range(num_draws)]
+    return [
+        rng.multinomial(num_groups, np.full(num_groups, 1 / num_groups))[index].astype(np.float64)
+        for _ in range(num_draws)
+    ]
 
 
 def intervals(functions: Mapping[str, Measure], weights: list[Floats]) -> dict[str, list[float] | None]:
@@ -149,9 +155,11 @@ def paired_interval(candidate: Measure, other: Measure, weights: list[Floats]) -
 
 
 def calibration_error(confidence: Floats, correct: npt.NDArray[np.bool_], weight: Floats) -> float | None:
-    """ECE: |probability of the predicted bin - how often it is right| in groups of equal weight by that probability, averaged.
+    """ECE: |probability of the predicted bin - how often it is right| in groups of equal weight by that
+    probability, averaged.
 
-    As ``metrics.HeadMetrics.ece``, but for weights: an image that lies over a border counts in both groups by its parts.
+    As ``metrics.HeadMetrics.ece``, but for weights: an image that lies over a border counts in both groups by
+    its parts.
     """
     total = float(weight.sum())
     if not total:
@@ -175,9 +183,14 @@ def reliability(confidence: Floats, correct: npt.NDArray[np.bool_]) -> list[dict
     ]
 
 
-def _by_confidence(confidence: Floats, correct: npt.NDArray[np.bool_], weight: Floats) -> tuple[float, Floats, Floats, Floats]:
+def _by_confidence(
+    confidence: Floats, correct: npt.NDArray[np.bool_], weight: Floats
+) -> tuple[float, Floats, Floats, Floats]:
     step = np.minimum((confidence * NUM_CONFIDENCE_BINS).astype(np.int64), NUM_CONFIDENCE_BINS - 1)
-    images, hits, sure = (np.bincount(step, weight * x, NUM_CONFIDENCE_BINS).astype(np.float64) for x in (1.0, correct, confidence))
+    images, hits, sure = (
+        np.bincount(step, weight * x, NUM_CONFIDENCE_BINS).astype(np.float64)
+        for x in (1.0, correct, confidence)
+    )
     return float(weight.sum()), images, hits, sure
 
 
@@ -189,7 +202,8 @@ def softened(log_probs: Floats, temperature: float) -> Floats:
 
 
 def confusion(answers: Answers) -> list[list[float | None]]:
-    """[K][K]: of the images truly in the row's bin, the share predicted in the column's; None in a row without images."""
+    """[K][K]: of the images truly in the row's bin, the share predicted in the column's; None in a row
+    without images."""
     k = answers.head.num_bins
     counts = np.bincount(answers.truth * k + answers.probs.argmax(axis=1), minlength=k * k).reshape(k, k)
     return [[float(n / row.sum()) for n in row] if row.sum() else [None] * k for row in counts]
@@ -273,7 +287,10 @@ def _lift(score: Floats, positive: npt.NDArray[np.bool_], share: float) -> Measu
         ordered = w[order]
         room = share * ordered.sum()
         taken = np.clip(room - (ordered.cumsum() - ordered), 0, ordered)
-        rate, all_rate = (taken * positive[order]).sum() / max(room, 1e-12), (w * positive).sum() / max(w.sum(), 1e-12)
+        rate, all_rate = (
+            (taken * positive[order]).sum() / max(room, 1e-12),
+            (w * positive).sum() / max(w.sum(), 1e-12),
+        )
         return float(rate / all_rate) if all_rate else None
 
     return measure

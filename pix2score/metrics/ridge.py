@@ -1,4 +1,5 @@
-"""A ridge regression on simple features of the pixels: what a network must beat to have learnt more than colour and outline.
+"""A ridge regression on simple features of the pixels: what a network must beat to have learnt more than
+colour and outline.
 
 Sums only, so that batches and workers merge and nothing is kept. numpy only; float64 inside.
 Shapes: B images, S side, D features, H heads, A penalties.
@@ -18,9 +19,11 @@ from pix2score.metrics.accumulate import rank_correlation
 
 Floats = npt.NDArray[np.float64]
 SIDE, CELLS, ANGLES, GRID, LEVELS = 64, 8, 9, 4, 8
-"""Pictures are seen at SIDE px: gradient angles in CELLS x CELLS cells, mean colour in GRID x GRID, and LEVELS of each channel."""
+"""Pictures are seen at SIDE px: gradient angles in CELLS x CELLS cells, mean colour in GRID x GRID, and
+LEVELS of each channel."""
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-"""Per image, of standardised features; training takes the best on the validation split, which favours the ridge."""
+"""Per image, of standardised features; training takes the best on the validation split, which favours the
+ridge."""
 PENALTY = 3.0
 """Where no split is left to choose one by: the best in group-wise cross-validation on 3,345 drawings."""
 
@@ -32,7 +35,8 @@ def features(pixels_BSSC: npt.NDArray[np.uint8]) -> Floats:
 
 
 def _at_side(pixels_BSSC: npt.NDArray[np.uint8]) -> Floats:
-    """float64 [B, SIDE, SIDE, 3], by means of whole blocks where the picture is large enough, and by the nearest pixel."""
+    """float64 [B, SIDE, SIDE, 3], by means of whole blocks where the picture is large enough, and by the
+    nearest pixel."""
     block = max(1, pixels_BSSC.shape[1] // SIDE)
     whole = pixels_BSSC.shape[1] // block
     cut = pixels_BSSC[:, : whole * block, : whole * block]
@@ -44,7 +48,9 @@ def _at_side(pixels_BSSC: npt.NDArray[np.uint8]) -> Floats:
 def _cells(values: Floats, cells: int) -> Floats:
     """[B, SIDE, SIDE, N] -> means [B, cells * cells * N]."""
     step = SIDE // cells
-    return np.asarray(values.reshape(len(values), cells, step, cells, step, -1).mean((2, 4)).reshape(len(values), -1))
+    return np.asarray(
+        values.reshape(len(values), cells, step, cells, step, -1).mean((2, 4)).reshape(len(values), -1)
+    )
 
 
 def _outline(small: Floats) -> Floats:
@@ -116,7 +122,8 @@ def target(head: HeadSpec, bin_B: npt.NDArray[np.int64]) -> Floats:
 
 
 class Ridge:
-    """One ridge per head: ``add`` the train split, then ``score`` the validation split with the weights of ``solve``."""
+    """One ridge per head: ``add`` the train split, then ``score`` the validation split with the weights of
+    ``solve``."""
 
     def __init__(self, heads: Sequence[HeadSpec]) -> None:
         self.heads = heads

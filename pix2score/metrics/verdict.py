@@ -1,4 +1,5 @@
-"""What an evaluation says about one head: every measure with its interval, the references beside it, the curves of the report.
+"""What an evaluation says about one head: every measure with its interval, the references beside it, the
+curves of the report.
 
 Also whether one model is better than another. Plain values only, ready for JSON.
 """
@@ -22,10 +23,12 @@ NUM_SCATTER = 400
 
 
 def head_verdict(answers: Answers, temperature: float, ridge: Floats | None) -> dict[str, Any]:
-    """Measures of one head, and under ``reliable`` whether they mean anything; of a head without labels only that.
+    """Measures of one head, and under ``reliable`` whether they mean anything; of a head without labels only
+    that.
 
-    Keys: the measures of ``quality.measures``; ``interval`` (measure -> [low, high], 95 %, by group); ``constant`` and ``ridge`` (the same
-    measures of the references); ``temperature`` and ``ece_before_temperature``.
+    Keys: the measures of ``quality.measures``; ``interval`` (measure -> [low, high], 95 %, by group);
+    ``constant`` and ``ridge`` (the same measures of the references); ``temperature`` and
+    ``ece_before_temperature``.
     """
     n = len(answers.truth)
     if not n:
@@ -75,26 +78,40 @@ def _ridge_values(answers: Answers, ridge: Floats | None) -> dict[str, float | N
 
 
 def _curve(answers: Answers) -> list[dict[str, float]]:
-    """Images in tenths by score: mean ``score``, and ``low``, ``median``, ``high`` (quartiles) of their raw labels."""
-    parts = np.array_split(np.argsort(answers.score, kind="stable"), min(NUM_CURVE_POINTS, len(answers.truth)))
+    """Images in tenths by score: mean ``score``, and ``low``, ``median``, ``high`` (quartiles) of their raw
+    labels."""
+    parts = np.array_split(
+        np.argsort(answers.score, kind="stable"), min(NUM_CURVE_POINTS, len(answers.truth))
+    )
     found = []
     for part in parts:
         low, median, high = np.quantile(answers.label[part], (0.25, 0.5, 0.75))
-        found.append({"score": float(answers.score[part].mean()), "low": float(low), "median": float(median), "high": float(high)})
+        found.append(
+            {
+                "score": float(answers.score[part].mean()),
+                "low": float(low),
+                "median": float(median),
+                "high": float(high),
+            }
+        )
     return found
 
 
 def _scatter(answers: Answers) -> list[dict[str, float]]:
     """Some images: ``score`` against raw ``label``."""
     take = np.linspace(0, len(answers.truth) - 1, min(NUM_SCATTER, len(answers.truth))).astype(np.int64)
-    return [{"score": float(s), "label": float(v)} for s, v in zip(answers.score[take], answers.label[take], strict=True)]
+    return [
+        {"score": float(s), "label": float(v)}
+        for s, v in zip(answers.score[take], answers.label[take], strict=True)
+    ]
 
 
 def compare(candidate: Answers, other: Answers) -> dict[str, Any]:
-    """Candidate against other on the same images: ``difference`` and its paired 95 % ``interval`` in the main measure and in NLL.
+    """Candidate against other on the same images: ``difference`` and its paired 95 % ``interval`` in the main
+    measure and in NLL.
 
-    ``verdict``: ``better`` or ``worse`` where the main measure's interval leaves out 0, else ``no difference``; ``too few labels`` below
-    ``quality.MIN_LABELLED`` images.
+    ``verdict``: ``better`` or ``worse`` where the main measure's interval leaves out 0, else ``no
+    difference``; ``too few labels`` below ``quality.MIN_LABELLED`` images.
     """
     n, name = len(candidate.truth), main_metric(candidate.head)
     if n < quality.MIN_LABELLED:
@@ -120,13 +137,15 @@ def _verdict(interval: list[float] | None) -> str:
 
 
 def is_better(comparison: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether a candidate may replace the other: really better in a head at least, and really worse in none."""
+    """Whether a candidate may replace the other: really better in a head at least, and really worse in
+    none."""
     verdicts = [head["verdict"] for head in comparison.values()]
     return "better" in verdicts and "worse" not in verdicts
 
 
 def change(head: HeadSpec, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> dict[str, float | int]:
-    """How far answers [N, K] move when the same images are given otherwise: what a robust model keeps small."""
+    """How far answers [N, K] move when the same images are given otherwise: what a robust model keeps
+    small."""
     ranks = mid_ranks(head.counts or [1] * head.num_bins)
     return {
         "images": len(before),

@@ -1,4 +1,5 @@
-"""BatchNorm's running statistics, made anew from clean pictures: what heals a model in which they went NaN while its weights are sound."""
+"""BatchNorm's running statistics, made anew from clean pictures: what heals a model in which they went NaN
+while its weights are sound."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def norms_of(model: nn.Module) -> list[nn.BatchNorm2d]:
 
 @torch.no_grad()
 def reestimate_norms(model: MultiHeadModel, pixels: Iterable[Tensor], preprocess: Preprocess) -> int:
-    """The running statistics are the plain means over ``pixels``, batches of uint8 [B, S, S, 3]; the number of pictures comes back.
+    """The running statistics are the plain means over ``pixels``, batches of uint8 [B, S, S, 3]; the number
+    of pictures comes back.
 
     Weights stay as they are. The model is in eval mode afterwards.
     """

@@ -1,9 +1,10 @@
 """Plain JPEGs decoded and resized where the model runs: by nvJPEG on a GPU, by libjpeg-turbo on a CPU.
 
-At 224 px the pixels are within 2 of 255 of ``images.to_rgb``'s, in the mean of photographs, sparse and dense line art of 300 to 3,000 px.
-With libjpeg-turbo 0.03 to 1.2 were measured, most on dense line art of 1,200 px, which ``to_rgb`` decodes at half its size, and 0.15 at
-most from a whole decode by Pillow; nvJPEG has not been measured. A codec that crashes on hostile bytes takes its process with it, unlike
-``decoder``: for pictures that one trusts. Shapes: S input size.
+At 224 px the pixels are within 2 of 255 of ``images.to_rgb``'s, in the mean of photographs, sparse and dense
+line art of 300 to 3,000 px. With libjpeg-turbo 0.03 to 1.2 were measured, most on dense line art of 1,200 px,
+which ``to_rgb`` decodes at half its size, and 0.15 at most from a whole decode by Pillow; nvJPEG has not been
+measured. A codec that crashes on hostile bytes takes its process with it, unlike ``decoder``: for pictures
+that one trusts. Shapes: S input size.
 """
 
 from __future__ import annotations
@@ -27,11 +28,15 @@ class DeviceDecoder:
     def __init__(self, preprocess: Preprocess, device: str) -> None:
         """Raises ``ConfigError`` for a resize other than squash."""
         if preprocess.resize != "squash":
-            raise ConfigError(f"decoding on a GPU squashes pictures; the model's preprocessing has resize {preprocess.resize!r}")
+            raise ConfigError(
+                "decoding on a GPU squashes pictures; the model's preprocessing has resize "
+                f"{preprocess.resize!r}"
+            )
         self._size, self._device = preprocess.size, torch.device(device)
 
     def __call__(self, encoded: Sequence[bytes]) -> Iterator[RGBPixels | None]:
-        """uint8 RGB [S, S, 3] of each JPEG in order, None for one that the codec refuses: ``images.to_rgb`` says why."""
+        """uint8 RGB [S, S, 3] of each JPEG in order, None for one that the codec refuses: ``images.to_rgb``
+        says why."""
         for start in range(0, len(encoded), CHUNK):
             yield from self._chunk(encoded[start : start + CHUNK])
 
@@ -41,7 +46,9 @@ class DeviceDecoder:
             whole: list[Tensor | None] = [*self._decoded(encoded)]
         except RuntimeError:  # it tells not which
             whole = [self._alone(data) for data in encoded]
-        small = torch.stack([self._resized(picture) for picture in whole if picture is not None] or [torch.empty(0)])
+        small = torch.stack(
+            [self._resized(picture) for picture in whole if picture is not None] or [torch.empty(0)]
+        )
         rows = iter(small.cpu().numpy())
         return [None if picture is None else next(rows) for picture in whole]
 
@@ -50,7 +57,9 @@ class DeviceDecoder:
         from torchvision.io import ImageReadMode, decode_jpeg
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it will move to torchcodec; and that bytes may not be written to
+            warnings.simplefilter(
+                "ignore"
+            )  # that it will move to torchcodec; and that bytes may not be written to
             data = [torch.frombuffer(picture, dtype=torch.uint8) for picture in encoded]
             return list(decode_jpeg(data, mode=ImageReadMode.RGB, device=self._device))
 

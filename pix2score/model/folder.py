@@ -1,4 +1,5 @@
-"""The model directory: ``model.json`` and ``model.safetensors``. Nothing pickled; what does not match is refused.
+"""The model directory: ``model.json`` and ``model.safetensors``. Nothing pickled; what does not match is
+refused.
 
 Holds weights as numpy arrays and imports no torch, so that a driver can check a model in milliseconds.
 """
@@ -44,7 +45,9 @@ class ModelCard:
     @property
     def version(self) -> str:
         """12 hex digits over everything that decides a prediction."""
-        return hashlib.sha256(json.dumps(self._identity(), sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
+        return hashlib.sha256(
+            json.dumps(self._identity(), sort_keys=True, separators=(",", ":")).encode()
+        ).hexdigest()[:12]
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -75,7 +78,8 @@ def save_model(
 ) -> ModelCard:
     """The model stands at ``place``; weights first, the card that makes it a model last.
 
-    Raises ``TrainingError`` naming the first weight or buffer that is not finite: such a model is never saved.
+    Raises ``TrainingError`` naming the first weight or buffer that is not finite: such a model is never
+    saved.
     """
     for name, tensor in weights.items():
         if not np.isfinite(tensor).all():
@@ -97,7 +101,8 @@ def save_model(
 
 
 def load_card(place: str) -> ModelCard:
-    """The card of the model at ``place``. Raises ``DataError`` if it is not a model, or its card was altered."""
+    """The card of the model at ``place``. Raises ``DataError`` if it is not a model, or its card was
+    altered."""
     try:
         content = json.loads(Folder(place).read(CARD))
     except (FileNotFoundError, NotADirectoryError):
@@ -106,7 +111,9 @@ def load_card(place: str) -> ModelCard:
         raise DataError(f"{place}/{CARD} is not JSON: {exc}") from None
     try:
         if content["format"] != FORMAT:
-            raise DataError(f"{place}/{CARD} has format {content['format']}; this version of pix2score reads {FORMAT}")
+            raise DataError(
+                f"{place}/{CARD} has format {content['format']}; this version of pix2score reads {FORMAT}"
+            )
         card = ModelCard(
             backbone=content["backbone"],
             heads=tuple(head_from_dict(head) for head in content["heads"]),
@@ -121,12 +128,15 @@ def load_card(place: str) -> ModelCard:
     except (KeyError, TypeError, AttributeError) as exc:
         raise DataError(f"{place}/{CARD} is not a model card: {exc!r}") from None
     if card.version != stated:
-        raise DataError(f"{place}/{CARD} was altered: it says version {stated}, its content is {card.version}")
+        raise DataError(
+            f"{place}/{CARD} was altered: it says version {stated}, its content is {card.version}"
+        )
     return card
 
 
 def load_model(place: str) -> tuple[ModelCard, dict[str, npt.NDArray[Any]]]:
-    """Card and weights of the model at ``place``. Raises ``DataError`` if it is not a model or was altered."""
+    """Card and weights of the model at ``place``. Raises ``DataError`` if it is not a model or was
+    altered."""
     card = load_card(place)
     try:
         data = Folder(place).read(WEIGHTS)
@@ -134,7 +144,9 @@ def load_model(place: str) -> tuple[ModelCard, dict[str, npt.NDArray[Any]]]:
         raise DataError(f"{place} is not a model: no {WEIGHTS} there") from None
     digest = hashlib.sha256(data).hexdigest()
     if digest != card.weights_sha256:
-        raise DataError(f"{place}/{WEIGHTS} was altered: sha256 {digest[:12]}…, {CARD} says {card.weights_sha256[:12]}…")
+        raise DataError(
+            f"{place}/{WEIGHTS} was altered: sha256 {digest[:12]}…, {CARD} says {card.weights_sha256[:12]}…"
+        )
     try:
         return card, load_tensors(data)
     except SafetensorError as exc:

@@ -1,8 +1,9 @@
 """The forward pass on a CPU: ONNX Runtime on a graph made from the weights. Imports no torch.
 
-Measured on two cores with AVX-512 beside torch's eager channels_last, per CPU second: ResNet18 at 224 px 1.3 times as fast, ResNet101
-1.35 times, ResNet18 at 64 px 1.2 times; ready in 0.3 s after an import of 0.3 s, where torch alone imports for seconds. TorchScript with
-oneDNN was as fast or less (1.4 times as fast at 64 px), OpenVINO equal, both at a higher price in start-up or size.
+Measured on two cores with AVX-512 beside torch's eager channels_last, per CPU second: ResNet18 at 224 px 1.3
+times as fast, ResNet101 1.35 times, ResNet18 at 64 px 1.2 times; ready in 0.3 s after an import of 0.3 s,
+where torch alone imports for seconds. TorchScript with oneDNN was as fast or less (1.4 times as fast at 64
+px), OpenVINO equal, both at a higher price in start-up or size.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ Floats = npt.NDArray[np.float32]
 class OnnxForward:
     """Batches of one size through one session. Safe to call from several threads."""
 
-    def __init__(self, card: ModelCard, weights: Weights, *, batch_size: int, num_threads: int | None) -> None:
+    def __init__(
+        self, card: ModelCard, weights: Weights, *, batch_size: int, num_threads: int | None
+    ) -> None:
         """Raises ``DataError`` if ``weights`` are not those of ``card``."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads or threads_under_quota() or 0
@@ -33,6 +36,12 @@ class OnnxForward:
 
     def __call__(self, pixels_BSSC: npt.NDArray[np.uint8]) -> tuple[dict[str, Floats], Floats]:
         """Logits [B, K] by head, and embedding [B, D]."""
-        found = dict(zip(self._outputs, self._session.run(None, {PIXELS: np.ascontiguousarray(pixels_BSSC)}), strict=True))
+        found = dict(
+            zip(
+                self._outputs,
+                self._session.run(None, {PIXELS: np.ascontiguousarray(pixels_BSSC)}),
+                strict=True,
+            )
+        )
         embedding: Floats = found.pop(EMBEDDING)
         return {name.removesuffix(LOGITS): logits for name, logits in found.items()}, embedding

@@ -1,7 +1,8 @@
 """The forward pass in torch: what a GPU runs, and a CPU without ONNX Runtime.
 
-On a GPU: uint8 over a pinned buffer and a stream of its own, so that it travels while the batch before is computed; normalised there;
-bf16, channels_last; compiled if asked for. Shapes: B images, S input size, D embedding, K bins of a head.
+On a GPU: uint8 over a pinned buffer and a stream of its own, so that it travels while the batch before is
+computed; normalised there; bf16, channels_last; compiled if asked for. Shapes: B images, S input size, D
+embedding, K bins of a head.
 """
 
 from __future__ import annotations
@@ -23,9 +24,18 @@ Outputs = tuple[dict[str, Tensor], Tensor]
 
 
 class TorchForward:
-    """Batches of one size through one network. A batch that does not fit into the GPU's memory goes in halves from then on."""
+    """Batches of one size through one network. A batch that does not fit into the GPU's memory goes in halves
+    from then on."""
 
-    def __init__(self, card: ModelCard, weights: Weights, *, device: str, num_threads: int | None, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        card: ModelCard,
+        weights: Weights,
+        *,
+        device: str,
+        num_threads: int | None,
+        compiled: bool = False,
+    ) -> None:
         """Raises ``DataError`` listing weights that do not fit the card."""
         self.device, self.card, self.num_pieces, self.num_threads = torch.device(device), card, 1, num_threads
         self.is_cuda = self.device.type == "cuda"
@@ -47,7 +57,9 @@ class TorchForward:
                 if self.num_pieces >= len(pixels_BSSC):
                     raise
                 self.num_pieces *= 2
-                logger.warning("a batch does not fit into memory: it goes in %d pieces from now on", self.num_pieces)
+                logger.warning(
+                    "a batch does not fit into memory: it goes in %d pieces from now on", self.num_pieces
+                )
         logits = {name: _numpy(torch.cat([part[name] for part, _ in parts])) for name in parts[0][0]}
         return logits, _numpy(torch.cat([embedding for _, embedding in parts]))
 

@@ -32,13 +32,18 @@ class MultiHeadModel(nn.Module):
         self.trunk = trunk
         # Suffixed: a bare name such as "type" or "update" would collide with ModuleDict's own attributes.
         self.dropout = nn.Dropout(0.0)  # its rate is the training's; not part of the model
-        self.outputs = nn.ModuleDict({f"{head.name}_logits": nn.Linear(self.embedding_dim, head.num_bins) for head in heads})
+        self.outputs = nn.ModuleDict(
+            {f"{head.name}_logits": nn.Linear(self.embedding_dim, head.num_bins) for head in heads}
+        )
 
     def forward(self, image_BCHW: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Head -> logits [B, K] (unnormalised, before temperature), and the embedding [B, D]; input as ``normalise`` gives it."""
+        """Head -> logits [B, K] (unnormalised, before temperature), and the embedding [B, D]; input as
+        ``normalise`` gives it."""
         embedding_BD = self.trunk(image_BCHW)
         seen_BD = self.dropout(embedding_BD)
-        return {name.removesuffix("_logits"): output(seen_BD) for name, output in self.outputs.items()}, embedding_BD
+        return {
+            name.removesuffix("_logits"): output(seen_BD) for name, output in self.outputs.items()
+        }, embedding_BD
 
 
 def normalise(pixels_BSSC: Tensor, preprocess: Preprocess) -> Tensor:
@@ -53,7 +58,8 @@ def normalise(pixels_BSSC: Tensor, preprocess: Preprocess) -> Tensor:
 
 
 def model_from_card(card: ModelCard, weights: Weights) -> MultiHeadModel:
-    """The trained network in eval mode. Raises ``DataError`` listing weights that are missing, surplus or of another shape."""
+    """The trained network in eval mode. Raises ``DataError`` listing weights that are missing, surplus or of
+    another shape."""
     model = MultiHeadModel(card.backbone, card.heads)
     tensors = {name: torch.from_numpy(np.array(tensor)) for name, tensor in weights.items()}
     load_exactly(model, tensors, f"model {card.version}")

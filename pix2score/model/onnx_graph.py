@@ -1,7 +1,8 @@
-"""A trained network as an ONNX graph, made from its weights alone: no torch is imported, which takes a worker some seconds.
+"""A trained network as an ONNX graph, made from its weights alone: no torch is imported, which takes a worker
+some seconds.
 
-BatchNorm is folded into the convolution before it. The structure is torchvision's ResNet, read off the names of the weights.
-Shapes: B images, S input size, D embedding, K bins of a head.
+BatchNorm is folded into the convolution before it. The structure is torchvision's ResNet, read off the names
+of the weights. Shapes: B images, S input size, D embedding, K bins of a head.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ LOGITS = "_logits"
 
 
 def resnet_graph(card: ModelCard, weights: Weights, batch_size: int) -> bytes:
-    """Serialised ONNX model: ``pixels`` uint8 [B, S, S, 3] in; ``<head>_logits`` float32 [B, K] each and ``embedding`` [B, D] out.
+    """Serialised ONNX model: ``pixels`` uint8 [B, S, S, 3] in; ``<head>_logits`` float32 [B, K] each and
+    ``embedding`` [B, D] out.
 
     Raises ``DataError`` listing weights that are not those of ``card``'s network.
     """
@@ -36,12 +38,17 @@ def resnet_graph(card: ModelCard, weights: Weights, batch_size: int) -> bytes:
     graph.node("Identity", [embedding], output=EMBEDDING)
     for head in card.heads:
         layer = f"outputs.{head.name}{LOGITS}"
-        graph.node("Gemm", [embedding, f"{layer}.weight", f"{layer}.bias"], output=head.name + LOGITS, transB=1)
+        graph.node(
+            "Gemm", [embedding, f"{layer}.weight", f"{layer}.bias"], output=head.name + LOGITS, transB=1
+        )
         graph.keep(f"{layer}.weight", graph.weights[f"{layer}.weight"])
         graph.keep(f"{layer}.bias", graph.weights[f"{layer}.bias"])
     outputs = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch_size, width])
-        for name, width in [*((h.name + LOGITS, h.num_bins) for h in card.heads), (EMBEDDING, card.embedding_dim)]
+        for name, width in [
+            *((h.name + LOGITS, h.num_bins) for h in card.heads),
+            (EMBEDDING, card.embedding_dim),
+        ]
     ]
     inputs = [helper.make_tensor_value_info(PIXELS, TensorProto.UINT8, [batch_size, size, size, 3])]
     made = helper.make_graph(graph.nodes, "resnet", inputs, outputs, graph.kept)
@@ -90,7 +97,9 @@ class _Graph:
         num = 3 if f"{name}.conv3.weight" in self.weights else 2
         shortcut, inner = x, x
         for i in range(1, num + 1):
-            inner = self.convolution(inner, f"{name}.conv{i}", f"{name}.bn{i}", stride=stride if i == num - 1 else 1)
+            inner = self.convolution(
+                inner, f"{name}.conv{i}", f"{name}.bn{i}", stride=stride if i == num - 1 else 1
+            )
             inner = inner if i == num else self.node("Relu", [inner])
         if f"{name}.downsample.0.weight" in self.weights:
             shortcut = self.convolution(x, f"{name}.downsample.0", f"{name}.downsample.1", stride=stride)
@@ -100,13 +109,20 @@ class _Graph:
         """With its BatchNorm folded in; padded so that a stride of 1 keeps the size."""
         kernel = self.weights[f"{name}.weight"].astype(np.float32, copy=False)
         gamma, beta, mean, var = (
-            self.weights[f"{norm}.{part}"].astype(np.float64) for part in ("weight", "bias", "running_mean", "running_var")
+            self.weights[f"{norm}.{part}"].astype(np.float64)
+            for part in ("weight", "bias", "running_mean", "running_var")
         )
         gain = gamma / np.sqrt(var + BATCH_NORM_EPSILON)
         weight = self.keep(f"{name}.weight", kernel * gain.astype(np.float32)[:, None, None, None])
         bias = self.keep(f"{name}.bias", beta - mean * gain)
         side = kernel.shape[2]
-        groups = kernel.shape[0] // kernel.shape[1] if name.endswith("conv2") else 1  # as many channels in as out
+        # A second convolution has as many channels in as out.
+        groups = kernel.shape[0] // kernel.shape[1] if name.endswith("conv2") else 1
         return self.node(
-            "Conv", [x, weight, bias], kernel_shape=[side, side], strides=[stride, stride], pads=[side // 2] * 4, group=groups
-        )  # fmt: skip
+            "Conv",
+            [x, weight, bias],
+            kernel_shape=[side, side],
+            strides=[stride, stride],
+            pads=[side // 2] * 4,
+            group=groups,
+        )

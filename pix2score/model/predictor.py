@@ -1,7 +1,7 @@
 """The fast forward pass: uint8 pixels in, calibrated probabilities and embeddings out, on the device at hand.
 
-Imports no torch: on a CPU the network runs in ONNX Runtime (``forward_onnx``), on a GPU in torch (``forward_torch``).
-Shapes: N images given, B fixed batch, S input size, D embedding, K bins of a head.
+Imports no torch: on a CPU the network runs in ONNX Runtime (``forward_onnx``), on a GPU in torch
+(``forward_torch``). Shapes: N images given, B fixed batch, S input size, D embedding, K bins of a head.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ Forward: TypeAlias = Callable[[npt.NDArray[np.uint8]], tuple[dict[str, Floats], 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """All heads on N images, ``embedding`` float32 [N, D], and ``finite`` bool [N]: False where an output is NaN or infinite."""
+    """All heads on N images, ``embedding`` float32 [N, D], and ``finite`` bool [N]: False where an output is
+    NaN or infinite."""
 
     heads: dict[str, HeadPrediction]
     embedding: Floats
@@ -35,8 +36,8 @@ class Prediction:
 
 
 class Predictor:
-    """A loaded model. Every forward pass has the same shape [B, S, S, 3], padded with black, so that a result does not depend on how
-    many other images are in the batch."""
+    """A loaded model. Every forward pass has the same shape [B, S, S, 3], padded with black, so that a result
+    does not depend on how many other images are in the batch."""
 
     def __init__(
         self,
@@ -49,10 +50,12 @@ class Predictor:
         num_threads: int | None = None,
         compiled: bool = False,
     ) -> None:
-        """``device``: cpu or cuda, said by the caller: a process may see a GPU that it was not given. ``engine``: auto is ONNX Runtime on a
-        CPU, torch on a GPU. ``num_threads``: on the CPU, None for all. ``compiled``: by torch.compile, on a GPU only.
+        """``device``: cpu or cuda, said by the caller: a process may see a GPU that it was not given.
+        ``engine``: auto is ONNX Runtime on a CPU, torch on a GPU. ``num_threads``: on the CPU, None for all.
+        ``compiled``: by torch.compile, on a GPU only.
 
-        Raises ``DataError`` listing weights that are missing, surplus or of another shape, ``ConfigError`` for an engine that cannot be.
+        Raises ``DataError`` listing weights that are missing, surplus or of another shape, ``ConfigError``
+        for an engine that cannot be.
         """
         if batch_size < 1:
             raise ConfigError(f"batch size {batch_size}: at least 1")
@@ -66,8 +69,13 @@ class Predictor:
         parts = [self._batch(pixels_NSSC[i : i + self.batch_size]) for i in starts]
         embedding = _joined([embedding for _, embedding in parts], self.card.embedding_dim)
         logits = {h.name: _joined([part[h.name] for part, _ in parts], h.num_bins) for h in self.card.heads}
-        finite = np.logical_and.reduce([np.isfinite(part).all(axis=1) for part in (embedding, *logits.values())])
-        heads = {h.name: answer(h, logits[h.name], self.card.temperatures.get(h.name, 1.0)) for h in self.card.heads}
+        finite = np.logical_and.reduce(
+            [np.isfinite(part).all(axis=1) for part in (embedding, *logits.values())]
+        )
+        heads = {
+            h.name: answer(h, logits[h.name], self.card.temperatures.get(h.name, 1.0))
+            for h in self.card.heads
+        }
         return Prediction(heads, embedding, finite)
 
     def _batch(self, pixels_nSSC: npt.NDArray[np.uint8]) -> tuple[dict[str, Floats], Floats]:
@@ -81,24 +89,44 @@ class Predictor:
 
 
 def load_predictor(
-    model: str, *, batch_size: int, device: str, num_threads: int | None, engine: Engine = "auto", compiled: bool = False
+    model: str,
+    *,
+    batch_size: int,
+    device: str,
+    num_threads: int | None,
+    engine: Engine = "auto",
+    compiled: bool = False,
 ) -> Predictor:
     """The predictor of the model folder ``model`` for this process; the rest as ``Predictor`` has it."""
     card, weights = load_model(model)
-    return Predictor(card, weights, batch_size=batch_size, device=device, num_threads=num_threads, engine=engine, compiled=compiled)
+    return Predictor(
+        card,
+        weights,
+        batch_size=batch_size,
+        device=device,
+        num_threads=num_threads,
+        engine=engine,
+        compiled=compiled,
+    )
 
 
 def _engine(engine: Engine, device: str) -> Literal["onnx", "torch"]:
-    """What ``engine`` means on ``device`` with the packages at hand. Raises ``ConfigError`` for one that cannot be."""
+    """What ``engine`` means on ``device`` with the packages at hand. Raises ``ConfigError`` for one that
+    cannot be."""
     if device != "cpu":
         if engine == "onnx":
             raise ConfigError("engine onnx runs on the CPU only; use auto or torch on a GPU")
         return "torch"
     missing = [package for package in ("onnx", "onnxruntime") if find_spec(package) is None]
     if engine == "onnx" and missing:
-        raise ConfigError(f"engine onnx needs {' and '.join(missing)}; pip install {' '.join(missing)}, or use --engine torch")
+        raise ConfigError(
+            f"engine onnx needs {' and '.join(missing)}; pip install {' '.join(missing)}, or use --engine "
+            "torch"
+        )
     if engine == "auto" and missing:
-        logger.warning("without %s the network runs in torch, which is slower on a CPU", " and ".join(missing))
+        logger.warning(
+            "without %s the network runs in torch, which is slower on a CPU", " and ".join(missing)
+        )
         return "torch"
     return "torch" if engine == "torch" else "onnx"
 

@@ -1,4 +1,5 @@
-"""Names and shapes of the weights of torchvision's ResNets, without torch: what a model of a card must hold."""
+"""Names and shapes of the weights of torchvision's ResNets, without torch: what a model of a card must
+hold."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ Shape = tuple[int, ...]
 
 
 def check_weights(card: ModelCard, weights: Weights) -> None:
-    """Raise ``DataError`` listing weights that are missing, surplus or of another shape than the card's network has."""
+    """Raise ``DataError`` listing weights that are missing, surplus or of another shape than the card's
+    network has."""
     wanted = weight_shapes(card)
     problems = [f"lacks {name}" for name in wanted if name not in weights]
     problems += [f"has unknown {name}" for name in weights if name not in wanted]
@@ -40,15 +42,23 @@ def _trunk(net: ResNet) -> Iterator[tuple[str, Shape]]:
     channels = 64
     for stage, (planes, blocks) in enumerate(zip(STAGES, net.blocks, strict=True), start=1):
         for block in range(blocks):
-            yield from _block(f"layer{stage}.{block}", net, channels, planes, strides=stage > 1 and block == 0)
+            yield from _block(
+                f"layer{stage}.{block}", net, channels, planes, strides=stage > 1 and block == 0
+            )
             channels = planes * net.expansion
 
 
-def _block(name: str, net: ResNet, channels: int, planes: int, *, strides: bool) -> Iterator[tuple[str, Shape]]:
+def _block(
+    name: str, net: ResNet, channels: int, planes: int, *, strides: bool
+) -> Iterator[tuple[str, Shape]]:
     out = planes * net.expansion
     if net.width_per_group:
         width = planes * net.width_per_group // 64 * net.groups
-        kernels: list[Shape] = [(width, channels, 1, 1), (width, width // net.groups, 3, 3), (out, width, 1, 1)]
+        kernels: list[Shape] = [
+            (width, channels, 1, 1),
+            (width, width // net.groups, 3, 3),
+            (out, width, 1, 1),
+        ]
     else:
         kernels = [(planes, channels, 3, 3), (planes, planes, 3, 3)]
     for i, kernel in enumerate(kernels, start=1):

@@ -1,6 +1,8 @@
-"""A night's rows out of their pieces, in key order. Keys are checked and sorted in DuckDB; whole rows are only put in their places.
+"""A night's rows out of their pieces, in key order. Keys are checked and sorted in DuckDB; whole rows are
+only put in their places.
 
-A row is ten times as wide as its key, and DuckDB is slow to sort lists along: sorting whole rows took twice the time and the disk.
+A row is ten times as wide as its key, and DuckDB is slow to sort lists along: sorting whole rows took twice
+the time and the disk.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ _KEY_DISK_BYTES = 120  # in DuckDB's tables, and spilled while they are sorted
 
 
 def disk_bytes(pieces: Sequence[Receipt]) -> int:
-    """Temporary disk that the functions below take: the rows with LZ4, a quarter more than their Parquet, and their keys."""
+    """Temporary disk that the functions below take: the rows with LZ4, a quarter more than their Parquet, and
+    their keys."""
     return sum(piece.scores.bytes * 5 // 4 + piece.scores.rows * _KEY_DISK_BYTES for piece in pieces)
 
 
@@ -39,8 +42,8 @@ def load_changed_keys(
     taken: Sequence[Part],
     taken_from: Sequence[Receipt],
 ) -> pa.Table | None:
-    """Table ``changed``: keys of the rows in ``own``, and of those in ``taken_from`` that ``taken`` names; ``position`` of the row among
-    all rows of the pieces, ``own`` first.
+    """Table ``changed``: keys of the rows in ``own``, and of those in ``taken_from`` that ``taken`` names;
+    ``position`` of the row among all rows of the pieces, ``own`` first.
 
     Ok rows of staged pieces in ``taken_from`` that are not taken come back, as their embeddings are dead.
     """
@@ -61,9 +64,15 @@ def load_changed_keys(
 
 
 def _load_positions(
-    connection: duckdb.DuckDBPyConnection, table: str, folder: Folder, pieces: Sequence[Receipt], columns: pa.Schema, first: int = 0
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    folder: Folder,
+    pieces: Sequence[Receipt],
+    columns: pa.Schema,
+    first: int = 0,
 ) -> int:
-    """``columns`` of all rows of the pieces, and ``position``, counted from ``first``; the next position comes back."""
+    """``columns`` of all rows of the pieces, and ``position``, counted from ``first``; the next position
+    comes back."""
     position = first
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -85,10 +94,15 @@ def _rows(folder: Folder, pieces: Sequence[Receipt], columns: pa.Schema) -> Iter
         try:
             data = checked_bytes(folder, piece.scores)
         except DataError as exc:
-            raise StorageError(f"a staged piece went while the night was written: {exc}; the next run does without it") from None
+            raise StorageError(
+                f"a staged piece went while the night was written: {exc}; the next run does without it"
+            ) from None
         rows = pq.read_table(pa.BufferReader(data), columns=stored)
         if rows.num_rows != piece.scores.rows:
-            raise StorageError(f"{folder.full(piece.scores.path)} has {rows.num_rows} rows, its receipt says {piece.scores.rows}")
+            raise StorageError(
+                f"{folder.full(piece.scores.path)} has {rows.num_rows} rows, its receipt says "
+                f"{piece.scores.rows}"
+            )
         if "piece" in columns.names:
             rows = rows.append_column("piece", pa.repeat(pa.scalar(piece.scores.path), rows.num_rows))
         return rows.select(columns.names).cast(columns)
@@ -101,18 +115,28 @@ def check_changed_keys(connection: duckdb.DuckDBPyConnection, run: str, num_chan
     distinct = "(SELECT count(*) FROM (SELECT DISTINCT illust_id, page FROM changed))"
     rows, keys = one_row(connection, f"SELECT count(*), {distinct} FROM changed")
     if not rows == keys == num_changed:
-        raise StorageError(f"run {run}: {rows} staged rows with {keys} keys, planned {num_changed}: not published")
+        raise StorageError(
+            f"run {run}: {rows} staged rows with {keys} keys, planned {num_changed}: not published"
+        )
 
 
 def sorted_changes(
-    connection: duckdb.DuckDBPyConnection, folder: Folder, layout: Layout, pieces: Sequence[Receipt], scratch: Path, batch_rows: int
+    connection: duckdb.DuckDBPyConnection,
+    folder: Folder,
+    layout: Layout,
+    pieces: Sequence[Receipt],
+    scratch: Path,
+    batch_rows: int,
 ) -> Iterator[pa.Table]:
-    """Whole rows of table ``changed``, in key order, ``batch_rows`` at a time. ``pieces`` as they were counted for its positions.
+    """Whole rows of table ``changed``, in key order, ``batch_rows`` at a time. ``pieces`` as they were
+    counted for its positions.
 
     The table is gone afterwards.
     """
     order = query(connection, "SELECT position FROM changed ORDER BY illust_id, page", pa.schema([_POSITION]))
-    ranks, num_ranked = ranks_of((table.column(0).to_numpy() for table in order), sum(piece.scores.rows for piece in pieces))
+    ranks, num_ranked = ranks_of(
+        (table.column(0).to_numpy() for table in order), sum(piece.scores.rows for piece in pieces)
+    )
     connection.execute("DROP TABLE changed")
 
     def tables() -> Iterator[tuple[pa.Table, Ranks]]:

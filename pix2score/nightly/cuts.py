@@ -1,4 +1,5 @@
-"""Where the key space is cut into ranges: at the first keys of groups of live files, and where many changed rows have come together."""
+"""Where the key space is cut into ranges: at the first keys of groups of live files, and where many changed
+rows have come together."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from pix2score.snapshots.tables import DataFile, Layout
 
 PART_ROWS = 250_000
 RANGE_BYTES = 80 * 2**20
-"""Of the changed rows of a range in memory, and of its live ones. Merging holds them six times over (measured with one head of 1,000 bins:
-774 MiB for 128), of 1 GiB declared."""
+"""Of the changed rows of a range in memory, and of its live ones. Merging holds them six times over (measured
+with one head of 1,000 bins: 774 MiB for 128), of 1 GiB declared."""
 
 
 def neighbours(files: Sequence[DataFile], most_rows: int) -> list[list[DataFile]]:
@@ -41,7 +42,8 @@ class Cut:
 
 
 def cuts(changed: Iterator[pa.Table], groups: Sequence[list[DataFile]], most_rows: int) -> Iterator[Cut]:
-    """Cuts the key space at the first key of every group of live files, and wherever ``most_rows`` changed rows have come together."""
+    """Cuts the key space at the first key of every group of live files, and wherever ``most_rows`` changed
+    rows have come together."""
     rows = _Sorted(changed)
     for number, group in enumerate(groups or [[]]):
         start = _start(group) if number else None
@@ -67,7 +69,9 @@ class _Sorted:
         """The next rows, at most so many, that stand before ``end``; None if there are none."""
         taken: list[pa.Table] = []
         while self._ahead is not None and most_rows:
-            number = self._ahead.num_rows if end is None else int(pc.sum(before(self._ahead, end)).as_py() or 0)
+            number = (
+                self._ahead.num_rows if end is None else int(pc.sum(before(self._ahead, end)).as_py() or 0)
+            )
             number = min(number, most_rows)
             if not number:
                 break

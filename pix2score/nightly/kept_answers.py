@@ -13,10 +13,11 @@ from pix2score.storage.sql import in_memory, numbered
 
 
 def keep_answers(live: pa.Table, changed: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Both tables, where a row of ``live`` with an answer stays whose new content cannot be had, for as many nights as it is tried.
+    """Both tables, where a row of ``live`` with an answer stays whose new content cannot be had, for as many
+    nights as it is tried.
 
-    It stays as it is, with its fingerprint, run and embedding; ``error_code``, ``error_detail`` and ``attempts`` tell of the failure, and
-    the failed row of ``changed`` goes.
+    It stays as it is, with its fingerprint, run and embedding; ``error_code``, ``error_detail`` and
+    ``attempts`` tell of the failure, and the failed row of ``changed`` goes.
     """
     pairs = _answered(live, changed)
     if not pairs.num_rows:
@@ -25,21 +26,29 @@ def keep_answers(live: pa.Table, changed: pa.Table) -> tuple[pa.Table, pa.Table]
     source = np.arange(live.num_rows)
     source[stays] = live.num_rows + fails
     for name in ("error_code", "error_detail", "attempts"):
-        both = pa.chunked_array([*live.column(name).chunks, *changed.column(name).chunks], live.column(name).type)
-        live = live.set_column(live.schema.get_field_index(name), live.schema.field(name), both.take(pa.array(source)))
+        both = pa.chunked_array(
+            [*live.column(name).chunks, *changed.column(name).chunks], live.column(name).type
+        )
+        live = live.set_column(
+            live.schema.get_field_index(name), live.schema.field(name), both.take(pa.array(source))
+        )
     is_left = np.ones(changed.num_rows, dtype=bool)
     is_left[fails] = False
     return live, changed.filter(pa.array(is_left))
 
 
 def _answered(live: pa.Table, changed: pa.Table) -> pa.Table:
-    """Positions of ok rows of ``live`` (``stays``) and of the failed rows of ``changed`` (``fails``) that would take their place."""
+    """Positions of ok rows of ``live`` (``stays``) and of the failed rows of ``changed`` (``fails``) that
+    would take their place."""
     is_passing = pc.and_(
-        pc.is_in(changed.column("error_code"), pa.array(RETRIED_ERROR_CODES)), pc.less(changed.column("attempts"), MAX_ATTEMPTS)
+        pc.is_in(changed.column("error_code"), pa.array(RETRIED_ERROR_CODES)),
+        pc.less(changed.column("attempts"), MAX_ATTEMPTS),
     )
     failed = np.flatnonzero(is_passing.to_numpy(zero_copy_only=False))
     if not len(failed) or not live.num_rows:
         return pa.table({"stays": pa.array([], pa.int64()), "fails": pa.array([], pa.int64())})
     fails = changed.select(list(KEY)).take(pa.array(failed)).append_column("fails", pa.array(failed))
-    sql = f"SELECT position AS stays, fails FROM live JOIN failed USING (illust_id, page) WHERE status = '{OK}'"
+    sql = (
+        f"SELECT position AS stays, fails FROM live JOIN failed USING (illust_id, page) WHERE status = '{OK}'"
+    )
     return in_memory(sql, live=numbered(live, *KEY, "status"), failed=fails)

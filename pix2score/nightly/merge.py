@@ -13,7 +13,15 @@ import pyarrow.parquet as pq
 from pix2score.catalog.keys import KEY, Key
 from pix2score.nightly.cuts import before, range_rows
 from pix2score.nightly.kept_answers import keep_answers
-from pix2score.snapshots.tables import OK, DataFile, Layout, checked_bytes, dead_schema, unique_path, write_file
+from pix2score.snapshots.tables import (
+    OK,
+    DataFile,
+    Layout,
+    checked_bytes,
+    dead_schema,
+    unique_path,
+    write_file,
+)
 from pix2score.storage.folder import Folder
 from pix2score.storage.parts import Part
 from pix2score.storage.sql import in_memory, numbered
@@ -21,7 +29,8 @@ from pix2score.storage.sql import in_memory, numbered
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Keys from ``low`` (None: the smallest) up to but without ``high`` (None: the greatest), and what they hold."""
+    """Keys from ``low`` (None: the smallest) up to but without ``high`` (None: the greatest), and what they
+    hold."""
 
     low: Key | None
     high: Key | None
@@ -65,15 +74,21 @@ def unchanged(files: Sequence[DataFile]) -> Merged:
 
 
 def checked_table(folder: Folder, file: DataFile) -> pa.Table:
-    """Rows of a file whose content is what its manifest or receipt says. Raises ``DataError`` naming one that was altered or is gone."""
+    """Rows of a file whose content is what its manifest or receipt says. Raises ``DataError`` naming one that
+    was altered or is gone."""
     return pq.read_table(pa.BufferReader(checked_bytes(folder, file)))
 
 
 def merge_range(folder: Folder, run: str, layout: Layout, keys: Range) -> Merged:
-    """The rows of one range stand in new files of the narrow table, sorted; embeddings that lost their row in a file of the dead."""
+    """The rows of one range stand in new files of the narrow table, sorted; embeddings that lost their row in
+    a file of the dead."""
     schema = layout.scores
     live = _rows_of_live(folder, schema, keys)
-    changed = pq.read_table(pa.BufferReader(folder.read(keys.changed.path))).cast(schema) if keys.changed else schema.empty_table()
+    changed = (
+        pq.read_table(pa.BufferReader(folder.read(keys.changed.path))).cast(schema)
+        if keys.changed
+        else schema.empty_table()
+    )
     gone = pq.read_table(pa.BufferReader(folder.read(keys.gone.path))) if keys.gone else None
     live, changed = keep_answers(live, changed)
     order, replaced = _merge_order(live, changed, gone)
@@ -86,9 +101,15 @@ def merge_range(folder: Folder, run: str, layout: Layout, keys: Range) -> Merged
     num_files = -(-rows.num_rows // (range_rows(layout) + range_rows(layout) // 2))
     size = -(-rows.num_rows // max(1, num_files))
     for start in range(0, rows.num_rows, max(1, size)):
-        merged.add(unchanged([write_file(folder, "scores", unique_path("scores", run), rows.slice(start, size))]))
-    merged.files += write_dead(folder, run, lost.filter(pc.equal(lost.column("status"), OK)).select(dead.names))
-    merged.files += [write_file(folder, "removed", unique_path("removed", run), left)] if left.num_rows else []
+        merged.add(
+            unchanged([write_file(folder, "scores", unique_path("scores", run), rows.slice(start, size))])
+        )
+    merged.files += write_dead(
+        folder, run, lost.filter(pc.equal(lost.column("status"), OK)).select(dead.names)
+    )
+    merged.files += (
+        [write_file(folder, "removed", unique_path("removed", run), left)] if left.num_rows else []
+    )
     return merged
 
 
@@ -97,9 +118,14 @@ def _left(live: pa.Table, gone: pa.Table | None) -> pa.Table:
     if gone is None:
         return live.slice(0, 0)
     sql = (
-        f"SELECT position FROM live SEMI JOIN gone USING (illust_id, page) WHERE status = '{OK}' AND error_code IS NULL ORDER BY 1"
+        f"SELECT position FROM live SEMI JOIN gone USING (illust_id, page) WHERE status = '{OK}' AND "
+        "error_code IS NULL ORDER BY 1"
     )
-    return live.take(in_memory(sql, live=numbered(live, *KEY, "status", "error_code"), gone=gone).column(0).combine_chunks())
+    return live.take(
+        in_memory(sql, live=numbered(live, *KEY, "status", "error_code"), gone=gone)
+        .column(0)
+        .combine_chunks()
+    )
 
 
 def _rows_of_live(folder: Folder, schema: pa.Schema, keys: Range) -> pa.Table:
@@ -125,7 +151,9 @@ def _merge_order(live: pa.Table, changed: pa.Table, gone: pa.Table | None) -> tu
     )
     order = f"SELECT position FROM ({stays}) ORDER BY illust_id, page"
     lost = f"SELECT position FROM live SEMI JOIN ({replaced}) USING (illust_id, page) ORDER BY 1"
-    return in_memory(order, **tables).column(0).combine_chunks(), in_memory(lost, **tables).column(0).combine_chunks()
+    return in_memory(order, **tables).column(0).combine_chunks(), in_memory(lost, **tables).column(
+        0
+    ).combine_chunks()
 
 
 def write_dead(folder: Folder, run: str, rows: pa.Table) -> list[DataFile]:

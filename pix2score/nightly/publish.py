@@ -50,7 +50,8 @@ def publish_night(publication: Publication, facts: Mapping[str, Any], workers: W
     Raises:
         ConflictError: another run published first.
         DataError: a live file was altered; its rows are not carried.
-        StorageError: the staged rows are not the planned ones, or a file that the snapshot would name is gone.
+        StorageError: the staged rows are not the planned ones, or a file that the snapshot would name is
+            gone.
     """
     lease = Lease(publication.out, publication.origin.run)
     lease.take()
@@ -68,7 +69,9 @@ def _published(publication: Publication, facts: Mapping[str, Any], workers: Work
         raise
     counts, run = publication.plan.counts, publication.origin.run
     if merged.rows != counts.keys:
-        raise StorageError(f"run {run}: the new table has {merged.rows} rows, the catalog {counts.keys} keys: not published")
+        raise StorageError(
+            f"run {run}: the new table has {merged.rows} rows, the catalog {counts.keys} keys: not published"
+        )
     snapshot = _commit(publication, merged, facts)
     _tidy_up(publication)
     return snapshot
@@ -89,7 +92,8 @@ def _commit(publication: Publication, merged: Merged, facts: Mapping[str, Any]) 
 
 
 def _upon_live(publication: Publication) -> Publication:
-    """As given, but built on the newest compaction of the live snapshot. Raises ``ConflictError`` if a run published meanwhile."""
+    """As given, but built on the newest compaction of the live snapshot. Raises ``ConflictError`` if a run
+    published meanwhile."""
     out, live = publication.out, publication.live
     number = live_number(out)
     if number == (live.number if live else 0):
@@ -101,11 +105,15 @@ def _upon_live(publication: Publication) -> Publication:
 
 
 def _check_new(publication: Publication, files: Sequence[DataFile]) -> None:
-    """Raise ``StorageError`` unless every file that the snapshot names and the live one does not stands as it was written."""
+    """Raise ``StorageError`` unless every file that the snapshot names and the live one does not stands as it
+    was written."""
     known = {file.path for file in publication.live.files} if publication.live else set()
-    for path, what in broken_files(publication.out, [file for file in files if file.path not in known]).items():
+    for path, what in broken_files(
+        publication.out, [file for file in files if file.path not in known]
+    ).items():
         raise StorageError(
-            f"run {publication.origin.run}: {publication.out.full(path)} {what}: not published; the next run scores what is lost"
+            f"run {publication.origin.run}: {publication.out.full(path)} {what}: not published; the next run "
+            "scores what is lost"
         )
 
 
@@ -121,7 +129,9 @@ def _rewrite(publication: Publication, workers: Workers) -> Merged:
     return merged
 
 
-def _manifest(publication: Publication, merged: Merged, files: Sequence[DataFile], facts: Mapping[str, Any]) -> dict[str, Any]:
+def _manifest(
+    publication: Publication, merged: Merged, files: Sequence[DataFile], facts: Mapping[str, Any]
+) -> dict[str, Any]:
     plan = publication.plan
     return {
         "run": publication.origin.run,
@@ -145,11 +155,14 @@ def _manifest(publication: Publication, merged: Merged, files: Sequence[DataFile
 
 
 def _files(publication: Publication, merged: Merged) -> list[DataFile]:
-    """Scores in key order; embeddings of every run that still has a live row; the dead of those that were there before and now."""
+    """Scores in key order; embeddings of every run that still has a live row; the dead of those that were
+    there before and now."""
     carried = publication.carried_from
     staged = [receipt.file("embeddings") for receipt in (*publication.receipts, *publication.plan.taken_from)]
     embeddings = [*(carried.files_of("embeddings") if carried else []), *(file for file in staged if file)]
-    scores = sorted((file for file in merged.files if file.table == "scores"), key=lambda file: file.first_key or ())
+    scores = sorted(
+        (file for file in merged.files if file.table == "scores"), key=lambda file: file.first_key or ()
+    )
     buried = carried.files_of("dead") if carried and not merged.is_dead_anew else []
     dead = [*buried, *(file for file in merged.files if file.table == "dead")]
     removed, _ = kept_removed(carried, merged.files, publication.origin.run)
@@ -157,9 +170,12 @@ def _files(publication: Publication, merged: Merged) -> list[DataFile]:
 
 
 def _tidy_up(publication: Publication) -> None:
-    """Pieces that are published now are removed, receipts first; what cannot be removed waits for jobs.vacuum."""
+    """Pieces that are published now are removed, receipts first; what cannot be removed waits for
+    jobs.vacuum."""
     out, own = publication.out, f"{STAGED}/{publication.origin.run}"
-    used = [receipt for receipt in (*publication.plan.taken_from, *publication.plan.spent) if receipt.is_staged]
+    used = [
+        receipt for receipt in (*publication.plan.taken_from, *publication.plan.spent) if receipt.is_staged
+    ]
     try:
         paths = [f"{own}/{entry.path}" for entry in (out / own).entries()]
         paths += [path for receipt in used for path in (receipt.path, receipt.scores.path)]

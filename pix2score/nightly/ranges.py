@@ -1,7 +1,9 @@
-"""The narrow table written anew: rows of the live snapshot that are carried over, merged with the night's rows, in key order.
+"""The narrow table written anew: rows of the live snapshot that are carried over, merged with the night's
+rows, in key order.
 
-Two steps, each a pure function that a Ray task runs: ``sort_changes`` checks the night's rows, sorts them out of core and cuts the key
-space into ranges; ``merge_range`` merges one range in memory, so that ranges run side by side on as many cores as there are.
+Two steps, each a pure function that a Ray task runs: ``sort_changes`` checks the night's rows, sorts them out
+of core and cuts the key space into ranges; ``merge_range`` merges one range in memory, so that ranges run
+side by side on as many cores as there are.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ DEAD_ROWS = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Night:
-    """What changes: the rows that this run staged, those it takes up from earlier pieces, and the keys that go."""
+    """What changes: the rows that this run staged, those it takes up from earlier pieces, and the keys that
+    go."""
 
     own: list[Receipt]
     taken: list[Part]
@@ -49,21 +52,35 @@ class Night:
 def sort_changes(
     folder: Folder, prefix: str, run: str, layout: Layout, live: Sequence[DataFile], night: Night
 ) -> tuple[list[Range], Merged]:
-    """The ranges to merge; their changes stand sorted below ``prefix``. ``Merged`` holds the files of ranges in which nothing changes, and
-    dead files of pieces that were taken up in part.
+    """The ranges to merge; their changes stand sorted below ``prefix``. ``Merged`` holds the files of ranges
+    in which nothing changes, and dead files of pieces that were taken up in part.
 
-    Raises ``StorageError`` if the pieces do not hold the planned number of rows with distinct keys: nothing may be published then.
+    Raises ``StorageError`` if the pieces do not hold the planned number of rows with distinct keys: nothing
+    may be published then.
     """
     ranges, merged, most_rows = [], Merged(), range_rows(layout)
     pieces, what = [*night.own, *night.taken_from], f"sorting {night.num_changed} changed rows"
-    with engine(SORT_MEMORY_BYTES, disk_bytes=disk_bytes(pieces), what=what) as connection, scratch_folder() as scratch:
+    with (
+        engine(SORT_MEMORY_BYTES, disk_bytes=disk_bytes(pieces), what=what) as connection,
+        scratch_folder() as scratch,
+    ):
         unused = load_changed_keys(connection, folder, layout, night.own, night.taken, night.taken_from)
         check_changed_keys(connection, run, night.num_changed)
         _load_keys(connection, "gone", folder, night.gone, layout)
         changed = sorted_changes(connection, folder, layout, pieces, scratch, max(1, most_rows // 2))
-        pending = ((cut, _gone_within(connection, layout, cut)) for cut in cuts(changed, neighbours(live, most_rows), most_rows))
-        for cut, one in side_by_side(lambda cut: (cut[0], _range(folder, prefix, *cut)), pending, _NUM_WRITERS):
-            if cut.is_whole and not one.changed and not one.gone and all(file.runs is not None for file in one.live):
+        pending = (
+            (cut, _gone_within(connection, layout, cut))
+            for cut in cuts(changed, neighbours(live, most_rows), most_rows)
+        )
+        for cut, one in side_by_side(
+            lambda cut: (cut[0], _range(folder, prefix, *cut)), pending, _NUM_WRITERS
+        ):
+            if (
+                cut.is_whole
+                and not one.changed
+                and not one.gone
+                and all(file.runs is not None for file in one.live)
+            ):
                 merged.add(unchanged(one.live))
             else:
                 ranges.append(one)
@@ -72,21 +89,34 @@ def sort_changes(
     return ranges, merged
 
 
-def _without_returned(connection: duckdb.DuckDBPyConnection, folder: Folder, run: str, layout: Layout, night: Night) -> Merged:
+def _without_returned(
+    connection: duckdb.DuckDBPyConnection, folder: Folder, run: str, layout: Layout, night: Night
+) -> Merged:
     """Files of the dead anew, if rows are taken back whose embeddings they list."""
     pieces = [receipt.scores.path for receipt in night.taken_from if not receipt.is_staged]
     if not pieces:
         return Merged()
     schema = dead_schema(layout.id_type)
-    load(connection, "buried", schema, parquet_batches(folder, [file.path for file in night.dead], schema.names))
+    load(
+        connection,
+        "buried",
+        schema,
+        parquet_batches(folder, [file.path for file in night.dead], schema.names),
+    )
     places = pa.table({"piece": pieces})
     load(connection, "back_from", places.schema, iter(places.to_batches()))
     back = "(SELECT illust_id, page, run FROM taken SEMI JOIN back_from USING (piece))"
-    rows = query(connection, f"SELECT * FROM buried ANTI JOIN {back} USING (illust_id, page, run)", schema, DEAD_ROWS)
-    return Merged(files=[file for table in rows for file in write_dead(folder, run, table)], is_dead_anew=True)
+    rows = query(
+        connection, f"SELECT * FROM buried ANTI JOIN {back} USING (illust_id, page, run)", schema, DEAD_ROWS
+    )
+    return Merged(
+        files=[file for table in rows for file in write_dead(folder, run, table)], is_dead_anew=True
+    )
 
 
-def _load_keys(connection: duckdb.DuckDBPyConnection, table: str, folder: Folder, parts: Sequence[Part], layout: Layout) -> None:
+def _load_keys(
+    connection: duckdb.DuckDBPyConnection, table: str, folder: Folder, parts: Sequence[Part], layout: Layout
+) -> None:
     schema = pa.schema(key_fields(layout.id_type))
     load(connection, table, schema, parquet_batches(folder, [part.path for part in parts], schema.names))
 
@@ -94,21 +124,34 @@ def _load_keys(connection: duckdb.DuckDBPyConnection, table: str, folder: Folder
 def _gone_within(connection: duckdb.DuckDBPyConnection, layout: Layout, cut: Cut) -> pa.Table:
     """Removed keys within the bounds of ``cut``."""
     bounds = [(sign, key) for sign, key in ((">", cut.low), ("<", cut.high)) if key is not None]
-    tests = [f"(illust_id {sign} ? OR (illust_id = ? AND page {'>=' if sign == '>' else '<'} ?))" for sign, _ in bounds]
+    tests = [
+        f"(illust_id {sign} ? OR (illust_id = ? AND page {'>=' if sign == '>' else '<'} ?))"
+        for sign, _ in bounds
+    ]
     values = [value for _, key in bounds for value in (key[0], *key)]
     where = f"WHERE {' AND '.join(tests)}" if tests else ""
-    found: pa.Table = connection.cursor().sql(f"SELECT illust_id, page FROM gone {where}", params=values).to_arrow_table()
+    found: pa.Table = (
+        connection.cursor().sql(f"SELECT illust_id, page FROM gone {where}", params=values).to_arrow_table()
+    )
     return found.cast(pa.schema(key_fields(layout.id_type)))
 
 
 def _range(folder: Folder, prefix: str, cut: Cut, gone: pa.Table) -> Range:
     """``cut`` with its changed and its removed keys in storage."""
-    return Range(cut.low, cut.high, cut.live, _part(folder, prefix, "changed", cut.changed), _part(folder, prefix, "gone", gone))
+    return Range(
+        cut.low,
+        cut.high,
+        cut.live,
+        _part(folder, prefix, "changed", cut.changed),
+        _part(folder, prefix, "gone", gone),
+    )
 
 
 def _part(folder: Folder, prefix: str, name: str, rows: pa.Table | None) -> Part | None:
     if rows is None or not rows.num_rows:
         return None
     path = f"{prefix}/{name}-{uuid.uuid4().hex[:16]}.parquet"
-    folder.publish(path, parquet_bytes(rows, compression="lz4"))  # read once and soon: 1.0 µs a row, with zstd 1.6; 180 bytes, 152
+    folder.publish(
+        path, parquet_bytes(rows, compression="lz4")
+    )  # read once and soon: 1.0 µs a row, with zstd 1.6; 180 bytes, 152
     return Part(path, rows.num_rows)

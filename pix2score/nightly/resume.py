@@ -1,6 +1,8 @@
-"""What a night takes up from the staged pieces of earlier runs: the winner of each key, and pieces that cannot be taken.
+"""What a night takes up from the staged pieces of earlier runs: the winner of each key, and pieces that
+cannot be taken.
 
-Whatever stands below ``staged/``, a night goes on as if what is unfit were not there: it is left out with a warning, and scored again.
+Whatever stands below ``staged/``, a night goes on as if what is unfit were not there: it is left out with a
+warning, and scored again.
 """
 
 from __future__ import annotations
@@ -25,14 +27,18 @@ from pix2score.storage.sql import load, one_row
 logger = logging.getLogger(__name__)
 
 
-def offered(folder: Folder, origin: Origin, layout: Layout, live: Snapshot | None) -> tuple[list[Receipt], list[Receipt]]:
-    """Pieces whose rows a run of ``origin`` may publish, oldest run first; and those that still stand though a snapshot holds them."""
+def offered(
+    folder: Folder, origin: Origin, layout: Layout, live: Snapshot | None
+) -> tuple[list[Receipt], list[Receipt]]:
+    """Pieces whose rows a run of ``origin`` may publish, oldest run first; and those that still stand though
+    a snapshot holds them."""
     unspent, spent = by_use(staged_receipts(folder), live)
     return standing(folder, fitting(unspent, origin, layout, live.same_scores if live else ())), spent
 
 
 def by_use(receipts: Sequence[Receipt], live: Snapshot | None) -> tuple[list[Receipt], list[Receipt]]:
-    """Pieces that no snapshot has published, and those that one has: taken up again, an image would have two embeddings, or a dead one."""
+    """Pieces that no snapshot has published, and those that one has: taken up again, an image would have two
+    embeddings, or a dead one."""
     if live is None:
         return list(receipts), []
     consumed, run = {*live.manifest.get("consumed", ())}, live.manifest["run"]
@@ -50,30 +56,52 @@ def create_taken(
     live: Snapshot | None,
     retry_failed: bool,
 ) -> int:
-    """Table ``taken``: keys of table ``wanted`` that a staged piece answers, with its run, its SCORES file ``piece`` and its ``number`` in
-    ``receipts``; how many.
+    """Table ``taken``: keys of table ``wanted`` that a staged piece answers, with its run, its SCORES file
+    ``piece`` and its ``number`` in ``receipts``; how many.
 
-    Each key once: of rows with equal fingerprint an answer before a failure, then the latest piece. A staged failure that a later night
-    would try again answers nothing: it may have been the night's trouble. Under ``retry_failed`` no staged failure does.
+    Each key once: of rows with equal fingerprint an answer before a failure, then the latest piece. A staged
+    failure that a later night would try again answers nothing: it may have been the night's trouble. Under
+    ``retry_failed`` no staged failure does.
     """
-    facts = [("fingerprint", pa.string()), ("error_code", pa.string()), ("run", pa.string()), ("number", pa.int32())]
+    facts = [
+        ("fingerprint", pa.string()),
+        ("error_code", pa.string()),
+        ("run", pa.string()),
+        ("number", pa.int32()),
+    ]
     schema = pa.schema([*(f.with_nullable(True) for f in key_fields(id_type)), *facts])
     load(connection, "staged", schema, _staged_rows(folder, receipts, layout, schema))
     _leave_out_doubtful(connection, id_type, folder, receipts, live)
-    paths = pa.table({"number": pa.array(range(len(receipts)), pa.int32()), "piece": [receipt.scores.path for receipt in receipts]})
-    load(connection, "pieces", pa.schema([("number", pa.int32()), ("piece", pa.string())]), iter(paths.to_batches()))
-    excluded = "true" if retry_failed else f"error_code IN ({', '.join(repr(code) for code in RETRIED_ERROR_CODES)})"
+    paths = pa.table(
+        {
+            "number": pa.array(range(len(receipts)), pa.int32()),
+            "piece": [receipt.scores.path for receipt in receipts],
+        }
+    )
+    load(
+        connection,
+        "pieces",
+        pa.schema([("number", pa.int32()), ("piece", pa.string())]),
+        iter(paths.to_batches()),
+    )
+    excluded = (
+        "true" if retry_failed else f"error_code IN ({', '.join(repr(code) for code in RETRIED_ERROR_CODES)})"
+    )
     connection.execute(
-        f"CREATE TABLE taken AS SELECT w.illust_id, w.page, s.run, p.piece, s.number, s.error_code, w.is_retry "
+        "CREATE TABLE taken AS SELECT w.illust_id, w.page, s.run, p.piece, s.number, s.error_code, "
+        "w.is_retry "
         f"FROM wanted w JOIN staged s ON w.illust_id = s.illust_id AND w.page = s.page "
         f"AND w.fingerprint IS NOT DISTINCT FROM s.fingerprint JOIN pieces p ON p.number = s.number "
         f"WHERE s.error_code IS NULL OR NOT ({excluded}) "
-        f"QUALIFY row_number() OVER (PARTITION BY w.illust_id, w.page ORDER BY s.error_code NULLS FIRST, s.number DESC) = 1"
+        "QUALIFY row_number() OVER (PARTITION BY w.illust_id, w.page ORDER BY s.error_code NULLS FIRST, "
+        "s.number DESC) = 1"
     )
     return int(one_row(connection, "SELECT count(*) FROM taken")[0])
 
 
-def _staged_rows(folder: Folder, receipts: Sequence[Receipt], layout: Layout, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _staged_rows(
+    folder: Folder, receipts: Sequence[Receipt], layout: Layout, schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
     for number, receipt in enumerate(receipts):
         try:
             rows = piece_rows(folder, receipt, layout)
@@ -88,29 +116,48 @@ def piece_rows(folder: Folder, receipt: Receipt, layout: Layout) -> pa.Table:
     """SCORES rows of a piece. Raises ``DataError`` if they are not what its receipt and ``layout`` say."""
     where = folder.full(receipt.scores.path)
     try:
-        rows = pq.read_table(pa.BufferReader(checked_bytes(folder, receipt.scores))).select(layout.scores.names).cast(layout.scores)
+        rows = (
+            pq.read_table(pa.BufferReader(checked_bytes(folder, receipt.scores)))
+            .select(layout.scores.names)
+            .cast(layout.scores)
+        )
     except (pa.ArrowException, KeyError, ValueError) as exc:
         raise DataError(f"{where} does not hold the rows of a piece: {exc}") from None
     num_keys = rows.select(["illust_id", "page"]).group_by(["illust_id", "page"]).aggregate([]).num_rows
-    is_of_run = rows.num_rows == receipt.rows == num_keys and pc.all(pc.equal(rows.column("run"), receipt.origin.run)).as_py()
+    is_of_run = (
+        rows.num_rows == receipt.rows == num_keys
+        and pc.all(pc.equal(rows.column("run"), receipt.origin.run)).as_py()
+    )
     if not is_of_run:
         raise DataError(
-            f"{where} holds {rows.num_rows} rows with {num_keys} keys, its receipt says {receipt.rows} of {receipt.origin.run}"
+            f"{where} holds {rows.num_rows} rows with {num_keys} keys, its receipt says {receipt.rows} of "
+            f"{receipt.origin.run}"
         )
     return rows
 
 
 def _leave_out_doubtful(
-    connection: duckdb.DuckDBPyConnection, id_type: pa.DataType, folder: Folder, receipts: Sequence[Receipt], live: Snapshot | None
+    connection: duckdb.DuckDBPyConnection,
+    id_type: pa.DataType,
+    folder: Folder,
+    receipts: Sequence[Receipt],
+    live: Snapshot | None,
 ) -> None:
-    """Remove from table ``staged`` each piece with an answer that its own run has given before, in an earlier piece or in what is live:
-    both have an embedding, and a reader, who knows a key and a run, could not tell them apart."""
+    """Remove from table ``staged`` each piece with an answer that its own run has given before, in an earlier
+    piece or in what is live: both have an embedding, and a reader, who knows a key and a run, could not tell
+    them apart."""
     connection.execute(
-        "CREATE TABLE answered AS SELECT illust_id, page, run, min(number) AS number FROM staged WHERE error_code IS NULL "
+        "CREATE TABLE answered AS SELECT illust_id, page, run, min(number) AS number FROM staged WHERE "
+        "error_code IS NULL "
         "GROUP BY illust_id, page, run HAVING count(*) > 1"
     )
     schema = dead_schema(id_type)
-    load(connection, "published", schema, _published(folder, live, {receipt.origin.run for receipt in receipts}, schema))
+    load(
+        connection,
+        "published",
+        schema,
+        _published(folder, live, {receipt.origin.run for receipt in receipts}, schema),
+    )
     connection.execute("INSERT INTO answered SELECT illust_id, page, run, -1 FROM published")
     doubtful = connection.execute(
         "SELECT DISTINCT s.number FROM staged s JOIN answered a USING (illust_id, page, run) "
@@ -118,12 +165,15 @@ def _leave_out_doubtful(
     ).fetchall()
     for (number,) in doubtful:
         logger.warning(
-            "a staged piece is left out: %s holds answers that its run has given before", folder.full(receipts[number].path)
+            "a staged piece is left out: %s holds answers that its run has given before",
+            folder.full(receipts[number].path),
         )
         connection.execute("DELETE FROM staged WHERE number = ?", [number])
 
 
-def _published(folder: Folder, live: Snapshot | None, runs: set[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _published(
+    folder: Folder, live: Snapshot | None, runs: set[str], schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
     """Answers of ``runs`` whose embedding the live snapshot names, live or dead."""
     if live is None or not runs:
         return
@@ -136,4 +186,10 @@ def _published(folder: Folder, live: Snapshot | None, runs: set[str], schema: pa
             is_wanted = pc.is_in(batch.column("run"), pa.array(sorted(runs)))
             if file.table == "scores":
                 is_wanted = pc.and_(is_wanted, pc.equal(batch.column("status"), OK))
-            yield from pa.Table.from_batches([batch]).filter(is_wanted).select(schema.names).cast(schema).to_batches()
+            yield from (
+                pa.Table.from_batches([batch])
+                .filter(is_wanted)
+                .select(schema.names)
+                .cast(schema)
+                .to_batches()
+            )

@@ -1,7 +1,8 @@
-"""Keys that were gone from the catalog and are back: their rows were kept for some nights, their embeddings lie where they were.
+"""Keys that were gone from the catalog and are back: their rows were kept for some nights, their embeddings
+lie where they were.
 
-A catalog that is read while it is written lacks some of its keys for one night. That night they leave the scores, as they must; the next
-night they come back as they were, and no image is scored again for it.
+A catalog that is read while it is written lacks some of its keys for one night. That night they leave the
+scores, as they must; the next night they come back as they were, and no image is scored again for it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ KEEP_RUNS = 7
 
 
 def removed_pieces(live: Snapshot | None, origin: Origin, layout: Layout) -> list[Receipt]:
-    """Files of removed rows as pieces that may be taken up, oldest first; none for another model or under ``--full``."""
+    """Files of removed rows as pieces that may be taken up, oldest first; none for another model or under
+    ``--full``."""
     if live is None or origin.full or live.manifest["model_version"] != origin.model_version:
         return []
     return [
@@ -49,46 +51,72 @@ def take_back(
     pieces: Sequence[Receipt],
     first_number: int,
 ) -> int:
-    """Add to table ``taken`` each new key of table ``wanted`` whose removed row has its fingerprint, and whose embedding still stands in a
-    file of the live snapshot, listed as dead; return how many. ``pieces`` are numbered from ``first_number``."""
+    """Add to table ``taken`` each new key of table ``wanted`` whose removed row has its fingerprint, and
+    whose embedding still stands in a file of the live snapshot, listed as dead; return how many. ``pieces``
+    are numbered from ``first_number``."""
     files = [receipt.scores for receipt in pieces]
     if live is None or not files or broken_files(folder, files):
         return 0
     _load_removed(connection, id_type, folder, files, first_number)
     dead = dead_schema(id_type)
-    load(connection, "buried", dead, parquet_batches(folder, [file.path for file in live.files_of("dead")], dead.names))
+    load(
+        connection,
+        "buried",
+        dead,
+        parquet_batches(folder, [file.path for file in live.files_of("dead")], dead.names),
+    )
     runs = pa.table({"run": pa.array(sorted(live.manifest.get("runs", {})), pa.string())})
     load(connection, "living_runs", runs.schema, iter(runs.to_batches()))
     before = one_row(connection, "SELECT count(*) FROM taken")[0]
     connection.execute(
-        "INSERT INTO taken SELECT w.illust_id, w.page, r.run, r.piece, r.number, NULL, false FROM wanted w JOIN removed r "
+        "INSERT INTO taken SELECT w.illust_id, w.page, r.run, r.piece, r.number, NULL, false FROM wanted w "
+        "JOIN removed r "
         "ON w.illust_id = r.illust_id AND w.page = r.page AND w.fingerprint = r.fingerprint "
         "SEMI JOIN buried b ON r.illust_id = b.illust_id AND r.page = b.page AND r.run = b.run "
-        "SEMI JOIN living_runs l ON r.run = l.run ANTI JOIN taken t ON w.illust_id = t.illust_id AND w.page = t.page "
-        "WHERE w.reason = 'new' QUALIFY row_number() OVER (PARTITION BY w.illust_id, w.page ORDER BY r.number DESC) = 1"
+        "SEMI JOIN living_runs l ON r.run = l.run ANTI JOIN taken t ON w.illust_id = t.illust_id AND w.page "
+        "= t.page "
+        "WHERE w.reason = 'new' QUALIFY row_number() OVER (PARTITION BY w.illust_id, w.page ORDER BY "
+        "r.number DESC) = 1"
     )
     return int(one_row(connection, "SELECT count(*) FROM taken")[0] - before)
 
 
 def _load_removed(
-    connection: duckdb.DuckDBPyConnection, id_type: pa.DataType, folder: Folder, files: Sequence[DataFile], first_number: int
+    connection: duckdb.DuckDBPyConnection,
+    id_type: pa.DataType,
+    folder: Folder,
+    files: Sequence[DataFile],
+    first_number: int,
 ) -> None:
     """Table ``removed``: key, fingerprint, run, and the file as ``piece`` and ``number``."""
-    facts = [("fingerprint", pa.string()), ("run", pa.string()), ("piece", pa.string()), ("number", pa.int32())]
+    facts = [
+        ("fingerprint", pa.string()),
+        ("run", pa.string()),
+        ("piece", pa.string()),
+        ("number", pa.int32()),
+    ]
     schema = pa.schema([*(f.with_nullable(True) for f in key_fields(id_type)), *facts])
 
     def rows() -> Iterator[pa.RecordBatch]:
         for number, file in enumerate(files, first_number):
             for batch in parquet_batches(folder, [file.path], [*KEY, "fingerprint", "run"]):
-                told = [pa.repeat(pa.scalar(file.path), batch.num_rows), pa.repeat(pa.scalar(number, pa.int32()), batch.num_rows)]
+                told = [
+                    pa.repeat(pa.scalar(file.path), batch.num_rows),
+                    pa.repeat(pa.scalar(number, pa.int32()), batch.num_rows),
+                ]
                 yield pa.record_batch([*batch.columns, *told], schema=schema)
 
     load(connection, "removed", schema, rows())
 
 
-def kept_removed(live: Snapshot | None, merged: Sequence[DataFile], run: str) -> tuple[list[DataFile], list[str]]:
+def kept_removed(
+    live: Snapshot | None, merged: Sequence[DataFile], run: str
+) -> tuple[list[DataFile], list[str]]:
     """Files of removed rows that the next snapshot names, and the runs that wrote them, newest last."""
     before = live.manifest.get("removed_runs", []) if live else []
     runs = [*before, *([run] if any(file.table == "removed" for file in merged) else [])][-KEEP_RUNS:]
-    files = [*(live.files_of("removed") if live else []), *(file for file in merged if file.table == "removed")]
+    files = [
+        *(live.files_of("removed") if live else []),
+        *(file for file in merged if file.table == "removed"),
+    ]
     return [file for file in files if file.run in runs], runs

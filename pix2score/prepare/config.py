@@ -23,7 +23,8 @@ class PrepareConfig:
     out: str
     """Where the dataset goes: a local folder or s3://bucket/prefix."""
     image_size: int = 256
-    """Images with a longer short side are shrunk to this many px (and re-encoded as JPEG 95); never enlarged."""
+    """Images with a longer short side are shrunk to this many px (and re-encoded as JPEG 95); never
+    enlarged."""
     val_fraction: float = 0.05
     """Share of groups that measure the model while it trains."""
     test_fraction: float = 0.05
@@ -46,7 +47,10 @@ class PrepareConfig:
             if not 0 <= share < 1:
                 raise ConfigError(f"{name} {share}: expected 0 to 1")
         if self.val_fraction + self.test_fraction >= 1:
-            raise ConfigError(f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave nothing to train on")
+            raise ConfigError(
+                f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave nothing to "
+                "train on"
+            )
         if self.max_pages < 1:
             raise ConfigError(f"max_pages {self.max_pages}: at least 1")
         if not 0 <= self.max_failed <= 1:

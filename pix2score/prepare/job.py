@@ -2,7 +2,8 @@
 
 Owns the dataset folder:
 
-    dataset.json                       written last: heads with edges, counts, what was dropped and why, the list of shards
+    dataset.json                       written last: heads with edges, counts, what was dropped and why, the
+        list of shards
     split=train|val|test/part-*.parquet   ``schema.dataset_schema``
     failed/part-*.parquet              key, error_code and error_detail of rows whose image gave nothing
 """
@@ -93,10 +94,14 @@ class _Work:
 
 
 def _plan_id(config: PrepareConfig, catalog: Catalog) -> str:
-    """Equal for equal settings and an unchanged catalog: then the plan is equal, and what a killed attempt finished is taken up."""
+    """Equal for equal settings and an unchanged catalog: then the plan is equal, and what a killed attempt
+    finished is taken up."""
     # Not max_failed: who allows more failures after a stop wants what is done already.
     asked = {name: value for name, value in as_plain(config).items() if name != "max_failed"}
-    facts = asked | {"files": [(entry.path, entry.size, entry.etag) for entry in catalog.files], "algorithm": ALGORITHM}
+    facts = asked | {
+        "files": [(entry.path, entry.size, entry.etag) for entry in catalog.files],
+        "algorithm": ALGORITHM,
+    }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
@@ -106,7 +111,8 @@ def _refuse_catalogs_own_folder(catalog: Catalog, out: Folder) -> None:
     nested = any("/" in entry.path for entry in catalog.files)
     if out.uri == catalog.folder.uri or (inside and nested):
         raise ConfigError(
-            f"--out {out.uri} lies in the catalog's own folder {catalog.folder.uri}, which is never written; give another"
+            f"--out {out.uri} lies in the catalog's own folder {catalog.folder.uri}, which is never written; "
+            "give another"
         )
 
 
@@ -116,7 +122,9 @@ def _warn_of_leftovers(out: Folder, earlier: TakenUp) -> None:
     old = [entry.path for split in SPLITS for entry in out.entries(f"split={split}", suffix=".parquet")]
     surplus = [path for path in old if path not in named]
     if surplus:
-        logger.warning("%d files of another attempt stand in %s; dataset.json will not name them", len(surplus), out.uri)
+        logger.warning(
+            "%d files of another attempt stand in %s; dataset.json will not name them", len(surplus), out.uri
+        )
 
 
 def _publish_card(out: Folder, content: dict[str, Any]) -> None:
@@ -124,7 +132,9 @@ def _publish_card(out: Folder, content: dict[str, Any]) -> None:
     try:
         out.publish(CARD, json.dumps(content, indent=1, ensure_ascii=False).encode())
     except FileExistsError:
-        raise ConflictError(f"another prepare finished a dataset in {out.uri} first; give another --out") from None
+        raise ConflictError(
+            f"another prepare finished a dataset in {out.uri} first; give another --out"
+        ) from None
 
 
 def _warn(asked: Sequence[HeadSpec], fitted: Sequence[HeadSpec], counts: PlanCounts) -> None:
@@ -137,17 +147,22 @@ def _warn(asked: Sequence[HeadSpec], fitted: Sequence[HeadSpec], counts: PlanCou
     for line in described_labels(asked, counts):
         logger.warning("%s", line)
     if counts.unknown_split:
-        logger.warning("%d rows left out: their split is not known: %s", counts.unknown_split, described_splits(counts))
+        logger.warning(
+            "%d rows left out: their split is not known: %s", counts.unknown_split, described_splits(counts)
+        )
 
 
 def _write_shards(work: _Work, offer: Offer) -> tuple[list[HeadSpec], PlanCounts, TakenUp]:
-    """Every planned row stands in one shard; those of earlier attempts are taken up. Raises ``LimitError`` if too many images failed."""
+    """Every planned row stands in one shard; those of earlier attempts are taken up. Raises ``LimitError`` if
+    too many images failed."""
     work.out.prove_exclusive()  # before hours of work that could not be published
     done = _take_up(work)
     _warn_of_leftovers(work.out, done)
     parts, counts, fitted = _plan(work, done)
     if total_rows(parts) + done.rows != counts.planned:
-        logger.warning("what earlier attempts staged is not of this plan: it is left out, and everything is done again")
+        logger.warning(
+            "what earlier attempts staged is not of this plan: it is left out, and everything is done again"
+        )
         done = TakenUp((), (*done.shards, *done.left_out))
         parts, counts, fitted = _plan(work, done)
     _warn(work.heads, fitted, counts)
@@ -160,10 +175,14 @@ def _write_shards(work: _Work, offer: Offer) -> tuple[list[HeadSpec], PlanCounts
             return fitted, counts, done
         if done.rows == before:
             break
-        logger.warning("%d images were lost with a part of the cluster: they are planned again", counts.planned - done.rows)
+        logger.warning(
+            "%d images were lost with a part of the cluster: they are planned again",
+            counts.planned - done.rows,
+        )
         parts, _, _ = _plan(work, done)
     raise StorageError(
-        f"planned {counts.planned} images, {counts.planned - done.rows} of them are not written: no dataset was made"
+        f"planned {counts.planned} images, {counts.planned - done.rows} of them are not written: no dataset "
+        "was made"
     )
 
 
@@ -175,7 +194,9 @@ def _take_up(work: _Work) -> TakenUp:
 def _plan(work: _Work, done: TakenUp) -> tuple[list[Part], PlanCounts, list[HeadSpec]]:
     """Parts of what is not ``done``."""
     config = work.config
-    rule = SplitRule(val_fraction=config.val_fraction, test_fraction=config.test_fraction, max_pages=config.max_pages)
+    rule = SplitRule(
+        val_fraction=config.val_fraction, test_fraction=config.test_fraction, max_pages=config.max_pages
+    )
     prefix = f"{work.staged}/plan-{uuid.uuid4().hex[:12]}/rows"
     paths = [shard.path for shard in done.shards]
     return on_cluster(plan_dataset, work.catalog, work.heads, rule, work.out, prefix, paths)
@@ -185,13 +206,23 @@ def _shard_schema(work: _Work) -> pa.Schema:
     return dataset_schema(work.catalog.id_type, label_types(work.catalog, work.heads))
 
 
-def _round(work: _Work, parts: Sequence[Part], heads: Sequence[HeadSpec], offer: Offer, done: TakenUp, num_planned: int) -> TakenUp:
-    """read -> fetch and shrink -> write, as one streaming Ray Data execution; ``done`` with its shards comes back."""
+def _round(
+    work: _Work,
+    parts: Sequence[Part],
+    heads: Sequence[HeadSpec],
+    offer: Offer,
+    done: TakenUp,
+    num_planned: int,
+) -> TakenUp:
+    """read -> fetch and shrink -> write, as one streaming Ray Data execution; ``done`` with its shards comes
+    back."""
     image_size = work.config.image_size
     write = ShardWriter(out=work.out, heads=tuple(heads), schema=_shard_schema(work), staged=work.staged)
     dataset = decoded_rows(work.out, parts, work.images, image_size, offer)
     meter = Meter("prepared", total_rows(parts), logger)
-    staging = Staging(dataset, write, shard_rows_of(image_size), prefix=f"piece-{uuid.uuid4().hex[:8]}", meter=meter)
+    staging = Staging(
+        dataset, write, shard_rows_of(image_size), prefix=f"piece-{uuid.uuid4().hex[:8]}", meter=meter
+    )
     shards, repeated = list(done.shards), Repeats()
     for receipt in staging.receipts():
         shards += receipt.shards
@@ -231,11 +262,18 @@ def _check_any_training(work: _Work, done: TakenUp) -> None:
     if not any(shard.split == "train" for shard in done.shards):
         _clear(work, (*done.shards, *done.left_out))
         codes = ", ".join(f"{number} {code}" for code, number in _failed(done.shards).most_common())
-        raise DataError(f"no training image of catalog {work.catalog.folder.uri} could be read ({codes}): no dataset was made")
+        raise DataError(
+            f"no training image of catalog {work.catalog.folder.uri} could be read ({codes}): no dataset was "
+            "made"
+        )
 
 
 def _dataset_card(
-    config: PrepareConfig, catalog: Catalog, heads: Sequence[HeadSpec], counts: PlanCounts, shards: Sequence[Shard]
+    config: PrepareConfig,
+    catalog: Catalog,
+    heads: Sequence[HeadSpec],
+    counts: PlanCounts,
+    shards: Sequence[Shard],
 ) -> dict[str, Any]:
     """Content of dataset.json."""
     per_split = {split: sum(s.rows for s in shards if s.split == split) for split in SPLITS}
@@ -256,4 +294,9 @@ def _dataset_card(
 
 def _summary(content: dict[str, Any]) -> dict[str, Any]:
     heads = {head["name"]: len(head["counts"]) for head in content["heads"]}
-    return {"rows": content["rows"], "bins": heads, "dropped": content["dropped"], "shards": len(content["shards"])}
+    return {
+        "rows": content["rows"],
+        "bins": heads,
+        "dropped": content["dropped"],
+        "shards": len(content["shards"]),
+    }

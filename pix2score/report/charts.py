@@ -1,4 +1,5 @@
-"""The charts of a report, as SVG that takes its colours from the page: Vega-Lite draws them while the report is written.
+"""The charts of a report, as SVG that takes its colours from the page: Vega-Lite draws them while the report
+is written.
 
 So a report holds no script for them, weighs little, and turns dark with its reader.
 """
@@ -34,7 +35,9 @@ _CONFIG = {
 }
 
 
-def _svg(layers: Sequence[Mapping[str, Any]], rows: Sequence[Row], width: int = WIDTH, height: int = HEIGHT) -> str:
+def _svg(
+    layers: Sequence[Mapping[str, Any]], rows: Sequence[Row], width: int = WIDTH, height: int = HEIGHT
+) -> str:
     import vl_convert
 
     spec = {
@@ -53,7 +56,11 @@ def _axis(field: str, title: str, **more: Any) -> dict[str, Any]:
 
 
 def _colours(names: Sequence[str]) -> dict[str, Any]:
-    return {"field": "series", "type": "nominal", "scale": {"domain": list(names), "range": [ACCENT, OTHER, SOFT][: len(names)]}}
+    return {
+        "field": "series",
+        "type": "nominal",
+        "scale": {"domain": list(names), "range": [ACCENT, OTHER, SOFT][: len(names)]},
+    }
 
 
 def bars(labels: Sequence[str], series: Mapping[str, Sequence[float]]) -> str:
@@ -64,7 +71,13 @@ def bars(labels: Sequence[str], series: Mapping[str, Sequence[float]]) -> str:
         for i, (label, share) in enumerate(zip(labels, shares, strict=True))
     ]
     encoding: dict[str, Any] = {
-        "x": {"field": "bin", "type": "nominal", "sort": {"field": "order"}, "title": None, "axis": {"labelAngle": -50}},
+        "x": {
+            "field": "bin",
+            "type": "nominal",
+            "sort": {"field": "order"},
+            "title": None,
+            "axis": {"labelAngle": -50},
+        },
         "xOffset": {"field": "series", "sort": list(series)},
         "y": _axis("share", "share of images", axis={"format": "%"}),
         "color": _colours(list(series)),
@@ -73,17 +86,29 @@ def bars(labels: Sequence[str], series: Mapping[str, Sequence[float]]) -> str:
 
 
 def calibration(reliability: Mapping[str, Sequence[Row]]) -> str:
-    """How often the predicted bin is right against how sure the model was; on the diagonal it means what it says."""
+    """How often the predicted bin is right against how sure the model was; on the diagonal it means what it
+    says."""
     names = {"after": "calibrated", "before": "before the temperature"}
-    enough = [(name, point) for name, points in reliability.items() for point in points if point["images"] >= MIN_IMAGES]
+    enough = [
+        (name, point)
+        for name, points in reliability.items()
+        for point in points
+        if point["images"] >= MIN_IMAGES
+    ]
     rows = [{**point, "series": names[name]} for name, point in enough]
-    x, y = _axis("confidence", "probability of the predicted bin", scale={"domain": [0, 1]}), _axis("correct", "share correct")
+    x, y = (
+        _axis("confidence", "probability of the predicted bin", scale={"domain": [0, 1]}),
+        _axis("correct", "share correct"),
+    )
     diagonal = {
         "data": {"values": [{"confidence": 0, "correct": 0}, {"confidence": 1, "correct": 1}]},
         "mark": {"type": "line", "strokeDash": [4, 4], "color": SOFT},
         "encoding": {"x": x, "y": y},
     }
-    points = {"mark": {"type": "line", "point": True}, "encoding": {"x": x, "y": y, "color": _colours(list(names.values()))}}
+    points = {
+        "mark": {"type": "line", "point": True},
+        "encoding": {"x": x, "y": y, "color": _colours(list(names.values()))},
+    }
     return _svg([diagonal, points], rows)
 
 
@@ -95,19 +120,41 @@ def confusion(labels: Sequence[str], matrix: Sequence[Sequence[float | None]]) -
         for j, share in enumerate(line)
     ]
     encoding = {
-        "x": {"field": "predicted", "type": "nominal", "sort": {"field": "j"}, "title": "predicted", "axis": {"labelAngle": -50}},
+        "x": {
+            "field": "predicted",
+            "type": "nominal",
+            "sort": {"field": "j"},
+            "title": "predicted",
+            "axis": {"labelAngle": -50},
+        },
         "y": {"field": "true", "type": "nominal", "sort": {"field": "i"}, "title": "true"},
-        "fillOpacity": {"field": "share", "type": "quantitative", "scale": {"domainMin": 0, "range": [0.04, 1]}, "legend": None},
+        "fillOpacity": {
+            "field": "share",
+            "type": "quantitative",
+            "scale": {"domainMin": 0, "range": [0.04, 1]},
+            "legend": None,
+        },
     }
     return _svg([{"mark": {"type": "rect", "fill": ACCENT}, "encoding": encoding}], rows, height=WIDTH - 40)
 
 
 def score_against_label(curve: Sequence[Row], scatter: Sequence[Row], column: str, *, is_count: bool) -> str:
     """Single images as dots; the line is the median label of each tenth by score, the band its quartiles."""
-    x, y = _axis("score", "score", scale={"zero": False}), {"type": "quantitative", "title": column, "scale": {"zero": False}}
+    x, y = (
+        _axis("score", "score", scale={"zero": False}),
+        {"type": "quantitative", "title": column, "scale": {"zero": False}},
+    )
     if is_count:  # a count of 0 stands at 1: a logarithm has no 0
-        y = {**y, "title": f"{column} (logarithmic)", "scale": {"type": "log"}, "axis": {"format": "~s", "tickCount": 5}}
-        curve = [{name: value if name == "score" else max(1.0, value) for name, value in row.items()} for row in curve]
+        y = {
+            **y,
+            "title": f"{column} (logarithmic)",
+            "scale": {"type": "log"},
+            "axis": {"format": "~s", "tickCount": 5},
+        }
+        curve = [
+            {name: value if name == "score" else max(1.0, value) for name, value in row.items()}
+            for row in curve
+        ]
         scatter = [{**row, "label": max(1.0, row["label"])} for row in scatter]
     dots = {
         "data": {"values": list(scatter)},
@@ -118,5 +165,8 @@ def score_against_label(curve: Sequence[Row], scatter: Sequence[Row], column: st
         "mark": {"type": "area", "color": ACCENT, "opacity": 0.18},
         "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
     }
-    line = {"mark": {"type": "line", "point": True, "color": ACCENT}, "encoding": {"x": x, "y": {**y, "field": "median"}}}
+    line = {
+        "mark": {"type": "line", "point": True, "color": ACCENT},
+        "encoding": {"x": x, "y": {**y, "field": "median"}},
+    }
     return _svg([dots, band, line], curve)

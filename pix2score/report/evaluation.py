@@ -1,4 +1,5 @@
-"""What an evaluation's report says: verdicts in sentences, numbers beside their references, charts, and pictures from the sample."""
+"""What an evaluation's report says: verdicts in sentences, numbers beside their references, charts, and
+pictures from the sample."""
 
 from __future__ import annotations
 
@@ -10,7 +11,18 @@ import pyarrow as pa
 
 from pix2score.heads.spec import HeadSpec
 from pix2score.report import charts
-from pix2score.report.page import Chart, Gallery, Line, Picture, Section, Table, encoded, number, page, short_labels
+from pix2score.report.page import (
+    Chart,
+    Gallery,
+    Line,
+    Picture,
+    Section,
+    Table,
+    encoded,
+    number,
+    page,
+    short_labels,
+)
 
 NUM_PICTURES = 6
 ALTERED_NAMES = {
@@ -39,9 +51,13 @@ ROWS = (
 
 
 def evaluation_page(
-    summary: Mapping[str, Any], details: Mapping[str, Mapping[str, Any]], heads: Sequence[HeadSpec], sampled: pa.Table | None
+    summary: Mapping[str, Any],
+    details: Mapping[str, Mapping[str, Any]],
+    heads: Sequence[HeadSpec],
+    sampled: pa.Table | None,
 ) -> bytes:
-    """report.html of an evaluation: ``summary`` and ``details`` as in metrics.json, ``sampled`` rows with thumbnails."""
+    """report.html of an evaluation: ``summary`` and ``details`` as in metrics.json, ``sampled`` rows with
+    thumbnails."""
     metrics = summary["metrics"]
     facts = {
         "model": summary["model_version"],
@@ -52,9 +68,13 @@ def evaluation_page(
     sections = [_overview(metrics, heads), *_comparison(summary)]
     sections += [_head(head, metrics[head.name], details[head.name], sampled) for head in heads]
     lead = [
-        "How well the model answers images by artists (groups) that it never saw. Brackets are 95 % intervals over redrawn groups."
+        "How well the model answers images by artists (groups) that it never saw. Brackets are 95 % "
+        "intervals over redrawn groups."
     ]
-    foot = f"Pictures are chosen from a random sample of {sampled.num_rows if sampled else 0} images of the split."
+    foot = (
+        f"Pictures are chosen from a random sample of {sampled.num_rows if sampled else 0} images of the "
+        "split."
+    )
     return page(f"Evaluation of model {summary['model_version']}", lead, facts, sections, foot)
 
 
@@ -72,7 +92,8 @@ def _overview(metrics: Mapping[str, Any], heads: Sequence[HeadSpec]) -> Section:
     lines = [line for head in heads for line in _sentences(head.name, metrics[head.name])]
     rows = [_overview_row(head.name, metrics[head.name]) for head in heads]
     note = (
-        "Main number: Spearman for counts, kappa for levels; 1 is perfect, 0 is chance. Ridge: a regression on colours and edges. "
+        "Main number: Spearman for counts, kappa for levels; 1 is perfect, 0 is chance. Ridge: a "
+        "regression on colours and edges. "
     )
     note += "In brackets in the other columns: what the best constant answer reaches."
     return Section(title="In short", lines=lines, tables=[Table(header, rows, note)])
@@ -102,11 +123,16 @@ def _sentences(name: str, m: Mapping[str, Any]) -> list[Line]:
     if not m["num_labelled"]:
         return [Line(f"{name}: no labelled image in this split.", "bad")]
     if not m["reliable"]:
-        return [Line(f"{name}: only {m['num_labelled']} labelled images. These numbers are unreliable.", "bad")]
+        return [
+            Line(f"{name}: only {m['num_labelled']} labelled images. These numbers are unreliable.", "bad")
+        ]
     if m["interval"]["nll"][1] < m["constant"]["nll"]:
         knows, mood = "its probabilities are really better than the constant answer", "good"
     elif m["nll"] < m["constant"]["nll"]:
-        knows, mood = "its probabilities are better than the constant answer, but by no more than chance may do", ""
+        knows, mood = (
+            "its probabilities are better than the constant answer, but by no more than chance may do",
+            "",
+        )
     else:
         knows, mood = "its probabilities are no better than the constant answer", "bad"
     against, ridge_mood = _against_ridge(m)
@@ -134,7 +160,9 @@ def _comparison(summary: Mapping[str, Any]) -> list[Section]:
             found = head[measure]
             interval = "[{:.3f}, {:.3f}]".format(*found["interval"]) if found["interval"] else "-"
             cells = [number(found[key]) for key in ("candidate", "other", "difference")]
-            rows.append([f"{name}, {measure}", *cells, interval, head["verdict"] if measure == head["main"] else ""])
+            rows.append(
+                [f"{name}, {measure}", *cells, interval, head["verdict"] if measure == head["main"] else ""]
+            )
         if "main" not in head:
             rows.append([name, "-", "-", "-", "-", head["verdict"]])
     better = summary["is_better"]
@@ -145,26 +173,45 @@ def _comparison(summary: Mapping[str, Any]) -> list[Section]:
     )
     table = Table(["head, number", "this model", "the other", "difference", "95 %, paired", "verdict"], rows)
     return [
-        Section(title=f"Against model {summary['compared_with']}", lines=[Line(text, "good" if better else "bad")], tables=[table])
+        Section(
+            title=f"Against model {summary['compared_with']}",
+            lines=[Line(text, "good" if better else "bad")],
+            tables=[table],
+        )
     ]
 
 
-def _head(head: HeadSpec, m: Mapping[str, Any], detail: Mapping[str, Any], sampled: pa.Table | None) -> Section:
+def _head(
+    head: HeadSpec, m: Mapping[str, Any], detail: Mapping[str, Any], sampled: pa.Table | None
+) -> Section:
     if not m["num_labelled"]:
         return Section(title=head.name, lines=[Line("No labelled image in this split.", "bad")])
     labels = short_labels(head)
     drawn = [
         Chart(
-            charts.score_against_label(detail["curve"], detail["scatter"], head.column, is_count=_is_count(head)),
-            "Raw label against score. Line: median of each tenth of the images; band: its middle half. A good head climbs.",
+            charts.score_against_label(
+                detail["curve"], detail["scatter"], head.column, is_count=_is_count(head)
+            ),
+            "Raw label against score. Line: median of each tenth of the images; band: its middle half. A "
+            "good head climbs.",
         ),
-        Chart(charts.calibration(detail["reliability"]), "On the dashed line, a probability of 0.4 is right 4 times in 10."),
-        Chart(charts.confusion(labels, detail["confusion"]), "Each row adds up to 1. A good head is dark along the diagonal."),
+        Chart(
+            charts.calibration(detail["reliability"]),
+            "On the dashed line, a probability of 0.4 is right 4 times in 10.",
+        ),
+        Chart(
+            charts.confusion(labels, detail["confusion"]),
+            "Each row adds up to 1. A good head is dark along the diagonal.",
+        ),
     ]
     return Section(
         title=head.name,
         lines=[
-            Line(f"Temperature {m['temperature']:.2f}: calibration error {number(m['ece_before_temperature'])} without it.", "note")
+            Line(
+                f"Temperature {m['temperature']:.2f}: calibration error "
+                f"{number(m['ece_before_temperature'])} without it.",
+                "note",
+            )
         ],
         tables=[_numbers(m), _robustness(detail["altered"])],
         charts=drawn,
@@ -190,14 +237,23 @@ def _numbers(m: Mapping[str, Any]) -> Table:
 
 def _robustness(altered: Mapping[str, Mapping[str, Any]]) -> Table:
     rows = [
-        [title, str(c["images"]), number(c["mean_prob_change"], 4), number(c["mean_score_change"], 4), f"{c['same_bin']:.0%}"]
+        [
+            title,
+            str(c["images"]),
+            number(c["mean_prob_change"], 4),
+            number(c["mean_score_change"], 4),
+            f"{c['same_bin']:.0%}",
+        ]
         for name, title in ALTERED_NAMES.items()
         if (c := altered.get(name))
     ]
     note = "How far answers move when the same image comes otherwise."
     if original := altered.get("original"):
         verdict = "within" if original["mean_prob_change"] <= PARITY_BOUND else "ABOVE"
-        note += f" Prepared images stand for originals: {verdict} the bound of {PARITY_BOUND} on the mean change of probability."
+        note += (
+            f" Prepared images stand for originals: {verdict} the bound of {PARITY_BOUND} on the mean "
+            "change of probability."
+        )
     return Table(["image", "images", "mean |Δ probability|", "mean |Δ score|", "same bin"], rows, note)
 
 
@@ -218,21 +274,33 @@ def _galleries(head: HeadSpec, sampled: pa.Table | None, labels: Sequence[str]) 
     found = [
         gallery("Highest predicted", np.argsort(-score, kind="stable")),
         gallery("Lowest predicted", np.argsort(score, kind="stable")),
-        gallery("Largest misses", np.array([i for i in np.argsort(-miss, kind="stable") if miss[i] >= 0], dtype=np.int64)),
+        gallery(
+            "Largest misses",
+            np.array([i for i in np.argsort(-miss, kind="stable") if miss[i] >= 0], dtype=np.int64),
+        ),
     ]
     saliency = f"{head.name}_saliency"
     if saliency in sampled.column_names and sampled.column(saliency).null_count < sampled.num_rows:
         explained = np.flatnonzero(sampled.column(saliency).is_valid().to_numpy())
         found.append(
-            gallery("Where this head looks", explained, saliency, "Grad-CAM: bright places raise the score; dark ones do not.")
+            gallery(
+                "Where this head looks",
+                explained,
+                saliency,
+                "Grad-CAM: bright places raise the score; dark ones do not.",
+            )
         )
     return [g for g in found if g.pictures]
 
 
-def _picture(sampled: pa.Table, row: int, labels: Sequence[str], probs: Any, truth: Any, images: str) -> Picture:
+def _picture(
+    sampled: pa.Table, row: int, labels: Sequence[str], probs: Any, truth: Any, images: str
+) -> Picture:
     key = f"{sampled.column('illust_id')[row].as_py()} p{sampled.column('page')[row].as_py()}"
     best = int(probs[row].argmax())
     true = labels[int(truth[row])] if truth[row] >= 0 else "no label"
     return Picture(
-        key, encoded(sampled.column(images)[row].as_py()), [f"said {labels[best]} ({probs[row, best]:.0%})", f"true {true}"]
+        key,
+        encoded(sampled.column(images)[row].as_py()),
+        [f"said {labels[best]} ({probs[row, best]:.0%})", f"true {true}"],
     )

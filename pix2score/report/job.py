@@ -1,4 +1,5 @@
-"""report: one night as one HTML file: counts, rate, failures, how each head's answers moved since the night before, pictures.
+"""report: one night as one HTML file: counts, rate, failures, how each head's answers moved since the night
+before, pictures.
 
 Streams the narrow table; holds counts and a few rows, whatever the number of images.
 """
@@ -23,18 +24,31 @@ from pix2score.images.preprocess import Preprocess
 from pix2score.report import charts
 from pix2score.report.config import ReportConfig
 from pix2score.report.night import Night, psi
-from pix2score.report.page import Chart, Gallery, Line, Picture, Section, Table, check_packages, encoded, page, short_labels
+from pix2score.report.page import (
+    Chart,
+    Gallery,
+    Line,
+    Picture,
+    Section,
+    Table,
+    check_packages,
+    encoded,
+    page,
+    short_labels,
+)
 from pix2score.snapshots.manifest import Snapshot, live, read_snapshot
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_batches
 
 logger = logging.getLogger(__name__)
 Drift: TypeAlias = tuple[float | None, float | None]
-"""PSI against the night before of the whole table, and of what was scored this night; None where there is nothing to compare."""
+"""PSI against the night before of the whole table, and of what was scored this night; None where there is
+nothing to compare."""
 THUMBNAIL = Preprocess(size=160, resize="pad")
 PSI_MOVED, PSI_DRIFTED = 0.1, 0.25  # the customary steps of the population stability index
 MIN_FRESH = 300
-"""Images of a night below which their distribution says nothing: 15 bins of 300 images alone give a PSI near 0.05."""
+"""Images of a night below which their distribution says nothing: 15 bins of 300 images alone give a PSI near
+0.05."""
 
 
 def report(config: ReportConfig) -> dict[str, Any]:
@@ -65,7 +79,9 @@ def _read(folder: Folder, snapshot: Snapshot) -> Night:
     columns = ["illust_id", "page", "status", "error_code", "error_detail", "run"]
     columns += [f"{head.name}_{name}" for head in heads for name in ("bin", "score", "expected")]
     night = Night(heads, snapshot.manifest["run"])
-    for batch in parquet_batches(folder, [file.path for file in snapshot.files if file.table == "scores"], columns):
+    for batch in parquet_batches(
+        folder, [file.path for file in snapshot.files if file.table == "scores"], columns
+    ):
         night.add(batch)
     return night
 
@@ -90,7 +106,10 @@ def _drifts(night: Night, before: Night | None) -> dict[str, Drift]:
         if now is None or fresh is None or then is None:
             found[head.name] = (None, None)
         else:
-            found[head.name] = (round(psi(now, then), 4), round(psi(fresh, then), 4) if fresh.sum() >= MIN_FRESH else None)
+            found[head.name] = (
+                round(psi(now, then), 4),
+                round(psi(fresh, then), 4) if fresh.sum() >= MIN_FRESH else None,
+            )
     return found
 
 
@@ -100,7 +119,10 @@ def drift_sentence(what: str, value: float) -> Line:
         return Line(f"{what}: as the night before (PSI {value:.3f}).", "good")
     if value < PSI_DRIFTED:
         return Line(f"{what}: moved a little since the night before (PSI {value:.3f}). Worth a look.")
-    text = f"{what}: drifted (PSI {value:.3f}): other images, another model, or something broke. Look before you use these scores."
+    text = (
+        f"{what}: drifted (PSI {value:.3f}): other images, another model, or something broke. Look before "
+        "you use these scores."
+    )
     return Line(text, "bad")
 
 
@@ -111,18 +133,26 @@ def _drift_lines(night: Night, drift: Mapping[str, Drift]) -> list[Line]:
         if whole is not None:
             lines.append(drift_sentence(name, whole))
         if fresh is not None and fresh >= PSI_MOVED and fresh != whole:
-            lines.append(drift_sentence(f"{name}, the {night.fresh[name].sum():,} images scored this night", fresh))
+            lines.append(
+                drift_sentence(f"{name}, the {night.fresh[name].sum():,} images scored this night", fresh)
+            )
     return lines
 
 
 def _thumbnails(snapshot: Snapshot, night: Night) -> dict[Key, str]:
-    """Pictures of the rows that the page shows, as far as the catalog still has them and they decode, in a child process."""
-    shown = [*night.drawn, *(row for rows in [*night.extremes.values(), *night.failures.values()] for row in rows)]
+    """Pictures of the rows that the page shows, as far as the catalog still has them and they decode, in a
+    child process."""
+    shown = [
+        *night.drawn,
+        *(row for rows in [*night.extremes.values(), *night.failures.values()] for row in rows),
+    ]
     keys = list(dict.fromkeys((row["illust_id"], row["page"]) for row in shown))
     if "catalog" not in snapshot.manifest:
         return {}
     decode, found = Decoder(THUMBNAIL), {}
-    for key, content in original_images(snapshot.manifest["catalog"]["uri"], snapshot.manifest["config"], keys).items():
+    for key, content in original_images(
+        snapshot.manifest["catalog"]["uri"], snapshot.manifest["config"], keys
+    ).items():
         try:
             if isinstance(content, bytes):
                 found[key] = encoded(_jpeg(decode(content)))
@@ -138,13 +168,26 @@ def _jpeg(pixels: bytes) -> bytes:
     return out.getvalue()
 
 
-def _page(snapshot: Snapshot, night: Night, before: Night | None, drift: Mapping[str, Drift], images: Mapping[Key, str]) -> bytes:
+def _page(
+    snapshot: Snapshot,
+    night: Night,
+    before: Night | None,
+    drift: Mapping[str, Drift],
+    images: Mapping[Key, str],
+) -> bytes:
     manifest = snapshot.manifest
-    plan, rate = {**manifest.get("counts", {}), **manifest.get("plan", {})}, (manifest.get("account") or {}).get("images_per_s")
+    plan, rate = (
+        {**manifest.get("counts", {}), **manifest.get("plan", {})},
+        (manifest.get("account") or {}).get("images_per_s"),
+    )
     facts = {
         "illustrations": f"{night.rows:,}",
         "failed": f"{night.failed.total():,} ({night.failed.total() / max(1, night.rows):.1%})",
-        **{name: f"{plan[name]:,}" for name in ("new", "changed", "stale", "retry", "carried", "removed") if name in plan},
+        **{
+            name: f"{plan[name]:,}"
+            for name in ("new", "changed", "stale", "retry", "carried", "removed")
+            if name in plan
+        },
         **({"images/s": f"{rate:,.0f}"} if rate else {}),
         "model": manifest["model_version"],
         "preprocessing": manifest.get("preprocess_id", "-"),
@@ -155,7 +198,11 @@ def _page(snapshot: Snapshot, night: Night, before: Night | None, drift: Mapping
     sections += [_extremes(head, night, images) for head in night.heads]
     sections.append(_search(night, images))
     return page(
-        f"Scores, snapshot {snapshot.number}", lead, facts, sections, f"Catalog: {manifest.get('catalog', {}).get('uri', '-')}"
+        f"Scores, snapshot {snapshot.number}",
+        lead,
+        facts,
+        sections,
+        f"Catalog: {manifest.get('catalog', {}).get('uri', '-')}",
     )
 
 
@@ -188,7 +235,9 @@ def _failures(night: Night, before: Night | None, images: Mapping[Key, str]) -> 
         return Section(title="Failures", lines=[Line("None.", "good")])
     rows = []
     for code, count in night.failed.most_common():
-        examples = "\n".join(f"{row['illust_id']} p{row['page']}: {row['error_detail']}" for row in night.failures[code])
+        examples = "\n".join(
+            f"{row['illust_id']} p{row['page']}: {row['error_detail']}" for row in night.failures[code]
+        )
         rows.append([code, f"{count:,}", f"{before.failed[code]:,}" if before else "-", examples])
     table = Table(["code", "images", "night before", "for example"], rows, prose=True)
     pictures = [
@@ -217,17 +266,29 @@ def _rate(manifest: Mapping[str, Any]) -> list[Section]:
         for name, stage in stages.items()
     ]
     table = Table(["stage", "busy s", "of its slots' time", "images/s alone"], rows)
-    return [Section(title="What limited the run", lines=[Line(str(account.get("limiting_stage", "")))], tables=[table])]
+    return [
+        Section(
+            title="What limited the run", lines=[Line(str(account.get("limiting_stage", "")))], tables=[table]
+        )
+    ]
 
 
 def _picture(row: Mapping[str, Any], heads: Sequence[HeadSpec], images: Mapping[Key, str]) -> Picture:
-    lines = [f"{head.name} {short_labels(head)[row[f'{head.name}_bin']]}, score {row[f'{head.name}_score']:.2f}" for head in heads]
-    return Picture(f"{row['illust_id']} p{row['page']}", images.get((row["illust_id"], row["page"]), ""), lines)
+    lines = [
+        f"{head.name} {short_labels(head)[row[f'{head.name}_bin']]}, score {row[f'{head.name}_score']:.2f}"
+        for head in heads
+    ]
+    return Picture(
+        f"{row['illust_id']} p{row['page']}", images.get((row["illust_id"], row["page"]), ""), lines
+    )
 
 
 def _extremes(head: HeadSpec, night: Night, images: Mapping[Key, str]) -> Section:
     galleries = [
-        Gallery(f"{end.capitalize()} score", [_picture(row, [head], images) for row in night.extremes.get((head.name, end), [])])
+        Gallery(
+            f"{end.capitalize()} score",
+            [_picture(row, [head], images) for row in night.extremes.get((head.name, end), [])],
+        )
         for end in ("highest", "lowest")
     ]
     return Section(title=head.name, galleries=galleries)
@@ -236,4 +297,6 @@ def _extremes(head: HeadSpec, night: Night, images: Mapping[Key, str]) -> Sectio
 def _search(night: Night, images: Mapping[Key, str]) -> Section:
     pictures = [_picture(row, night.heads, images) for row in night.drawn]
     note = f"A random {len(pictures)} of {night.rows:,}. Any other row: read_scores, see README.md."
-    return Section(title="A look at the rest", galleries=[Gallery("Random images", pictures, note, search=True)])
+    return Section(
+        title="A look at the rest", galleries=[Gallery("Random images", pictures, note, search=True)]
+    )

@@ -1,4 +1,5 @@
-"""What one pass over a night's narrow table gathers: counts per bin and code, the most extreme rows, a random sample.
+"""What one pass over a night's narrow table gathers: counts per bin and code, the most extreme rows, a random
+sample.
 
 Its memory does not grow with the number of rows.
 """
@@ -30,7 +31,8 @@ class Night:
     bins: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     """Head -> images per predicted bin."""
     fresh: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
-    """The same of the images that this snapshot's run scored: in a catalog that grows slowly, they alone show a change."""
+    """The same of the images that this snapshot's run scored: in a catalog that grows slowly, they alone show
+    a change."""
     failed: Counter[str] = field(default_factory=Counter)
     rows: int = 0
     extremes: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
@@ -60,13 +62,20 @@ class Night:
         self.failed.update(failed.column("error_code").to_pylist())
         for code in set(failed.column("error_code").to_pylist()):
             kept = self.failures.setdefault(code, [])
-            kept += failed.filter(pc.equal(failed.column("error_code"), code)).slice(0, NUM_FAILED - len(kept)).to_pylist()
+            kept += (
+                failed.filter(pc.equal(failed.column("error_code"), code))
+                .slice(0, NUM_FAILED - len(kept))
+                .to_pylist()
+            )
 
     def _draw(self, ok: pa.Table) -> None:
-        """Each row gets a random number; the smallest of all stay: an even sample without knowing the number of rows."""
+        """Each row gets a random number; the smallest of all stay: an even sample without knowing the number
+        of rows."""
         numbers = random.Random(self.rows).choices(range(2**62), k=ok.num_rows)
         order = np.argsort(numbers)[:NUM_RANDOM].tolist() if ok.num_rows else []
-        self.drawn += [{**row, "_draw": numbers[i]} for i, row in zip(order, ok.take(order).to_pylist(), strict=True)]
+        self.drawn += [
+            {**row, "_draw": numbers[i]} for i, row in zip(order, ok.take(order).to_pylist(), strict=True)
+        ]
         self.drawn = sorted(self.drawn, key=lambda row: row["_draw"])[:NUM_RANDOM]
 
 
@@ -76,6 +85,7 @@ def _counts(rows: pa.Table, head: HeadSpec) -> npt.NDArray[np.int64]:
 
 
 def psi(now: npt.NDArray[np.int64], before: npt.NDArray[np.int64]) -> float:
-    """Population stability index of two histograms: 0 if their shares are equal. An empty bin counts as half an image."""
+    """Population stability index of two histograms: 0 if their shares are equal. An empty bin counts as half
+    an image."""
     p, q = (np.maximum(counts, 0.5) / np.maximum(counts, 0.5).sum() for counts in (now, before))
     return float(((p - q) * np.log(p / q)).sum())

@@ -1,4 +1,5 @@
-"""One report as one self-contained HTML file: sections of sentences, tables, charts and pictures, by the template ``report.html``.
+"""One report as one self-contained HTML file: sections of sentences, tables, charts and pictures, by the
+template ``report.html``.
 
 Owns the form only. What a report says: ``evaluation_page`` and ``report``.
 """
@@ -79,17 +80,23 @@ def check_packages() -> None:
     """Raise ``ConfigError`` naming the packages that a report needs and this environment lacks."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
-        raise ConfigError(f"a report needs {', '.join(missing)}, not installed here: pip install 'pix2score[report]'")
+        raise ConfigError(
+            f"a report needs {', '.join(missing)}, not installed here: pip install 'pix2score[report]'"
+        )
 
 
-def page(title: str, lead: Sequence[str], facts: Mapping[str, Any], sections: Sequence[Section], foot: str) -> bytes:
+def page(
+    title: str, lead: Sequence[str], facts: Mapping[str, Any], sections: Sequence[Section], foot: str
+) -> bytes:
     """The file's content. Everything but the charts is escaped: ids and error texts come from strangers."""
     import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pix2score.report", ""), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    text = environment.get_template("page.html").render(title=title, lead=lead, facts=facts, sections=sections, foot=foot)
+    text = environment.get_template("page.html").render(
+        title=title, lead=lead, facts=facts, sections=sections, foot=foot
+    )
     return text.encode()
 
 

@@ -1,4 +1,5 @@
-"""The account of a scoring run: what was planned, done and left out, how fast, and when too much failed to go on."""
+"""The account of a scoring run: what was planned, done and left out, how fast, and when too much failed to go
+on."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ logger = logging.getLogger(__name__)
 class Tally:
     """Rows of this publication, as their pieces are finished; stops a run that surely cannot be published.
 
-    What failed before and fails again says nothing new: a catalog with many dead links must not stop every night that tries them.
+    What failed before and fails again says nothing new: a catalog with many dead links must not stop every
+    night that tries them.
     """
 
     max_failed: float
@@ -62,8 +64,14 @@ class Tally:
         self.check()
 
     def begin_again(self, failed: Mapping[str, int], failed_again: int) -> None:
-        """What was lost is planned again: of the failures so far only those count that the new plan takes up."""
-        self.failed, self.taken, self.failed_again, self.again = Counter(failed), Counter(failed), failed_again, Counter()
+        """What was lost is planned again: of the failures so far only those count that the new plan takes
+        up."""
+        self.failed, self.taken, self.failed_again, self.again = (
+            Counter(failed),
+            Counter(failed),
+            failed_again,
+            Counter(),
+        )
         self._first_before = self.rows - self.retried
 
     def check(self) -> None:
@@ -74,8 +82,9 @@ class Tally:
             check_any_reached(self.failed - self.taken - self.again, self._num_first)
 
     def check_end(self, num_keys: int) -> None:
-        """As ``check``, when all is done that a snapshot of ``num_keys`` rows would hold: one without a single answer, as no image could
-        be had, is none, however small it is. Unless all of them had failed before: then nothing is lost."""
+        """As ``check``, when all is done that a snapshot of ``num_keys`` rows would hold: one without a
+        single answer, as no image could be had, is none, however small it is. Unless all of them had failed
+        before: then nothing is lost."""
         self.check()
         if self.failed.total() > self.failed_again:
             check_any_reached(self.failed, num_keys)
@@ -86,7 +95,8 @@ class Tally:
 
 
 def _by_guess(receipt: Receipt) -> Counter[str]:
-    """``failed_again`` by code of a receipt that does not tell: as many as can be are of codes that say something about the bytes."""
+    """``failed_again`` by code of a receipt that does not tell: as many as can be are of codes that say
+    something about the bytes."""
     left, again = receipt.failed_again, Counter[str]()
     for code in sorted(receipt.failed, key=lambda code: code in FETCH_ERROR_CODES):
         again[code] = min(left, receipt.failed[code])
@@ -97,7 +107,9 @@ def _by_guess(receipt: Receipt) -> Counter[str]:
 def log_plan(run: str, catalog: Catalog, plan: ScoringPlan) -> None:
     """The plan in one line, and what a person should know about it."""
     counts = plan.counts
-    reasons = ", ".join(f"{getattr(counts, name)} {name}" for name in REASONS if getattr(counts, name)) or "nothing"
+    reasons = (
+        ", ".join(f"{getattr(counts, name)} {name}" for name in REASONS if getattr(counts, name)) or "nothing"
+    )
     logger.info(
         "run %s: %d images to score (%s); %d carried over, %d removed",
         run,
@@ -109,15 +121,25 @@ def log_plan(run: str, catalog: Catalog, plan: ScoringPlan) -> None:
     if counts.resumed:
         logger.info("%d of them were scored by an earlier run and are taken up", counts.resumed)
     if counts.null_id or counts.duplicate_key:
-        logger.info("left out: %d rows without an id, %d older rows of a key", counts.null_id, counts.duplicate_key)
+        logger.info(
+            "left out: %d rows without an id, %d older rows of a key", counts.null_id, counts.duplicate_key
+        )
     if catalog.fingerprint_kind == "uri":
-        logger.info("the catalog has no fingerprint column: an image changed in place under the same uri goes unseen")
+        logger.info(
+            "the catalog has no fingerprint column: an image changed in place under the same uri goes unseen"
+        )
 
 
 def plan_summary(counts: ScoringCounts) -> dict[str, Any]:
     """Counts of the plan: planned = scored + limited."""
     reasons = {name: getattr(counts, name) for name in REASONS}
-    return {"planned": counts.planned, **reasons, "carried": counts.carried, "removed": counts.removed, "resumed": counts.resumed}
+    return {
+        "planned": counts.planned,
+        **reasons,
+        "carried": counts.carried,
+        "removed": counts.removed,
+        "resumed": counts.resumed,
+    }
 
 
 def scored_summary(counts: ScoringCounts, failed: Counter[str]) -> dict[str, Any]:
@@ -130,7 +152,9 @@ def scored_summary(counts: ScoringCounts, failed: Counter[str]) -> dict[str, Any
     }
 
 
-def rate_summary(measured: Mapping[str, float], slots: Slots, num_images: int, wall_s: float) -> dict[str, Any]:
+def rate_summary(
+    measured: Mapping[str, float], slots: Slots, num_images: int, wall_s: float
+) -> dict[str, Any]:
     """Rate, bytes and which stage limited the run; of the images that this run itself worked on."""
     account = stage_account(measured, slots, num_images, wall_s) if num_images else {}
     sentence = limiting_stage(account, wall_s, is_shared=slots.is_shared)
@@ -152,7 +176,11 @@ def estimate(counts: ScoringCounts, live: Snapshot | None, row_bytes: int) -> di
     num, images_per_s = account.get("images", 0), account.get("images_per_s", 0)
     to_fetch = round(counts.to_score * account["bytes"] / num) if num else None
     seconds = round(account["overhead_s"] + counts.to_score / images_per_s, 1) if images_per_s else None
-    return {"bytes_to_fetch": to_fetch, "bytes_to_write": counts.to_score * row_bytes, "estimated_seconds": seconds}
+    return {
+        "bytes_to_fetch": to_fetch,
+        "bytes_to_write": counts.to_score * row_bytes,
+        "estimated_seconds": seconds,
+    }
 
 
 def log_estimate(facts: dict[str, Any]) -> None:

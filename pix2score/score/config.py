@@ -29,7 +29,8 @@ class ScoreConfig:
     batch_size: int | None = None
     """Images per forward pass (default: 256 on a GPU, 16 on a CPU)."""
     part_rows: int | None = None
-    """Rows per staged piece (default: 16384 with GPUs, 512 without); a piece closes after 60 s in any case."""
+    """Rows per staged piece (default: 16384 with GPUs, 512 without); a piece closes after 60 s in any
+    case."""
     device: Device = "auto"
     """auto (GPU if the cluster has one), cpu or gpu."""
     engine: Engine = "auto"
@@ -37,9 +38,9 @@ class ScoreConfig:
     compile: bool = False
     """On a GPU: compile the network first, which takes a minute at the start of each predictor."""
     decode: Literal["cpu", "gpu"] = "cpu"
-    """Where JPEGs become pixels: cpu, each in a process that may crash; or gpu, by nvJPEG in the predictors, where CPU cores are short and
-    the pictures can be trusted. Probabilities stay within 0.01 in the mean (tested with a CPU's codec, not yet on a GPU); other formats
-    are decoded on CPUs as ever."""
+    """Where JPEGs become pixels: cpu, each in a process that may crash; or gpu, by nvJPEG in the predictors,
+    where CPU cores are short and the pictures can be trusted. Probabilities stay within 0.01 in the mean
+    (tested with a CPU's codec, not yet on a GPU); other formats are decoded on CPUs as ever."""
     gpu_wait_s: float = 0
     """Seconds to wait for the cluster's autoscaler to bring a GPU, if there is none."""
     embedding_dtype: EmbeddingDtype = "float16"
@@ -51,14 +52,17 @@ class ScoreConfig:
     dry_run: bool = False
     """Say what would be scored and about how long it would take; write nothing."""
     limit: int | None = None
-    """Score only this many images, to see failures and the rate; publishes nothing, the next run takes its rows up."""
+    """Score only this many images, to see failures and the rate; publishes nothing, the next run takes its
+    rows up."""
     max_failed: float = 0.05
     """Publish nothing if more than this share of the images failed, and more than 100 of them."""
     max_removed: float = 0.05
-    """Publish nothing if more than this share of the live snapshot's illustrations is gone from the catalog."""
+    """Publish nothing if more than this share of the live snapshot's illustrations is gone from the
+    catalog."""
     max_changed: float = 0.5
-    """Score nothing if more than this share of the live snapshot's illustrations has another fingerprint than before: more often the
-    catalog is written otherwise than all pictures replaced. --full asks for nothing."""
+    """Score nothing if more than this share of the live snapshot's illustrations has another fingerprint than
+    before: more often the catalog is written otherwise than all pictures replaced. --full asks for
+    nothing."""
     columns: Columns = field(default_factory=Columns)
 
     def __post_init__(self) -> None:

@@ -1,4 +1,5 @@
-"""Rows that came with encoded JPEGs get their pixels: on the device of the model, or by the decode child where that does not do."""
+"""Rows that came with encoded JPEGs get their pixels: on the device of the model, or by the decode child
+where that does not do."""
 
 from __future__ import annotations
 
@@ -51,7 +52,9 @@ def _pixels(rows: pa.Table, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
     return pixels
 
 
-def _filled(rows: pa.Table, pixels: npt.NDArray[np.uint8], failures: dict[int, ImageFailure], preprocess: Preprocess) -> pa.Table:
+def _filled(
+    rows: pa.Table, pixels: npt.NDArray[np.uint8], failures: dict[int, ImageFailure], preprocess: Preprocess
+) -> pa.Table:
     codes, details = (rows.column(name).to_pylist() for name in ("error_code", "error_detail"))
     for i, failure in failures.items():
         codes[i], details[i] = failure.code, failure.detail

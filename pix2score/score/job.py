@@ -1,7 +1,9 @@
-"""score: every illustration of a catalog gets its predictions and embedding, or a named failure, in a new snapshot.
+"""score: every illustration of a catalog gets its predictions and embedding, or a named failure, in a new
+snapshot.
 
-One streaming Ray Data execution: plan parts -> fetch and decode on CPUs -> predictor actors -> staged pieces. What is scored is
-``scoring_plan``'s, how it becomes live ``publishing``'s, what is told about it ``score_account``'s.
+One streaming Ray Data execution: plan parts -> fetch and decode on CPUs -> predictor actors -> staged pieces.
+What is scored is ``scoring_plan``'s, how it becomes live ``publishing``'s, what is told about it
+``score_account``'s.
 """
 
 from __future__ import annotations
@@ -27,7 +29,15 @@ from pix2score.model.folder import ModelCard, load_model
 from pix2score.nightly.executor import Workers
 from pix2score.nightly.plan import ScoringPlan, ScoringRequest, plan_scoring
 from pix2score.nightly.publish import Publication, publish_night
-from pix2score.score.account import Tally, estimate, log_estimate, log_plan, plan_summary, rate_summary, scored_summary
+from pix2score.score.account import (
+    Tally,
+    estimate,
+    log_estimate,
+    log_plan,
+    plan_summary,
+    rate_summary,
+    scored_summary,
+)
 from pix2score.score.config import ScoreConfig
 from pix2score.snapshots.leases import Holder, Lease, this_process
 from pix2score.snapshots.manifest import Snapshot, live_number, new_run_id, read_snapshot
@@ -44,7 +54,9 @@ logger = logging.getLogger(__name__)
 BATCH_SIZE_GPU, BATCH_SIZE_CPU = 256, 16
 PART_ROWS_GPU = 16_384  # 64 MB of float16[2048]; some seconds of one GPU
 PART_ROWS_CPU = 512  # a piece closes after a minute anyway
-LOCAL_SLOTS = 2  # of a local Ray without GPUs: the predictor, and an actor of Ray Data's own, each in a process that starts with it
+# of a local Ray without GPUs: the predictor, and an actor of Ray Data's own, each in a process that starts
+# with it
+LOCAL_SLOTS = 2
 SMALL_BYTES, SMALL_ROWS = 2**20, 20_000  # of a catalog and a live snapshot: sorted in some 20 MB
 MAX_ROUNDS = 5  # of planning again what a part of the cluster took with it
 
@@ -74,7 +86,8 @@ def score(config: ScoreConfig) -> dict[str, Any]:
 
     Raises:
         DataError: no catalog, no model, a column missing, zero rows. Nothing has been written then.
-        LimitError: too many images failed, or too many keys are gone; nothing is published, staged work is kept.
+        LimitError: too many images failed, or too many keys are gone; nothing is published, staged work is
+            kept.
         ConflictError: another run published first.
     """
     run = _open(config, Laps())
@@ -90,7 +103,9 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         summary.is_written = not config.dry_run
         use_gpu = offer.wants_gpu(config.device)
         if config.decode == "gpu" and not use_gpu:
-            raise ConfigError("decode gpu: this Ray has no GPU; leave it out, or wait for one with --gpu-wait-s")
+            raise ConfigError(
+                "decode gpu: this Ray has no GPU; leave it out, or wait for one with --gpu-wait-s"
+            )
         plan = planning.result()
         run.laps.lap("plan")
         log_plan(run.id, run.catalog, plan)
@@ -113,7 +128,10 @@ def _open(config: ScoreConfig, laps: Laps) -> _Run:
     images = ImageRows.of(catalog, image_source(catalog.folder.uri, config.image_root))
     out = Folder(config.out)
     if config.decode == "gpu" and card.preprocess.resize != "squash":
-        raise ConfigError(f"decode gpu: it squashes pictures, and the model was trained with resize {card.preprocess.resize}")
+        raise ConfigError(
+            "decode gpu: it squashes pictures, and the model was trained with resize "
+            f"{card.preprocess.resize}"
+        )
     layout = Layout(catalog.id_type, card.heads, card.embedding_dim, config.embedding_dtype)
     parent = live_number(out)
     run_id = new_run_id(datetime.now(UTC).strftime("%Y%m%dT%H%M%S"))
@@ -152,7 +170,8 @@ def _workers(run: _Run) -> Workers:
 
 
 def _is_small(run: _Run) -> bool:
-    """Whether a plan can be made in this process; a Ray task makes it otherwise, which needs a Ray that has started."""
+    """Whether a plan can be made in this process; a Ray task makes it otherwise, which needs a Ray that has
+    started."""
     catalog_bytes = sum(entry.size for entry in run.catalog.files)
     live_rows = sum(file.rows for file in run.live.files_of("scores")) if run.live else 0
     return catalog_bytes <= SMALL_BYTES and live_rows <= SMALL_ROWS
@@ -179,7 +198,12 @@ def _score_and_publish(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool
         run.out.prove_exclusive()  # before anything is scored that could not be published
     started = time.monotonic()
     num_first = plan.counts.planned - plan.counts.retry
-    tally = Tally(run.config.max_failed, num_first, failed_again=plan.taken_failed_again, failed=Counter(plan.taken_failed))
+    tally = Tally(
+        run.config.max_failed,
+        num_first,
+        failed_again=plan.taken_failed_again,
+        failed=Counter(plan.taken_failed),
+    )
     pipeline = _pipeline(run, offer, use_gpu)
     try:
         plan, receipts = _execute(run, plan, pipeline, tally)
@@ -194,14 +218,22 @@ def _score_and_publish(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool
         summary.update(rates)
     if run.config.limit is None:
         overhead_s = run.laps.total() - wall_s
-        account = {"images": tally.rows, "seconds": round(wall_s, 3), "overhead_s": round(overhead_s, 3), **rates}
+        account = {
+            "images": tally.rows,
+            "seconds": round(wall_s, 3),
+            "overhead_s": round(overhead_s, 3),
+            **rates,
+        }
         snapshot = _publish(run, plan, receipts, {**account, **scored_summary(plan.counts, tally.failed)})
         summary["snapshot"] = snapshot.number
         run.laps.lap("publish")
 
 
-def _execute(run: _Run, plan: ScoringPlan, pipeline: ScorePipeline, tally: Tally) -> tuple[ScoringPlan, list[Receipt]]:
-    """Every planned row is staged. What a lost node took with it is planned again: resuming, within the run."""
+def _execute(
+    run: _Run, plan: ScoringPlan, pipeline: ScorePipeline, tally: Tally
+) -> tuple[ScoringPlan, list[Receipt]]:
+    """Every planned row is staged. What a lost node took with it is planned again: resuming, within the
+    run."""
     for number in range(1, MAX_ROUNDS + 1):
         receipts: list[Receipt] = []
         for receipt in pipeline.receipts(plan.parts, f"piece-{number}") if plan.counts.to_score else ():
@@ -216,7 +248,10 @@ def _execute(run: _Run, plan: ScoringPlan, pipeline: ScorePipeline, tally: Tally
         logger.warning("%d images were lost with a part of the cluster: they are planned again", missing)
         plan = _plan(run, f"plan-{number + 1}")
         tally.begin_again(plan.taken_failed, plan.taken_failed_again)
-    raise StorageError(f"run {run.id}: {missing} images were lost with parts of the cluster again and again; staged work is kept")
+    raise StorageError(
+        f"run {run.id}: {missing} images were lost with parts of the cluster again and again; staged work is "
+        "kept"
+    )
 
 
 def _pipeline(run: _Run, offer: Offer, use_gpu: bool) -> ScorePipeline:
@@ -252,4 +287,6 @@ def _publish(run: _Run, plan: ScoringPlan, receipts: list[Receipt], account: dic
         "account": account,
         "config": as_plain(run.config),
     }
-    return publish_night(Publication(run.out, run.origin, run.layout, run.live, plan, receipts), facts, _workers(run))
+    return publish_night(
+        Publication(run.out, run.origin, run.layout, run.live, plan, receipts), facts, _workers(run)
+    )

@@ -1,8 +1,9 @@
-"""Scoring as one streaming Ray Data execution: slices of a plan -> fetch and decode -> predict -> staged pieces.
+"""Scoring as one streaming Ray Data execution: slices of a plan -> fetch and decode -> predict -> staged
+pieces.
 
-On a cluster decoding is a stage of CPU tasks, which go to the nodes made for them and to nodes that join late, and predicting one of an
-actor per GPU or node. On one machine without GPUs actors do both, several slices at a time: no pixels travel between processes, and no core
-waits for another.
+On a cluster decoding is a stage of CPU tasks, which go to the nodes made for them and to nodes that join
+late, and predicting one of an actor per GPU or node. On one machine without GPUs actors do both, several
+slices at a time: no pixels travel between processes, and no core waits for another.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class ScorePipeline:
     offer: Offer
     use_gpu: bool
     is_apart: bool
-    """Whether decoding and predicting are stages of their own, as they must be on a cluster and where GPUs predict."""
+    """Whether decoding and predicting are stages of their own, as they must be on a cluster and where GPUs
+    predict."""
     decodes_on_device: bool
     """Whether predictors decode plain JPEGs, as GPUs can."""
     engine: Engine
@@ -66,7 +68,13 @@ class ScorePipeline:
             writer = threads if is_local() and not self.use_gpu else None
             dataset = self._dataset(parts)
             yield from Staging(
-                dataset, write, self.part_rows, prefix, first_rows=ALL_MISSING_ROWS, writer=writer, meter=meter
+                dataset,
+                write,
+                self.part_rows,
+                prefix,
+                first_rows=ALL_MISSING_ROWS,
+                writer=writer,
+                meter=meter,
             ).receipts()
 
     def slots(self, num_rows: int) -> Slots:
@@ -80,10 +88,22 @@ class ScorePipeline:
     def _dataset(self, parts: Sequence[Part]) -> ray.data.Dataset:
         """SCORES rows with their embeddings."""
         predicting = self._predicting(total_rows(parts))
-        placement = None if self.is_apart else {"num_cpus": predicting["num_cpus"]}  # equal, so that Ray runs both stages in one
-        settings = self.offer.predictor_settings(use_gpu=self.use_gpu) if self.is_apart else {"device": "cpu", "num_threads": 1}
+        placement = (
+            None if self.is_apart else {"num_cpus": predicting["num_cpus"]}
+        )  # equal, so that Ray runs both stages in one
+        settings = (
+            self.offer.predictor_settings(use_gpu=self.use_gpu)
+            if self.is_apart
+            else {"device": "cpu", "num_threads": 1}
+        )
         rows = decoded_rows(
-            self.out, parts, self.images, self.preprocess, self.offer, placement, keeps_jpegs=self.decodes_on_device
+            self.out,
+            parts,
+            self.images,
+            self.preprocess,
+            self.offer,
+            placement,
+            keeps_jpegs=self.decodes_on_device,
         )
         return rows.map_batches(
             ScoreImages,

@@ -25,20 +25,25 @@ from pix2score.storage.folder import Folder
 
 
 class ScoreImages:
-    """Ray Data stage: decoded images in, one SCORES row per image out with its embedding, same order and count.
+    """Ray Data stage: decoded images in, one SCORES row per image out with its embedding, same order and
+    count.
 
-    Becomes an actor: the model is loaded once in ``__init__``. Keeps no state between calls, so Ray may run one twice, or several at a
-    time. Rows whose ``error_code`` is set skip the model and get null predictions.
+    Becomes an actor: the model is loaded once in ``__init__``. Keeps no state between calls, so Ray may run
+    one twice, or several at a time. Rows whose ``error_code`` is set skip the model and get null predictions.
     """
 
-    def __init__(self, model: str, *, origin: Origin, layout: Layout, decodes: bool = False, **settings: Any) -> None:
-        """``decodes``: rows come with encoded JPEGs, for the predictor's device to decode; the rest is the predictor's."""
+    def __init__(
+        self, model: str, *, origin: Origin, layout: Layout, decodes: bool = False, **settings: Any
+    ) -> None:
+        """``decodes``: rows come with encoded JPEGs, for the predictor's device to decode; the rest is the
+        predictor's."""
         self._predictor = load_predictor(model, **settings)
         self._decode = _device_rows(self._predictor) if decodes else None
         version = self._predictor.card.version
         if version != origin.model_version:  # an actor may start hours after the plan was made
             raise DataError(
-                f"model {model} was replaced while it was in use: planned {origin.model_version}, found {version}; run again"
+                f"model {model} was replaced while it was in use: planned {origin.model_version}, found "
+                f"{version}; run again"
             )
         self._run, self._layout = origin.run, layout
 
@@ -73,14 +78,17 @@ def _with_measured(scored: pa.Table, rows: pa.Table, model_s: float) -> pa.Table
 
 
 def _scored(rows: pa.Table, position: Any, prediction: Any, run: str, layout: Layout) -> pa.Table:
-    """SCORES rows with a nullable ``embedding`` at the end; ``position`` says which rows the prediction is of."""
+    """SCORES rows with a nullable ``embedding`` at the end; ``position`` says which rows the prediction is
+    of."""
     element = layout.embeddings.field("embedding").type
     dtype = np.float16 if element.value_type == pa.float16() else np.float32
     with np.errstate(over="ignore"):
         embedding = prediction.embedding.astype(dtype)
     finite = prediction.finite & np.isfinite(embedding).all(axis=1)  # float16 ends at 65,504
     bad = position[~finite]
-    codes, details = (np.array(rows.column(name).to_pylist(), dtype=object) for name in ("error_code", "error_detail"))
+    codes, details = (
+        np.array(rows.column(name).to_pylist(), dtype=object) for name in ("error_code", "error_detail")
+    )
     failure = ImageFailure("NONFINITE", "the model's output is NaN or infinite")
     codes[bad], details[bad] = failure.code, failure.detail
     # Row i of the table takes prediction take[i]; null where there is none.
@@ -89,12 +97,18 @@ def _scored(rows: pa.Table, position: Any, prediction: Any, run: str, layout: La
     indices = pa.array(take, mask=take < 0)
     columns: dict[str, Any] = {name: rows.column(name) for name in (*KEY, "fingerprint")}
     columns["status"] = pa.array([FAILED if code else OK for code in codes])
-    columns["error_code"], columns["error_detail"] = pa.array(codes, pa.string()), pa.array(details, pa.string())
+    columns["error_code"], columns["error_detail"] = (
+        pa.array(codes, pa.string()),
+        pa.array(details, pa.string()),
+    )
     columns["attempts"] = pc.add(rows.column("attempts"), pa.scalar(1, pa.int16()))
     columns["run"] = pa.array([run] * rows.num_rows)
     columns["scored_at"] = pa.array([datetime.now(UTC)] * rows.num_rows, pa.timestamp("us", tz="UTC"))
     for head in layout.heads:
-        columns |= {name: column.take(indices) for name, column in head_columns(head, prediction.heads[head.name]).items()}
+        columns |= {
+            name: column.take(indices)
+            for name, column in head_columns(head, prediction.heads[head.name]).items()
+        }
     flat = pa.array(embedding.ravel())
     columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, type=element).take(indices)
     schema = layout.scores.append(pa.field("embedding", element))
@@ -102,10 +116,15 @@ def _scored(rows: pa.Table, position: Any, prediction: Any, run: str, layout: La
 
 
 def stage_piece(piece: str, rows: pa.Table, *, out: Folder, origin: Origin, layout: Layout) -> Receipt:
-    """The rows of ``ScoreImages`` stand in storage as a piece with a receipt. Safe to run twice: it counts once."""
+    """The rows of ``ScoreImages`` stand in storage as a piece with a receipt. Safe to run twice: it counts
+    once."""
     start = time.monotonic()
     scores = rows.select(layout.scores.names).cast(layout.scores)
-    embedded = rows.filter(pc.is_valid(rows.column("embedding"))).select(layout.embeddings.names).cast(layout.embeddings)
+    embedded = (
+        rows.filter(pc.is_valid(rows.column("embedding")))
+        .select(layout.embeddings.names)
+        .cast(layout.embeddings)
+    )
     return write_piece(
         out,
         origin,

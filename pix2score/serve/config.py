@@ -35,7 +35,8 @@ class PredictConfig:
     images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE…")]
     """Image files, local or s3://bucket/key."""
     json: bool = False
-    """One JSON line per image instead of a table: the ranges of every head's bins, and its bin, label, probs, score and expected."""
+    """One JSON line per image instead of a table: the ranges of every head's bins, and its bin, label, probs,
+    score and expected."""
     device: Literal["cpu", "cuda"] = "cpu"
     """What the model runs on."""
 

@@ -1,4 +1,5 @@
-"""export: a model as one file for other runtimes, with its preprocessing inside; ONNX, or torch.export by the suffix ``.pt2``."""
+"""export: a model as one file for other runtimes, with its preprocessing inside; ONNX, or torch.export by the
+suffix ``.pt2``."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 OPSET = 18
 FACTS = "pix2score"
-"""Key of the ONNX metadata, and with ``.json`` name of the extra file of a .pt2, that tells version and bins."""
+"""Key of the ONNX metadata, and with ``.json`` name of the extra file of a .pt2, that tells version and
+bins."""
 
 
 def export(config: ExportConfig) -> dict[str, Any]:
@@ -57,7 +59,10 @@ def _example() -> dict[str, Any]:
     import torch
 
     side = torch.export.Dim("height", min=1, max=65_535), torch.export.Dim("width", min=1, max=65_535)
-    return {"args": (torch.zeros((48, 60, 3), dtype=torch.uint8),), "dynamic_shapes": {"image_HWC": dict(enumerate(side))}}
+    return {
+        "args": (torch.zeros((48, 60, 3), dtype=torch.uint8),),
+        "dynamic_shapes": {"image_HWC": dict(enumerate(side))},
+    }
 
 
 def _output_names(served: ServedModel) -> list[str]:
@@ -71,7 +76,8 @@ def _onnx(served: ServedModel, card: ModelCard) -> bytes:
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"ONNX needs {', '.join(missing)}, not installed here: pip install 'pix2score[export]'; or export to .pt2"
+            f"ONNX needs {', '.join(missing)}, not installed here: pip install 'pix2score[export]'; or "
+            "export to .pt2"
         )
     import torch
 
@@ -97,7 +103,9 @@ def _torch_export(served: ServedModel, card: ModelCard) -> bytes:
 
     data = io.BytesIO()
     torch.export.save(
-        torch.export.export(served, **_example()), data, extra_files={f"{FACTS}.json": json.dumps(facts(card), ensure_ascii=False)}
+        torch.export.export(served, **_example()),
+        data,
+        extra_files={f"{FACTS}.json": json.dumps(facts(card), ensure_ascii=False)},
     )
     return data.getvalue()
 

@@ -1,7 +1,8 @@
-"""The model as one graph that other runtimes can hold: an upright RGB image of any size in, every head's answer and the embedding out.
+"""The model as one graph that other runtimes can hold: an upright RGB image of any size in, every head's
+answer and the embedding out.
 
-Resizing is written as two matrix products, one per axis, which compute what Pillow computes, its rounding to 8 bits between the passes
-included: every runtime has a matrix product, few have the same antialiased resize.
+Resizing is written as two matrix products, one per axis, which compute what Pillow computes, its rounding to
+8 bits between the passes included: every runtime has a matrix product, few have the same antialiased resize.
 
 Shapes: H height, W width of the image given, n one of them, S input size, D embedding, K bins of a head.
 """
@@ -32,13 +33,15 @@ class ServedModel(nn.Module):
         self.heads, self.temperatures = card.heads, dict(card.temperatures)
 
     def forward(self, image_HWC: Tensor) -> dict[str, Tensor]:
-        """uint8 [H, W, 3] -> per head ``<h>_probs`` float32 [K], ``<h>_bin`` int64 [], ``<h>_score`` and ``<h>_expected`` float32 [];
-        ``embedding`` float32 [D]. The columns of SCORES, for one image."""
+        """uint8 [H, W, 3] -> per head ``<h>_probs`` float32 [K], ``<h>_bin`` int64 [], ``<h>_score`` and
+        ``<h>_expected`` float32 []; ``embedding`` float32 [D]. The columns of SCORES, for one image."""
         image_BCHW = normalise(resize(image_HWC, self.preprocess).permute(1, 2, 0)[None], self.preprocess)
         logits, embedding_BD = self.network(image_BCHW)
         outputs: dict[str, Tensor] = {}
         for head in self.heads:
-            answer = _ANSWER_BY_KIND[head.kind](head, logits[head.name][0], self.temperatures.get(head.name, 1.0))
+            answer = _ANSWER_BY_KIND[head.kind](
+                head, logits[head.name][0], self.temperatures.get(head.name, 1.0)
+            )
             outputs |= {f"{head.name}_{name}": tensor for name, tensor in answer.items()}
         return outputs | {"embedding": embedding_BD[0]}
 
@@ -51,15 +54,21 @@ def _ordered(head: HeadSpec, logits_K: Tensor, temperature: float) -> dict[str, 
     return {"probs": probs_K, "bin": probs_K.argmax(), "score": score, "expected": (probs_K * typical).sum()}
 
 
-_ANSWER_BY_KIND: dict[str, Callable[[HeadSpec, Tensor, float], dict[str, Tensor]]] = {"bins": _ordered, "levels": _ordered}
+_ANSWER_BY_KIND: dict[str, Callable[[HeadSpec, Tensor, float], dict[str, Tensor]]] = {
+    "bins": _ordered,
+    "levels": _ordered,
+}
 
 
 def resize(image_HWC: Tensor, preprocess: Preprocess) -> Tensor:
-    """The model's input as ``images`` makes it: uint8 [H, W, 3] -> whole numbers 0..255 as float32 [3, S, S]."""
+    """The model's input as ``images`` makes it: uint8 [H, W, 3] -> whole numbers 0..255 as float32 [3, S,
+    S]."""
     height, width = (torch.full((), image_HWC.shape[axis], dtype=torch.float64) for axis in (0, 1))
     rows_SH, has_row_S = _axis(image_HWC.shape[0], height, width, preprocess)
     columns_SW, has_column_S = _axis(image_HWC.shape[1], width, height, preprocess)
-    image_CHW = image_HWC.permute(2, 0, 1).double()  # 8 bits of pixel times 22 of weight: too many for float32
+    image_CHW = image_HWC.permute(
+        2, 0, 1
+    ).double()  # 8 bits of pixel times 22 of weight: too many for float32
     across = _eight_bit(image_CHW @ columns_SW.T)  # each row first, as images does
     whole = _eight_bit(rows_SH @ across)
     inside = has_row_S[:, None] * has_column_S[None, :]
@@ -67,7 +76,8 @@ def resize(image_HWC: Tensor, preprocess: Preprocess) -> Tensor:
 
 
 def _axis(length: int, n: Tensor, other: Tensor, preprocess: Preprocess) -> tuple[Tensor, Tensor]:
-    """Weights [S, n] that resample one axis, and [S], 1 where the output holds picture and 0 where ``pad`` leaves white."""
+    """Weights [S, n] that resample one axis, and [S], 1 where the output holds picture and 0 where ``pad``
+    leaves white."""
     size = preprocess.size
     start, span = torch.zeros_like(n), n
     out_start, out_size = torch.zeros_like(n), torch.full_like(n, size)

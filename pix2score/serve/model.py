@@ -1,4 +1,5 @@
-"""Single pictures: paths, bytes or Pillow images in, each head's answer out. No Ray, no catalog, nothing written.
+"""Single pictures: paths, bytes or Pillow images in, each head's answer out. No Ray, no catalog, nothing
+written.
 
 The same decoding, the same forward pass and so the same numbers as a night's ``score``.
 """
@@ -58,7 +59,8 @@ class Answer:
 
 
 class Model:
-    """A trained model for single pictures, in this process. Safe to call from several threads: they take turns."""
+    """A trained model for single pictures, in this process. Safe to call from several threads: they take
+    turns."""
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
@@ -79,9 +81,11 @@ class Model:
         return self._predictor.card
 
     def predict(self, pictures: Sequence[Picture]) -> list[Answer | ImageFailure]:
-        """An answer per picture in order, or the ``ImageFailure`` (``code``, ``detail``) that says why there is none.
+        """An answer per picture in order, or the ``ImageFailure`` (``code``, ``detail``) that says why there
+        is none.
 
-        A path may be ``s3://bucket/key``. Encoded bytes are decoded in a child process with a memory and a time limit, as a night's are.
+        A path may be ``s3://bucket/key``. Encoded bytes are decoded in a child process with a memory and a
+        time limit, as a night's are.
         """
         with self._turn:
             pixels = [_pixels(picture, self.card.preprocess, self._decoder) for picture in pictures]
@@ -97,7 +101,10 @@ class Model:
         prediction = self._predictor.predict(pixels_NSSC)
         labels = {head.name: head.labels() for head in self.card.heads}
         return [
-            Answer({name: _head_answer(head, i, labels[name]) for name, head in prediction.heads.items()}, prediction.embedding[i])
+            Answer(
+                {name: _head_answer(head, i, labels[name]) for name, head in prediction.heads.items()},
+                prediction.embedding[i],
+            )
             if prediction.finite[i]
             else ImageFailure("NONFINITE", "the model's output is NaN or infinite")
             for i in range(len(pixels_NSSC))
@@ -106,10 +113,14 @@ class Model:
 
 def _head_answer(head: HeadPrediction, row: int, labels: dict[str, str]) -> HeadAnswer:
     best = int(head.bin[row])
-    return HeadAnswer(best, labels[str(best)], head.probs[row].tolist(), float(head.score[row]), float(head.expected[row]))
+    return HeadAnswer(
+        best, labels[str(best)], head.probs[row].tolist(), float(head.score[row]), float(head.expected[row])
+    )
 
 
-def _pixels(picture: Picture, preprocess: Preprocess, decoder: Decoder) -> npt.NDArray[np.uint8] | ImageFailure:
+def _pixels(
+    picture: Picture, preprocess: Preprocess, decoder: Decoder
+) -> npt.NDArray[np.uint8] | ImageFailure:
     try:
         if isinstance(picture, Image.Image):
             return picture_to_rgb(picture, preprocess)

@@ -29,9 +29,18 @@ def predict(config: PredictConfig, say: Callable[[str], None]) -> dict[str, Any]
             failed[path] = str(answer)
             print(f"jobs.predict: {path}: {answer}", file=sys.stderr, flush=True)
         else:
-            say(_json_line(answer_json(path, answer, model.card)) if config.json else _printable(answer_text(path, answer)))
+            say(
+                _json_line(answer_json(path, answer, model.card))
+                if config.json
+                else _printable(answer_text(path, answer))
+            )
     model.close()
-    summary = {"job": "predict", "model_version": model.card.version, "images": len(config.images), "failed": len(failed)}
+    summary = {
+        "job": "predict",
+        "model_version": model.card.version,
+        "images": len(config.images),
+        "failed": len(failed),
+    }
     if failed:
         error = DataError(f"{len(failed)} of {len(config.images)} images gave no answer: {', '.join(failed)}")
         JobFailed(summary, error).attach()
@@ -52,7 +61,8 @@ def _printable(text: str) -> str:
 
 
 def answer_json(path: str, answer: Answer, card: ModelCard) -> dict[str, Any]:
-    """The reference system's format, ``<h>_predict`` -> bin -> range, and beside it what each head answers under ``<h>``."""
+    """The reference system's format, ``<h>_predict`` -> bin -> range, and beside it what each head answers
+    under ``<h>``."""
     ranges = {f"{head.name}_predict": head.labels() for head in card.heads}
     return {"image": path, **ranges, **{name: asdict(head) for name, head in answer.heads.items()}}
 
@@ -61,7 +71,8 @@ def answer_text(path: str, answer: Answer) -> str:
     """A few lines for a person: each head's bin with its probability, the expected value and the score."""
     width = max(len(name) for name in answer.heads)
     lines = [
-        f"  {name:<{width}}  {head.label:>12} ({head.probs[head.bin]:4.0%})   expected {head.expected:>12,.4g}   score {head.score:.3f}"
+        f"  {name:<{width}}  {head.label:>12} ({head.probs[head.bin]:4.0%})   expected "
+        f"{head.expected:>12,.4g}   score {head.score:.3f}"
         for name, head in answer.heads.items()
     ]
     return "\n".join([path, *lines])

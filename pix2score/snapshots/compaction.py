@@ -1,4 +1,5 @@
-"""Embedding files written anew with live rows only: of runs whose rows are mostly dead, and of runs that left many small files."""
+"""Embedding files written anew with live rows only: of runs whose rows are mostly dead, and of runs that left
+many small files."""
 
 from __future__ import annotations
 
@@ -25,16 +26,18 @@ MOSTLY_DEAD = 0.5
 FILE_BYTES = 64 * 2**20
 """Of a file that small ones are merged into: what a piece of a GPU run holds."""
 MANY_SMALL = 16
-"""Files of one run of under half of ``FILE_BYTES`` that are worth merging: pieces of CPU runs hold 512 rows, 2 MB."""
+"""Files of one run of under half of ``FILE_BYTES`` that are worth merging: pieces of CPU runs hold 512 rows,
+2 MB."""
 MERGED_BYTES = 4 * 2**30
 """Of small files that one call merges, so that it ends in minutes; the rest is for the next."""
 
 
 def compact(folder: Folder, snapshot: Snapshot, forgotten: Collection[str] = ()) -> int:
-    """Publish a snapshot with the same scores whose chosen embedding files are rewritten, and which does not name the ``forgotten`` files;
-    return how many files were rewritten.
+    """Publish a snapshot with the same scores whose chosen embedding files are rewritten, and which does not
+    name the ``forgotten`` files; return how many files were rewritten.
 
-    A run at work builds upon it when it publishes. One that published meanwhile wins, and nothing is compacted.
+    A run at work builds upon it when it publishes. One that published meanwhile wins, and nothing is
+    compacted.
     """
     chosen = _chosen(snapshot)
     if not chosen and not {file.path for file in snapshot.files} & {*forgotten}:
@@ -43,10 +46,20 @@ def compact(folder: Folder, snapshot: Snapshot, forgotten: Collection[str] = ())
     try:
         by_run = _by_run(snapshot)
         whole = {run for run in chosen if len(chosen[run]) == len(by_run[run])}
-        new = [file for run, files in chosen.items() for file in _rewritten(folder, snapshot, run, files, is_whole=run in whole)]
-        kept = [file for file in snapshot.files if file.table != "dead" and file.path not in old and file.path not in forgotten]
+        new = [
+            file
+            for run, files in chosen.items()
+            for file in _rewritten(folder, snapshot, run, files, is_whole=run in whole)
+        ]
+        kept = [
+            file
+            for file in snapshot.files
+            if file.table != "dead" and file.path not in old and file.path not in forgotten
+        ]
         others = {*by_run} - whole
-        published = _publish(folder, snapshot, [*kept, *new, *_dead_of_others(folder, snapshot, others)], len(old))
+        published = _publish(
+            folder, snapshot, [*kept, *new, *_dead_of_others(folder, snapshot, others)], len(old)
+        )
     except (ConflictError, FileNotFoundError):
         logger.info("a run published while embeddings were compacted: they stay as they are")
         return 0
@@ -62,7 +75,8 @@ def _by_run(snapshot: Snapshot) -> dict[str, list[DataFile]]:
 
 
 def _chosen(snapshot: Snapshot) -> dict[str, list[DataFile]]:
-    """Run -> its files to rewrite: all of a run that is mostly dead, the small ones of a run that has many."""
+    """Run -> its files to rewrite: all of a run that is mostly dead, the small ones of a run that has
+    many."""
     alive, chosen, budget = snapshot.manifest.get("runs", {}), {}, MERGED_BYTES
     for run, files in _by_run(snapshot).items():
         rows = sum(file.rows for file in files)
@@ -76,14 +90,24 @@ def _chosen(snapshot: Snapshot) -> dict[str, list[DataFile]]:
 
 
 def _publish(folder: Folder, snapshot: Snapshot, files: Sequence[DataFile], num_old: int) -> Snapshot:
-    manifest = {name: value for name, value in snapshot.manifest.items() if name not in ("snapshot", "parent", "schema_version")}
-    manifest |= {"files": [asdict(file) for file in files], "published_at": datetime.now(UTC).isoformat(timespec="seconds")}
+    manifest = {
+        name: value
+        for name, value in snapshot.manifest.items()
+        if name not in ("snapshot", "parent", "schema_version")
+    }
+    manifest |= {
+        "files": [asdict(file) for file in files],
+        "published_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
     manifest |= {"compacted": num_old, "compaction_of": [*snapshot.same_scores, snapshot.number]}
     return publish(folder, snapshot.number, manifest)
 
 
-def _rewritten(folder: Folder, snapshot: Snapshot, run: str, files: Sequence[DataFile], *, is_whole: bool) -> Iterator[DataFile]:
-    """Rows of some files of a run in new files of about ``FILE_BYTES``, each sorted by key; of all its files only the live ones."""
+def _rewritten(
+    folder: Folder, snapshot: Snapshot, run: str, files: Sequence[DataFile], *, is_whole: bool
+) -> Iterator[DataFile]:
+    """Rows of some files of a run in new files of about ``FILE_BYTES``, each sorted by key; of all its files
+    only the live ones."""
     dead = dead_ids(folder, snapshot, {run} if is_whole else ())
     pending: list[pa.Table] = []
     for file in files:
@@ -126,4 +150,7 @@ def _dead_of_others(folder: Folder, snapshot: Snapshot, runs: set[str]) -> list[
         load(connection, "others", names.schema, iter(names.to_batches()))
         run = str(snapshot.manifest["run"])
         sql = "SELECT * FROM dead SEMI JOIN others USING (run)"
-        return [write_file(folder, "dead", unique_path("dead", run), rows) for rows in query(connection, sql, schema, 1_000_000)]
+        return [
+            write_file(folder, "dead", unique_path("dead", run), rows)
+            for rows in query(connection, sql, schema, 1_000_000)
+        ]

@@ -29,8 +29,9 @@ class VacuumConfig:
     keep: int = 14
     """Snapshots that stay, the newest ones; ``read_changes`` can go back to the oldest of them."""
     keep_staged: str = "7d"
-    """What runs staged that published nothing stays this long, for a later run to take up, and so do rows of keys that left the catalog, as
-    they may come back: 7d, 12h, 30m. While a run is at work, its files and all of these stay whatever their age."""
+    """What runs staged that published nothing stays this long, for a later run to take up, and so do rows of
+    keys that left the catalog, as they may come back: 7d, 12h, 30m. While a run is at work, its files and all
+    of these stay whatever their age."""
     dry_run: bool = False
     """Say what would be removed; remove and rewrite nothing."""
 

@@ -2,8 +2,9 @@
 
     leases/<run>.json      from before the run looks at staged pieces until it has published or ended
 
-A lease is in force for ``EXPIRES_S`` after it was last written, told by the storage's own clock, so that clocks of machines do not matter.
-A run writes it again every ``RENEW_S``. One whose process is known to be gone (same machine, same start of it) is not waited for.
+A lease is in force for ``EXPIRES_S`` after it was last written, told by the storage's own clock, so that
+clocks of machines do not matter. A run writes it again every ``RENEW_S``. One whose process is known to be
+gone (same machine, same start of it) is not waited for.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ def this_process() -> Holder:
 
 def _boot() -> str:
     with contextlib.suppress(OSError):
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{os.readlink('/proc/self/ns/pid')}"
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
     return uuid.uuid4().hex  # equal to no other: nothing is known
 
 
@@ -80,7 +82,9 @@ class Lease:
 
     def take(self) -> None:
         """Write it, or write it again."""
-        self.folder.publish(self.path, json.dumps({"run": self.run, "holder": asdict(self.holder)}).encode(), replace=True)
+        self.folder.publish(
+            self.path, json.dumps({"run": self.run, "holder": asdict(self.holder)}).encode(), replace=True
+        )
 
     def release(self) -> None:
         """Give it back. What cannot be removed expires."""
@@ -123,7 +127,8 @@ class Leases:
 
 
 def read_leases(folder: Folder) -> Leases:
-    """Which runs are at work. One small object is written and removed where any lease stands, to ask the storage's clock."""
+    """Which runs are at work. One small object is written and removed where any lease stands, to ask the
+    storage's clock."""
     entries = (folder / LEASES).entries(suffix=".json")
     if not entries:
         return Leases(frozenset(), ())

@@ -1,4 +1,5 @@
-"""Numbered snapshots: the manifests that say which files are live, how one becomes live, and how readers see it.
+"""Numbered snapshots: the manifests that say which files are live, how one becomes live, and how readers see
+it.
 
 A manifest created if absent is the whole commit. What the files hold is ``layout``.
 """
@@ -38,7 +39,8 @@ class Snapshot:
 
     @property
     def same_scores(self) -> tuple[int, ...]:
-        """Numbers of the snapshots before that hold the same scores: those whose embeddings ``vacuum`` compacted into this one's."""
+        """Numbers of the snapshots before that hold the same scores: those whose embeddings ``vacuum``
+        compacted into this one's."""
         return tuple(self.manifest.get("compaction_of", ()))
 
     @property
@@ -53,7 +55,8 @@ def new_run_id(now: str) -> str:
 
 
 def publish(folder: Folder, parent: int, manifest: dict[str, Any]) -> Snapshot:
-    """The snapshot after ``parent`` is live. Raises ``ConflictError`` if another run made that number first."""
+    """The snapshot after ``parent`` is live. Raises ``ConflictError`` if another run made that number
+    first."""
     number = parent + 1
     content = {"snapshot": number, "parent": parent or None, "schema_version": SCHEMA_VERSION, **manifest}
     data = json.dumps(content, indent=1, ensure_ascii=False).encode()
@@ -77,14 +80,16 @@ def path_of(number: int) -> str:
 def numbers(folder: Folder) -> list[int]:
     """Numbers of all snapshots that still stand, ascending."""
     names = [
-        entry.path.removesuffix(".json") for entry in (folder / SNAPSHOTS).top_entries(suffix=".json") if entry.size != len(REMOVED)
+        entry.path.removesuffix(".json")
+        for entry in (folder / SNAPSHOTS).top_entries(suffix=".json")
+        if entry.size != len(REMOVED)
     ]
     return sorted(int(name) for name in names if name.isdigit())
 
 
 def remove_manifests(folder: Folder, old: Sequence[int]) -> None:
-    """Snapshots ``old`` are no more. ``REMOVED`` stays at each number, so that no run that was overtaken long ago can create it anew and
-    believe that it published."""
+    """Snapshots ``old`` are no more. ``REMOVED`` stays at each number, so that no run that was overtaken long
+    ago can create it anew and believe that it published."""
     for number in old:
         folder.publish(path_of(number), REMOVED, replace=True)
 
@@ -118,9 +123,13 @@ def read_snapshot(folder: Folder, number: int) -> Snapshot:
         version = manifest["schema_version"]
     except FileNotFoundError:
         standing = ", ".join(map(str, numbers(folder))) or "none"
-        raise DataError(f"there is no snapshot {number} in {folder.uri}; those that stand: {standing}") from None
+        raise DataError(
+            f"there is no snapshot {number} in {folder.uri}; those that stand: {standing}"
+        ) from None
     except (ValueError, KeyError, TypeError) as exc:
         raise DataError(f"{where} is not a snapshot manifest: {exc!r}") from None
     if version != SCHEMA_VERSION:
-        raise DataError(f"{where} has schema version {version}; this version of pix2score reads {SCHEMA_VERSION}")
+        raise DataError(
+            f"{where} has schema version {version}; this version of pix2score reads {SCHEMA_VERSION}"
+        )
     return Snapshot(number, manifest)

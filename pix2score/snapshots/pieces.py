@@ -1,4 +1,5 @@
-"""Finished pieces of runs not yet published. A receipt, written last, proves a piece; a later run may publish what another staged."""
+"""Finished pieces of runs not yet published. A receipt, written last, proves a piece; a later run may publish
+what another staged."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ class Receipt:
     """Error code -> number of rows."""
     files: tuple[DataFile, ...]
     measured: dict[str, float] = field(default_factory=dict)
-    """``bytes`` fetched, and seconds that tasks were busy with ``fetch``, ``decode``, ``model`` and ``write``."""
+    """``bytes`` fetched, and seconds that tasks were busy with ``fetch``, ``decode``, ``model`` and
+    ``write``."""
     retried: int = 0
     """Rows that were tried only because they had failed before."""
     failed_again: int = 0
@@ -89,7 +91,8 @@ def write_piece(
     is_retry: pa.ChunkedArray | None = None,
     repeated: dict[str, int] | None = None,
 ) -> Receipt:
-    """Both tables are in storage, each sorted by key, and a receipt names them; a receipt already there wins and is returned.
+    """Both tables are in storage, each sorted by key, and a receipt names them; a receipt already there wins
+    and is returned.
 
     Safe to run twice: the file names are new each time, the receipt's is not, so a retried piece counts once.
     """
@@ -98,7 +101,9 @@ def write_piece(
     scores, embeddings = scores.sort_by(_BY_KEY), embeddings.sort_by(_BY_KEY)
     files = [write_file(folder, "scores", f"{STAGED}/{origin.run}/{name}.parquet", scores)]
     if embeddings.num_rows:
-        files.append(write_file(folder, "embeddings", f"embeddings/{origin.run}/part-{name}.parquet", embeddings))
+        files.append(
+            write_file(folder, "embeddings", f"embeddings/{origin.run}/part-{name}.parquet", embeddings)
+        )
     receipt = Receipt(
         piece=piece,
         origin=origin,
@@ -122,15 +127,27 @@ def write_piece(
 
 
 def read_receipt(data: bytes) -> Receipt:
-    """The receipt that ``data`` holds. Raises ``ValueError``, ``KeyError``, ``TypeError`` or ``AttributeError`` if it is none."""
+    """The receipt that ``data`` holds. Raises ``ValueError``, ``KeyError``, ``TypeError`` or
+    ``AttributeError`` if it is none."""
     plain: dict[str, Any] = json.loads(data)
-    receipt = Receipt(**{**plain, "origin": Origin(**plain["origin"]), "files": tuple(data_file(file) for file in plain["files"])})
+    receipt = Receipt(
+        **{
+            **plain,
+            "origin": Origin(**plain["origin"]),
+            "files": tuple(data_file(file) for file in plain["files"]),
+        }
+    )
     run = receipt.origin.run
     tops = [("scores", f"{STAGED}/{run}/"), ("embeddings", f"embeddings/{run}/")][: len(receipt.files)]
     if not tops or [file.table for file in receipt.files] != [table for table, _ in tops]:
         raise ValueError(f"its files are {[file.table for file in receipt.files]}")
     for file, (_, top) in zip(receipt.files, tops, strict=True):
-        if not file.path.startswith(top) or ".." in file.path or not isinstance(file.bytes, int) or not isinstance(file.rows, int):
+        if (
+            not file.path.startswith(top)
+            or ".." in file.path
+            or not isinstance(file.bytes, int)
+            or not isinstance(file.rows, int)
+        ):
             raise ValueError(f"it names {file.path!r}")
     if sum(receipt.failed.values()) > receipt.rows or receipt.scores.rows != receipt.rows:
         raise ValueError(f"{receipt.rows} rows, {receipt.scores.rows} in its file, {receipt.failed} failed")
@@ -138,7 +155,8 @@ def read_receipt(data: bytes) -> Receipt:
 
 
 def staged_receipts(folder: Folder) -> list[Receipt]:
-    """Receipts of every run whose pieces still stand, oldest run first. One that cannot be read is left out with a warning."""
+    """Receipts of every run whose pieces still stand, oldest run first. One that cannot be read is left out
+    with a warning."""
     entries = (folder / STAGED).entries(suffix=".json")
     receipts = []
     for path, data in folder.read_many([f"{STAGED}/{entry.path}" for entry in entries]).items():
@@ -148,12 +166,15 @@ def staged_receipts(folder: Folder) -> list[Receipt]:
                 raise ValueError(f"it is of {receipt.path}")
             receipts.append(receipt)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
-            logger.warning("%s is not a receipt of this version and is left alone: %r", folder.full(path), exc)
+            logger.warning(
+                "%s is not a receipt of this version and is left alone: %r", folder.full(path), exc
+            )
     return receipts
 
 
 def standing(folder: Folder, receipts: Sequence[Receipt]) -> list[Receipt]:
-    """Those whose files all stand with the size that the receipt tells; each of the others is left out with a warning."""
+    """Those whose files all stand with the size that the receipt tells; each of the others is left out with a
+    warning."""
     files = [file for receipt in receipts for file in receipt.files]
     broken = broken_files(folder, files)
     for path, what in broken.items():
@@ -162,10 +183,15 @@ def standing(folder: Folder, receipts: Sequence[Receipt]) -> list[Receipt]:
 
 
 def renew(folder: Folder, receipts: Sequence[Receipt]) -> None:
-    """Write receipts again that are older than a day, so that pieces which a run takes up are as young as that run."""
+    """Write receipts again that are older than a day, so that pieces which a run takes up are as young as
+    that run."""
     wanted = {receipt.path: receipt for receipt in receipts}
     runs = sorted({receipt.origin.run for receipt in receipts})
-    entries = [(f"{STAGED}/{run}/{e.path}", e) for run in runs for e in (folder / f"{STAGED}/{run}").entries(suffix=".json")]
+    entries = [
+        (f"{STAGED}/{run}/{e.path}", e)
+        for run in runs
+        for e in (folder / f"{STAGED}/{run}").entries(suffix=".json")
+    ]
     newest = max((entry.modified for _, entry in entries), default=0.0)
     now = max(newest, time.time())
     for path, entry in entries:
@@ -173,8 +199,11 @@ def renew(folder: Folder, receipts: Sequence[Receipt]) -> None:
             folder.publish(path, json.dumps(asdict(wanted[path])).encode(), replace=True)
 
 
-def fitting(receipts: list[Receipt], origin: Origin, layout: Layout, parents: Collection[int] = ()) -> list[Receipt]:
-    """Those whose rows a run of ``origin`` may publish: same model, same columns; under ``--full`` only pieces of an equal ``--full``.
+def fitting(
+    receipts: list[Receipt], origin: Origin, layout: Layout, parents: Collection[int] = ()
+) -> list[Receipt]:
+    """Those whose rows a run of ``origin`` may publish: same model, same columns; under ``--full`` only
+    pieces of an equal ``--full``.
 
     ``parents``: numbers of other snapshots that hold the same scores as ``origin.parent``.
     """

@@ -20,27 +20,32 @@ if TYPE_CHECKING:
 
 
 _PLACE = ("run", "illust_id", "page")
-"""What names an embedding; as one text ``run/id/page`` no two are equal, as a run holds no ``/`` and a page is a number."""
+"""What names an embedding; as one text ``run/id/page`` no two are equal, as a run holds no ``/`` and a page
+is a number."""
 
 
 def read_scores(place: str, snapshot: int | None = None) -> pds.Dataset:
-    """SCORES of a snapshot (default: the live one) as a ``pyarrow.dataset``: each catalog key once, ``ok`` or ``failed``.
+    """SCORES of a snapshot (default: the live one) as a ``pyarrow.dataset``: each catalog key once, ``ok`` or
+    ``failed``.
 
-    Columns: ``schema.scores_schema``. Raises ``DataError`` if there is no such snapshot at ``place``; so does reading the dataset, once
-    ``vacuum`` has removed the snapshot's files.
+    Columns: ``schema.scores_schema``. Raises ``DataError`` if there is no such snapshot at ``place``; so does
+    reading the dataset, once ``vacuum`` has removed the snapshot's files.
     """
     import pyarrow.dataset as pds
 
     folder, found = _open(place, snapshot)
     paths = [folder.fs._strip_protocol(folder.full(file.path)) for file in found.files_of("scores")]
-    return pds.dataset(paths, schema=found.layout.scores, format="parquet", filesystem=files_of_snapshot(folder, found))
+    return pds.dataset(
+        paths, schema=found.layout.scores, format="parquet", filesystem=files_of_snapshot(folder, found)
+    )
 
 
 def read_embeddings(place: str, snapshot: int | None = None) -> pds.Dataset:
-    """EMBEDDINGS of a snapshot (default: the live one) as a ``pyarrow.dataset``: one row per ``ok`` key, none that a later run replaced.
+    """EMBEDDINGS of a snapshot (default: the live one) as a ``pyarrow.dataset``: one row per ``ok`` key, none
+    that a later run replaced.
 
-    Columns: ``illust_id``, ``page``, ``embedding`` (fixed list of float16 or float32), ``run`` (that scored the key). Raises ``DataError``
-    as ``read_scores``.
+    Columns: ``illust_id``, ``page``, ``embedding`` (fixed list of float16 or float32), ``run`` (that scored
+    the key). Raises ``DataError`` as ``read_scores``.
     """
     import pyarrow.dataset as pds
 
@@ -49,7 +54,9 @@ def read_embeddings(place: str, snapshot: int | None = None) -> pds.Dataset:
     parquet, files = pds.ParquetFileFormat(), files_of_snapshot(folder, found)
     fragments = [
         parquet.make_fragment(
-            folder.fs._strip_protocol(folder.full(file.path)), filesystem=files, partition_expression=pc.field("run") == file.run
+            folder.fs._strip_protocol(folder.full(file.path)),
+            filesystem=files,
+            partition_expression=pc.field("run") == file.run,
         )
         for file in found.files_of("embeddings")
     ]
@@ -80,8 +87,15 @@ class _SnapshotFiles(FSSpecHandler):  # type: ignore[misc]
 def removed_meanwhile(folder: Folder, number: int, exc: FileNotFoundError) -> DataError:
     """The error of a reader of snapshot ``number`` that finds a file gone."""
     newest = live_number(folder)
-    what = "it is the live one: jobs.verify names the damage" if newest == number else f"live is {newest}: open that, or keep more"
-    return DataError(f"a file of snapshot {number} of {folder.uri} is gone ({exc}); jobs.vacuum --keep removes old ones; {what}")
+    what = (
+        "it is the live one: jobs.verify names the damage"
+        if newest == number
+        else f"live is {newest}: open that, or keep more"
+    )
+    return DataError(
+        f"a file of snapshot {number} of {folder.uri} is gone ({exc}); jobs.vacuum --keep removes old ones; "
+        f"{what}"
+    )
 
 
 def _open(place: str, number: int | None) -> tuple[Folder, Snapshot]:
@@ -90,12 +104,16 @@ def _open(place: str, number: int | None) -> tuple[Folder, Snapshot]:
 
 
 def dead_ids(folder: Folder, snapshot: Snapshot, runs: Collection[str] | None = None) -> pa.Table:
-    """Keys with the run in whose files their embedding lost its place in SCORES, as ``schema.dead_schema``; of ``runs`` only, if given."""
+    """Keys with the run in whose files their embedding lost its place in SCORES, as ``schema.dead_schema``;
+    of ``runs`` only, if given."""
     schema = dead_schema(snapshot.layout.id_type)
     batches = batches_of(folder, snapshot, snapshot.files_of("dead"), schema.names)
     tables = (pa.Table.from_batches([batch]) for batch in batches)
     if runs is not None:
-        tables = (table.filter(pc.is_in(table.column("run"), pa.array(sorted(runs), pa.string()))) for table in tables)
+        tables = (
+            table.filter(pc.is_in(table.column("run"), pa.array(sorted(runs), pa.string())))
+            for table in tables
+        )
     found = list(tables)
     return pa.concat_tables(found).cast(schema) if found else schema.empty_table()
 
@@ -103,19 +121,25 @@ def dead_ids(folder: Folder, snapshot: Snapshot, runs: Collection[str] | None = 
 def _is_dead(folder: Folder, snapshot: Snapshot) -> pc.Expression | None:
     """Whether a row of the embedding files is dead; None if none is.
 
-    One test, however many runs and pages there are: with a term for each of them the time grew with their product (60 runs of 30 pages,
-    3,600 rows: 17.7 s of CPU; this one 0.05 s, and 1.3 s for 1.2 million rows of 300 runs half of which are dead).
+    One test, however many runs and pages there are: with a term for each of them the time grew with their
+    product (60 runs of 30 pages, 3,600 rows: 17.7 s of CPU; this one 0.05 s, and 1.3 s for 1.2 million rows
+    of 300 runs half of which are dead).
     """
     dead = dead_ids(folder, snapshot)
     if not dead.num_rows:
         return None
     named = pc.binary_join_element_wise(*(pc.cast(dead.column(name), pa.string()) for name in _PLACE), "/")
-    expression: pc.Expression = pc.binary_join_element_wise(*(pc.field(name).cast(pa.string()) for name in _PLACE), "/")
+    expression: pc.Expression = pc.binary_join_element_wise(
+        *(pc.field(name).cast(pa.string()) for name in _PLACE), "/"
+    )
     return expression.isin(named.combine_chunks())
 
 
-def batches_of(folder: Folder, snapshot: Snapshot, files: Sequence[DataFile], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Some columns of files of a snapshot, streamed. Raises ``DataError`` if one is gone, as ``vacuum`` removed the snapshot meanwhile."""
+def batches_of(
+    folder: Folder, snapshot: Snapshot, files: Sequence[DataFile], columns: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    """Some columns of files of a snapshot, streamed. Raises ``DataError`` if one is gone, as ``vacuum``
+    removed the snapshot meanwhile."""
     try:
         yield from parquet_batches(folder, [file.path for file in files], columns)
     except FileNotFoundError as exc:

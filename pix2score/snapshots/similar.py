@@ -1,6 +1,7 @@
 """Nearest neighbours of illustrations among the live embeddings: exact, out of core, no index to keep.
 
-One pass over the embedding files answers any number of queries: each block of rows is one matrix product with all of them.
+One pass over the embedding files answers any number of queries: each block of rows is one matrix product with
+all of them.
 
 Shapes: N rows of a block, Q queries, D embedding, k neighbours.
 """
@@ -26,19 +27,23 @@ READAHEAD_BLOCKS = 16  # the scanner's default of 16 blocks of 131,072 rows woul
 
 
 def similar(scores: str, key: Id | Key | Sequence[Id | Key], k: int = 20) -> pa.Table:
-    """The ``k`` illustrations most similar to each of the given ones, best first, by the cosine of their embeddings.
+    """The ``k`` illustrations most similar to each of the given ones, best first, by the cosine of their
+    embeddings.
 
     Args:
         scores: scores folder; its live snapshot is searched.
-        key: an ``illust_id`` (its page 0), an (``illust_id``, ``page``), or a list of those: a list costs one pass, not one each.
+        key: an ``illust_id`` (its page 0), an (``illust_id``, ``page``), or a list of those: a list costs one
+            pass, not one each.
 
     Returns:
-        Columns ``of_illust_id``, ``of_page`` (whom the row is a neighbour of, in the order asked), ``illust_id``, ``page``, ``similarity``
-        (float32 in [-1, 1]). An illustration is not its own neighbour; fewer than ``k`` rows if there are no more.
+        Columns ``of_illust_id``, ``of_page`` (whom the row is a neighbour of, in the order asked),
+        ``illust_id``, ``page``, ``similarity`` (float32 in [-1, 1]). An illustration is not its own
+        neighbour; fewer than ``k`` rows if there are no more.
 
     Raises:
         ConfigError: ``k`` below 1.
-        DataError: no snapshot, or a key without an embedding (not in the catalog, or its image failed); the first is named.
+        DataError: no snapshot, or a key without an embedding (not in the catalog, or its image failed); the
+            first is named.
     """
     if k < 1:
         raise ConfigError(f"k {k}: at least 1")
@@ -50,7 +55,10 @@ def similar(scores: str, key: Id | Key | Sequence[Id | Key], k: int = 20) -> pa.
         similarity_NQ = block_ND @ queries_QD.T / _length(block_ND)[:, None]
         for column, nearest in enumerate(found):
             nearest.add(ids, pages, similarity_NQ[:, column])
-    tables = [nearest.table(of, k, embeddings.schema.field("illust_id").type) for of, nearest in zip(keys, found, strict=True)]
+    tables = [
+        nearest.table(of, k, embeddings.schema.field("illust_id").type)
+        for of, nearest in zip(keys, found, strict=True)
+    ]
     return pa.concat_tables(tables)
 
 
@@ -59,7 +67,8 @@ def _as_key(key: Id | Key) -> Key:
 
 
 def _embedding_of(embeddings: pds.Dataset, key: Key, scores: str) -> Floats:
-    """Unit vector [D] of one key. Files are sorted within a piece, so that Parquet's statistics skip most of them."""
+    """Unit vector [D] of one key. Files are sorted within a piece, so that Parquet's statistics skip most of
+    them."""
     is_key = (pc.field("illust_id") == key[0]) & (pc.field("page") == pa.scalar(key[1], pa.int32()))
     try:
         rows = _scanner(embeddings, is_key).to_table()
@@ -67,7 +76,10 @@ def _embedding_of(embeddings: pds.Dataset, key: Key, scores: str) -> Floats:
         kind = embeddings.schema.field("illust_id").type
         raise DataError(f"illust_id {key[0]!r}: the ids of {scores} are {kind}") from None
     if not rows.num_rows:
-        raise DataError(f"{key[0]!r}, page {key[1]}, has no embedding in {scores}: not in its catalog, or its image failed")
+        raise DataError(
+            f"{key[0]!r}, page {key[1]}, has no embedding in {scores}: not in its catalog, or its image "
+            "failed"
+        )
     vector_1D = _matrix(rows.column("embedding").combine_chunks())
     return np.asarray(vector_1D[0] / _length(vector_1D), dtype=np.float32)
 
@@ -97,9 +109,11 @@ def _matrix(column: pa.Array) -> Floats:
 
 
 def _widened(halves: npt.NDArray[np.float16]) -> Floats:
-    """The same finite numbers as float32, seven times as fast as numpy's cast, which took a third of the whole search.
+    """The same finite numbers as float32, seven times as fast as numpy's cast, which took a third of the
+    whole search.
 
-    Sign, exponent and fraction move to their places in float32, one bit pattern shift; the product mends the exponent's offset (127 - 15).
+    Sign, exponent and fraction move to their places in float32, one bit pattern shift; the product mends the
+    exponent's offset (127 - 15).
     """
     bits = halves.view(np.int16).astype(np.int32)
     bits <<= 13

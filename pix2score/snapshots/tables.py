@@ -1,13 +1,13 @@
 """What a scores folder is made of: the columns of its two tables, and one immutable Parquet file of either.
 
-    snapshots/00000042.json             created if absent: that is the commit; live = the greatest number (``snapshot``)
-    scores/<run>/part-*.parquet         the narrow table, sorted by key, written anew whenever anything changed (``rewrite``)
-    embeddings/<run>/part-*.parquet     written once; a row is live if SCORES names that run for its key
-    dead/<run>/part-*.parquet           keys whose embedding is no longer live, with the run whose files hold it
-    removed/<run>/part-*.parquet        rows of keys that left the catalog of late: they come back as they were (``returned``)
-    staged/<run>/…                      plan, pieces and receipts of runs not yet published (``staged``)
-    leases/<run>.json                   a run that can still publish (``leases``)
-    runs/<run>/summary.json             what every run did, also after a failure
+    snapshots/00000042.json             created if absent: that is the commit; live = the greatest number
+    (``snapshot``) scores/<run>/part-*.parquet         the narrow table, sorted by key, written anew whenever
+    anything changed (``rewrite``) embeddings/<run>/part-*.parquet     written once; a row is live if SCORES
+    names that run for its key dead/<run>/part-*.parquet           keys whose embedding is no longer live,
+    with the run whose files hold it removed/<run>/part-*.parquet        rows of keys that left the catalog of
+    late: they come back as they were (``returned``) staged/<run>/…                      plan, pieces and
+    receipts of runs not yet published (``staged``) leases/<run>.json                   a run that can still
+    publish (``leases``) runs/<run>/summary.json             what every run did, also after a failure
 
 Readers follow the manifest and never list a folder.
 """
@@ -73,7 +73,8 @@ def dead_schema(id_type: pa.DataType) -> pa.Schema:
 
 
 def taken_schema(id_type: pa.DataType) -> pa.Schema:
-    """Keys taken up from staged pieces: ``run`` that staged the row, and ``piece``, the path of the SCORES file that holds it."""
+    """Keys taken up from staged pieces: ``run`` that staged the row, and ``piece``, the path of the SCORES
+    file that holds it."""
     return dead_schema(id_type).append(pa.field("piece", pa.string(), nullable=False))
 
 
@@ -100,7 +101,8 @@ class DataFile:
     first_key: tuple[int | str, int] | None = None
     """Smallest key, in files of the narrow table: they follow each other in key order."""
     failed: dict[str, int] | None = None
-    """Error code -> failed rows, in files of the narrow table that a night wrote; None in those of earlier versions."""
+    """Error code -> failed rows, in files of the narrow table that a night wrote; None in those of earlier
+    versions."""
     runs: dict[str, int] | None = None
     """Run -> ok rows that it scored, likewise."""
     kept: int = 0
@@ -139,9 +141,12 @@ class Layout:
 
     def schema_of(self, table: Table) -> pa.Schema:
         """Schema of the files of ``table``."""
-        return {"scores": self.scores, "embeddings": self.embeddings, "dead": dead_schema(self.id_type), "removed": self.scores}[
-            table
-        ]
+        return {
+            "scores": self.scores,
+            "embeddings": self.embeddings,
+            "dead": dead_schema(self.id_type),
+            "removed": self.scores,
+        }[table]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a manifest."""
@@ -158,13 +163,19 @@ def layout_from_dict(plain: dict[str, Any]) -> Layout:
 
 
 def write_file(folder: Folder, table: Table, path: str, rows: pa.Table) -> DataFile:
-    """Write ``rows`` to ``path``, whole, and return its facts. Raises as ``Folder.publish``: a path is never used twice."""
+    """Write ``rows`` to ``path``, whole, and return its facts. Raises as ``Folder.publish``: a path is never
+    used twice."""
     data = parquet_bytes(rows, row_group_rows=ROW_GROUP_ROWS[table])
     size = folder.publish(path, data)
     facts: dict[str, Any] = {}
     if table == "scores":
         facts = {"first_key": _first_key(rows), "failed": failed_by_code(rows), "runs": ok_rows_by_run(rows)}
-        facts["kept"] = pc.sum(pc.and_(pc.equal(rows.column("status"), OK), pc.is_valid(rows.column("error_code")))).as_py() or 0
+        facts["kept"] = (
+            pc.sum(
+                pc.and_(pc.equal(rows.column("status"), OK), pc.is_valid(rows.column("error_code")))
+            ).as_py()
+            or 0
+        )
     return DataFile(table, path, rows.num_rows, size, hashlib.sha256(data).hexdigest(), **facts)
 
 
@@ -181,18 +192,23 @@ def ok_rows_by_run(scores: pa.Table) -> dict[str, int]:
 
 
 def checked_bytes(folder: Folder, file: DataFile) -> bytes:
-    """Content of a file, as its manifest or receipt tells it. Raises ``DataError`` naming one that was altered or is gone."""
+    """Content of a file, as its manifest or receipt tells it. Raises ``DataError`` naming one that was
+    altered or is gone."""
     try:
         data = folder.read(file.path)
     except FileNotFoundError:
         raise DataError(f"{folder.full(file.path)} is missing: nothing was published") from None
     if hashlib.sha256(data).hexdigest() != file.sha256:
-        raise DataError(f"{folder.full(file.path)} was altered: its rows are not carried over; --full scores everything again")
+        raise DataError(
+            f"{folder.full(file.path)} was altered: its rows are not carried over; --full scores everything "
+            "again"
+        )
     return data
 
 
 def broken_files(folder: Folder, files: Iterable[DataFile]) -> dict[str, str]:
-    """Path -> what is wrong, of those files that do not stand with the size they are named with: one listing a run's folder."""
+    """Path -> what is wrong, of those files that do not stand with the size they are named with: one listing
+    a run's folder."""
     files = list(files)
     sizes: dict[str, int] = {}
     for top in sorted({file.path.rpartition("/")[0] for file in files}):
@@ -207,7 +223,8 @@ def broken_files(folder: Folder, files: Iterable[DataFile]) -> dict[str, str]:
 
 
 def unique_path(table: Table, run: str) -> str:
-    """A path for a file of ``table`` that nothing was ever written to: a task that Ray runs twice leaves two files, one of them unnamed."""
+    """A path for a file of ``table`` that nothing was ever written to: a task that Ray runs twice leaves two
+    files, one of them unnamed."""
     return f"{table}/{run}/part-{uuid.uuid4().hex[:16]}.parquet"
 
 

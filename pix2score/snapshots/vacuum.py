@@ -1,4 +1,5 @@
-"""vacuum: what no kept snapshot and no run needs is removed; small or mostly dead embedding files are rewritten first (``compaction``)."""
+"""vacuum: what no kept snapshot and no run needs is removed; small or mostly dead embedding files are
+rewritten first (``compaction``)."""
 
 from __future__ import annotations
 
@@ -21,18 +22,24 @@ MIN_TEMPORARY_AGE_S = 3_600.0
 
 
 def vacuum(config: VacuumConfig) -> dict[str, Any]:
-    """Remove what neither the newest ``keep`` snapshots name nor a run of late staged; return counts and bytes.
+    """Remove what neither the newest ``keep`` snapshots name nor a run of late staged; return counts and
+    bytes.
 
     Beside a scoring run it is safe: the run holds a lease, and what it may publish stays.
 
     Raises:
         DataError: no snapshot there.
-        AccessError, StorageError: something could not be removed; what was removed first are receipts and old snapshots.
+        AccessError, StorageError: something could not be removed; what was removed first are receipts and old
+        snapshots.
     """
     folder, started = Folder(config.scores), time.monotonic()
     snapshot = live(config.scores)
     now = time.time()
-    compacted = 0 if config.dry_run else compact(folder, snapshot, _forgotten(folder, snapshot, now - seconds(config.keep_staged)))
+    compacted = (
+        0
+        if config.dry_run
+        else compact(folder, snapshot, _forgotten(folder, snapshot, now - seconds(config.keep_staged)))
+    )
     kept_numbers = numbers(folder)[-config.keep :]
     old = [number for number in numbers(folder) if number < kept_numbers[0]]
     kept = [read_snapshot(folder, number) for number in kept_numbers]
@@ -40,29 +47,55 @@ def vacuum(config: VacuumConfig) -> dict[str, Any]:
     if not config.dry_run:
         remove_manifests(folder, old)
         folder.delete([entry.path for entry in surplus])
-    facts = {"snapshots_removed": len(old), "files_removed": len(surplus), "bytes_removed": sum(e.size for e in surplus)}
-    return {"job": "vacuum", **facts, "files_compacted": compacted, "seconds": round(time.monotonic() - started, 3)}
+    facts = {
+        "snapshots_removed": len(old),
+        "files_removed": len(surplus),
+        "bytes_removed": sum(e.size for e in surplus),
+    }
+    return {
+        "job": "vacuum",
+        **facts,
+        "files_compacted": compacted,
+        "seconds": round(time.monotonic() - started, 3),
+    }
 
 
 def _forgotten(folder: Folder, snapshot: Snapshot, older_than: float) -> set[str]:
-    """Files of removed rows that are too old to come back; none while a run, that may take rows of them back, is at work."""
+    """Files of removed rows that are too old to come back; none while a run, that may take rows of them back,
+    is at work."""
     if not snapshot.files_of("removed") or read_leases(folder).runs:
         return set()
-    return {f"removed/{entry.path}" for entry in (folder / "removed").entries() if entry.modified <= older_than}
+    return {
+        f"removed/{entry.path}" for entry in (folder / "removed").entries() if entry.modified <= older_than
+    }
 
 
-def _surplus(folder: Folder, kept: Sequence[Snapshot], older_than: float, unfinished_before: float) -> list[Entry]:
+def _surplus(
+    folder: Folder, kept: Sequence[Snapshot], older_than: float, unfinished_before: float
+) -> list[Entry]:
     """What may go, receipts first: a file must never go before the receipt that names it."""
     entries = _entries(folder)
     receipts = staged_receipts(folder)
-    leases = read_leases(folder)  # after the listing: a run that begins now finds what is listed here, and its lease is seen
+    leases = read_leases(
+        folder
+    )  # after the listing: a run that begins now finds what is listed here, and its lease is seen
     if leases.runs:
         logger.info("at work: run %s; staged pieces and its files stay", ", ".join(sorted(leases.runs)))
     young = {entry.path for entry in entries if entry.modified > older_than}
     named = {file.path for snapshot in kept for file in snapshot.files}
-    named |= {file.path for receipt in receipts if receipt.path in young or leases.runs for file in receipt.files}
-    surplus = [entry for entry in entries if entry.path not in named and entry.path not in young and not _is_leased(entry, leases)]
-    unfinished = [entry for entry in _entries(folder, temporary=True) if entry.modified < min(older_than, unfinished_before)]
+    named |= {
+        file.path for receipt in receipts if receipt.path in young or leases.runs for file in receipt.files
+    }
+    surplus = [
+        entry
+        for entry in entries
+        if entry.path not in named and entry.path not in young and not _is_leased(entry, leases)
+    ]
+    unfinished = [
+        entry
+        for entry in _entries(folder, temporary=True)
+        if entry.modified < min(older_than, unfinished_before)
+    ]
     over = [Entry(path, 0, "") for path in leases.over]
     return sorted([*surplus, *unfinished, *over], key=lambda entry: not entry.path.endswith(".json"))
 

@@ -1,4 +1,5 @@
-"""Checks that a published snapshot holds what it promises: files as listed, keys once, rows well formed, exactly the catalog's keys."""
+"""Checks that a published snapshot holds what it promises: files as listed, keys once, rows well formed,
+exactly the catalog's keys."""
 
 from __future__ import annotations
 
@@ -46,7 +47,11 @@ def verify(config: VerifyConfig) -> dict[str, Any]:
     if problems:
         raise VerifyError(f"snapshot {snapshot.number} of {folder.uri}: {'; '.join(problems)}")
     counts = snapshot.manifest["counts"]
-    facts = {"model_version": snapshot.manifest["model_version"], "rows": counts["rows"], "failed": counts["failed"]}
+    facts = {
+        "model_version": snapshot.manifest["model_version"],
+        "rows": counts["rows"],
+        "failed": counts["failed"],
+    }
     return {"job": "verify", "snapshot": snapshot.number, **facts, "files": len(snapshot.files)}
 
 
@@ -67,9 +72,13 @@ def _readable(place: str, folder: Folder) -> Snapshot:
             raise
         raise VerifyError(str(exc)) from None
     except (KeyError, TypeError, AttributeError) as exc:
-        raise VerifyError(f"manifest of snapshot {number} of {folder.uri} lacks a part or has another form: {exc!r}") from None
+        raise VerifyError(
+            f"manifest of snapshot {number} of {folder.uri} lacks a part or has another form: {exc!r}"
+        ) from None
     if snapshot.manifest.get("snapshot") != number:
-        raise VerifyError(f"manifest of snapshot {number} of {folder.uri} says it is {snapshot.manifest.get('snapshot')}")
+        raise VerifyError(
+            f"manifest of snapshot {number} of {folder.uri} says it is {snapshot.manifest.get('snapshot')}"
+        )
     return snapshot
 
 
@@ -138,22 +147,31 @@ def _check_rows(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> li
     some_head = " OR ".join(f"{field.name} IS NOT NULL" for head in heads for field in head_fields(head))
     counts = snapshot.manifest["counts"]
     tests = {
-        "keys that stand more than once": "SELECT illust_id, page FROM scores GROUP BY ALL HAVING count(*) > 1",
-        "rows whose status is neither ok nor failed": "SELECT 1 FROM scores WHERE status NOT IN ('ok', 'failed')",
+        "keys that stand more than once": (
+            "SELECT illust_id, page FROM scores GROUP BY ALL HAVING count(*) > 1"
+        ),
+        "rows whose status is neither ok nor failed": (
+            "SELECT 1 FROM scores WHERE status NOT IN ('ok', 'failed')"
+        ),
         "failed rows without a known error_code": (
             f"SELECT 1 FROM scores WHERE status = 'failed' AND coalesce(error_code, '') NOT IN ({codes})"
         ),
         "failed rows with predictions": f"SELECT 1 FROM scores WHERE status = 'failed' AND ({some_head})",
         "ok rows with an error_code that says more than that new content could not be had": (
-            f"SELECT 1 FROM scores WHERE status = 'ok' AND error_code IS NOT NULL AND error_code NOT IN ({retried})"
+            "SELECT 1 FROM scores WHERE status = 'ok' AND error_code IS NOT NULL AND error_code NOT IN "
+            f"({retried})"
         ),
     }
     for head in heads:
-        tests[f"ok rows whose {head.name} is not a distribution with its argmax"] = _bad_prediction(head.name, head.num_bins)
+        tests[f"ok rows whose {head.name} is not a distribution with its argmax"] = _bad_prediction(
+            head.name, head.num_bins
+        )
     problems = _failing(connection, tests)
     rows, failed = one_row(connection, "SELECT count(*), count(*) FILTER (status = 'failed') FROM scores")
     if (rows, failed) != (counts["rows"], counts["failed"]):
-        problems.append(f"{rows} rows with {failed} failed, manifest says {counts['rows']} with {counts['failed']}")
+        problems.append(
+            f"{rows} rows with {failed} failed, manifest says {counts['rows']} with {counts['failed']}"
+        )
     return problems
 
 
@@ -174,12 +192,18 @@ def _check_embeddings(connection: duckdb.DuckDBPyConnection) -> list[str]:
         {
             "embeddings with NaN or infinity": "SELECT 1 FROM embeddings WHERE NOT finite",
             "embeddings that are neither live nor listed as dead": (
-                f"SELECT 1 FROM embeddings ANTI JOIN {live_keys} USING (illust_id, page, run) ANTI JOIN dead USING (illust_id, page, run)"
+                f"SELECT 1 FROM embeddings ANTI JOIN {live_keys} USING (illust_id, page, run) ANTI JOIN dead "
+                "USING (illust_id, page, run)"
             ),
-            "live keys that are listed as dead": f"SELECT 1 FROM {live_keys} SEMI JOIN dead USING (illust_id, page, run)",
-            "ok keys without an embedding": f"SELECT 1 FROM {live_keys} ANTI JOIN embeddings USING (illust_id, page, run)",
+            "live keys that are listed as dead": (
+                f"SELECT 1 FROM {live_keys} SEMI JOIN dead USING (illust_id, page, run)"
+            ),
+            "ok keys without an embedding": (
+                f"SELECT 1 FROM {live_keys} ANTI JOIN embeddings USING (illust_id, page, run)"
+            ),
             "live keys with more than one embedding": (
-                f"SELECT 1 FROM embeddings SEMI JOIN {live_keys} USING (illust_id, page, run) GROUP BY illust_id, page HAVING count(*) > 1"
+                f"SELECT 1 FROM embeddings SEMI JOIN {live_keys} USING (illust_id, page, run) GROUP BY "
+                "illust_id, page HAVING count(*) > 1"
             ),
         },
     )
@@ -204,7 +228,9 @@ def _check_catalog(connection: duckdb.DuckDBPyConnection, place: str, snapshot: 
         ("keys are not in the catalog", "scores", "wanted"),
     ):
         lacking = f"FROM {left} ANTI JOIN {right} USING (illust_id, page)"
-        number, example = one_row(connection, f"SELECT count(*), min(concat_ws(', page ', illust_id, page)) {lacking}")
+        number, example = one_row(
+            connection, f"SELECT count(*), min(concat_ws(', page ', illust_id, page)) {lacking}"
+        )
         if number:
             problems.append(f"{number} {what}, such as id {example}")
     return problems

@@ -1,6 +1,8 @@
-"""Rows that come in any order, given back in order of their rank: out of core, by distribution into buckets that fit in memory.
+"""Rows that come in any order, given back in order of their rank: out of core, by distribution into buckets
+that fit in memory.
 
-Only whole columns of numbers are compared, never keys: who ranks the rows has sorted the keys, and nothing but the keys.
+Only whole columns of numbers are compared, never keys: who ranks the rows has sorted the keys, and nothing
+but the keys.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ Ranks = npt.NDArray[np.int32]
 
 
 def ranks_of(order: Iterable[npt.NDArray[np.int64]], num_rows: int) -> tuple[Ranks, int]:
-    """Rank of each of ``num_rows`` rows, of which ``order`` names some by position, first rank first; and how many it names."""
+    """Rank of each of ``num_rows`` rows, of which ``order`` names some by position, first rank first; and how
+    many it names."""
     ranks, done = np.full(num_rows, LEFT_OUT, np.int32), 0
     for positions in order:
         ranks[positions] = np.arange(done, done + len(positions), dtype=np.int32)
@@ -40,11 +43,13 @@ def in_order(
     """The rows of ``tables`` in order of rank, in tables of ``bucket_rows`` rows but for the last.
 
     Args:
-        tables: rows of one schema, and the rank of each, ``LEFT_OUT`` or each of 0 to ``num_ranked`` - 1 once.
+        tables: rows of one schema, and the rank of each, ``LEFT_OUT`` or each of 0 to ``num_ranked`` - 1
+            once.
         num_ranked: how many rows are not left out.
         folder: an empty folder on the local disk.
         bucket_rows: as many are sorted in memory at a time.
-        pending_bytes: rows wait in memory until there are as many; if it never comes to that, nothing is written to disk.
+        pending_bytes: rows wait in memory until there are as many; if it never comes to that, nothing is
+            written to disk.
     """
     buckets = _Buckets(folder, -(-num_ranked // bucket_rows), bucket_rows, pending_bytes)
     for rows, ranks in tables:
@@ -54,7 +59,8 @@ def in_order(
 
 
 def _sorted(rows: pa.Table, ranks: Ranks) -> tuple[pa.Table, Ranks]:
-    """In order of rank, without the rows left out. Copying rows costs most of all here: those that come in order are not."""
+    """In order of rank, without the rows left out. Copying rows costs most of all here: those that come in
+    order are not."""
     if len(ranks) and ranks[0] > LEFT_OUT and (np.diff(ranks) > 0).all():
         return rows, ranks
     order = np.argsort(ranks)
@@ -63,7 +69,8 @@ def _sorted(rows: pa.Table, ranks: Ranks) -> tuple[pa.Table, Ranks]:
 
 
 class _Buckets:
-    """Rows by bucket, those of bucket i with ranks from i * ``rows`` on: in memory, and all of them on disk whenever they are too many."""
+    """Rows by bucket, those of bucket i with ranks from i * ``rows`` on: in memory, and all of them on disk
+    whenever they are too many."""
 
     def __init__(self, folder: Path, number: int, rows: int, most_bytes: int) -> None:
         self.number, self._rows, self._folder, self._most_bytes = number, rows, folder, most_bytes
@@ -85,8 +92,12 @@ class _Buckets:
     def _flush(self) -> None:
         for number, tables in self._pending.items():
             rows = pa.concat_tables(tables).combine_chunks()
-            # Each time a stream of its own at the end of the file: no file stays open, however many buckets there are.
-            with self._path(number).open("ab") as file, pa.ipc.new_stream(file, rows.schema, options=_LZ4) as stream:
+            # Each time a stream of its own at the end of the file: no file stays open, however many buckets
+            # there are.
+            with (
+                self._path(number).open("ab") as file,
+                pa.ipc.new_stream(file, rows.schema, options=_LZ4) as stream,
+            ):
                 stream.write_table(rows)
         self._pending, self._pending_bytes = {}, 0
 

@@ -1,7 +1,7 @@
 """A folder of objects at a place, local or on S3, behind one handle: the only way to the user's storage.
 
-Whole objects only: an object is visible complete or not at all. Retries live here (botocore's standard mode for S3: timeouts, resets, 5xx,
-SlowDown, with backoff and jitter).
+Whole objects only: an object is visible complete or not at all. Retries live here (botocore's standard mode
+for S3: timeouts, resets, 5xx, SlowDown, with backoff and jitter).
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ READ_MANY_TIMEOUT_S = 120.0  # of one small object, its tries together
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One object: path relative to its folder, size in bytes, and a tag that changes when the content does."""
+    """One object: path relative to its folder, size in bytes, and a tag that changes when the content
+    does."""
 
     path: str
     size: int
@@ -34,7 +35,8 @@ class Entry:
 
 
 class Folder:
-    """A folder of objects at a place; paths are relative to it and use ``/``. Picklable; holds no connection."""
+    """A folder of objects at a place; paths are relative to it and use ``/``. Picklable; holds no
+    connection."""
 
     def __init__(self, place: str) -> None:
         self.uri = normalise(place)
@@ -65,8 +67,8 @@ class Folder:
         return f"{self.uri.rstrip('/')}/{path}" if path else self.uri
 
     def entries(self, path: str = "", *, suffix: str = "", temporary: bool = False) -> list[Entry]:
-        """Objects below ``path``, sorted by path; none if there is no such folder. ``temporary``: only files that writers had not
-        finished, which are left out otherwise.
+        """Objects below ``path``, sorted by path; none if there is no such folder. ``temporary``: only files
+        that writers had not finished, which are left out otherwise.
 
         Raises ``DataError`` if the bucket itself does not exist.
         """
@@ -80,7 +82,10 @@ class Folder:
                 return []
         root = self.fs._strip_protocol(self.uri).rstrip("/") + "/"
         entries = (entry_of(name, info, root) for name, info in found.items() if info["type"] == "file")
-        return sorted((e for e in entries if e.path.endswith(suffix) and is_temporary(e.path) == temporary), key=lambda e: e.path)
+        return sorted(
+            (e for e in entries if e.path.endswith(suffix) and is_temporary(e.path) == temporary),
+            key=lambda e: e.path,
+        )
 
     def top_entries(self, *, suffix: str = "") -> list[Entry]:
         """As ``entries``, but only what stands directly in this folder."""
@@ -93,7 +98,9 @@ class Folder:
                 return []
         root = self.fs._strip_protocol(self.uri).rstrip("/") + "/"
         entries = (entry_of(info["name"], info, root) for info in found if info["type"] == "file")
-        return sorted((e for e in entries if e.path.endswith(suffix) and not is_temporary(e.path)), key=lambda e: e.path)
+        return sorted(
+            (e for e in entries if e.path.endswith(suffix) and not is_temporary(e.path)), key=lambda e: e.path
+        )
 
     def is_file(self, path: str = "") -> bool:
         """Whether an object stands at ``path``."""
@@ -113,22 +120,32 @@ class Folder:
             return bytes(self.fs.cat_file(self.full(path)))
 
     def read_many(self, paths: Sequence[str]) -> dict[str, bytes]:
-        """Whole content of each of many small objects, fetched concurrently; those that are gone by now are left out."""
+        """Whole content of each of many small objects, fetched concurrently; those that are gone by now are
+        left out."""
         if not paths:
             return {}
         with named_errors(self.uri):
             found = zip(paths, self._contents(list(paths)), strict=True)
-            contents = {path: content for path, content in found if not isinstance(content, FileNotFoundError)}
+            contents = {
+                path: content for path, content in found if not isinstance(content, FileNotFoundError)
+            }
             for content in contents.values():
                 if isinstance(content, BaseException):
                     raise content
         return {path: content for path, content in contents.items() if isinstance(content, bytes)}
 
     def _contents(self, paths: list[str]) -> list[bytes | BaseException]:
-        """Content or error of each, by literal name: fsspec's own ``cat`` takes ``[``, ``*`` and ``?`` for patterns."""
+        """Content or error of each, by literal name: fsspec's own ``cat`` takes ``[``, ``*`` and ``?`` for
+        patterns."""
         if is_s3(self.uri):
             keys = [split_s3(self.full(path)) for path in paths]
-            found = gather_objects(self.fs, keys, max_bytes=sys.maxsize, num_concurrent=MAX_READING, timeout_s=READ_MANY_TIMEOUT_S)
+            found = gather_objects(
+                self.fs,
+                keys,
+                max_bytes=sys.maxsize,
+                num_concurrent=MAX_READING,
+                timeout_s=READ_MANY_TIMEOUT_S,
+            )
             return [one if isinstance(one, BaseException) else one[1] for one in found]
         with ThreadPoolExecutor(max_workers=min(8, len(paths))) as pool:
             return list(pool.map(_file_content, (self.full(path) for path in paths)))
@@ -144,8 +161,9 @@ class Folder:
         One request on S3; temp file, fsync and rename on disk. A crash leaves the old object or none.
 
         Raises:
-            FileExistsError: ``path`` holds something else and ``replace`` is False. Of several concurrent creators of different
-                content exactly one succeeds; publishing the same bytes again is harmless, so that a retry is.
+            FileExistsError: ``path`` holds something else and ``replace`` is False. Of several concurrent
+                creators of different content exactly one succeeds; publishing the same bytes again is
+                harmless, so that a retry is.
             AccessError: credentials missing or refused; names the bucket, never the key.
             StorageError: still failing after the retries; ``__cause__`` is the last error.
         """
@@ -157,9 +175,11 @@ class Folder:
         return len(data)
 
     def delete(self, paths: Sequence[str]) -> None:
-        """Remove objects in the given order, and on disk the folders that they leave empty; those already gone are fine.
+        """Remove objects in the given order, and on disk the folders that they leave empty; those already
+        gone are fine.
 
-        Raises ``AccessError`` or ``StorageError`` if one stands still: those before it are gone, of those after it some may be.
+        Raises ``AccessError`` or ``StorageError`` if one stands still: those before it are gone, of those
+        after it some may be.
         """
         with named_errors(self.uri):
             if is_s3(self.uri):
@@ -172,8 +192,8 @@ class Folder:
     def prove_exclusive(self) -> None:
         """Create one object twice, and see the second creator refused: what publishing rests on.
 
-        Raises ``DataError`` if this store or file system would let two runs publish the same snapshot. One small object is written and
-        removed.
+        Raises ``DataError`` if this store or file system would let two runs publish the same snapshot. One
+        small object is written and removed.
         """
         path = f"exclusive-{uuid.uuid4().hex[:16]}.probe"
         self.publish(path, b"first")
@@ -184,7 +204,8 @@ class Folder:
         finally:
             self.delete([path])
         raise DataError(
-            f"{self.uri} does not keep a second creator out (conditional PUT, If-None-Match, is ignored there): two runs could publish "
+            f"{self.uri} does not keep a second creator out (conditional PUT, If-None-Match, is ignored "
+            "there): two runs could publish "
             f"the same snapshot; give a store that honours it"
         )
 

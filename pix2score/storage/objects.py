@@ -1,5 +1,5 @@
-"""Single objects, whole: put on a disk or into S3 so that they are visible complete or not at all, removed by their literal names, and many
-fetched from S3 at once."""
+"""Single objects, whole: put on a disk or into S3 so that they are visible complete or not at all, removed by
+their literal names, and many fetched from S3 at once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ DELETE_KEYS = 1000
 def put_s3(fs: Any, place: str, data: bytes, *, replace: bool) -> None:
     """``place`` holds ``data``.
 
-    Raises ``FileExistsError`` if it holds something else and ``replace`` is off; ``DataError`` if the store cannot tell.
+    Raises ``FileExistsError`` if it holds something else and ``replace`` is off; ``DataError`` if the store
+    cannot tell.
     """
     bucket, key = split_s3(place)
     # If-None-Match makes the store itself refuse the second creator; honoured by AWS since 2024 and by moto.
@@ -45,7 +46,8 @@ def put_s3(fs: Any, place: str, data: bytes, *, replace: bool) -> None:
         text = f"{exc!r} {exc.__cause__!r}"
         if condition and ("NotImplemented" in text or "not implemented" in text):
             raise DataError(
-                f"the store of bucket {bucket!r} cannot create an object only if it is absent (PUT with If-None-Match): two runs could "
+                f"the store of bucket {bucket!r} cannot create an object only if it is absent (PUT with "
+                "If-None-Match): two runs could "
                 f"publish the same snapshot; give a store that can"
             ) from exc
         if not any(sign in text for sign in _REFUSED):
@@ -56,12 +58,16 @@ def put_s3(fs: Any, place: str, data: bytes, *, replace: bool) -> None:
 
 
 def _put_unless_undecided(fs: Any, request: dict[str, Any]) -> None:
-    """One PUT; sent again where the store says 409: two creators met, it has not decided between them, and neither object may stand."""
+    """One PUT; sent again where the store says 409: two creators met, it has not decided between them, and
+    neither object may stand."""
     for attempt in range(MAX_ATTEMPTS):
         try:
             fs.call_s3("put_object", **request)
         except OSError as exc:
-            if "ConditionalRequestConflict" not in f"{exc!r} {exc.__cause__!r}" or attempt == MAX_ATTEMPTS - 1:
+            if (
+                "ConditionalRequestConflict" not in f"{exc!r} {exc.__cause__!r}"
+                or attempt == MAX_ATTEMPTS - 1
+            ):
                 raise
             time.sleep(backoff_s(attempt))
         else:
@@ -84,7 +90,9 @@ def _put_local(path: Path, data: bytes, *, replace: bool) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise DataError(f"{path.parent} cannot be a folder: a file stands in its place; give another place") from None
+        raise DataError(
+            f"{path.parent} cannot be a folder: a file stands in its place; give another place"
+        ) from None
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -104,8 +112,8 @@ def _put_local(path: Path, data: bytes, *, replace: bool) -> None:
 def _create(temporary: str, path: Path, data: bytes) -> None:
     """Give the temporary file its name unless that is taken: the atomic create-if-absent of a disk.
 
-    A link fails if the name is taken, unlike a plain rename. Mounts of object stores, SMB and exFAT have no links; there the kernel's
-    exclusive rename does the same.
+    A link fails if the name is taken, unlike a plain rename. Mounts of object stores, SMB and exFAT have no
+    links; there the kernel's exclusive rename does the same.
     """
     try:
         os.link(temporary, path)
@@ -122,8 +130,10 @@ def _create(temporary: str, path: Path, data: bytes) -> None:
             if error.errno not in (*_NO_LINKS, errno.EINVAL):
                 raise
             raise DataError(
-                f"the file system of {path.parent} can neither link nor rename a file only if the name is free "
-                f"({os.strerror(exc.errno)}): two runs could publish the same snapshot; give a place on another one, or s3://"
+                f"the file system of {path.parent} can neither link nor rename a file only if the name is "
+                "free "
+                f"({os.strerror(exc.errno)}): two runs could publish the same snapshot; give a place on "
+                "another one, or s3://"
             ) from None
 
 
@@ -149,8 +159,9 @@ def delete_local(path: Path) -> None:
 def delete_s3(fs: Any, places: Sequence[str]) -> None:
     """The objects are gone, removed in the given order: one request after the other.
 
-    A store answers 200 and lists what it refused; fsspec drops that list, takes names for patterns and sends requests side by side.
-    Raises ``AccessError`` or ``OSError`` at the first request with a refusal, telling how many stand.
+    A store answers 200 and lists what it refused; fsspec drops that list, takes names for patterns and sends
+    requests side by side. Raises ``AccessError`` or ``OSError`` at the first request with a refusal, telling
+    how many stand.
     """
     for start in range(0, len(places), DELETE_KEYS):
         batch = [split_s3(place) for place in places[start : start + DELETE_KEYS]]
@@ -164,8 +175,15 @@ def delete_s3(fs: Any, places: Sequence[str]) -> None:
 
 def _refusal(refused: Sequence[dict[str, Any]], num_places: int) -> OSError:
     first = refused[0]
-    what = f"{len(refused)} or more of {num_places} objects were not removed: {first.get('Code')} for {first.get('Key')!r}"
-    return AccessError(what) if first.get("Code") in ("AccessDenied", "AllAccessDisabled", "Forbidden") else OSError(what)
+    what = (
+        f"{len(refused)} or more of {num_places} objects were not removed: {first.get('Code')} for "
+        f"{first.get('Key')!r}"
+    )
+    return (
+        AccessError(what)
+        if first.get("Code") in ("AccessDenied", "AllAccessDisabled", "Forbidden")
+        else OSError(what)
+    )
 
 
 def _read_umask() -> int:
@@ -200,7 +218,8 @@ class _BrokenOff(Exception):
 
 
 async def _get_whole(fs: Any, bucket: str, key: str, max_bytes: int) -> tuple[int, bytes]:
-    """``get_object``, tried again when the content breaks off: botocore retries requests, not what is read after their answer."""
+    """``get_object``, tried again when the content breaks off: botocore retries requests, not what is read
+    after their answer."""
     for attempt in range(MAX_ATTEMPTS):
         try:
             return await get_object(fs, bucket, key, max_bytes)
@@ -214,7 +233,8 @@ async def _get_whole(fs: Any, bucket: str, key: str, max_bytes: int) -> tuple[in
 def gather_objects(
     fs: Any, keys: Sequence[tuple[str, str]], *, max_bytes: int, num_concurrent: int, timeout_s: float
 ) -> list[tuple[int, bytes] | BaseException]:
-    """``get_object`` for many (bucket, key), ``num_concurrent`` at a time; an error in the place of its object."""
+    """``get_object`` for many (bucket, key), ``num_concurrent`` at a time; an error in the place of its
+    object."""
 
     async def everything() -> list[tuple[int, bytes] | BaseException]:
         gate = asyncio.Semaphore(num_concurrent)

@@ -14,13 +14,16 @@ from pix2score.storage.folder import Folder
 
 BATCH_ROWS = 65_536
 _REPEATING = {"status", "error_code", "error_detail", "run", "group", "split", "file"}
-READ_BUFFER_BYTES = 4 * 2**20  # per column; without it a whole row group is held, with pre_buffer a whole file (measured: 1.1 GiB)
+READ_BUFFER_BYTES = (
+    4 * 2**20
+)  # per column; without it a whole row group is held, with pre_buffer a whole file (measured: 1.1 GiB)
 
 
 def parquet_batches(
     folder: Folder, paths: Sequence[str], columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS
 ) -> Iterator[pa.RecordBatch]:
-    """Rows of Parquet files, one file after the other. Raises ``DataError`` naming a file that is not Parquet."""
+    """Rows of Parquet files, one file after the other. Raises ``DataError`` naming a file that is not
+    Parquet."""
     for path in paths:
         with open_parquet(folder, path) as file:
             yield from file.iter_batches(batch_size=batch_rows, columns=columns)
@@ -28,17 +31,22 @@ def parquet_batches(
 
 @contextlib.contextmanager
 def open_parquet(folder: Folder, path: str) -> Iterator[pq.ParquetFile]:
-    """A Parquet file of a folder. Raises ``DataError`` if it is something else or damaged, ``FileNotFoundError`` if it is gone."""
+    """A Parquet file of a folder. Raises ``DataError`` if it is something else or damaged,
+    ``FileNotFoundError`` if it is gone."""
     with folder.open(path) as stream, parquet_file(stream, folder.full(path)) as file:
         yield file
 
 
 @contextlib.contextmanager
 def parquet_file(stream: Any, name: str) -> Iterator[pq.ParquetFile]:
-    """A Parquet file that is open already, or held in a buffer. Raises ``DataError`` by ``name``, as ``open_parquet`` does."""
+    """A Parquet file that is open already, or held in a buffer. Raises ``DataError`` by ``name``, as
+    ``open_parquet`` does."""
     with _named_damage(f"{name} is not a Parquet file"):
-        # int96, as old Spark and Hive write timestamps: in ns, which Arrow takes by default, the year 9999 wraps around to 1816.
-        file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=READ_BUFFER_BYTES, coerce_int96_timestamp_unit="us")
+        # int96, as old Spark and Hive write timestamps: in ns, which Arrow takes by default, the year 9999
+        # wraps around to 1816.
+        file = pq.ParquetFile(
+            stream, pre_buffer=False, buffer_size=READ_BUFFER_BYTES, coerce_int96_timestamp_unit="us"
+        )
     with file, _named_damage(f"{name} is damaged"):
         yield file
 
@@ -61,9 +69,16 @@ def repeating(schema: pa.Schema) -> list[str]:
 def parquet_bytes(table: pa.Table, *, row_group_rows: int | None = None, compression: str = "zstd") -> bytes:
     """The table as one Parquet file.
 
-    Dictionaries only where values repeat: trying them on numbers and ids made SCORES files three times slower to write and a quarter larger
-    (100,000 rows of the ``pixiv`` heads: 0.27 s and 19.9 MB against 0.09 s and 15.2 MB of one core).
+    Dictionaries only where values repeat: trying them on numbers and ids made SCORES files three times slower
+    to write and a quarter larger (100,000 rows of the ``pixiv`` heads: 0.27 s and 19.9 MB against 0.09 s and
+    15.2 MB of one core).
     """
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, row_group_size=row_group_rows, compression=compression, use_dictionary=repeating(table.schema))
+    pq.write_table(
+        table,
+        sink,
+        row_group_size=row_group_rows,
+        compression=compression,
+        use_dictionary=repeating(table.schema),
+    )
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]

@@ -30,7 +30,12 @@ def total_rows(parts: Iterable[Part]) -> int:
 
 
 def write_parts(
-    connection: duckdb.DuckDBPyConnection, sql: str, schema: pa.Schema, folder: Folder, prefix: str, part_rows: int = PART_ROWS
+    connection: duckdb.DuckDBPyConnection,
+    sql: str,
+    schema: pa.Schema,
+    folder: Folder,
+    prefix: str,
+    part_rows: int = PART_ROWS,
 ) -> list[Part]:
     """The rows of ``sql`` as Parquet parts ``<prefix>-00000.parquet`` … of ``part_rows`` rows."""
 

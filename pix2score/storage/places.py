@@ -1,6 +1,8 @@
-"""Places named by the user: a local path or ``s3://bucket/key``; the filesystem of each, and its errors as ours.
+"""Places named by the user: a local path or ``s3://bucket/key``; the filesystem of each, and its errors as
+ours.
 
-Credentials and endpoint come from the standard AWS chain (``AWS_ENDPOINT_URL`` for other stores) and are never stored or logged.
+Credentials and endpoint come from the standard AWS chain (``AWS_ENDPOINT_URL`` for other stores) and are
+never stored or logged.
 """
 
 from __future__ import annotations
@@ -105,13 +107,17 @@ def _s3_error(exc: BaseException, place: str, where: str) -> Pix2ScoreError | No
     problem = (_reason_of_refusal(place) if is_without_reason(exc) else None) or access_problem(exc)
     if isinstance(exc, PermissionError):
         return AccessError(
-            f"access to {where}{_endpoint(place)} was refused: {problem}" if problem else f"access to {where} was refused"
+            f"access to {where}{_endpoint(place)} was refused: {problem}"
+            if problem
+            else f"access to {where} was refused"
         )
     if problem:
         return AccessError(f"{where}{_endpoint(place)} cannot be reached: {problem}")
     if isinstance(exc, ValueError):
         return None
-    return StorageError(f"{where}{_endpoint(place)} still fails after {MAX_ATTEMPTS} attempts: {type(exc).__name__}: {exc}")
+    return StorageError(
+        f"{where}{_endpoint(place)} still fails after {MAX_ATTEMPTS} attempts: {type(exc).__name__}: {exc}"
+    )
 
 
 def _reason_of_refusal(place: str) -> str | None:

@@ -1,4 +1,5 @@
-"""What a store refuses for good, or what the standard AWS chain lacks: named in one line, never a key or secret in it.
+"""What a store refuses for good, or what the standard AWS chain lacks: named in one line, never a key or
+secret in it.
 
 Own words for each, as botocore's and the stores' own texts quote key ids and tokens.
 """
@@ -16,8 +17,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 REFUSED = {
     "AccountProblem": "there is a problem with the account",
     "NotSignedUp": "the account is not signed up for S3",
-    "InvalidAccessKeyId": "the store does not know this access key id (AWS_ACCESS_KEY_ID): a typing error, or a key of another store",
-    "SignatureDoesNotMatch": "the secret key (AWS_SECRET_ACCESS_KEY) does not belong to the access key id, or the region is another",
+    "InvalidAccessKeyId": (
+        "the store does not know this access key id (AWS_ACCESS_KEY_ID): a typing error, "
+        "or a key of another store"
+    ),
+    "SignatureDoesNotMatch": (
+        "the secret key (AWS_SECRET_ACCESS_KEY) does not belong to the access key id, "
+        "or the region is another"
+    ),
     "ExpiredToken": "the credentials have expired; get new ones",
     "ExpiredTokenException": "the credentials have expired; get new ones",
     "TokenRefreshRequired": "the credentials have expired; get new ones",
@@ -29,7 +36,9 @@ REFUSED = {
     "RequestExpired": "the clock of this machine is wrong: set it",
     "AuthorizationHeaderMalformed": "the region is another than AWS_REGION or the profile says",
     "InvalidRegion": "the region is another than AWS_REGION or the profile says",
-    "PermanentRedirect": "the bucket is in another region than AWS_REGION or the profile says, or at another endpoint",
+    "PermanentRedirect": (
+        "the bucket is in another region than AWS_REGION or the profile says, or at another endpoint"
+    ),
     "301": "the bucket is in another region than AWS_REGION or the profile says, or at another endpoint",
     "InvalidPayer": "the bucket's owner lets others pay: requester pays is not supported",
 }
@@ -39,21 +48,31 @@ _LOGIN = "the login (SSO) has expired or was never made: `aws sso login`"
 _CHAIN = {
     boto.NoCredentialsError: "no AWS credentials; set them by the standard AWS chain",
     boto.ProfileNotFound: "the AWS configuration has no profile {profile!r}, which AWS_PROFILE names",
-    boto.PartialCredentialsError: "half of the AWS credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY belong together",
+    boto.PartialCredentialsError: (
+        "half of the AWS credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY belong together"
+    ),
     boto.SSOError: _LOGIN,
     boto.TokenRetrievalError: _LOGIN,
     boto.NoAuthTokenError: _LOGIN,
     boto.LoginError: "the AWS login has expired or is incomplete: log in again",
-    boto.CredentialRetrievalError: "the AWS credentials could not be fetched, by the profile's process, role or login",
-    boto.MetadataRetrievalError: "the AWS credentials could not be fetched from the machine's metadata service",
+    boto.CredentialRetrievalError: (
+        "the AWS credentials could not be fetched, by the profile's process, role or login"
+    ),
+    boto.MetadataRetrievalError: (
+        "the AWS credentials could not be fetched from the machine's metadata service"
+    ),
     boto.RefreshWithMFAUnsupportedError: "the profile's role wants a code (MFA) for every refresh",
     boto.UnknownCredentialError: "the profile names a source of credentials that is not known",
     boto.ConfigParseError: "the AWS configuration {path} cannot be read: it is no valid INI file",
     boto.ConfigNotFound: "the AWS configuration {path} is not there",
     boto.InvalidConfigError: "the profile in the AWS configuration is incomplete or wrong",
     boto.NoRegionError: "no region; set AWS_REGION",
-    boto.InvalidRegionError: "{region_name!r} (AWS_REGION, AWS_DEFAULT_REGION or the profile's region) is no region",
-    boto.UnknownRegionError: "{region_name!r} (AWS_REGION, AWS_DEFAULT_REGION or the profile's region) is no region",
+    boto.InvalidRegionError: (
+        "{region_name!r} (AWS_REGION, AWS_DEFAULT_REGION or the profile's region) is no region"
+    ),
+    boto.UnknownRegionError: (
+        "{region_name!r} (AWS_REGION, AWS_DEFAULT_REGION or the profile's region) is no region"
+    ),
     boto.EndpointProviderError: "no endpoint fits the region and the settings",
     boto.InvalidEndpointConfigurationError: "the endpoint's settings are wrong",
     boto.MissingDependencyException: "the way of the AWS credentials needs a package that is not installed",
@@ -65,7 +84,8 @@ _CHAIN = {
 
 
 def access_problem(exc: BaseException) -> str | None:
-    """What is wrong with the credentials, the region or the endpoint, if that is it and asking again changes nothing.
+    """What is wrong with the credentials, the region or the endpoint, if that is it and asking again changes
+    nothing.
 
     None for anything else; also for a plain refusal, which says no more than that.
     """
@@ -74,7 +94,9 @@ def access_problem(exc: BaseException) -> str | None:
 
 def is_without_reason(exc: BaseException) -> bool:
     """Whether a HEAD was refused: its answer has no body that could say why."""
-    heads = (one for one in _chain(exc) if isinstance(one, ClientError) and one.operation_name.startswith("Head"))
+    heads = (
+        one for one in _chain(exc) if isinstance(one, ClientError) and one.operation_name.startswith("Head")
+    )
     return any(_code(one) in ("400", "403") for one in heads)
 
 

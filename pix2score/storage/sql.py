@@ -1,6 +1,7 @@
 """An embedded DuckDB that works out of core: what planning, rewriting and verifying sort and join with.
 
-DuckDB never opens a place itself (its own S3 reader is a download): it reads Arrow batches that ``storage`` brings and gives batches back.
+DuckDB never opens a place itself (its own S3 reader is a download): it reads Arrow batches that ``storage``
+brings and gives batches back.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ _UNFIT = (duckdb.InvalidInputException, duckdb.NotImplementedException, duckdb.C
 
 
 @contextlib.contextmanager
-def engine(memory_bytes: int = MEMORY_BYTES, *, disk_bytes: int = 0, what: str = "this") -> Iterator[duckdb.DuckDBPyConnection]:
+def engine(
+    memory_bytes: int = MEMORY_BYTES, *, disk_bytes: int = 0, what: str = "this"
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB of bounded memory that spills to a temporary folder, gone afterwards.
 
     Raises:
@@ -53,21 +56,29 @@ def engine(memory_bytes: int = MEMORY_BYTES, *, disk_bytes: int = 0, what: str =
 
 @contextlib.contextmanager
 def _named_full_disk(what: str) -> Iterator[None]:
-    """A disk of temporary files that fills up is one line. What storage raises has another type: that disk is not meant."""
+    """A disk of temporary files that fills up is one line. What storage raises has another type: that disk is
+    not meant."""
     try:
         yield
     except (duckdb.Error, OSError) as exc:
         if not _is_full_disk(exc):
             raise
-        raise StorageError(f"{what} filled the disk of temporary files: {room(tempfile.gettempdir())}") from exc
+        raise StorageError(
+            f"{what} filled the disk of temporary files: {room(tempfile.gettempdir())}"
+        ) from exc
 
 
 def _is_full_disk(exc: BaseException) -> bool:
-    return getattr(exc, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(text in str(exc) for text in _FULL_DISK)
+    return getattr(exc, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(
+        text in str(exc) for text in _FULL_DISK
+    )
 
 
-def load(connection: duckdb.DuckDBPyConnection, table: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
-    """``table`` holds the rows of ``batches``, streamed. An error raised while batches are made comes out unchanged."""
+def load(
+    connection: duckdb.DuckDBPyConnection, table: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]
+) -> None:
+    """``table`` holds the rows of ``batches``, streamed. An error raised while batches are made comes out
+    unchanged."""
     failure: list[BaseException] = []
 
     def guarded() -> Iterator[pa.RecordBatch]:
@@ -90,8 +101,11 @@ def load(connection: duckdb.DuckDBPyConnection, table: str, schema: pa.Schema, b
         connection.unregister("incoming")
 
 
-def query(connection: duckdb.DuckDBPyConnection, sql: str, schema: pa.Schema, batch_rows: int = BATCH_ROWS) -> Iterator[pa.Table]:
-    """The result of ``sql`` as tables of ``schema`` with exactly ``batch_rows`` rows each, but for the last."""
+def query(
+    connection: duckdb.DuckDBPyConnection, sql: str, schema: pa.Schema, batch_rows: int = BATCH_ROWS
+) -> Iterator[pa.Table]:
+    """The result of ``sql`` as tables of ``schema`` with exactly ``batch_rows`` rows each, but for the
+    last."""
     pending: list[pa.RecordBatch] = []
     num_pending = 0
     for batch in connection.sql(sql).to_arrow_reader(min(batch_rows, BATCH_ROWS)):
@@ -108,7 +122,8 @@ def query(connection: duckdb.DuckDBPyConnection, sql: str, schema: pa.Schema, ba
 
 
 def in_memory(sql: str, **tables: pa.Table) -> pa.Table:
-    """The result of ``sql`` over tables that are in memory, by one thread: for one task of many side by side."""
+    """The result of ``sql`` over tables that are in memory, by one thread: for one task of many side by
+    side."""
     with duckdb.connect() as connection:
         connection.execute("SET threads=1")
         for name, table in tables.items():
@@ -127,8 +142,11 @@ def one_row(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
     return tuple(row)
 
 
-def side_by_side(function: Callable[[T], R], items: Iterable[T], num_threads: int = NUM_TRANSFERS) -> Iterator[R]:
-    """``function`` of every item, in order, ``num_threads`` at a time; items are drawn, and results held, only a few ahead."""
+def side_by_side(
+    function: Callable[[T], R], items: Iterable[T], num_threads: int = NUM_TRANSFERS
+) -> Iterator[R]:
+    """``function`` of every item, in order, ``num_threads`` at a time; items are drawn, and results held,
+    only a few ahead."""
     pending: deque[Future[R]] = deque()
     with ThreadPoolExecutor(num_threads) as pool:
         for item in items:

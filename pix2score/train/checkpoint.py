@@ -1,4 +1,5 @@
-"""What a training run remembers: the fitter, where in the epoch it stands, its history, and its best model so far."""
+"""What a training run remembers: the fitter, where in the epoch it stands, its history, and its best model so
+far."""
 
 from __future__ import annotations
 
@@ -58,7 +59,9 @@ class RunState:
         entry = self.history[-1]
         value = rank_value(entry, settings.best_by)
         if self.best is None or value < self.best["value"]:
-            weights = {name: tensor.detach().cpu().clone() for name, tensor in fitter.result.state_dict().items()}
+            weights = {
+                name: tensor.detach().cpu().clone() for name, tensor in fitter.result.state_dict().items()
+            }
             if all(bool(torch.isfinite(t).all()) for t in weights.values()):
                 self.best = {"value": value, "entry": entry, "weights": weights}
 
@@ -71,7 +74,8 @@ class RunState:
 
 
 def rank_value(entry: dict[str, Any], best_by: str) -> float:
-    """A number by which epochs are ranked, lower is better: ``val_loss``, or ``<head>.<metric>``. ``WORST`` if it is missing."""
+    """A number by which epochs are ranked, lower is better: ``val_loss``, or ``<head>.<metric>``. ``WORST``
+    if it is missing."""
     if best_by == "val_loss":
         return float(entry["val_loss"])
     head, _, metric = best_by.partition(".")
@@ -87,7 +91,9 @@ def resume(fitter: Fitter, settings: WorkerSettings) -> RunState:
     if found is None:
         return RunState()
     if "run" not in found:
-        raise DataError(f"the checkpoint at {settings.out} is of an earlier version of pix2score; give another --out")
+        raise DataError(
+            f"the checkpoint at {settings.out} is of an earlier version of pix2score; give another --out"
+        )
     fitter.load_state_dict(found["fitter"])
     kept = {**found["run"], "sums": EpochSums(**found["run"]["sums"])}
     return RunState(**kept)
@@ -112,12 +118,15 @@ def parse_state(data: bytes) -> dict[str, Any]:
 def read_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
     """Content of a checkpoint: ``fitter``, ``run``, ``embedding_dim``; tensors on the CPU."""
     with checkpoint.as_directory() as folder:
-        state: dict[str, Any] = torch.load(os.path.join(folder, CHECKPOINT), map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(
+            os.path.join(folder, CHECKPOINT), map_location="cpu", weights_only=True
+        )
     return state
 
 
 def save(fitter: Fitter, run: RunState, settings: WorkerSettings, *, is_first: bool) -> None:
-    """A checkpoint of this moment is in storage. Every worker calls it equally often; the first one writes."""
+    """A checkpoint of this moment is in storage. Every worker calls it equally often; the first one
+    writes."""
     metrics = {"epoch": len(run.history), "step": fitter.num_steps}
     if not is_first:
         ray.train.report(metrics)

@@ -10,13 +10,23 @@ from pix2score.errors import ConfigError
 from pix2score.heads.spec import LOSSES, HeadSpec
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.backbones import check_backbone
-from pix2score.train.step.recipe import Augment, Gradient, Optimizer, Precision, Recipe, Schedule, preset_for, scaled_rate
+from pix2score.train.step.recipe import (
+    Augment,
+    Gradient,
+    Optimizer,
+    Precision,
+    Recipe,
+    Schedule,
+    preset_for,
+    scaled_rate,
+)
 
 INITIAL_TRUNK = "initial.safetensors"
 """Weights that the trunk starts from, in the model folder."""
 AS_PREPARED = "as prepared"
 SGD_RATE, SGD_WEIGHT_DECAY = 50.0, 5e-4
-"""SGD's usual rate of 0.05 for 64 images beside AdamW's 0.001, and its usual decay, which its rate multiplies too."""
+"""SGD's usual rate of 0.05 for 64 images beside AdamW's 0.001, and its usual decay, which its rate multiplies
+too."""
 TRUNK_STRIDE = 32
 """Pixels of input for one of a trunk's last feature map."""
 MAX_PADDING = 10_000
@@ -32,7 +42,8 @@ class TrainConfig:
     out: str
     """Where the model goes. The same command again resumes what stands there."""
     backbone: str = "resnet101"
-    """resnet18 34 50 101 152, resnext50_32x4d, resnext101_32x8d, resnext101_64x4d, wide_resnet50_2 or wide_resnet101_2."""
+    """resnet18 34 50 101 152, resnext50_32x4d, resnext101_32x8d, resnext101_64x4d, wide_resnet50_2 or
+    wide_resnet101_2."""
     weights: str = "none"
     """Start of the trunk: none, imagenet (from torchvision's hub), or the place of a model or state dict."""
     input_size: int = 224
@@ -40,7 +51,8 @@ class TrainConfig:
     resize: str = "squash"
     """squash (whole picture, aspect given up), pad (on white) or crop (centre)."""
     recipe: str = "auto"
-    """Preset that fills in what is not given below: small, large, or auto (small below 50,000 training rows)."""
+    """Preset that fills in what is not given below: small, large, or auto (small below 50,000 training
+    rows)."""
     epochs: int | None = None
     """Passes over the train split (default: the preset's)."""
     batch_size: int = 64
@@ -48,8 +60,8 @@ class TrainConfig:
     accumulate: int = 1
     """Pieces in which a worker computes its batch: less memory, the same step."""
     learning_rate: float | None = None
-    """Top rate, for the batch of all workers together. Default: the preset's, which holds for 64 images a step, scaled by the square root
-    of the images a step of all workers (sgd: in proportion)."""
+    """Top rate, for the batch of all workers together. Default: the preset's, which holds for 64 images a
+    step, scaled by the square root of the images a step of all workers (sgd: in proportion)."""
     head_rate: float = 1.0
     """Rate of the heads, as a multiple of the trunk's."""
     frozen_fraction: float = 0.0
@@ -65,7 +77,8 @@ class TrainConfig:
     label_noise: float = 0.0
     """Standard deviation, in bins, of noise on the training labels."""
     gradient: Gradient = "sum"
-    """sum, or pcgrad: conflicting parts of the heads' gradients are projected out; about as many times slower as there are heads."""
+    """sum, or pcgrad: conflicting parts of the heads' gradients are projected out; about as many times slower
+    as there are heads."""
     bins_loss: str = "as prepared"
     """Of all heads of kind bins: ordinal, cross_entropy, squared_emd, class_weighted or logit_adjusted."""
     levels_loss: str = "as prepared"
@@ -75,22 +88,25 @@ class TrainConfig:
     patience: int | None = None
     """Stop when so many epochs in a row brought nothing better."""
     checkpoint_minutes: float = 10.0
-    """A checkpoint after so many minutes, besides that of every epoch: about the most that a killed worker costs."""
+    """A checkpoint after so many minutes, besides that of every epoch: about the most that a killed worker
+    costs."""
     shuffle_mib: int = 256
-    """Memory of decoded pixels among which each worker shuffles, beside what a step takes. Shards are random samples already."""
+    """Memory of decoded pixels among which each worker shuffles, beside what a step takes. Shards are random
+    samples already."""
     cache_mib: int | None = None
-    """MiB of decoded pixels that may be kept in Ray's object store: a dataset that fits is decoded once, not in every epoch (default: a
-    quarter of the store of all nodes; 0: never)."""
+    """MiB of decoded pixels that may be kept in Ray's object store: a dataset that fits is decoded once, not
+    in every epoch (default: a quarter of the store of all nodes; 0: never)."""
     precision: Precision = "auto"
     """auto (bf16 on a GPU that has it, else fp16; fp32 on a CPU), fp32, bf16 or fp16."""
     max_steps: int | None = None
     """Stop after this many steps in all."""
     num_workers: int | str | None = None
-    """Data-parallel workers (default: the cluster's GPUs; without any 1, and 0 on a Ray of this machine alone). MIN..MAX, such as 2..8:
-    as many as there are nodes for, always with batch_size * MAX images a step. 0: in this process, which starts some ten seconds sooner;
-    if it dies, the same command goes on."""
+    """Data-parallel workers (default: the cluster's GPUs; without any 1, and 0 on a Ray of this machine
+    alone). MIN..MAX, such as 2..8: as many as there are nodes for, always with batch_size * MAX images a
+    step. 0: in this process, which starts some ten seconds sooner; if it dies, the same command goes on."""
     cpus_per_worker: int | None = None
-    """CPUs that each worker holds in Ray's books (default: 1 without a GPU, none beside one). Nearly all of a node's: one worker a node."""
+    """CPUs that each worker holds in Ray's books (default: 1 without a GPU, none beside one). Nearly all of a
+    node's: one worker a node."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """auto (GPU if the cluster has one), cpu or gpu."""
     gpu_wait_s: float = 0
@@ -109,11 +125,15 @@ class TrainConfig:
             raise ConfigError(f"cache_mib {self.cache_mib}: at least 0")
         for name in ("bins_loss", "levels_loss"):
             if getattr(self, name) not in (AS_PREPARED, *LOSSES):
-                raise ConfigError(f"{name} {getattr(self, name)!r} is not known; one of {AS_PREPARED}, {', '.join(LOSSES)}")
+                raise ConfigError(
+                    f"{name} {getattr(self, name)!r} is not known; one of {AS_PREPARED}, {', '.join(LOSSES)}"
+                )
         if -(-self.batch_size // self.accumulate) == 1 and self.input_size <= TRUNK_STRIDE:
             raise ConfigError(
-                f"one image of {self.input_size} px at a time leaves BatchNorm a single value per channel: raise batch_size "
-                f"{self.batch_size}, lower accumulate {self.accumulate}, or take an input_size above {TRUNK_STRIDE}"
+                f"one image of {self.input_size} px at a time leaves BatchNorm a single value per channel: "
+                "raise batch_size "
+                f"{self.batch_size}, lower accumulate {self.accumulate}, or take an input_size above "
+                f"{TRUNK_STRIDE}"
             )
         if not self.checkpoint_minutes > 0:
             raise ConfigError(f"checkpoint_minutes {self.checkpoint_minutes}: expected a positive number")
@@ -130,7 +150,10 @@ class TrainConfig:
         if high and not 1 <= least < most:
             raise ConfigError(f"num_workers {given}: a range begins at 1 or more, and ends above")
         if math.lcm(*range(max(1, least), max(1, most) + 1)) > MAX_PADDING and high:
-            raise ConfigError(f"num_workers {given}: so wide a range cannot share the validation rows evenly; 1..10 or 8..10 can")
+            raise ConfigError(
+                f"num_workers {given}: so wide a range cannot share the validation rows evenly; 1..10 or "
+                "8..10 can"
+            )
         return least, most
 
     def make_recipe(self, *, num_rows: int, images_per_step: int, total_steps: int) -> Recipe:
@@ -176,7 +199,8 @@ class WorkerSettings:
     num_workers: int
     """0: in this process."""
     max_workers: int
-    """Above ``num_workers`` where their number may change; ``batch_size * max_workers`` images make a step, however many there are."""
+    """Above ``num_workers`` where their number may change; ``batch_size * max_workers`` images make a step,
+    however many there are."""
     use_gpu: bool
     cpus_per_worker: int | None
     """None leaves Ray Train's default."""

@@ -2,10 +2,10 @@
 
 Owns the model folder while it grows:
 
-    model.json, model.safetensors   written last, from the best epoch by validation loss
-    config.json                     the resolved config, written first: the same command again resumes, another config is refused
-    checkpoints/                    Ray Train's, one per epoch and every M minutes; each holds the best model so far
-    history.jsonl, tensorboard/     one entry per epoch
+    model.json, model.safetensors   written last, from the best epoch by validation loss config.json
+    the resolved config, written first: the same command again resumes, another config is refused checkpoints/
+    Ray Train's, one per epoch and every M minutes; each holds the best model so far history.jsonl,
+    tensorboard/     one entry per epoch
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
 
     Raises:
         DataError: no dataset, an empty split, or weights that do not fit.
-        ConfigError: another config was begun at ``out`` (the differences are listed), or the batch does not fit the data.
+        ConfigError: another config was begun at ``out`` (the differences are listed), or the batch does not
+            fit the data.
     """
     dataset, out = open_dataset(config.data), Folder(config.out)
     _refuse_other_config(config, dataset, out)
@@ -55,7 +56,10 @@ def train(config: TrainConfig) -> dict[str, Any]:
     from pix2score.train.run import run_training
 
     trunk = initial_trunk(config.weights, config.backbone)
-    with session(gpu_wait_s=config.gpu_wait_s) as offer, recorded(out, "summary.json", {"job": "train", "out": out.uri}) as summary:
+    with (
+        session(gpu_wait_s=config.gpu_wait_s) as offer,
+        recorded(out, "summary.json", {"job": "train", "out": out.uri}) as summary,
+    ):
         settings = _worker_settings(config, dataset, offer)
         out.publish("config.json", _identity(config, dataset), replace=True)
         run_training(settings, dataset, trunk, as_plain(config), offer)
@@ -72,14 +76,17 @@ def _refuse_other_config(config: TrainConfig, dataset: PreparedDataset, out: Fol
         begun = json.loads(out.read("config.json"))
     except (FileNotFoundError, NotADirectoryError):
         if out.is_file(CARD):
-            raise DataError(f"{out.uri} holds a model that this command did not begin; give another --out") from None
+            raise DataError(
+                f"{out.uri} holds a model that this command did not begin; give another --out"
+            ) from None
         return
     except ValueError:
         begun = None
     if not isinstance(begun, dict):
         raise DataError(f"{out.full('config.json')} is not the config of a training; give another --out")
     wanted = json.loads(_identity(config, dataset))
-    # Places may be spelt differently (dataset_id says whether it is the same data), and the rest changes no result.
+    # Places may be spelt differently (dataset_id says whether it is the same data), and the rest changes no
+    # result.
     moved = {"out", "data", "gpu_wait_s", "cpus_per_worker", "cache_mib"}
     differences = [
         f"{k}: {begun.get(k)} there, {wanted.get(k)} now"
@@ -87,7 +94,9 @@ def _refuse_other_config(config: TrainConfig, dataset: PreparedDataset, out: Fol
         if k not in moved and begun.get(k) != wanted.get(k)
     ]
     if differences:
-        raise ConfigError(f"{out.uri} was begun with another config ({'; '.join(differences)}); give another --out")
+        raise ConfigError(
+            f"{out.uri} was begun with another config ({'; '.join(differences)}); give another --out"
+        )
 
 
 def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer) -> WorkerSettings:
@@ -97,7 +106,8 @@ def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer
     steps_per_epoch = num_rows // num_joint
     if not steps_per_epoch:
         raise ConfigError(
-            f"{num_rows} training rows are fewer than one batch of {config.batch_size} for each of {max(1, most)} "
+            f"{num_rows} training rows are fewer than one batch of {config.batch_size} for each of "
+            f"{max(1, most)} "
             f"workers; lower --batch-size or --num-workers"
         )
     epochs = config.epochs or preset_for(config.recipe, num_rows).epochs
@@ -126,7 +136,8 @@ def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer
 
 
 def _default_workers(out: Folder, offer: Offer, use_gpu: bool) -> int:
-    """One for each GPU. Without any: one, but none on one machine, where workers and Ray's actors beside them take from the cores."""
+    """One for each GPU. Without any: one, but none on one machine, where workers and Ray's actors beside them
+    take from the cores."""
     from pix2score.train.checkpoint import OF_WORKERS
 
     if use_gpu:
@@ -144,10 +155,13 @@ def _refuse_unlearnable(config: TrainConfig, dataset: PreparedDataset) -> None:
     for head in dataset.heads:
         rows = sum(head.counts or ())
         if not rows:
-            raise DataError(f"head {head.name!r} has no label in the train split: remove the head or map another column")
+            raise DataError(
+                f"head {head.name!r} has no label in the train split: remove the head or map another column"
+            )
         if max(head.counts or ()) == rows:
             raise DataError(
-                f"head {head.name!r}: all {rows} training labels lie in one bin of {head.num_bins}; there is nothing to learn"
+                f"head {head.name!r}: all {rows} training labels lie in one bin of {head.num_bins}; there is "
+                "nothing to learn"
             )
     names = [head.name for head in dataset.heads]
     if not is_metric(config.best_by, names):

@@ -1,4 +1,5 @@
-"""What people look at while a model trains: epoch lines, history.jsonl, TensorBoard. Written by rank 0, beside the model."""
+"""What people look at while a model trains: epoch lines, history.jsonl, TensorBoard. Written by rank 0,
+beside the model."""
 
 from __future__ import annotations
 
@@ -36,17 +37,20 @@ def epoch_line(entry: dict[str, Any], num_epochs: int, heads: Sequence[HeadSpec]
     skipped = f", {entry['skipped_steps']} steps skipped as non-finite" if entry["skipped_steps"] else ""
     waited = entry["waited_s"] / max(entry["seconds"], 1e-9)
     return (
-        f"epoch {entry['epoch']}/{num_epochs}: loss {loss}, validation {entry['val_loss']:.3f} (a uniform guess costs 1 per head), "
+        f"epoch {entry['epoch']}/{num_epochs}: loss {loss}, validation {entry['val_loss']:.3f} (a uniform "
+        "guess costs 1 per head), "
         f"{', '.join(parts)}, rate {entry['learning_rate']:.2g}, {entry['images_per_s']:.0f} images/s, "
         f"{waited:.0%} of the time without a batch{skipped}"
     )
 
 
 def final_table(entry: dict[str, Any], ridge: dict[str, float | None], heads: Sequence[HeadSpec]) -> str:
-    """The saved epoch per head, beside constants that know only the train split and a ridge on simple features."""
+    """The saved epoch per head, beside constants that know only the train split and a ridge on simple
+    features."""
     lines = [
         f"validation of epoch {entry['epoch']}, which is saved:",
-        f"{'head':<12}{'images':>8}{'main':>16}{'rank of it':>12}{'of ridge':>10}{'NLL (prior)':>18}{'ECE':>7}{'temperature':>13}",
+        f"{'head':<12}{'images':>8}{'main':>16}{'rank of it':>12}{'of ridge':>10}"
+        f"{'NLL (prior)':>18}{'ECE':>7}{'temperature':>13}",
     ]
     for head in heads:
         m = entry["val"][head.name]
@@ -54,8 +58,10 @@ def final_table(entry: dict[str, Any], ridge: dict[str, float | None], heads: Se
             lines.append(f"{head.name:<12}{0:>8}{'no label':>16}")
             continue
         lines.append(
-            f"{head.name:<12}{m['num_labelled']:>8}{main_metric(head) + ' ' + _number(m[main_metric(head)]):>16}"
-            f"{_number(m['spearman']):>12}{_number(ridge.get(head.name)):>10}{m['nll']:>10.3f} ({m['prior_nll']:.3f})"
+            f"{head.name:<12}{m['num_labelled']:>8}"
+            f"{main_metric(head) + ' ' + _number(m[main_metric(head)]):>16}"
+            f"{_number(m['spearman']):>12}{_number(ridge.get(head.name)):>10}{m['nll']:>10.3f} "
+            f"({m['prior_nll']:.3f})"
             f"{m['ece']:>7.3f}{entry['temperatures'][head.name]:>13.2f}"
         )
     return "\n".join(lines)
@@ -66,7 +72,8 @@ def _number(value: float | None) -> str:
 
 
 def picture_grid(pixels_BSSC: Tensor, columns: int = 4) -> Tensor:
-    """uint8 [rows * S, columns * S, 3]: pictures side by side, of at least one; a row that is not full is left out."""
+    """uint8 [rows * S, columns * S, 3]: pictures side by side, of at least one; a row that is not full is
+    left out."""
     columns = min(columns, len(pixels_BSSC))
     rows = len(pixels_BSSC) // columns
     size = pixels_BSSC.shape[1]
@@ -75,7 +82,8 @@ def picture_grid(pixels_BSSC: Tensor, columns: int = 4) -> Tensor:
 
 
 def confusion_picture(metrics: HeadMetrics) -> npt.NDArray[np.uint8]:
-    """uint8 [K * CELL, K * CELL, 3]: true bin by row, predicted by column, each row's share from white to blue."""
+    """uint8 [K * CELL, K * CELL, 3]: true bin by row, predicted by column, each row's share from white to
+    blue."""
     share = metrics.confusion / np.maximum(metrics.confusion.sum(1, keepdims=True), 1)
     light = (255 * (1 - share)).astype(np.uint8).repeat(CELL, 0).repeat(CELL, 1)
     return np.stack([light, light, np.full_like(light, 255)], axis=2)
@@ -87,9 +95,13 @@ def thinned(curve: list[dict[str, float]]) -> list[dict[str, float]]:
 
 
 def write_logs(
-    out: Folder, history: Sequence[dict[str, Any]], curve: Sequence[dict[str, float]], pictures: dict[str, npt.NDArray[np.uint8]]
+    out: Folder,
+    history: Sequence[dict[str, Any]],
+    curve: Sequence[dict[str, float]],
+    pictures: dict[str, npt.NDArray[np.uint8]],
 ) -> None:
-    """history.jsonl and the TensorBoard events stand at ``out``, whole: from the state that a resumed run has too."""
+    """history.jsonl and the TensorBoard events stand at ``out``, whole: from the state that a resumed run has
+    too."""
     lines = [json.dumps(entry, ensure_ascii=False) for entry in history]
     out.publish("history.jsonl", ("\n".join(lines) + "\n").encode(), replace=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -101,13 +113,19 @@ def write_logs(
             out.publish(EVENTS, file.read_bytes(), replace=True)
 
 
-def _write_scalars(writer: SummaryWriter, history: Sequence[dict[str, Any]], curve: Sequence[dict[str, float]]) -> None:
+def _write_scalars(
+    writer: SummaryWriter, history: Sequence[dict[str, Any]], curve: Sequence[dict[str, float]]
+) -> None:
     for point in curve:
         for name, value in point.items():
             if name != "step":
                 writer.add_scalar(f"step/{name}", value, point["step"])
     for entry in history:
-        scalars = {"loss/train": entry["loss"], "loss/val": entry["val_loss"], "learning_rate": entry["learning_rate"]}
+        scalars = {
+            "loss/train": entry["loss"],
+            "loss/val": entry["val_loss"],
+            "learning_rate": entry["learning_rate"],
+        }
         scalars |= {name: entry.get(name) for name in ("images_per_s", "waited_s")}
         scalars |= {f"loss_by_head/{head}": loss for head, loss in entry["loss_by_head"].items()}
         scalars |= {f"val_{m}/{head}": v for head, values in entry["val"].items() for m, v in values.items()}

@@ -1,4 +1,5 @@
-"""repair: a model whose BatchNorm statistics are not finite, or do not fit, becomes a sound one with the same weights."""
+"""repair: a model whose BatchNorm statistics are not finite, or do not fit, becomes a sound one with the same
+weights."""
 
 from __future__ import annotations
 
@@ -29,9 +30,11 @@ BATCH = 64
 
 
 def repair(config: RepairConfig) -> dict[str, Any]:
-    """The repaired model stands at ``config.out``: weights as they were, BatchNorm statistics and temperatures made anew.
+    """The repaired model stands at ``config.out``: weights as they were, BatchNorm statistics and
+    temperatures made anew.
 
-    Raises ``DataError``: no model, no dataset, an empty split, heads that do not match, or a weight that is not finite (named): it is lost.
+    Raises ``DataError``: no model, no dataset, an empty split, heads that do not match, or a weight that is
+    not finite (named): it is lost.
     """
     card, weights = load_model(config.model)
     dataset, out = open_dataset(config.data), Folder(config.out)
@@ -43,7 +46,9 @@ def repair(config: RepairConfig) -> dict[str, Any]:
     return summary
 
 
-def _repaired(config: RepairConfig, card: ModelCard, weights: Any, dataset: PreparedDataset, offer: Offer) -> dict[str, Any]:
+def _repaired(
+    config: RepairConfig, card: ModelCard, weights: Any, dataset: PreparedDataset, offer: Offer
+) -> dict[str, Any]:
     import torch
 
     from pix2score.model.batchnorm import is_running_statistic, non_finite, reestimate_norms
@@ -55,10 +60,15 @@ def _repaired(config: RepairConfig, card: ModelCard, weights: Any, dataset: Prep
     broken = non_finite(model)
     lost = [name for name in broken if not is_running_statistic(name)]
     if lost:
-        raise DataError(f"{config.model} cannot be repaired: {lost[0]} and {len(lost) - 1} more weights hold NaN or infinity")
+        raise DataError(
+            f"{config.model} cannot be repaired: {lost[0]} and {len(lost) - 1} more weights hold NaN or "
+            "infinity"
+        )
     logger.info("%d of BatchNorm's statistics are not finite; all are made anew", len(broken))
     train = shard_rows(dataset, "train", card.heads, card.preprocess, offer).limit(config.num_images)
-    num_images = reestimate_norms(model, (batch.pixels_BSSC for batch in _batches(train, card)), card.preprocess)
+    num_images = reestimate_norms(
+        model, (batch.pixels_BSSC for batch in _batches(train, card)), card.preprocess
+    )
     val, cpu = shard_rows(dataset, "val", card.heads, card.preprocess, offer), torch.device("cpu")
     metrics = measure(model, _batches(val, card), card.heads, card.preprocess, cpu, Caster("fp32", cpu))
     repaired = save_model(
@@ -71,7 +81,12 @@ def _repaired(config: RepairConfig, card: ModelCard, weights: Any, dataset: Prep
         temperatures={m.head.name: m.best_temperature() for m in metrics},
         about={
             **card.about,
-            "repair": {"of": card.version, "num_images": num_images, "broken": broken, "config": as_plain(config)},
+            "repair": {
+                "of": card.version,
+                "num_images": num_images,
+                "broken": broken,
+                "config": as_plain(config),
+            },
         },
     )
     facts = {"model_version": repaired.version, "repaired_version": card.version, "num_broken": len(broken)}

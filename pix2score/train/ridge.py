@@ -1,4 +1,5 @@
-"""The ridge that trains beside the network on the first images it sees, and is judged on the same validation rows."""
+"""The ridge that trains beside the network on the first images it sees, and is judged on the same validation
+rows."""
 
 from __future__ import annotations
 
@@ -22,8 +23,9 @@ MAX_ROWS = 20_000
 class RidgeBeside:
     """Every worker adds its own rows; sums and scores meet over workers.
 
-    Rows are added on one thread, whatever numpy's BLAS would take: its own go on spinning for a while after each product, on the cores of
-    the network's next step (ResNet18 at 64 px on two cores: steps of 0.38 s instead of 0.25).
+    Rows are added on one thread, whatever numpy's BLAS would take: its own go on spinning for a while after
+    each product, on the cores of the network's next step (ResNet18 at 64 px on two cores: steps of 0.38 s
+    instead of 0.25).
     """
 
     def __init__(self, heads: Sequence[HeadSpec]) -> None:
@@ -39,7 +41,9 @@ class RidgeBeside:
         if self._num_seen < MAX_ROWS:
             self._num_seen += len(batch.pixels_BSSC)
             with self._threads.limit(limits=1, user_api="blas"):
-                self._ridge.add(batch.pixels_BSSC.numpy(), {name: b.numpy() for name, b in batch.bins.items()})
+                self._ridge.add(
+                    batch.pixels_BSSC.numpy(), {name: b.numpy() for name, b in batch.bins.items()}
+                )
 
     def solve(self) -> None:
         """On the rows of all workers, which call it together."""
@@ -57,7 +61,9 @@ class RidgeBeside:
         for name, weights in self._weights.items():
             labelled = batch.bins[name].numpy() != MISSING
             scores = answers(weights, found[labelled])
-            self._judged[name].append(np.concatenate([scores, batch.labels[name].numpy()[labelled, None]], axis=1))
+            self._judged[name].append(
+                np.concatenate([scores, batch.labels[name].numpy()[labelled, None]], axis=1)
+            )
 
     def correlations(self) -> dict[str, float | None]:
         """Head -> Spearman on the validation rows of all workers, None where there is none."""

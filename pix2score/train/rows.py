@@ -22,22 +22,34 @@ from pix2score.train.step.batch import Batch
 
 logger = logging.getLogger(__name__)
 KEPT_SHARE = 0.25
-"""Of Ray's object store that decoded pixels may fill, by default; what workers read next and their own batches need the rest."""
+"""Of Ray's object store that decoded pixels may fill, by default; what workers read next and their own
+batches need the rest."""
 
 
-def training_rows(dataset: PreparedDataset, settings: WorkerSettings, offer: Offer) -> dict[str, ray.data.Dataset]:
-    """Splits train and val. Decoded once for all epochs if their pixels fit in ``settings.cache_mib``, else in every epoch anew."""
-    # An even split over workers drops the remainder: padding rows make it lose none, however many workers there are.
-    pad_rows = -dataset.num_rows("val") % math.lcm(*range(max(1, settings.num_workers), max(1, settings.max_workers) + 1))
+def training_rows(
+    dataset: PreparedDataset, settings: WorkerSettings, offer: Offer
+) -> dict[str, ray.data.Dataset]:
+    """Splits train and val. Decoded once for all epochs if their pixels fit in ``settings.cache_mib``, else
+    in every epoch anew."""
+    # An even split over workers drops the remainder: padding rows make it lose none, however many workers
+    # there are.
+    pad_rows = -dataset.num_rows("val") % math.lcm(
+        *range(max(1, settings.num_workers), max(1, settings.max_workers) + 1)
+    )
     padding = {"train": 0, "val": pad_rows}
     rows = {
-        split: shard_rows(dataset, split, dataset.heads, settings.preprocess, offer, pad_rows=pad) for split, pad in padding.items()
+        split: shard_rows(dataset, split, dataset.heads, settings.preprocess, offer, pad_rows=pad)
+        for split, pad in padding.items()
     }
     num_rows = sum(dataset.num_rows(split) + pad for split, pad in padding.items())
     size_mib = num_rows * settings.preprocess.size**2 * 3 / 2**20
     if size_mib > _most_mib(settings):
         return rows
-    logger.info("decoding %d images once for all epochs: %.0f MiB of pixels, kept in Ray's object store", num_rows, size_mib)
+    logger.info(
+        "decoding %d images once for all epochs: %.0f MiB of pixels, kept in Ray's object store",
+        num_rows,
+        size_mib,
+    )
     return {split: _kept(dataset) for split, dataset in rows.items()}
 
 
@@ -53,9 +65,12 @@ def _kept(rows: ray.data.Dataset) -> ray.data.Dataset:
 
 
 def batch_of(table: pa.Table, heads: Sequence[HeadSpec], preprocess: Preprocess) -> Batch:
-    """Rows as ``dataset.decode_shard`` gives them; their pixels are copied, as Ray's memory may not be written to."""
+    """Rows as ``dataset.decode_shard`` gives them; their pixels are copied, as Ray's memory may not be
+    written to."""
     pixels = torch.from_numpy(pixels_of(table.column("pixels"), preprocess).copy())
     names = [head.name for head in heads]
     bins = {name: torch.from_numpy(table.column(f"{name}_bin").to_numpy().astype(np.int64)) for name in names}
-    labels = {name: torch.from_numpy(table.column(f"{name}_label").to_numpy().astype(np.float64)) for name in names}
+    labels = {
+        name: torch.from_numpy(table.column(f"{name}_label").to_numpy().astype(np.float64)) for name in names
+    }
     return Batch(pixels, bins, labels)

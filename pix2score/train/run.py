@@ -1,4 +1,5 @@
-"""One training run on Ray Train: settings for the workers, the trainer, and the model made from its best checkpoint."""
+"""One training run on Ray Train: settings for the workers, the trainer, and the model made from its best
+checkpoint."""
 
 from __future__ import annotations
 
@@ -30,9 +31,14 @@ PACKAGES = ("pix2score", "torch", "torchvision", "ray", "pillow", "numpy")
 
 
 def run_training(
-    settings: WorkerSettings, dataset: PreparedDataset, trunk: dict[str, torch.Tensor] | None, config: dict[str, Any], offer: Offer
+    settings: WorkerSettings,
+    dataset: PreparedDataset,
+    trunk: dict[str, torch.Tensor] | None,
+    config: dict[str, Any],
+    offer: Offer,
 ) -> None:
-    """The model of the best epoch stands at ``settings.out``; ``config`` is what its card will tell of the settings.
+    """The model of the best epoch stands at ``settings.out``; ``config`` is what its card will tell of the
+    settings.
 
     ``trunk``: weights that the trunk starts from, None for random ones.
     """
@@ -52,7 +58,8 @@ def _as_safetensors(tensors: dict[str, torch.Tensor]) -> bytes:
 def _fit(settings: WorkerSettings, dataset: PreparedDataset, out: Folder, offer: Offer) -> Result:
     total_steps = settings.recipe.total_steps
     logger.info(
-        "training %s on %d images, %d steps of %d x %d", settings.backbone, dataset.num_rows("train"), total_steps,
+        "training %s on %d images, %d steps of %d x "
+        "%d", settings.backbone, dataset.num_rows("train"), total_steps,
         max(1, settings.max_workers), settings.batch_size,
     )  # fmt: skip
     rows = training_rows(dataset, settings, offer)
@@ -64,22 +71,29 @@ def _fit(settings: WorkerSettings, dataset: PreparedDataset, out: Folder, offer:
         return _trainer(settings, rows, out, progress).fit()
 
 
-def _trainer(settings: WorkerSettings, rows: dict[str, ray.data.Dataset], out: Folder, progress: Board) -> TorchTrainer:
+def _trainer(
+    settings: WorkerSettings, rows: dict[str, ray.data.Dataset], out: Folder, progress: Board
+) -> TorchTrainer:
     return TorchTrainer(
         train_worker,
         train_loop_config={"settings": settings, "progress": progress},
         scaling_config=ScalingConfig(
-            num_workers=_worker_range(settings), use_gpu=settings.use_gpu, resources_per_worker=_resources(settings)
+            num_workers=_worker_range(settings),
+            use_gpu=settings.use_gpu,
+            resources_per_worker=_resources(settings),
         ),
         run_config=RunConfig(
             name="checkpoints",
             storage_path=out.uri,
-            # Nodes that are taken away are not failures: a run on spot machines goes on for as long as there are others.
+            # Nodes that are taken away are not failures: a run on spot machines goes on for as long as there
+            # are others.
             failure_config=FailureConfig(max_failures=3, max_preemption_failures=-1),
             checkpoint_config=CheckpointConfig(num_to_keep=2),  # each holds the best model so far
         ),
         datasets=rows,  # type: ignore[arg-type]
-        dataset_config=DataConfig(execution_options=ExecutionOptions(preserve_order=True)),  # same seed, same order
+        dataset_config=DataConfig(
+            execution_options=ExecutionOptions(preserve_order=True)
+        ),  # same seed, same order
     )
 
 
@@ -103,12 +117,17 @@ def _last_state(settings: WorkerSettings, result: Result, out: Folder) -> dict[s
     return read_checkpoint(result.checkpoint)
 
 
-def _save_best(settings: WorkerSettings, dataset: PreparedDataset, config: dict[str, Any], result: Result, out: Folder) -> None:
+def _save_best(
+    settings: WorkerSettings, dataset: PreparedDataset, config: dict[str, Any], result: Result, out: Folder
+) -> None:
     """The model of the best epoch, by the metric of ``settings.best_by``."""
     state = _last_state(settings, result, out)
     fitter, best = state["fitter"], state["run"]["best"]
     if fitter["num_skipped"] == fitter["num_steps"]:
-        raise TrainingError(f"every one of {fitter['num_steps']} steps at {out.uri} was skipped as non-finite: nothing was learnt")
+        raise TrainingError(
+            f"every one of {fitter['num_steps']} steps at {out.uri} was skipped as non-finite: nothing was "
+            "learnt"
+        )
     if best is None:
         raise TrainingError(f"no epoch at {out.uri} left a model whose weights are all finite")
     last = best["entry"]

@@ -1,7 +1,7 @@
 """What each training worker runs under Ray Train: epochs of ``fit.Fitter`` over its share of the shards.
 
-Resumes from the last checkpoint with the same seed and order: the batches of a begun epoch that were trained on are read again, and
-passed over.
+Resumes from the last checkpoint with the same seed and order: the batches of a begun epoch that were trained
+on are read again, and passed over.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from pix2score.train.step.fitter import Fitter, StepResult
 from pix2score.train.step.validate import validation_loss
 
 CHECK_EVERY = 20
-"""Steps between looks at the clock and at Ray's warning of a node to be taken away; each look is agreed on by all workers."""
+"""Steps between looks at the clock and at Ray's warning of a node to be taken away; each look is agreed on by
+all workers."""
 NUM_PREVIEW = 16
 
 
@@ -107,7 +108,9 @@ class _Worker:
         """The table of the epoch that is saved."""
         if self.run.best:
             if len(self.run.history) < num_epochs(self.settings):
-                self.say(f"stopped early: no better {self.settings.best_by} for {self.settings.patience} epochs")
+                self.say(
+                    f"stopped early: no better {self.settings.best_by} for {self.settings.patience} epochs"
+                )
             self.say(final_table(self.run.best["entry"], self.run.ridge, self.settings.heads))
 
     def _train(self, epoch: int) -> None:
@@ -154,7 +157,9 @@ class _Worker:
             self.run.curve = thinned(self.run.curve)
         if self.is_first:
             by_head = ", ".join(f"{name} {loss:.3f}" for name, loss in result.loss_by_head.items())
-            self.board.note(f"loss {result.loss:.3f} ({by_head}), rate {self.fitter.optimizer.param_groups[0]['lr']:.2g}")
+            self.board.note(
+                f"loss {result.loss:.3f} ({by_head}), rate {self.fitter.optimizer.param_groups[0]['lr']:.2g}"
+            )
             self.board.add(1)
 
     def _is_due(self) -> bool:
@@ -203,7 +208,9 @@ class _Worker:
             "temperatures": {m.head.name: m.best_temperature() for m in metrics},
             "learning_rate": self.fitter.optimizer.param_groups[0]["lr"],
             "workers": self.world,
-            "images_per_s": round((sums.num_good + sums.num_skipped) * settings.images_per_step / max(sums.seconds, 1e-9), 1),
+            "images_per_s": round(
+                (sums.num_good + sums.num_skipped) * settings.images_per_step / max(sums.seconds, 1e-9), 1
+            ),
             "seconds": round(sums.seconds, 2),
             "waited_s": round(sums.waited, 2),
         }
@@ -219,7 +226,8 @@ class _Worker:
             yield batch
 
     def _batches(self, split: str, epoch: int = 0) -> Iterator[Batch]:
-        """This worker's batches; those of train in an order that depends on seed, epoch and the number of workers alone."""
+        """This worker's batches; those of train in an order that depends on seed, epoch and the number of
+        workers alone."""
         shard: DataIterator = ray.train.get_dataset_shard(split)
         is_train, size = split == "train", self.settings.preprocess.size
         for table in shard.iter_batches(
@@ -242,7 +250,13 @@ def _build(settings: WorkerSettings, batch_rows: int) -> Fitter:
     network = prepare_model(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
     # Fewer workers than at most: each takes more of the same joint batch, in pieces of the size that fits.
     pieces = settings.recipe.accumulate * math.ceil(batch_rows / settings.batch_size)
-    return Fitter(network, settings.heads, settings.preprocess, replace(settings.recipe, accumulate=pieces), get_device())
+    return Fitter(
+        network,
+        settings.heads,
+        settings.preprocess,
+        replace(settings.recipe, accumulate=pieces),
+        get_device(),
+    )
 
 
 def _calibrated(metrics: list[HeadMetrics]) -> list[HeadMetrics]:

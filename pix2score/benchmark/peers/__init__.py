@@ -2,6 +2,6 @@
 
 For ``jobs.benchmark`` only.
 
-Each runs as ``python -m pix2score.benchmark.peers.NAME IMAGES MODEL OUT`` and writes Parquet: path, probabilities of each
-head, embedding.
+Each runs as ``python -m pix2score.benchmark.peers.NAME IMAGES MODEL OUT`` and writes Parquet: path,
+probabilities of each head, embedding.
 """

@@ -20,7 +20,9 @@ def main(images: str, model: str, out: str) -> None:
     heads = {name: head.out_features for name, head in network.outputs.items()}
     fields: dict[str, Any] = {f"{name.removesuffix('_logits')}_probs": width for name, width in heads.items()}
     fields["embedding"] = network.embedding_dim
-    dtype = DataType.struct({name: DataType.fixed_size_list(DataType.float32(), width) for name, width in fields.items()})
+    dtype = DataType.struct(
+        {name: DataType.fixed_size_list(DataType.float32(), width) for name, width in fields.items()}
+    )
     mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
 
     @daft.cls(max_concurrency=1)

@@ -1,4 +1,5 @@
-"""torch's DataLoader over files, as in https://pytorch.org/tutorials/beginner/data_loading_tutorial.html, one process per core."""
+"""torch's DataLoader over files, as in https://pytorch.org/tutorials/beginner/data_loading_tutorial.html, one
+process per core."""
 
 from __future__ import annotations
 

@@ -23,4 +23,6 @@ def load(model: str) -> tuple[MultiHeadModel, int]:
 def answers(network: MultiHeadModel, image_BCHW: Tensor) -> dict[str, npt.NDArray[np.float32]]:
     """``<head>_probs`` [B, K] and ``embedding`` [B, D] of normalised images."""
     logits, embedding = network(image_BCHW)
-    return {f"{name}_probs": tensor.softmax(1).numpy() for name, tensor in logits.items()} | {"embedding": embedding.numpy()}
+    return {f"{name}_probs": tensor.softmax(1).numpy() for name, tensor in logits.items()} | {
+        "embedding": embedding.numpy()
+    }

@@ -27,7 +27,9 @@ class Predict:
 def main(images: str, model: str, out: str) -> None:
     """Score ``images`` into ``out``."""
     _, size = load(model)
-    transform = transforms.Compose([transforms.ToTensor(), transforms.Resize((size, size)), transforms.Normalize(MEAN, STD)])
+    transform = transforms.Compose(
+        [transforms.ToTensor(), transforms.Resize((size, size)), transforms.Normalize(MEAN, STD)]
+    )
 
     def transformed(row: dict[str, Any]) -> dict[str, Any]:
         row["image"] = transform(row["image"]).numpy()

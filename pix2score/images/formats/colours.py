@@ -1,7 +1,8 @@
-"""From whatever a decoder gives - depth, palette, transparency, inks - to 8-bit RGB, by the arithmetic of each format's standard.
+"""From whatever a decoder gives - depth, palette, transparency, inks - to 8-bit RGB, by the arithmetic of
+each format's standard.
 
-Pillow keeps only the upper byte of 16-bit colours, compares keys of transparency with scaled pixels, and takes some TIFF values for others;
-what it gets wrong is done here from the same file.
+Pillow keeps only the upper byte of 16-bit colours, compares keys of transparency with scaled pixels, and
+takes some TIFF values for others; what it gets wrong is done here from the same file.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from PIL import Image, ImageFile
 from pix2score.errors import ImageFailure
 from pix2score.images.formats import tiff
 
-_BLOCK_PIXELS = 2**20  # at a time: numbers of several bytes for each pixel and channel would not fit beside the picture
+_BLOCK_PIXELS = (
+    2**20
+)  # at a time: numbers of several bytes for each pixel and channel would not fit beside the picture
 _OTHER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 """The byte order in which Pillow takes the lower byte of a 16-bit value for the upper one."""
 _DEEP = ("RGB", "RGBX", "RGBA", "RGBa", "CMYK", "LA")
@@ -27,10 +30,12 @@ Values = npt.NDArray[Any]
 
 
 def opaque_rgb(image: Image.Image, data: bytes) -> Image.Image:
-    """The opened image decoded, mode RGB, transparency laid over white. ``data``: what it was opened from; empty if that is not at hand.
+    """The opened image decoded, mode RGB, transparency laid over white. ``data``: what it was opened from;
+    empty if that is not at hand.
 
-    Exact to a rounding of 8 bits; without ``data``, colours of 16 bits are their upper byte, at most 1 of 255 from the rounded value.
-    Raises ``ImageFailure`` UNSUPPORTED for values without an agreed range, and whatever Pillow raises.
+    Exact to a rounding of 8 bits; without ``data``, colours of 16 bits are their upper byte, at most 1 of 255
+    from the rounded value. Raises ``ImageFailure`` UNSUPPORTED for values without an agreed range, and
+    whatever Pillow raises.
     """
     raw, covered = _raw_mode(image), _covered(image)
     if image.format == "TIFF":
@@ -54,7 +59,8 @@ def opaque_rgb(image: Image.Image, data: bytes) -> Image.Image:
 
 
 def _covered(image: Image.Image) -> tuple[int, int, int, int] | None:
-    """The part of a GIF's canvas that its first frame covers, if not all: the rest is transparent, which Pillow takes for colour 0."""
+    """The part of a GIF's canvas that its first frame covers, if not all: the rest is transparent, which
+    Pillow takes for colour 0."""
     if image.format != "GIF" or not isinstance(image, ImageFile.ImageFile) or not image.tile or image.tell():
         return None
     covered = image.tile[0].extents
@@ -76,11 +82,15 @@ def _raw_mode(image: Image.Image) -> str:
 
 
 def _set_raw_mode(image: ImageFile.ImageFile, raw: str) -> None:
-    image.tile = [tile._replace(args=raw if isinstance(tile.args, str) else (raw, *(tile.args or ())[1:])) for tile in image.tile]
+    image.tile = [
+        tile._replace(args=raw if isinstance(tile.args, str) else (raw, *(tile.args or ())[1:]))
+        for tile in image.tile
+    ]
 
 
 def _mend_key(image: Image.Image, raw: str) -> None:
-    """Bring the transparent colour of a PNG to the scale of its pixels; only as many of its bits count as a pixel has."""
+    """Bring the transparent colour of a PNG to the scale of its pixels; only as many of its bits count as a
+    pixel has."""
     key = image.info.get("transparency")
     if image.format != "PNG" or image.mode not in ("L", "RGB") or key is None:
         return
@@ -106,7 +116,11 @@ def _grey(image: Image.Image) -> Image.Image:
         values = np.asarray(block).astype(np.int64)
         values = values % 2**32 if greatest > 65535 else values.clip(0, greatest)
         grey = _scaled(greatest - values if is_inverted else values, greatest)
-        return np.where(values == key, np.uint8(255), grey) if image.format == "PNG" and isinstance(key, int) else grey
+        return (
+            np.where(values == key, np.uint8(255), grey)
+            if image.format == "PNG" and isinstance(key, int)
+            else grey
+        )
 
     return _by_blocks(image.size, lambda box: Image.fromarray(eight_bit(image.crop(box)), "L").convert("RGB"))
 
@@ -142,7 +156,11 @@ def _eight_bit_rgb(values: Values, kind: str, key: tuple[int, ...] | None) -> Im
     colours = values[..., :3]
     if kind in ("RGBA", "LA", "RGBa"):
         alpha = values[..., 3:]
-        over = colours + 65535 - alpha if kind == "RGBa" else (colours * alpha + 65535 * (65535 - alpha) + 32767) // 65535
+        over = (
+            colours + 65535 - alpha
+            if kind == "RGBa"
+            else (colours * alpha + 65535 * (65535 - alpha) + 32767) // 65535
+        )
         colours = over.clip(0, 65535)
     if key is not None:
         colours = np.where((values == np.array(key)).all(-1, keepdims=True), 65535, colours)
@@ -153,11 +171,15 @@ def _scaled(values: Values, greatest: int) -> npt.NDArray[np.uint8]:
     return ((values * 255 + greatest // 2) // greatest).astype(np.uint8)
 
 
-def _by_blocks(size: tuple[int, int], block: Callable[[tuple[int, int, int, int]], Image.Image]) -> Image.Image:
+def _by_blocks(
+    size: tuple[int, int], block: Callable[[tuple[int, int, int, int]], Image.Image]
+) -> Image.Image:
     """An RGB image put together from what ``block`` makes of each box."""
     whole, across = Image.new("RGB", size), min(size[0], _BLOCK_PIXELS)
     down = max(1, _BLOCK_PIXELS // across)
     for top in range(0, size[1], down):
         for left in range(0, size[0], across):
-            whole.paste(block((left, top, min(left + across, size[0]), min(top + down, size[1]))), (left, top))
+            whole.paste(
+                block((left, top, min(left + across, size[0]), min(top + down, size[1]))), (left, top)
+            )
     return whole

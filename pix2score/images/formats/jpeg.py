@@ -1,4 +1,5 @@
-"""JPEG markers: what may be left out of a broken file, whether one without an end is whole, and what no decoder here reads."""
+"""JPEG markers: what may be left out of a broken file, whether one without an end is whole, and what no
+decoder here reads."""
 
 from __future__ import annotations
 
@@ -51,7 +52,8 @@ class _Layout:
 
 
 def segments(data: bytes, *, all_scans: bool = False) -> Iterator[Segment]:
-    """Markers in order, up to the first scan, or with those between and behind scans; ends where a length points beyond the file."""
+    """Markers in order, up to the first scan, or with those between and behind scans; ends where a length
+    points beyond the file."""
     at = 2
     while found := _MARKER.search(data, at):
         at, marker = found.start(), data[found.start() + 1]
@@ -65,8 +67,9 @@ def segments(data: bytes, *, all_scans: bool = False) -> Iterator[Segment]:
 
 
 def unusual_frame(header: bytes) -> str:
-    """``lossless`` for a JPEG that has no frequencies to leave out; ``arithmetic`` for one that no browser reads, and of which a decoder
-    cannot tell that it makes no sense; else empty. ``header``: the bytes up to the pixels."""
+    """``lossless`` for a JPEG that has no frequencies to leave out; ``arithmetic`` for one that no browser
+    reads, and of which a decoder cannot tell that it makes no sense; else empty. ``header``: the bytes up to
+    the pixels."""
     if not _UNUSUAL.search(header):
         return ""
     frame = _layout(header).frame
@@ -74,7 +77,8 @@ def unusual_frame(header: bytes) -> str:
 
 
 def refusal(data: bytes) -> str:
-    """Why a JPEG that was not decoded is of a kind that is not decoded, as ``a 12-bit JPEG``; empty if it is of an ordinary kind."""
+    """Why a JPEG that was not decoded is of a kind that is not decoded, as ``a 12-bit JPEG``; empty if it is
+    of an ordinary kind."""
     layout = _layout(data)
     if layout.bits != 8:
         return f"a {layout.bits}-bit JPEG: only 8 bits are decoded"
@@ -86,7 +90,8 @@ def refusal(data: bytes) -> str:
 
 
 def bare(data: bytes) -> bytes:
-    """The JPEG without application segments and comments, but for sound ones that say how to read colours or which side is up."""
+    """The JPEG without application segments and comments, but for sound ones that say how to read colours or
+    which side is up."""
     pieces, at = [data[:2]], 2
     for segment in segments(data):
         at = segment.end
@@ -105,8 +110,9 @@ def _is_sound(data: bytes, segment: Segment) -> bool:
 def ended(data: bytes) -> bytes | None:
     """A JPEG that lacks nothing but its end marker, with one; None if pixels are missing.
 
-    They are there if what follows the last scan changes none: a decoder takes the bits of a missing block from there. And each
-    coefficient must have had its last bit, as a file cut between the scans of a progressive JPEG has too few.
+    They are there if what follows the last scan changes none: a decoder takes the bits of a missing block
+    from there. And each coefficient must have had its last bit, as a file cut between the scans of a
+    progressive JPEG has too few.
     """
     layout = _layout(data)
     if END in data[-2:] or not _has_all_scans(layout):
@@ -119,7 +125,8 @@ def ended(data: bytes) -> bytes | None:
 
 
 def _tails(data: bytes, layout: _Layout) -> Iterator[bytes]:
-    """Bits that a decoder would make other pixels of, were it still in want of some; also behind the next restart marker."""
+    """Bits that a decoder would make other pixels of, were it still in want of some; also behind the next
+    restart marker."""
     yield from _PADDINGS
     if layout.restart_interval:
         last = max((data.rfind(bytes([0xFF, 0xD0 + i])), i) for i in range(8))
@@ -134,7 +141,9 @@ def _checksum(data: bytes) -> int | None:
         image.load()
     except Exception:  # hostile bytes
         return None
-    strips = (image.crop((0, top, image.width, min(top + 256, image.height))) for top in range(0, image.height, 256))
+    strips = (
+        image.crop((0, top, image.width, min(top + 256, image.height))) for top in range(0, image.height, 256)
+    )
     checksum = 0
     for strip in strips:
         checksum = zlib.crc32(strip.tobytes(), checksum)
@@ -143,7 +152,9 @@ def _checksum(data: bytes) -> int | None:
 
 def _has_all_scans(layout: _Layout) -> bool:
     wanted = set(range(64)) if layout.frame in _PROGRESSIVE else {0}
-    return bool(layout.components) and all(layout.exact.get(component, set()) >= wanted for component in layout.components)
+    return bool(layout.components) and all(
+        layout.exact.get(component, set()) >= wanted for component in layout.components
+    )
 
 
 def _layout(data: bytes) -> _Layout:
@@ -153,7 +164,11 @@ def _layout(data: bytes) -> _Layout:
         body = data[segment.body : segment.end]
         if segment.marker in _FRAMES and len(body) >= 6 and not layout.frame:
             layout.frame, layout.bits = segment.marker, body[0]
-            layout.components = tuple(body[6 : 6 + 3 * body[5] : 3]) if len(body) >= 6 + 3 * body[5] else tuple(range(body[5]))
+            layout.components = (
+                tuple(body[6 : 6 + 3 * body[5] : 3])
+                if len(body) >= 6 + 3 * body[5]
+                else tuple(range(body[5]))
+            )
         elif segment.marker == _DRI and len(body) >= 2:
             layout.restart_interval = int.from_bytes(body[:2], "big")
         elif segment.marker == _SOS and body and len(body) >= 4 + 2 * body[0]:

@@ -1,6 +1,8 @@
-"""Pictures whose pixels are whole though something about them is broken: the same pixels without the broken rest.
+"""Pictures whose pixels are whole though something about them is broken: the same pixels without the broken
+rest.
 
-Used only after a decoder refused the bytes as they are; what comes back is decoded in their place, and refused for good if that fails.
+Used only after a decoder refused the bytes as they are; what comes back is decoded in their place, and
+refused for good if that fails.
 """
 
 from __future__ import annotations
@@ -14,14 +16,17 @@ from pix2score.images.formats import jpeg
 from pix2score.images.formats.signatures import is_avif, is_webp
 
 _WEBP_IMAGE = (b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF")
-_WEBP_NEXT = re.compile(rb"VP8 ....(?:...)\x9d\x01\x2a|VP8L....\x2f|ALPH....|ANIM\x06\0\0\0|ANMF....", re.DOTALL)
+_WEBP_NEXT = re.compile(
+    rb"VP8 ....(?:...)\x9d\x01\x2a|VP8L....\x2f|ALPH....|ANIM\x06\0\0\0|ANMF....", re.DOTALL
+)
 _WEBP_EXTRAS = 0x20 | 0x08 | 0x04  # flags of VP8X: ICC, EXIF, XMP
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
 _AVIF_EXIF = re.compile(rb"(infe[\x02\x03].{7})Exif", re.DOTALL)
 
 
 def without_extras(data: bytes) -> bytes | None:
-    """The picture without what merely describes it, for a decoder that cannot read its header; None if that changes nothing."""
+    """The picture without what merely describes it, for a decoder that cannot read its header; None if that
+    changes nothing."""
     if data.startswith(jpeg.START):
         bare: bytes | None = jpeg.bare(data)
     elif is_webp(data):
@@ -32,14 +37,16 @@ def without_extras(data: bytes) -> bytes | None:
 
 
 def completed(data: bytes) -> bytes | None:
-    """The picture with what its decoder missed among the pixels, if it is known: an end mark, a count of colours; None if not."""
+    """The picture with what its decoder missed among the pixels, if it is known: an end mark, a count of
+    colours; None if not."""
     if data.startswith(jpeg.START):
         return jpeg.ended(data)
     return _with_fitting_colours(data) if data.startswith(b"BM") else None
 
 
 def check_bmp(data: bytes) -> None:
-    """Raise ``ImageFailure`` CORRUPT for a BMP whose pixels are said to begin within its header: Pillow would show the header."""
+    """Raise ``ImageFailure`` CORRUPT for a BMP whose pixels are said to begin within its header: Pillow would
+    show the header."""
     start, size = (int.from_bytes(data[at : at + 4], "little") for at in (10, 14))
     if 0 < start < 14 + size and size in _BMP_HEADERS:
         raise ImageFailure("CORRUPT", f"BMP: pixels are said to begin at byte {start}, within its header")
@@ -48,13 +55,18 @@ def check_bmp(data: bytes) -> None:
 def _with_fitting_colours(data: bytes) -> bytes | None:
     """A BMP of a palette with a count of colours that its depth allows."""
     depth, count = int.from_bytes(data[28:30], "little"), int.from_bytes(data[46:50], "little")
-    if depth not in (1, 4, 8) or count <= 2**depth or int.from_bytes(data[14:18], "little") not in _BMP_HEADERS[1:]:
+    if (
+        depth not in (1, 4, 8)
+        or count <= 2**depth
+        or int.from_bytes(data[14:18], "little") not in _BMP_HEADERS[1:]
+    ):
         return None
     return data[:46] + struct.pack("<I", 2**depth) + data[50:]
 
 
 def _bare_webp(data: bytes) -> bytes | None:
-    """Image and animation chunks and an EXIF chunk that is all there; None if the file ends within the first image."""
+    """Image and animation chunks and an EXIF chunk that is all there; None if the file ends within the first
+    image."""
     pieces, has_image = [], False
     for name, content, is_whole in _webp_chunks(data):
         if not is_whole and name in _WEBP_IMAGE:
@@ -66,12 +78,15 @@ def _bare_webp(data: bytes) -> bytes | None:
             pieces.append((name, bytes([content[0] & ~_WEBP_EXTRAS]) + content[1:]))
         elif name in _WEBP_IMAGE or (name == b"EXIF" and is_whole):
             pieces.append((name, content))
-    body = b"WEBP" + b"".join(name + struct.pack("<I", len(part)) + part + b"\0" * (len(part) & 1) for name, part in pieces)
+    body = b"WEBP" + b"".join(
+        name + struct.pack("<I", len(part)) + part + b"\0" * (len(part) & 1) for name, part in pieces
+    )
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
 def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
-    """Name, content, whether it is all there; behind a chunk whose length leads nowhere, on from the next image chunk."""
+    """Name, content, whether it is all there; behind a chunk whose length leads nowhere, on from the next
+    image chunk."""
     at = 12
     while at + 8 <= len(data):
         name, size = struct.unpack_from("<4sI", data, at)
@@ -85,7 +100,8 @@ def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
 
 
 def sound_gif(data: bytes) -> bytes:
-    """The GIF with at most a sound control block before its first image, if an extension there is broken: Pillow would lose its way."""
+    """The GIF with at most a sound control block before its first image, if an extension there is broken:
+    Pillow would lose its way."""
     at = 13 + (3 << (data[10] & 7) + 1 if len(data) > 10 and data[10] & 0x80 else 0)
     pieces, is_sound = [data[:at]], True
     while data[at : at + 1] == b"!" and at + 2 < len(data):

@@ -1,7 +1,8 @@
 """PNG chunks: what of a PNG its pixels need. Nothing that merely describes the picture may fail it.
 
-The standard calls errors in ancillary chunks not fatal (PNG, third edition, 13.2), browsers show such files, and Pillow refuses them. So
-a decoder is given the critical chunks as they stand, a sound tRNS, and what may hold an orientation; all else is left out unread.
+The standard calls errors in ancillary chunks not fatal (PNG, third edition, 13.2), browsers show such files,
+and Pillow refuses them. So a decoder is given the critical chunks as they stand, a sound tRNS, and what may
+hold an orientation; all else is left out unread.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ from pix2score.errors import ImageFailure
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER, _EXTRA = struct.Struct(">I4s"), 12  # length and name before the content, and a checksum behind it
 _HEADER_END = 33
-_TURNING = {b"tEXt": (b"Raw profile type exif",), b"zTXt": (b"Raw profile type exif",), b"iTXt": (b"XML:com.adobe.xmp",)}
+_TURNING = {
+    b"tEXt": (b"Raw profile type exif",),
+    b"zTXt": (b"Raw profile type exif",),
+    b"iTXt": (b"XML:com.adobe.xmp",),
+}
 """Texts by key that may hold an orientation: of ImageMagick, of Adobe."""
 _MAX_TEXTS = 4  # looked into: each may unpack to 1 MiB
 _NEXT = re.compile(rb"IDAT|PLTE|IEND|tRNS|eXIf")
@@ -31,11 +36,14 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 
 
 def essential(data: bytes) -> bytes:
-    """A PNG of the same pixels without the chunks that they do not need; ``data`` itself where none can be left out.
+    """A PNG of the same pixels without the chunks that they do not need; ``data`` itself where none can be
+    left out.
 
-    Where a broken chunk had to be stepped over, only if the pixels are whole by their own checksum: no pixel is ever made up.
+    Where a broken chunk had to be stepped over, only if the pixels are whole by their own checksum: no pixel
+    is ever made up.
 
-    Raises ``ImageFailure``: CORRUPT for indexed colours without a palette; TRUNCATED if after a broken chunk too few pixels are left.
+    Raises ``ImageFailure``: CORRUPT for indexed colours without a palette; TRUNCATED if after a broken chunk
+    too few pixels are left.
     """
     if data[12:16] != b"IHDR" or len(data) < _HEADER_END:
         return data
@@ -48,7 +56,9 @@ def essential(data: bytes) -> bytes:
         return whole
     missing = _num_missing(whole)
     if missing:
-        raise ImageFailure("TRUNCATED", f"PNG: {missing} bytes of unpacked pixels are missing behind a broken chunk")
+        raise ImageFailure(
+            "TRUNCATED", f"PNG: {missing} bytes of unpacked pixels are missing behind a broken chunk"
+        )
     return data if missing is None else whole
 
 
@@ -97,7 +107,9 @@ class _Walk:
     def _is_wanted(self, name: bytes, at: int, length: int) -> bool:
         """A tRNS that libpng would take, and what may hold an orientation if Pillow can read it."""
         if name == b"tRNS":
-            sizes = {0: range(2, 3), 2: range(6, 7), 3: range(1, self.num_colours + 1)}.get(self.colour_type, range(0))
+            sizes = {0: range(2, 3), 2: range(6, 7), 3: range(1, self.num_colours + 1)}.get(
+                self.colour_type, range(0)
+            )
             is_first, self.has_key = not self.has_key and not self.has_pixels, True
             return is_first and length in sizes
         if name == b"eXIf":
@@ -109,7 +121,8 @@ class _Walk:
         return _is_readable(name, content)
 
     def _resume(self, at: int, end: int) -> int | None:
-        """Where the chunk behind a broken one begins: where its length says, else at the next sound chunk of a name that matters."""
+        """Where the chunk behind a broken one begins: where its length says, else at the next sound chunk of
+        a name that matters."""
         if self._is_chunk(end) or self.data.startswith(b"IDAT", end + 4):
             return end
         for match in _NEXT.finditer(self.data, at + 8):
@@ -130,7 +143,9 @@ class _Walk:
 
 def _is_sound(view: memoryview, at: int, length: int) -> bool:
     """Whether the checksum of the chunk holds."""
-    return zlib.crc32(view[at + 4 : at + 8 + length]) == int.from_bytes(view[at + 8 + length : at + _EXTRA + length], "big")
+    return zlib.crc32(view[at + 4 : at + 8 + length]) == int.from_bytes(
+        view[at + 8 + length : at + _EXTRA + length], "big"
+    )
 
 
 def _is_readable(name: bytes, content: bytes) -> bool:
@@ -142,7 +157,8 @@ def _is_readable(name: bytes, content: bytes) -> bool:
 
 
 def _num_missing(png: bytes) -> int | None:
-    """Unpacked bytes that the pixels lack; None if what is there contradicts its own checksum or goes on far beyond them."""
+    """Unpacked bytes that the pixels lack; None if what is there contradicts its own checksum or goes on far
+    beyond them."""
     width, height, depth, colour_type, _, _, interlace = struct.unpack_from(">IIBBBBB", png, 16)
     wanted = _num_bytes(width, height, depth * _CHANNELS.get(colour_type, 4), bool(interlace))
     stream, found = zlib.decompressobj(), 0

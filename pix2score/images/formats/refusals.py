@@ -8,7 +8,15 @@ from pix2score.errors import ImageErrorCode, ImageFailure
 from pix2score.images.formats import jpeg, png, tiff
 from pix2score.images.formats.signatures import inside, is_avif, is_cut, is_webp, name_of
 
-FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", *(("AVIF",) if AvifImagePlugin.SUPPORTED else ()))
+FORMATS: tuple[str, ...] = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "GIF",
+    "BMP",
+    "TIFF",
+    *(("AVIF",) if AvifImagePlugin.SUPPORTED else ()),
+)
 _SIGNATURES = (jpeg.START, png.SIGNATURE, b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
 
 
@@ -19,12 +27,17 @@ def unidentified(data: bytes) -> ImageFailure:
         reason = _refusal(data)
         if reason:
             return ImageFailure("UNSUPPORTED", reason)
-        return ImageFailure("TRUNCATED" if len(data) < 64 or is_cut(data) else "CORRUPT", f"header unreadable in {len(data)} bytes")
+        return ImageFailure(
+            "TRUNCATED" if len(data) < 64 or is_cut(data) else "CORRUPT",
+            f"header unreadable in {len(data)} bytes",
+        )
     if name := name_of(data):
         return ImageFailure("UNSUPPORTED", f"{name}; decoded are {decoded}")
     if late := inside(data):
         return ImageFailure(
-            "CORRUPT", f"a {late[0]} with {late[1]} byte{'s' * (late[1] > 1)} before its start, which no viewer shows: {data[:8]!r}"
+            "CORRUPT",
+            f"a {late[0]} with {late[1]} byte{'s' * (late[1] > 1)} before its start, which no viewer shows: "
+            f"{data[:8]!r}",
         )
     return ImageFailure("UNSUPPORTED", f"of no known format, begins with {data[:8]!r}; decoded are {decoded}")
 
@@ -39,7 +52,9 @@ def _refusal(data: bytes) -> str:
 def code_of(exc: Exception, data: bytes) -> ImageErrorCode:
     """The code for what a decoder said."""
     text = str(exc).lower()
-    if isinstance(exc, OSError) and ("truncated" in text or "unexpected end" in text or "premature" in text or "eof" in text):
+    if isinstance(exc, OSError) and (
+        "truncated" in text or "unexpected end" in text or "premature" in text or "eof" in text
+    ):
         return "TRUNCATED"
     if text.startswith(("unsupported bmp", "unknown raw mode")):
         return "UNSUPPORTED"

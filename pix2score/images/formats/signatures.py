@@ -1,4 +1,5 @@
-"""Names of formats by their first bytes, for the one line that says why something is no picture to this build."""
+"""Names of formats by their first bytes, for the one line that says why something is no picture to this
+build."""
 
 from __future__ import annotations
 
@@ -61,15 +62,25 @@ _BY_START: tuple[tuple[bytes, str], ...] = (
     (b"SQLite format 3\0", "an SQLite database, not a picture"),
     (b"\x7fELF", "a program, not a picture"),
     (b"\x93NUMPY", "a NumPy array, not a picture"),
-    (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer, not a picture: fetch the file itself with git lfs pull"),
+    (
+        b"version https://git-lfs.github.com/spec/",
+        "a Git LFS pointer, not a picture: fetch the file itself with git lfs pull",
+    ),
 )
 _BRANDS = (
     (("avif", "avis"), "an AVIF picture"),
-    (("heic", "heix", "hevc", "hevx", "heim", "heis", "hevm", "hevs", "mif1", "msf1", "mif2"), "a HEIC picture (HEIF)"),
+    (
+        ("heic", "heix", "hevc", "hevx", "heim", "heis", "hevm", "hevs", "mif1", "msf1", "mif2"),
+        "a HEIC picture (HEIF)",
+    ),
     (("crx ",), "a camera's raw picture (CR3)"),
     (("qt  ",), "a QuickTime video, not a picture"),
 )
-_RIFF = {b"AVI ": "an AVI video, not a picture", b"WAVE": "a WAV file, not a picture", b"ACON": "a Windows cursor (ANI)"}
+_RIFF = {
+    b"AVI ": "an AVI video, not a picture",
+    b"WAVE": "a WAV file, not a picture",
+    b"ACON": "a Windows cursor (ANI)",
+}
 _ZIPPED = (
     (b"mimetypeapplication/x-krita", "a Krita document (KRA)"),
     (b"mimetypeimage/openraster", "an OpenRaster document (ORA)"),
@@ -83,7 +94,8 @@ _BY_PATTERN = (
 )
 _DECODED = ((b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"GIF87a", "GIF"), (b"GIF89a", "GIF"))
 _MAX_BEFORE = 1024
-"""Bytes that a server or a careless tool may have put before a picture: headers, an empty line, a byte order mark."""
+"""Bytes that a server or a careless tool may have put before a picture: headers, an empty line, a byte order
+mark."""
 
 
 def is_webp(data: bytes) -> bool:
@@ -197,7 +209,9 @@ def _text(data: bytes) -> str:
     lower = start.lower()
     if re.search(rb"<svg[\s>/]", lower):
         return "an SVG drawing"
-    if lower.startswith((b"<!doctype html", b"<html", b"<head", b"<body")) or re.search(rb"<html[\s>]", lower):
+    if lower.startswith((b"<!doctype html", b"<html", b"<head", b"<body")) or re.search(
+        rb"<html[\s>]", lower
+    ):
         return "an HTML page, not a picture"
     if lower.startswith(b"<?xml") or re.match(rb"<[a-z][\w:.-]*[\s/>]", lower):
         return (
@@ -219,4 +233,6 @@ def _is_plain(start: bytes) -> bool:
         if exc.start < len(start) - 3:  # more than a last character cut
             return False
         text = start[: exc.start].decode("utf-8")
-    return len(text) > 3 and all(character.isprintable() or character in "\t\r\n\f\ufeff" for character in text)
+    return len(text) > 3 and all(
+        character.isprintable() or character in "\t\r\n\f\ufeff" for character in text
+    )

@@ -36,9 +36,13 @@ def check(image: Image.Image) -> None:
     """Raise ``ImageFailure`` UNSUPPORTED for pixels that Pillow would read as others."""
     if _tag(image, _FORMAT, 1) == _SIGNED:
         raise ImageFailure("UNSUPPORTED", "a TIFF of signed pixels, which have no agreed range")
-    is_simple = image.mode in ("RGB", "RGBA", "CMYK") and (_tag(image, _BITS, 8) == 8 or _tag(image, _COMPRESSION, 1) != 1)
+    is_simple = image.mode in ("RGB", "RGBA", "CMYK") and (
+        _tag(image, _BITS, 8) == 8 or _tag(image, _COMPRESSION, 1) != 1
+    )
     if is_planar(image) and not is_simple:
-        raise ImageFailure("UNSUPPORTED", f"a TIFF of separate planes, {_tag(image, _BITS, 8)} bits, mode {image.mode}")
+        raise ImageFailure(
+            "UNSUPPORTED", f"a TIFF of separate planes, {_tag(image, _BITS, 8)} bits, mode {image.mode}"
+        )
 
 
 def is_planar(image: Image.Image) -> bool:
@@ -53,7 +57,8 @@ def grey_scale(image: Image.Image) -> tuple[int, bool]:
 
 
 def mend_palette(image: Image.Image) -> None:
-    """Take a palette whose values are all below 256 for one of 8 bits, as libtiff does; Pillow shows black."""
+    """Take a palette whose values are all below 256 for one of 8 bits, as libtiff does; Pillow shows
+    black."""
     if image.mode != "P" or not isinstance(image, TiffImagePlugin.TiffImageFile):
         return
     colours = image.tag_v2.get(_COLOURS, ())
@@ -63,7 +68,8 @@ def mend_palette(image: Image.Image) -> None:
 
 
 def refusal(data: bytes) -> str:
-    """What a TIFF that did not open holds, as ``a TIFF of 12-bit unsigned grey``; empty if its first directory cannot be read."""
+    """What a TIFF that did not open holds, as ``a TIFF of 12-bit unsigned grey``; empty if its first
+    directory cannot be read."""
     tags = _first_directory(data)
     if not {256, 257, _PHOTOMETRIC} <= set(tags):
         return ""

@@ -1,4 +1,5 @@
-"""Random changes of training pictures, on the device, that keep the composition: what is popular in a drawing is its whole.
+"""Random changes of training pictures, on the device, that keep the composition: what is popular in a drawing
+is its whole.
 
 Randomness is torch's own, which the training step seeds, so that a resumed run draws the same.
 Shapes: B images, S side, N blocks of 8x8 pixels.
@@ -32,7 +33,8 @@ _BLOCK = 8
 
 
 def augmented(pixels_BSSC: Tensor, augment: Augment) -> Tensor:
-    """RGB in 0..255, uint8 or float [B, S, S, 3], as float32 of the same shape and range, each picture changed by itself."""
+    """RGB in 0..255, uint8 or float [B, S, S, 3], as float32 of the same shape and range, each picture
+    changed by itself."""
     image_BCHW = pixels_BSSC.permute(0, 3, 1, 2).float()
     if augment.flip or augment.shift or augment.scale:
         image_BCHW = _moved(image_BCHW, augment)
@@ -92,13 +94,18 @@ def _cosines(device: torch.device) -> Tensor:
 
 
 def _quantised(image_BCHW: Tensor) -> Tensor:
-    """What JPEG does to each 8x8 block of each channel; not the chroma subsampling. Keeps a rest below 8 px as it is."""
+    """What JPEG does to each 8x8 block of each channel; not the chroma subsampling. Keeps a rest below 8 px
+    as it is."""
     batch, channels, height, width = image_BCHW.shape
     h, w = height // _BLOCK * _BLOCK, width // _BLOCK * _BLOCK
     quality = 60 + 30 * _uniform(image_BCHW)
     factor = torch.where(quality < 50, 50 / quality, 2 - quality / 50).view(-1, 1, 1, 1, 1, 1)
     steps = (_LUMINANCE.to(image_BCHW.device) * factor).clamp(min=1)
-    blocks = image_BCHW[:, :, :h, :w].reshape(batch, channels, h // _BLOCK, _BLOCK, w // _BLOCK, _BLOCK).transpose(3, 4)
+    blocks = (
+        image_BCHW[:, :, :h, :w]
+        .reshape(batch, channels, h // _BLOCK, _BLOCK, w // _BLOCK, _BLOCK)
+        .transpose(3, 4)
+    )
     dct = _cosines(image_BCHW.device)
     coarse = torch.round(dct @ (blocks - 128) @ dct.T / steps) * steps
     whole = image_BCHW.clone()

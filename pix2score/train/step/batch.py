@@ -16,7 +16,8 @@ from pix2score.heads.bins import MISSING
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One batch on this worker. ``bins`` and ``labels``: head -> [B]; a bin is -1 and the label NaN where there is none."""
+    """One batch on this worker. ``bins`` and ``labels``: head -> [B]; a bin is -1 and the label NaN where
+    there is none."""
 
     pixels_BSSC: Tensor
     """uint8 RGB."""
@@ -26,7 +27,11 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The batch with pixels and bins on ``device``; raw labels stay on the CPU, where metrics are."""
         pixels = self.pixels_BSSC.to(device, non_blocking=True)
-        return Batch(pixels, {name: bins.to(device, non_blocking=True) for name, bins in self.bins.items()}, self.labels)
+        return Batch(
+            pixels,
+            {name: bins.to(device, non_blocking=True) for name, bins in self.bins.items()},
+            self.labels,
+        )
 
     def pieces(self, number: int) -> list[Batch]:
         """The batch in at most ``number`` pieces, together all its rows."""

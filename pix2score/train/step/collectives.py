@@ -1,4 +1,5 @@
-"""Sums, broadcasts and agreement over the data-parallel workers; without a process group each is the identity."""
+"""Sums, broadcasts and agreement over the data-parallel workers; without a process group each is the
+identity."""
 
 from __future__ import annotations
 

@@ -35,8 +35,8 @@ from pix2score.train.step.validate import measure
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """Loss of the joint batch over all workers (1 = a uniform guess on every head), its part per head, and whether the step was
-    skipped as non-finite."""
+    """Loss of the joint batch over all workers (1 = a uniform guess on every head), its part per head, and
+    whether the step was skipped as non-finite."""
 
     loss: float
     skipped: bool
@@ -44,7 +44,8 @@ class StepResult:
 
 
 class Fitter:
-    """Owns model, optimiser and schedule of one worker; parameters are the same on every worker after every step.
+    """Owns model, optimiser and schedule of one worker; parameters are the same on every worker after every
+    step.
 
     ``network`` is the model itself or its DistributedDataParallel.
     """
@@ -75,9 +76,11 @@ class Fitter:
         return self.average.model if self.average else self.model
 
     def train_step(self, batch: Batch) -> StepResult:
-        """One optimiser step on the joint batch of all workers; skipped on all of them together if loss or gradient is not finite.
+        """One optimiser step on the joint batch of all workers; skipped on all of them together if loss or
+        gradient is not finite.
 
-        Seeds torch by (seed, step, worker), so that dropout and augmentation of a resumed run are those of an unbroken one.
+        Seeds torch by (seed, step, worker), so that dropout and augmentation of a resumed run are those of an
+        unbroken one.
         """
         self._begin()
         before = [buffer.clone() for buffer in self._running]
@@ -114,7 +117,8 @@ class Fitter:
         self.optimizer.zero_grad(set_to_none=True)
 
     def _gradients(self, batch: Batch) -> Tensor:
-        """float32 [H], this worker's part of the joint losses; every parameter's ``grad`` is that of the joint loss."""
+        """float32 [H], this worker's part of the joint losses; every parameter's ``grad`` is that of the
+        joint loss."""
         counts, pieces = self._num_labelled_all(batch), batch.pieces(self.recipe.accumulate)
         backward = self._backward_pcgrad if self.recipe.gradient == "pcgrad" else self._backward
         part_H = backward(pieces, counts)
@@ -151,7 +155,10 @@ class Fitter:
 
     def _gradient_by_head(self, part_H: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
         """float32 [H, P]."""
-        rows = [torch.autograd.grad(loss * self.cast.scale, parameters, retain_graph=True, allow_unused=True) for loss in part_H]
+        rows = [
+            torch.autograd.grad(loss * self.cast.scale, parameters, retain_graph=True, allow_unused=True)
+            for loss in part_H
+        ]
         return torch.stack([flat(row, parameters) for row in rows])
 
     def _reducing(self, reduces: bool) -> contextlib.AbstractContextManager[None]:
@@ -169,7 +176,10 @@ class Fitter:
         pixels_BSSC = self.network_input(piece.pixels_BSSC)
         with self.cast.autocast():
             logits, _ = self.network(normalise(pixels_BSSC, self.preprocess))
-        bins = {head.name: noisy_bins(piece.bins[head.name], head.num_bins, self.recipe.label_noise) for head in self.heads}
+        bins = {
+            head.name: noisy_bins(piece.bins[head.name], head.num_bins, self.recipe.label_noise)
+            for head in self.heads
+        }
         return head_losses(multi_head_loss(logits, bins, self.heads), counts, self.heads)
 
     def network_input(self, pixels_BSSC: Tensor) -> Tensor:
@@ -187,7 +197,8 @@ class Fitter:
             self.average.follow(self.model, self.num_steps)
 
     def _undo(self, running: Sequence[Tensor]) -> None:
-        """BatchNorm's running statistics as before the forward pass: skipping the optimiser alone would keep a NaN in them for ever."""
+        """BatchNorm's running statistics as before the forward pass: skipping the optimiser alone would keep
+        a NaN in them for ever."""
         for buffer, old in zip(self._running, running, strict=True):
             buffer.copy_(old)
         self.optimizer.zero_grad(set_to_none=True)
@@ -198,7 +209,8 @@ class Fitter:
         return measure(self.result, batches, self.heads, self.preprocess, self.device, self.cast)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs; tensors and plain values only, so that it loads with ``weights_only``."""
+        """All that a resumed run needs; tensors and plain values only, so that it loads with
+        ``weights_only``."""
         return {
             "model": self.model.state_dict(),
             "average": self.average.state_dict() if self.average else None,

@@ -21,17 +21,17 @@ from pix2score.heads.spec import HeadSpec
 ORDINAL_WIDTH = 0.1
 """Standard deviation of a soft ordinal label, in ranks of the train split: 1.5 of 15 even bins, 0.5 of 5.
 
-Measured once, on one fold (by group) of 4,173 drawings with two count heads of 15 even bins, resnet18 at 32 px, 10 epochs,
-one seed. Spearman, NLL at the fitted temperature, and that temperature, for the two heads:
+Measured once, on one fold (by group) of 4,173 drawings with two count heads of 15 even bins, resnet18 at 32
+px, 10 epochs, one seed. Spearman, NLL at the fitted temperature, and that temperature, for the two heads:
 
     this width          0.553 2.477 1.07   0.562 2.501 1.11
     half of it          0.523 2.473 1.02   0.543 2.494 1.01
     cross-entropy       0.555 2.509 1.65   0.533 2.570 1.98
     squared EMD         0.547 2.584 2.00   0.544 2.644 3.03
 
-So blurring is what keeps a model from over-confidence; its width hardly matters for NLL. That was before the bell was balanced.
-Balancing, on 40 % of the rows, grey, with 40 % of the labels tied at zero, 5 epochs of 10: NLL 1.860 -> 1.755 beside a prior of
-1.838, and 1.980 -> 1.904 beside 2.000.
+So blurring is what keeps a model from over-confidence; its width hardly matters for NLL. That was before the
+bell was balanced. Balancing, on 40 % of the rows, grey, with 40 % of the labels tied at zero, 5 epochs of 10:
+NLL 1.860 -> 1.755 beside a prior of 1.838, and 1.980 -> 1.904 beside 2.000.
 """
 _BALANCE_STEPS = 200
 MAX_CLASS_WEIGHT = 10.0
@@ -52,7 +52,8 @@ def _cross_entropy(logits_BK: Tensor, labels_B: Tensor, _head: HeadSpec) -> Tens
 
 
 def _ordinal(logits_BK: Tensor, labels_B: Tensor, head: HeadSpec) -> Tensor:
-    """Cross-entropy against a bell around the true bin: a near miss is nearly right, and no bin is certain."""
+    """Cross-entropy against a bell around the true bin: a near miss is nearly right, and no bin is
+    certain."""
     present = labels_B != MISSING
     target_KK = soft_labels(tuple(head.counts or [1] * head.num_bins)).to(logits_BK.device)
     return -(target_KK[labels_B.clamp(min=0)] * logits_BK.log_softmax(1))[present].sum()
@@ -60,10 +61,11 @@ def _ordinal(logits_BK: Tensor, labels_B: Tensor, head: HeadSpec) -> Tensor:
 
 @functools.lru_cache(maxsize=64)
 def soft_labels(counts: tuple[int, ...]) -> Tensor:
-    """float32 [K, K], rows add to 1: for each true bin a bell over the bins, ``ORDINAL_WIDTH`` wide in ranks of the train split.
+    """float32 [K, K], rows add to 1: for each true bin a bell over the bins, ``ORDINAL_WIDTH`` wide in ranks
+    of the train split.
 
-    Balanced so that labels with the train split's shares give blurred labels with the same shares: a bin of many ties (zeros, say) does
-    not leak into its neighbours, where no temperature could bring it back from.
+    Balanced so that labels with the train split's shares give blurred labels with the same shares: a bin of
+    many ties (zeros, say) does not leak into its neighbours, where no temperature could bring it back from.
     """
     share_K = torch.tensor(counts, dtype=torch.float64) + 1e-3  # an empty bin gets next to nothing
     share_K = share_K / share_K.sum()
@@ -77,7 +79,8 @@ def soft_labels(counts: tuple[int, ...]) -> Tensor:
 
 
 def _squared_emd(logits_BK: Tensor, labels_B: Tensor, head: HeadSpec) -> Tensor:
-    """Squared differences of the cumulative probabilities, scaled so that a uniform guess costs ln K as with cross-entropy."""
+    """Squared differences of the cumulative probabilities, scaled so that a uniform guess costs ln K as with
+    cross-entropy."""
     k = head.num_bins
     bins = torch.arange(k, device=labels_B.device)
     steps_KK = (bins >= bins[:, None]).float()
@@ -88,7 +91,8 @@ def _squared_emd(logits_BK: Tensor, labels_B: Tensor, head: HeadSpec) -> Tensor:
 
 
 def _class_weighted(logits_BK: Tensor, labels_B: Tensor, head: HeadSpec) -> Tensor:
-    """Cross-entropy in which every class weighs the same in all, but none more than ``MAX_CLASS_WEIGHT`` per row."""
+    """Cross-entropy in which every class weighs the same in all, but none more than ``MAX_CLASS_WEIGHT`` per
+    row."""
     share_K = _shares(head, logits_BK.device)
     weight_K = (1 / (head.num_bins * share_K)).clamp(max=MAX_CLASS_WEIGHT)
     weight_K = weight_K / (weight_K * share_K).sum()
@@ -96,12 +100,14 @@ def _class_weighted(logits_BK: Tensor, labels_B: Tensor, head: HeadSpec) -> Tens
 
 
 def _logit_adjusted(logits_BK: Tensor, labels_B: Tensor, head: HeadSpec) -> Tensor:
-    """Cross-entropy of logits + log share, so that the logits themselves favour no class (https://arxiv.org/abs/2007.07314)."""
+    """Cross-entropy of logits + log share, so that the logits themselves favour no class
+    (https://arxiv.org/abs/2007.07314)."""
     return _cross_entropy(logits_BK + _shares(head, logits_BK.device).log(), labels_B, head)
 
 
 def _shares(head: HeadSpec, device: torch.device) -> Tensor:
-    """float32 [K]: share of each bin in the train split, add-one smoothed so that an empty one has a logarithm."""
+    """float32 [K]: share of each bin in the train split, add-one smoothed so that an empty one has a
+    logarithm."""
     counts_K = torch.tensor(head.counts or [1] * head.num_bins, dtype=torch.float32, device=device) + 1
     return counts_K / counts_K.sum()
 
@@ -115,11 +121,13 @@ _LOSSES: dict[str, Callable[[Tensor, Tensor, HeadSpec], Tensor]] = {
 }
 
 
-def multi_head_loss(logits_BK: Mapping[str, Tensor], labels_B: Mapping[str, Tensor], heads: Sequence[HeadSpec]) -> LossSums:
+def multi_head_loss(
+    logits_BK: Mapping[str, Tensor], labels_B: Mapping[str, Tensor], heads: Sequence[HeadSpec]
+) -> LossSums:
     """Loss of each head, summed over the images that have a label for it.
 
-    Sums and counts, not means: heads have different numbers of labels, so they must be added over microbatches and workers before the
-    single division.
+    Sums and counts, not means: heads have different numbers of labels, so they must be added over
+    microbatches and workers before the single division.
 
     Args:
         logits_BK: head -> float [B, K], unnormalised; K differs per head.
@@ -133,7 +141,9 @@ def multi_head_loss(logits_BK: Mapping[str, Tensor], labels_B: Mapping[str, Tens
     """
     names = {head.name for head in heads}
     if set(logits_BK) != names or set(labels_B) != names:
-        raise ConfigError(f"heads differ: specs {sorted(names)}, logits {sorted(logits_BK)}, labels {sorted(labels_B)}")
+        raise ConfigError(
+            f"heads differ: specs {sorted(names)}, logits {sorted(logits_BK)}, labels {sorted(labels_B)}"
+        )
     loss_sum = {h.name: _LOSSES[loss_name(h)](logits_BK[h.name].float(), labels_B[h.name], h) for h in heads}
     num_labelled = {head.name: (labels_B[head.name] != MISSING).sum() for head in heads}
     return LossSums(loss_sum, num_labelled)
@@ -145,12 +155,16 @@ def loss_name(head: HeadSpec) -> str:
 
 
 def head_losses(sums: LossSums, num_labelled_all: Mapping[str, Tensor], heads: Sequence[HeadSpec]) -> Tensor:
-    """float32 [H]: weight * loss_sum / num_labelled_all / ln K, every head on the scale where a uniform guess costs its weight.
+    """float32 [H]: weight * loss_sum / num_labelled_all / ln K, every head on the scale where a uniform guess
+    costs its weight.
 
-    ``num_labelled_all`` counts over all workers, so that adding the results of all workers gives the losses of the joint batch.
+    ``num_labelled_all`` counts over all workers, so that adding the results of all workers gives the losses
+    of the joint batch.
     """
     parts = [
-        sums.loss_sum[head.name] / num_labelled_all[head.name].clamp(min=1) * (head.weight / math.log(head.num_bins))
+        sums.loss_sum[head.name]
+        / num_labelled_all[head.name].clamp(min=1)
+        * (head.weight / math.log(head.num_bins))
         for head in heads
     ]
     return torch.stack(parts)

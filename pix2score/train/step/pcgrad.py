@@ -1,4 +1,5 @@
-"""PCGrad: where the gradients of two heads oppose each other in the trunk, the opposing part is projected out.
+"""PCGrad: where the gradients of two heads oppose each other in the trunk, the opposing part is projected
+out.
 
 https://arxiv.org/abs/2001.06782. An option because the reference system tried it; a plain sum is the default.
 Shapes: H heads, P parameters of the trunk in one row.
@@ -13,9 +14,11 @@ from torch import Tensor
 
 
 def conflict_free(gradient_HP: Tensor, order_seed: int) -> Tensor:
-    """float32 [P]: the sum over heads, each without its conflicts with the others, met in an order that ``order_seed`` draws.
+    """float32 [P]: the sum over heads, each without its conflicts with the others, met in an order that
+    ``order_seed`` draws.
 
-    The gradients must be those of the joint batch of all workers: projections of parts do not add up to the projection of the sum.
+    The gradients must be those of the joint batch of all workers: projections of parts do not add up to the
+    projection of the sum.
     """
     num_heads = len(gradient_HP)
     generator = torch.Generator().manual_seed(order_seed)
@@ -32,7 +35,12 @@ def conflict_free(gradient_HP: Tensor, order_seed: int) -> Tensor:
 
 def flat(tensors: Iterable[Tensor | None], like: Sequence[Tensor]) -> Tensor:
     """One row of all ``tensors``; zeros where one is None."""
-    return torch.cat([(torch.zeros_like(p) if t is None else t).reshape(-1).float() for t, p in zip(tensors, like, strict=True)])
+    return torch.cat(
+        [
+            (torch.zeros_like(p) if t is None else t).reshape(-1).float()
+            for t, p in zip(tensors, like, strict=True)
+        ]
+    )
 
 
 def unflatten_into_gradients(row: Tensor, parameters: Sequence[torch.nn.Parameter]) -> None:

@@ -1,4 +1,5 @@
-"""Mixed precision without NaN: which number format the forward pass uses, and the loss scaling that fp16 needs.
+"""Mixed precision without NaN: which number format the forward pass uses, and the loss scaling that fp16
+needs.
 
 bf16 has float32's range and needs no scaling; fp16 has not, which is where the reference system went NaN.
 """
@@ -35,7 +36,8 @@ class Caster:
         return torch.autocast(self._device_type, dtype=self.dtype)
 
     def adapt(self, *, skipped: bool) -> None:
-        """Halve the scale after a skipped step, double it after ``GROW_EVERY`` good ones. Nothing where there is no scaling."""
+        """Halve the scale after a skipped step, double it after ``GROW_EVERY`` good ones. Nothing where there
+        is no scaling."""
         if self.dtype != torch.float16:
             return
         self._num_good = 0 if skipped else self._num_good + 1

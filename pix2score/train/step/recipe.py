@@ -1,4 +1,5 @@
-"""How a model is trained, as plain values: what the job decides and every worker is told. Imports no torch."""
+"""How a model is trained, as plain values: what the job decides and every worker is told. Imports no
+torch."""
 
 from __future__ import annotations
 
@@ -54,13 +55,15 @@ class Recipe:
     weight_decay: float = 0.05
     """Of kernels and matrices; norms and biases have none."""
     schedule: Schedule = "cosine"
-    """cosine: linear warm-up, cosine to zero. step, plateau, onecycle: torch's StepLR, ReduceLROnPlateau, OneCycleLR."""
+    """cosine: linear warm-up, cosine to zero. step, plateau, onecycle: torch's StepLR, ReduceLROnPlateau,
+    OneCycleLR."""
     warmup_fraction: float = 0.1
     frozen_fraction: float = 0.0
     """Share of the steps at the start that move the heads alone."""
     clip_norm: float = 5.0
     accumulate: int = 1
-    """Pieces in which a worker computes its batch: the same step in less memory (BatchNorm sees the pieces)."""
+    """Pieces in which a worker computes its batch: the same step in less memory (BatchNorm sees the
+    pieces)."""
     average: float = 0.0
     """Share of all steps over which the saved weights are averaged, exponentially; 0 for the last ones."""
     dropout: float = 0.0
@@ -124,7 +127,8 @@ PRESETS = {
 
 
 def preset_for(name: str, num_rows: int) -> Preset:
-    """The named preset; ``auto`` goes by the number of training rows. Raises ``ConfigError`` naming the known ones."""
+    """The named preset; ``auto`` goes by the number of training rows. Raises ``ConfigError`` naming the known
+    ones."""
     if name == "auto":
         name = "small" if num_rows < SMALL_DATA_ROWS else "large"
     if name not in PRESETS:
@@ -133,10 +137,11 @@ def preset_for(name: str, num_rows: int) -> Preset:
 
 
 def scaled_rate(learning_rate: float, optimizer: Optimizer, images_per_step: int) -> float:
-    """A preset's rate for the joint batch of all workers: as the square root of its size for AdamW, in proportion for SGD.
+    """A preset's rate for the joint batch of all workers: as the square root of its size for AdamW, in
+    proportion for SGD.
 
-    Adam's step does not grow with the gradient, so only its noise counts: https://arxiv.org/abs/2205.10287 (square root); SGD:
-    https://arxiv.org/abs/1706.02677 (linear).
+    Adam's step does not grow with the gradient, so only its noise counts: https://arxiv.org/abs/2205.10287
+    (square root); SGD: https://arxiv.org/abs/1706.02677 (linear).
     """
     ratio = images_per_step / REFERENCE_BATCH
     return learning_rate * (ratio if optimizer == "sgd" else math.sqrt(ratio))

@@ -37,13 +37,18 @@ def measure(
             logits, _ = model(normalise(batch.to(device).pixels_BSSC, preprocess))
         for metric in metrics:
             name = metric.head.name
-            metric.add(logits[name].float().cpu().numpy(), batch.bins[name].numpy(), batch.labels[name].numpy())
+            metric.add(
+                logits[name].float().cpu().numpy(), batch.bins[name].numpy(), batch.labels[name].numpy()
+            )
     return metrics
 
 
 def validation_loss(metrics: Sequence[HeadMetrics]) -> float:
-    """Weighted mean over heads of NLL / ln K at the fitted temperature: what checkpoints are ranked by. NaN-free while the NLL is."""
-    parts = [(m.head.weight, _calibrated_nll(m) / math.log(m.head.num_bins)) for m in metrics if m.num_labelled]
+    """Weighted mean over heads of NLL / ln K at the fitted temperature: what checkpoints are ranked by.
+    NaN-free while the NLL is."""
+    parts = [
+        (m.head.weight, _calibrated_nll(m) / math.log(m.head.num_bins)) for m in metrics if m.num_labelled
+    ]
     total_weight = sum(weight for weight, _ in parts)
     return sum(weight * loss for weight, loss in parts) / total_weight if total_weight else math.inf
 
