@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tests.chain import Chain
+    from tests.support.chain import Chain
 
 # Before anything imports Ray: it reads them once, and hands them to its workers.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -111,6 +111,6 @@ def ray_session(moto_server: str) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def chain(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Chain:
     """A drawn catalog that went through prepare, train, evaluate and score, in local folders."""
-    from tests.chain import local_chain
+    from tests.support.chain import local_chain
 
     return local_chain(tmp_path_factory.mktemp("chain"))

@@ -1,0 +1,61 @@
+"""The example configuration of every job is one that the job accepts, from disk and from S3."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any
+
+import pytest
+
+from pix2score.cli.flags import as_plain, resolve
+from pix2score.evaluate.config import EvaluateConfig
+from pix2score.prepare.config import PrepareConfig
+from pix2score.report.config import ReportConfig
+from pix2score.score.config import ScoreConfig
+from pix2score.serve.config import ExportConfig
+from pix2score.snapshots.config import VerifyConfig
+from pix2score.train.config import RepairConfig
+from pix2score.train.job import TrainConfig
+from tests.conftest import BUCKET
+from tests.support.paths import ROOT
+
+CONFIGS = ROOT / "jobs/examples"
+CLASSES: dict[str, Any] = {
+    "prepare": PrepareConfig,
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "repair": RepairConfig,
+    "score": ScoreConfig,
+    "verify": VerifyConfig,
+    "report": ReportConfig,
+    "export": ExportConfig,
+}
+
+
+def agree(written: dict[str, Any], resolved: dict[str, Any]) -> bool:
+    """Whether each written setting came out as it stands in the file."""
+    for key, value in written.items():
+        found = resolved[key]
+        if isinstance(value, dict):
+            if not agree(value, found):
+                return False
+        elif (list(found) if isinstance(found, tuple) else found) != value:
+            return False
+    return True
+
+
+def test_every_job_has_an_example() -> None:
+    assert {path.stem for path in CONFIGS.glob("*.toml")} == set(CLASSES)
+
+
+@pytest.mark.parametrize("job", CLASSES)
+def test_the_example_resolves_to_what_it_says(job: str) -> None:
+    path = CONFIGS / f"{job}.toml"
+    assert agree(tomllib.loads(path.read_text()), as_plain(resolve(CLASSES[job], ["--config", str(path)])))
+
+
+@pytest.mark.parametrize("job", CLASSES)
+def test_the_example_is_read_from_s3_too(job: str, s3: Any) -> None:
+    s3.upload_file(str(CONFIGS / f"{job}.toml"), BUCKET, f"configs/{job}.toml")
+    from_s3 = resolve(CLASSES[job], ["--config", f"s3://{BUCKET}/configs/{job}.toml"])
+    assert from_s3 == resolve(CLASSES[job], ["--config", str(CONFIGS / f"{job}.toml")])

@@ -1,0 +1,55 @@
+"""A training in the job's own process that is told to end makes a checkpoint first, and goes on from
+there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pix2score.train.checkpoint import IN_PROCESS, parse_state
+from pix2score.train.job import TrainConfig, train
+from pix2score.train.worker import CHECK_EVERY
+from tests.support.chain import TRAINING, Chain
+from tests.train.test_train import history
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.slow
+def test_told_within_its_first_epoch_it_keeps_every_step(chain: Chain, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        **TRAINING,
+        "epochs": 2,
+        "batch_size": 2,
+        "num_workers": 0,
+        "checkpoint_minutes": 1e-3,
+    }
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    out, log = tmp_path / "told", tmp_path / "log"
+    with log.open("w") as err:
+        words = [sys.executable, "-m", "jobs.train", "--data", chain.dataset, "--out", str(out), *flags]
+        job = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=err, text=True)
+        deadline = time.monotonic() + 120
+        while not (out / IN_PROCESS).exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        job.terminate()
+    stdout, _ = job.communicate(timeout=60)
+    assert job.returncode == 1, log.read_text()[-3000:]
+    assert json.loads(stdout.splitlines()[-1])["error"] == "Terminated"
+    assert log.read_text().splitlines()[-1] == "jobs.train: interrupted; the same command again is safe"
+    assert not (out / "history.jsonl").exists(), "it was to be told within its first epoch"
+    assert parse_state((out / IN_PROCESS).read_bytes())["fitter"]["num_steps"] >= CHECK_EVERY
+    assert "told to end: a checkpoint is made" in log.read_text()
+    train(TrainConfig(data=chain.dataset, out=str(out), **settings))
+    train(TrainConfig(data=chain.dataset, out=str(tmp_path / "whole"), **settings))
+    for told, whole in zip(history(out), history(tmp_path / "whole"), strict=True):
+        same = ("epoch", "steps", "loss", "val_loss", "ridge_spearman", "temperatures")
+        assert {k: told[k] for k in same} == {k: whole[k] for k in same}

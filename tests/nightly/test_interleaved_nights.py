@@ -1,0 +1,261 @@
+"""Runs, vacuums, deaths and damage in any order: after every publication the live snapshot is whole, and no
+state of what is staged stops the next night."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, multiple, rule
+
+from pix2score.errors import ConflictError, StorageError
+from pix2score.nightly import cuts
+from pix2score.nightly.publish import Publication
+from pix2score.snapshots.config import VacuumConfig
+from pix2score.snapshots.leases import Lease
+from pix2score.snapshots.manifest import live, live_number
+from pix2score.snapshots.pieces import Receipt, staged_receipts
+from pix2score.snapshots.vacuum import vacuum
+from tests.nightly.test_nights import M1, M2, World, check
+from tests.support.builders import Key, planned_rows
+
+IDS = {
+    pa.int64(): [-(2**63), -7, -1, 0, 1, 2, 2**53, 2**53 + 1, 2**63 - 1],
+    pa.string(): [
+        "",
+        " ",
+        "a",
+        "a ",
+        "A",
+        "a/b",
+        "\0",
+        "u\u0308",
+        "\U0010ffff",
+        "[1]",
+        "*",
+        "?",
+        "'",
+        "%41",
+        "0",
+        "00",
+        "..",
+        "NaN",
+    ],
+}
+CONTENTS = st.sampled_from(["a", "b", "c", "NOT_FOUND", "NOT_FOUND later", "CORRUPT"])
+OPTIONS = st.sampled_from([{}, {}, {}, {}, {"full": True}, {"retry_failed": True}])
+VACUUMS = st.sampled_from(
+    [{}, {"keep": 1}, {"keep": 1, "keep_staged": "0s"}, {"keep": 2, "keep_staged": "0s"}]
+)
+
+
+@dataclass
+class Run:
+    """A run on its way: what it will publish and what it has yet to do."""
+
+    publication: Publication
+    content: dict[Key, str]
+    model: str
+    rows: list[dict[str, Any]]
+    pieces: int = 0
+
+
+class Between:
+    """Workers between whose two steps something else happens."""
+
+    def __init__(self, happens: Callable[[], Any]) -> None:
+        self._happens = happens
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    def each(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+        results = [function(*call) for call in calls]
+        self._happens()
+        return iter(results)
+
+
+class Nights(RuleBasedStateMachine):
+    """Any number of drivers on one scores folder."""
+
+    runs = Bundle("runs")
+
+    @initialize(
+        kind=st.sampled_from(list(IDS)),
+        part_rows=st.sampled_from([1, 2, 3, 7]),
+        piece_rows=st.sampled_from([1, 2, 5]),
+    )
+    def begin_world(self, kind: pa.DataType, part_rows: int, piece_rows: int) -> None:
+        self.world = World(tempfile.mkdtemp(), piece_rows=piece_rows, id_type=kind)
+        self.content: dict[Key, str] = {(IDS[kind][0], 0): "a"}
+        self.rest: dict[Key, str] = {}
+        self.model = M1
+        self.commits = 0
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(cuts, "PART_ROWS", part_rows)
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.finish_with_a_quiet_night()
+            self.patch.undo()
+            shutil.rmtree(self.world.place)
+
+    @rule(
+        changes=st.lists(
+            st.tuples(st.integers(0, 17), st.sampled_from([0, 0, 1, 2**31 - 1, -1]), CONTENTS), max_size=8
+        ),
+        gone=st.integers(0, 4),
+    )
+    def change_catalog(self, changes: list[tuple[int, int, str]], gone: int) -> None:
+        ids = IDS[self.world.id_type]
+        kept = dict(list(self.content.items())[gone:])
+        self.content = {
+            **kept,
+            **{(ids[i % len(ids)], page): value for i, page, value in changes},
+        } or self.content
+
+    @rule(every=st.integers(2, 4))
+    def half_written_catalog(self, every: int) -> None:
+        """The next runs see a part of the keys; ``whole_catalog`` brings the rest back."""
+        keys = list(self.content)
+        self.rest = {**self.rest, **{key: self.content[key] for key in keys[1::every]}}
+        self.content = {
+            key: value for key, value in self.content.items() if key not in self.rest
+        } or self.content
+
+    @rule()
+    def whole_catalog(self) -> None:
+        self.content = {**self.rest, **self.content}
+        self.rest = {}
+
+    @rule()
+    def change_model(self) -> None:
+        self.model = M2 if self.model == M1 else M1
+
+    @rule(target=runs, options=OPTIONS)
+    def begin(self, options: dict[str, Any]) -> Any:
+        plan, publication = self.world.plan(self.content, self.model, **options)
+        if not plan.counts.planned and not plan.counts.removed:
+            return multiple()
+        return Run(
+            replace(publication, receipts=[]),
+            dict(self.content),
+            self.model,
+            planned_rows(self.world.folder, plan.parts),
+        )
+
+    @rule(run=runs, pieces=st.integers(1, 3))
+    def stage(self, run: Run, pieces: int) -> None:
+        for _ in range(pieces):
+            if run.rows:
+                rows, run.rows = run.rows[: self.world.piece_rows], run.rows[self.world.piece_rows :]
+                run.pieces += 1
+                receipt = self.world.piece(run.publication, f"piece-{run.pieces}", rows)
+                run.publication = replace(run.publication, receipts=[*run.publication.receipts, receipt])
+
+    @rule(run=consumes(runs), leaves_lease=st.booleans())
+    def die(self, run: Run, leaves_lease: bool) -> None:
+        if not leaves_lease:
+            Lease(self.world.folder, run.publication.origin.run).release()
+
+    @rule(run=consumes(runs), meanwhile=st.one_of(st.none(), VACUUMS), dies_tidying=st.booleans())
+    def publish(self, run: Run, meanwhile: dict[str, Any] | None, dies_tidying: bool) -> None:
+        self.stage(run, 1000)
+        staged = (
+            {e.path: self.world.folder.read(e.path) for e in self.world.folder.entries("staged")}
+            if dies_tidying
+            else {}
+        )
+        number = live_number(self.world.folder)
+        try:
+            self.world.publish(
+                run.publication,
+                Between(lambda: self.vacuum(meanwhile) if meanwhile is not None and number else None),
+            )
+        except ConflictError:
+            assert live_number(self.world.folder) != (
+                run.publication.live.number if run.publication.live else 0
+            )
+            return
+        for path, data in staged.items():
+            self.world.folder.publish(path, data, replace=True)
+        self.check(run.content, run.model)
+
+    @rule(options=VACUUMS)
+    def vacuum_between(self, options: dict[str, Any]) -> None:
+        if live_number(self.world.folder):
+            self.vacuum(options)
+            assert self.world.rows()
+
+    def vacuum(self, options: dict[str, Any]) -> None:
+        vacuum(VacuumConfig(scores=self.world.scores, **options))
+
+    @rule(
+        which=st.integers(0, 30),
+        how=st.sampled_from(
+            ["embeddings gone", "scores gone", "cut", "altered", "garbage", "copied", "another run's"]
+        ),
+    )
+    def damage_what_is_staged(self, which: int, how: str) -> None:
+        """Of runs that are no more: what a run at work has staged is under its lease. Never a file that is
+        live by now."""
+        named = (
+            {file.path for file in live(self.world.scores).files} if live_number(self.world.folder) else set()
+        )
+        dead = [
+            receipt
+            for receipt in staged_receipts(self.world.folder)
+            if not self.world.folder.is_file(f"leases/{receipt.origin.run}.json")
+            and not named & {file.path for file in receipt.files}
+        ]
+        if dead:
+            damage(self.world, dead[which % len(dead)], how)
+
+    def check(self, content: dict[Key, str], model: str) -> None:
+        self.commits += 1
+        self.world.catalog(content)
+        check(self.world, content, model)
+
+    def finish_with_a_quiet_night(self) -> None:
+        try:
+            snapshot = self.world.night(self.content, self.model)
+        except StorageError as exc:
+            raise AssertionError(f"a night failed that an empty staged/ would not: {exc}") from exc
+        if snapshot:
+            self.check(self.content, self.model)
+
+
+def damage(world: World, receipt: Receipt, how: str) -> None:
+    """One thing wrong with a staged piece."""
+    folder, embeddings = world.folder, receipt.file("embeddings")
+    if how == "embeddings gone" and embeddings:
+        folder.delete([embeddings.path])
+    elif how == "scores gone":
+        folder.delete([receipt.scores.path])
+    elif how in ("cut", "altered") and folder.is_file(receipt.scores.path):
+        data = bytearray(folder.read(receipt.scores.path))
+        data[len(data) // 2] ^= 0xFF
+        folder.publish(receipt.scores.path, bytes(data[:-3] if how == "cut" else data), replace=True)
+    elif how == "garbage":
+        folder.publish(receipt.path, b'{"piece": 3, "origin": [], "files": "x"}', replace=True)
+    elif how == "copied":
+        folder.publish(f"staged/{receipt.origin.run}/copy.json", folder.read(receipt.path), replace=True)
+    elif how == "another run's":
+        folder.publish(f"staged/elsewhere/{receipt.piece}.json", folder.read(receipt.path), replace=True)
+
+
+Nights.TestCase.settings = settings(
+    max_examples=12,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
+)
+test_any_order_of_runs_vacuums_and_deaths = Nights.TestCase

@@ -1,0 +1,267 @@
+"""Verify: a good snapshot passes, and each kind of damage is named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pix2score.errors import DataError, VerifyError
+from pix2score.snapshots.config import VerifyConfig
+from pix2score.snapshots.manifest import live
+from pix2score.snapshots.tables import DataFile
+from pix2score.snapshots.verify import verify
+from pix2score.storage.folder import Folder
+from pix2score.storage.parquet import parquet_bytes
+from tests.support.builders import LAYOUT, MODEL_VERSION, publish_night, write_catalog
+
+KEYS = [(i, p) for i in range(1, 21) for p in range(2)]
+FAILED = [(7, 0), (8, 1)]
+MANIFEST = "snapshots/00000001.json"
+
+
+@pytest.fixture
+def scores(place: str) -> str:
+    """A good scores folder."""
+    publish_night(f"{place}/scores", KEYS, failed=FAILED)
+    return f"{place}/scores"
+
+
+@pytest.fixture
+def local_scores(tmp_path: Any) -> str:
+    """A good scores folder on disk, for damage that does not depend on storage."""
+    publish_night(str(tmp_path / "scores"), KEYS, failed=FAILED)
+    return str(tmp_path / "scores")
+
+
+def problem_of(scores: str, catalog: str | None = None) -> str:
+    with pytest.raises(VerifyError) as caught:
+        verify(VerifyConfig(scores=scores, catalog=catalog))
+    return str(caught.value)
+
+
+def files(scores: str, table: str) -> list[DataFile]:
+    return [file for file in live(scores).files if file.table == table]
+
+
+def change_manifest(scores: str, change: Callable[[dict[str, Any]], None]) -> None:
+    folder = Folder(scores)
+    manifest = json.loads(folder.read(MANIFEST))
+    change(manifest)
+    folder.publish(MANIFEST, json.dumps(manifest).encode(), replace=True)
+
+
+def change_rows(scores: str, table: str, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Rewrite the first file of a table as if score had written it so: manifest and hash agree with it."""
+    folder, old = Folder(scores), files(scores, table)[0]
+    data = parquet_bytes(change(pq.read_table(pa.BufferReader(folder.read(old.path)))))
+    folder.publish(old.path, data, replace=True)
+    rows = pq.ParquetFile(pa.BufferReader(data)).metadata.num_rows
+    new = replace(old, rows=rows, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+    def put(manifest: dict[str, Any]) -> None:
+        manifest["files"] = [asdict(new) if file["path"] == old.path else file for file in manifest["files"]]
+
+    change_manifest(scores, put)
+
+
+def set_values(
+    column: str, values: Callable[[list[dict[str, Any]]], list[Any]]
+) -> Callable[[pa.Table], pa.Table]:
+    def change(table: pa.Table) -> pa.Table:
+        field = table.schema.field(column)
+        return table.set_column(
+            table.schema.get_field_index(column), field, pa.array(values(table.to_pylist()), field.type)
+        )
+
+    return change
+
+
+def first_ok(column: str, value: Any) -> Callable[[pa.Table], pa.Table]:
+    """The first row, which is ok, gets another value."""
+    return set_values(column, lambda rows: [value, *(row[column] for row in rows[1:])])
+
+
+def test_a_good_snapshot_passes_and_is_counted(scores: str) -> None:
+    catalog = write_catalog(
+        f"{scores}-catalog",
+        {"illust_id": [k[0] for k in KEYS], "page": [k[1] for k in KEYS], "uri": ["a"] * 40},
+    )
+    assert verify(VerifyConfig(scores=scores, catalog=catalog)) == {
+        "job": "verify",
+        "snapshot": 1,
+        "model_version": MODEL_VERSION,
+        "rows": 40,
+        "failed": 2,
+        "files": 3,
+    }
+
+
+def test_no_snapshot_is_a_data_error(place: str) -> None:
+    with pytest.raises(DataError, match="no scores at"):
+        verify(VerifyConfig(scores=place))
+
+
+@pytest.mark.parametrize("table", ["scores", "embeddings"])
+def test_a_missing_file_is_named(scores: str, table: str) -> None:
+    path = files(scores, table)[0].path
+    Folder(scores).delete([path])
+    assert f"{path} is missing" in problem_of(scores)
+
+
+@pytest.mark.parametrize("table", ["scores", "embeddings"])
+def test_one_altered_byte_is_named(scores: str, table: str) -> None:
+    folder, path = Folder(scores), files(scores, table)[-1].path
+    data = bytearray(folder.read(path))
+    data[len(data) // 2] ^= 1
+    folder.publish(path, bytes(data), replace=True)
+    assert f"{path} was altered" in problem_of(scores)
+
+
+@pytest.mark.parametrize("table", ["scores", "embeddings"])
+def test_a_truncated_file_is_named(scores: str, table: str) -> None:
+    folder, file = Folder(scores), files(scores, table)[0]
+    folder.publish(file.path, folder.read(file.path)[:-1], replace=True)
+    assert f"{file.path} has {file.bytes - 1} bytes, manifest says {file.bytes}" in problem_of(scores)
+
+
+def test_every_problem_is_named_at_once(local_scores: str) -> None:
+    paths = [file.path for file in live(local_scores).files]
+    Folder(local_scores).delete(paths)
+    assert all(f"{path} is missing" in problem_of(local_scores) for path in paths)
+
+
+def test_a_file_that_is_not_parquet_is_named_though_its_hash_agrees(local_scores: str) -> None:
+    file = files(local_scores, "scores")[0]
+    Folder(local_scores).publish(file.path, b"rubbish", replace=True)
+
+    def agree(manifest: dict[str, Any]) -> None:
+        manifest["files"][0] |= {"bytes": 7, "sha256": hashlib.sha256(b"rubbish").hexdigest()}
+
+    change_manifest(local_scores, agree)
+    assert "arquet" in problem_of(local_scores)
+
+
+def test_a_changed_row_count_of_a_file_is_named(local_scores: str) -> None:
+    change_manifest(local_scores, lambda manifest: manifest["files"][0].update(rows=39))
+    assert "has 40 rows, manifest says 39" in problem_of(local_scores)
+
+
+@pytest.mark.parametrize(("count", "value"), [("rows", 41), ("failed", 1)])
+def test_changed_counts_of_the_snapshot_are_named(local_scores: str, count: str, value: int) -> None:
+    change_manifest(local_scores, lambda manifest: manifest["counts"].update({count: value}))
+    assert "40 rows with 2 failed, manifest says" in problem_of(local_scores)
+
+
+def test_a_key_that_stands_twice_is_named(local_scores: str) -> None:
+    change_rows(local_scores, "scores", lambda table: pa.concat_tables([table, table.slice(0, 1)]))
+    assert "1 keys that stand more than once" in problem_of(local_scores)
+
+
+def test_a_missing_row_is_named(local_scores: str) -> None:
+    change_rows(local_scores, "scores", lambda table: table.slice(1))
+    assert "39 rows with 2 failed, manifest says 40 with 2" in problem_of(local_scores)
+
+
+def test_an_ok_row_without_an_embedding_is_named(local_scores: str) -> None:
+    change_rows(local_scores, "embeddings", lambda table: table.slice(1))
+    assert "1 ok keys without an embedding" in problem_of(local_scores)
+
+
+def test_an_ok_row_whose_embedding_is_of_another_run_is_named(local_scores: str) -> None:
+    change_rows(local_scores, "scores", first_ok("run", "20200101T000000-00000000"))
+    assert "1 ok keys without an embedding" in problem_of(local_scores)
+
+
+def test_a_key_with_two_embeddings_is_named(local_scores: str) -> None:
+    change_rows(local_scores, "embeddings", lambda table: pa.concat_tables([table, table.slice(0, 1)]))
+    assert "1 live keys with more than one embedding" in problem_of(local_scores)
+
+
+def test_a_failed_row_with_predictions_is_named(local_scores: str) -> None:
+    change_rows(local_scores, "scores", set_values("bookmark_bin", lambda rows: [1] * len(rows)))
+    assert "2 failed rows with predictions" in problem_of(local_scores)
+
+
+def test_a_failed_row_without_a_known_code_is_named(local_scores: str) -> None:
+    change_rows(
+        local_scores,
+        "scores",
+        set_values("error_code", lambda rows: [r["error_code"] and "OOPS" for r in rows]),
+    )
+    assert "2 failed rows without a known error_code" in problem_of(local_scores)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("status", "done", "1 rows whose status is neither ok nor failed"),
+        ("error_code", "CORRUPT", "1 ok rows with an error_code"),
+        ("bookmark_bin", None, "ok rows whose bookmark is not a distribution"),
+        ("bookmark_bin", 0, "ok rows whose bookmark is not a distribution"),
+        ("bookmark_bin", 3, "ok rows whose bookmark is not a distribution"),
+        ("bookmark_probs", None, "ok rows whose bookmark is not a distribution"),
+        ("bookmark_probs", [0.2, 0.5, 0.2], "ok rows whose bookmark is not a distribution"),
+        ("bookmark_probs", [-0.5, 1.5, 0.0], "ok rows whose bookmark is not a distribution"),
+        ("bookmark_probs", [float("nan"), 0.75, 0.25], "ok rows whose bookmark is not a distribution"),
+        ("sanity_score", 1.5, "ok rows whose sanity is not a distribution"),
+        ("sanity_score", float("nan"), "ok rows whose sanity is not a distribution"),
+        ("sanity_expected", float("inf"), "ok rows whose sanity is not a distribution"),
+    ],
+)
+def test_an_ok_row_that_is_not_well_formed_is_named(
+    local_scores: str, column: str, value: Any, message: str
+) -> None:
+    change_rows(local_scores, "scores", first_ok(column, value))
+    assert message in problem_of(local_scores)
+
+
+def test_a_column_of_another_type_is_named(local_scores: str) -> None:
+    def widen(table: pa.Table) -> pa.Table:
+        return table.set_column(
+            table.schema.get_field_index("attempts"), "attempts", pa.array(np.ones(40, np.int64))
+        )
+
+    change_rows(local_scores, "scores", widen)
+    assert "attempts is int64, expected int16" in problem_of(local_scores)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ([*KEYS, (99, 3)], "1 catalog keys are not in the snapshot, such as id 99, page 3"),
+        (KEYS[1:], "1 keys are not in the catalog, such as id 1, page 0"),
+        ([*KEYS[1:], (99, 3)], "1 catalog keys are not in the snapshot"),
+    ],
+)
+def test_a_catalog_with_a_key_more_or_less_is_named(
+    local_scores: str, keys: list[tuple[int, int]], message: str
+) -> None:
+    table = {"illust_id": [k[0] for k in keys], "page": [k[1] for k in keys], "uri": ["a"] * len(keys)}
+    assert message in problem_of(local_scores, write_catalog(f"{local_scores}-catalog", table))
+
+
+def test_a_catalog_of_another_id_type_is_named(local_scores: str) -> None:
+    catalog = write_catalog(f"{local_scores}-catalog", {"illust_id": ["1"], "uri": ["a"]})
+    assert "the catalog's ids are string, the snapshot's int64" in problem_of(local_scores, catalog)
+
+
+def test_null_and_repeated_rows_of_the_catalog_are_no_problem(local_scores: str) -> None:
+    table = {
+        "illust_id": [None, *(k[0] for k in KEYS), 1],
+        "page": [0, *(k[1] for k in KEYS), 0],
+        "uri": ["a"] * 42,
+    }
+    verify(VerifyConfig(scores=local_scores, catalog=write_catalog(f"{local_scores}-catalog", table)))
+
+
+def test_a_snapshot_where_everything_failed_passes(tmp_path: Any) -> None:
+    publish_night(str(tmp_path), KEYS, failed=KEYS, layout=LAYOUT)
+    assert verify(VerifyConfig(scores=str(tmp_path)))["failed"] == 40

@@ -1,0 +1,104 @@
+"""What people look at: pictures, confusion, curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pix2score.metrics.accumulate import HeadMetrics
+from pix2score.storage.folder import Folder
+from pix2score.train.log import (
+    CELL,
+    CURVE_POINTS,
+    confusion_picture,
+    epoch_line,
+    final_table,
+    picture_grid,
+    thinned,
+    write_logs,
+)
+from tests.support.torch_helpers import COUNT_HEAD, HEADS, pixels
+
+
+def entry(**changes: Any) -> dict[str, Any]:
+    numbers = {"num_labelled": 9, "spearman": 0.5, "kappa": 0.4, "nll": 1.1, "prior_nll": 1.3, "ece": 0.05}
+    whole = {
+        "epoch": 2,
+        "steps": 40,
+        "loss": 0.9,
+        "loss_by_head": {"bookmark": 0.6, "sanity": 0.3},
+        "skipped_steps": 0,
+        "val_loss": 0.95,
+        "val": {"bookmark": dict(numbers), "sanity": {"num_labelled": 0}},
+        "temperatures": {"bookmark": 1.2, "sanity": 1.0},
+        "learning_rate": 1e-3,
+        "images_per_s": 120.0,
+        "seconds": 10.0,
+        "waited_s": 0.5,
+    }
+    return {**whole, **changes}
+
+
+def test_the_epoch_line_has_loss_per_head_metric_rate_and_skipped_steps() -> None:
+    line = epoch_line(entry(skipped_steps=3), 5, HEADS)
+    for part in (
+        "epoch 2/5",
+        "bookmark loss 0.600 spearman 0.500",
+        "sanity loss 0.300 kappa -",
+        "rate 0.001",
+        "120 images/s, 5% of the time without a batch",
+        "3 steps skipped",
+    ):
+        assert part in line
+
+
+def test_the_final_table_stands_beside_prior_and_ridge() -> None:
+    text = final_table(entry(), {"bookmark": 0.31, "sanity": None}, HEADS)
+    bookmark, sanity = text.splitlines()[2:]
+    for part in ("spearman 0.500", "0.310", "1.100 (1.300)", "0.050", "1.20"):
+        assert part in bookmark
+    assert "no label" in sanity
+
+
+def test_pictures_stand_side_by_side_in_order() -> None:
+    images = torch.from_numpy(pixels(9)).float()
+    grid = picture_grid(images, columns=4)
+    assert grid.shape == (64, 128, 3)
+    assert torch.equal(grid[32:64, 32:64], images[5].to(torch.uint8))
+    assert picture_grid(images[:2]).shape == (32, 64, 3)
+
+
+def test_a_sure_confusion_is_blue_on_its_cell_and_white_elsewhere() -> None:
+    metrics = HeadMetrics(COUNT_HEAD)
+    metrics.add(np.eye(4)[[1, 1, 1]] * 9, np.array([0, 0, 0]), np.array([0.0, 0.0, 0.0]))
+    picture = confusion_picture(metrics)
+    assert picture.shape == (4 * CELL, 4 * CELL, 3)
+    assert picture[0, CELL].tolist() == [0, 0, 255]
+    assert picture[0, 0].tolist() == [255, 255, 255]
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_last_point() -> None:
+    curve: list[dict[str, float]] = []
+    for step in range(1, 5 * CURVE_POINTS):
+        curve = thinned([*curve, {"step": float(step)}])
+    assert len(curve) <= CURVE_POINTS
+    assert curve[-1]["step"] == 5 * CURVE_POINTS - 1
+
+
+def test_history_and_events_hold_scalars_and_pictures(tmp_path: Path) -> None:
+    curve = [{"step": 1.0, "loss": 1.0, "learning_rate": 0.1}]
+    write_logs(Folder(str(tmp_path)), [entry()], curve, {"confusion/bookmark": np.zeros((4, 4, 3), np.uint8)})
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    data = events.read_bytes()
+    for name in (
+        b"loss_by_head/bookmark",
+        b"step/loss",
+        b"confusion/bookmark",
+        b"val_spearman/bookmark",
+        b"learning_rate",
+    ):
+        assert name in data
+    assert (tmp_path / "history.jsonl").read_text().count("\n") == 1
