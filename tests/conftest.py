@@ -26,6 +26,15 @@ SECRET = secrets.token_hex(20)  # made anew, so that finding it anywhere means t
 BUCKET = "pix2score-tests"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that use a Ray, and long ones, run one after the other in one process; the others beside them."""
+    for item in items:
+        marks = {mark.name for mark in item.iter_markers()}
+        if "ray_session" in getattr(item, "fixturenames", ()) or marks & {"starts_ray", "slow", "endurance"}:
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
 def free_port() -> int:
     """A TCP port of this machine that nothing listens on."""
     with socket.socket() as probe:

@@ -78,6 +78,7 @@ def test_the_job_gives_every_size_and_the_machine(tmp_path: Path) -> None:
     assert benchmark_plan.FILE_ROWS == 250_000
 
 
+@pytest.mark.slow
 def test_decoding_is_compared_on_every_kind_of_picture_with_the_pixels_close(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -123,6 +124,7 @@ def run(*flags: str) -> dict[str, Any]:
     return loaded
 
 
+@pytest.mark.slow
 def test_the_bare_forward_pass_is_timed_in_every_way() -> None:
     result = run("--stage=model", "--input-size=32", "--batch-size=4", "--runs=1")
     ways = {t["way"]: t["images_per_s"] for t in result["model"]}
@@ -139,6 +141,7 @@ def test_a_drawn_model_answers_within_float16(backbone: str) -> None:
     assert 0 < np.abs(prediction.embedding).max() < 60_000
 
 
+@pytest.mark.slow
 def test_what_one_image_costs_is_told_by_cause() -> None:
     found = run("--stage=start", "--input-size=32", "--runs=1")["start"]
     assert list(found["causes_s"]) == [
@@ -154,6 +157,7 @@ def test_what_one_image_costs_is_told_by_cause() -> None:
     assert sum(found["causes_s"].values()) == pytest.approx(found["seconds"], abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_trained_model_says_how_far_the_probabilities_are_apart(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -167,7 +171,7 @@ def test_a_trained_model_says_how_far_the_probabilities_are_apart(
     assert "decode and resize to 32 px" in caplog.text
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.timeout(600)
 def test_every_contender_scores_every_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     drawn_model("resnet18", 32, str(tmp_path / "model"))
@@ -197,7 +201,7 @@ def test_every_contender_scores_every_image(tmp_path: Path, caplog: pytest.LogCa
     assert "absent is left out: it needs the package no_such_package" in caplog.text
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.timeout(600)
 def test_training_is_timed_beside_a_ready_batch_and_the_original_files() -> None:
     found = run(

@@ -18,6 +18,8 @@ from pix2score.cluster.ray_patches import quick_node as _quick_node
 from pix2score.cluster.ray_patches import without_side_actors
 from tests.support.chain import Chain
 
+pytestmark = pytest.mark.starts_ray
+
 SCRIPT = """
 import contextlib, json, os
 from pathlib import Path

@@ -248,6 +248,7 @@ def kill_and_run_again(night: Night, storage: FlakyStorage, out: str, job: Job) 
     return Loss(had_published, fetched, kept, twice)
 
 
+@pytest.mark.slow
 def test_a_driver_killed_while_it_scores_costs_what_was_in_flight(
     night: Night, storage: FlakyStorage, tmp_path: Path
 ) -> None:
@@ -261,6 +262,7 @@ def test_a_driver_killed_while_it_scores_costs_what_was_in_flight(
     assert not loss.had_published
 
 
+@pytest.mark.slow
 def test_a_driver_killed_at_the_door_of_publishing_costs_no_image(
     night: Night, storage: FlakyStorage, s3_place: str
 ) -> None:
@@ -275,7 +277,7 @@ def test_a_driver_killed_at_the_door_of_publishing_costs_no_image(
 NUM_POINTS = 20
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.timeout(3000)
 def test_a_driver_killed_at_twenty_points_of_its_run(
     night: Night, storage: FlakyStorage, s3_place: str, tmp_path: Path
@@ -295,7 +297,7 @@ def test_a_driver_killed_at_twenty_points_of_its_run(
         table(lines[-1:])
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_driver_asked_to_end_says_that_it_was_and_the_same_command_goes_on(
     night: Night, storage: FlakyStorage, tmp_path: Path
 ) -> None:
@@ -326,6 +328,7 @@ def kill_one(night: Night, job: Job, what: str) -> None:
     os.kill(pids[-1], signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_killed_predictor_decode_worker_and_decode_child_change_nothing(
     night: Night, storage: FlakyStorage, tmp_path: Path
 ) -> None:
@@ -340,6 +343,7 @@ def test_a_killed_predictor_decode_worker_and_decode_child_change_nothing(
     night.assert_equal(out)
 
 
+@pytest.mark.slow
 def test_on_one_machine_a_killed_actor_and_decode_child_change_nothing(
     night: Night, storage: FlakyStorage, tmp_path: Path
 ) -> None:
@@ -359,7 +363,7 @@ def test_on_one_machine_a_killed_actor_and_decode_child_change_nothing(
     night.assert_equal(out)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.parametrize("what", [PREDICTOR, DECODE_WORKER, DECODE_CHILD, WRITER])
 def test_one_process_killed_in_the_middle_changes_nothing(
     night: Night, storage: FlakyStorage, tmp_path: Path, what: str
@@ -374,7 +378,7 @@ def test_one_process_killed_in_the_middle_changes_nothing(
     night.assert_equal(out)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_node_killed_in_the_middle_changes_nothing(
     night: Night, storage: FlakyStorage, tmp_path: Path
 ) -> None:
@@ -401,7 +405,7 @@ def test_a_node_killed_in_the_middle_changes_nothing(
 # Storage
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_storage_that_fails_every_tenth_time_loses_nothing(
     night: Night, storage: FlakyStorage, s3_place: str
 ) -> None:
@@ -436,7 +440,7 @@ def test_storage_that_fails_every_tenth_time_loses_nothing(
     night.assert_equal(s3_place)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_credentials_that_expire_in_the_middle_publish_nothing_and_cost_nothing(
     night: Night, storage: FlakyStorage, tmp_path: Path
 ) -> None:
@@ -462,7 +466,7 @@ def assert_one_clear_line(job: Job, *words: str) -> None:
     assert job.summary["exit_code"] == job.process.returncode
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.parametrize("below", ["staged", "embeddings", "scores", "snapshots"])
 def test_a_place_that_may_not_be_written_publishes_nothing(
     night: Night, storage: FlakyStorage, s3_place: str, below: str
@@ -477,7 +481,7 @@ def test_a_place_that_may_not_be_written_publishes_nothing(
     night.assert_equal(s3_place)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_store_that_is_full_publishes_nothing(night: Night, storage: FlakyStorage, s3_place: str) -> None:
     storage.behave(
         Faults(
@@ -505,7 +509,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_full_disk_publishes_nothing_and_what_fits_is_kept(night: Night, small_disk: Path) -> None:
     out = str(small_disk / "scores")
     job = night.start(out)
@@ -559,13 +563,14 @@ def score_poisoned(
     assert_same(same[0], same[1])  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_pictures_that_kill_their_decoder_and_a_fifth_corrupt_touch_no_neighbour(
     night: Night, s3: Any, tmp_path: Path
 ) -> None:
     score_poisoned(night, s3, tmp_path, poison("exits", "allocates"))
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_pictures_that_never_return_are_given_up_in_time(night: Night, s3: Any, tmp_path: Path) -> None:
     started = time.monotonic()
     bad = poison("exits", "allocates")
@@ -592,7 +597,7 @@ def upload_tonight(s3: Any, name: str, rows: list[tuple[int, str, str]]) -> str:
 ROOTED = ("--image-root", f"s3://{BUCKET}/{PREFIX}")
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_midnight_falls_while_half_is_staged(
     night: Night, storage: FlakyStorage, s3: Any, tmp_path: Path
 ) -> None:
@@ -632,7 +637,7 @@ def test_midnight_falls_while_half_is_staged(
         assert row["fingerprint"].endswith("-new") == (row["illust_id"] in changed)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_truncated_catalog_and_an_altered_file_publish_nothing(
     night: Night, s3: Any, tmp_path: Path
 ) -> None:
@@ -661,7 +666,7 @@ def test_a_truncated_catalog_and_an_altered_file_publish_nothing(
     assert verify(VerifyConfig(scores=out))["snapshot"] == 2
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_of_two_drivers_racing_one_publishes_and_the_other_finds_nothing_to_do(
     night: Night, storage: FlakyStorage, s3: Any, s3_place: str
 ) -> None:
@@ -693,7 +698,7 @@ size = 3
 """
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_killed_prepare_is_taken_up_and_the_dataset_holds_every_row_once(
     night: Night, storage: FlakyStorage, tmp_path: Path
 ) -> None:

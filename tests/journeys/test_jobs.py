@@ -78,7 +78,7 @@ def test_every_dependency_is_looked_for_before_an_import_fails() -> None:
     assert {IMPORTED_AS.get(name.lower(), name) for name in names} == set(jobs.NEEDED)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.timeout(600)
 def test_the_demo_runs_every_stage(tmp_path: Path) -> None:
     done = run_job("jobs.demo", "--out", str(tmp_path / "demo"), "--num-pictures", "120", "--epochs", "2")

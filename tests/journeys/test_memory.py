@@ -71,7 +71,7 @@ def catalog_of(num_rows: int, path: Path, size: int = 8) -> str:
     return str(path)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.timeout(1500)
 def test_s8_ten_times_the_images_take_no_more_memory_in_driver_and_workers(tmp_path: Path) -> None:
     model = cheap_model(tmp_path / "model")

@@ -153,7 +153,7 @@ def peaks_mib(process: subprocess.Popen[bytes]) -> dict[str, float]:
     return {kind: round(peak) for kind, peak in sorted(found.items(), key=lambda item: -item[1])}
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.timeout(1200)
 def test_2_a_dataset_three_times_as_large_trains_in_the_same_memory(tmp_path: Path) -> None:
     peaks = {}

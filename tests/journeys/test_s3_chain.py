@@ -44,7 +44,7 @@ def test_scoring_on_s3_gives_what_it_gives_on_disk(chain: Chain, s3: Any, s3_pla
     )
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_the_chain_on_s3_gives_what_it_gives_on_disk(chain: Chain, s3_chain: Chain) -> None:
     assert s3_chain.prepared["rows"] == chain.prepared["rows"]
     assert s3_chain.trained["val_loss"] == pytest.approx(chain.trained["val_loss"], abs=1e-6)
@@ -55,7 +55,7 @@ def test_the_chain_on_s3_gives_what_it_gives_on_disk(chain: Chain, s3_chain: Cha
     assert read_embeddings(s3_chain.scores).count_rows() == read_embeddings(chain.scores).count_rows()
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_no_secret_stands_in_any_object(s3_chain: Chain, s3: Any) -> None:
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="s3-chain/")
     keys = [
@@ -74,7 +74,7 @@ def test_a_missing_bucket_is_named(chain: Chain, s3_place: str) -> None:
         score(ScoreConfig(catalog="s3://no-such-bucket/catalog", model=chain.model, out=s3_place))
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_the_summary_of_a_run_is_on_s3(s3_chain: Chain, s3: Any) -> None:
     key = f"s3-chain/scores/runs/{s3_chain.scored['run']}/summary.json"
     assert json.loads(s3.get_object(Bucket=BUCKET, Key=key)["Body"].read())["snapshot"] == 1

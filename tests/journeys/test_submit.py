@@ -31,7 +31,7 @@ from tests.journeys.test_memory import catalog_of, cheap_model
 from tests.support.chain import upload
 from tests.support.paths import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.endurance, pytest.mark.timeout(900)]
 BIN = Path(sys.executable).parent
 TOKEN = secrets.token_hex(32)
 

@@ -79,7 +79,7 @@ def dataset(cluster: Ray, tmp_path: Path) -> str:
     return out
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.timeout(900)
 def test_workers_leave_with_their_node_and_join_with_another_one(
     cluster: Ray, dataset: str, tmp_path: Path

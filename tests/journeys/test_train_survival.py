@@ -65,6 +65,7 @@ def descendants(pid: int) -> dict[int, str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_worker_killed_in_epoch_2_ends_with_the_same_epochs_and_the_same_metrics(
     chain: Chain, tmp_path: Path
@@ -87,6 +88,7 @@ def test_a_worker_killed_in_epoch_2_ends_with_the_same_epochs_and_the_same_metri
     assert results["model_version"] == whole["model_version"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_job_killed_within_an_epoch_goes_on_there_with_the_same_order(chain: Chain, tmp_path: Path) -> None:
     settings: dict[str, Any] = {
@@ -123,6 +125,7 @@ def test_a_job_killed_within_an_epoch_goes_on_there_with_the_same_order(chain: C
         assert {k: killed[k] for k in same} == {k: whole[k] for k in same}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_job_begun_in_one_process_goes_on_in_a_worker(
     chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -153,6 +156,7 @@ def test_a_job_begun_in_one_process_goes_on_in_a_worker(
     assert [(entry["epoch"], entry["steps"]) for entry in history(tmp_path)] == [(1, steps), (2, 2 * steps)]
 
 
+@pytest.mark.slow
 def test_in_process_the_model_is_that_of_one_worker(chain: Chain, tmp_path: Path) -> None:
     found = train(TrainConfig(data=chain.dataset, out=str(tmp_path), num_workers=0, **TRAINING))
     assert [e["steps"] for e in history(tmp_path)] == [e["steps"] for e in history(chain.model)]
@@ -160,7 +164,7 @@ def test_in_process_the_model_is_that_of_one_worker(chain: Chain, tmp_path: Path
     assert load_model(str(tmp_path))[0].version == found["model_version"]
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_an_elastic_run_takes_the_steps_of_its_greatest_number_of_workers(
     chain: Chain, tmp_path: Path
 ) -> None:
@@ -259,6 +263,7 @@ def test_a_run_stalls_after_its_patience_without_anything_better(chain: Chain) -
     assert "patience" in WorkerSettings.__dataclass_fields__
 
 
+@pytest.mark.slow
 def test_patience_ends_a_training_early_and_saves_its_best_epoch(chain: Chain, tmp_path: Path) -> None:
     settings = {
         **TRAINING,

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_told_within_its_first_epoch_it_keeps_every_step(chain: Chain, tmp_path: Path) -> None:
     settings: dict[str, Any] = {
         **TRAINING,

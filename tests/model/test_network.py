@@ -48,7 +48,7 @@ def test_every_backbone_is_built_with_the_embedding_that_its_heads_see(backbone:
     assert {name: tuple(x.shape) for name, x in logits.items()} == {h.name: (2, h.num_bins) for h in HEADS}
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_backbone_computes(backbone: str) -> None:
     with torch.inference_mode():

@@ -605,7 +605,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_planning_a_million_rows_takes_bounded_memory(tmp_path: Path) -> None:
     number = 1_000_000
     ids = pa.array(np.random.default_rng(0).permutation(number))

@@ -161,7 +161,7 @@ def test_the_catalogs_own_folder_is_never_written(chain: Chain, tmp_path: Path) 
     assert [path.name for path in tmp_path.rglob("*")] == ["split=train", "part-0.parquet"]
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_shard_beyond_two_gibibytes_is_written(tmp_path: Path) -> None:
     import numpy as np
 

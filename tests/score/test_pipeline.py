@@ -85,6 +85,7 @@ def test_one_stage_and_two_give_the_same_rows(chain: Chain, tmp_path: Path) -> N
             np.testing.assert_allclose(row["view_probs"], two[key]["view_probs"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_jpegs_decoded_by_the_predictor_move_probabilities_within_the_bound(
     chain: Chain, tmp_path: Path
 ) -> None:

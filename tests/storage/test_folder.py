@@ -380,7 +380,7 @@ def read_through(endpoint: str, timeout_s: float) -> subprocess.CompletedProcess
     )
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_an_endpoint_that_stays_down_is_named(moto_server: str) -> None:
     done = read_through(f"http://127.0.0.1:{free_port()}", 200)
     assert done.returncode == 1

@@ -93,7 +93,7 @@ def test_weights_of_another_network_are_refused(chain: Chain, tmp_path: Path) ->
     assert not (tmp_path / "model").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_t4_a_fixed_seed_repeats_the_loss_curve(chain: Chain, tmp_path: Path) -> None:
     train(TrainConfig(data=chain.dataset, out=str(tmp_path / "again"), **TRAINING))
     curves = [
@@ -102,6 +102,7 @@ def test_t4_a_fixed_seed_repeats_the_loss_curve(chain: Chain, tmp_path: Path) ->
     assert curves[0] == curves[1]
 
 
+@pytest.mark.slow
 def test_two_workers_train_together_and_validate_each_row_once(chain: Chain, tmp_path: Path) -> None:
     settings = {**TRAINING, "epochs": 1, "batch_size": 8, "weights": chain.model}
     result = train(TrainConfig(data=chain.dataset, out=str(tmp_path), num_workers=2, **settings))
@@ -114,7 +115,7 @@ def test_two_workers_train_together_and_validate_each_row_once(chain: Chain, tmp
     assert result["skipped_steps"] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.timeout(600)
 def test_a_killed_job_resumes_after_its_last_epoch(chain: Chain, tmp_path: Path) -> None:
     flags = ["--data", chain.dataset, "--out", str(tmp_path), "--backbone", "resnet18", "--input-size", "32"]

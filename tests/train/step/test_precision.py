@@ -78,6 +78,7 @@ def two_workers(rank: int) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_workers_stay_identical_when_one_of_them_is_poisoned(tmp_path: Any) -> None:
     first, second = on_two_workers(two_workers, tmp_path)
     for precision in FORMATS:
