@@ -67,6 +67,24 @@ def deferred() -> Iterator[None]:
         leave()
 
 
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C inside the block comes out as ``KeyboardInterrupt``, whatever handler a library sets there.
+
+    Ray Train's ends the process as if all were well, with exit code 0, and is still set after the training.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as exc:
+        if exc.code:
+            raise
+        raise KeyboardInterrupt from exc
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
+
+
 def is_asked() -> bool:
     """Whether this process was told to end."""
     return _State.is_asked

@@ -18,6 +18,7 @@ from pix2score.cluster.offer import Offer
 from pix2score.cluster.progress import Board, board
 from pix2score.dataset.card import PreparedDataset
 from pix2score.errors import TrainingError
+from pix2score.host import termination
 from pix2score.model.folder import save_model
 from pix2score.storage.folder import Folder
 from pix2score.train.checkpoint import IN_PROCESS, parse_state, read_checkpoint
@@ -67,7 +68,7 @@ def _fit(settings: WorkerSettings, dataset: PreparedDataset, out: Folder, offer:
         logger.info("training in this process")
     else:
         logger.info("starting %s worker(s): some 20 s until the first step", _worker_range(settings))
-    with board("trained", total_steps, logger) as progress:
+    with termination.interruptible(), board("trained", total_steps, logger) as progress:
         return _trainer(settings, rows, out, progress).fit()
 
 

@@ -112,3 +112,29 @@ def test_afterwards_signals_are_handled_as_before() -> None:
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, kept)
+
+
+CTRL_C = """
+def ends_well(*_):
+    sys.exit(0)  # as the handler that Ray Train sets does
+
+before = signal.getsignal(signal.SIGINT)
+try:
+    with termination.interruptible():
+        signal.signal(signal.SIGINT, ends_well)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(20)
+finally:
+    print(f"as before: {signal.getsignal(signal.SIGINT) is before}", file=sys.stderr)
+"""
+
+
+def test_ctrl_c_is_no_success_whatever_a_library_makes_of_it(tmp_path: Path) -> None:
+    code, lines, report = end_of(CTRL_C, tmp_path)
+    assert (code, lines) == (1, ["as before: True", *INTERRUPTED])
+    assert (report["error"], report["exit_code"]) == ("KeyboardInterrupt", 1)
+
+
+def test_an_exit_that_means_failure_stays_one(tmp_path: Path) -> None:
+    code, _, report = end_of("with termination.interruptible():\n    sys.exit(3)", tmp_path)
+    assert (code, report["error"]) == (1, "SystemExit")

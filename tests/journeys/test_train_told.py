@@ -4,6 +4,7 @@ there."""
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -53,3 +54,22 @@ def test_told_within_its_first_epoch_it_keeps_every_step(chain: Chain, tmp_path:
     for told, whole in zip(history(out), history(tmp_path / "whole"), strict=True):
         same = ("epoch", "steps", "loss", "val_loss", "ridge_spearman", "temperatures")
         assert {k: told[k] for k in same} == {k: whole[k] for k in same}
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.slow
+def test_ctrl_c_while_workers_train_is_no_success(chain: Chain, tmp_path: Path) -> None:
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in (TRAINING | {"epochs": 200}).items()]
+    out, log = tmp_path / "model", tmp_path / "log"
+    with log.open("w") as err:
+        words = [sys.executable, "-m", "jobs.train", "--data", chain.dataset, "--out", str(out), *flags]
+        job = subprocess.Popen([*words, "--num-workers=1"], stdout=subprocess.PIPE, stderr=err, text=True)
+        deadline = time.monotonic() + 120
+        while not (out / "history.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        job.send_signal(signal.SIGINT)
+    stdout, _ = job.communicate(timeout=60)
+    assert job.returncode == 1, log.read_text()[-3000:]
+    assert json.loads(stdout.splitlines()[-1])["error"] == "KeyboardInterrupt"
+    assert log.read_text().splitlines()[-1] == "jobs.train: interrupted; the same command again is safe"
+    assert not (out / "model.json").exists()
