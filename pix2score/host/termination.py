@@ -71,14 +71,14 @@ def deferred() -> Iterator[None]:
 def interruptible() -> Iterator[None]:
     """Ctrl-C inside the block comes out as ``KeyboardInterrupt``, whatever handler a library sets there.
 
-    Ray Train's ends the process as if all were well, with exit code 0, and is still set after the training.
+    Ray Train's calls ``sys.exit``, with code 0 at that, and is still set after the training.
     """
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
+    except Terminated:
+        raise
     except SystemExit as exc:
-        if exc.code:
-            raise
         raise KeyboardInterrupt from exc
     finally:
         if before is not None and threading.current_thread() is threading.main_thread():

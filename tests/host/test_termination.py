@@ -135,6 +135,6 @@ def test_ctrl_c_is_no_success_whatever_a_library_makes_of_it(tmp_path: Path) -> 
     assert (report["error"], report["exit_code"]) == ("KeyboardInterrupt", 1)
 
 
-def test_an_exit_that_means_failure_stays_one(tmp_path: Path) -> None:
-    code, _, report = end_of("with termination.interruptible():\n    sys.exit(3)", tmp_path)
-    assert (code, report["error"]) == (1, "SystemExit")
+def test_sigterm_stays_what_it_is_there(tmp_path: Path) -> None:
+    code, lines, report = end_of("with termination.interruptible():\n    told()", tmp_path)
+    assert (code, lines, report["error"]) == (1, INTERRUPTED, "Terminated")
