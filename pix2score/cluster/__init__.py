@@ -1,2 +1,1 @@
-"""Ray: sessions, sources, sinks, progress. All private parts of Ray that are touched stand in
-``ray_patches``."""
+"""Ray: sessions, sources, sinks, progress. ``ray_patches`` alone touches its private parts."""

@@ -1,5 +1,4 @@
-"""``RAY_ADDRESS``: where a Ray runs that jobs should use, checked before Ray itself tries for minutes to
-reach it."""
+"""``RAY_ADDRESS``, where a Ray runs for jobs to use; checked before Ray itself tries for minutes."""
 
 from __future__ import annotations
 
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 
 import ray
 
+from pix2score.cluster.ray_patches.auth import ask_head
 from pix2score.errors import ConfigError
 
 LOCAL, AUTO = "local", "auto"
@@ -17,16 +17,17 @@ CONNECT_TIMEOUT_S = 10.0
 DASHBOARD_PORT = 8265
 _BRACKETED = re.compile(r"\[(?P<host>[0-9A-Fa-f:.]+(%\w+)?)\]:(?P<port>\d+)")
 _PLAIN = re.compile(r"(?P<host>[\w.-]+):(?P<port>\d+)")
-_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(
-    (0, 0, 0, 4, 0, 0, 0, 0, 0)
-)  # and settings, of which there are none
+_NO_SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _NO_SETTINGS
 _SETTINGS_FRAME, _FRAME_HEADER_BYTES = 4, 9
 
 
 @dataclass(frozen=True, slots=True)
 class RayAddress:
-    """A head's ``text`` as Ray takes it. ``host`` and ``port`` are None for ``auto``: the Ray that was
-    started on this machine."""
+    """A head's ``text`` as Ray takes it.
+
+    ``host`` and ``port`` are None for ``auto``: the Ray that was started on this machine.
+    """
 
     text: str
     host: str | None = None
@@ -54,8 +55,7 @@ def _advice(text: str) -> str:
     if text.startswith(("http://", "https://")):
         return (
             f"that is where `ray job submit --address {text}` submits to; a job itself wants {head}, and "
-            "inside "
-            f"`ray job submit` nothing at all"
+            "inside `ray job submit` nothing at all"
         )
     if text.startswith("ray://"):
         return f"Ray Data does not work through Ray Client; give {head}, or use `ray job submit`"
@@ -83,8 +83,7 @@ def probe(address: RayAddress) -> None:
         )
         raise ConfigError(
             f"no Ray answers at RAY_ADDRESS={address.text}: something else listens there{hint}; give "
-            "host:port of the head as "
-            f"`ray start` prints it"
+            "host:port of the head as `ray start` prints it"
         )
 
 
@@ -102,11 +101,10 @@ def _speaks_http2(connection: socket.socket) -> bool:
 
 def refuse_without_token(address: RayAddress) -> None:
     """Raise ``ConfigError`` if the head wants a token, and there is none or another."""
-    client = getattr(ray._raylet, "GcsClient", None)
-    if client is None or address.host is None:
+    if address.host is None:
         return
     try:
-        client(address=address.text)
+        ask_head(address.text)
     except ray.exceptions.AuthenticationError:
         raise ConfigError(
             f"the Ray at RAY_ADDRESS={address.text} wants its token: copy the head's ~/.ray/auth_token here, "

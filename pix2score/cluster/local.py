@@ -1,24 +1,17 @@
-"""A Ray of this machine alone: started with what a single job needs, and work that needs no Ray done while it
-starts.
-
-Measured with one image on two cores, from command to exit: see README, "What a run costs before its first
-image".
-"""
+"""A Ray of this machine alone, started with what a single job needs; work without Ray is done meanwhile."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import ray
 
-from pix2score.cluster.ray_patches import quick_node, replaced
+from pix2score.cluster.ray_patches.local_start import process_settings, quick_node
 from pix2score.cluster.temp import ray_temp
 from pix2score.host.cores import num_cores
 
@@ -48,7 +41,7 @@ def start_local(cores: int, min_slots: int = MIN_LOCAL_CPUS) -> None:
     """
     logger.info("starting Ray on this machine (%d cores)", cores)
     temp = ray_temp()
-    with _settings_of_its_processes(max(min_slots, MIN_LOCAL_CPUS)), quick_node():
+    with process_settings(max(min_slots, MIN_LOCAL_CPUS)), quick_node():
         ray.init(
             address="local",
             num_cpus=max(min_slots, cores),
@@ -59,42 +52,7 @@ def start_local(cores: int, min_slots: int = MIN_LOCAL_CPUS) -> None:
         )
 
 
-@contextlib.contextmanager
-def python_signals() -> Iterator[None]:
-    """A Ray that is connected to inside the block leaves signals to Python: its C++ handler aborts over
-    SIGTERM, for good."""
-    try:
-        from ray._private import ray_constants
-    except ImportError:  # a Ray that is made otherwise
-        yield
-        return
-    with replaced([(ray_constants, "RAY_DISABLE_FAILURE_SIGNAL_HANDLER", True)]):
-        yield
-
-
-@contextlib.contextmanager
-def _settings_of_its_processes(num_slots: int) -> Iterator[None]:
-    """In the environment while they start; what is set already stays."""
-    settings = {
-        # Ray's C++ side writes warnings about its own actors and slots straight to the terminal, where people
-        # take them for ours.
-        # It announces its level in one line of its own, which is let through: file descriptor 2 is not only
-        # Ray's.
-        "RAY_BACKEND_LOG_LEVEL": "fatal",
-        # A worker that nothing asks for costs 0.5 s of a core for each CPU.
-        "RAY_prestart_worker_first_driver": "0",
-        "RAY_worker_maximum_startup_concurrency": str(num_slots),
-    }
-    added = {name: value for name, value in settings.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
-
-
-class Ahead(Generic[R]):
+class BackgroundCall(Generic[R]):
     """One piece of work: begun in a thread with ``start``, else done when its result is asked for."""
 
     def __init__(self, work: Callable[[], R]) -> None:

@@ -16,14 +16,15 @@ from pix2score.cluster.address import RayAddress, parse_address, probe, refuse_w
 from pix2score.cluster.local import (
     LOCAL,
     MIN_LOCAL_CPUS,
-    Ahead,
+    BackgroundCall,
     is_local,
     num_local_cores,
-    python_signals,
     start_local,
 )
 from pix2score.cluster.offer import DECODE_POOL, Offer
-from pix2score.cluster.ray_patches import without_side_actors
+from pix2score.cluster.ray_patches.data_actors import without_side_actors
+from pix2score.cluster.ray_patches.local_start import python_signals
+from pix2score.cluster.ray_patches.services import request_gpus
 from pix2score.cluster.token import own_token, use_token_if_there_is_one
 from pix2score.errors import ConfigError, own_error
 from pix2score.host import termination
@@ -34,7 +35,7 @@ _POLL_S = 2.0
 
 @contextlib.contextmanager
 def session(
-    *, gpu_wait_s: float = 0, ahead: Ahead[Any] | None = None, min_slots: int = MIN_LOCAL_CPUS
+    *, gpu_wait_s: float = 0, ahead: BackgroundCall[Any] | None = None, min_slots: int = MIN_LOCAL_CPUS
 ) -> Iterator[Offer]:
     """Ray is connected: to the one already connected, that of ``RAY_ADDRESS`` (set inside ``ray job
     submit``), or a local one.
@@ -63,7 +64,10 @@ def session(
 
 
 def _start(
-    until_end: contextlib.ExitStack, address: RayAddress | None, ahead: Ahead[Any] | None, min_slots: int
+    until_end: contextlib.ExitStack,
+    address: RayAddress | None,
+    ahead: BackgroundCall[Any] | None,
+    min_slots: int,
 ) -> None:
     """Ray is connected; what undoes it is on the stack."""
     until_end.enter_context(termination.handled())
@@ -107,15 +111,13 @@ def _await_gpu(timeout_s: float) -> None:
     if ray.cluster_resources().get("GPU", 0):
         return
     logger.info("asking for a GPU node, waiting up to %.0f s", timeout_s)
-    from ray.autoscaler.sdk import request_resources
-
-    request_resources(bundles=[{"GPU": 1}])
+    request_gpus(1)
     try:
         deadline = time.monotonic() + timeout_s
         while not ray.cluster_resources().get("GPU", 0) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
     finally:
-        request_resources(bundles=[])  # the work itself holds the node from here on
+        request_gpus(0)  # the work itself holds the node from here on
 
 
 def quiet_libraries() -> None:

@@ -1,5 +1,4 @@
-"""Runs a Ray Data pipeline and turns its blocks into finished pieces while it streams, each closed by rows or
-by age.
+"""A Ray Data pipeline run, and its blocks made into finished pieces while it streams, by rows or by age.
 
 The driver holds references only. Ray Data's own sinks close a piece by rows alone, so that a slow night would
 stage nothing for hours.
@@ -22,6 +21,7 @@ import pyarrow as pa
 import ray
 
 from pix2score.cluster.progress import Meter
+from pix2score.cluster.ray_patches.bundles import Slice, block_refs, block_slices, bundles_of
 from pix2score.errors import wrapped
 
 logger = logging.getLogger(__name__)
@@ -34,25 +34,20 @@ _POLL_S = 1.0
 _CLOSE_S = 30.0  # for the last bundle of a pipeline that is given up
 
 
-class PipelineLost(Exception):
-    """A part of the cluster went away and took work with it that Ray could not make again; the rest is
-    staged."""
-
-
 @dataclass
 class _Open:
     """The piece that is being collected."""
 
     refs: list[Any] = field(default_factory=list)
-    slices: list[tuple[int, int] | None] = field(default_factory=list)
+    slices: list[Slice] = field(default_factory=list)
     rows: int = 0
     since: float = 0.0
 
     def add(self, bundle: Any) -> None:
         if not self.refs:
             self.since = time.monotonic()
-        self.refs += bundle.block_refs
-        self.slices += [(s.start_offset, s.end_offset) if s else None for s in bundle.slices]
+        self.refs += block_refs(bundle)
+        self.slices += block_slices(bundle)
         self.rows += bundle.num_rows()
 
     def is_due(self, most_rows: int) -> bool:
@@ -90,16 +85,15 @@ class Staging(Generic[R]):
         bundles: queue.Queue[Any] = queue.Queue(maxsize=2)
         stop = threading.Event()
         reader = threading.Thread(
-            target=_read, args=(self.dataset, bundles, stop), name="pipeline", daemon=True
+            target=_read, args=(bundles_of(self.dataset), bundles, stop), name="pipeline", daemon=True
         )
         reader.start()
         patience_s = _CLOSE_S
         try:
             yield from self._collect(bundles)
         except (KeyboardInterrupt, SystemExit):
-            patience_s = (
-                _POLL_S  # the process ends, and Ray with it; Ray aborts one that takes 3 s over SIGTERM
-            )
+            # The process ends, and Ray with it; Ray aborts one that takes 3 s over SIGTERM.
+            patience_s = _POLL_S
             raise
         finally:
             stop.set()
@@ -196,10 +190,10 @@ def _is_ready(ref: Any) -> bool:
     return ref.done() if isinstance(ref, Future) else bool(ray.wait([ref], timeout=0)[0])
 
 
-def _read(dataset: ray.data.Dataset, bundles: queue.Queue[Any], stop: threading.Event) -> None:
-    """Puts every bundle, then None or the exception that ended the pipeline."""
+def _read(iterate: Callable[[], Iterator[Any]], bundles: queue.Queue[Any], stop: threading.Event) -> None:
+    """Put every bundle, then None or the exception that ended the pipeline."""
     try:
-        for bundle in dataset.iter_internal_ref_bundles():
+        for bundle in iterate():
             _put(bundles, bundle, stop)
             if stop.is_set():
                 return
@@ -221,14 +215,12 @@ def _writer() -> Any:
 
 
 def _fetch_and_write(
-    write: Callable[[str, pa.Table], R], piece: str, slices: list[tuple[int, int] | None], refs: list[Any]
+    write: Callable[[str, pa.Table], R], piece: str, slices: list[Slice], refs: list[Any]
 ) -> R:
     return _write(write, piece, slices, *ray.get(refs))
 
 
-def _write(
-    write: Callable[[str, pa.Table], R], piece: str, slices: list[tuple[int, int] | None], *blocks: pa.Table
-) -> R:
+def _write(write: Callable[[str, pa.Table], R], piece: str, slices: list[Slice], *blocks: pa.Table) -> R:
     cut = [
         block if s is None else block.slice(s[0], s[1] - s[0])
         for block, s in zip(blocks, slices, strict=True)

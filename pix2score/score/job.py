@@ -19,7 +19,7 @@ from pix2score.catalog.catalog import Catalog, open_catalog
 from pix2score.catalog.contents import ImageRows, log_failures
 from pix2score.cli.flags import as_plain
 from pix2score.cli.summary import Laps, Summary, recorded
-from pix2score.cluster.local import MIN_LOCAL_CPUS, Ahead, has_local_gpu, is_local
+from pix2score.cluster.local import MIN_LOCAL_CPUS, BackgroundCall, has_local_gpu, is_local
 from pix2score.cluster.offer import Offer
 from pix2score.cluster.session import session
 from pix2score.cluster.tasks import workers
@@ -92,7 +92,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     """
     run = _open(config, Laps())
     facts = {"job": "score", "run": run.id, "model_version": run.card.version}
-    planning = Ahead(lambda: _plan_first(run))
+    planning = BackgroundCall(lambda: _plan_first(run))
     ahead = planning if _is_small(run) else None
     min_slots = MIN_LOCAL_CPUS if has_local_gpu() else LOCAL_SLOTS
     with (

@@ -14,6 +14,7 @@ import torch
 from ray.train import Checkpoint
 from torch import Tensor
 
+from pix2score.cluster.ray_patches.services import CHECKPOINT_LIST
 from pix2score.errors import DataError
 from pix2score.metrics.accumulate import LOWER_IS_BETTER
 from pix2score.storage.folder import Folder
@@ -23,7 +24,7 @@ from pix2score.train.step.fitter import Fitter
 CHECKPOINT = "state.pt"
 IN_PROCESS = "checkpoints/in_process/state.pt"
 """Where a run without workers keeps its state: Ray Train keeps none for it."""
-OF_WORKERS = "checkpoints/checkpoint_manager_snapshot.json"
+OF_WORKERS = f"checkpoints/{CHECKPOINT_LIST}"
 """Where Ray Train keeps its list of checkpoints."""
 WORST = 1e9
 """Stands for a number that is not finite: JSON has no infinity, and no checkpoint ranks below it."""

@@ -20,6 +20,7 @@ from safetensors.torch import load as load_tensors
 
 from pix2score.cluster.local import num_local_cores
 from pix2score.cluster.progress import Board
+from pix2score.cluster.ray_patches.services import is_preemption_near
 from pix2score.host import termination
 from pix2score.metrics.accumulate import HeadMetrics, results
 from pix2score.model.network import MultiHeadModel
@@ -164,7 +165,7 @@ class _Worker:
 
     def _is_due(self) -> bool:
         """Whether M minutes are over, or a node will soon be taken away."""
-        preempted = ray.train.get_preemption_info() is not None and not self.warned
+        preempted = is_preemption_near() and not self.warned
         if preempted:
             self.warned = True
             self.say("a node is about to be taken away: checkpoint now")

@@ -12,10 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pix2score.cluster import ray_patches as local_data
-from pix2score.cluster.local import Ahead
-from pix2score.cluster.ray_patches import quick_node as _quick_node
-from pix2score.cluster.ray_patches import without_side_actors
+from pix2score.cluster.local import BackgroundCall
 from tests.support.chain import Chain
 
 pytestmark = pytest.mark.starts_ray
@@ -76,13 +73,13 @@ def test_a_local_ray_starts_without_what_one_job_has_no_use_for() -> None:
 WARNS = """
 import logging, time
 from pix2score.cluster.session import session
-from pix2score.cluster.local import Ahead
+from pix2score.cluster.local import BackgroundCall
 logging.basicConfig(format="%(message)s")
 def work():
     for number in range(1000):
         logging.warning("warning %d", number)
         time.sleep(0.02)
-ahead = Ahead(work)
+ahead = BackgroundCall(work)
 with session(ahead=ahead):
     print("started")
 """
@@ -155,49 +152,16 @@ def text_of(path: Path) -> str:
     return ""
 
 
-def test_ray_is_as_it_was_afterwards() -> None:
-    from ray._private import services
-    from ray._private.node import Node
-
-    before = (Node.start_log_monitor, services.get_node)
-    with _quick_node():
-        assert Node.start_log_monitor is not before[0]
-    assert (Node.start_log_monitor, services.get_node) == before
-
-
-def test_a_ray_that_is_made_otherwise_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ray._private import node, services
-
-    monkeypatch.delattr(node.Node, "start_monitor")
-    monkeypatch.delattr(services, "get_node")
-    with _quick_node():
-        assert not hasattr(services, "get_node")
-    assert not hasattr(node.Node, "start_monitor")
-
-
-def test_ray_data_is_as_it_was_afterwards() -> None:
-    from ray.data._internal import stats
-    from ray.data._internal.execution import streaming_executor
-
-    before = (stats._StatsManager.update_execution_metrics, streaming_executor.create_cluster_autoscaler)
-    with without_side_actors():  # perhaps inside that of a session
-        assert streaming_executor.create_cluster_autoscaler is local_data._autoscaler
-    assert (
-        stats._StatsManager.update_execution_metrics,
-        streaming_executor.create_cluster_autoscaler,
-    ) == before
-
-
 def test_work_ahead_is_done_in_a_thread_or_when_it_is_asked_for() -> None:
-    begun = Ahead(threading.get_ident)
+    begun = BackgroundCall(threading.get_ident)
     begun.start()
     assert begun.result() != threading.get_ident()
-    assert Ahead(threading.get_ident).result() == threading.get_ident()
+    assert BackgroundCall(threading.get_ident).result() == threading.get_ident()
 
 
 @pytest.mark.parametrize("is_started", [True, False])
 def test_an_error_ahead_comes_out_where_the_result_is_asked_for(is_started: bool) -> None:
-    ahead = Ahead(lambda: 1 // 0)
+    ahead = BackgroundCall(lambda: 1 // 0)
     if is_started:
         ahead.start()
     with pytest.raises(ZeroDivisionError):
