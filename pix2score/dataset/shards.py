@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import re
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +27,8 @@ from pix2score.host.budget import bounded_runs
 from pix2score.images import repeats
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_bytes, repeating
+from pix2score.storage.receipts import publish_receipt, read_receipts
 
-logger = logging.getLogger(__name__)
 FAILED = "failed"
 """Split, and folder, of rows whose image gave nothing."""
 SHARD_ROWS = 4_096
@@ -97,16 +96,9 @@ class ShardWriter:
             names = [*(f.name for f in key_fields(pa.int64())), "uri", "split", "error_code", "error_detail"]
             errors = dict(Counter(bad.column("error_code").to_pylist()))
             shards.append(self._write(FAILED, FAILED, bad.select(names), errors))
-        return self._receipt(ShardReceipt(piece, rows.num_rows, tuple(shards), repeats.of_piece(rows)))
-
-    def _receipt(self, receipt: ShardReceipt) -> ShardReceipt:
-        path = f"{self.staged}/{receipt.piece}.json"
-        try:
-            self.out.publish(path, json.dumps(asdict(receipt)).encode())
-        except FileExistsError:
-            self.out.delete([shard.path for shard in receipt.shards])
-            return _read_receipt(self.out.read(path))
-        return receipt
+        receipt = ShardReceipt(piece, rows.num_rows, tuple(shards), repeats.of_piece(rows))
+        named = [shard.path for shard in shards]
+        return publish_receipt(self.out, f"{self.staged}/{piece}.json", receipt, named, _read_receipt)
 
     def _labelled(self, rows: pa.Table) -> pa.Table:
         columns = {name: rows.column(name) for name in ("illust_id", "page", "group")}
@@ -128,16 +120,12 @@ class ShardWriter:
 
 
 def staged_shards(out: Folder, staged: str) -> list[ShardReceipt]:
-    """Receipts of the finished pieces below ``staged``; one that cannot be read is left out with a warning.
-    Their shards may be gone."""
+    """Receipts of the finished pieces below ``staged``; the shards that they name may be missing.
+
+    One that cannot be read is left out with a warning.
+    """
     paths = [f"{staged}/{entry.path}" for entry in (out / staged).top_entries(suffix=".json")]
-    receipts = []
-    for path, data in out.read_many(paths).items():
-        try:
-            receipts.append(_read_receipt(data))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
-            logger.warning("%s is not a receipt of this version and is left alone: %r", out.full(path), exc)
-    return receipts
+    return read_receipts(out, paths, lambda _, data: _read_receipt(data))
 
 
 def _read_receipt(data: bytes) -> ShardReceipt:

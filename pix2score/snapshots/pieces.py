@@ -8,7 +8,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from pix2score.snapshots.tables import DataFile, Layout, broken_files, data_file, failed_by_code, write_file
 from pix2score.storage.folder import Folder
+from pix2score.storage.receipts import publish_receipt, read_receipts, receipt_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -118,12 +119,7 @@ def write_piece(
         files=tuple(files),
         measured=measure(),  # asked last, so that writing is in it
     )
-    try:
-        folder.publish(receipt.path, json.dumps(asdict(receipt)).encode())
-    except FileExistsError:
-        folder.delete([file.path for file in files])
-        return read_receipt(folder.read(receipt.path))
-    return receipt
+    return publish_receipt(folder, receipt.path, receipt, [file.path for file in files], read_receipt)
 
 
 def read_receipt(data: bytes) -> Receipt:
@@ -155,21 +151,19 @@ def read_receipt(data: bytes) -> Receipt:
 
 
 def staged_receipts(folder: Folder) -> list[Receipt]:
-    """Receipts of every run whose pieces still stand, oldest run first. One that cannot be read is left out
-    with a warning."""
+    """Receipts of every run whose pieces still exist, oldest run first.
+
+    One that cannot be read is left out with a warning.
+    """
     entries = (folder / STAGED).entries(suffix=".json")
-    receipts = []
-    for path, data in folder.read_many([f"{STAGED}/{entry.path}" for entry in entries]).items():
-        try:
-            receipt = read_receipt(data)
-            if receipt.path != path:
-                raise ValueError(f"it is of {receipt.path}")
-            receipts.append(receipt)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
-            logger.warning(
-                "%s is not a receipt of this version and is left alone: %r", folder.full(path), exc
-            )
-    return receipts
+    return read_receipts(folder, [f"{STAGED}/{entry.path}" for entry in entries], _read_staged)
+
+
+def _read_staged(path: str, data: bytes) -> Receipt:
+    receipt = read_receipt(data)
+    if receipt.path != path:
+        raise ValueError(f"it is of {receipt.path}")
+    return receipt
 
 
 def standing(folder: Folder, receipts: Sequence[Receipt]) -> list[Receipt]:
@@ -196,7 +190,7 @@ def renew(folder: Folder, receipts: Sequence[Receipt]) -> None:
     now = max(newest, time.time())
     for path, entry in entries:
         if path in wanted and now - entry.modified > RENEW_AFTER_S:
-            folder.publish(path, json.dumps(asdict(wanted[path])).encode(), replace=True)
+            folder.publish(path, receipt_bytes(wanted[path]), replace=True)
 
 
 def fitting(
