@@ -43,7 +43,7 @@ RETRIED_ERROR_CODES = (*FETCH_ERROR_CODES, "CRASHED")
 """Codes that a later night tries again: what ends a decoder may come from outside too, such as the kernel's
 want of memory."""
 
-MAX_ATTEMPTS = 5
+MAX_NIGHTS = 5
 """Nights on which a content is tried that cannot be fetched, and on which a key keeps the answer of its
 earlier content meanwhile."""
 

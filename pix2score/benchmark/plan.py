@@ -27,9 +27,10 @@ from pix2score.catalog.catalog import Catalog, Columns, open_catalog
 from pix2score.heads.presets import preset
 from pix2score.nightly.executor import LocalThreads
 from pix2score.nightly.merge import merge_range
-from pix2score.nightly.plan import ScoringPlan, ScoringRequest, plan_scoring
+from pix2score.nightly.plan import ScoringPlan, plan_scoring
 from pix2score.nightly.publish import Publication, publish_night
-from pix2score.nightly.ranges import Night, sort_changes
+from pix2score.nightly.ranges import Changes, sort_changes
+from pix2score.nightly.request import ScoringRequest
 from pix2score.snapshots.manifest import Snapshot, publish
 from pix2score.snapshots.pieces import Origin, Receipt, write_piece
 from pix2score.snapshots.tables import Layout, unique_path, write_file
@@ -98,7 +99,7 @@ def _time_first(place: Path, catalog: Catalog, num_rows: int, scratch: Path) -> 
     plan, planned = _step(
         lambda: plan_scoring(catalog, folder, f"staged/{run}/plan", request), scratch, num_rows
     )
-    night = Night(_score(folder, origin, layout, plan), [], [], [], plan.counts.planned)
+    night = Changes(_score(folder, origin, layout, plan), [], [], [], plan.counts.planned)
     (ranges, _), sort = _step(
         lambda: sort_changes(folder, f"staged/{run}/changes", run, layout, [], night), scratch, num_rows
     )

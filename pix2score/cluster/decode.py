@@ -1,5 +1,4 @@
-"""The Ray Data source that prepare and score share: Parquet parts -> rows -> bytes -> pixels, or a named
-failure, per row.
+"""The Ray Data source that prepare and score share: Parquet parts -> rows -> bytes -> pixels or a failure.
 
 A bad image never raises: it leaves its stage as a row whose ``error_code`` is set.
 """
@@ -17,7 +16,7 @@ import pyarrow as pa
 import ray
 
 from pix2score.catalog.contents import Content, ImageRows, size_of
-from pix2score.cluster import stage_times as busy
+from pix2score.cluster import stage_times
 from pix2score.cluster.counters import count_images
 from pix2score.cluster.offer import Offer
 from pix2score.cluster.source import ParquetParts
@@ -46,40 +45,41 @@ DECODE_MEMORY_BYTES = 2**30
 
 
 def fetch_and_decode(
-    rows: pa.Table, *, images: ImageRows, task: Preprocess | int, keeps_jpegs: bool = False
+    rows: pa.Table, *, images: ImageRows, task: Preprocess | int, gpu_decode: bool = False
 ) -> pa.Table:
-    """Ray Data stage: plan rows in, the same rows out with ``data``, ``error_code``, ``error_detail``,
-    ``repeats.CONTENT_ID`` and what ``busy`` measures.
+    """Ray Data stage: plan rows in, the same rows out with their images or failures.
 
-    ``data`` is null where ``error_code`` is set; else RGB pixels (fixed-size binary, S*S*3 bytes) if ``task``
-    is a ``Preprocess``, or image bytes for a training shard if it is a short side in px. ``keeps_jpegs``:
-    plain JPEGs stand in column ``encoded`` as they are instead, for ``device_rows``, and ``data`` is binary,
-    so that a null takes no room.
+    Columns ``data``, ``error_code``, ``error_detail``, ``repeats.CONTENT_ID`` and ``stage_times.OF_DECODE``
+    are added. ``data`` is null where ``error_code`` is set; else RGB pixels (fixed-size binary, S*S*3 bytes)
+    if ``task`` is a ``Preprocess``, or image bytes for a training shard if it is a short side in px.
+
+    ``gpu_decode``: plain JPEGs are in column ``encoded`` as they came instead, for ``score.device_rows``, and
+    ``data`` is binary, so that a null takes no room.
     """
-    return pa.concat_tables(decoded_blocks(rows, images=images, task=task, keeps_jpegs=keeps_jpegs))
+    return pa.concat_tables(decoded_blocks(rows, images=images, task=task, gpu_decode=gpu_decode))
 
 
 def decoded_blocks(
-    rows: pa.Table, *, images: ImageRows, task: Preprocess | int, keeps_jpegs: bool = False
+    rows: pa.Table, *, images: ImageRows, task: Preprocess | int, gpu_decode: bool = False
 ) -> Iterator[pa.Table]:
-    """``fetch_and_decode`` in tables of at most ``BLOCK_BYTES``, or of one image. Of pixels, whose size is
-    known, all rows in one."""
+    """``fetch_and_decode`` in tables of at most ``BLOCK_BYTES``, or of one image.
+
+    Of pixels, whose size is known, all rows in one.
+    """
     contents = images.contents(rows)
-    if keeps_jpegs:
+    if gpu_decode:
         contents = (
             content if isinstance(content, ImageFailure) else as_plain_jpeg(content) or content
             for content in contents
         )
-    is_fixed = not (isinstance(task, int) or keeps_jpegs)
-    block = _Block(
-        pixel_type(task) if isinstance(task, Preprocess) and is_fixed else pa.binary(), keeps_jpegs
-    )
+    is_fixed = not (isinstance(task, int) or gpu_decode)
+    block = _Block(pixel_type(task) if isinstance(task, Preprocess) and is_fixed else pa.binary(), gpu_decode)
     start = 0
     with decoder_for(task) as decoder:
         for decoded in _decoded(decoder, contents):
             if block.data and block.num_bytes + size_of(decoded[1]) > BLOCK_BYTES and not is_fixed:
                 yield block.beside(rows.slice(start, len(block.data)))
-                start, block = start + len(block.data), _Block(block.data_type, keeps_jpegs)
+                start, block = start + len(block.data), _Block(block.data_type, gpu_decode)
             block.add(*decoded)
     yield block.beside(rows.slice(start))
 
@@ -89,14 +89,15 @@ class _Block:
     """Columns of the rows that are decoded by now."""
 
     data_type: pa.DataType
-    keeps_jpegs: bool
+    gpu_decode: bool
     num_bytes: int = 0
     encoded: list[bytes | None] = field(default_factory=list)
     data: list[bytes | None] = field(default_factory=list)
     failures: list[ImageFailure | None] = field(default_factory=list)
     content_ids: list[int | None] = field(default_factory=list)
-    measured: tuple[list[float], list[float], list[float]] = field(default_factory=lambda: ([], [], []))
-    """As ``busy.FIELDS`` has them: bytes fetched, seconds waited, seconds worked."""
+    measured: dict[str, list[float]] = field(
+        default_factory=lambda: {column.name: [] for column in stage_times.OF_DECODE}
+    )
 
     def add(self, content: Content, result: Content, wait_s: float, work_s: float) -> None:
         """One more row."""
@@ -105,8 +106,9 @@ class _Block:
         self.failures.append(result if isinstance(result, ImageFailure) else None)
         self.content_ids.append(None if isinstance(content, ImageFailure) else content_id(content))
         self.num_bytes += size_of(result)
-        for values, value in zip(self.measured, (size_of(content), wait_s, work_s), strict=True):
-            values.append(value)
+        self.measured[stage_times.NUM_BYTES.name].append(size_of(content))
+        self.measured[stage_times.FETCH_S.name].append(wait_s)
+        self.measured[stage_times.DECODE_S.name].append(work_s)
 
     def beside(self, rows: pa.Table) -> pa.Table:
         """``rows`` with these columns."""
@@ -116,12 +118,9 @@ class _Block:
             "error_code": pa.array([f and f.code for f in self.failures], pa.string()),
             "error_detail": pa.array([f and f.detail for f in self.failures], pa.string()),
             CONTENT_ID.name: pa.array(self.content_ids, CONTENT_ID.type),
-            **{
-                f.name: pa.array(values, f.type)
-                for values, f in zip(self.measured, busy.FIELDS, strict=False)
-            },
+            **{f.name: pa.array(self.measured[f.name], f.type) for f in stage_times.OF_DECODE},
         }
-        if self.keeps_jpegs:
+        if self.gpu_decode:
             columns[ENCODED] = pa.array(self.encoded, pa.binary())
         for name, column in columns.items():
             rows = rows.append_column(name, column)
@@ -131,8 +130,10 @@ class _Block:
 def _decoded(
     decoder: Decoder, contents: Iterator[Content]
 ) -> Iterator[tuple[Content, Content, float, float]]:
-    """Content, what it decodes to, and the seconds waited for each; the decoder has the next one before it is
-    done with this."""
+    """Content, what it decodes to, and the seconds waited for each.
+
+    The decoder has the next content before it is done with this one.
+    """
     before: tuple[Content, float] | None = None
     now = time.monotonic()
     for content in contents:
@@ -164,7 +165,7 @@ def decoded_rows(
     offer: Offer,
     placement: Mapping[str, Any] | None = None,
     *,
-    keeps_jpegs: bool = False,
+    gpu_decode: bool = False,
 ) -> ray.data.Dataset:
     """The head of a pipeline: plan parts, cut to equal slices that CPU tasks read, fetch and decode.
 
@@ -172,7 +173,7 @@ def decoded_rows(
     follows, its actors do this too, and the slices are smaller, as the model's work is part of the task.
     """
     most = MAX_TASK_ROWS if placement is None else MAX_ACTOR_ROWS
-    most = min(most, MAX_ENCODED_ROWS) if keeps_jpegs else most
+    most = min(most, MAX_ENCODED_ROWS) if gpu_decode else most
     rows_of = task_rows(total_rows(parts), offer, most, is_embedded=images.image_column is not None)
     source = ParquetParts(
         folder,
@@ -183,7 +184,7 @@ def decoded_rows(
         else embedded_sizes(folder, parts, images, offer, rows_of(0)),
         block_rows=min(most, block_rows(task)) if isinstance(task, Preprocess) else most,
         row_bytes=task.size**2 * 3 if isinstance(task, Preprocess) else SHARD_ROW_BYTES,
-        stage=functools.partial(decoded_blocks, images=images, task=task, keeps_jpegs=keeps_jpegs),
+        stage=functools.partial(decoded_blocks, images=images, task=task, gpu_decode=gpu_decode),
         name=fetch_and_decode.__name__,
     )
     options = {"memory": DECODE_MEMORY_BYTES, **offer.decode_placement()} if placement is None else placement

@@ -1,5 +1,4 @@
-"""Where a function runs: as a Ray task with declared memory, or, small work beside a local Ray, in this
-process."""
+"""Where a function runs: in a Ray task with declared memory, or small work in this process."""
 
 from __future__ import annotations
 
@@ -19,8 +18,7 @@ PART_MEMORY_BYTES = 2**30
 
 
 def on_cluster(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """``function(*args)`` run as one Ray task with declared memory; its own exception comes out as it was
-    raised."""
+    """Run ``function(*args)`` as one Ray task with declared memory; its exception comes out as raised."""
     remote = ray.remote(num_cpus=1, memory=_task_memory(), max_retries=3)(function)
     try:
         return ray.get(remote.remote(*args, **kwargs))  # type: ignore[no-any-return]
@@ -39,14 +37,13 @@ def each_on_cluster(function: Callable[..., R], calls: Sequence[tuple[Any, ...]]
             raise exc.cause from exc
 
 
-def workers(*, small: bool) -> ClusterWorkers | LocalThreads:
-    """Where planning and rewriting run: as Ray tasks; but ``small`` work beside a local Ray in this process,
-    which needs no start."""
-    return LocalThreads() if small and is_local() else ClusterWorkers()
+def executor_for(*, small: bool) -> RayExecutor | LocalThreads:
+    """Where planning and merging run: in Ray tasks, but ``small`` work beside a local Ray in this process."""
+    return LocalThreads() if small and is_local() else RayExecutor()
 
 
-class ClusterWorkers:
-    """``on_cluster`` and ``each_on_cluster`` as ``publishing.Workers``."""
+class RayExecutor:
+    """``on_cluster`` and ``each_on_cluster`` as ``nightly.executor.Executor``."""
 
     def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """As ``on_cluster``."""
@@ -58,7 +55,6 @@ class ClusterWorkers:
 
 
 def _task_memory() -> int:
-    """What planning and rewriting may use, but never more than half of the largest node, where it could not
-    be placed."""
+    """What planning and merging may use: at most half of the largest node, or it could not be placed."""
     largest = max((node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]), default=0)
     return int(min(TASK_MEMORY_BYTES, largest / 2))

@@ -1,5 +1,7 @@
-"""Which shards of earlier attempts a new one takes up: whole ones, each key once. What does not fit is done
-again, never an error."""
+"""Which shards of earlier attempts a new one resumes: whole ones, each key once.
+
+What does not fit is done again, never an error.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ NUM_READERS = 16  # shards whose keys are read at a time: on S3 each costs some 
 
 
 @dataclass(frozen=True, slots=True)
-class TakenUp:
+class ResumedShards:
     """Shards whose rows are done, and those that a receipt names but whose rows are done again."""
 
     shards: tuple[Shard, ...] = ()
@@ -37,15 +39,15 @@ class TakenUp:
         return sum(shard.rows for shard in self.shards)
 
 
-def take_up(out: Folder, receipts: Sequence[ShardReceipt], schema: pa.Schema) -> TakenUp:
-    """What of ``receipts`` is taken up; ``schema``: of a training shard.
+def resume_shards(out: Folder, receipts: Sequence[ShardReceipt], schema: pa.Schema) -> ResumedShards:
+    """What of ``receipts`` is resumed; ``schema``: of a training shard.
 
-    A shard is, if it stands with its size, is of this schema and holds its number of rows, and none of its
-    keys stands in a shard taken before: attempts that did most go first. Failed rows are not where one of
-    them may succeed today, and are tried again. Runs in a worker: reads the keys of all shards.
+    A shard is, if it exists with its size, is of this schema and holds its number of rows, and none of its
+    keys is in a shard chosen before: attempts that did most go first. A shard of failed rows is not if one of
+    them may succeed today: they are tried again. Runs in a worker: reads the keys of all shards.
     """
     named = _in_order(receipts)
-    standing = {
+    found = {
         entry.path: entry.size
         for top in (*(f"split={split}" for split in SPLITS), FAILED)
         for entry in out.entries(top)
@@ -53,16 +55,16 @@ def take_up(out: Folder, receipts: Sequence[ShardReceipt], schema: pa.Schema) ->
     final = [shard for shard in named if not shard.errors.keys() & set(RETRIED_ERROR_CODES)]
     with engine() as connection:
         whole = _load_keys(
-            connection, out, [shard for shard in final if standing.get(shard.path) == shard.bytes], schema
+            connection, out, [shard for shard in final if found.get(shard.path) == shard.bytes], schema
         )
-        taken = _disjoint(connection, whole)
-    paths = {shard.path for shard in taken}
+        chosen = _disjoint(connection, whole)
+    paths = {shard.path for shard in chosen}
     _warn(
         len(final) - len(whole),
-        len(whole) - len(taken),
+        len(whole) - len(chosen),
         sum(shard.rows for shard in named if shard.path not in paths),
     )
-    return TakenUp(tuple(taken), tuple(shard for shard in named if shard.path not in paths))
+    return ResumedShards(tuple(chosen), tuple(shard for shard in named if shard.path not in paths))
 
 
 def _in_order(receipts: Sequence[ShardReceipt]) -> list[Shard]:
@@ -138,17 +140,17 @@ def _disjoint(connection: duckdb.DuckDBPyConnection, shards: Sequence[Shard]) ->
     before: dict[int, set[int]] = defaultdict(set)
     for first, second in pairs:
         before[second].add(first)
-    taken: set[int] = set()
+    chosen: set[int] = set()
     for number in range(len(shards)):
-        if (number,) not in twice and not before[number] & taken:
-            taken.add(number)
-    return [shards[number] for number in sorted(taken)]
+        if (number,) not in twice and not before[number] & chosen:
+            chosen.add(number)
+    return [shards[number] for number in sorted(chosen)]
 
 
 def _warn(num_damaged: int, num_overlapping: int, num_rows: int) -> None:
     if num_damaged:
         logger.warning(
-            "%d shards of an earlier attempt are gone, cut or of another kind: their images are done again",
+            "%d shards of earlier attempts are missing, cut or of another kind: their images are done again",
             num_damaged,
         )
     if num_overlapping:
@@ -157,4 +159,4 @@ def _warn(num_damaged: int, num_overlapping: int, num_rows: int) -> None:
             num_overlapping,
         )
     if num_rows:
-        logger.info("%d images of earlier attempts are done again or stand elsewhere", num_rows)
+        logger.info("%d images of earlier attempts are done again or are elsewhere", num_rows)

@@ -1,8 +1,7 @@
-"""A night's rows out of their pieces, in key order. Keys are checked and sorted in DuckDB; whole rows are
-only put in their places.
+"""A night's rows out of their pieces, in key order.
 
-A row is ten times as wide as its key, and DuckDB is slow to sort lists along: sorting whole rows took twice
-the time and the disk.
+Keys are checked and sorted in DuckDB; whole rows are only put in their places. A row is ten times as wide as
+its key, and DuckDB is slow to sort lists along: sorting whole rows took twice the time and the disk.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 from pix2score.catalog.keys import key_fields
 from pix2score.errors import DataError, StorageError
 from pix2score.snapshots.pieces import STAGED, Receipt
-from pix2score.snapshots.tables import OK, Layout, checked_bytes, dead_schema, taken_schema
+from pix2score.snapshots.tables import OK, Layout, checked_bytes, dead_schema, resumed_schema
 from pix2score.storage.external_sort import Ranks, in_order, ranks_of
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_batches
@@ -39,25 +38,28 @@ def load_changed_keys(
     folder: Folder,
     layout: Layout,
     own: Sequence[Receipt],
-    taken: Sequence[Part],
-    taken_from: Sequence[Receipt],
+    resumed: Sequence[Part],
+    resumed_from: Sequence[Receipt],
 ) -> pa.Table | None:
-    """Table ``changed``: keys of the rows in ``own``, and of those in ``taken_from`` that ``taken`` names;
-    ``position`` of the row among all rows of the pieces, ``own`` first.
+    """Make table ``changed``; return ok rows of staged pieces that are not resumed.
 
-    Ok rows of staged pieces in ``taken_from`` that are not taken come back, as their embeddings are dead.
+    Their embeddings are dead. The table holds the keys of the rows in ``own`` and of those in
+    ``resumed_from`` that ``resumed`` names, and the ``position`` of the row among all rows of the pieces,
+    ``own`` first.
     """
     keys = pa.schema(key_fields(layout.id_type))
     num_own = _load_positions(connection, "changed", folder, own, keys)
-    if not taken:
+    if not resumed:
         return None
-    schema = taken_schema(layout.id_type)
-    load(connection, "taken", schema, parquet_batches(folder, [part.path for part in taken], schema.names))
+    schema = resumed_schema(layout.id_type)
+    load(
+        connection, "resumed", schema, parquet_batches(folder, [part.path for part in resumed], schema.names)
+    )
     facts = [pa.field(name, pa.string()) for name in ("run", "status", "piece")]
-    _load_positions(connection, "offered", folder, taken_from, pa.schema([*keys, *facts]), num_own)
-    matching = "JOIN taken USING (illust_id, page, piece)"
+    _load_positions(connection, "offered", folder, resumed_from, pa.schema([*keys, *facts]), num_own)
+    matching = "JOIN resumed USING (illust_id, page, piece)"
     connection.execute(f"INSERT INTO changed SELECT illust_id, page, position FROM offered SEMI {matching}")
-    is_staged = f"starts_with(piece, '{STAGED}/')"  # rows taken back are listed as dead already
+    is_staged = f"starts_with(piece, '{STAGED}/')"  # rows resumed back are listed as dead already
     rest = f"SELECT illust_id, page, run FROM offered ANTI {matching} WHERE status = '{OK}' AND {is_staged}"
     tables = list(query(connection, rest, dead_schema(layout.id_type)))
     return pa.concat_tables(tables) if tables else None
@@ -71,8 +73,7 @@ def _load_positions(
     columns: pa.Schema,
     first: int = 0,
 ) -> int:
-    """``columns`` of all rows of the pieces, and ``position``, counted from ``first``; the next position
-    comes back."""
+    """Load ``columns`` of all rows of the pieces, and ``position`` from ``first`` on; return the next one."""
     position = first
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -131,7 +132,7 @@ def sorted_changes(
     """Whole rows of table ``changed``, in key order, ``batch_rows`` at a time. ``pieces`` as they were
     counted for its positions.
 
-    The table is gone afterwards.
+    The table is dropped.
     """
     order = query(connection, "SELECT position FROM changed ORDER BY illust_id, page", pa.schema([_POSITION]))
     ranks, num_ranked = ranks_of(

@@ -50,9 +50,9 @@ def cuts(changed: Iterator[pa.Table], groups: Sequence[list[DataFile]], most_row
         end = _start(groups[number + 1]) if number + 1 < len(groups) else None
         low = start
         while True:
-            taken = rows.take(most_rows, end)
+            found = rows.take(most_rows, end)
             following = rows.first(end)
-            yield Cut(low, following or end, tuple(group), taken, is_whole=low == start and following is None)
+            yield Cut(low, following or end, tuple(group), found, is_whole=low == start and following is None)
             if following is None:
                 break
             low = following
@@ -67,7 +67,7 @@ class _Sorted:
 
     def take(self, most_rows: int, end: Key | None) -> pa.Table | None:
         """The next rows, at most so many, that stand before ``end``; None if there are none."""
-        taken: list[pa.Table] = []
+        found: list[pa.Table] = []
         while self._ahead is not None and most_rows:
             number = (
                 self._ahead.num_rows if end is None else int(pc.sum(before(self._ahead, end)).as_py() or 0)
@@ -75,12 +75,12 @@ class _Sorted:
             number = min(number, most_rows)
             if not number:
                 break
-            taken.append(self._ahead.slice(0, number))
+            found.append(self._ahead.slice(0, number))
             most_rows -= number
             self._ahead = self._ahead.slice(number)
             if not self._ahead.num_rows:
                 self._ahead = next(self._tables, None)
-        return pa.concat_tables(taken) if taken else None
+        return pa.concat_tables(found) if found else None
 
     def first(self, end: Key | None) -> Key | None:
         """Key of the next row, None if it does not stand before ``end``."""

@@ -12,7 +12,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Workers(Protocol):
+class Executor(Protocol):
     """Where functions run: a cluster, or this very process."""
 
     def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -23,7 +23,7 @@ class Workers(Protocol):
 
 
 class LocalThreads:
-    """``publishing.Workers`` in this process: one thread per core."""
+    """``Executor`` in this process: one thread per core."""
 
     def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """``function(*args)``."""

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pix2score.catalog.keys import KEY
-from pix2score.errors import MAX_ATTEMPTS, RETRIED_ERROR_CODES
+from pix2score.errors import MAX_NIGHTS, RETRIED_ERROR_CODES
 from pix2score.snapshots.tables import OK
 from pix2score.storage.sql import in_memory, numbered
 
@@ -42,7 +42,7 @@ def _answered(live: pa.Table, changed: pa.Table) -> pa.Table:
     would take their place."""
     is_passing = pc.and_(
         pc.is_in(changed.column("error_code"), pa.array(RETRIED_ERROR_CODES)),
-        pc.less(changed.column("attempts"), MAX_ATTEMPTS),
+        pc.less(changed.column("attempts"), MAX_NIGHTS),
     )
     failed = np.flatnonzero(is_passing.to_numpy(zero_copy_only=False))
     if not len(failed) or not live.num_rows:

@@ -37,7 +37,7 @@ class Range:
     live: tuple[DataFile, ...]
     changed: Part | None
     """New rows of the range, sorted."""
-    gone: Part | None
+    removed: Part | None
 
 
 @dataclass(slots=True)
@@ -89,12 +89,12 @@ def merge_range(folder: Folder, run: str, layout: Layout, keys: Range) -> Merged
         if keys.changed
         else schema.empty_table()
     )
-    gone = pq.read_table(pa.BufferReader(folder.read(keys.gone.path))) if keys.gone else None
+    removed = pq.read_table(pa.BufferReader(folder.read(keys.removed.path))) if keys.removed else None
     live, changed = keep_answers(live, changed)
-    order, replaced = _merge_order(live, changed, gone)
+    order, replaced = _merge_order(live, changed, removed)
     dead = dead_schema(layout.id_type)
     lost: pa.Table = live.select([*dead.names, "status"]).take(replaced)
-    left = _left(live, gone)
+    left = _left(live, removed)
     rows = pa.concat_tables([live, changed]).take(order)
     del live, changed
     merged = Merged()
@@ -113,16 +113,16 @@ def merge_range(folder: Folder, run: str, layout: Layout, keys: Range) -> Merged
     return merged
 
 
-def _left(live: pa.Table, gone: pa.Table | None) -> pa.Table:
+def _left(live: pa.Table, removed: pa.Table | None) -> pa.Table:
     """Rows with an answer whose keys go."""
-    if gone is None:
+    if removed is None:
         return live.slice(0, 0)
     sql = (
-        f"SELECT position FROM live SEMI JOIN gone USING (illust_id, page) WHERE status = '{OK}' AND "
+        f"SELECT position FROM live SEMI JOIN removed USING (illust_id, page) WHERE status = '{OK}' AND "
         "error_code IS NULL ORDER BY 1"
     )
     return live.take(
-        in_memory(sql, live=numbered(live, *KEY, "status", "error_code"), gone=gone)
+        in_memory(sql, live=numbered(live, *KEY, "status", "error_code"), removed=removed)
         .column(0)
         .combine_chunks()
     )
@@ -136,15 +136,15 @@ def _rows_of_live(folder: Folder, schema: pa.Schema, keys: Range) -> pa.Table:
     return rows if keys.high is None else rows.filter(before(rows, keys.high))
 
 
-def _merge_order(live: pa.Table, changed: pa.Table, gone: pa.Table | None) -> tuple[pa.Array, pa.Array]:
+def _merge_order(live: pa.Table, changed: pa.Table, removed: pa.Table | None) -> tuple[pa.Array, pa.Array]:
     """Positions in live + changed of the rows that stay, in key order; positions of live rows that do not."""
     nothing = live.slice(0, 0)
     tables = {
         "live": numbered(live, *KEY),
         "changed": numbered(changed, *KEY),
-        "gone": (nothing if gone is None else gone).select(list(KEY)),
+        "removed": (nothing if removed is None else removed).select(list(KEY)),
     }
-    replaced = "SELECT illust_id, page FROM changed UNION ALL SELECT illust_id, page FROM gone"
+    replaced = "SELECT illust_id, page FROM changed UNION ALL SELECT illust_id, page FROM removed"
     stays = (
         f"SELECT illust_id, page, position FROM live ANTI JOIN ({replaced}) USING (illust_id, page) "
         f"UNION ALL SELECT illust_id, page, position + {live.num_rows} FROM changed"

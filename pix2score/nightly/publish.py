@@ -9,10 +9,10 @@ from typing import Any
 
 from pix2score.errors import ConflictError, DataError, Pix2ScoreError, StorageError
 from pix2score.images.decode import FORMATS
-from pix2score.nightly.executor import Workers
+from pix2score.nightly.executor import Executor
 from pix2score.nightly.merge import Merged, merge_range
 from pix2score.nightly.plan import ScoringPlan
-from pix2score.nightly.ranges import Night, sort_changes
+from pix2score.nightly.ranges import Changes, sort_changes
 from pix2score.nightly.returned import kept_removed
 from pix2score.snapshots.leases import Lease
 from pix2score.snapshots.manifest import Snapshot, conflict, live_number, publish, read_snapshot
@@ -33,7 +33,7 @@ class Publication:
     live: Snapshot | None
     plan: ScoringPlan
     receipts: Sequence[Receipt]
-    """Pieces that this run staged and the plan does not count as taken."""
+    """Pieces that this run staged and the plan does not count as resumed."""
 
     @property
     def carried_from(self) -> Snapshot | None:
@@ -44,7 +44,7 @@ class Publication:
         return self.live if is_same and not self.origin.full else None
 
 
-def publish_night(publication: Publication, facts: Mapping[str, Any], workers: Workers) -> Snapshot:
+def publish_night(publication: Publication, facts: Mapping[str, Any], executor: Executor) -> Snapshot:
     """Make the next snapshot live, and return it. The run's lease is given back, whatever comes of it.
 
     Raises:
@@ -56,14 +56,14 @@ def publish_night(publication: Publication, facts: Mapping[str, Any], workers: W
     lease = Lease(publication.out, publication.origin.run)
     lease.take()
     try:
-        return _published(_upon_live(publication), facts, workers)
+        return _published(_upon_live(publication), facts, executor)
     finally:
         lease.release()
 
 
-def _published(publication: Publication, facts: Mapping[str, Any], workers: Workers) -> Snapshot:
+def _published(publication: Publication, facts: Mapping[str, Any], executor: Executor) -> Snapshot:
     try:
-        merged = _rewrite(publication, workers)
+        merged = _rewrite(publication, executor)
     except (Pix2ScoreError, FileNotFoundError):
         _upon_live(publication)  # the winner tidies up pieces that it took: that is not damage
         raise
@@ -117,14 +117,16 @@ def _check_new(publication: Publication, files: Sequence[DataFile]) -> None:
         )
 
 
-def _rewrite(publication: Publication, workers: Workers) -> Merged:
+def _rewrite(publication: Publication, executor: Executor) -> Merged:
     out, run, layout, plan = publication.out, publication.origin.run, publication.layout, publication.plan
     live = publication.carried_from.files_of("scores") if publication.carried_from else []
     changed = plan.counts.resumed + sum(receipt.rows for receipt in publication.receipts)
     dead = publication.carried_from.files_of("dead") if publication.carried_from else []
-    night = Night(list(publication.receipts), plan.taken, plan.taken_from, plan.gone, changed, dead)
-    ranges, merged = workers.call(sort_changes, out, f"{STAGED}/{run}/changes", run, layout, live, night)
-    for one in workers.each(merge_range, [(out, run, layout, keys) for keys in ranges]):
+    changes = Changes(
+        list(publication.receipts), plan.resumed, plan.resumed_from, plan.removed, changed, dead
+    )
+    ranges, merged = executor.call(sort_changes, out, f"{STAGED}/{run}/changes", run, layout, live, changes)
+    for one in executor.each(merge_range, [(out, run, layout, keys) for keys in ranges]):
         merged.add(one)
     return merged
 
@@ -148,7 +150,9 @@ def _manifest(
         "formats": list(FORMATS),
         "plan": plan.counts.to_dict(),
         "runs": dict(merged.runs),
-        "consumed": [receipt.path for receipt in (*plan.taken_from, *plan.spent) if receipt.is_staged],
+        "consumed": [
+            receipt.path for receipt in (*plan.resumed_from, *plan.already_published) if receipt.is_staged
+        ],
         "removed_runs": kept_removed(publication.carried_from, merged.files, publication.origin.run)[1],
         "files": [asdict(file) for file in files],
     }
@@ -158,13 +162,15 @@ def _files(publication: Publication, merged: Merged) -> list[DataFile]:
     """Scores in key order; embeddings of every run that still has a live row; the dead of those that were
     there before and now."""
     carried = publication.carried_from
-    staged = [receipt.file("embeddings") for receipt in (*publication.receipts, *publication.plan.taken_from)]
+    staged = [
+        receipt.file("embeddings") for receipt in (*publication.receipts, *publication.plan.resumed_from)
+    ]
     embeddings = [*(carried.files_of("embeddings") if carried else []), *(file for file in staged if file)]
     scores = sorted(
         (file for file in merged.files if file.table == "scores"), key=lambda file: file.first_key or ()
     )
-    buried = carried.files_of("dead") if carried and not merged.is_dead_anew else []
-    dead = [*buried, *(file for file in merged.files if file.table == "dead")]
+    superseded = carried.files_of("dead") if carried and not merged.is_dead_anew else []
+    dead = [*superseded, *(file for file in merged.files if file.table == "dead")]
     removed, _ = kept_removed(carried, merged.files, publication.origin.run)
     return [*scores, *(file for file in embeddings if merged.runs[file.run]), *dead, *removed]
 
@@ -174,7 +180,9 @@ def _tidy_up(publication: Publication) -> None:
     jobs.vacuum."""
     out, own = publication.out, f"{STAGED}/{publication.origin.run}"
     used = [
-        receipt for receipt in (*publication.plan.taken_from, *publication.plan.spent) if receipt.is_staged
+        receipt
+        for receipt in (*publication.plan.resumed_from, *publication.plan.already_published)
+        if receipt.is_staged
     ]
     try:
         paths = [f"{own}/{entry.path}" for entry in (out / own).entries()]

@@ -35,22 +35,22 @@ DEAD_ROWS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Night:
+class Changes:
     """What changes: the rows that this run staged, those it takes up from earlier pieces, and the keys that
     go."""
 
     own: list[Receipt]
-    taken: list[Part]
-    taken_from: list[Receipt]
-    gone: list[Part]
+    resumed: list[Part]
+    resumed_from: list[Receipt]
+    removed: list[Part]
     num_changed: int
-    """Rows of ``own`` and ``taken`` together, as planned."""
+    """Rows of ``own`` and ``resumed`` together, as planned."""
     dead: list[DataFile] = field(default_factory=list)
     """Files of the dead that stay unless one of them comes back."""
 
 
 def sort_changes(
-    folder: Folder, prefix: str, run: str, layout: Layout, live: Sequence[DataFile], night: Night
+    folder: Folder, prefix: str, run: str, layout: Layout, live: Sequence[DataFile], changes: Changes
 ) -> tuple[list[Range], Merged]:
     """The ranges to merge; their changes stand sorted below ``prefix``. ``Merged`` holds the files of ranges
     in which nothing changes, and dead files of pieces that were taken up in part.
@@ -59,17 +59,19 @@ def sort_changes(
     may be published then.
     """
     ranges, merged, most_rows = [], Merged(), range_rows(layout)
-    pieces, what = [*night.own, *night.taken_from], f"sorting {night.num_changed} changed rows"
+    pieces, what = [*changes.own, *changes.resumed_from], f"sorting {changes.num_changed} changed rows"
     with (
         engine(SORT_MEMORY_BYTES, disk_bytes=disk_bytes(pieces), what=what) as connection,
         scratch_folder() as scratch,
     ):
-        unused = load_changed_keys(connection, folder, layout, night.own, night.taken, night.taken_from)
-        check_changed_keys(connection, run, night.num_changed)
-        _load_keys(connection, "gone", folder, night.gone, layout)
+        unused = load_changed_keys(
+            connection, folder, layout, changes.own, changes.resumed, changes.resumed_from
+        )
+        check_changed_keys(connection, run, changes.num_changed)
+        _load_keys(connection, "removed_keys", folder, changes.removed, layout)
         changed = sorted_changes(connection, folder, layout, pieces, scratch, max(1, most_rows // 2))
         pending = (
-            (cut, _gone_within(connection, layout, cut))
+            (cut, _removed_within(connection, layout, cut))
             for cut in cuts(changed, neighbours(live, most_rows), most_rows)
         )
         for cut, one in side_by_side(
@@ -78,36 +80,39 @@ def sort_changes(
             if (
                 cut.is_whole
                 and not one.changed
-                and not one.gone
+                and not one.removed
                 and all(file.runs is not None for file in one.live)
             ):
                 merged.add(unchanged(one.live))
             else:
                 ranges.append(one)
-        merged.add(_without_returned(connection, folder, run, layout, night))
+        merged.add(_without_returned(connection, folder, run, layout, changes))
     merged.files += write_dead(folder, run, unused) if unused else []
     return ranges, merged
 
 
 def _without_returned(
-    connection: duckdb.DuckDBPyConnection, folder: Folder, run: str, layout: Layout, night: Night
+    connection: duckdb.DuckDBPyConnection, folder: Folder, run: str, layout: Layout, changes: Changes
 ) -> Merged:
     """Files of the dead anew, if rows are taken back whose embeddings they list."""
-    pieces = [receipt.scores.path for receipt in night.taken_from if not receipt.is_staged]
+    pieces = [receipt.scores.path for receipt in changes.resumed_from if not receipt.is_staged]
     if not pieces:
         return Merged()
     schema = dead_schema(layout.id_type)
     load(
         connection,
-        "buried",
+        "superseded",
         schema,
-        parquet_batches(folder, [file.path for file in night.dead], schema.names),
+        parquet_batches(folder, [file.path for file in changes.dead], schema.names),
     )
     places = pa.table({"piece": pieces})
     load(connection, "back_from", places.schema, iter(places.to_batches()))
-    back = "(SELECT illust_id, page, run FROM taken SEMI JOIN back_from USING (piece))"
+    back = "(SELECT illust_id, page, run FROM resumed SEMI JOIN back_from USING (piece))"
     rows = query(
-        connection, f"SELECT * FROM buried ANTI JOIN {back} USING (illust_id, page, run)", schema, DEAD_ROWS
+        connection,
+        f"SELECT * FROM superseded ANTI JOIN {back} USING (illust_id, page, run)",
+        schema,
+        DEAD_ROWS,
     )
     return Merged(
         files=[file for table in rows for file in write_dead(folder, run, table)], is_dead_anew=True
@@ -121,7 +126,7 @@ def _load_keys(
     load(connection, table, schema, parquet_batches(folder, [part.path for part in parts], schema.names))
 
 
-def _gone_within(connection: duckdb.DuckDBPyConnection, layout: Layout, cut: Cut) -> pa.Table:
+def _removed_within(connection: duckdb.DuckDBPyConnection, layout: Layout, cut: Cut) -> pa.Table:
     """Removed keys within the bounds of ``cut``."""
     bounds = [(sign, key) for sign, key in ((">", cut.low), ("<", cut.high)) if key is not None]
     tests = [
@@ -131,19 +136,21 @@ def _gone_within(connection: duckdb.DuckDBPyConnection, layout: Layout, cut: Cut
     values = [value for _, key in bounds for value in (key[0], *key)]
     where = f"WHERE {' AND '.join(tests)}" if tests else ""
     found: pa.Table = (
-        connection.cursor().sql(f"SELECT illust_id, page FROM gone {where}", params=values).to_arrow_table()
+        connection.cursor()
+        .sql(f"SELECT illust_id, page FROM removed_keys {where}", params=values)
+        .to_arrow_table()
     )
     return found.cast(pa.schema(key_fields(layout.id_type)))
 
 
-def _range(folder: Folder, prefix: str, cut: Cut, gone: pa.Table) -> Range:
+def _range(folder: Folder, prefix: str, cut: Cut, removed: pa.Table) -> Range:
     """``cut`` with its changed and its removed keys in storage."""
     return Range(
         cut.low,
         cut.high,
         cut.live,
         _part(folder, prefix, "changed", cut.changed),
-        _part(folder, prefix, "gone", gone),
+        _part(folder, prefix, "removed", removed),
     )
 
 

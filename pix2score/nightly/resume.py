@@ -32,8 +32,10 @@ def offered(
 ) -> tuple[list[Receipt], list[Receipt]]:
     """Pieces whose rows a run of ``origin`` may publish, oldest run first; and those that still stand though
     a snapshot holds them."""
-    unspent, spent = by_use(staged_receipts(folder), live)
-    return standing(folder, fitting(unspent, origin, layout, live.same_scores if live else ())), spent
+    unpublished, already_published = by_use(staged_receipts(folder), live)
+    return standing(
+        folder, fitting(unpublished, origin, layout, live.same_scores if live else ())
+    ), already_published
 
 
 def by_use(receipts: Sequence[Receipt], live: Snapshot | None) -> tuple[list[Receipt], list[Receipt]]:
@@ -42,12 +44,12 @@ def by_use(receipts: Sequence[Receipt], live: Snapshot | None) -> tuple[list[Rec
     if live is None:
         return list(receipts), []
     consumed, run = {*live.manifest.get("consumed", ())}, live.manifest["run"]
-    is_spent = [r.path in consumed or r.origin.run == run for r in receipts]
-    unspent = [r for r, is_used in zip(receipts, is_spent, strict=True) if not is_used]
-    return unspent, [r for r, is_used in zip(receipts, is_spent, strict=True) if is_used]
+    is_published = [r.path in consumed or r.origin.run == run for r in receipts]
+    unpublished = [r for r, is_used in zip(receipts, is_published, strict=True) if not is_used]
+    return unpublished, [r for r, is_used in zip(receipts, is_published, strict=True) if is_used]
 
 
-def create_taken(
+def create_resumed(
     connection: duckdb.DuckDBPyConnection,
     id_type: pa.DataType,
     folder: Folder,
@@ -56,7 +58,7 @@ def create_taken(
     live: Snapshot | None,
     retry_failed: bool,
 ) -> int:
-    """Table ``taken``: keys of table ``wanted`` that a staged piece answers, with its run, its SCORES file
+    """Table ``resumed``: keys of table ``wanted`` that a staged piece answers, with its run, its SCORES file
     ``piece`` and its ``number`` in ``receipts``; how many.
 
     Each key once: of rows with equal fingerprint an answer before a failure, then the latest piece. A staged
@@ -88,7 +90,7 @@ def create_taken(
         "true" if retry_failed else f"error_code IN ({', '.join(repr(code) for code in RETRIED_ERROR_CODES)})"
     )
     connection.execute(
-        "CREATE TABLE taken AS SELECT w.illust_id, w.page, s.run, p.piece, s.number, s.error_code, "
+        "CREATE TABLE resumed AS SELECT w.illust_id, w.page, s.run, p.piece, s.number, s.error_code, "
         "w.is_retry "
         f"FROM wanted w JOIN staged s ON w.illust_id = s.illust_id AND w.page = s.page "
         f"AND w.fingerprint IS NOT DISTINCT FROM s.fingerprint JOIN pieces p ON p.number = s.number "
@@ -96,7 +98,7 @@ def create_taken(
         "QUALIFY row_number() OVER (PARTITION BY w.illust_id, w.page ORDER BY s.error_code NULLS FIRST, "
         "s.number DESC) = 1"
     )
-    return int(one_row(connection, "SELECT count(*) FROM taken")[0])
+    return int(one_row(connection, "SELECT count(*) FROM resumed")[0])
 
 
 def _staged_rows(

@@ -1,5 +1,4 @@
-"""Keys that were gone from the catalog and are back: their rows were kept for some nights, their embeddings
-lie where they were.
+"""Keys that had left the catalog and are back: their rows were kept, their embeddings are where they were.
 
 A catalog that is read while it is written lacks some of its keys for one night. That night they leave the
 scores, as they must; the next night they come back as they were, and no image is scored again for it.
@@ -25,8 +24,10 @@ KEEP_RUNS = 7
 
 
 def removed_pieces(live: Snapshot | None, origin: Origin, layout: Layout) -> list[Receipt]:
-    """Files of removed rows as pieces that may be taken up, oldest first; none for another model or under
-    ``--full``."""
+    """Files of removed rows as pieces that may be resumed, oldest first.
+
+    None for another model or under ``--full``.
+    """
     if live is None or origin.full or live.manifest["model_version"] != origin.model_version:
         return []
     return [
@@ -51,9 +52,11 @@ def take_back(
     pieces: Sequence[Receipt],
     first_number: int,
 ) -> int:
-    """Add to table ``taken`` each new key of table ``wanted`` whose removed row has its fingerprint, and
-    whose embedding still stands in a file of the live snapshot, listed as dead; return how many. ``pieces``
-    are numbered from ``first_number``."""
+    """Add to table ``resumed`` each new key whose removed row may come back as it was; return how many.
+
+    That is a key of table ``wanted`` with the fingerprint of its removed row, whose embedding is still in a
+    file of the live snapshot, listed as dead. ``pieces`` are numbered from ``first_number``.
+    """
     files = [receipt.scores for receipt in pieces]
     if live is None or not files or broken_files(folder, files):
         return 0
@@ -61,24 +64,24 @@ def take_back(
     dead = dead_schema(id_type)
     load(
         connection,
-        "buried",
+        "superseded",
         dead,
         parquet_batches(folder, [file.path for file in live.files_of("dead")], dead.names),
     )
     runs = pa.table({"run": pa.array(sorted(live.manifest.get("runs", {})), pa.string())})
     load(connection, "living_runs", runs.schema, iter(runs.to_batches()))
-    before = one_row(connection, "SELECT count(*) FROM taken")[0]
+    before = one_row(connection, "SELECT count(*) FROM resumed")[0]
     connection.execute(
-        "INSERT INTO taken SELECT w.illust_id, w.page, r.run, r.piece, r.number, NULL, false FROM wanted w "
-        "JOIN removed r "
-        "ON w.illust_id = r.illust_id AND w.page = r.page AND w.fingerprint = r.fingerprint "
-        "SEMI JOIN buried b ON r.illust_id = b.illust_id AND r.page = b.page AND r.run = b.run "
-        "SEMI JOIN living_runs l ON r.run = l.run ANTI JOIN taken t ON w.illust_id = t.illust_id AND w.page "
-        "= t.page "
-        "WHERE w.reason = 'new' QUALIFY row_number() OVER (PARTITION BY w.illust_id, w.page ORDER BY "
-        "r.number DESC) = 1"
+        "INSERT INTO resumed "
+        "SELECT w.illust_id, w.page, r.run, r.piece, r.number, NULL, false FROM wanted w "
+        "JOIN removed r ON w.illust_id = r.illust_id AND w.page = r.page AND w.fingerprint = r.fingerprint "
+        "SEMI JOIN superseded s ON r.illust_id = s.illust_id AND r.page = s.page AND r.run = s.run "
+        "SEMI JOIN living_runs l ON r.run = l.run "
+        "ANTI JOIN resumed t ON w.illust_id = t.illust_id AND w.page = t.page "
+        "WHERE w.reason = 'new' "
+        "QUALIFY row_number() OVER (PARTITION BY w.illust_id, w.page ORDER BY r.number DESC) = 1"
     )
-    return int(one_row(connection, "SELECT count(*) FROM taken")[0] - before)
+    return int(one_row(connection, "SELECT count(*) FROM resumed")[0] - before)
 
 
 def _load_removed(
@@ -100,11 +103,11 @@ def _load_removed(
     def rows() -> Iterator[pa.RecordBatch]:
         for number, file in enumerate(files, first_number):
             for batch in parquet_batches(folder, [file.path], [*KEY, "fingerprint", "run"]):
-                told = [
+                named = [
                     pa.repeat(pa.scalar(file.path), batch.num_rows),
                     pa.repeat(pa.scalar(number, pa.int32()), batch.num_rows),
                 ]
-                yield pa.record_batch([*batch.columns, *told], schema=schema)
+                yield pa.record_batch([*batch.columns, *named], schema=schema)
 
     load(connection, "removed", schema, rows())
 

@@ -2,10 +2,10 @@
 
 Owns the dataset folder:
 
-    dataset.json                       written last: heads with edges, counts, what was dropped and why, the
-        list of shards
-    split=train|val|test/part-*.parquet   ``schema.dataset_schema``
-    failed/part-*.parquet              key, error_code and error_detail of rows whose image gave nothing
+    dataset.json                          written last: heads with edges, counts, what was dropped and why,
+                                          the list of shards
+    split=train|val|test/part-*.parquet   ``dataset.card.dataset_schema``
+    failed/part-*.parquet                 key, error_code and error_detail of rows whose image gave nothing
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import time
 import uuid
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -30,30 +28,30 @@ from pix2score.cli.summary import recorded
 from pix2score.cluster.decode import decoded_rows
 from pix2score.cluster.offer import Offer
 from pix2score.cluster.progress import Meter
+from pix2score.cluster.rounds import Rounds
 from pix2score.cluster.session import session
 from pix2score.cluster.sink import Staging
 from pix2score.cluster.tasks import on_cluster
-from pix2score.dataset.card import CARD, FORMAT, SPLITS, dataset_schema
+from pix2score.dataset.card import CARD, SPLITS, dataset_schema
 from pix2score.dataset.plan import SplitRule, described_labels, described_splits, label_types, plan_dataset
-from pix2score.dataset.resume import TakenUp, take_up
+from pix2score.dataset.resume import ResumedShards, resume_shards
 from pix2score.dataset.shards import Shard, ShardWriter, shard_rows_of, staged_shards
-from pix2score.errors import ConfigError, ConflictError, DataError, LimitError, StorageError
+from pix2score.errors import ConfigError, DataError, LimitError, StorageError
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.failure_limits import ALL_MISSING_ROWS, check_failed
 from pix2score.images.preprocess import ALGORITHM
 from pix2score.images.repeats import Repeats
 from pix2score.images.source import image_source
+from pix2score.prepare.card import card_summary, dataset_card, failed_by_code, publish_card
 from pix2score.prepare.config import PrepareConfig
 from pix2score.storage.folder import Folder
 from pix2score.storage.parts import Part, total_rows
 
 logger = logging.getLogger(__name__)
 
-MAX_ROUNDS = 5  # of planning again what a part of the cluster took with it
-
 
 def prepare(config: PrepareConfig) -> dict[str, Any]:
-    """The dataset stands at ``config.out``; its counts come back.
+    """Make the dataset at ``config.out``; return its counts.
 
     Raises:
         DataError: no catalog, a column missing, nothing to train on, or ``out`` already holds a dataset.
@@ -71,13 +69,13 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     work = _Work(config, catalog, heads, ImageRows.of(catalog, source), out, staged)
     with session() as offer, recorded(out, "summary.json", {"job": "prepare", "out": out.uri}) as summary:
         fitted, counts, done = _write_shards(work, offer)
-        log_failures(_failed(done.shards), catalog, config.image_root)
+        log_failures(failed_by_code(done.shards), catalog, config.image_root)
         shards = sorted(done.shards, key=lambda shard: shard.path)
         _check_any_training(work, done)
-        content = _dataset_card(config, catalog, fitted, counts, shards)
-        _publish_card(out, content)
+        content = dataset_card(config, catalog, fitted, counts, shards)
+        publish_card(out, content)
         _clear(work, done.left_out)
-        summary.update(_summary(content))
+        summary.update(card_summary(content))
     return summary
 
 
@@ -94,8 +92,7 @@ class _Work:
 
 
 def _plan_id(config: PrepareConfig, catalog: Catalog) -> str:
-    """Equal for equal settings and an unchanged catalog: then the plan is equal, and what a killed attempt
-    finished is taken up."""
+    """Equal for equal settings and an unchanged catalog: then what a killed attempt finished is resumed."""
     # Not max_failed: who allows more failures after a stop wants what is done already.
     asked = {name: value for name, value in as_plain(config).items() if name != "max_failed"}
     facts = asked | {
@@ -116,25 +113,15 @@ def _refuse_catalogs_own_folder(catalog: Catalog, out: Folder) -> None:
         )
 
 
-def _warn_of_leftovers(out: Folder, earlier: TakenUp) -> None:
-    """Nothing that stands there is removed: it may be another prepare at work, or somebody else's."""
+def _warn_of_leftovers(out: Folder, earlier: ResumedShards) -> None:
+    """Warn of files that no receipt names; none is removed: another prepare may be at work on them."""
     named = {shard.path for shard in (*earlier.shards, *earlier.left_out)}
     old = [entry.path for split in SPLITS for entry in out.entries(f"split={split}", suffix=".parquet")]
     surplus = [path for path in old if path not in named]
     if surplus:
         logger.warning(
-            "%d files of another attempt stand in %s; dataset.json will not name them", len(surplus), out.uri
+            "%d files of another attempt are in %s; dataset.json will not name them", len(surplus), out.uri
         )
-
-
-def _publish_card(out: Folder, content: dict[str, Any]) -> None:
-    """The moment at which the dataset exists."""
-    try:
-        out.publish(CARD, json.dumps(content, indent=1, ensure_ascii=False).encode())
-    except FileExistsError:
-        raise ConflictError(
-            f"another prepare finished a dataset in {out.uri} first; give another --out"
-        ) from None
 
 
 def _warn(asked: Sequence[HeadSpec], fitted: Sequence[HeadSpec], counts: PlanCounts) -> None:
@@ -152,46 +139,44 @@ def _warn(asked: Sequence[HeadSpec], fitted: Sequence[HeadSpec], counts: PlanCou
         )
 
 
-def _write_shards(work: _Work, offer: Offer) -> tuple[list[HeadSpec], PlanCounts, TakenUp]:
-    """Every planned row stands in one shard; those of earlier attempts are taken up. Raises ``LimitError`` if
-    too many images failed."""
+def _write_shards(work: _Work, offer: Offer) -> tuple[list[HeadSpec], PlanCounts, ResumedShards]:
+    """Write every planned row to one shard, resuming those of earlier attempts; return heads, counts, shards.
+
+    Raises ``LimitError`` if too many images failed.
+    """
     work.out.prove_exclusive()  # before hours of work that could not be published
-    done = _take_up(work)
+    done = _resumed(work)
     _warn_of_leftovers(work.out, done)
     parts, counts, fitted = _plan(work, done)
     if total_rows(parts) + done.rows != counts.planned:
         logger.warning(
             "what earlier attempts staged is not of this plan: it is left out, and everything is done again"
         )
-        done = TakenUp((), (*done.shards, *done.left_out))
+        done = ResumedShards((), (*done.shards, *done.left_out))
         parts, counts, fitted = _plan(work, done)
     _warn(work.heads, fitted, counts)
     logger.info("preparing %d images, %d of them done by an earlier attempt", counts.planned, done.rows)
-    for _ in range(MAX_ROUNDS):
+    rounds = Rounds()
+    for number in rounds:
+        if number > 1:
+            parts, _, _ = _plan(work, done)
         _check_failed(work, done.shards, counts.planned)
         before = done.rows
         done = _round(work, parts, fitted, offer, done, counts.planned) if parts else done
-        if done.rows == counts.planned:
-            return fitted, counts, done
-        if done.rows == before:
-            break
-        logger.warning(
-            "%d images were lost with a part of the cluster: they are planned again",
-            counts.planned - done.rows,
-        )
-        parts, _, _ = _plan(work, done)
+        rounds.ended(counts.planned - before, done.rows - before)
+    if not rounds.missing:
+        return fitted, counts, done
     raise StorageError(
-        f"planned {counts.planned} images, {counts.planned - done.rows} of them are not written: no dataset "
-        "was made"
+        f"planned {counts.planned} images, {rounds.missing} of them are not written: no dataset was made"
     )
 
 
-def _take_up(work: _Work) -> TakenUp:
+def _resumed(work: _Work) -> ResumedShards:
     receipts = staged_shards(work.out, work.staged)
-    return on_cluster(take_up, work.out, receipts, _shard_schema(work)) if receipts else TakenUp()
+    return on_cluster(resume_shards, work.out, receipts, _shard_schema(work)) if receipts else ResumedShards()
 
 
-def _plan(work: _Work, done: TakenUp) -> tuple[list[Part], PlanCounts, list[HeadSpec]]:
+def _plan(work: _Work, done: ResumedShards) -> tuple[list[Part], PlanCounts, list[HeadSpec]]:
     """Parts of what is not ``done``."""
     config = work.config
     rule = SplitRule(
@@ -211,11 +196,10 @@ def _round(
     parts: Sequence[Part],
     heads: Sequence[HeadSpec],
     offer: Offer,
-    done: TakenUp,
+    done: ResumedShards,
     num_planned: int,
-) -> TakenUp:
-    """read -> fetch and shrink -> write, as one streaming Ray Data execution; ``done`` with its shards comes
-    back."""
+) -> ResumedShards:
+    """Read, fetch and shrink, write, in one streaming Ray Data execution; return ``done`` and its shards."""
     image_size = work.config.image_size
     write = ShardWriter(out=work.out, heads=tuple(heads), schema=_shard_schema(work), staged=work.staged)
     dataset = decoded_rows(work.out, parts, work.images, image_size, offer)
@@ -229,12 +213,12 @@ def _round(
         repeated.add(receipt.repeated)
         _check_failed(work, shards, num_planned)
     repeated.log(logger)
-    return TakenUp(tuple(shards), done.left_out)
+    return ResumedShards(tuple(shards), done.left_out)
 
 
 def _check_failed(work: _Work, shards: Sequence[Shard], num_planned: int) -> None:
     """Raise ``LimitError``, with the failures in the log, if too many images failed."""
-    failed, num_done = _failed(shards), sum(shard.rows for shard in shards)
+    failed, num_done = failed_by_code(shards), sum(shard.rows for shard in shards)
     if failed.total() == num_planned < ALL_MISSING_ROWS:
         return  # nothing is worth keeping: an error of its own says so
     try:
@@ -244,59 +228,18 @@ def _check_failed(work: _Work, shards: Sequence[Shard], num_planned: int) -> Non
         raise
 
 
-def _failed(shards: Sequence[Shard]) -> Counter[str]:
-    failed: Counter[str] = Counter()
-    for shard in shards:
-        failed.update(shard.errors)
-    return failed
-
-
 def _clear(work: _Work, surplus: Sequence[Shard]) -> None:
-    """The plan, the receipts, and the shards that only they name, are removed."""
+    """Remove the plan, the receipts, and the shards that only they name."""
     work.out.delete([f"{work.staged}/{entry.path}" for entry in (work.out / work.staged).entries()])
     work.out.delete([shard.path for shard in surplus])
 
 
-def _check_any_training(work: _Work, done: TakenUp) -> None:
+def _check_any_training(work: _Work, done: ResumedShards) -> None:
     """A dataset without a training image is none."""
     if not any(shard.split == "train" for shard in done.shards):
         _clear(work, (*done.shards, *done.left_out))
-        codes = ", ".join(f"{number} {code}" for code, number in _failed(done.shards).most_common())
+        codes = ", ".join(f"{number} {code}" for code, number in failed_by_code(done.shards).most_common())
         raise DataError(
             f"no training image of catalog {work.catalog.folder.uri} could be read ({codes}): no dataset was "
             "made"
         )
-
-
-def _dataset_card(
-    config: PrepareConfig,
-    catalog: Catalog,
-    heads: Sequence[HeadSpec],
-    counts: PlanCounts,
-    shards: Sequence[Shard],
-) -> dict[str, Any]:
-    """Content of dataset.json."""
-    per_split = {split: sum(s.rows for s in shards if s.split == split) for split in SPLITS}
-    return {
-        "format": FORMAT,
-        "heads": [head.to_dict() for head in heads],
-        "id_type": str(catalog.id_type),
-        "label_types": {name: str(kind) for name, kind in label_types(catalog, heads)},
-        "image_size": config.image_size,
-        "rows": per_split,
-        "dropped": {**counts.to_dict(), "failed_images": dict(_failed(shards))},
-        "shards": [asdict(shard) for shard in shards if shard.split in SPLITS],
-        "catalog": {"uri": catalog.folder.uri, "files": [asdict(entry) for entry in catalog.files]},
-        "config": as_plain(config),
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-
-
-def _summary(content: dict[str, Any]) -> dict[str, Any]:
-    heads = {head["name"]: len(head["counts"]) for head in content["heads"]}
-    return {
-        "rows": content["rows"],
-        "bins": heads,
-        "dropped": content["dropped"],
-        "shards": len(content["shards"]),
-    }

@@ -15,7 +15,8 @@ from pix2score.cluster.stage_times import Slots, limiting_stage, stage_account
 from pix2score.errors import FETCH_ERROR_CODES
 from pix2score.images.failure_limits import ALL_MISSING_ROWS, check_any_reached, check_share
 from pix2score.images.repeats import Repeats
-from pix2score.nightly.plan import REASONS, ScoringCounts, ScoringPlan
+from pix2score.nightly.plan import ScoringPlan
+from pix2score.nightly.request import ScoringCounts
 from pix2score.snapshots.manifest import Snapshot
 from pix2score.snapshots.pieces import Receipt
 
@@ -40,9 +41,9 @@ class Tally:
     again: Counter[str] = field(default_factory=Counter)
     """``failed_again`` by code, of the pieces that this run made itself."""
     measured: Counter[str] = field(default_factory=Counter)
-    """``busy.totals`` of the pieces that this run made itself, added up."""
-    taken: Counter[str] = field(default_factory=Counter)
-    """Those of ``failed`` that stand in pieces which were taken up."""
+    """``stage_times.totals`` of the pieces that this run made itself, added up."""
+    resumed: Counter[str] = field(default_factory=Counter)
+    """Those of ``failed`` that are in pieces of earlier runs."""
 
     repeats: Repeats = field(default_factory=Repeats)
     """Of what this run fetched itself: images that share one content."""
@@ -50,7 +51,7 @@ class Tally:
     """First tries of rounds that are over."""
 
     def __post_init__(self) -> None:
-        self.taken = Counter(self.failed)
+        self.resumed = Counter(self.failed)
 
     def add(self, receipt: Receipt) -> None:
         """Count a piece. Raises ``LimitError`` as soon as the limit of failures is surely passed."""
@@ -66,7 +67,7 @@ class Tally:
     def begin_again(self, failed: Mapping[str, int], failed_again: int) -> None:
         """What was lost is planned again: of the failures so far only those count that the new plan takes
         up."""
-        self.failed, self.taken, self.failed_again, self.again = (
+        self.failed, self.resumed, self.failed_again, self.again = (
             Counter(failed),
             Counter(failed),
             failed_again,
@@ -79,7 +80,7 @@ class Tally:
         total = self.failed.total() - self.failed_again
         check_share(total, self.rows, self.num_planned, self.max_failed, self.failed)
         if self._num_first >= ALL_MISSING_ROWS:
-            check_any_reached(self.failed - self.taken - self.again, self._num_first)
+            check_any_reached(self.failed - self.resumed - self.again, self._num_first)
 
     def check_end(self, num_keys: int) -> None:
         """As ``check``, when all is done that a snapshot of ``num_keys`` rows would hold: one without a
@@ -107,19 +108,17 @@ def _by_guess(receipt: Receipt) -> Counter[str]:
 def log_plan(run: str, catalog: Catalog, plan: ScoringPlan) -> None:
     """The plan in one line, and what a person should know about it."""
     counts = plan.counts
-    reasons = (
-        ", ".join(f"{getattr(counts, name)} {name}" for name in REASONS if getattr(counts, name)) or "nothing"
-    )
+    reasons = ", ".join(f"{number} {why}" for why, number in counts.by_reason().items() if number)
     logger.info(
         "run %s: %d images to score (%s); %d carried over, %d removed",
         run,
         counts.to_score,
-        reasons,
+        reasons or "nothing",
         counts.carried,
         counts.removed,
     )
     if counts.resumed:
-        logger.info("%d of them were scored by an earlier run and are taken up", counts.resumed)
+        logger.info("%d of them were scored by an earlier run and are resumed", counts.resumed)
     if counts.null_id or counts.duplicate_key:
         logger.info(
             "left out: %d rows without an id, %d older rows of a key", counts.null_id, counts.duplicate_key
@@ -132,10 +131,9 @@ def log_plan(run: str, catalog: Catalog, plan: ScoringPlan) -> None:
 
 def plan_summary(counts: ScoringCounts) -> dict[str, Any]:
     """Counts of the plan: planned = scored + limited."""
-    reasons = {name: getattr(counts, name) for name in REASONS}
     return {
         "planned": counts.planned,
-        **reasons,
+        **counts.by_reason(),
         "carried": counts.carried,
         "removed": counts.removed,
         "resumed": counts.resumed,

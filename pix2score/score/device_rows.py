@@ -18,7 +18,7 @@ from pix2score.model.device_decode import DeviceDecoder
 
 @dataclass(frozen=True, slots=True)
 class DeviceRows:
-    """Turns what ``fetch.fetch_and_decode`` gives with ``keeps_jpegs`` into what it gives without."""
+    """Turns what ``fetch.fetch_and_decode`` gives with ``gpu_decode`` into what it gives without."""
 
     preprocess: Preprocess
     decoder: DeviceDecoder

@@ -1,9 +1,8 @@
-"""score: every illustration of a catalog gets its predictions and embedding, or a named failure, in a new
-snapshot.
+"""score: every illustration of a catalog gets its predictions and embedding, or a failure, in a new snapshot.
 
 One streaming Ray Data execution: plan parts -> fetch and decode on CPUs -> predictor actors -> staged pieces.
-What is scored is ``scoring_plan``'s, how it becomes live ``publishing``'s, what is told about it
-``score_account``'s.
+What is scored is the matter of ``nightly.plan``, how it becomes live of ``nightly.publish``, what is reported
+about it of ``account``.
 """
 
 from __future__ import annotations
@@ -11,23 +10,19 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from pix2score.catalog.catalog import Catalog, open_catalog
-from pix2score.catalog.contents import ImageRows, log_failures
+from pix2score.catalog.contents import log_failures
 from pix2score.cli.flags import as_plain
 from pix2score.cli.summary import Laps, Summary, recorded
 from pix2score.cluster.local import MIN_LOCAL_CPUS, BackgroundCall, has_local_gpu, is_local
 from pix2score.cluster.offer import Offer
+from pix2score.cluster.rounds import Rounds
 from pix2score.cluster.session import session
-from pix2score.cluster.tasks import workers
 from pix2score.errors import ConfigError, StorageError
-from pix2score.images.source import image_source
-from pix2score.model.folder import ModelCard, load_model
-from pix2score.nightly.executor import Workers
-from pix2score.nightly.plan import ScoringPlan, ScoringRequest, plan_scoring
+from pix2score.nightly.plan import ScoringPlan
 from pix2score.nightly.publish import Publication, publish_night
 from pix2score.score.account import (
     Tally,
@@ -39,11 +34,10 @@ from pix2score.score.account import (
     scored_summary,
 )
 from pix2score.score.config import ScoreConfig
-from pix2score.snapshots.leases import Holder, Lease, this_process
-from pix2score.snapshots.manifest import Snapshot, live_number, new_run_id, read_snapshot
-from pix2score.snapshots.pieces import STAGED, Origin, Receipt
-from pix2score.snapshots.tables import Layout
-from pix2score.storage.folder import Folder
+from pix2score.score.run import Run, executor, first_plan, is_small, open_run, plan_of
+from pix2score.snapshots.leases import Lease
+from pix2score.snapshots.manifest import Snapshot
+from pix2score.snapshots.pieces import Receipt
 
 if TYPE_CHECKING:
     from pix2score.score.pipeline import ScorePipeline
@@ -57,43 +51,21 @@ PART_ROWS_CPU = 512  # a piece closes after a minute anyway
 # of a local Ray without GPUs: the predictor, and an actor of Ray Data's own, each in a process that starts
 # with it
 LOCAL_SLOTS = 2
-SMALL_BYTES, SMALL_ROWS = 2**20, 20_000  # of a catalog and a live snapshot: sorted in some 20 MB
-MAX_ROUNDS = 5  # of planning again what a part of the cluster took with it
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """What one invocation works with."""
-
-    config: ScoreConfig
-    origin: Origin
-    card: ModelCard
-    catalog: Catalog
-    images: ImageRows
-    out: Folder
-    live: Snapshot | None
-    layout: Layout
-    laps: Laps
-    holder: Holder
-
-    @property
-    def id(self) -> str:
-        return self.origin.run
 
 
 def score(config: ScoreConfig) -> dict[str, Any]:
-    """A new snapshot of ``config.out`` is live, unless nothing had changed; its counts come back.
+    """Make a new snapshot of ``config.out`` live, unless nothing had changed; return its counts.
 
     Raises:
         DataError: no catalog, no model, a column missing, zero rows. Nothing has been written then.
-        LimitError: too many images failed, or too many keys are gone; nothing is published, staged work is
-            kept.
+        LimitError: too many images failed, or too many keys left the catalog; nothing is published, staged
+            work is kept.
         ConflictError: another run published first.
     """
-    run = _open(config, Laps())
+    run = open_run(config, Laps())
     facts = {"job": "score", "run": run.id, "model_version": run.card.version}
-    planning = BackgroundCall(lambda: _plan_first(run))
-    ahead = planning if _is_small(run) else None
+    planning = BackgroundCall(lambda: first_plan(run))
+    ahead = planning if is_small(run) else None
     min_slots = MIN_LOCAL_CPUS if has_local_gpu() else LOCAL_SLOTS
     with (
         session(gpu_wait_s=config.gpu_wait_s, ahead=ahead, min_slots=min_slots) as offer,
@@ -111,9 +83,9 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         log_plan(run.id, run.catalog, plan)
         summary.update({"snapshot": None, **plan_summary(plan.counts)})
         if config.dry_run:
-            _tell_estimate(run, plan, summary)
+            _report_estimate(run, plan, summary)
         elif not plan.counts.planned and not plan.counts.removed:
-            _tell_nothing_to_do(run, plan, summary)
+            _report_nothing_to_do(run, plan, summary)
         else:
             with Lease(run.out, run.id, run.holder).kept():
                 _score_and_publish(run, plan, offer, use_gpu, summary)
@@ -121,63 +93,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     return summary
 
 
-def _open(config: ScoreConfig, laps: Laps) -> _Run:
-    """Every input checked, before Ray starts and anything is written."""
-    card, _ = load_model(config.model)  # all of it: altered weights are found here, not by an actor
-    catalog = open_catalog(config.catalog, config.columns)
-    images = ImageRows.of(catalog, image_source(catalog.folder.uri, config.image_root))
-    out = Folder(config.out)
-    if config.decode == "gpu" and card.preprocess.resize != "squash":
-        raise ConfigError(
-            "decode gpu: it squashes pictures, and the model was trained with resize "
-            f"{card.preprocess.resize}"
-        )
-    layout = Layout(catalog.id_type, card.heads, card.embedding_dim, config.embedding_dtype)
-    parent = live_number(out)
-    run_id = new_run_id(datetime.now(UTC).strftime("%Y%m%dT%H%M%S"))
-    origin = Origin(run=run_id, model_version=card.version, parent=parent, full=config.full)
-    live = read_snapshot(out, parent) if parent else None
-    laps.lap("check_inputs")
-    return _Run(config, origin, card, catalog, images, out, live, layout, laps, this_process())
-
-
-def _plan_first(run: _Run) -> ScoringPlan:
-    import pix2score.score.pipeline  # noqa: F401 - takes a second, while a local Ray starts
-
-    return _plan(run, "plan")
-
-
-def _plan(run: _Run, name: str) -> ScoringPlan:
-    config = run.config
-    request = ScoringRequest(
-        origin=run.origin,
-        layout=run.layout,
-        live=run.live,
-        retry_failed=config.retry_failed,
-        limit=config.limit,
-        max_removed=config.max_removed,
-        max_changed=config.max_changed,
-        places=run.images.source.places,
-        holder=run.holder,
-    )
-    place = f"{STAGED}/{run.id}/{name}"
-    return _workers(run).call(plan_scoring, run.catalog, run.out, place, request, dry_run=config.dry_run)
-
-
-def _workers(run: _Run) -> Workers:
-    """Where the plan is made and the snapshot written."""
-    return workers(small=_is_small(run))
-
-
-def _is_small(run: _Run) -> bool:
-    """Whether a plan can be made in this process; a Ray task makes it otherwise, which needs a Ray that has
-    started."""
-    catalog_bytes = sum(entry.size for entry in run.catalog.files)
-    live_rows = sum(file.rows for file in run.live.files_of("scores")) if run.live else 0
-    return catalog_bytes <= SMALL_BYTES and live_rows <= SMALL_ROWS
-
-
-def _tell_estimate(run: _Run, plan: ScoringPlan, summary: Summary) -> None:
+def _report_estimate(run: Run, plan: ScoringPlan, summary: Summary) -> None:
     element = 2 if run.layout.embedding_dtype == "float16" else 4
     narrow = 100 + sum(4 * (head.num_bins + 3) for head in run.layout.heads)
     facts = estimate(plan.counts, run.live, run.layout.embedding_dim * element + narrow)
@@ -185,15 +101,15 @@ def _tell_estimate(run: _Run, plan: ScoringPlan, summary: Summary) -> None:
     summary.update({"dry_run": True, "to_score": plan.counts.to_score, **facts})
 
 
-def _tell_nothing_to_do(run: _Run, plan: ScoringPlan, summary: Summary) -> None:
-    """No pipeline, no snapshot, no file."""
+def _report_nothing_to_do(run: Run, plan: ScoringPlan, summary: Summary) -> None:
+    """Log and summarise a night without a pipeline, a snapshot or a file."""
     summary.is_written = False
     number = run.live.number if run.live else None
     logger.info("nothing to do: snapshot %s is what the catalog and the model ask for", number)
     summary.update({**scored_summary(plan.counts, Counter()), "snapshot": number, "images_per_s": 0.0})
 
 
-def _score_and_publish(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool, summary: Summary) -> None:
+def _score_and_publish(run: Run, plan: ScoringPlan, offer: Offer, use_gpu: bool, summary: Summary) -> None:
     if run.config.limit is None:
         run.out.prove_exclusive()  # before anything is scored that could not be published
     started = time.monotonic()
@@ -201,8 +117,8 @@ def _score_and_publish(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool
     tally = Tally(
         run.config.max_failed,
         num_first,
-        failed_again=plan.taken_failed_again,
-        failed=Counter(plan.taken_failed),
+        failed_again=plan.resumed_failed_again,
+        failed=Counter(plan.resumed_failed),
     )
     pipeline = _pipeline(run, offer, use_gpu)
     try:
@@ -230,31 +146,31 @@ def _score_and_publish(run: _Run, plan: ScoringPlan, offer: Offer, use_gpu: bool
 
 
 def _execute(
-    run: _Run, plan: ScoringPlan, pipeline: ScorePipeline, tally: Tally
+    run: Run, plan: ScoringPlan, pipeline: ScorePipeline, tally: Tally
 ) -> tuple[ScoringPlan, list[Receipt]]:
-    """Every planned row is staged. What a lost node took with it is planned again: resuming, within the
-    run."""
-    for number in range(1, MAX_ROUNDS + 1):
-        receipts: list[Receipt] = []
+    """Stage every planned row. What a lost node took with it is planned again: resuming, within the run."""
+    rounds, receipts = Rounds(), list[Receipt]()
+    for number in rounds:
+        if number > 1:
+            plan = plan_of(run, f"plan-{number}")
+            tally.begin_again(plan.resumed_failed, plan.resumed_failed_again)
+        receipts = []
         for receipt in pipeline.receipts(plan.parts, f"piece-{number}") if plan.counts.to_score else ():
             run.laps.lap("score" if receipts else "first_piece")
             receipts.append(receipt)
             tally.add(receipt)
-        missing = plan.counts.to_score - sum(receipt.rows for receipt in receipts)
-        if not missing:
-            return plan, receipts
-        if not receipts or run.config.limit is not None:  # a limited plan made anew would be of other images
+        rounds.ended(plan.counts.to_score, sum(receipt.rows for receipt in receipts))
+        if run.config.limit is not None:  # another limited plan would be of other images
             break
-        logger.warning("%d images were lost with a part of the cluster: they are planned again", missing)
-        plan = _plan(run, f"plan-{number + 1}")
-        tally.begin_again(plan.taken_failed, plan.taken_failed_again)
-    raise StorageError(
-        f"run {run.id}: {missing} images were lost with parts of the cluster again and again; staged work is "
-        "kept"
-    )
+    if rounds.missing:
+        raise StorageError(
+            f"run {run.id}: {rounds.missing} images were lost with parts of the cluster again and again; "
+            "staged work is kept"
+        )
+    return plan, receipts
 
 
-def _pipeline(run: _Run, offer: Offer, use_gpu: bool) -> ScorePipeline:
+def _pipeline(run: Run, offer: Offer, use_gpu: bool) -> ScorePipeline:
     from pix2score.score.pipeline import ScorePipeline
 
     config = run.config
@@ -268,7 +184,7 @@ def _pipeline(run: _Run, offer: Offer, use_gpu: bool) -> ScorePipeline:
         offer=offer,
         use_gpu=use_gpu,
         is_apart=use_gpu or not is_local(),
-        decodes_on_device=config.decode == "gpu",
+        gpu_decode=config.decode == "gpu",
         engine=config.engine,
         compiled=config.compile,
         batch_size=config.batch_size or (BATCH_SIZE_GPU if use_gpu else BATCH_SIZE_CPU),
@@ -276,7 +192,7 @@ def _pipeline(run: _Run, offer: Offer, use_gpu: bool) -> ScorePipeline:
     )
 
 
-def _publish(run: _Run, plan: ScoringPlan, receipts: list[Receipt], account: dict[str, Any]) -> Snapshot:
+def _publish(run: Run, plan: ScoringPlan, receipts: list[Receipt], account: dict[str, Any]) -> Snapshot:
     catalog = run.catalog
     facts = {
         "preprocess_id": run.card.preprocess.id,
@@ -288,5 +204,5 @@ def _publish(run: _Run, plan: ScoringPlan, receipts: list[Receipt], account: dic
         "config": as_plain(run.config),
     }
     return publish_night(
-        Publication(run.out, run.origin, run.layout, run.live, plan, receipts), facts, _workers(run)
+        Publication(run.out, run.origin, run.layout, run.live, plan, receipts), facts, executor(run)
     )

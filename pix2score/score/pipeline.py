@@ -51,7 +51,7 @@ class ScorePipeline:
     is_apart: bool
     """Whether decoding and predicting are stages of their own, as they must be on a cluster and where GPUs
     predict."""
-    decodes_on_device: bool
+    gpu_decode: bool
     """Whether predictors decode plain JPEGs, as GPUs can."""
     engine: Engine
     compiled: bool
@@ -103,7 +103,7 @@ class ScorePipeline:
             self.preprocess,
             self.offer,
             placement,
-            keeps_jpegs=self.decodes_on_device,
+            gpu_decode=self.gpu_decode,
         )
         return rows.map_batches(
             ScoreImages,
@@ -114,7 +114,7 @@ class ScorePipeline:
                 "batch_size": self.batch_size,
                 "engine": self.engine,
                 "compiled": self.compiled,
-                "decodes": self.decodes_on_device,
+                "gpu_decode": self.gpu_decode,
                 **settings,
             },
             batch_format="pyarrow",

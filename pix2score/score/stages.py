@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pix2score.catalog.keys import KEY
-from pix2score.cluster import stage_times as busy
+from pix2score.cluster import stage_times
 from pix2score.cluster.counters import count_forward
 from pix2score.errors import DataError, ImageFailure
 from pix2score.heads.ordered import head_columns
@@ -33,12 +33,12 @@ class ScoreImages:
     """
 
     def __init__(
-        self, model: str, *, origin: Origin, layout: Layout, decodes: bool = False, **settings: Any
+        self, model: str, *, origin: Origin, layout: Layout, gpu_decode: bool = False, **settings: Any
     ) -> None:
-        """``decodes``: rows come with encoded JPEGs, for the predictor's device to decode; the rest is the
+        """``gpu_decode``: rows come with encoded JPEGs, for the predictor's device to decode; the rest is the
         predictor's."""
         self._predictor = load_predictor(model, **settings)
-        self._decode = _device_rows(self._predictor) if decodes else None
+        self._decode = _device_rows(self._predictor) if gpu_decode else None
         version = self._predictor.card.version
         if version != origin.model_version:  # an actor may start hours after the plan was made
             raise DataError(
@@ -69,12 +69,12 @@ def _device_rows(predictor: Predictor) -> Callable[[pa.Table], pa.Table]:
 
 
 def _with_measured(scored: pa.Table, rows: pa.Table, model_s: float) -> pa.Table:
-    for field in busy.FIELDS[:3]:
+    for field in stage_times.OF_DECODE:
         scored = scored.append_column(field, rows.column(field.name))
     share = np.full(rows.num_rows, model_s / max(1, rows.num_rows), dtype=np.float32)
     for name in ("is_retry", repeats.CONTENT_ID.name):
         scored = scored.append_column(name, rows.column(name))
-    return scored.append_column(busy.FIELDS[3], pa.array(share))
+    return scored.append_column(stage_times.MODEL_S, pa.array(share))
 
 
 def _scored(rows: pa.Table, position: Any, prediction: Any, run: str, layout: Layout) -> pa.Table:
@@ -132,7 +132,7 @@ def stage_piece(piece: str, rows: pa.Table, *, out: Folder, origin: Origin, layo
         layout,
         scores,
         embedded,
-        lambda: busy.totals(rows, time.monotonic() - start),
+        lambda: stage_times.totals(rows, time.monotonic() - start),
         rows.column("is_retry"),
         repeats.of_piece(rows),
     )

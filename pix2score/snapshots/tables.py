@@ -72,7 +72,7 @@ def dead_schema(id_type: pa.DataType) -> pa.Schema:
     return pa.schema([*key_fields(id_type), pa.field("run", pa.string(), nullable=False)])
 
 
-def taken_schema(id_type: pa.DataType) -> pa.Schema:
+def resumed_schema(id_type: pa.DataType) -> pa.Schema:
     """Keys taken up from staged pieces: ``run`` that staged the row, and ``piece``, the path of the SCORES
     file that holds it."""
     return dead_schema(id_type).append(pa.field("piece", pa.string(), nullable=False))

@@ -170,9 +170,9 @@ def test_an_error_ahead_comes_out_where_the_result_is_asked_for(is_started: bool
 
 LARGE = """
 import json, sys
-from pix2score.score import job
+from pix2score.score import job, run
 from pix2score.score.config import ScoreConfig
-job.SMALL_BYTES = int(sys.argv[4])
+run.SMALL_BYTES = int(sys.argv[4])
 print(json.dumps(job.score(ScoreConfig(catalog=sys.argv[1], model=sys.argv[2], out=sys.argv[3]))))
 """
 

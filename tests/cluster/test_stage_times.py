@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from pix2score.cluster import stage_times as busy
+from pix2score.cluster import stage_times
 from pix2score.cluster.stage_times import Slots, limiting_stage, stage_account, totals
 
 
@@ -38,7 +38,7 @@ def test_the_sentence_names_the_busiest_stage_with_its_evidence(
 ) -> None:
     sentence = limiting_stage(stage_account(measured, Slots(2, 1, 1), 100, 10.0), 10.0)
     assert sentence.startswith(words)
-    assert all(f"{stage} " in sentence for stage in busy.STAGES)
+    assert all(f"{stage} " in sentence for stage in stage_times.STAGES)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 from pix2score.catalog.catalog import Columns, open_catalog
 from pix2score.dataset.card import dataset_schema
 from pix2score.dataset.plan import SplitRule, plan_dataset
-from pix2score.dataset.resume import TakenUp, take_up
+from pix2score.dataset.resume import ResumedShards, resume_shards
 from pix2score.dataset.shards import FAILED, Shard, ShardReceipt, ShardWriter, staged_shards
 from pix2score.heads.spec import HeadSpec
 from pix2score.storage.folder import Folder
@@ -44,9 +44,9 @@ class Attempts:
         self.out = Folder(str(root / "dataset"))
         self.num_made = 0
 
-    def begin(self) -> tuple[TakenUp, list[dict[str, object]], int]:
+    def begin(self) -> tuple[ResumedShards, list[dict[str, object]], int]:
         """What it takes up, the rows that it has to do, and how many are planned in all."""
-        done = take_up(self.out, staged_shards(self.out, STAGED), SCHEMA)
+        done = resume_shards(self.out, staged_shards(self.out, STAGED), SCHEMA)
         self.num_made += 1
         rule = SplitRule(val_fraction=0.2, test_fraction=0.1, max_pages=4)
         paths = [shard.path for shard in done.shards]

@@ -130,7 +130,7 @@ def test_rows_are_what_they_are_without_it(tmp_path: Path) -> None:
     rows = pa.table({"uri": [*contents, "missing.jpg"]})
     images = ImageRows(image_source(str(tmp_path), ()), None, None, {})
     expected = fetch_and_decode(rows, images=images, task=PREPROCESS)
-    kept = fetch_and_decode(rows, images=images, task=PREPROCESS, keeps_jpegs=True)
+    kept = fetch_and_decode(rows, images=images, task=PREPROCESS, gpu_decode=True)
     num_there = len(rows) - kept.column("data").null_count
     assert kept.column("data").nbytes < (num_there + 1) * PREPROCESS.size**2 * 3, "a null takes no room"
     assert [data is not None for data in kept.column(ENCODED).to_pylist()] == [
@@ -160,7 +160,7 @@ def test_rows_of_which_none_or_only_jpegs_came(tmp_path: Path) -> None:
             pa.table({"uri": [f"{i}.{ending}" for i in range(3)]}),
             images=images,
             task=PREPROCESS,
-            keeps_jpegs=True,
+            gpu_decode=True,
         )
         assert decode(kept.slice(1)).column("data").null_count == 0
         assert decode(kept.slice(0, 0)).num_rows == 0

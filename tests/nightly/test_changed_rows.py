@@ -14,7 +14,7 @@ from pix2score.catalog.keys import Key
 from pix2score.errors import StorageError
 from pix2score.nightly.changed_rows import check_changed_keys, load_changed_keys, sorted_changes
 from pix2score.snapshots.pieces import Origin, Receipt, write_piece
-from pix2score.snapshots.tables import taken_schema
+from pix2score.snapshots.tables import resumed_schema
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_bytes
 from pix2score.storage.parts import Part
@@ -36,7 +36,7 @@ def shuffled(keys: list[Key], seed: int) -> list[Key]:
 def taken_part(folder: Folder, receipt: Receipt, keys: list[Key]) -> Part:
     facts = {"run": receipt.origin.run, "piece": receipt.scores.path}
     rows = pa.Table.from_pylist(
-        [{"illust_id": i, "page": page, **facts} for i, page in keys], taken_schema(LAYOUT.id_type)
+        [{"illust_id": i, "page": page, **facts} for i, page in keys], resumed_schema(LAYOUT.id_type)
     )
     folder.publish("taken.parquet", parquet_bytes(rows))
     return Part("taken.parquet", rows.num_rows)

@@ -19,8 +19,9 @@ import pix2score
 from pix2score.catalog.catalog import Columns, open_catalog
 from pix2score.errors import ConflictError, DataError, LimitError, StorageError
 from pix2score.nightly import cuts
-from pix2score.nightly.plan import ScoringPlan, ScoringRequest, plan_scoring
+from pix2score.nightly.plan import ScoringPlan, plan_scoring
 from pix2score.nightly.publish import Publication, publish_night
+from pix2score.nightly.request import ScoringRequest
 from pix2score.snapshots.config import VacuumConfig, VerifyConfig
 from pix2score.snapshots.leases import Lease
 from pix2score.snapshots.manifest import Snapshot, live, live_number

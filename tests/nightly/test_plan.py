@@ -28,7 +28,8 @@ from pix2score.dataset.plan import SplitRule, described_labels, described_splits
 from pix2score.errors import DataError
 from pix2score.heads import bins
 from pix2score.heads.spec import HeadSpec
-from pix2score.nightly.plan import ScoringCounts, ScoringPlan, ScoringRequest, plan_scoring, scoring_schema
+from pix2score.nightly.plan import ScoringPlan, plan_scoring, scoring_schema
+from pix2score.nightly.request import ScoringCounts, ScoringRequest
 from pix2score.snapshots.pieces import Origin
 from pix2score.snapshots.tables import Layout
 from pix2score.storage.folder import Folder

@@ -12,8 +12,9 @@ import pytest
 
 from pix2score.catalog.catalog import Columns, open_catalog
 from pix2score.errors import StorageError
-from pix2score.nightly.plan import ScoringRequest, plan_scoring
+from pix2score.nightly.plan import plan_scoring
 from pix2score.nightly.publish import Publication
+from pix2score.nightly.request import ScoringRequest
 from pix2score.snapshots.manifest import live_number
 from pix2score.snapshots.pieces import Receipt, staged_receipts
 from tests.nightly.test_interleaved_nights import Between, damage
@@ -156,7 +157,7 @@ def test_a_file_that_goes_between_plan_and_commit_is_never_named_by_a_snapshot(w
     world.night(content, killed_after=1)
     plan, run = world.plan(content)
     run = replace(run, receipts=world.stage(plan, run))
-    (taken,) = run.plan.taken_from
+    (taken,) = run.plan.resumed_from
     embeddings = taken.file("embeddings")
     assert embeddings
     with pytest.raises(StorageError, match=rf"{embeddings.path} is missing: not published"):

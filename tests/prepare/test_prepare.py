@@ -261,7 +261,7 @@ def test_a_staged_key_of_another_catalog_does_not_stand_in_the_way(
     catalog = noise_catalog(tmp_path / "catalog", 30)
     config = PrepareConfig(catalog=catalog, out=str(tmp_path / "out"), image_size=64, val_fraction=0.2)
     with monkeypatch.context() as patch:
-        patch.setattr("pix2score.prepare.job._publish_card", _killed)
+        patch.setattr("pix2score.prepare.job.publish_card", _killed)
         with pytest.raises(KeyboardInterrupt):
             prepare(config)
     (receipt,) = (tmp_path / "out").glob("staged/*/piece-*.json")
@@ -283,7 +283,7 @@ def test_two_attempts_that_did_the_same_images_leave_each_once(
     catalog = noise_catalog(tmp_path / "catalog", 30)
     config = PrepareConfig(catalog=catalog, out=str(tmp_path / "out"), image_size=64, val_fraction=0.2)
     with monkeypatch.context() as patch:
-        patch.setattr("pix2score.prepare.job._publish_card", _killed)
+        patch.setattr("pix2score.prepare.job.publish_card", _killed)
         patch.setattr(
             "pix2score.prepare.job.staged_shards", lambda *args: []
         )  # both begun before either had staged anything

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 def staged_rows(
-    chain: Chain, out: Folder, *, is_apart: bool, decodes_on_device: bool = False
+    chain: Chain, out: Folder, *, is_apart: bool, gpu_decode: bool = False
 ) -> tuple[dict[Any, dict[str, Any]], int]:
     """Every row that a pipeline stages, by key, and its number of pieces."""
     card, _ = load_model(chain.model)
@@ -48,7 +48,7 @@ def staged_rows(
             offer=offer,
             use_gpu=False,
             is_apart=is_apart,
-            decodes_on_device=decodes_on_device,
+            gpu_decode=gpu_decode,
             engine="auto",
             compiled=False,
             batch_size=8,
@@ -90,7 +90,7 @@ def test_jpegs_decoded_by_the_predictor_move_probabilities_within_the_bound(
     chain: Chain, tmp_path: Path
 ) -> None:
     usual, _ = staged_rows(chain, Folder(str(tmp_path / "usual")), is_apart=True)
-    there, _ = staged_rows(chain, Folder(str(tmp_path / "there")), is_apart=True, decodes_on_device=True)
+    there, _ = staged_rows(chain, Folder(str(tmp_path / "there")), is_apart=True, gpu_decode=True)
     assert_same_facts(usual, there)
     apart = [
         np.abs(np.subtract(row["view_probs"], there[k]["view_probs"]))

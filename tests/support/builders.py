@@ -14,7 +14,7 @@ import pyarrow as pa
 from pix2score.catalog.catalog import Columns
 from pix2score.heads.spec import HeadSpec
 from pix2score.nightly.merge import Merged, merge_range
-from pix2score.nightly.ranges import Night, sort_changes
+from pix2score.nightly.ranges import Changes, sort_changes
 from pix2score.snapshots.manifest import Snapshot, publish
 from pix2score.snapshots.pieces import Origin, Receipt, write_piece
 from pix2score.snapshots.tables import FAILED, OK, DataFile, Layout
@@ -135,7 +135,7 @@ def publish_night(
 
 def rewritten(folder: Folder, run: str, receipts: list[Receipt], layout: Layout, num_rows: int) -> Merged:
     """The narrow table of a first night."""
-    night = Night(receipts, [], [], [], num_rows)
+    night = Changes(receipts, [], [], [], num_rows)
     ranges, merged = sort_changes(folder, f"staged/{run}/changes", run, layout, [], night)
     for keys in ranges:
         merged.add(merge_range(folder, run, layout, keys))

@@ -1,0 +1,98 @@
+"""What a night asks of its plan, and the counts that the plan answers with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+from pix2score.snapshots.leases import Holder, this_process
+from pix2score.snapshots.manifest import Snapshot
+from pix2score.snapshots.pieces import Origin
+from pix2score.snapshots.tables import Layout
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoringRequest:
+    """What a night asks of the plan."""
+
+    origin: Origin
+    layout: Layout
+    live: Snapshot | None = None
+    retry_failed: bool = False
+    limit: int | None = None
+    max_removed: float = 1.0
+    max_changed: float = 1.0
+    places: tuple[str, ...] = ()
+    """Where images may come from tonight, as far as known: a row refused for its place is due again when a
+    new one joins."""
+    holder: Holder = field(default_factory=this_process)
+    """The process that will publish."""
+
+    @property
+    def is_same_model(self) -> bool:
+        """Whether the live snapshot is of the model that scores tonight."""
+        return self.live is not None and self.live.manifest["model_version"] == self.origin.model_version
+
+
+@dataclass(slots=True)
+class ScoringCounts:
+    """What became of every key: keys = planned + carried, planned = new + changed + stale + retry + full."""
+
+    catalog_rows: int = 0
+    null_id: int = 0
+    duplicate_key: int = 0
+    keys: int = 0
+    """Keys of the catalog."""
+    live: int = 0
+    """Keys of the live snapshot."""
+    new: int = 0
+    changed: int = 0
+    stale: int = 0
+    retry: int = 0
+    full: int = 0
+    carried: int = 0
+    """Keys whose row of the live snapshot stays as it is."""
+    removed: int = 0
+    """Keys of the live snapshot that the catalog no longer has."""
+    resumed: int = 0
+    """Planned keys that an earlier run staged already, or whose row was removed of late and is taken back."""
+    limited: int = 0
+    """Planned keys left out by ``limit``."""
+
+    @property
+    def planned(self) -> int:
+        """Keys whose row of the next snapshot is not carried over."""
+        return self.new + self.changed + self.stale + self.retry + self.full
+
+    @property
+    def to_score(self) -> int:
+        """Planned keys that this run has to work on."""
+        return self.planned - self.resumed - self.limited
+
+    def set_keys(self, keys: int, by_reason: Mapping[str, int]) -> None:
+        """Set what follows from the number of keys in the catalog and of those planned, by reason."""
+        self.keys = keys
+        self.new = by_reason.get("new", 0)
+        self.changed = by_reason.get("changed", 0)
+        self.stale = by_reason.get("stale", 0)
+        self.retry = by_reason.get("retry", 0)
+        self.full = by_reason.get("full", 0)
+        self.carried = keys - self.planned
+        self.removed = self.live - (keys - self.new)  # keys are unique on both sides
+
+    def by_reason(self) -> dict[str, int]:
+        """Planned keys by why they are scored.
+
+        The key is new, its content changed, the model changed, its failure is due, or ``full`` was asked for.
+        """
+        return {
+            "new": self.new,
+            "changed": self.changed,
+            "stale": self.stale,
+            "retry": self.retry,
+            "full": self.full,
+        }
+
+    def to_dict(self) -> dict[str, int]:
+        """Plain values for JSON."""
+        return {**asdict(self), "planned": self.planned}

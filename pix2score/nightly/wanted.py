@@ -1,0 +1,118 @@
+"""Which rows of the catalog are scored, and why: the catalog joined with the live snapshot, in SQL."""
+
+from __future__ import annotations
+
+import logging
+
+import duckdb
+import pyarrow as pa
+
+from pix2score.catalog.catalog import Catalog
+from pix2score.catalog.keys import key_fields
+from pix2score.catalog.rows import stored_fingerprint_sql
+from pix2score.errors import MAX_NIGHTS, RETRIED_ERROR_CODES, DataError
+from pix2score.images.decode import FORMATS
+from pix2score.nightly.guards import check_fits
+from pix2score.nightly.request import ScoringCounts, ScoringRequest
+from pix2score.snapshots.tables import FAILED, OK
+from pix2score.storage.folder import Folder
+from pix2score.storage.parquet import parquet_batches
+from pix2score.storage.sql import load, one_row
+
+logger = logging.getLogger(__name__)
+
+FIRST_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""What versions decoded whose snapshots do not say it."""
+
+
+def load_live(
+    connection: duckdb.DuckDBPyConnection,
+    catalog: Catalog,
+    folder: Folder,
+    request: ScoringRequest,
+    counts: ScoringCounts,
+) -> None:
+    """Make table ``live``: key and what decides about scoring again; set ``counts.live``."""
+    snapshot, id_type = request.live, catalog.id_type
+    if snapshot:
+        check_fits(catalog, request, folder, snapshot)
+    facts = [
+        ("status", pa.string()),
+        ("error_code", pa.string()),
+        ("attempts", pa.int16()),
+        ("fingerprint", pa.string()),
+    ]
+    schema = pa.schema([*(f.with_nullable(True) for f in key_fields(id_type)), *facts])
+    paths = [file.path for file in snapshot.files_of("scores")] if snapshot else []
+    try:
+        load(connection, "live", schema, parquet_batches(folder, paths, schema.names))
+    except (FileNotFoundError, DataError) as exc:
+        if not request.origin.full:
+            raise
+        logger.warning("the live snapshot is damaged, all is scored as if it were not there: %s", exc)
+        load(connection, "live", schema, iter(()))
+    (counts.live,) = one_row(connection, "SELECT count(*) FROM live")
+
+
+def create_wanted(
+    connection: duckdb.DuckDBPyConnection, catalog: Catalog, request: ScoringRequest, counts: ScoringCounts
+) -> None:
+    """Make table or view ``wanted``: catalog rows that are not carried, with reason and earlier attempts.
+
+    Sets the numbers of keys in ``counts``.
+    """
+    is_due_anew = _is_due_anew(request)
+    attempts = (
+        "0"
+        if request.retry_failed
+        else "CASE WHEN reason = 'retry' AND NOT is_due_anew THEN earlier_attempts ELSE 0 END"
+    )
+    # Where no row is carried, a copy of all of them would only cost time and disk.
+    kind = "TABLE" if request.is_same_model and not request.origin.full else "VIEW"
+    connection.execute(
+        f"CREATE {kind} wanted AS "
+        "WITH reasons AS NOT MATERIALIZED ("
+        f"SELECT k.*, {_reason(catalog, request, is_due_anew)} AS reason, ({is_due_anew}) AS is_due_anew, "
+        "l.attempts AS earlier_attempts "
+        "FROM keyed k LEFT JOIN live l ON k.illust_id = l.illust_id AND k.page = l.page) "
+        "SELECT * EXCLUDE (reason, is_due_anew, earlier_attempts), "
+        f"{attempts}::SMALLINT AS attempts, reason, reason = 'retry' AS is_retry "
+        "FROM reasons WHERE reason IS NOT NULL"
+    )
+    (keys,) = one_row(connection, "SELECT count(*) FROM keyed")
+    by_reason = connection.execute("SELECT reason, count(*) FROM wanted GROUP BY 1").fetchall()
+    counts.set_keys(keys, dict(by_reason))
+
+
+def _reason(catalog: Catalog, request: ScoringRequest, is_due_anew: str) -> str:
+    """SQL: why row ``k`` of the catalog is scored, null if row ``l`` of the live snapshot is carried.
+
+    A row that kept its earlier answer, as new content could not be fetched, has a code though it is ok: it is
+    tried again as failures are.
+    """
+    is_full, is_stale = request.origin.full, not request.is_same_model
+    codes = ", ".join(f"'{code}'" for code in RETRIED_ERROR_CODES)
+    is_due = (
+        "l.error_code IS NOT NULL"
+        if request.retry_failed
+        else f"(l.error_code IN ({codes}) AND l.attempts < {MAX_NIGHTS}) OR {is_due_anew}"
+    )
+    stored = stored_fingerprint_sql(catalog, "l.fingerprint")
+    differs = f"k.fingerprint IS DISTINCT FROM l.fingerprint AND k.fingerprint IS DISTINCT FROM {stored}"
+    return (
+        f"CASE WHEN l.illust_id IS NULL THEN 'new' WHEN {is_stale} THEN 'stale' "
+        f"WHEN {not is_full} AND l.status = '{OK}' AND l.error_code IS NOT NULL THEN 'retry' "
+        f"WHEN {differs} THEN 'changed' WHEN {is_full} THEN 'full' WHEN {is_due} THEN 'retry' END"
+    )
+
+
+def _is_due_anew(request: ScoringRequest) -> str:
+    """SQL: whether tonight lacks the cause of a failure: a place not allowed, a format not decoded."""
+    if request.live is None:
+        return "false"
+    failed, tests = f"l.status = '{FAILED}' AND l.error_code", []
+    if {*request.places} - {*request.live.manifest.get("places", request.places)}:
+        tests.append(f"({failed} = 'FORBIDDEN')")
+    if {*FORMATS} - {*request.live.manifest.get("formats", FIRST_FORMATS)}:
+        tests.append(f"({failed} = 'UNSUPPORTED')")
+    return " OR ".join(tests) or "false"

@@ -1,0 +1,103 @@
+"""One invocation of score: what it works with, checked before Ray starts, and the plan it makes of that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pix2score.catalog.catalog import Catalog, open_catalog
+from pix2score.catalog.contents import ImageRows
+from pix2score.cli.summary import Laps
+from pix2score.cluster.tasks import executor_for
+from pix2score.errors import ConfigError
+from pix2score.images.source import image_source
+from pix2score.model.folder import ModelCard, load_model
+from pix2score.nightly.executor import Executor
+from pix2score.nightly.plan import ScoringPlan, plan_scoring
+from pix2score.nightly.request import ScoringRequest
+from pix2score.score.config import ScoreConfig
+from pix2score.snapshots.leases import Holder, this_process
+from pix2score.snapshots.manifest import Snapshot, live_number, new_run_id, read_snapshot
+from pix2score.snapshots.pieces import STAGED, Origin
+from pix2score.snapshots.tables import Layout
+from pix2score.storage.folder import Folder
+
+SMALL_BYTES, SMALL_ROWS = 2**20, 20_000  # of a catalog and a live snapshot: sorted in some 20 MB
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one invocation works with."""
+
+    config: ScoreConfig
+    origin: Origin
+    card: ModelCard
+    catalog: Catalog
+    images: ImageRows
+    out: Folder
+    live: Snapshot | None
+    layout: Layout
+    laps: Laps
+    holder: Holder
+
+    @property
+    def id(self) -> str:
+        """A name never used before."""
+        return self.origin.run
+
+
+def open_run(config: ScoreConfig, laps: Laps) -> Run:
+    """Check every input, before Ray starts and anything is written, and return the run."""
+    card, _ = load_model(config.model)  # all of it: altered weights are found here, not by an actor
+    catalog = open_catalog(config.catalog, config.columns)
+    images = ImageRows.of(catalog, image_source(catalog.folder.uri, config.image_root))
+    out = Folder(config.out)
+    if config.decode == "gpu" and card.preprocess.resize != "squash":
+        raise ConfigError(
+            "decode gpu: it squashes pictures, and the model was trained with resize "
+            f"{card.preprocess.resize}"
+        )
+    layout = Layout(catalog.id_type, card.heads, card.embedding_dim, config.embedding_dtype)
+    parent = live_number(out)
+    run_id = new_run_id(datetime.now(UTC).strftime("%Y%m%dT%H%M%S"))
+    origin = Origin(run=run_id, model_version=card.version, parent=parent, full=config.full)
+    live = read_snapshot(out, parent) if parent else None
+    laps.lap("check_inputs")
+    return Run(config, origin, card, catalog, images, out, live, layout, laps, this_process())
+
+
+def firstplan_of(run: Run) -> ScoringPlan:
+    import pix2score.score.pipeline  # noqa: F401
+
+    return plan_of(run, "plan")
+
+
+def plan_of(run: Run, name: str) -> ScoringPlan:
+    """What is to be done now, its parts staged as ``name``."""
+    config = run.config
+    request = ScoringRequest(
+        origin=run.origin,
+        layout=run.layout,
+        live=run.live,
+        retry_failed=config.retry_failed,
+        limit=config.limit,
+        max_removed=config.max_removed,
+        max_changed=config.max_changed,
+        places=run.images.source.places,
+        holder=run.holder,
+    )
+    place = f"{STAGED}/{run.id}/{name}"
+    return executor(run).call(plan_scoring, run.catalog, run.out, place, request, dry_run=config.dry_run)
+
+
+def executor(run: Run) -> Executor:
+    """Where the plan is made and the snapshot written."""
+    return executor_for(small=is_small(run))
+
+
+def is_small(run: Run) -> bool:
+    """Whether a plan can be made in this process; a Ray task makes it otherwise, which needs a Ray that has
+    started."""
+    catalog_bytes = sum(entry.size for entry in run.catalog.files)
+    live_rows = sum(file.rows for file in run.live.files_of("scores")) if run.live else 0
+    return catalog_bytes <= SMALL_BYTES and live_rows <= SMALL_ROWS
