@@ -66,7 +66,7 @@ def open_run(config: ScoreConfig, laps: Laps) -> Run:
     return Run(config, origin, card, catalog, images, out, live, layout, laps, this_process())
 
 
-def firstplan_of(run: Run) -> ScoringPlan:
+def first_plan(run: Run) -> ScoringPlan:
     import pix2score.score.pipeline  # noqa: F401
 
     return plan_of(run, "plan")
