@@ -12,12 +12,12 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.types as pt
 
 from pix2score.catalog.catalog import Catalog
 from pix2score.catalog.keys import key_fields
 from pix2score.catalog.rows import PlanCounts, catalog_rows, order_sql, plan_schema
 from pix2score.dataset.card import SPLITS
+from pix2score.dataset.labels import MAX_EXAMPLES, clean_label, described_labels, dropped_labels, label_types
 from pix2score.errors import DataError
 from pix2score.heads import bins
 from pix2score.heads.spec import HeadSpec
@@ -32,8 +32,6 @@ SPLIT_NAMES = {
     "test": ("test", "testing"),
 }
 """Split -> what catalogs call it, in small letters."""
-MAX_EXAMPLES = 5
-
 _UNKNOWN_SPLITS = (
     "SELECT coalesce(given_split, '(none)'), count(*) FROM split_rows WHERE split IS NULL OR split NOT IN "
     f"{SPLITS} "
@@ -58,9 +56,10 @@ def plan_dataset(
     prefix: str,
     done: Sequence[str] = (),
 ) -> tuple[list[Part], PlanCounts, list[HeadSpec]]:
-    """Parts for a training set, and the heads with edges, counts and typical values of the train split.
+    """Write the parts of a training set; return them, counts, and the heads with what they learnt.
 
-    Keys that stand in the Parquet files ``done`` are planned, but in no part: an earlier attempt did them.
+    That is edges, counts and typical values of the train split. Keys in the Parquet files ``done`` are
+    planned, but in no part: an earlier attempt did them.
 
     Raises ``DataError`` for zero rows or a head without two values, before anything is written.
     """
@@ -79,13 +78,6 @@ def plan_dataset(
         )
 
 
-def label_types(catalog: Catalog, heads: Sequence[HeadSpec]) -> list[tuple[str, pa.DataType]]:
-    """(head, int64 or float64): integers stay exact, everything else becomes a float."""
-    kinds = [catalog.schema.field(head.column).type for head in heads]
-    exact = [pt.is_integer(kind) or pt.is_boolean(kind) for kind in kinds]
-    return [(head.name, pa.int64() if e else pa.float64()) for head, e in zip(heads, exact, strict=True)]
-
-
 def _split_rows(
     connection: duckdb.DuckDBPyConnection,
     catalog: Catalog,
@@ -94,12 +86,12 @@ def _split_rows(
     rule: SplitRule,
     counts: PlanCounts,
 ) -> None:
-    """Makes table ``chosen``: rows with split and clean labels; fills ``counts``."""
+    """Make table ``chosen``, rows with split and clean labels; fill ``counts``."""
     position = {column: i for i, column in enumerate(catalog.labels)}
     raw = {head.name: f"label_{position[head.column]}" for head in heads}
     cast = {name: "BIGINT" if t.equals(pa.int64()) else "DOUBLE" for name, t in types}
     clean = ", ".join(
-        f"{_clean_label(head, raw[head.name], cast[head.name])} AS {head.name}_label" for head in heads
+        f"{clean_label(head, raw[head.name], cast[head.name])} AS {head.name}_label" for head in heads
     )
     split = _given_split() if catalog.columns.split else _split_by_hash(rule)
     connection.execute(
@@ -107,7 +99,7 @@ def _split_rows(
         f"row_number() OVER (PARTITION BY illust_id ORDER BY page) AS nth_page FROM keyed"
     )
     for head in heads:
-        dropped = _dropped_labels(connection, head, raw[head.name], cast[head.name])
+        dropped = dropped_labels(connection, head, raw[head.name], cast[head.name])
         counts.dropped_labels[head.name] = {reason: number for reason, number, _ in dropped}
         counts.dropped_examples[head.name] = {reason: examples for reason, _, examples in dropped}
     unlabelled = " AND ".join(f"{head.name}_label IS NULL" for head in heads)
@@ -116,10 +108,11 @@ def _split_rows(
         f"{rule.max_pages} "
         f"THEN 'over_max_pages' WHEN {unlabelled} THEN 'unlabelled' ELSE 'planned' END"
     )
-    for name, number in connection.execute(
-        f"SELECT {reason}, count(*) FROM split_rows GROUP BY 1"
-    ).fetchall():
-        setattr(counts, name, number)
+    by_reason = dict(connection.execute(f"SELECT {reason}, count(*) FROM split_rows GROUP BY 1").fetchall())
+    counts.planned = by_reason.get("planned", 0)
+    counts.unknown_split = by_reason.get("unknown_split", 0)
+    counts.over_max_pages = by_reason.get("over_max_pages", 0)
+    counts.unlabelled = by_reason.get("unlabelled", 0)
     if counts.unknown_split:
         counts.unknown_splits = dict(connection.execute(_UNKNOWN_SPLITS).fetchall())
     connection.execute(
@@ -132,8 +125,7 @@ def _split_rows(
 
 
 def _given_split() -> str:
-    """A split as the catalog calls it: capitals, surrounding spaces and the usual other names are
-    understood."""
+    """SQL: the split that the catalog names, in capitals, with spaces around, or by a usual other name."""
     name = "lower(trim(split))"
     names = " ".join(
         f"WHEN {name} IN ({', '.join(map(repr, other))}) THEN '{ours}'" for ours, other in SPLIT_NAMES.items()
@@ -161,24 +153,6 @@ def described_splits(counts: PlanCounts) -> str:
     return f"{values}; accepted: {accepted}"
 
 
-def described_labels(heads: Sequence[HeadSpec], counts: PlanCounts) -> list[str]:
-    """One line per head and reason for which labels were dropped: how many, examples, what was expected."""
-    return [
-        f"head {head.name}: {number} labels of column {head.column} dropped as {reason}, such as "
-        f"{', '.join(map(repr, counts.dropped_examples[head.name][reason]))}{_expected_label(head, reason)}"
-        for head in heads
-        for reason, number in counts.dropped_labels[head.name].items()
-    ]
-
-
-def _expected_label(head: HeadSpec, reason: str) -> str:
-    if head.are_classes:
-        return f": classes must be 0 to {head.num_bins - 1}; give each word its number"
-    if reason == "not_a_number":
-        return ": labels must be numbers, with a point and without separators of thousands"
-    return f": min_value is {head.min_value:g}" if reason == "below_min_value" else ""
-
-
 def _split_by_hash(rule: SplitRule) -> str:
     # md5 rather than DuckDB's own hash: the split must not move with a version of DuckDB.
     draw = "md5_number_lower('split/' || \"group\") / 18446744073709551616.0"
@@ -186,47 +160,6 @@ def _split_by_hash(rule: SplitRule) -> str:
         f"CASE WHEN {draw} < {rule.test_fraction} THEN 'test' "
         f"WHEN {draw} < {rule.test_fraction + rule.val_fraction} THEN 'val' ELSE 'train' END"
     )
-
-
-def _number(raw: str, cast: str) -> str:
-    return f"TRY_CAST({raw} AS {cast})"
-
-
-def _legal(head: HeadSpec, number: str) -> str:
-    legal = [f"isfinite(CAST({number} AS DOUBLE))"]
-    if head.min_value > float("-inf"):
-        legal.append(f"{number} >= {head.min_value!r}")
-    if head.are_classes:
-        legal.append(f"{number} <= {head.max_value} AND {number} = floor({number})")
-    return " AND ".join(legal)
-
-
-def _clean_label(head: HeadSpec, raw: str, cast: str) -> str:
-    number = _number(raw, cast)
-    return f"CASE WHEN {_legal(head, number)} THEN {number} END"
-
-
-def _dropped_labels(
-    connection: duckdb.DuckDBPyConnection, head: HeadSpec, raw: str, cast: str
-) -> list[tuple[str, int, list[str]]]:
-    """Reason, number of labels that were there and were dropped for it, and the most frequent of them."""
-    number = _number(raw, cast)
-    reason = (
-        f"CASE WHEN {number} IS NULL THEN 'not_a_number' WHEN NOT isfinite(CAST({number} AS DOUBLE)) THEN "
-        "'not_finite' "
-        f"WHEN {number} < {head.min_value if head.min_value > float('-inf') else '-1e999'} THEN "
-        "'below_min_value' ELSE 'no_such_class' END"
-    )
-    dropped = f"{raw} IS NOT NULL AND {head.name}_label IS NULL"
-    values = (
-        f"SELECT {reason} AS reason, {raw} AS value, count(*) AS n FROM split_rows WHERE {dropped} "
-        "GROUP BY ALL"
-    )
-    return connection.execute(
-        "SELECT reason, sum(n)::BIGINT, list(left(CAST(value AS VARCHAR), 50) ORDER BY n DESC, "
-        f"value)[:{MAX_EXAMPLES}] FROM ({values}) "
-        f"GROUP BY 1 ORDER BY 1"
-    ).fetchall()  # type: ignore[no-any-return]
 
 
 def _fit_head(connection: duckdb.DuckDBPyConnection, head: HeadSpec) -> HeadSpec:

@@ -10,6 +10,10 @@ from pix2score.snapshots.manifest import Snapshot
 from pix2score.snapshots.pieces import Origin
 from pix2score.snapshots.tables import Layout
 
+REASONS = ("new", "changed", "stale", "retry", "full")
+"""Why a row is scored: its key is new, its content changed, the model changed, its failure is due, or
+``full`` was asked for."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoringRequest:
@@ -81,17 +85,9 @@ class ScoringCounts:
         self.removed = self.live - (keys - self.new)  # keys are unique on both sides
 
     def by_reason(self) -> dict[str, int]:
-        """Planned keys by why they are scored.
-
-        The key is new, its content changed, the model changed, its failure is due, or ``full`` was asked for.
-        """
-        return {
-            "new": self.new,
-            "changed": self.changed,
-            "stale": self.stale,
-            "retry": self.retry,
-            "full": self.full,
-        }
+        """Planned keys by why they are scored, as ``REASONS`` has it."""
+        numbers = (self.new, self.changed, self.stale, self.retry, self.full)
+        return dict(zip(REASONS, numbers, strict=True))
 
     def to_dict(self) -> dict[str, int]:
         """Plain values for JSON."""

@@ -25,6 +25,8 @@ from pix2score.storage.parquet import parquet_batches
 from pix2score.storage.sql import load, one_row
 
 logger = logging.getLogger(__name__)
+RETRIED = ", ".join(f"'{code}'" for code in RETRIED_ERROR_CODES)
+"""In SQL."""
 
 
 def offered(
@@ -86,9 +88,7 @@ def create_resumed(
         pa.schema([("number", pa.int32()), ("piece", pa.string())]),
         iter(paths.to_batches()),
     )
-    excluded = (
-        "true" if retry_failed else f"error_code IN ({', '.join(repr(code) for code in RETRIED_ERROR_CODES)})"
-    )
+    excluded = "true" if retry_failed else f"error_code IN ({RETRIED})"
     connection.execute(
         "CREATE TABLE resumed AS SELECT w.illust_id, w.page, s.run, p.piece, s.number, s.error_code, "
         "w.is_retry "

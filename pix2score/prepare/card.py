@@ -13,7 +13,7 @@ from pix2score.catalog.catalog import Catalog
 from pix2score.catalog.rows import PlanCounts
 from pix2score.cli.flags import as_plain
 from pix2score.dataset.card import CARD, FORMAT, SPLITS
-from pix2score.dataset.plan import label_types
+from pix2score.dataset.labels import label_types
 from pix2score.dataset.shards import Shard
 from pix2score.errors import ConflictError
 from pix2score.heads.spec import HeadSpec

@@ -33,7 +33,8 @@ from pix2score.cluster.session import session
 from pix2score.cluster.sink import Staging
 from pix2score.cluster.tasks import on_cluster
 from pix2score.dataset.card import CARD, SPLITS, dataset_schema
-from pix2score.dataset.plan import SplitRule, described_labels, described_splits, label_types, plan_dataset
+from pix2score.dataset.labels import described_labels, label_types
+from pix2score.dataset.plan import SplitRule, described_splits, plan_dataset
 from pix2score.dataset.resume import ResumedShards, resume_shards
 from pix2score.dataset.shards import Shard, ShardWriter, shard_rows_of, staged_shards
 from pix2score.errors import ConfigError, DataError, LimitError, StorageError

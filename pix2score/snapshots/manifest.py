@@ -1,16 +1,16 @@
-"""Numbered snapshots: the manifests that say which files are live, how one becomes live, and how readers see
-it.
+"""Numbered snapshots: the manifests that say which files are live, how one becomes live, how readers see it.
 
-A manifest created if absent is the whole commit. What the files hold is ``layout``.
+A manifest created if absent is the whole commit. What the files hold is told by ``tables``.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NotRequired, TypedDict
 
 from pix2score.errors import ConflictError, DataError
 from pix2score.snapshots.tables import SCHEMA_VERSION, DataFile, Layout, Table, data_file, layout_from_dict
@@ -21,17 +21,72 @@ REMOVED = b'{"removed": "by jobs.vacuum"}'
 """In place of the manifest of a removed snapshot, and known by its size: a manifest is never so short."""
 
 
-@dataclass(frozen=True, slots=True)
+class RowCounts(TypedDict):
+    """Rows of a snapshot."""
+
+    rows: int
+    ok: int
+    failed: int
+    failed_by_code: dict[str, int]
+    kept: NotRequired[int]
+    """Ok rows that keep the answer of an earlier content."""
+
+
+class CatalogPin(TypedDict):
+    """The catalog that was scored, and its files as they were."""
+
+    uri: str
+    files: list[dict[str, Any]]
+
+
+class Manifest(TypedDict):
+    """A manifest as JSON; what earlier versions did not write is not required."""
+
+    snapshot: int
+    parent: int | None
+    schema_version: int
+    run: str
+    model_version: str
+    layout: dict[str, Any]
+    counts: RowCounts
+    files: list[dict[str, Any]]
+    """``DataFile`` of each live file."""
+    config: dict[str, Any]
+    fingerprint_kind: str
+    plan: NotRequired[dict[str, int]]
+    """``ScoringCounts``."""
+    runs: NotRequired[dict[str, int]]
+    """Run -> ok rows that it scored: its live embeddings."""
+    consumed: NotRequired[list[str]]
+    """Receipts of staged pieces that it publishes."""
+    removed_runs: NotRequired[list[str]]
+    """Runs that removed keys, newest last, whose removed rows are kept."""
+    formats: NotRequired[list[str]]
+    """Image formats that the run decoded."""
+    places: NotRequired[list[str]]
+    """Where images might come from."""
+    catalog: NotRequired[CatalogPin]
+    preprocess_id: NotRequired[str]
+    published_at: NotRequired[str]
+    account: NotRequired[dict[str, Any] | None]
+    """What the run did and how fast."""
+    compacted: NotRequired[int]
+    """Embedding files that ``vacuum`` rewrote."""
+    compaction_of: NotRequired[list[int]]
+    """Snapshots before that hold the same scores."""
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """A published snapshot: its number and its manifest."""
 
     number: int
-    manifest: dict[str, Any]
+    manifest: Manifest
 
-    @property
-    def files(self) -> list[DataFile]:
+    @cached_property
+    def files(self) -> tuple[DataFile, ...]:
         """Every live file."""
-        return [data_file(file) for file in self.manifest["files"]]
+        return tuple(data_file(file) for file in self.manifest["files"])
 
     def files_of(self, table: Table) -> list[DataFile]:
         """Live files of one table; those of SCORES in key order."""
@@ -39,11 +94,10 @@ class Snapshot:
 
     @property
     def same_scores(self) -> tuple[int, ...]:
-        """Numbers of the snapshots before that hold the same scores: those whose embeddings ``vacuum``
-        compacted into this one's."""
+        """Numbers of the snapshots before whose embeddings ``vacuum`` compacted into this one's."""
         return tuple(self.manifest.get("compaction_of", ()))
 
-    @property
+    @cached_property
     def layout(self) -> Layout:
         """Columns of its tables."""
         return layout_from_dict(self.manifest["layout"])
@@ -54,11 +108,13 @@ def new_run_id(now: str) -> str:
     return f"{now}-{uuid.uuid4().hex[:8]}"
 
 
-def publish(folder: Folder, parent: int, manifest: dict[str, Any]) -> Snapshot:
-    """The snapshot after ``parent`` is live. Raises ``ConflictError`` if another run made that number
-    first."""
+def publish(folder: Folder, parent: int, facts: Mapping[str, Any]) -> Snapshot:
+    """Make the snapshot after ``parent`` live, whose manifest holds ``facts``; return it.
+
+    Raises ``ConflictError`` if another run made that number first.
+    """
     number = parent + 1
-    content = {"snapshot": number, "parent": parent or None, "schema_version": SCHEMA_VERSION, **manifest}
+    content = {"snapshot": number, "parent": parent or None, "schema_version": SCHEMA_VERSION, **facts}
     data = json.dumps(content, indent=1, ensure_ascii=False).encode()
     try:
         folder.publish(path_of(number), data)
@@ -73,12 +129,12 @@ def conflict(folder: Folder, number: int) -> ConflictError:
 
 
 def path_of(number: int) -> str:
-    """Where the manifest of a snapshot stands."""
+    """Where the manifest of a snapshot is."""
     return f"{SNAPSHOTS}/{number:08}.json"
 
 
 def numbers(folder: Folder) -> list[int]:
-    """Numbers of all snapshots that still stand, ascending."""
+    """Numbers of all snapshots that still exist, ascending."""
     names = [
         entry.path.removesuffix(".json")
         for entry in (folder / SNAPSHOTS).top_entries(suffix=".json")
@@ -88,8 +144,11 @@ def numbers(folder: Folder) -> list[int]:
 
 
 def remove_manifests(folder: Folder, old: Sequence[int]) -> None:
-    """Snapshots ``old`` are no more. ``REMOVED`` stays at each number, so that no run that was overtaken long
-    ago can create it anew and believe that it published."""
+    """Remove snapshots ``old``.
+
+    ``REMOVED`` stays at each number, so that no run that was overtaken long ago can create it anew and
+    believe that it published.
+    """
     for number in old:
         folder.publish(path_of(number), REMOVED, replace=True)
 
@@ -113,7 +172,7 @@ def live(place: str) -> Snapshot:
 
 
 def read_snapshot(folder: Folder, number: int) -> Snapshot:
-    """Snapshot ``number``. Raises ``DataError`` if it is gone, or not a manifest of a known version."""
+    """Snapshot ``number``. Raises ``DataError`` if it is removed, or not a manifest of a known version."""
     where = folder.full(path_of(number))
     try:
         data = folder.read(path_of(number))
@@ -122,9 +181,9 @@ def read_snapshot(folder: Folder, number: int) -> Snapshot:
         manifest = json.loads(data)
         version = manifest["schema_version"]
     except FileNotFoundError:
-        standing = ", ".join(map(str, numbers(folder))) or "none"
+        existing = ", ".join(map(str, numbers(folder))) or "none"
         raise DataError(
-            f"there is no snapshot {number} in {folder.uri}; those that stand: {standing}"
+            f"there is no snapshot {number} in {folder.uri}; those that there are: {existing}"
         ) from None
     except (ValueError, KeyError, TypeError) as exc:
         raise DataError(f"{where} is not a snapshot manifest: {exc!r}") from None

@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 
 from pix2score.catalog.catalog import Columns, open_catalog
 from pix2score.catalog.rows import PlanCounts, estimated_rows, stored_fingerprint_sql
-from pix2score.dataset.plan import SplitRule, described_labels, described_splits, plan_dataset
+from pix2score.dataset.labels import described_labels
+from pix2score.dataset.plan import SplitRule, described_splits, plan_dataset
 from pix2score.errors import DataError
 from pix2score.heads import bins
 from pix2score.heads.spec import HeadSpec

@@ -174,7 +174,7 @@ def test_a_run_that_was_overtaken_twice_never_publishes_under_a_number_that_vacu
     assert sorted(any_world.rows()) == sorted(keys(1, 2, 3, 5, 6))
     with pytest.raises(pix2score.errors.ConflictError):  # one that did not look in time
         publish(any_world.folder, 1, live(any_world.scores).manifest)
-    with pytest.raises(DataError, match="there is no snapshot 2 .*those that stand: 3"):
+    with pytest.raises(DataError, match="there is no snapshot 2 .*those that there are: 3"):
         pix2score.read_changes(any_world.scores, since=2)
 
 

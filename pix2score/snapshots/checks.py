@@ -1,0 +1,151 @@
+"""The checks of ``verify`` as SQL over tables ``scores``, ``embeddings`` and ``dead`` of one snapshot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from pix2score.catalog.catalog import Columns, open_catalog
+from pix2score.catalog.rows import PlanCounts, catalog_rows
+from pix2score.errors import IMAGE_ERROR_CODES, RETRIED_ERROR_CODES
+from pix2score.heads.ordered import head_fields
+from pix2score.heads.spec import HeadSpec
+from pix2score.snapshots.manifest import Snapshot
+from pix2score.snapshots.tables import DataFile
+from pix2score.storage.sql import load, one_row
+
+_SUM_TOLERANCE = 1e-3  # float32 probabilities of up to 1,000 bins
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What the manifest of a snapshot says that the checks compare with."""
+
+    model_version: str
+    rows: int
+    failed: int
+    heads: tuple[HeadSpec, ...]
+    scores: pa.Schema
+    files: tuple[DataFile, ...]
+    columns: dict[str, Any]
+    """Of the catalog, as they were mapped."""
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> Promise:
+        """What ``snapshot`` promises.
+
+        Raises ``KeyError``, ``TypeError`` or ``AttributeError`` if a part is missing or of another form.
+        """
+        manifest, layout = snapshot.manifest, snapshot.layout
+        counts = manifest["counts"]
+        return cls(
+            manifest["model_version"],
+            counts["rows"],
+            counts["failed"],
+            layout.heads,
+            layout.scores,
+            snapshot.files,
+            manifest["config"]["columns"],
+        )
+
+
+def check_rows(connection: duckdb.DuckDBPyConnection, promise: Promise) -> list[str]:
+    """What is wrong in table ``scores``."""
+    codes = ", ".join(f"'{code}'" for code in IMAGE_ERROR_CODES)
+    retried = ", ".join(f"'{code}'" for code in RETRIED_ERROR_CODES)
+    some_head = " OR ".join(
+        f"{field.name} IS NOT NULL" for head in promise.heads for field in head_fields(head)
+    )
+    tests = {
+        "keys that stand more than once": (
+            "SELECT illust_id, page FROM scores GROUP BY ALL HAVING count(*) > 1"
+        ),
+        "rows whose status is neither ok nor failed": (
+            "SELECT 1 FROM scores WHERE status NOT IN ('ok', 'failed')"
+        ),
+        "failed rows without a known error_code": (
+            f"SELECT 1 FROM scores WHERE status = 'failed' AND coalesce(error_code, '') NOT IN ({codes})"
+        ),
+        "failed rows with predictions": f"SELECT 1 FROM scores WHERE status = 'failed' AND ({some_head})",
+        "ok rows with an error_code that says more than that new content could not be had": (
+            "SELECT 1 FROM scores WHERE status = 'ok' AND error_code IS NOT NULL AND error_code NOT IN "
+            f"({retried})"
+        ),
+    }
+    for head in promise.heads:
+        tests[f"ok rows whose {head.name} is not a distribution with its argmax"] = _bad_prediction(
+            head.name, head.num_bins
+        )
+    problems = _failing(connection, tests)
+    rows, failed = one_row(connection, "SELECT count(*), count(*) FILTER (status = 'failed') FROM scores")
+    if (rows, failed) != (promise.rows, promise.failed):
+        problems.append(
+            f"{rows} rows with {failed} failed, manifest says {promise.rows} with {promise.failed}"
+        )
+    return problems
+
+
+def _bad_prediction(head: str, num_bins: int) -> str:
+    probs = f"{head}_probs::FLOAT[]"
+    return (
+        f"SELECT 1 FROM scores WHERE status = 'ok' AND coalesce({head}_bin NOT BETWEEN 0 AND {num_bins - 1} "
+        f"OR NOT abs(list_sum({probs}) - 1) < {_SUM_TOLERANCE} OR list_min({probs}) < 0 "
+        f"OR ({probs})[{head}_bin + 1] < list_max({probs}) OR NOT isfinite({head}_expected) "
+        f"OR NOT {head}_score BETWEEN 0 AND 1, true)"
+    )
+
+
+def check_embeddings(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """What is wrong in table ``embeddings``, beside ``scores`` and ``dead``."""
+    live_keys = "(SELECT illust_id, page, run FROM scores WHERE status = 'ok')"
+    return _failing(
+        connection,
+        {
+            "embeddings with NaN or infinity": "SELECT 1 FROM embeddings WHERE NOT finite",
+            "embeddings that are neither live nor listed as dead": (
+                f"SELECT 1 FROM embeddings ANTI JOIN {live_keys} USING (illust_id, page, run) ANTI JOIN dead "
+                "USING (illust_id, page, run)"
+            ),
+            "live keys that are listed as dead": (
+                f"SELECT 1 FROM {live_keys} SEMI JOIN dead USING (illust_id, page, run)"
+            ),
+            "ok keys without an embedding": (
+                f"SELECT 1 FROM {live_keys} ANTI JOIN embeddings USING (illust_id, page, run)"
+            ),
+            "live keys with more than one embedding": (
+                f"SELECT 1 FROM embeddings SEMI JOIN {live_keys} USING (illust_id, page, run) GROUP BY "
+                "illust_id, page HAVING count(*) > 1"
+            ),
+        },
+    )
+
+
+def _failing(connection: duckdb.DuckDBPyConnection, tests: dict[str, str]) -> list[str]:
+    found = {what: one_row(connection, f"SELECT count(*) FROM ({sql})")[0] for what, sql in tests.items()}
+    return [f"{number} {what}" for what, number in found.items() if number]
+
+
+def check_catalog(connection: duckdb.DuckDBPyConnection, place: str, promise: Promise) -> list[str]:
+    """Keys of the catalog and of the snapshot that the other lacks; columns as recorded in the snapshot."""
+    catalog = open_catalog(place, Columns(**promise.columns))
+    id_type = promise.scores.field("illust_id").type
+    if not catalog.id_type.equals(id_type):
+        return [f"the catalog's ids are {catalog.id_type}, the snapshot's {id_type}"]
+    with catalog_rows(catalog, PlanCounts()) as rows:
+        reader = rows.sql("SELECT illust_id, page FROM keyed").to_arrow_reader(65_536)
+        load(connection, "wanted", reader.schema, reader)
+    problems = []
+    for what, left, right in (
+        ("catalog keys are not in the snapshot", "wanted", "scores"),
+        ("keys are not in the catalog", "scores", "wanted"),
+    ):
+        lacking = f"FROM {left} ANTI JOIN {right} USING (illust_id, page)"
+        number, example = one_row(
+            connection, f"SELECT count(*), min(concat_ws(', page ', illust_id, page)) {lacking}"
+        )
+        if number:
+            problems.append(f"{number} {what}, such as id {example}")
+    return problems
