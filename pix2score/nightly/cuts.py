@@ -1,5 +1,7 @@
-"""Where the key space is cut into ranges: at the first keys of groups of live files, and where many changed
-rows have come together."""
+"""Where the key space is cut into ranges.
+
+At the first keys of groups of live files, and where many changed rows have come together.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +44,7 @@ class Cut:
 
 
 def cuts(changed: Iterator[pa.Table], groups: Sequence[list[DataFile]], most_rows: int) -> Iterator[Cut]:
-    """Cuts the key space at the first key of every group of live files, and wherever ``most_rows`` changed
-    rows have come together."""
+    """Cut the key space at the first key of each group of live files, and after ``most_rows`` changed rows."""
     rows = _Sorted(changed)
     for number, group in enumerate(groups or [[]]):
         start = _start(group) if number else None
@@ -66,7 +67,7 @@ class _Sorted:
         self._ahead: pa.Table | None = next(tables, None)
 
     def take(self, most_rows: int, end: Key | None) -> pa.Table | None:
-        """The next rows, at most so many, that stand before ``end``; None if there are none."""
+        """The next rows, at most so many, that are before ``end``; None if there are none."""
         found: list[pa.Table] = []
         while self._ahead is not None and most_rows:
             number = (
@@ -83,7 +84,7 @@ class _Sorted:
         return pa.concat_tables(found) if found else None
 
     def first(self, end: Key | None) -> Key | None:
-        """Key of the next row, None if it does not stand before ``end``."""
+        """Key of the next row, None if it is not before ``end``."""
         if self._ahead is None:
             return None
         key = (self._ahead.column("illust_id")[0].as_py(), self._ahead.column("page")[0].as_py())
@@ -93,12 +94,12 @@ class _Sorted:
 def _start(group: Sequence[DataFile]) -> Key:
     """Smallest key of a group."""
     key = group[0].first_key
-    assert key is not None, f"{group[0].path} stands in a manifest without its first key"
+    assert key is not None, f"{group[0].path} is in a manifest without its first key"
     return key
 
 
 def before(rows: pa.Table, key: Key) -> pa.ChunkedArray:
-    """Whether each row stands before ``key``."""
+    """Whether each row is before ``key``."""
     ids, pages = rows.column("illust_id"), rows.column("page")
     return pc.or_(pc.less(ids, key[0]), pc.and_(pc.equal(ids, key[0]), pc.less(pages, key[1])))
 

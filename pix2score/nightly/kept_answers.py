@@ -13,11 +13,11 @@ from pix2score.storage.sql import in_memory, numbered
 
 
 def keep_answers(live: pa.Table, changed: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Both tables, where a row of ``live`` with an answer stays whose new content cannot be had, for as many
-    nights as it is tried.
+    """Both tables, where a row of ``live`` with an answer stays whose new content cannot be had.
 
-    It stays as it is, with its fingerprint, run and embedding; ``error_code``, ``error_detail`` and
-    ``attempts`` tell of the failure, and the failed row of ``changed`` goes.
+    For as many nights as that is tried. It stays as it is, with its fingerprint, run and embedding;
+    ``error_code``, ``error_detail`` and ``attempts`` tell of the failure, and the failed row of ``changed``
+    goes.
     """
     pairs = _answered(live, changed)
     if not pairs.num_rows:
@@ -38,8 +38,7 @@ def keep_answers(live: pa.Table, changed: pa.Table) -> tuple[pa.Table, pa.Table]
 
 
 def _answered(live: pa.Table, changed: pa.Table) -> pa.Table:
-    """Positions of ok rows of ``live`` (``stays``) and of the failed rows of ``changed`` (``fails``) that
-    would take their place."""
+    """Positions of ok rows of ``live`` (``stays``) and of failed rows of ``changed`` (``fails``) for them."""
     is_passing = pc.and_(
         pc.is_in(changed.column("error_code"), pa.array(RETRIED_ERROR_CODES)),
         pc.less(changed.column("attempts"), MAX_NIGHTS),

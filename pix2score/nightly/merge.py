@@ -1,4 +1,4 @@
-"""One range of the narrow table merged: rows carried over, and the night's."""
+"""One range of the scores table merged: rows carried over, and the night's."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Range:
 
 @dataclass(slots=True)
 class Merged:
-    """Files of the new narrow table and what they hold; those of several ranges add up."""
+    """Files of the new scores table and what they hold; those of several ranges add up."""
 
     files: list[DataFile] = field(default_factory=list)
     rows: int = 0
@@ -65,6 +65,7 @@ class Merged:
 
 
 def unchanged(files: Sequence[DataFile]) -> Merged:
+    """Files as they are, with what they hold."""
     merged = Merged(files=list(files), rows=sum(file.rows for file in files))
     for file in files:
         merged.failed.update(file.failed or {})
@@ -74,14 +75,18 @@ def unchanged(files: Sequence[DataFile]) -> Merged:
 
 
 def checked_table(folder: Folder, file: DataFile) -> pa.Table:
-    """Rows of a file whose content is what its manifest or receipt says. Raises ``DataError`` naming one that
-    was altered or is gone."""
+    """Rows of a file whose content is what its manifest or receipt says.
+
+    Raises ``DataError`` naming one that was altered or is missing.
+    """
     return pq.read_table(pa.BufferReader(checked_bytes(folder, file)))
 
 
 def merge_range(folder: Folder, run: str, layout: Layout, keys: Range) -> Merged:
-    """The rows of one range stand in new files of the narrow table, sorted; embeddings that lost their row in
-    a file of the dead."""
+    """Write the rows of one range, sorted, to new files of the scores table; return those files.
+
+    Embeddings that lost their row are listed in a file of the dead.
+    """
     schema = layout.scores
     live = _rows_of_live(folder, schema, keys)
     changed = (
@@ -114,7 +119,7 @@ def merge_range(folder: Folder, run: str, layout: Layout, keys: Range) -> Merged
 
 
 def _left(live: pa.Table, removed: pa.Table | None) -> pa.Table:
-    """Rows with an answer whose keys go."""
+    """Rows with an answer whose keys are removed."""
     if removed is None:
         return live.slice(0, 0)
     sql = (
@@ -157,6 +162,7 @@ def _merge_order(live: pa.Table, changed: pa.Table, removed: pa.Table | None) ->
 
 
 def write_dead(folder: Folder, run: str, rows: pa.Table) -> list[DataFile]:
+    """Write keys whose embedding is no longer live, if there are any; return the file in a list."""
     if not rows.num_rows:
         return []
     return [write_file(folder, "dead", unique_path("dead", run), rows)]

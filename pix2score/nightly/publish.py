@@ -1,4 +1,4 @@
-"""The end of a night: the narrow table is rewritten, and one create-if-absent makes it all live."""
+"""The end of a night: the scores table is rewritten, and one create-if-absent makes it all live."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _published(publication: Publication, facts: Mapping[str, Any], executor: Exe
     try:
         merged = _rewrite(publication, executor)
     except (Pix2ScoreError, FileNotFoundError):
-        _upon_live(publication)  # the winner tidies up pieces that it took: that is not damage
+        _upon_live(publication)  # another run that published removes the pieces it resumed: no damage
         raise
     counts, run = publication.plan.counts, publication.origin.run
     if merged.rows != counts.keys:
@@ -92,8 +92,10 @@ def _commit(publication: Publication, merged: Merged, facts: Mapping[str, Any]) 
 
 
 def _upon_live(publication: Publication) -> Publication:
-    """As given, but built on the newest compaction of the live snapshot. Raises ``ConflictError`` if a run
-    published meanwhile."""
+    """As given, but built on the newest compaction of the live snapshot.
+
+    Raises ``ConflictError`` if a run published meanwhile.
+    """
     out, live = publication.out, publication.live
     number = live_number(out)
     if number == (live.number if live else 0):
@@ -105,8 +107,7 @@ def _upon_live(publication: Publication) -> Publication:
 
 
 def _check_new(publication: Publication, files: Sequence[DataFile]) -> None:
-    """Raise ``StorageError`` unless every file that the snapshot names and the live one does not stands as it
-    was written."""
+    """Raise ``StorageError`` if a file that only the new snapshot names is not as it was written."""
     known = {file.path for file in publication.live.files} if publication.live else set()
     for path, what in broken_files(
         publication.out, [file for file in files if file.path not in known]
@@ -159,8 +160,7 @@ def _manifest(
 
 
 def _files(publication: Publication, merged: Merged) -> list[DataFile]:
-    """Scores in key order; embeddings of every run that still has a live row; the dead of those that were
-    there before and now."""
+    """Scores in key order; embeddings of every run that still has a live row; all files of the dead."""
     carried = publication.carried_from
     staged = [
         receipt.file("embeddings") for receipt in (*publication.receipts, *publication.plan.resumed_from)
@@ -176,8 +176,7 @@ def _files(publication: Publication, merged: Merged) -> list[DataFile]:
 
 
 def _tidy_up(publication: Publication) -> None:
-    """Pieces that are published now are removed, receipts first; what cannot be removed waits for
-    jobs.vacuum."""
+    """Remove pieces that are published now, receipts first; what cannot be removed is left to jobs.vacuum."""
     out, own = publication.out, f"{STAGED}/{publication.origin.run}"
     used = [
         receipt

@@ -1,7 +1,6 @@
-"""What a night takes up from the staged pieces of earlier runs: the winner of each key, and pieces that
-cannot be taken.
+"""What a night resumes from the staged pieces of earlier runs: the winner of each key, and what is unfit.
 
-Whatever stands below ``staged/``, a night goes on as if what is unfit were not there: it is left out with a
+Whatever is below ``staged/``, a night goes on as if what is unfit were not there: it is left out with a
 warning, and scored again.
 """
 
@@ -32,8 +31,7 @@ RETRIED = ", ".join(f"'{code}'" for code in RETRIED_ERROR_CODES)
 def offered(
     folder: Folder, origin: Origin, layout: Layout, live: Snapshot | None
 ) -> tuple[list[Receipt], list[Receipt]]:
-    """Pieces whose rows a run of ``origin`` may publish, oldest run first; and those that still stand though
-    a snapshot holds them."""
+    """Pieces whose rows a run of ``origin`` may publish, oldest run first; and those already published."""
     unpublished, already_published = by_use(staged_receipts(folder), live)
     return standing(
         folder, fitting(unpublished, origin, layout, live.same_scores if live else ())
@@ -41,8 +39,10 @@ def offered(
 
 
 def by_use(receipts: Sequence[Receipt], live: Snapshot | None) -> tuple[list[Receipt], list[Receipt]]:
-    """Pieces that no snapshot has published, and those that one has: taken up again, an image would have two
-    embeddings, or a dead one."""
+    """Pieces that no snapshot has published, and those that one has.
+
+    Of the latter, resumed again, an image would have two embeddings, or a dead one.
+    """
     if live is None:
         return list(receipts), []
     consumed, run = {*live.manifest.get("consumed", ())}, live.manifest["run"]
@@ -60,12 +60,12 @@ def create_resumed(
     live: Snapshot | None,
     retry_failed: bool,
 ) -> int:
-    """Table ``resumed``: keys of table ``wanted`` that a staged piece answers, with its run, its SCORES file
-    ``piece`` and its ``number`` in ``receipts``; how many.
+    """Make table ``resumed``, keys of table ``wanted`` that a staged piece answers; return how many.
 
-    Each key once: of rows with equal fingerprint an answer before a failure, then the latest piece. A staged
-    failure that a later night would try again answers nothing: it may have been the night's trouble. Under
-    ``retry_failed`` no staged failure does.
+    With the piece's run, its SCORES file ``piece`` and its ``number`` in ``receipts``. Each key once: of rows
+    with equal fingerprint an answer before a failure, then the latest piece. A staged failure that a later
+    night would try again answers nothing: it may have been the night's trouble. Under ``retry_failed`` no
+    staged failure does.
     """
     facts = [
         ("fingerprint", pa.string()),
@@ -145,9 +145,11 @@ def _leave_out_doubtful(
     receipts: Sequence[Receipt],
     live: Snapshot | None,
 ) -> None:
-    """Remove from table ``staged`` each piece with an answer that its own run has given before, in an earlier
-    piece or in what is live: both have an embedding, and a reader, who knows a key and a run, could not tell
-    them apart."""
+    """Remove from table ``staged`` each piece with an answer that its own run has given before.
+
+    In an earlier piece or in what is live: both have an embedding, and a reader, who knows a key and a run,
+    could not tell them apart.
+    """
     connection.execute(
         "CREATE TABLE answered AS SELECT illust_id, page, run, min(number) AS number FROM staged WHERE "
         "error_code IS NULL "

@@ -1,13 +1,16 @@
 """What a scores folder is made of: the columns of its two tables, and one immutable Parquet file of either.
 
-    snapshots/00000042.json             created if absent: that is the commit; live = the greatest number
-    (``snapshot``) scores/<run>/part-*.parquet         the narrow table, sorted by key, written anew whenever
-    anything changed (``rewrite``) embeddings/<run>/part-*.parquet     written once; a row is live if SCORES
-    names that run for its key dead/<run>/part-*.parquet           keys whose embedding is no longer live,
-    with the run whose files hold it removed/<run>/part-*.parquet        rows of keys that left the catalog of
-    late: they come back as they were (``returned``) staged/<run>/…                      plan, pieces and
-    receipts of runs not yet published (``staged``) leases/<run>.json                   a run that can still
-    publish (``leases``) runs/<run>/summary.json             what every run did, also after a failure
+    snapshots/00000042.json          created if absent: that is the commit; live = the greatest number
+                                     (``manifest``)
+    scores/<run>/part-*.parquet      the scores table, sorted by key; a file is rewritten whenever anything in
+                                     its range changed (``nightly.ranges``)
+    embeddings/<run>/part-*.parquet  written once; a row is live if SCORES names that run for its key
+    dead/<run>/part-*.parquet        keys whose embedding is no longer live, with the run whose files hold it
+    removed/<run>/part-*.parquet     rows of keys that left the catalog of late: they come back as they were
+                                     (``nightly.returned``)
+    staged/<run>/…                   plan, pieces and receipts of runs not yet published (``pieces``)
+    leases/<run>.json                a run that can still publish (``leases``)
+    runs/<run>/summary.json          what every run did, also after a failure
 
 Readers follow the manifest and never list a folder.
 """
@@ -73,8 +76,7 @@ def dead_schema(id_type: pa.DataType) -> pa.Schema:
 
 
 def resumed_schema(id_type: pa.DataType) -> pa.Schema:
-    """Keys taken up from staged pieces: ``run`` that staged the row, and ``piece``, the path of the SCORES
-    file that holds it."""
+    """Keys resumed from staged pieces: ``run`` that staged the row, ``piece``: the SCORES file that has it."""
     return dead_schema(id_type).append(pa.field("piece", pa.string(), nullable=False))
 
 
@@ -99,10 +101,9 @@ class DataFile:
     bytes: int
     sha256: str
     first_key: tuple[int | str, int] | None = None
-    """Smallest key, in files of the narrow table: they follow each other in key order."""
+    """Smallest key, in files of the scores table: they follow each other in key order."""
     failed: dict[str, int] | None = None
-    """Error code -> failed rows, in files of the narrow table that a night wrote; None in those of earlier
-    versions."""
+    """Error code -> failed rows, in files of the scores table; None in those of earlier versions."""
     runs: dict[str, int] | None = None
     """Run -> ok rows that it scored, likewise."""
     kept: int = 0
@@ -131,7 +132,7 @@ class Layout:
 
     @property
     def scores(self) -> pa.Schema:
-        """Schema of the narrow table."""
+        """Schema of the scores table."""
         return scores_schema(self.id_type, self.heads)
 
     @property
@@ -163,8 +164,10 @@ def layout_from_dict(plain: dict[str, Any]) -> Layout:
 
 
 def write_file(folder: Folder, table: Table, path: str, rows: pa.Table) -> DataFile:
-    """Write ``rows`` to ``path``, whole, and return its facts. Raises as ``Folder.publish``: a path is never
-    used twice."""
+    """Write ``rows`` to ``path``, whole, and return its facts.
+
+    Raises as ``Folder.publish``: a path is never used twice.
+    """
     data = parquet_bytes(rows, row_group_rows=ROW_GROUP_ROWS[table])
     size = folder.publish(path, data)
     facts: dict[str, Any] = {}
@@ -192,8 +195,10 @@ def ok_rows_by_run(scores: pa.Table) -> dict[str, int]:
 
 
 def checked_bytes(folder: Folder, file: DataFile) -> bytes:
-    """Content of a file, as its manifest or receipt tells it. Raises ``DataError`` naming one that was
-    altered or is gone."""
+    """Content of a file, as its manifest or receipt has it.
+
+    Raises ``DataError`` naming one that was altered or is missing.
+    """
     try:
         data = folder.read(file.path)
     except FileNotFoundError:
@@ -207,8 +212,10 @@ def checked_bytes(folder: Folder, file: DataFile) -> bytes:
 
 
 def broken_files(folder: Folder, files: Iterable[DataFile]) -> dict[str, str]:
-    """Path -> what is wrong, of those files that do not stand with the size they are named with: one listing
-    a run's folder."""
+    """Path -> what is wrong, of those files that are not there with the size they are named with.
+
+    One listing for each folder of a run.
+    """
     files = list(files)
     sizes: dict[str, int] = {}
     for top in sorted({file.path.rpartition("/")[0] for file in files}):
@@ -223,8 +230,10 @@ def broken_files(folder: Folder, files: Iterable[DataFile]) -> dict[str, str]:
 
 
 def unique_path(table: Table, run: str) -> str:
-    """A path for a file of ``table`` that nothing was ever written to: a task that Ray runs twice leaves two
-    files, one of them unnamed."""
+    """A path for a file of ``table`` that nothing was ever written to.
+
+    A task that Ray runs twice leaves two files, one of them unnamed.
+    """
     return f"{table}/{run}/part-{uuid.uuid4().hex[:16]}.parquet"
 
 
