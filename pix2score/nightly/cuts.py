@@ -44,7 +44,7 @@ class Cut:
 
 
 def cuts(changed: Iterator[pa.Table], groups: Sequence[list[DataFile]], most_rows: int) -> Iterator[Cut]:
-    """Cut the key space at the first key of each group of live files, and after ``most_rows`` changed rows."""
+    """Cut the key space at the first key of every group of live files and after ``most_rows`` changes."""
     rows = _Sorted(changed)
     for number, group in enumerate(groups or [[]]):
         start = _start(group) if number else None

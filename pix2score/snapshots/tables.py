@@ -76,7 +76,7 @@ def dead_schema(id_type: pa.DataType) -> pa.Schema:
 
 
 def resumed_schema(id_type: pa.DataType) -> pa.Schema:
-    """Keys resumed from staged pieces: ``run`` that staged the row, ``piece``: the SCORES file that has it."""
+    """Keys resumed from staged pieces: ``run`` that staged the row, ``piece``: the SCORES file it is in."""
     return dead_schema(id_type).append(pa.field("piece", pa.string(), nullable=False))
 
 
