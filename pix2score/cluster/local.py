@@ -78,6 +78,8 @@ class BackgroundCall(Generic[R]):
 
 
 def is_local() -> bool:
-    """Whether Ray runs, or is about to, on this machine for this process alone, and not found at
-    ``RAY_ADDRESS`` or by the caller."""
+    """Whether Ray runs, or is about to, on this machine for this process alone.
+
+    Not one found at ``RAY_ADDRESS`` or connected to by the caller.
+    """
     return LOCAL.is_set()

@@ -25,8 +25,10 @@ CALLS_PER_CORE = 2
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a cluster has. ``num_cores`` are real cores, ``cpus_per_core`` how many of Ray's CPUs stand for
-    one."""
+    """What a cluster has.
+
+    ``num_cores`` are real cores, ``cpus_per_core`` how many of Ray's CPUs stand for one.
+    """
 
     num_gpus: int
     num_cores: int
@@ -48,8 +50,10 @@ class Offer:
         return device != "cpu" and self.num_gpus > 0
 
     def predictor_settings(self, *, use_gpu: bool) -> dict[str, Any]:
-        """``device`` and ``num_threads`` of a predictor actor: one per GPU, or one per node with all its
-        cores."""
+        """``device`` and ``num_threads`` of a predictor actor.
+
+        One per GPU, or one per node with all its cores.
+        """
         if use_gpu:
             return {"device": "cuda", "num_threads": None}
         return {"device": "cpu", "num_threads": self._node_cores()}
@@ -79,8 +83,10 @@ class Offer:
         )
 
     def decode_placement(self) -> dict[str, Any]:
-        """Options of CPU-heavy tasks: on the decode pool if there is one, else anywhere; one per core on a
-        local Ray."""
+        """Options of CPU-heavy tasks: on the decode pool if there is one, else anywhere.
+
+        One per core on a local Ray.
+        """
         if self.cpus_per_core > 1:
             from ray.data import TaskPoolStrategy
 
@@ -92,8 +98,10 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class CpuWorkers:
-    """Actors that do everything on CPUs: how many, the CPUs each asks Ray for, and how many calls it works on
-    at a time."""
+    """Actors that do everything on CPUs.
+
+    How many, the CPUs each asks Ray for, and how many calls it works on at a time.
+    """
 
     num_actors: int
     num_cpus: float

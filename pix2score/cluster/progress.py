@@ -1,5 +1,7 @@
-"""Progress of long work: the driver logs rate and time left every few seconds, of rows it sees go by or that
-workers add to a board."""
+"""Progress of long work: the driver logs rate and time left every few seconds.
+
+Of rows it sees go by, or that workers add to a board.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,10 @@ class Meter:
         self.started = self.logged = time.monotonic()
 
     def add(self, number: int, note: str = "") -> None:
-        """``number`` more are done; called with 0 now and then, so that a standstill is told too. ``note``
-        stands behind the rate."""
+        """Count ``number`` more as done; log rate and time left if it is time.
+
+        Called with 0 now and then, so that a standstill is reported too. ``note`` is shown behind the rate.
+        """
         if self.done == self.began_at:  # start-up says nothing about the rate
             self.started = self.logged = time.monotonic()
         self.done += number
@@ -84,8 +88,10 @@ class _Board:
 
 @dataclass
 class Board:
-    """Handle for workers. Calls return at once and never fail the work: what is lost is a line of
-    progress."""
+    """Handle for workers.
+
+    Calls return at once and never fail the work: what is lost is a line of progress.
+    """
 
     actor: Any
 
@@ -94,8 +100,7 @@ class Board:
         self.actor.add.remote(number)
 
     def begin_at(self, number: int) -> None:
-        """``number`` were done before: the work goes on from there, and the rate is of what is done from now
-        on."""
+        """Go on from ``number`` that were done before; the rate is of what is done from now on."""
         self.actor.begin_at.remote(number)
 
     def say(self, line: str) -> None:

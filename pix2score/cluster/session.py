@@ -37,9 +37,9 @@ _POLL_S = 2.0
 def session(
     *, gpu_wait_s: float = 0, ahead: BackgroundCall[Any] | None = None, min_slots: int = MIN_LOCAL_CPUS
 ) -> Iterator[Offer]:
-    """Ray is connected: to the one already connected, that of ``RAY_ADDRESS`` (set inside ``ray job
-    submit``), or a local one.
+    """Connect to Ray, yield what it offers, and end what this started.
 
+    The Ray already connected, that of ``RAY_ADDRESS`` (set inside ``ray job submit``), or a local one.
     ``gpu_wait_s``: ask the autoscaler for a GPU if there is none, and wait so long for it. ``ahead``: work
     that needs no Ray, begun while a local one starts. ``min_slots``: CPUs that a local one has at least, in
     Ray's account. What this started ends with it.

@@ -29,10 +29,10 @@ def shard_rows(
     *,
     pad_rows: int = 0,
 ) -> ray.data.Dataset:
-    """A prepared split as pixels and labels (``dataset.decode_shard``), read and decoded by CPU tasks;
-    ``pad_rows`` empty rows at its end.
+    """A prepared split as pixels and labels, read and decoded by CPU tasks.
 
-    What is a task and what a block depends on the dataset alone, so that the order of rows does.
+    As ``dataset.rows.decode_shard`` gives them; ``pad_rows`` empty rows at the end. What is a task and what a
+    block depends on the dataset alone, so that the order of rows does.
     """
     parts = dataset.parts(split)
     source = ParquetParts(

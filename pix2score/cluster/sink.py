@@ -56,10 +56,10 @@ class _Open:
 
 @dataclass
 class Staging(Generic[R]):
-    """Pieces of one pipeline: ``write(piece, table)`` runs as a Ray task and returns a receipt; safe to run
-    twice.
+    """Pieces of one pipeline.
 
-    Rows that the cluster lost for good are in no piece; the caller compares and plans again.
+    ``write(piece, table)`` runs as a Ray task and returns a receipt; safe to run twice. Rows that the cluster
+    lost for good are in no piece; the caller compares and plans again.
     """
 
     dataset: ray.data.Dataset
@@ -155,8 +155,10 @@ class Staging(Generic[R]):
 
 
 def is_system_failure(exc: BaseException | None) -> bool:
-    """Whether a process, node or object went away, as against an error that code raised, a constructor of an
-    actor included."""
+    """Whether a process, node or object went away, and no code raised an error.
+
+    What the constructor of an actor raised is an error of code.
+    """
     lost = (
         ray.exceptions.RayActorError,
         ray.exceptions.ObjectLostError,

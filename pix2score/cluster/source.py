@@ -146,8 +146,10 @@ def _whole(folder: Folder, path: str, block_rows: int) -> Iterator[pa.Table]:
 
 
 def _slices(folder: Folder, cut: _Cut, block_rows: int) -> Iterator[pa.Table]:
-    """Tables of ``block_rows``, but for the last; row groups outside the cut are not read, those inside are
-    held."""
+    """Tables of ``block_rows``, but for the last.
+
+    Row groups outside the cut are not read, those inside are held.
+    """
     with open_parquet(folder, cut.path) as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
         ends = list(itertools.accumulate(sizes))

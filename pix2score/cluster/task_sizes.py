@@ -31,8 +31,10 @@ MAX_TASKS = 8192
 def embedded_sizes(
     folder: Folder, parts: Sequence[Part], images: ImageRows, offer: Offer, few: int
 ) -> list[list[int]]:
-    """Rows of each task of each part, along the row groups of the catalog where they are not too large;
-    ``few``: those of an even task."""
+    """Rows of each task of each part, along the catalog's row groups where they are not too large.
+
+    ``few``: those of an even task.
+    """
     most = max(few, min(MAX_EMBEDDED_TASK_ROWS, total_rows(parts) // (2 * offer.num_cores)))
     runs = row_group_runs(images.folder, folder, parts)
     warn_of_large(runs, MAX_EMBEDDED_TASK_ROWS)
@@ -40,9 +42,11 @@ def embedded_sizes(
 
 
 def task_rows(num_rows: int, offer: Offer, most: int, *, is_embedded: bool) -> TaskRows:
-    """Rows of the next decode task by how many are left: a block, and less and less at the end, so that every
-    core is busy to it; several blocks in a huge job. Of embedded images a fixed number, or where row groups
-    end (``row_groups``)."""
+    """Rows of the next decode task by how many are left.
+
+    A block, and less and less at the end, so that every core is busy to it; several blocks in a huge job. Of
+    embedded images a fixed number, or where row groups end (``catalog.row_groups``).
+    """
     least = max(TASK_ROWS_STEP, -(-num_rows // MAX_TASKS))
     if is_embedded:
         even = max(least, min(EMBEDDED_TASK_ROWS, num_rows // (4 * offer.num_cores)))

@@ -1,5 +1,7 @@
-"""Where a local Ray keeps its sockets and logs: a folder that can be written and whose path is short enough
-for a socket."""
+"""Where a local Ray keeps its sockets and logs.
+
+A folder that can be written, and whose path is short enough for a socket.
+"""
 
 from __future__ import annotations
 

@@ -72,8 +72,10 @@ def open_dataset(place: str) -> PreparedDataset:
 
 
 def dataset_schema(id_type: pa.DataType, label_types: Sequence[tuple[str, pa.DataType]]) -> pa.Schema:
-    """One training image: encoded bytes, raw label per head (null where missing) and its bin (-1 where
-    missing)."""
+    """One training image: its bytes, and per head the raw label and its bin.
+
+    The label is null where missing, the bin -1.
+    """
     labels = [pa.field(f"{head}_label", t) for head, t in label_types]
     bins = [pa.field(f"{head}_bin", pa.int16(), nullable=False) for head, _ in label_types]
     return pa.schema(

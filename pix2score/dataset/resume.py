@@ -80,8 +80,10 @@ def _in_order(receipts: Sequence[ShardReceipt]) -> list[Shard]:
 def _load_keys(
     connection: duckdb.DuckDBPyConnection, out: Folder, shards: Sequence[Shard], schema: pa.Schema
 ) -> list[Shard]:
-    """Table ``keys`` (place in the list that comes back, key) of those ``shards`` that hold what they
-    should."""
+    """Load table ``keys`` of those ``shards`` that hold what they should; return those.
+
+    Each key with the place of its shard in what is returned.
+    """
     keys = pa.schema(
         [
             field.with_nullable(True)

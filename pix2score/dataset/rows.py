@@ -16,10 +16,10 @@ from pix2score.images.preprocess import Preprocess
 
 
 def decode_shard(rows: pa.Table, *, heads: Sequence[HeadSpec], preprocess: Preprocess) -> pa.Table:
-    """Ray Data stage: shard rows in; ``pixels`` (fixed-size binary, S*S*3 bytes), ``<h>_bin`` and
-    ``<h>_label`` out.
+    """Ray Data stage: shard rows in, pixels and labels out.
 
-    A padding row (no image) comes out black with every label missing, so that it weighs nothing.
+    ``pixels`` (fixed-size binary, S*S*3 bytes), ``<h>_bin`` and ``<h>_label``. A padding row (no image) comes
+    out black with every label missing, so that it weighs nothing.
 
     Raises ``DataError`` if an image does not decode: prepare has decoded each one, so something else is
     wrong, such as a Pillow without a format, and going on would silently train on less.

@@ -68,8 +68,10 @@ class ShardReceipt:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardWriter:
-    """Makes a piece of decoded rows: one shard per split, failed rows beside them, then a receipt in
-    ``staged``."""
+    """Makes a piece of decoded rows.
+
+    One shard per split, failed rows beside them, then a receipt in ``staged``.
+    """
 
     out: Folder
     heads: tuple[HeadSpec, ...]
@@ -77,8 +79,10 @@ class ShardWriter:
     staged: str
 
     def __call__(self, piece: str, rows: pa.Table) -> ShardReceipt:
-        """Runs in a worker. Safe to run twice: a receipt already there wins, other shards are then named by
-        nothing."""
+        """Write the shards of ``piece``; return its receipt. Runs in a worker.
+
+        Safe to run twice: a receipt already there wins, other shards are then named by nothing.
+        """
         # 64-bit offsets until a row group is cut: a shard of large images passes 2 GiB.
         rows = rows.set_column(
             rows.column_names.index("data"), "data", rows.column("data").cast(pa.large_binary())
@@ -151,8 +155,10 @@ def _is_shard(shard: Shard) -> bool:
 
 
 def shard_rows_of(image_size: int) -> int:
-    """Rows of a shard of about ``SHARD_BYTES``, by the size that photographs of ``image_size`` px have as
-    JPEG 95."""
+    """Rows of a shard of about ``SHARD_BYTES``.
+
+    By the size that photographs of ``image_size`` px have as JPEG 95.
+    """
     return int(np.clip(SHARD_BYTES / (BYTES_PER_PIXEL * image_size**2), 64, SHARD_ROWS))
 
 
@@ -171,8 +177,10 @@ def _shard_bytes(table: pa.Table, schema: pa.Schema) -> bytes:
 
 
 def row_group_bounds(sizes: npt.NDArray[np.int64], most_bytes: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) of consecutive runs of rows whose sizes add up to at most ``most_bytes``; a larger row
-    stands alone."""
+    """(start, stop) of consecutive runs of rows whose sizes add up to at most ``most_bytes``.
+
+    A larger row is a run of its own.
+    """
     return bounded_runs(sizes, most_bytes)
 
 

@@ -28,8 +28,10 @@ _KEY_DISK_BYTES = 120  # in DuckDB's tables, and spilled while they are sorted
 
 
 def disk_bytes(pieces: Sequence[Receipt]) -> int:
-    """Temporary disk that the functions below take: the rows with LZ4, a quarter more than their Parquet, and
-    their keys."""
+    """Temporary disk that the functions below take.
+
+    The rows with LZ4, a quarter more than their Parquet, and their keys.
+    """
     return sum(piece.scores.bytes * 5 // 4 + piece.scores.rows * _KEY_DISK_BYTES for piece in pieces)
 
 
@@ -129,10 +131,9 @@ def sorted_changes(
     scratch: Path,
     batch_rows: int,
 ) -> Iterator[pa.Table]:
-    """Whole rows of table ``changed``, in key order, ``batch_rows`` at a time. ``pieces`` as they were
-    counted for its positions.
+    """Whole rows of table ``changed``, in key order, ``batch_rows`` at a time.
 
-    The table is dropped.
+    ``pieces`` as they were counted for its positions. The table is dropped.
     """
     order = query(connection, "SELECT position FROM changed ORDER BY illust_id, page", pa.schema([_POSITION]))
     ranks, num_ranked = ranks_of(

@@ -29,8 +29,10 @@ from pix2score.storage.sql import in_memory, numbered
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Keys from ``low`` (None: the smallest) up to but without ``high`` (None: the greatest), and what they
-    hold."""
+    """Keys from ``low`` up to but without ``high``, and what they hold.
+
+    None is before the smallest, or behind the greatest.
+    """
 
     low: Key | None
     high: Key | None

@@ -1,5 +1,7 @@
-"""The account of a scoring run: what was planned, done and left out, how fast, and when too much failed to go
-on."""
+"""The account of a scoring run: what was planned, done and left out, and how fast.
+
+And when too much failed to go on.
+"""
 
 from __future__ import annotations
 
@@ -65,8 +67,10 @@ class Tally:
         self.check()
 
     def begin_again(self, failed: Mapping[str, int], failed_again: int) -> None:
-        """What was lost is planned again: of the failures so far only those count that the new plan takes
-        up."""
+        """Start over with another plan, as what was lost is planned again.
+
+        Of the failures so far only those count that the new plan resumes.
+        """
         self.failed, self.resumed, self.failed_again, self.again = (
             Counter(failed),
             Counter(failed),
@@ -83,9 +87,11 @@ class Tally:
             check_any_reached(self.failed - self.resumed - self.again, self._num_first)
 
     def check_end(self, num_keys: int) -> None:
-        """As ``check``, when all is done that a snapshot of ``num_keys`` rows would hold: one without a
-        single answer, as no image could be had, is none, however small it is. Unless all of them had failed
-        before: then nothing is lost."""
+        """As ``check``, when all is done that a snapshot of ``num_keys`` rows would hold.
+
+        One without a single answer, as no image could be had, is none, however small it is. Unless all of
+        them had failed before: then nothing is lost.
+        """
         self.check()
         if self.failed.total() > self.failed_again:
             check_any_reached(self.failed, num_keys)
@@ -96,8 +102,10 @@ class Tally:
 
 
 def _by_guess(receipt: Receipt) -> Counter[str]:
-    """``failed_again`` by code of a receipt that does not tell: as many as can be are of codes that say
-    something about the bytes."""
+    """``failed_again`` by code of a receipt that does not say it.
+
+    As many as can be are of codes that say something about the bytes.
+    """
     left, again = receipt.failed_again, Counter[str]()
     for code in sorted(receipt.failed, key=lambda code: code in FETCH_ERROR_CODES):
         again[code] = min(left, receipt.failed[code])

@@ -1,5 +1,7 @@
-"""Rows that came with encoded JPEGs get their pixels: on the device of the model, or by the decode child
-where that does not do."""
+"""Rows that came with encoded JPEGs get their pixels.
+
+On the device of the model, or by the decode child where that cannot do it.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Scoring as one streaming Ray Data execution: slices of a plan -> fetch and decode -> predict -> staged
-pieces.
+"""Scoring as one streaming Ray Data execution.
 
-On a cluster decoding is a stage of CPU tasks, which go to the nodes made for them and to nodes that join
-late, and predicting one of an actor per GPU or node. On one machine without GPUs actors do both, several
-slices at a time: no pixels travel between processes, and no core waits for another.
+Slices of a plan -> fetch and decode -> predict -> staged pieces. On a cluster decoding is a stage of CPU
+tasks, which go to the nodes made for them and to nodes that join late, and predicting one of an actor per GPU
+or node. On one machine without GPUs actors do both, several slices at a time: no pixels travel between
+processes, and no core waits for another.
 """
 
 from __future__ import annotations

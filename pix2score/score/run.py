@@ -96,8 +96,10 @@ def executor(run: Run) -> Executor:
 
 
 def is_small(run: Run) -> bool:
-    """Whether a plan can be made in this process; a Ray task makes it otherwise, which needs a Ray that has
-    started."""
+    """Whether a plan can be made in this process.
+
+    A Ray task makes it otherwise, which needs a Ray that has started.
+    """
     catalog_bytes = sum(entry.size for entry in run.catalog.files)
     live_rows = sum(file.rows for file in run.live.files_of("scores")) if run.live else 0
     return catalog_bytes <= SMALL_BYTES and live_rows <= SMALL_ROWS

@@ -25,18 +25,21 @@ from pix2score.storage.folder import Folder
 
 
 class ScoreImages:
-    """Ray Data stage: decoded images in, one SCORES row per image out with its embedding, same order and
-    count.
+    """Ray Data stage: decoded images in, one SCORES row per image out with its embedding.
 
-    Becomes an actor: the model is loaded once in ``__init__``. Keeps no state between calls, so Ray may run
-    one twice, or several at a time. Rows whose ``error_code`` is set skip the model and get null predictions.
+    In the same order, as many as came in. Becomes an actor: the model is loaded once in ``__init__``. Keeps
+    no state between calls, so Ray may run one twice, or several at a time. Rows whose ``error_code`` is set
+    skip the model and get null predictions.
     """
 
     def __init__(
         self, model: str, *, origin: Origin, layout: Layout, gpu_decode: bool = False, **settings: Any
     ) -> None:
-        """``gpu_decode``: rows come with encoded JPEGs, for the predictor's device to decode; the rest is the
-        predictor's."""
+        """Load the model.
+
+        ``gpu_decode``: rows come with encoded JPEGs, for the predictor's device to decode; the rest is the
+        predictor's.
+        """
         self._predictor = load_predictor(model, **settings)
         self._decode = _device_rows(self._predictor) if gpu_decode else None
         version = self._predictor.card.version
@@ -78,8 +81,10 @@ def _with_measured(scored: pa.Table, rows: pa.Table, model_s: float) -> pa.Table
 
 
 def _scored(rows: pa.Table, position: Any, prediction: Any, run: str, layout: Layout) -> pa.Table:
-    """SCORES rows with a nullable ``embedding`` at the end; ``position`` says which rows the prediction is
-    of."""
+    """SCORES rows with a nullable ``embedding`` at the end.
+
+    ``position`` says which rows the prediction is of.
+    """
     element = layout.embeddings.field("embedding").type
     dtype = np.float16 if element.value_type == pa.float16() else np.float32
     with np.errstate(over="ignore"):
@@ -116,8 +121,10 @@ def _scored(rows: pa.Table, position: Any, prediction: Any, run: str, layout: La
 
 
 def stage_piece(piece: str, rows: pa.Table, *, out: Folder, origin: Origin, layout: Layout) -> Receipt:
-    """The rows of ``ScoreImages`` stand in storage as a piece with a receipt. Safe to run twice: it counts
-    once."""
+    """Write the rows of ``ScoreImages`` to storage as a piece; return its receipt.
+
+    Safe to run twice: it counts once.
+    """
     start = time.monotonic()
     scores = rows.select(layout.scores.names).cast(layout.scores)
     embedded = (

@@ -1,5 +1,7 @@
-"""What a reader of the scores has to do after a night: the keys scored, failed or removed since a snapshot it
-knows."""
+"""What a reader of the scores has to do after a night.
+
+The keys scored, failed or removed since a snapshot that it knows.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,9 @@ from pix2score.storage.sql import engine, load, query
 
 
 def read_changes(place: str, since: int) -> pa.RecordBatchReader:
-    """Keys whose row is another one in the live snapshot than in snapshot ``since``; of all others nothing
-    needs to be read.
+    """Keys whose row is another one in the live snapshot than in snapshot ``since``.
+
+    Of all others nothing needs to be read.
 
     Args:
         place: scores folder, local or s3://.

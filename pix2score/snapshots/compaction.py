@@ -1,5 +1,7 @@
-"""Embedding files written anew with live rows only: of runs whose rows are mostly dead, and of runs that left
-many small files."""
+"""Embedding files rewritten with live rows only.
+
+Of runs whose rows are mostly superseded, and of runs that left many small files.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +35,10 @@ MERGED_BYTES = 4 * 2**30
 
 
 def compact(folder: Folder, snapshot: Snapshot, forgotten: Collection[str] = ()) -> int:
-    """Publish a snapshot with the same scores whose chosen embedding files are rewritten, and which does not
-    name the ``forgotten`` files; return how many files were rewritten.
+    """Publish the same scores with the chosen embedding files rewritten; return how many were.
 
-    A run at work builds upon it when it publishes. One that published meanwhile wins, and nothing is
-    compacted.
+    The new snapshot does not name the ``forgotten`` files. A run at work builds upon it when it publishes.
+    One that published meanwhile wins, and nothing is compacted.
     """
     chosen = _chosen(snapshot)
     if not chosen and not {file.path for file in snapshot.files} & {*forgotten}:
@@ -75,8 +76,10 @@ def _by_run(snapshot: Snapshot) -> dict[str, list[DataFile]]:
 
 
 def _chosen(snapshot: Snapshot) -> dict[str, list[DataFile]]:
-    """Run -> its files to rewrite: all of a run that is mostly dead, the small ones of a run that has
-    many."""
+    """Run -> its files to rewrite.
+
+    All of a run that is mostly superseded, the small ones of a run that has many.
+    """
     alive, chosen, budget = snapshot.manifest.get("runs", {}), {}, MERGED_BYTES
     for run, files in _by_run(snapshot).items():
         rows = sum(file.rows for file in files)
@@ -106,8 +109,10 @@ def _publish(folder: Folder, snapshot: Snapshot, files: Sequence[DataFile], num_
 def _rewritten(
     folder: Folder, snapshot: Snapshot, run: str, files: Sequence[DataFile], *, is_whole: bool
 ) -> Iterator[DataFile]:
-    """Rows of some files of a run in new files of about ``FILE_BYTES``, each sorted by key; of all its files
-    only the live ones."""
+    """Rows of some files of a run in new files of about ``FILE_BYTES``, each sorted by key.
+
+    Of all its files only the live rows.
+    """
     dead = dead_ids(folder, snapshot, {run} if is_whole else ())
     pending: list[pa.Table] = []
     for file in files:

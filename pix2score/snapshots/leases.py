@@ -127,8 +127,10 @@ class Leases:
 
 
 def read_leases(folder: Folder) -> Leases:
-    """Which runs are at work. One small object is written and removed where any lease stands, to ask the
-    storage's clock."""
+    """Which runs are at work.
+
+    One small object is written and removed where there is any lease, to ask the storage's clock.
+    """
     entries = (folder / LEASES).entries(suffix=".json")
     if not entries:
         return Leases(frozenset(), ())

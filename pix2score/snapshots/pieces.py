@@ -1,5 +1,7 @@
-"""Finished pieces of runs not yet published. A receipt, written last, proves a piece; a later run may publish
-what another staged."""
+"""Finished pieces of runs not yet published.
+
+A receipt, written last, proves a piece; a later run may publish what another staged.
+"""
 
 from __future__ import annotations
 
@@ -92,10 +94,10 @@ def write_piece(
     is_retry: pa.ChunkedArray | None = None,
     repeated: dict[str, int] | None = None,
 ) -> Receipt:
-    """Both tables are in storage, each sorted by key, and a receipt names them; a receipt already there wins
-    and is returned.
+    """Write both tables, each sorted by key, and a receipt that names them; return it.
 
-    Safe to run twice: the file names are new each time, the receipt's is not, so a retried piece counts once.
+    A receipt already there wins and is returned. Safe to run twice: the file names are new each time, the
+    receipt's is not, so a retried piece counts once.
     """
     name = uuid.uuid4().hex[:16]
     again = {} if is_retry is None else failed_by_code(scores.filter(is_retry))
@@ -123,8 +125,10 @@ def write_piece(
 
 
 def read_receipt(data: bytes) -> Receipt:
-    """The receipt that ``data`` holds. Raises ``ValueError``, ``KeyError``, ``TypeError`` or
-    ``AttributeError`` if it is none."""
+    """The receipt that ``data`` holds.
+
+    Raises ``ValueError``, ``KeyError``, ``TypeError`` or ``AttributeError`` if it is none.
+    """
     plain: dict[str, Any] = json.loads(data)
     receipt = Receipt(
         **{
@@ -167,8 +171,10 @@ def _read_staged(path: str, data: bytes) -> Receipt:
 
 
 def standing(folder: Folder, receipts: Sequence[Receipt]) -> list[Receipt]:
-    """Those whose files all stand with the size that the receipt tells; each of the others is left out with a
-    warning."""
+    """Those whose files all exist with the size that the receipt names.
+
+    Each of the others is left out with a warning.
+    """
     files = [file for receipt in receipts for file in receipt.files]
     broken = broken_files(folder, files)
     for path, what in broken.items():
@@ -177,8 +183,10 @@ def standing(folder: Folder, receipts: Sequence[Receipt]) -> list[Receipt]:
 
 
 def renew(folder: Folder, receipts: Sequence[Receipt]) -> None:
-    """Write receipts again that are older than a day, so that pieces which a run takes up are as young as
-    that run."""
+    """Write receipts again that are older than a day.
+
+    So that pieces which a run resumes are as young as that run.
+    """
     wanted = {receipt.path: receipt for receipt in receipts}
     runs = sorted({receipt.origin.run for receipt in receipts})
     entries = [
@@ -196,10 +204,10 @@ def renew(folder: Folder, receipts: Sequence[Receipt]) -> None:
 def fitting(
     receipts: list[Receipt], origin: Origin, layout: Layout, parents: Collection[int] = ()
 ) -> list[Receipt]:
-    """Those whose rows a run of ``origin`` may publish: same model, same columns; under ``--full`` only
-    pieces of an equal ``--full``.
+    """Those whose rows a run of ``origin`` may publish: same model, same columns.
 
-    ``parents``: numbers of other snapshots that hold the same scores as ``origin.parent``.
+    Under ``--full`` only pieces of an equal ``--full``. ``parents``: numbers of other snapshots that hold the
+    same scores as ``origin.parent``.
     """
     same = {origin.parent, *parents}
     return [

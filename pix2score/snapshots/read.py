@@ -25,11 +25,11 @@ is a number."""
 
 
 def read_scores(place: str, snapshot: int | None = None) -> pds.Dataset:
-    """SCORES of a snapshot (default: the live one) as a ``pyarrow.dataset``: each catalog key once, ``ok`` or
-    ``failed``.
+    """SCORES of a snapshot (default: the live one) as a ``pyarrow.dataset``.
 
-    Columns: ``schema.scores_schema``. Raises ``DataError`` if there is no such snapshot at ``place``; so does
-    reading the dataset, once ``vacuum`` has removed the snapshot's files.
+    Each catalog key once, ``ok`` or ``failed``. Columns: ``schema.scores_schema``. Raises ``DataError`` if
+    there is no such snapshot at ``place``; so does reading the dataset, once ``vacuum`` has removed the
+    snapshot's files.
     """
     import pyarrow.dataset as pds
 
@@ -41,11 +41,11 @@ def read_scores(place: str, snapshot: int | None = None) -> pds.Dataset:
 
 
 def read_embeddings(place: str, snapshot: int | None = None) -> pds.Dataset:
-    """EMBEDDINGS of a snapshot (default: the live one) as a ``pyarrow.dataset``: one row per ``ok`` key, none
-    that a later run replaced.
+    """EMBEDDINGS of a snapshot (default: the live one) as a ``pyarrow.dataset``.
 
-    Columns: ``illust_id``, ``page``, ``embedding`` (fixed list of float16 or float32), ``run`` (that scored
-    the key). Raises ``DataError`` as ``read_scores``.
+    One row per ``ok`` key, none that a later run replaced. Columns: ``illust_id``, ``page``, ``embedding``
+    (fixed list of float16 or float32), ``run`` (that scored the key). Raises ``DataError`` as
+    ``read_scores``.
     """
     import pyarrow.dataset as pds
 
@@ -104,8 +104,10 @@ def _open(place: str, number: int | None) -> tuple[Folder, Snapshot]:
 
 
 def dead_ids(folder: Folder, snapshot: Snapshot, runs: Collection[str] | None = None) -> pa.Table:
-    """Keys with the run in whose files their embedding lost its place in SCORES, as ``schema.dead_schema``;
-    of ``runs`` only, if given."""
+    """Keys with the run in whose files their embedding lost its place in SCORES.
+
+    As ``tables.dead_schema``; of ``runs`` only, if given.
+    """
     schema = dead_schema(snapshot.layout.id_type)
     batches = batches_of(folder, snapshot, snapshot.files_of("dead"), schema.names)
     tables = (pa.Table.from_batches([batch]) for batch in batches)
@@ -138,8 +140,10 @@ def _is_dead(folder: Folder, snapshot: Snapshot) -> pc.Expression | None:
 def batches_of(
     folder: Folder, snapshot: Snapshot, files: Sequence[DataFile], columns: Sequence[str]
 ) -> Iterator[pa.RecordBatch]:
-    """Some columns of files of a snapshot, streamed. Raises ``DataError`` if one is gone, as ``vacuum``
-    removed the snapshot meanwhile."""
+    """Some columns of files of a snapshot, streamed.
+
+    Raises ``DataError`` if one is missing, as ``vacuum`` removed the snapshot meanwhile.
+    """
     try:
         yield from parquet_batches(folder, [file.path for file in files], columns)
     except FileNotFoundError as exc:

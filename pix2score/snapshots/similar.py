@@ -27,8 +27,9 @@ READAHEAD_BLOCKS = 16  # the scanner's default of 16 blocks of 131,072 rows woul
 
 
 def similar(scores: str, key: Id | Key | Sequence[Id | Key], k: int = 20) -> pa.Table:
-    """The ``k`` illustrations most similar to each of the given ones, best first, by the cosine of their
-    embeddings.
+    """The ``k`` illustrations most similar to each of the given ones, best first.
+
+    By the cosine of their embeddings.
 
     Args:
         scores: scores folder; its live snapshot is searched.
@@ -67,8 +68,10 @@ def _as_key(key: Id | Key) -> Key:
 
 
 def _embedding_of(embeddings: pds.Dataset, key: Key, scores: str) -> Floats:
-    """Unit vector [D] of one key. Files are sorted within a piece, so that Parquet's statistics skip most of
-    them."""
+    """Unit vector [D] of one key.
+
+    Files are sorted within a piece, so that Parquet's statistics skip most of them.
+    """
     is_key = (pc.field("illust_id") == key[0]) & (pc.field("page") == pa.scalar(key[1], pa.int32()))
     try:
         rows = _scanner(embeddings, is_key).to_table()
@@ -109,11 +112,11 @@ def _matrix(column: pa.Array) -> Floats:
 
 
 def _widened(halves: npt.NDArray[np.float16]) -> Floats:
-    """The same finite numbers as float32, seven times as fast as numpy's cast, which took a third of the
-    whole search.
+    """The same finite numbers as float32.
 
-    Sign, exponent and fraction move to their places in float32, one bit pattern shift; the product mends the
-    exponent's offset (127 - 15).
+    Seven times as fast as numpy's cast, which took a third of the whole search. Sign, exponent and fraction
+    move to their places in float32, one bit pattern shift; the product mends the exponent's offset (127 -
+    15).
     """
     bits = halves.view(np.int16).astype(np.int32)
     bits <<= 13

@@ -1,5 +1,7 @@
-"""vacuum: what no kept snapshot and no run needs is removed; small or mostly dead embedding files are
-rewritten first (``compaction``)."""
+"""vacuum: what no kept snapshot and no run needs is removed.
+
+Small or mostly superseded embedding files are rewritten first (``compaction``).
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,10 @@ MIN_TEMPORARY_AGE_S = 3_600.0
 
 
 def vacuum(config: VacuumConfig) -> dict[str, Any]:
-    """Remove what neither the newest ``keep`` snapshots name nor a run of late staged; return counts and
-    bytes.
+    """Remove what no kept snapshot names and no run of late staged; return counts and bytes.
 
-    Beside a scoring run it is safe: the run holds a lease, and what it may publish stays.
+    The newest ``keep`` snapshots are kept. Beside a scoring run it is safe: the run holds a lease, and what
+    it may publish stays.
 
     Raises:
         DataError: no snapshot there.
@@ -61,8 +63,10 @@ def vacuum(config: VacuumConfig) -> dict[str, Any]:
 
 
 def _forgotten(folder: Folder, snapshot: Snapshot, older_than: float) -> set[str]:
-    """Files of removed rows that are too old to come back; none while a run, that may take rows of them back,
-    is at work."""
+    """Files of removed rows that are too old to come back.
+
+    None while a run, that may take rows of them back, is at work.
+    """
     if not snapshot.files_of("removed") or read_leases(folder).runs:
         return set()
     return {
