@@ -62,7 +62,7 @@ def _advice(text: str) -> str:
     if re.fullmatch(r"[\w.-]+", text):
         return f"the port is missing; expected {head}"
     if text.count(":") > 1 and "[" not in text and "/" not in text:
-        return f"expected {head}; an IPv6 address stands in brackets, as in [fd00::2]:6379"
+        return f"expected {head}; an IPv6 address goes in brackets, as in [fd00::2]:6379"
     return f"expected {head}, or auto, or local"
 
 
@@ -88,7 +88,7 @@ def probe(address: RayAddress) -> None:
 
 
 def _speaks_http2(connection: socket.socket) -> bool:
-    """Whether a gRPC server, as a head is, answers; one behind TLS is taken at its word."""
+    """Whether a gRPC server, as a head is, answers; one behind TLS is believed."""
     if os.environ.get("RAY_USE_TLS", "0").lower() not in ("", "0", "false"):
         return True
     try:

@@ -108,7 +108,7 @@ class Board:
         self.actor.say.remote(line)
 
     def note(self, text: str) -> None:
-        """``text`` stands behind the rate in the driver's log, until another takes its place."""
+        """Show ``text`` behind the rate in the driver's log, until another text comes."""
         self.actor.note.remote(text)
 
 

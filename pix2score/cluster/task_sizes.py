@@ -14,14 +14,15 @@ from pix2score.storage.parts import Part, total_rows
 
 MAX_TASK_ROWS = BLOCK_ROWS  # 256 x 224 x 224 x 3 bytes = 38 MB per block, and some seconds of one core
 MAX_ENCODED_ROWS = 64  # originals of 1 MB fill a block
-# some seconds of a core even with a large network: what a killed worker costs, and how often progress is told
 MAX_ACTOR_ROWS = 64
-EMBEDDED_TASK_ROWS = 1024  # a task reads whole row groups of the catalog: fewer tasks, fewer repeated reads
-# of one row group; what a task makes may come out at its end, and a piece is to close within a minute
+"""Some seconds of a core even with a large network: what a killed worker costs, and how often progress is
+reported."""
+EMBEDDED_TASK_ROWS = 1024
+"""A task reads whole row groups of the catalog: fewer tasks, fewer repeated reads of one row group."""
 MAX_EMBEDDED_TASK_ROWS = 2048
-BLOCK_BYTES = (
-    64 * 2**20
-)  # of pixels, or of what an image is kept as; a decode task holds them twice, once as a list
+"""What a task makes may come out at its end, and a piece is to close within a minute."""
+BLOCK_BYTES = 64 * 2**20
+"""Of pixels, or of what an image is kept as; a decode task holds them twice, once as a list."""
 SHARD_ROW_BYTES = 40_000  # an encoded image of 256 px; like the next, only a hint to Ray's scheduler
 TASK_ROWS_STEP = 16  # whole batches of a forward pass on a CPU
 # of a run: beyond that many a task makes several blocks, as the driver keeps an account of each task

@@ -1,6 +1,6 @@
 """A prepared dataset as train and evaluate read it: its heads, its shards, and encoded images as model input.
 
-Written by ``prepare``; the folder's layout is told there.
+Written by ``prepare``: ``prepare.job`` says how the folder is laid out.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The plan of a training set: split, clean labels and learnt edges for the rows of a catalog.
 
-Splits hash the group, so that one artist never stands in two and a growing catalog moves nobody. Edges come
+Splits hash the group, so that one artist is never in two and a growing catalog moves nobody. Edges come
 from the train split only.
 """
 

@@ -1,6 +1,6 @@
 """Writes fetched images as the shards of a training set: mixed rows, bounded row groups, one file per split.
 
-Owns what a shard file looks like; which rows there are is ``training_plan``'s, the folder around it
+Owns what a shard file looks like; which rows there are is the matter of ``plan``, the folder around it
 ``prepare``'s.
 """
 

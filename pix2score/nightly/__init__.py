@@ -1,1 +1,1 @@
-"""The next snapshot: what has to be scored, the narrow table merged, published. No Ray."""
+"""The next snapshot: what has to be scored, the scores table merged, published. No Ray."""

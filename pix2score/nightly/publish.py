@@ -51,7 +51,7 @@ def publish_night(publication: Publication, facts: Mapping[str, Any], executor: 
         ConflictError: another run published first.
         DataError: a live file was altered; its rows are not carried.
         StorageError: the staged rows are not the planned ones, or a file that the snapshot would name is
-            gone.
+            missing.
     """
     lease = Lease(publication.out, publication.origin.run)
     lease.take()

@@ -20,13 +20,13 @@ from pix2score.model.device_decode import DeviceDecoder
 
 @dataclass(frozen=True, slots=True)
 class DeviceRows:
-    """Turns what ``fetch.fetch_and_decode`` gives with ``gpu_decode`` into what it gives without."""
+    """Turns what ``cluster.decode.fetch_and_decode`` gives with ``gpu_decode`` into what it gives without."""
 
     preprocess: Preprocess
     decoder: DeviceDecoder
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """The same rows, all pixels there or a failure told."""
+        """The same rows, all with pixels or a failure."""
         column = rows.column(ENCODED)
         at = np.flatnonzero(column.is_valid().to_numpy()).tolist()
         encoded: list[bytes] = column.drop_null().to_pylist()

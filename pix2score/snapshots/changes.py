@@ -33,7 +33,7 @@ def read_changes(place: str, since: int) -> pa.RecordBatchReader:
         not matter.
 
     Raises:
-        DataError: snapshot ``since`` does not stand any more (``jobs.vacuum --keep`` says how many do), or
+        DataError: snapshot ``since`` is removed (``jobs.vacuum --keep`` says how many do), or
             there is none at all.
         ConfigError: ``since`` is newer than the live snapshot.
     """

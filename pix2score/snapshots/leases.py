@@ -2,7 +2,7 @@
 
     leases/<run>.json      from before the run looks at staged pieces until it has published or ended
 
-A lease is in force for ``EXPIRES_S`` after it was last written, told by the storage's own clock, so that
+A lease is in force for ``EXPIRES_S`` after it was last written, by the storage's own clock, so that
 clocks of machines do not matter. A run writes it again every ``RENEW_S``. One whose process is known to be
 gone (same machine, same start of it) is not waited for.
 """
@@ -33,7 +33,7 @@ RENEW_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A process, told so that another one on the same machine knows whether it still runs."""
+    """A process, described so that another one on the same machine knows whether it still runs."""
 
     boot: str
     """Id of the machine's last start and of the process namespace."""
@@ -69,7 +69,7 @@ def _started(pid: int) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right of one run to what stands in a scores folder."""
+    """The right of one run to what is in a scores folder."""
 
     folder: Folder
     run: str
@@ -77,7 +77,7 @@ class Lease:
 
     @property
     def path(self) -> str:
-        """Where it stands."""
+        """Where it is."""
         return f"{LEASES}/{self.run}.json"
 
     def take(self) -> None:
@@ -93,7 +93,7 @@ class Lease:
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
-        """Renewed while the body runs, if it was taken; given back at its end."""
+        """Renew it while the body runs, if it was taken; give it back at the end."""
         ended = threading.Event()
         thread = threading.Thread(target=self._renew, args=(ended,), name="lease", daemon=True)
         thread.start()

@@ -1,6 +1,6 @@
 """Numbered snapshots: the manifests that say which files are live, how one becomes live, how readers see it.
 
-A manifest created if absent is the whole commit. What the files hold is told by ``tables``.
+A manifest created if absent is the whole commit. ``tables`` says what the files hold.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def numbers(folder: Folder) -> list[int]:
 def remove_manifests(folder: Folder, old: Sequence[int]) -> None:
     """Remove snapshots ``old``.
 
-    ``REMOVED`` stays at each number, so that no run that was overtaken long ago can create it anew and
+    ``REMOVED`` stays at each number, so that no run that was overtaken long ago can create it again and
     believe that it published.
     """
     for number in old:

@@ -36,7 +36,7 @@ class Origin:
     parent: int
     """Number of the live snapshot when the run was planned."""
     full: bool = False
-    """Whether everything was to be scored again: a run under ``--full`` takes up only such pieces."""
+    """Whether everything was to be scored again: a run under ``--full`` resumes only such pieces."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,12 +65,12 @@ class Receipt:
 
     @property
     def path(self) -> str:
-        """Where it stands in the scores folder."""
+        """Where it is in the scores folder."""
         return f"{STAGED}/{self.origin.run}/{self.piece}.json"
 
     @property
     def is_staged(self) -> bool:
-        """Whether it stands below ``staged/``, and not for rows of a snapshot that are taken back."""
+        """Whether it is below ``staged/``, and does not hold rows of a snapshot that are taken back."""
         return self.scores.path.startswith(f"{STAGED}/")
 
     def file(self, table: str) -> DataFile | None:

@@ -27,7 +27,7 @@ is a number."""
 def read_scores(place: str, snapshot: int | None = None) -> pds.Dataset:
     """SCORES of a snapshot (default: the live one) as a ``pyarrow.dataset``.
 
-    Each catalog key once, ``ok`` or ``failed``. Columns: ``schema.scores_schema``. Raises ``DataError`` if
+    Each catalog key once, ``ok`` or ``failed``. Columns: ``tables.scores_schema``. Raises ``DataError`` if
     there is no such snapshot at ``place``; so does reading the dataset, once ``vacuum`` has removed the
     snapshot's files.
     """
@@ -66,7 +66,7 @@ def read_embeddings(place: str, snapshot: int | None = None) -> pds.Dataset:
 
 
 def files_of_snapshot(folder: Folder, snapshot: Snapshot) -> PyFileSystem:
-    """The folder's filesystem for pyarrow, on which a file that is gone is an error of ours."""
+    """The folder's filesystem for pyarrow, on which a missing file is an error of ours."""
     return PyFileSystem(_SnapshotFiles(folder, snapshot))
 
 
@@ -85,7 +85,7 @@ class _SnapshotFiles(FSSpecHandler):  # type: ignore[misc]
 
 
 def removed_meanwhile(folder: Folder, number: int, exc: FileNotFoundError) -> DataError:
-    """The error of a reader of snapshot ``number`` that finds a file gone."""
+    """The error of a reader of snapshot ``number`` that finds a file missing."""
     newest = live_number(folder)
     what = (
         "it is the live one: jobs.verify names the damage"
@@ -93,8 +93,8 @@ def removed_meanwhile(folder: Folder, number: int, exc: FileNotFoundError) -> Da
         else f"live is {newest}: open that, or keep more"
     )
     return DataError(
-        f"a file of snapshot {number} of {folder.uri} is gone ({exc}); jobs.vacuum --keep removes old ones; "
-        f"{what}"
+        f"a file of snapshot {number} of {folder.uri} is missing ({exc}); jobs.vacuum --keep removes old "
+        f"ones; {what}"
     )
 
 

@@ -34,7 +34,7 @@ from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_bytes
 
 SCHEMA_VERSION = 1
-"""Of SCORES and EMBEDDINGS; stands in every manifest."""
+"""Of SCORES and EMBEDDINGS; it is in every manifest."""
 
 EmbeddingDtype: TypeAlias = Literal["float16", "float32"]
 OK, FAILED = "ok", "failed"

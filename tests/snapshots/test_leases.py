@@ -195,7 +195,7 @@ def test_a_reader_of_a_snapshot_that_vacuum_removes_is_told_so_in_one_line(
     }[read]()
     any_world.night({(1, 0): "a", (2, 0): "b", (3, 0): "c"})
     vacuum(VacuumConfig(scores=any_world.scores, **TAKE_DOWN))
-    with pytest.raises(DataError, match=r"a file of snapshot 1 .* is gone.*jobs\.vacuum --keep.*live is 2"):
+    with pytest.raises(DataError, match=r"a file of snapshot 1 .* is missing.*jobs\.vacuum.*live is 2"):
         reader.read_all() if read == "changes" else reader.to_table()
 
 

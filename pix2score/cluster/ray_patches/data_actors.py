@@ -1,6 +1,6 @@
 """Ray Data on a Ray of one machine, without the actors that serve what one machine does not have.
 
-That is a dashboard and an autoscaler, and who must be told on which node an actor is. Each is a process that
+That is a dashboard and an autoscaler, and what keeps track of the node of each actor. Each is a process that
 imports ray.data for as long as it takes to score some hundred images (1.1 s of a core). Ray has no setting
 for them.
 """

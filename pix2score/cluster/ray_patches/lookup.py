@@ -30,7 +30,7 @@ def missing_names(names: Iterable[str]) -> list[str]:
 
 
 def asked(name: str) -> Any:
-    """What stands at a name of ``ASKED`` or ``PATCHED``; None, and a line in the log, if nothing does."""
+    """The value of a name of ``ASKED`` or ``PATCHED``; None, and a line in the log, if there is none."""
     assert name in ASKED + PATCHED, f"{name} is not in ray_patches.names"
     found = _look_up(name)
     if found is _NOTHING:
@@ -77,7 +77,7 @@ def _replaced(name: str, value: Any) -> Iterator[None]:
 
 
 def _look_up(name: str) -> Any:
-    """What stands there, ``_NOTHING`` if nothing does."""
+    """What stands there, ``_NOTHING`` if there is none."""
     module, _, attributes = name.partition(":")
     try:
         found: Any = importlib.import_module(module)

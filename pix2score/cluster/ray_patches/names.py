@@ -45,7 +45,7 @@ ASKED: Final = (
     "ray.train.v2._internal.constants:CHECKPOINT_MANAGER_SNAPSHOT_FILENAME",
     "ray.util.metrics:Counter",
 )
-"""Called or read; where Ray lacks one, the work goes on without what it would have told or done."""
+"""Called or read; where Ray lacks one, the work goes on without what it would have given."""
 
 NEEDED: Final = (
     "ray.data:Dataset.iter_internal_ref_bundles",

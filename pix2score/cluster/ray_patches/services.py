@@ -1,4 +1,4 @@
-"""What an unstable but public part of Ray tells or does: nodes to come and to go, counters, checkpoints."""
+"""Unstable but public parts of Ray: nodes that come and go, counters, the list of checkpoints."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def request_gpus(number: int) -> None:
 
 
 def is_preemption_near() -> bool:
-    """Whether a node of the training workers will soon be taken away; False where Ray does not say."""
-    told: Any = asked("ray.train:get_preemption_info")
-    return told is not None and told() is not None
+    """Whether a node of the training workers will soon be shut down; False where Ray does not say."""
+    info: Any = asked("ray.train:get_preemption_info")
+    return info is not None and info() is not None
 
 
 def metric_counter(name: str, description: str, tags: Sequence[str]) -> Any:
