@@ -51,7 +51,7 @@ class Merged:
     failed: Counter[str] = field(default_factory=Counter)
     runs: Counter[str] = field(default_factory=Counter)
     """Run -> ok rows that it scored: its live embeddings."""
-    is_dead_anew: bool = False
+    is_dead_rewritten: bool = False
     """Whether ``files`` hold the dead of earlier nights too, without those that came back."""
     kept: int = 0
     """Rows that keep the answer of an earlier content, as tonight's could not be had."""
@@ -63,7 +63,7 @@ class Merged:
         self.failed += other.failed
         self.runs += other.runs
         self.kept += other.kept
-        self.is_dead_anew |= other.is_dead_anew
+        self.is_dead_rewritten |= other.is_dead_rewritten
 
 
 def unchanged(files: Sequence[DataFile]) -> Merged:

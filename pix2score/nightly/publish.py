@@ -169,7 +169,7 @@ def _files(publication: Publication, merged: Merged) -> list[DataFile]:
     scores = sorted(
         (file for file in merged.files if file.table == "scores"), key=lambda file: file.first_key or ()
     )
-    superseded = carried.files_of("dead") if carried and not merged.is_dead_anew else []
+    superseded = carried.files_of("dead") if carried and not merged.is_dead_rewritten else []
     dead = [*superseded, *(file for file in merged.files if file.table == "dead")]
     removed, _ = kept_removed(carried, merged.files, publication.origin.run)
     return [*scores, *(file for file in embeddings if merged.runs[file.run]), *dead, *removed]

@@ -116,7 +116,7 @@ def _without_returned(
         DEAD_ROWS,
     )
     return Merged(
-        files=[file for table in rows for file in write_dead(folder, run, table)], is_dead_anew=True
+        files=[file for table in rows for file in write_dead(folder, run, table)], is_dead_rewritten=True
     )
 
 

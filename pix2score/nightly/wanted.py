@@ -61,21 +61,21 @@ def create_wanted(
 
     Sets the numbers of keys in ``counts``.
     """
-    is_due_anew = _is_due_anew(request)
+    is_due_again = _is_due_again(request)
     attempts = (
         "0"
         if request.retry_failed
-        else "CASE WHEN reason = 'retry' AND NOT is_due_anew THEN earlier_attempts ELSE 0 END"
+        else "CASE WHEN reason = 'retry' AND NOT is_due_again THEN earlier_attempts ELSE 0 END"
     )
     # Where no row is carried, a copy of all of them would only cost time and disk.
     kind = "TABLE" if request.is_same_model and not request.origin.full else "VIEW"
     connection.execute(
         f"CREATE {kind} wanted AS "
         "WITH reasons AS NOT MATERIALIZED ("
-        f"SELECT k.*, {_reason(catalog, request, is_due_anew)} AS reason, ({is_due_anew}) AS is_due_anew, "
+        f"SELECT k.*, {_reason(catalog, request, is_due_again)} AS reason, ({is_due_again}) AS is_due_again, "
         "l.attempts AS earlier_attempts "
         "FROM keyed k LEFT JOIN live l ON k.illust_id = l.illust_id AND k.page = l.page) "
-        "SELECT * EXCLUDE (reason, is_due_anew, earlier_attempts), "
+        "SELECT * EXCLUDE (reason, is_due_again, earlier_attempts), "
         f"{attempts}::SMALLINT AS attempts, reason, reason = 'retry' AS is_retry "
         "FROM reasons WHERE reason IS NOT NULL"
     )
@@ -84,7 +84,7 @@ def create_wanted(
     counts.set_keys(keys, dict(by_reason))
 
 
-def _reason(catalog: Catalog, request: ScoringRequest, is_due_anew: str) -> str:
+def _reason(catalog: Catalog, request: ScoringRequest, is_due_again: str) -> str:
     """SQL: why row ``k`` of the catalog is scored, null if row ``l`` of the live snapshot is carried.
 
     A row that kept its earlier answer, as new content could not be fetched, has a code though it is ok: it is
@@ -95,7 +95,7 @@ def _reason(catalog: Catalog, request: ScoringRequest, is_due_anew: str) -> str:
     is_due = (
         "l.error_code IS NOT NULL"
         if request.retry_failed
-        else f"(l.error_code IN ({codes}) AND l.attempts < {MAX_NIGHTS}) OR {is_due_anew}"
+        else f"(l.error_code IN ({codes}) AND l.attempts < {MAX_NIGHTS}) OR {is_due_again}"
     )
     stored = stored_fingerprint_sql(catalog, "l.fingerprint")
     differs = f"k.fingerprint IS DISTINCT FROM l.fingerprint AND k.fingerprint IS DISTINCT FROM {stored}"
@@ -106,7 +106,7 @@ def _reason(catalog: Catalog, request: ScoringRequest, is_due_anew: str) -> str:
     )
 
 
-def _is_due_anew(request: ScoringRequest) -> str:
+def _is_due_again(request: ScoringRequest) -> str:
     """SQL: whether tonight lacks the cause of a failure: a place not allowed, a format not decoded."""
     if request.live is None:
         return "false"

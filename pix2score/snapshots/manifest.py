@@ -13,7 +13,14 @@ from functools import cached_property
 from typing import Any, NotRequired, TypedDict
 
 from pix2score.errors import ConflictError, DataError
-from pix2score.snapshots.tables import SCHEMA_VERSION, DataFile, Layout, Table, data_file, layout_from_dict
+from pix2score.snapshots.tables import (
+    SCHEMA_VERSION,
+    DataFile,
+    Layout,
+    TableName,
+    data_file,
+    layout_from_dict,
+)
 from pix2score.storage.folder import Folder
 
 SNAPSHOTS = "snapshots"
@@ -88,7 +95,7 @@ class Snapshot:
         """Every live file."""
         return tuple(data_file(file) for file in self.manifest["files"])
 
-    def files_of(self, table: Table) -> list[DataFile]:
+    def files_of(self, table: TableName) -> list[DataFile]:
         """Live files of one table; those of SCORES in key order."""
         return [file for file in self.files if file.table == table]
 

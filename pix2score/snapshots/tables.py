@@ -38,7 +38,7 @@ SCHEMA_VERSION = 1
 
 EmbeddingDtype: TypeAlias = Literal["float16", "float32"]
 OK, FAILED = "ok", "failed"
-Table = Literal["scores", "embeddings", "dead", "removed"]
+TableName = Literal["scores", "embeddings", "dead", "removed"]
 ROW_GROUP_ROWS = {
     "scores": 65_536,  # about 20 MB: small enough to skip by key, large enough to compress
     "embeddings": 8_192,  # 32 MB of float16[2048]
@@ -95,7 +95,7 @@ def validate(found: pa.Schema, expected: pa.Schema, what: str) -> None:
 class DataFile:
     """One immutable Parquet file of a snapshot or piece."""
 
-    table: Table
+    table: TableName
     path: str
     rows: int
     bytes: int
@@ -140,7 +140,7 @@ class Layout:
         """Schema of the embedding files."""
         return embeddings_schema(self.id_type, self.embedding_dim, self.embedding_dtype)
 
-    def schema_of(self, table: Table) -> pa.Schema:
+    def schema_of(self, table: TableName) -> pa.Schema:
         """Schema of the files of ``table``."""
         return {
             "scores": self.scores,
@@ -163,7 +163,7 @@ def layout_from_dict(plain: dict[str, Any]) -> Layout:
     return Layout(id_type, heads, plain["embedding"]["dim"], plain["embedding"]["dtype"])
 
 
-def write_file(folder: Folder, table: Table, path: str, rows: pa.Table) -> DataFile:
+def write_file(folder: Folder, table: TableName, path: str, rows: pa.Table) -> DataFile:
     """Write ``rows`` to ``path``, whole, and return its facts.
 
     Raises as ``Folder.publish``: a path is never used twice.
@@ -229,7 +229,7 @@ def broken_files(folder: Folder, files: Iterable[DataFile]) -> dict[str, str]:
     return broken
 
 
-def unique_path(table: Table, run: str) -> str:
+def unique_path(table: TableName, run: str) -> str:
     """A path for a file of ``table`` that nothing was ever written to.
 
     A task that Ray runs twice leaves two files, one of them unnamed.

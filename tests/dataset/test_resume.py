@@ -165,7 +165,7 @@ def test_whatever_earlier_attempts_left_each_key_stands_once_in_the_end(tmp_path
     assert not codes & {"NOT_FOUND", "TIMEOUT", "CRASHED"}
 
 
-def test_an_attempt_without_damage_is_taken_up_whole(tmp_path: Path) -> None:
+def test_an_attempt_without_damage_is_resumed_whole(tmp_path: Path) -> None:
     attempts, rng = Attempts(tmp_path), random.Random(1)
     _, rows, _ = attempts.begin()
     shards = attempts.pieces(rows[:40], rng, share_failed=0)

@@ -699,7 +699,7 @@ size = 3
 
 
 @pytest.mark.endurance
-def test_a_killed_prepare_is_taken_up_and_the_dataset_holds_every_row_once(
+def test_a_killed_prepare_is_resumed_and_the_dataset_holds_every_row_once(
     night: Night, storage: FlakyStorage, tmp_path: Path
 ) -> None:
     (tmp_path / "prepare.toml").write_text(HEADS)

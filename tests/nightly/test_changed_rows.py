@@ -91,7 +91,7 @@ def test_a_piece_with_other_rows_than_its_receipt_says_is_named(tmp_path: Path) 
         load_changed_keys(connection, folder, LAYOUT, [wrong], [], [])
 
 
-def test_a_piece_that_is_gone_ends_the_night_with_its_name(tmp_path: Path) -> None:
+def test_a_piece_that_is_missing_ends_the_night_with_its_name(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     receipt = piece(folder, "run-2", "a", KEYS)
     folder.delete([receipt.scores.path])

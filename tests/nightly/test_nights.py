@@ -255,7 +255,7 @@ def test_full_scores_everything_again(world: World) -> None:
     check(world, keys(1, 2, 3), M1)
 
 
-def test_s3_what_a_killed_run_staged_is_taken_up(any_world: World) -> None:
+def test_s3_what_a_killed_run_staged_is_resumed(any_world: World) -> None:
     content = keys(*range(20))
     any_world.night(content, killed_after=4)
     assert live_number(any_world.folder) == 0
@@ -266,7 +266,7 @@ def test_s3_what_a_killed_run_staged_is_taken_up(any_world: World) -> None:
     assert staged_receipts(any_world.folder) == []
 
 
-def test_s3_after_midnight_only_unchanged_rows_are_taken_up(world: World) -> None:
+def test_s3_after_midnight_only_unchanged_rows_are_resumed(world: World) -> None:
     world.night(keys(*range(12)), killed_after=2)
     staged = set(world.scored)
     changed = sorted(staged)[0]
@@ -276,7 +276,7 @@ def test_s3_after_midnight_only_unchanged_rows_are_taken_up(world: World) -> Non
     check(world, tonight, M1)
 
 
-def test_pieces_of_another_model_or_embedding_type_are_not_taken_up(world: World) -> None:
+def test_pieces_of_another_model_or_embedding_type_are_not_resumed(world: World) -> None:
     world.night(keys(1, 2, 3), killed_after=1)
     plan, _ = world.plan(keys(1, 2, 3), M2)
     assert (plan.counts.resumed, plan.counts.to_score) == (0, 3)
@@ -324,7 +324,7 @@ def test_s4_the_overtaken_run_conflicts_and_leaves_the_winner_whole(any_world: W
     check(any_world, keys(1, 2, 3, 4), M1)
 
 
-def test_s9_more_keys_gone_than_allowed_is_refused_before_anything_is_written(world: World) -> None:
+def test_s9_more_keys_removed_than_allowed_is_refused_before_anything_is_written(world: World) -> None:
     world.night(keys(*range(100)))
     before = world.folder.entries()
     with pytest.raises(LimitError, match=r"6 of 100 .*--max-removed 0\.05"):
@@ -389,7 +389,7 @@ def test_a_damaged_live_file_is_named_and_not_carried_and_full_mends_it(world: W
     check(world, keys(*range(7)), M1)
 
 
-def test_an_embedding_file_that_is_gone_is_named(any_world: World) -> None:
+def test_an_embedding_file_that_is_missing_is_named(any_world: World) -> None:
     any_world.night(keys(*range(6)))
     file = live(any_world.scores).files_of("embeddings")[0]
     any_world.folder.delete([file.path])
@@ -738,7 +738,7 @@ def test_files_of_ranges_in_which_nothing_changes_stay(
     check(world, {**keys(*range(100)), (1000, 0): "last"}, M1)
 
 
-def test_keys_that_were_gone_for_a_night_come_back_without_being_scored(any_world: World) -> None:
+def test_keys_that_left_for_a_night_come_back_without_being_scored(any_world: World) -> None:
     whole = {**keys(*range(12)), (3, 0): "CORRUPT"}
     any_world.night(whole)
     any_world.night({key: value for key, value in whole.items() if key[0] % 3})
@@ -768,7 +768,7 @@ def test_a_key_that_is_taken_down_leaves_nothing_behind(any_world: World) -> Non
     check(any_world, keys(*range(5)), M1)
 
 
-def test_a_live_file_that_is_gone_is_named_on_a_night_of_another_model_too(world: World) -> None:
+def test_a_live_file_that_is_missing_is_named_on_a_night_of_another_model_too(world: World) -> None:
     world.night(keys(1, 2, 3))
     (file,) = live(world.scores).files_of("scores")
     world.folder.delete([file.path])

@@ -227,7 +227,7 @@ def bring_back(catalog: str, away: Path) -> None:
         path.rename(Path(catalog) / "images" / path.name)
 
 
-def test_a_share_of_failures_over_the_limit_makes_no_dataset_and_what_is_done_is_taken_up(
+def test_a_share_of_failures_over_the_limit_makes_no_dataset_and_what_is_done_is_resumed(
     tmp_path: Path,
 ) -> None:
     catalog = noise_catalog(tmp_path / "catalog", 240)

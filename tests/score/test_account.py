@@ -68,7 +68,7 @@ def test_one_image_that_came_is_enough(piece: Receipt) -> None:
     Tally(0.05, 100_000).add(piece)
 
 
-def test_failures_that_were_taken_up_do_not_hide_a_store_that_is_down() -> None:
+def test_failures_that_were_resumed_do_not_hide_a_store_that_is_down() -> None:
     with pytest.raises(LimitError, match=ALL_MISSING):
         Tally(0.05, 100_000, failed=Counter(NOT_FOUND=300)).add(receipt(200, {"NOT_FOUND": 200}))
 
@@ -90,7 +90,7 @@ def test_a_snapshot_of_failures_that_all_had_failed_before_is_published_again() 
     tally.check_end(130)
 
 
-def test_what_a_lost_round_failed_counts_only_as_far_as_it_is_taken_up() -> None:
+def test_what_a_lost_round_failed_counts_only_as_far_as_it_is_resumed() -> None:
     tally = Tally(0.05, 1000)
     tally.add(receipt(300, {"TIMEOUT": 100}))
     tally.begin_again({"CORRUPT": 10}, 0)

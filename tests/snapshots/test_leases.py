@@ -147,7 +147,7 @@ def test_a_compaction_beside_a_run_does_not_make_it_begin_again(world: World) ->
     check(world, content, M1)
 
 
-def test_a_killed_full_run_is_taken_up_after_a_compaction(world: World) -> None:
+def test_a_killed_full_run_is_resumed_after_a_compaction(world: World) -> None:
     world.night(keys(*range(9)))
     content = {**keys(8), **{(i, 0): "other" for i in range(8)}}
     world.night(content)
