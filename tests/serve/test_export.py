@@ -3,13 +3,9 @@ answers."""
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-import re
 import subprocess
 import sys
-import urllib.request
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,10 +26,8 @@ from pix2score.serve import export as module
 from pix2score.serve.config import ExportConfig
 from pix2score.serve.export import export, facts
 from pix2score.serve.graph import ServedModel, resize
-from pix2score.serve.model import Answer, Model
-from tests.conftest import BUCKET, free_port
+from tests.conftest import BUCKET
 from tests.serve.test_predict import save_settled
-from tests.support.paths import ROOT
 from tests.support.torch_helpers import HEADS, PREPROCESS, pixels
 
 RGB = npt.NDArray[np.uint8]
@@ -162,38 +156,3 @@ def test_without_the_onnx_packages_one_line_says_what_to_install(place: str, tmp
     )
     assert find_spec("onnx") is not None
     assert module.FACTS == "pix2score"
-
-
-def test_the_readme_server_answers_base64_with_the_models_numbers(onnx_file: str, place: str) -> None:
-    text = (ROOT / "README.md").read_text()
-    (code,) = re.findall(r"```python\n(import base64.*?)```", text, re.DOTALL)
-    port = free_port()
-    server = subprocess.Popen(
-        [sys.executable, "-c", code.replace("8080", str(port))], cwd=Path(onnx_file).parent
-    )
-    try:
-        rgba = np.dstack([picture(60, 80), np.full((60, 80), 128, np.uint8)])
-        out = io.BytesIO()
-        Image.fromarray(rgba).save(out, "PNG")
-        request = json.dumps({"image": base64.b64encode(out.getvalue()).decode()}).encode()
-        answer = json.loads(_post(f"http://127.0.0.1:{port}", request, server))
-    finally:
-        server.terminate()
-        server.wait(timeout=10)
-    (wanted,) = Model.load(place).predict([out.getvalue()])
-    assert isinstance(wanted, Answer)
-    assert answer["bookmark_predict"]["0"] == "0-10"
-    np.testing.assert_allclose(answer["bookmark_probs"], wanted.heads["bookmark"].probs, atol=1e-3)
-
-
-def _post(url: str, body: bytes, server: subprocess.Popen[bytes]) -> bytes:
-    import time
-
-    for _ in range(100):
-        assert server.poll() is None, "the server ended by itself"
-        try:
-            with urllib.request.urlopen(url, data=body, timeout=30) as response:
-                return bytes(response.read())
-        except urllib.error.URLError:
-            time.sleep(0.2)
-    raise AssertionError("the server did not answer")

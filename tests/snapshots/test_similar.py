@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,8 +15,6 @@ from pix2score.errors import ConfigError, DataError
 from pix2score.snapshots import similar as neighbours
 from pix2score.snapshots.manifest import Layout
 from tests.support.builders import HEADS, LAYOUT, Key, embeddings_table, publish_night
-from tests.support.chain import Chain
-from tests.support.paths import ROOT
 
 KEYS: list[Key] = [(number, page) for number in range(40, 70) for page in range(2)]
 
@@ -108,27 +102,3 @@ def test_every_finite_half_is_widened_to_the_same_number() -> None:
 def test_a_place_without_scores_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no scores"):
         pix2score.similar(str(tmp_path), 1)
-
-
-def readme_examples(title: str) -> list[str]:
-    """Python blocks of one section of the README."""
-    text = (ROOT / "README.md").read_text()
-    section = text.split(f"\n## {title}\n")[1].split("\n## ")[0]
-    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-
-
-@pytest.mark.parametrize("number", [0, 1, 2], ids=["duckdb", "polars", "similar"])
-def test_the_recipes_of_the_readme_run_as_printed(chain: Chain, tmp_path: Path, number: int) -> None:
-    (tmp_path / "pix2score-demo").mkdir()
-    (tmp_path / "pix2score-demo" / "scores").symlink_to(chain.scores)
-    ok = pix2score.read_scores(chain.scores).to_table().filter(pc.field("status") == "ok").to_pylist()
-    safe = [r for r in ok if r["sanity_probs"][3] + r["sanity_probs"][4] < 0.2]
-    best = max(safe, key=lambda r: 0.7 * r["bookmark_score"] + 0.3 * r["view_score"])
-    some_id = next(r["illust_id"] for r in ok if r["page"] == 0)
-    code = readme_examples("For a recommender")[number].replace("10002868", str(some_id))
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    first_row = next(line for line in done.stdout.splitlines() if re.search(r"\d{5}", line))
-    assert str(some_id if number == 2 else best["illust_id"]) in first_row
