@@ -19,7 +19,7 @@ class BenchmarkConfig:
     """Settings of ``jobs.benchmark``."""
 
     stage: Literal["plan", "decode", "model", "start", "score", "train", "all"] = "all"
-    """plan: planning a night and rewriting the narrow table. decode: one core, beside Pillow. model: the bare
+    """plan: planning a night and rewriting the scores table. decode: one core, beside Pillow. model: the bare
     forward pass. start: what a run of one image costs, by cause. score: the whole job from command to exit,
     beside peers. train: the job beside steps on a ready batch, and reading shards beside original files."""
     rows: tyro.conf.UseAppendAction[tuple[int, ...]] = ()
@@ -32,8 +32,8 @@ class BenchmarkConfig:
     side: int = 500
     """score, train: width in px of the drawn photographs, which are 4:3."""
     model: str | None = None
-    """decode: a trained model's folder, to tell how far its probabilities are apart; pictures are resized to
-    its input."""
+    """decode: a trained model's folder, to measure how far its probabilities are apart; pictures are resized
+    to its input."""
     backbone: str = "resnet18"
     """model, start, score, train: the network, with random weights."""
     input_size: int = 224
@@ -44,7 +44,7 @@ class BenchmarkConfig:
     """score: what runs beside this package, comma-separated; a peer whose package is missing is left out by
     name; limit: the rate that the bare forward pass and the decoder imply on these cores."""
     runs: int = 3
-    """Times that everything is run, in turns; medians are told."""
+    """Times that everything is run, in turns; medians are reported."""
     out: str | None = None
     """Folder for benchmark.json (default: none is written)."""
 

@@ -1,5 +1,6 @@
-"""Decoding and resizing on one core, beside Pillow's whole decode with an antialiased resize; and how far the
-pixels are apart."""
+"""decode: decoding and resizing on one core, beside Pillow, and how far the pixels are apart.
+
+Pillow decodes whole and resizes with antialiasing."""
 
 from __future__ import annotations
 
@@ -28,8 +29,7 @@ CASES = (("JPEG", 500), ("JPEG", 1200), ("JPEG", 3000), ("PNG", 1200), ("WEBP", 
 
 @dataclass(frozen=True, slots=True)
 class DecodeTiming:
-    """One kind of picture. Rates are images per second of one core, medians over rounds; differences are of
-    0..255."""
+    """One kind of picture: images per second of one core, medians over rounds; differences are of 0..255."""
 
     kind: str
     form: str
@@ -48,8 +48,10 @@ class DecodeTiming:
 def time_decode(
     num_images: int, rounds: int, size: int = 224, probs: Probabilities | None = None
 ) -> list[DecodeTiming]:
-    """Every kind of picture in every case, resized to ``size``; ``probs``: of a model with that input
-    size."""
+    """Time every kind of picture in every case, resized to ``size``; return a timing for each.
+
+    ``probs`` are of a model with that input size.
+    """
     return [
         _time(kind, form, side, max(3, num_images * 500 // max(side, 500)), rounds, size, probs)
         for kind in SETS
@@ -89,7 +91,7 @@ def _time(
 
 
 def through(child: Decoder, files: Sequence[bytes]) -> Iterator[bytes]:
-    """Pixels by the decode child, which gets the next image while it works on one, as in a job."""
+    """Yield pixels by the decode child, which gets the next image while it works on one, as in a job."""
     for this, following in zip(files, [*files[1:], None], strict=True):
         child.begin(this)
         if following is not None:

@@ -1,9 +1,9 @@
-"""The bare forward pass on ready pixels: this package's engines beside torch as it comes, batch by batch, in
-turns."""
+"""model: the bare forward pass on ready pixels, by this package's engines and by torch as it comes.
+
+Batch by batch, in turns."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from pix2score.heads.presets import preset
+from pix2score.host.cores import num_cores
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.folder import ModelCard, Weights, save_model
 from pix2score.model.network import MultiHeadModel, model_from_card, normalise, weights_of
@@ -23,8 +24,10 @@ RESIDUAL_GAIN = 0.2  # of a block's last BatchNorm: with 1, the sums of 33 rando
 
 @dataclass(frozen=True, slots=True)
 class ModelTiming:
-    """One way through the network: images per second of the whole machine (or its GPU), median and spread
-    over rounds."""
+    """One way through the network: images per second of the whole machine or its GPU.
+
+    Median and spread over rounds.
+    """
 
     way: str
     images_per_s: float
@@ -32,9 +35,11 @@ class ModelTiming:
     fastest: float
 
 
-def drawn_model(backbone: str, size: int, out: str = "") -> tuple[ModelCard, Weights]:
-    """A network with random weights, saved at ``out`` if given: as fast as a trained one, and its output as
-    finite."""
+def random_model(backbone: str, size: int, out: str = "") -> tuple[ModelCard, Weights]:
+    """A network with random weights, saved at ``out`` if given.
+
+    As fast as a trained one, and its output as finite.
+    """
     torch.manual_seed(0)
     heads = tuple(
         head.fitted(edges=head.edges, counts=(1,) * head.num_bins, typical=range(head.num_bins))
@@ -54,8 +59,8 @@ def drawn_model(backbone: str, size: int, out: str = "") -> tuple[ModelCard, Wei
 
 
 def time_model(backbone: str, size: int, batch_size: int, rounds: int) -> list[ModelTiming]:
-    """Every way on the same batch, in turns."""
-    card, weights = drawn_model(backbone, size)
+    """Run every way on the same batch, in turns; return a timing for each."""
+    card, weights = random_model(backbone, size)
     pixels = np.random.default_rng(0).integers(0, 256, (batch_size, size, size, 3), dtype=np.uint8)
     ways = _gpu_ways(card, weights, pixels) if torch.cuda.is_available() else _cpu_ways(card, weights, pixels)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -74,7 +79,7 @@ def time_model(backbone: str, size: int, batch_size: int, rounds: int) -> list[M
 
 
 def _cpu_ways(card: ModelCard, weights: Weights, pixels: Any) -> dict[str, Callable[[], object]]:
-    cores = len(os.sched_getaffinity(0))
+    cores = num_cores()
     torch.set_num_threads(cores)
     network = model_from_card(card, weights)
     ready = normalise(torch.from_numpy(pixels), card.preprocess).contiguous()
@@ -93,8 +98,7 @@ def _cpu_ways(card: ModelCard, weights: Weights, pixels: Any) -> dict[str, Calla
 
 
 def _gpu_ways(card: ModelCard, weights: Weights, pixels: Any) -> dict[str, Callable[[], object]]:
-    """The predictor begins with pixels in memory and ends with answers there; the bare forward passes begin
-    and end on the GPU."""
+    """The predictor goes from pixels in memory to answers there, the bare passes begin and end on the GPU."""
     network = model_from_card(card, weights).cuda().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     ready = normalise(torch.from_numpy(pixels).cuda(), card.preprocess)
     compiled = torch.compile(network)

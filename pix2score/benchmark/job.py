@@ -1,5 +1,4 @@
-"""benchmark: how fast a stage is on this machine, beside its limit and beside what users would otherwise run:
-a table, and JSON."""
+"""benchmark: how fast a stage is on this machine, beside its limit and its peers: a table, and JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +20,9 @@ from pix2score.benchmark.config import LIMIT, BenchmarkConfig
 from pix2score.benchmark.decode import DecodeTiming, Pixels, time_decode
 from pix2score.benchmark.pictures import write_photographs
 from pix2score.benchmark.plan import PlanTiming, time_plan
-from pix2score.benchmark.score import OURS, ScoreTiming, time_score, time_start
+from pix2score.benchmark.score import OURS, ScoreTiming, time_score
+from pix2score.benchmark.start import time_start
+from pix2score.host.cores import num_cores
 from pix2score.model.predictor import load_predictor
 from pix2score.storage.folder import Folder
 
@@ -30,7 +31,7 @@ PACKAGES = ("pix2score", "ray", "torch", "onnxruntime", "pillow", "pyarrow", "du
 
 
 def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
-    """Timings of the stage, with facts about the machine; a table of them goes to the log."""
+    """Measure the stage, or all of them; return the timings with facts about the machine, and log a table."""
     stages = tuple(_STAGES) if config.stage == "all" else (config.stage,)
     if config.stage == "all":
         logger.info(
@@ -117,12 +118,12 @@ def _model(config: BenchmarkConfig) -> dict[str, Any]:
 
 
 def _score(config: BenchmarkConfig) -> dict[str, Any]:
-    from pix2score.benchmark.forward import drawn_model  # imports torch
+    from pix2score.benchmark.forward import random_model  # imports torch
 
     peers = [peer for peer in config.named_peers() if peer != LIMIT]
     with tempfile.TemporaryDirectory(prefix="pix2score-benchmark-") as folder:
         place = Path(folder)
-        drawn_model(config.backbone, config.input_size, str(place / "model"))
+        random_model(config.backbone, config.input_size, str(place / "model"))
         images = Path(config.images) if config.images else place / "drawn"
         if not config.images:
             write_photographs(images, config.num_images, config.side, config.side * 3 // 4)
@@ -147,11 +148,11 @@ def _score(config: BenchmarkConfig) -> dict[str, Any]:
 
 
 def _start(config: BenchmarkConfig) -> dict[str, Any]:
-    from pix2score.benchmark.forward import drawn_model  # imports torch
+    from pix2score.benchmark.forward import random_model  # imports torch
 
     with tempfile.TemporaryDirectory(prefix="pix2score-benchmark-") as folder:
         place = Path(folder)
-        drawn_model(config.backbone, config.input_size, str(place / "model"))
+        random_model(config.backbone, config.input_size, str(place / "model"))
         timing = time_start(place, str(place / "model"), config.runs)
     causes = ", ".join(f"{name} {seconds:.2f}" for name, seconds in timing.causes_s.items())
     logger.info(
@@ -183,15 +184,14 @@ def _train(config: BenchmarkConfig) -> dict[str, Any]:
 
 
 def _limit(config: BenchmarkConfig, images: Path) -> dict[str, float]:
-    """Images per second of the fastest bare forward pass, of the decoder on all cores, and of both on the
-    same cores."""
+    """Images/s of the fastest bare forward pass, of the decoder on all cores, and of both together."""
     from pix2score.benchmark.decode import decode_rate
     from pix2score.benchmark.forward import time_model
 
     forward = max(
         t.images_per_s for t in time_model(config.backbone, config.input_size, config.batch_size, 5)
     )
-    decode = decode_rate(images, config.input_size) * len(os.sched_getaffinity(0))
+    decode = decode_rate(images, config.input_size) * num_cores()
     return {
         "forward_per_s": forward,
         "decode_per_s": round(decode, 1),
@@ -233,9 +233,8 @@ _STAGES: dict[str, Callable[[BenchmarkConfig], dict[str, Any]]] = {
 
 def machine() -> dict[str, Any]:
     """Facts that a number is worth nothing without."""
-    cores = len(os.sched_getaffinity(0))
     return {
-        "cores": cores,
+        "cores": num_cores(),
         "cpu": _cpu(),
         "load": os.getloadavg()[0],
         "python": platform.python_version(),

@@ -1,8 +1,7 @@
-"""Drawn pictures that decode as real ones do: photographs, sparse and dense line art, as JPEG of quality 90,
-4:2:0.
+"""Drawn pictures that decode as real ones do: photographs, sparse and dense line art.
 
-A few are drawn and repeated: a decoder does not know that it saw a picture before. Bits per pixel at 1,200 px
-as drawn here: photographs 0.7, sparse line art 0.7, dense line art 4.
+JPEG is of quality 90, 4:2:0. A few are drawn and repeated: a decoder does not know that it saw a picture
+before. Bits per pixel at 1,200 px as drawn here: photographs 0.7, sparse line art 0.7, dense line art 4.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ def encoded(image: Image.Image, form: str = "JPEG") -> bytes:
 
 
 def write_photographs(folder: Path, num_images: int, width: int, height: int, seed: int = 0) -> None:
-    """``num_images`` files in a new folder."""
+    """Write ``num_images`` files into a new folder."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     contents = [encoded(photograph(rng, width, height)) for _ in range(min(num_images, NUM_DISTINCT))]

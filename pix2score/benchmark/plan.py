@@ -1,9 +1,8 @@
-"""How long planning and rewriting take, how much memory and temporary disk, by the number of rows: generated
-catalogs and live snapshots.
+"""plan: time, memory and temporary disk of planning and rewriting a night, by the number of rows.
 
-Rows have the honest shape: a 24-character id, a page, a 32-character etag on both sides; SCORES rows of the
-``pixiv`` heads. Between the nights 1 % of the rows change, 0.1 % go and as many come. A first night, where
-every row is new, is timed beside it.
+Catalogs and live snapshots are generated. Rows have the honest shape: a 24-character id, a page, a
+32-character etag on both sides; SCORES rows of the ``pixiv`` heads. Between the nights 1 % of the rows
+change, 0.1 % are removed and as many are new. A first night, where every row is new, is timed beside it.
 """
 
 from __future__ import annotations
@@ -46,8 +45,7 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One piece of work: wall and CPU seconds, peak memory (RSS of this process), and the most temporary
-    disk, in bytes for each row."""
+    """One piece of work: wall and CPU seconds, peak memory (RSS of this process), most temporary disk."""
 
     seconds: float
     cpu_s: float
@@ -57,7 +55,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class FirstNight:
-    """Every row is new: planned; sorted, once scored; merged into the narrow table."""
+    """Every row is new: planned; sorted, once scored; merged into the scores table."""
 
     plan: Step
     sort: Step
@@ -81,8 +79,10 @@ class PlanTiming:
 
 
 def time_plan(place: Path, num_rows: int) -> PlanTiming:
-    """A night of ``num_rows`` live rows and a first night of as many, in the empty folder ``place``, planned
-    and written here."""
+    """Plan and write a night of ``num_rows`` live rows, and a first night of as many; return the timings.
+
+    Everything is in the folder ``place``, empty before.
+    """
     with _temporary_files_in(place / "temporary") as scratch:
         catalog = open_catalog(_write_catalog(place / "catalog", num_rows), Columns())
         to_score, plan, rewrite = _time_later(place / "scores", catalog, num_rows, scratch)
@@ -145,7 +145,7 @@ def _step(function: Callable[[], Any], scratch: Path, num_rows: int) -> tuple[An
 
 
 def _disk_bytes(folder: Path) -> int:
-    """Of all files below; one that goes meanwhile counts as nothing."""
+    """Of all files below; one that is removed meanwhile counts as nothing."""
     size = 0
     for top, _, names in os.walk(folder):
         for name in names:
@@ -194,8 +194,10 @@ def _etags(numbers: npt.NDArray[np.int64], version: npt.NDArray[np.bool_]) -> li
 
 
 def _write_catalog(folder: Path, num_rows: int) -> str:
-    """In no order of keys; every hundredth row with another etag than before, every thousandth another
-    illustration."""
+    """Write a catalog in no order of keys; return its place.
+
+    Every hundredth row has another etag than the live snapshot, every thousandth is another illustration.
+    """
     order = np.random.default_rng(0).permutation(-(-num_rows // FILE_ROWS))
     for number, block in enumerate(order):
         rows = np.arange(block * FILE_ROWS, min(num_rows, (block + 1) * FILE_ROWS))

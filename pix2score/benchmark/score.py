@@ -1,13 +1,11 @@
-"""Scoring a folder from command to exit, beside what users would otherwise run: every contender does the same
-work, in turns.
+"""score: scoring a folder from command to exit, beside what users would otherwise run.
 
-Each is run on a quarter of the images and on all of them: the difference gives its steady rate, what is left
-its start-up.
+Every contender does the same work, in turns. Each is run on a quarter of the images and on all of them: the
+difference gives its steady rate, what is left its start-up.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -23,7 +21,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pix2score.benchmark.pictures import write_photographs
 from pix2score.errors import StorageError
 
 logger = logging.getLogger(__name__)
@@ -39,8 +36,7 @@ TIMEOUT_S = 3600
 
 @dataclass(frozen=True, slots=True)
 class ScoreTiming:
-    """One contender: seconds from command to exit, median with the fastest and slowest run; rates in images
-    per second."""
+    """One contender: seconds from command to exit, median, fastest and slowest run; rates in images/s."""
 
     contender: str
     images: int
@@ -72,49 +68,23 @@ def time_score(
     runs: int,
     every_turn: Callable[[], None] = lambda: None,
 ) -> list[ScoreTiming]:
-    """Every contender ``runs`` times on all images and on a quarter of them, after ``every_turn``; ``place``
-    is an empty folder."""
+    """Run every contender ``runs`` times on all images and on a quarter of them; return their timings.
+
+    ``place`` is an empty folder; ``every_turn`` is called before each turn of all contenders.
+    """
     files = sorted(path for path in images.iterdir() if path.is_file())
     folders = {
-        len(part): _linked(place / f"images-{len(part)}", part) for part in (files, files[: len(files) // 4])
+        len(part): linked(place / f"images-{len(part)}", part) for part in (files, files[: len(files) // 4])
     }
     contenders = [OURS, *present(peers)]
     seconds: dict[tuple[str, int], list[float]] = {(name, num): [] for name in contenders for num in folders}
     for run in range(runs):
         every_turn()
-        for (name, num), taken in seconds.items():
+        for (name, num), measured in seconds.items():
             out = place / "out"
-            taken.append(_seconds(command(name, folders[num], model, out), out))
-            logger.info("run %d of %d: %s, %d images: %.1f s", run + 1, runs, name, num, taken[-1])
+            measured.append(_seconds(command(name, folders[num], model, out), out))
+            logger.info("run %d of %d: %s, %d images: %.1f s", run + 1, runs, name, num, measured[-1])
     return [_timing(name, {num: seconds[name, num] for num in folders}) for name in contenders]
-
-
-@dataclass(frozen=True, slots=True)
-class StartTiming:
-    """What a run of one image costs: seconds from command to exit, median with the fastest and slowest run,
-    and by cause."""
-
-    seconds: float
-    fastest_s: float
-    slowest_s: float
-    causes_s: dict[str, float]
-    """Medians: importing, the parts of the run as its summary has them, and ending."""
-
-
-def time_start(place: Path, model: str, runs: int) -> StartTiming:
-    """A new picture scored ``runs`` times, each into a new folder; ``place`` is an empty folder."""
-    write_photographs(place / "one", 1, 500, 375)
-    folder = _linked(place / "images-1", sorted((place / "one").iterdir()))
-    whole, causes = [], []
-    for _ in range(runs):
-        shutil.rmtree(place / "out", ignore_errors=True)
-        began_at, start = time.time(), time.perf_counter()
-        summary = json.loads(_output(command(OURS, folder, model, place / "out")).splitlines()[-1])
-        whole.append(time.perf_counter() - start)
-        parts = {"import": summary["began_at"] - began_at, **summary["stages_s"]}
-        causes.append({**parts, "end": whole[-1] - sum(parts.values())})
-    medians = {name: round(float(np.median([cause[name] for cause in causes])), 2) for name in causes[0]}
-    return StartTiming(round(float(np.median(whole)), 2), round(min(whole), 2), round(max(whole), 2), medians)
 
 
 def command(contender: str, images: Path, model: str, out: Path) -> list[str]:
@@ -122,30 +92,14 @@ def command(contender: str, images: Path, model: str, out: Path) -> list[str]:
     if contender == OURS:
         catalog = str(images.parent / f"{images.name}.parquet")
         root = str(next(images.iterdir()).resolve().parent)
-        words = [
-            "jobs.score",
-            "--catalog",
-            catalog,
-            "--image-root",
-            root,
-            "--model",
-            model,
-            "--out",
-            str(out),
-        ]
-        return [sys.executable, "-m", *words]
-    return [
-        sys.executable,
-        "-m",
-        f"pix2score.benchmark.peers.{PEERS[contender][0]}",
-        str(images),
-        model,
-        str(out),
-    ]
+        flags = {"--catalog": catalog, "--image-root": root, "--model": model, "--out": str(out)}
+        return [sys.executable, "-m", "jobs.score", *(word for flag in flags.items() for word in flag)]
+    module = f"pix2score.benchmark.peers.{PEERS[contender][0]}"
+    return [sys.executable, "-m", module, str(images), model, str(out)]
 
 
-def _linked(folder: Path, files: Sequence[Path]) -> Path:
-    """A folder of these files, and beside it the catalog of it."""
+def linked(folder: Path, files: Sequence[Path]) -> Path:
+    """Make a folder of links to these files, and a catalog of it beside it; return the folder."""
     folder.mkdir()
     for file in files:
         os.symlink(file.resolve(), folder / file.name)
@@ -159,11 +113,12 @@ def _linked(folder: Path, files: Sequence[Path]) -> Path:
 def _seconds(words: Sequence[str], out: Path) -> float:
     shutil.rmtree(out, ignore_errors=True)
     start = time.perf_counter()
-    _output(words)
+    output(words)
     return time.perf_counter() - start
 
 
-def _output(words: Sequence[str]) -> str:
+def output(words: Sequence[str]) -> str:
+    """Run a command; return its standard output. Raises ``StorageError`` with its error if it fails."""
     done = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     if done.returncode:
         raise StorageError(f"{' '.join(words)} ended with {done.returncode}: {done.stderr[-500:]}")

@@ -1,10 +1,8 @@
-"""Training: how near the whole job comes to steps on a ready batch, and how fast shards are read beside the
-original files."""
+"""train: the whole job beside steps on a ready batch, and reading shards beside the original files."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -21,6 +19,7 @@ from pix2score.benchmark.pictures import write_photographs
 from pix2score.dataset.card import PreparedDataset, open_dataset
 from pix2score.dataset.rows import decode_shard
 from pix2score.errors import TrainingError
+from pix2score.host.cores import num_cores
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.network import MultiHeadModel
 from pix2score.storage.parquet import parquet_batches
@@ -34,8 +33,7 @@ VAL_FRACTION = 0.1
 
 @dataclass(frozen=True, slots=True)
 class TrainTiming:
-    """Images per second: of steps on a ready batch, of the job within an epoch, and of reading alone on all
-    cores."""
+    """Images per second: on a ready batch, of the job within an epoch, and of reading alone on all cores."""
 
     ready_per_s: float
     job_per_s: float
@@ -50,7 +48,7 @@ class TrainTiming:
 def time_train(
     place: Path, *, num_images: int, side: int, backbone: str, size: int, batch_size: int, runs: int
 ) -> TrainTiming:
-    """Photographs of ``side`` px in the empty folder ``place``, prepared and trained on by the jobs."""
+    """Draw photographs of ``side`` px in the empty folder ``place``, prepare and train; return the rates."""
     write_photographs(place / "images", num_images, side, side * 3 // 4)
     _run(
         "prepare",
@@ -101,7 +99,7 @@ def _job_rate(out: Path, data: str, *flags: str) -> float:
 
 
 def _ready_rate(dataset: PreparedDataset, backbone: str, size: int, batch_size: int) -> float:
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(num_cores())
     network = MultiHeadModel(backbone, dataset.heads).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     recipe: dict[str, Any] = PRESETS["small"].recipe
     fitter = Fitter(
@@ -125,7 +123,7 @@ def _shard_rate(dataset: PreparedDataset, size: int) -> float:
     ):
         rows = pa.Table.from_batches([batch])
         num += decode_shard(rows, heads=dataset.heads, preprocess=Preprocess(size=size)).num_rows
-    return num / (time.perf_counter() - start) * len(os.sched_getaffinity(0))
+    return num / (time.perf_counter() - start) * num_cores()
 
 
 def _file_rate(images: Path, size: int, most: int = 100) -> float:
@@ -135,4 +133,4 @@ def _file_rate(images: Path, size: int, most: int = 100) -> float:
     start = time.perf_counter()
     for i in range(min(most, len(files))):
         _ = files[i]
-    return min(most, len(files)) / (time.perf_counter() - start) * len(os.sched_getaffinity(0))
+    return min(most, len(files)) / (time.perf_counter() - start) * num_cores()

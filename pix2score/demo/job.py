@@ -172,7 +172,7 @@ def _say_next(root: Path, say: Say) -> None:
         f"  {python} -m jobs.score --catalog {catalog} --model {model} --out {scores}   # a third night: "
         "only what is due"
     )
-    say(f"  {python} -m jobs.prepare --help   # your own catalog: see README.md\n")
+    say(f"  {python} -m jobs.prepare --help   # your own catalog: see jobs/README.md\n")
 
 
 def _shortest(path: Path) -> Path:

@@ -1,5 +1,4 @@
-"""The benchmarks measure real work: what they publish is sound, every contender scores every image, limits
-are told."""
+"""The benchmarks measure real work: what they publish is sound, and every contender scores every image."""
 
 from __future__ import annotations
 
@@ -20,11 +19,11 @@ from pix2score import read_scores
 from pix2score.benchmark import plan as benchmark_plan
 from pix2score.benchmark.config import BenchmarkConfig
 from pix2score.benchmark.decode import CASES, pillow
-from pix2score.benchmark.forward import drawn_model
+from pix2score.benchmark.forward import random_model
 from pix2score.benchmark.job import benchmark, score_table
 from pix2score.benchmark.pictures import SETS, encoded, write_photographs
 from pix2score.benchmark.plan import time_plan
-from pix2score.benchmark.score import OURS, PEERS, ScoreTiming, _linked, command, present, time_score
+from pix2score.benchmark.score import OURS, PEERS, ScoreTiming, command, linked, present, time_score
 from pix2score.errors import ConfigError
 from pix2score.images.decode import to_rgb
 from pix2score.images.preprocess import Preprocess
@@ -32,21 +31,12 @@ from pix2score.model.predictor import Predictor
 from pix2score.snapshots.manifest import live
 
 
-def test_one_percent_changed_and_one_per_mille_new_and_gone(tmp_path: Path) -> None:
+def test_one_percent_changed_and_one_per_mille_new_and_removed(tmp_path: Path) -> None:
     timing = time_plan(tmp_path, 20_000)
     assert (timing.rows, timing.to_score) == (20_000, 220)
     manifest = live(str(tmp_path / "scores")).manifest
-    assert (
-        manifest["snapshot"],
-        manifest["plan"]["removed"],
-        manifest["plan"]["new"],
-        manifest["plan"]["changed"],
-    ) == (
-        2,
-        20,
-        20,
-        200,
-    )
+    plan = manifest["plan"]
+    assert (manifest["snapshot"], plan["removed"], plan["new"], plan["changed"]) == (2, 20, 20, 200)
     ids = read_scores(str(tmp_path / "scores")).to_table(columns=["illust_id"]).column(0).to_pylist()
     assert ids == sorted(set(ids))
     assert len(ids[0]) == 24
@@ -63,10 +53,8 @@ def test_a_first_night_is_timed_beside_the_later_one_with_its_temporary_disk(
     assert all(step.seconds > 0 and step.cpu_s > 0 and step.peak_mib > 10 for step in steps)
     assert (timing.plan.seconds, timing.rewrite.peak_mib) == (timing.plan_s, timing.rewrite_peak_mib)
     assert timing.plan.disk_bytes_per_row > 0 and timing.first.plan.disk_bytes_per_row > 0
-    assert (
-        dataset([str(path) for path in (tmp_path / "first" / "scores").rglob("*.parquet")]).count_rows()
-        == 20_000
-    )
+    files = [str(path) for path in (tmp_path / "first" / "scores").rglob("*.parquet")]
+    assert dataset(files).count_rows() == 20_000
     assert tempfile.gettempdir() == before
 
 
@@ -87,11 +75,7 @@ def test_decoding_is_compared_on_every_kind_of_picture_with_the_pixels_close(
     cases = {(t["kind"], t["form"], t["side"]): t for t in result["decode"]}
     assert len(cases) == len(SETS) * len(CASES)
     assert all(t["ours_per_s"] > 0 and t["pillow_per_s"] > 0 for t in cases.values())
-    for (
-        _,
-        form,
-        _,
-    ), t in cases.items():  # PNG and WebP are decoded whole, as Pillow does: one rounding apart
+    for (_, form, _), t in cases.items():  # PNG and WebP are decoded whole, as in Pillow: one rounding apart
         assert t["mean_difference"] < (4 if form == "JPEG" else 0.6)
     assert "sparse line art" in caplog.text
 
@@ -111,8 +95,7 @@ def test_pixels_at_224_are_within_2_of_a_whole_decode_and_4_in_the_worst_picture
 
 
 def run(*flags: str) -> dict[str, Any]:
-    """The job as a process of its own: it sets torch's threads, which the numbers of other tests depend
-    on."""
+    """The job's summary, from a process of its own: it sets torch's threads, on which other tests depend."""
     done = subprocess.run(
         [sys.executable, "-m", "jobs.benchmark", *flags],
         capture_output=True,
@@ -133,8 +116,8 @@ def test_the_bare_forward_pass_is_timed_in_every_way() -> None:
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet101"])
-def test_a_drawn_model_answers_within_float16(backbone: str) -> None:
-    card, weights = drawn_model(backbone, 64)
+def test_a_random_model_answers_within_float16(backbone: str) -> None:
+    card, weights = random_model(backbone, 64)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
     prediction = Predictor(card, weights, batch_size=4).predict(pixels)
     assert prediction.finite.all()
@@ -142,7 +125,7 @@ def test_a_drawn_model_answers_within_float16(backbone: str) -> None:
 
 
 @pytest.mark.slow
-def test_what_one_image_costs_is_told_by_cause() -> None:
+def test_what_one_image_costs_is_given_by_cause() -> None:
     found = run("--stage=start", "--input-size=32", "--runs=1")["start"]
     assert list(found["causes_s"]) == [
         "import",
@@ -161,7 +144,7 @@ def test_what_one_image_costs_is_told_by_cause() -> None:
 def test_a_trained_model_says_how_far_the_probabilities_are_apart(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    drawn_model("resnet18", 32, str(tmp_path / "model"))
+    random_model("resnet18", 32, str(tmp_path / "model"))
     with caplog.at_level(logging.INFO):
         found = benchmark(
             BenchmarkConfig(stage="decode", model=str(tmp_path / "model"), num_images=4, runs=1)
@@ -174,17 +157,20 @@ def test_a_trained_model_says_how_far_the_probabilities_are_apart(
 @pytest.mark.endurance
 @pytest.mark.timeout(600)
 def test_every_contender_scores_every_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    drawn_model("resnet18", 32, str(tmp_path / "model"))
+    random_model("resnet18", 32, str(tmp_path / "model"))
     write_photographs(tmp_path / "images", 8, 96, 72)
     names = [OURS, *present(PEERS)]
     assert {OURS, "ray-recipe", "dataloader"} <= set(names)
     probs = {}
     (tmp_path / "linked").mkdir()
-    linked = _linked(tmp_path / "linked" / "all", sorted((tmp_path / "images").iterdir()))
+    all_images = linked(tmp_path / "linked" / "all", sorted((tmp_path / "images").iterdir()))
     for name in names:
         out = tmp_path / name
         subprocess.run(
-            command(name, linked, str(tmp_path / "model"), out), check=True, capture_output=True, timeout=200
+            command(name, all_images, str(tmp_path / "model"), out),
+            check=True,
+            capture_output=True,
+            timeout=200,
         )
         rows = read_scores(str(out)).to_table() if name == OURS else dataset(out).to_table().sort_by("path")
         assert rows.num_rows == 8

@@ -1,5 +1,5 @@
-"""The reference system's seven problems, those that no other test file shows solved: see the table in the
-README."""
+"""The reference system's seven problems, those that no other test file shows solved: the list is in
+jobs/TRAINING.md."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""torch's DataLoader over files, as in https://pytorch.org/tutorials/beginner/data_loading_tutorial.html, one
-process per core."""
+"""torch's DataLoader over files, one process per core.
+
+As in https://pytorch.org/tutorials/beginner/data_loading_tutorial.html.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from pix2score.benchmark.peers.network import MEAN, STD, answers, load
+from pix2score.host.cores import num_cores
 
 
 class Images(Dataset[tuple[str, Tensor]]):
@@ -37,7 +40,7 @@ class Images(Dataset[tuple[str, Tensor]]):
 def main(images: str, model: str, out: str) -> None:
     """Score ``images`` into ``out``."""
     network, size = load(model)
-    cores = len(os.sched_getaffinity(0))
+    cores = num_cores()
     torch.set_num_threads(cores)
     os.makedirs(out)
     writer = None
