@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import numpy as np
 import pyarrow.compute as pc
@@ -30,14 +30,12 @@ from PIL import Image
 import jobs
 import pix2score
 from pix2score.cli.flags import resolve
-from pix2score.serve.config import ExportConfig
-from pix2score.serve.export import export
-from pix2score.serve.model import Answer, Model
 from tests.conftest import free_port
-from tests.support.chain import Chain
 from tests.support.paths import ROOT
-from tests.support.torch_helpers import pixels
 from tests.test_rooms import ROOMS
+
+if TYPE_CHECKING:  # its torch and Ray are for the tests that run something
+    from tests.support.chain import Chain
 
 FOLDERS = ("jobs", "pix2score", "tests")
 PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))])
@@ -206,6 +204,12 @@ def test_every_toml_block_is_a_configuration_of_prepare(page: Path, tmp_path: Pa
 # Python as printed
 
 
+def picture(mode: str) -> Image.Image:
+    """Random blocks, 80 px wide and 60 high."""
+    blocks_HWC = np.random.default_rng(3).integers(0, 256, (15, 20, len(mode)), dtype=np.uint8)
+    return Image.fromarray(blocks_HWC.repeat(4, axis=0).repeat(4, axis=1))
+
+
 @pytest.fixture(scope="module")
 def demo(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the pages assume it: with the output of a demo, an exported model and two pictures."""
@@ -214,7 +218,7 @@ def demo(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, place in (("scores", chain.scores), ("model", chain.model)):
         (folder / "pix2score-demo" / name).symlink_to(place)
     for name in ("a.png", "b.jpg"):
-        Image.fromarray(pixels(1, 3, 64)[0]).save(folder / name)
+        picture("RGB").save(folder / name)
     return folder
 
 
@@ -267,14 +271,17 @@ def first_row(output: str) -> str:
 
 
 def test_the_server_answers_base64_with_the_models_numbers(chain: Chain, demo: Path) -> None:
+    from pix2score.serve.config import ExportConfig
+    from pix2score.serve.export import export
+    from pix2score.serve.model import Answer, Model
+
     export(ExportConfig(model=chain.model, out=str(demo / "model.onnx")))
     (code,) = [code for page in PAGES for code in blocks(page, "python") if "serve_forever" in code]
     port = free_port()
     server = subprocess.Popen([sys.executable, "-c", code.replace("8080", str(port))], cwd=demo)
     try:
-        rgba = np.dstack([pixels(1, 0, 80)[0][:60], np.full((60, 80), 128, np.uint8)])
         out = io.BytesIO()
-        Image.fromarray(rgba).save(out, "PNG")
+        picture("RGBA").save(out, "PNG")
         request = json.dumps({"image": base64.b64encode(out.getvalue()).decode()}).encode()
         answer = json.loads(post(f"http://127.0.0.1:{port}", request, server))
     finally:
