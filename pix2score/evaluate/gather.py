@@ -1,7 +1,7 @@
 """What an evaluation gathers while its rows stream by, and what it says in the end.
 
-Sums of all rows (``metrics``); of the first ``quality.MAX_ROWS`` the answers themselves, for intervals and
-curves; of the sample, the answers on altered copies and thumbnails.
+Sums of all rows; of the first ``intervals.MAX_ROWS`` the answers themselves, for intervals and curves; of the
+sample, the answers on altered copies and thumbnails.
 
 Shapes: N rows, K bins.
 """
@@ -9,7 +9,6 @@ Shapes: N rows, K bins.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,62 +16,47 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pix2score.heads.spec import HeadSpec
-from pix2score.metrics import measures as quality
-from pix2score.metrics import verdict
 from pix2score.metrics.accumulate import HeadMetrics
+from pix2score.metrics.comparison import HeadComparison, compare
+from pix2score.metrics.curves import Change, change, curves
+from pix2score.metrics.findings import HeadDetails
+from pix2score.metrics.formulas import Floats
+from pix2score.metrics.intervals import MAX_ROWS
 from pix2score.metrics.measures import Answers
+from pix2score.metrics.verdict import HeadVerdict, head_verdict
 from pix2score.storage.arrow import matrix
-
-NUM_LISTED = 6
 
 
 class Evaluation:
-    """Rows in by ``add``; ``metrics``, ``details`` and ``comparison`` out."""
+    """Rows in by ``add``; ``metrics``, ``details`` and ``comparison`` out, all by head."""
 
-    def __init__(
-        self,
-        heads: Sequence[HeadSpec],
-        temperatures: Sequence[Mapping[str, float]],
-        *,
-        with_ridge: bool = False,
-    ) -> None:
-        """``temperatures`` of each model, the candidate first."""
-        self.heads, self._temperatures, self._with_ridge = tuple(heads), temperatures, with_ridge
-        self._sums = [HeadMetrics(head) for head in heads]
+    def __init__(self, heads: Sequence[HeadSpec], temperatures: Mapping[str, float]) -> None:
+        """``temperatures`` by head, of the first model."""
+        self.heads, self._temperatures = tuple(heads), temperatures
+        self._totals = {head.name: HeadMetrics(head) for head in heads}
         self._rows: list[pa.Table] = []
         self._sampled: list[pa.Table] = []
         self._num_kept = 0
 
     def add(self, rows: pa.Table) -> None:
-        """Take what the last stage gave."""
-        for total in self._sums:
-            name = total.head.name
-            total.add(
-                matrix(rows.column(f"{name}_log_probs_0")),
-                rows.column(f"{name}_bin").to_numpy(),
-                _labels(rows, name),
-            )
-        if self._num_kept < quality.MAX_ROWS:
-            narrow = [
-                name
-                for name in rows.column_names
-                if "_altered_" not in name and not name.endswith(("thumbnail", "_saliency"))
-            ]
-            self._rows.append(rows.select(narrow))
+        """Add rows of ``stages.AnswerRows``."""
+        for name, total in self._totals.items():
+            log_probs = matrix(rows.column(f"{name}_log_probs_0"))
+            total.add(log_probs, rows.column(f"{name}_bin").to_numpy(), _labels(rows, name))
+        if self._num_kept < MAX_ROWS:
+            self._rows.append(rows.select([name for name in rows.column_names if _is_kept(name)]))
             self._num_kept += rows.num_rows
         shown = rows.filter(pc.is_valid(rows.column("thumbnail")))
         if shown.num_rows:
             self._sampled.append(shown)
 
     def answers(self, head: HeadSpec, model: int = 0) -> Answers:
-        """Of the rows kept that have a label."""
+        """Answers to the rows kept that have a label."""
         rows, labelled = self._labelled(head)
-        log_probs = matrix(rows.column(f"{head.name}_log_probs_{model}"))[labelled].astype(np.float64)
-        truth = rows.column(f"{head.name}_bin").to_numpy()[labelled].astype(np.int64)
         return Answers(
             head,
-            log_probs,
-            truth,
+            matrix(rows.column(f"{head.name}_log_probs_{model}"))[labelled].astype(np.float64),
+            rows.column(f"{head.name}_bin").to_numpy()[labelled].astype(np.int64),
             _labels(rows, head.name)[labelled],
             rows.column("group").to_numpy()[labelled],
         )
@@ -81,58 +65,57 @@ class Evaluation:
         rows = pa.concat_tables(self._rows)
         return rows, rows.column(f"{head.name}_bin").to_numpy() >= 0
 
-    def metrics(self) -> dict[str, dict[str, Any]]:
-        """Head -> its numbers: over all rows those of ``HeadMetrics``, and from the rows kept what needs the
-        answers themselves."""
-        return {total.head.name: self._head_metrics(total) for total in self._sums}
+    def metrics(self) -> dict[str, HeadVerdict]:
+        """The numbers of the first model."""
+        return {head.name: self._verdict(head) for head in self.heads}
 
-    def _head_metrics(self, total: HeadMetrics) -> dict[str, Any]:
-        found = verdict.head_verdict(
-            self.answers(total.head), self._temperature(total.head), self._ridge(total.head)
-        )
-        return found | total.result()
+    def _verdict(self, head: HeadSpec) -> HeadVerdict:
+        totals, temperature = self._totals[head.name], self._temperature(head)
+        return head_verdict(self.answers(head), totals, temperature, self._ridge(head))
 
     def _temperature(self, head: HeadSpec) -> float:
-        return float(self._temperatures[0].get(head.name, 1.0))
+        return float(self._temperatures.get(head.name, 1.0))
 
-    def _ridge(self, head: HeadSpec) -> npt.NDArray[np.float64] | None:
+    def _ridge(self, head: HeadSpec) -> Floats | None:
         rows, labelled = self._labelled(head)
         name = f"ridge_{head.name}"
-        return (
-            rows.column(name).to_numpy()[labelled].astype(np.float64) if name in rows.column_names else None
-        )
+        if name not in rows.column_names:
+            return None
+        return np.asarray(rows.column(name).to_numpy()[labelled], dtype=np.float64)
 
-    def details(self) -> dict[str, dict[str, Any]]:
-        """Head -> what only a report needs: curves, confusion, and under ``altered`` how far answers move
-        with the image."""
-        return {head.name: self._curves(head) | {"altered": self._altered(head)} for head in self.heads}
+    def details(self) -> dict[str, HeadDetails]:
+        """Curves of the first model, and how far its answers move with the image."""
+        return {head.name: self._details(head) for head in self.heads}
 
-    def _curves(self, head: HeadSpec) -> dict[str, Any]:
+    def _details(self, head: HeadSpec) -> HeadDetails:
         answers = self.answers(head)
-        return verdict.curves(answers, self._temperature(head)) if len(answers.truth) else {}
+        drawn = curves(answers, self._temperature(head)) if len(answers.truth) else None
+        return HeadDetails(drawn, self._altered(head))
 
-    def _altered(self, head: HeadSpec) -> dict[str, Any]:
-        if not self._sampled:
+    def _altered(self, head: HeadSpec) -> dict[str, Change]:
+        rows = self.sampled()
+        if rows is None:
             return {}
-        rows = pa.concat_tables(self._sampled)
         prefix, found = f"{head.name}_altered_", {}
         for column in (name for name in rows.column_names if name.startswith(prefix)):
             both = rows.filter(pc.is_valid(rows.column(column)))
             if both.num_rows:
                 before = np.exp(matrix(both.column(f"{head.name}_log_probs_0")))
-                found[column.removeprefix(prefix)] = verdict.change(head, before, matrix(both.column(column)))
+                found[column.removeprefix(prefix)] = change(head, before, matrix(both.column(column)))
         return found
 
-    def comparison(self) -> dict[str, dict[str, Any]]:
-        """Head -> the first model against the second."""
-        return {
-            head.name: verdict.compare(self.answers(head, 0), self.answers(head, 1)) for head in self.heads
-        }
+    def comparison(self) -> dict[str, HeadComparison]:
+        """The first model against the second."""
+        return {head.name: compare(self.answers(head, 0), self.answers(head, 1)) for head in self.heads}
 
     def sampled(self) -> pa.Table | None:
         """The rows that have a thumbnail."""
         return pa.concat_tables(self._sampled) if self._sampled else None
 
 
-def _labels(rows: pa.Table, head: str) -> npt.NDArray[np.float64]:
+def _is_kept(column: str) -> bool:
+    return "_altered_" not in column and not column.endswith(("thumbnail", "_saliency"))
+
+
+def _labels(rows: pa.Table, head: str) -> Floats:
     return np.asarray(rows.column(f"{head}_label").to_numpy(), dtype=np.float64)

@@ -1,7 +1,7 @@
-"""evaluate: how good a model is on one split of a prepared dataset, per head, beside references that know
-less; and against another model.
+"""evaluate: how good a model is on one split of a prepared dataset, and against another model.
 
-Streams the split through Ray Data as scoring does. What one head's numbers are: ``verdict`` and ``quality``.
+Per head, beside references that know less. Streams the split through Ray Data as scoring does
+(``evaluate.pipeline``). Each number is defined in ``metrics.formulas``.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import ray
 
 from pix2score.catalog.keys import Key
 from pix2score.catalog.originals import original_images
@@ -21,17 +19,17 @@ from pix2score.cli.flags import as_plain
 from pix2score.cli.summary import recorded
 from pix2score.cluster.offer import Offer
 from pix2score.cluster.session import session
-from pix2score.cluster.source import ParquetParts
-from pix2score.cluster.task_sizes import MAX_TASK_ROWS, SHARD_ROW_BYTES, block_rows
 from pix2score.dataset.card import PreparedDataset, check_heads, open_dataset
 from pix2score.errors import ConfigError, NotBetterError
+from pix2score.evaluate.baseline import fit_ridges
 from pix2score.evaluate.config import EvaluateConfig
 from pix2score.evaluate.gather import Evaluation
-from pix2score.evaluate.stages import AnswerRows, Sample, decode_for_evaluation, draw_of, ridge_rows
+from pix2score.evaluate.pipeline import EvaluationPipeline
+from pix2score.evaluate.stages import Sample, draw_of
 from pix2score.heads.spec import HeadSpec
-from pix2score.metrics.accumulate import main_metric
-from pix2score.metrics.ridge import PENALTY, Floats, HeadSums
-from pix2score.metrics.verdict import is_better
+from pix2score.metrics.comparison import HeadComparison
+from pix2score.metrics.findings import Findings
+from pix2score.metrics.measures import main_metric
 from pix2score.model.folder import ModelCard, load_model
 from pix2score.report.evaluation import evaluation_page
 from pix2score.report.page import check_packages
@@ -45,22 +43,16 @@ NUM_ALTERED = 256
 """Images whose altered copies are answered too; their mean change is then known to a few percent of
 itself."""
 
-NUM_EXPLAINED = 12
-"""Images of which the report shows where each head looks, about."""
-
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    """metrics.json and report.html stand at ``config.out``; the metrics of each head come back.
+    """Write metrics.json and report.html to ``config.out``; return the metrics of each head.
 
     Raises ``DataError``: no model, no dataset, an empty split, or heads that do not match (they are named).
     Raises ``NotBetterError`` after everything is written.
     """
-    places = [place for place in (config.model, config.compare) if place]
-    cards, dataset, out = (
-        [load_model(place)[0] for place in places],
-        open_dataset(config.data),
-        Folder(config.out),
-    )
+    places = _models(config)
+    cards, dataset = [load_model(place)[0] for place in places], open_dataset(config.data)
+    out = Folder(config.out)
     dataset.parts(config.split)
     for place, card in zip(places, cards, strict=True):
         check_heads(place, card.heads, dataset)
@@ -69,131 +61,84 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         recorded(out, "summary.json", {"job": "evaluate", "split": config.split}) as summary,
     ):
         evaluation = _measure(config, cards, dataset, offer)
-        summary.update(
-            {"model_version": cards[0].version, "dataset_id": dataset.id, "metrics": evaluation.metrics()}
-        )
-        details = evaluation.details()
-        if config.compare:
-            summary |= {"compared_with": cards[1].version, "comparison": evaluation.comparison()}
-            summary["is_better"] = is_better(summary["comparison"])
-        summary["config"] = as_plain(config)
-        _publish_page(out, summary, details, evaluation)
-        out.publish(
-            "metrics.json", json.dumps({**summary, "details": details}, indent=1).encode(), replace=True
-        )
-        if config.require_better and not summary["is_better"]:
-            raise NotBetterError(
-                f"{config.model} is not better than {config.compare}: {_verdicts(summary['comparison'])}"
-            )
+        findings = _findings(config, cards, dataset, evaluation)
+        summary.update(findings.to_dict(), config=as_plain(config))
+        _publish(out, summary, findings, evaluation)
+        if config.require_better and not findings.is_better:
+            verdicts = _verdicts(findings.comparison)
+            raise NotBetterError(f"{config.model} is not better than {config.compare}: {verdicts}")
     return summary
 
 
-def _publish_page(
-    out: Folder, summary: Mapping[str, Any], details: Mapping[str, Any], evaluation: Evaluation
-) -> None:
+def _models(config: EvaluateConfig) -> list[str]:
+    return [place for place in (config.model, config.compare) if place]
+
+
+def _findings(
+    config: EvaluateConfig, cards: Sequence[ModelCard], dataset: PreparedDataset, evaluation: Evaluation
+) -> Findings:
+    return Findings(
+        model_version=cards[0].version,
+        dataset_id=dataset.id,
+        split=config.split,
+        metrics=evaluation.metrics(),
+        details=evaluation.details(),
+        compared_with=cards[1].version if config.compare else "",
+        comparison=evaluation.comparison() if config.compare else {},
+    )
+
+
+def _publish(out: Folder, summary: Mapping[str, Any], findings: Findings, evaluation: Evaluation) -> None:
+    details = {name: head.to_dict() for name, head in findings.details.items()}
+    _publish_page(out, findings, evaluation)
+    out.publish("metrics.json", json.dumps({**summary, "details": details}, indent=1).encode(), replace=True)
+
+
+def _publish_page(out: Folder, findings: Findings, evaluation: Evaluation) -> None:
     try:
         check_packages()
     except ConfigError as exc:  # the numbers are what was asked for; the page is for looking
         logger.warning("no report.html: %s", exc)
         return
-    out.publish(
-        "report.html", evaluation_page(summary, details, evaluation.heads, evaluation.sampled()), replace=True
-    )
+    page = evaluation_page(findings, evaluation.heads, evaluation.sampled())
+    out.publish("report.html", page, replace=True)
 
 
-def _verdicts(comparison: Mapping[str, Mapping[str, Any]]) -> str:
-    return ", ".join(f"{name} {head['verdict']}" for name, head in comparison.items())
+def _verdicts(comparison: Mapping[str, HeadComparison]) -> str:
+    return ", ".join(f"{name} {head.verdict}" for name, head in comparison.items())
 
 
 def _measure(
     config: EvaluateConfig, cards: Sequence[ModelCard], dataset: PreparedDataset, offer: Offer
 ) -> Evaluation:
-    models = [place for place in (config.model, config.compare) if place]
-    heads = [
-        head for head in cards[0].heads if all(head.name in {h.name for h in card.heads} for card in cards)
-    ]
-    sizes = list(
-        dict.fromkeys(card.preprocess for card in cards)
-    )  # two models of one preprocessing share their pixels
-    num_rows, use_gpu = dataset.num_rows(config.split), offer.wants_gpu(config.device)
-    ridges = _fit_ridges(dataset, heads, config.ridge_rows, offer) if config.ridge_rows else {}
-    rows = (
-        _shards(dataset, config.split)
-        .map_batches(
-            decode_for_evaluation,
-            fn_kwargs={
-                "heads": tuple(cards[0].heads),
-                "preprocesses": sizes,
-                "ridges": ridges,
-                "sample": _sample(config, dataset, num_rows),
-            },
-            batch_format="pyarrow",
-            batch_size=min(MAX_TASK_ROWS, *(block_rows(size) // len(sizes) for size in sizes)),
-            **offer.decode_placement(),
-        )
-        .map_batches(
-            AnswerRows,
-            fn_constructor_args=(models, [sizes.index(card.preprocess) for card in cards]),
-            fn_constructor_kwargs={
-                "explained": NUM_EXPLAINED / num_rows,
-                "batch_size": 256 if use_gpu else 32,
-                **offer.predictor_settings(use_gpu=use_gpu),
-            },
-            batch_format="pyarrow",
-            batch_size=256,
-            compute=offer.predictor_pool(use_gpu=use_gpu, num_batches=-(-num_rows // 256)),
-            num_cpus=0.5,  # unlike the tasks before it, so that Ray does not fuse them into one serial stage
-            num_gpus=1 if use_gpu else 0,
-        )
+    heads = _common_heads(cards)
+    pipeline = EvaluationPipeline(
+        models=_models(config),
+        cards=cards,
+        dataset=dataset,
+        split=config.split,
+        offer=offer,
+        use_gpu=offer.wants_gpu(config.device),
     )
-    evaluation = Evaluation(heads, [card.temperatures for card in cards], with_ridge=bool(ridges))
+    ridges = fit_ridges(dataset, heads, config.ridge_rows, offer)
+    rows = pipeline.rows(ridges, _sample(config, dataset))
+    evaluation = Evaluation(heads, cards[0].temperatures)
     for table in rows.iter_batches(batch_format="pyarrow", batch_size=1024):
         evaluation.add(table)
     return evaluation
 
 
-def _shards(dataset: PreparedDataset, split: str) -> ray.data.Dataset:
-    return ray.data.read_datasource(
-        ParquetParts(dataset.folder, dataset.parts(split), row_bytes=SHARD_ROW_BYTES)
-    )
+def _common_heads(cards: Sequence[ModelCard]) -> list[HeadSpec]:
+    """Heads of the first model that the others have too."""
+    names = set.intersection(*({head.name for head in card.heads} for card in cards))
+    return [head for head in cards[0].heads if head.name in names]
 
 
-def _fit_ridges(
-    dataset: PreparedDataset, heads: Sequence[HeadSpec], num_rows: int, offer: Offer
-) -> dict[str, Floats]:
-    """Head -> weights [1, 1 + D] of the regression from simple features to its bin; ``num_rows`` train
-    images, which are mixed."""
-    if not dataset.num_rows("train"):
-        return {}
-    stage = {"batch_format": "pyarrow", "batch_size": MAX_TASK_ROWS, **offer.decode_placement()}
-    rows = (
-        _shards(dataset, "train")
-        .limit(num_rows)
-        .map_batches(ridge_rows, fn_kwargs={"heads": tuple(heads)}, **stage)
-    )
-    sums: dict[str, HeadSums] = {}
-    for table in rows.iter_batches(batch_format="pyarrow", batch_size=1024):
-        small = (
-            table.column("features")
-            .combine_chunks()
-            .flatten()
-            .to_numpy()
-            .reshape(table.num_rows, -1)
-            .astype(np.float64)
-        )
-        for head in heads:
-            truth = table.column(f"{head.name}_bin").to_numpy()
-            total = sums.setdefault(head.name, HeadSums.zeros(small.shape[1]))
-            total.add(small[truth >= 0], truth[truth >= 0].astype(np.float64))
-    return {name: total.solve([PENALTY]) for name, total in sums.items() if total.num}
-
-
-def _sample(config: EvaluateConfig, dataset: PreparedDataset, num_rows: int) -> Sample:
+def _sample(config: EvaluateConfig, dataset: PreparedDataset) -> Sample:
+    num_rows, card = dataset.num_rows(config.split), dataset.card
     altered = NUM_ALTERED / num_rows
-    card = dataset.card
-    found = original_images(
-        card["catalog"]["uri"], card["config"], _drawn_keys(dataset, config.split, altered)
-    )
+    keys = _drawn_keys(dataset, config.split, altered)
+    found = original_images(card["catalog"]["uri"], card["config"], keys)
     originals = {key: image for key, image in found.items() if isinstance(image, bytes)}
     return Sample(shown=NUM_SHOWN / num_rows, altered=altered, originals=originals)
 

@@ -1,5 +1,6 @@
-"""Where a head looks: Grad-CAM of its score, laid over the picture. Needs captum (``pip install
-'pix2score[report]'``).
+"""Where a head looks: Grad-CAM of its score, laid over the picture.
+
+Needs captum (``pip install 'pix2score[report]'``).
 
 Shapes: N images, S input size.
 """
@@ -15,7 +16,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pix2score.heads.bins import mid_ranks
 from pix2score.heads.spec import HeadSpec
 from pix2score.model.forward_torch import network_of
 from pix2score.model.network import normalise
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 def saliency(
     predictor: Predictor, head: HeadSpec, pixels_NSSC: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.float32]:
-    """How much each place raises the head's score: float32 [N, S, S] in [0, 1], the strongest place of each
-    image is 1.
+    """How much each place raises the head's score: float32 [N, S, S], 1 at each image's strongest place.
 
     Grad-CAM (Selvaraju et al. 2017) on the last convolutional stage, so as coarse as that: a field of 32 px.
     All 0 where nothing raises it.
@@ -36,9 +35,7 @@ def saliency(
     from captum.attr import LayerAttribution, LayerGradCam
 
     network = network_of(predictor.card, predictor.weights, predictor.device)
-    ranks = torch.tensor(
-        mid_ranks(head.counts or [1] * head.num_bins), dtype=torch.float32, device=predictor.device
-    )
+    ranks = torch.tensor(head.ranks, dtype=torch.float32, device=predictor.device)
 
     def score(image_BCHW: Tensor) -> Tensor:
         logits_BK = network(image_BCHW)[0][head.name]

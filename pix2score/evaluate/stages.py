@@ -1,5 +1,4 @@
-"""The stages of evaluation that run in workers: shard rows into pixels and altered copies, and those into
-answers.
+"""The stages of evaluation in workers: shard rows into pixels and altered copies, those into answers.
 
 A sample of the rows, chosen by a hash of the key, carries a thumbnail and copies of the image as the world
 alters it.
@@ -66,8 +65,10 @@ ALTERATIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 def draw_of(key: Key) -> float:
-    """A number in [0, 1) that depends on the key alone: below a share, the row is in the sample of that
-    share."""
+    """A number in [0, 1) that depends on the key alone.
+
+    The sample of a share are the rows whose number is below it.
+    """
     return (
         int.from_bytes(hashlib.blake2b(f"{key[0]}/{key[1]}".encode(), digest_size=8).digest(), "big") / 2**64
     )
@@ -96,8 +97,9 @@ def decode_for_evaluation(
     ridges: Mapping[str, Floats],
     sample: Sample,
 ) -> pa.Table:
-    """Ray Data stage: shard rows in; key, ``group`` (int64), bins, labels, ``pixels_<i>`` per preprocess and
-    ``ridge_<head>`` out.
+    """Ray Data stage: shard rows in, pixels and altered copies out.
+
+    Columns out: key, ``group`` (int64), bins, labels, ``pixels_<i>`` per preprocess and ``ridge_<head>``.
 
     And, null outside the sample, ``thumbnail`` (JPEG) and ``altered_<name>`` (pixels by the first
     preprocess).
@@ -171,8 +173,9 @@ def ridge_rows(rows: pa.Table, *, heads: Sequence[HeadSpec]) -> pa.Table:
 
 
 class AnswerRows:
-    """Ray Data stage: rows of ``decode_for_evaluation`` in; the same without pixels, with
-    ``<h>_log_probs_<i>`` of each model, out.
+    """Ray Data stage: rows of ``decode_for_evaluation`` in, the models' answers out.
+
+    Instead of the pixels, rows have ``<h>_log_probs_<i>`` of each model.
 
     Where ``altered_<name>`` is not null, ``<h>_altered_<name>`` has the first model's probabilities of that
     copy. For a share ``explained`` of the rows, ``<h>_saliency`` is a JPEG that shows where the first model

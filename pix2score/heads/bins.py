@@ -1,5 +1,4 @@
-"""Bins of a number: learn their edges, put values into them, name them, and turn probabilities back into one
-number.
+"""Bins of a number: learn their edges, put values into them, name them, rank them.
 
 A bin is the number of edges <= value, so bins are left-inclusive: bin k holds edges[k-1] <= value < edges[k].
 Owns no label semantics (which values are legal): that is ``heads``.
@@ -30,8 +29,7 @@ def digitize(values: Values, edges: Sequence[Number]) -> npt.NDArray[np.int16]:
 
 
 def learn_edges(value_counts: Callable[[], ValueCounts], num_bins: int, *, head: str = "") -> list[Number]:
-    """Strictly increasing edges that cut the values into at most ``num_bins`` bins of as equal count as ties
-    allow.
+    """Strictly increasing edges of at most ``num_bins`` bins, of as equal count as ties allow.
 
     Exact, in one pass of bounded memory over the sorted distinct values: for each quantile k/K the edge is
     the distinct value whose number of smaller values is nearest to n*k/K. Equal edges merge; every edge is a
@@ -132,8 +130,10 @@ def _text(bound: Number) -> str:
 
 
 def mid_ranks(counts: Sequence[int]) -> npt.NDArray[np.float64]:
-    """Mean rank in [0, 1] of the training rows in each bin: what ``<h>_score`` averages under the
-    probabilities."""
+    """Mean rank in [0, 1] of the training rows in each bin.
+
+    ``<h>_score`` averages it under the probabilities.
+    """
     share = np.asarray(counts, dtype=np.float64) / max(1, sum(counts))
     upto = np.cumsum(share)
     return upto - share / 2

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pix2score.heads import bins
 from pix2score.heads.spec import HeadSpec
 
 Floats = npt.NDArray[np.float32]
@@ -36,8 +35,11 @@ def head_fields(head: HeadSpec) -> list[pa.Field]:
 
 @dataclass(frozen=True, slots=True)
 class HeadPrediction:
-    """One head on N images: ``probs`` float32 [N, K], calibrated; ``bin`` int16 [N], their argmax; ``score``
-    float32 [N] in [0, 1], the expected quantile; ``expected`` float32 [N] in the head's own unit."""
+    """What one head says of N images.
+
+    ``probs`` float32 [N, K], calibrated; ``bin`` int16 [N], their argmax; ``score`` float32 [N] in [0, 1],
+    the expected quantile; ``expected`` float32 [N] in the head's own unit.
+    """
 
     probs: Floats
     bin: npt.NDArray[np.int16]
@@ -45,19 +47,22 @@ class HeadPrediction:
     expected: Floats
 
 
+def log_softmax(logits_NK: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Logarithms of the probabilities that logits stand for, [N, K]."""
+    shifted = logits_NK - logits_NK.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
 def _answer_ordered(head: HeadSpec, logits_NK: Floats, temperature: float) -> HeadPrediction:
     scaled = np.nan_to_num(logits_NK.astype(np.float64), posinf=0.0, neginf=0.0) / temperature
-    exp = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    probs = exp / exp.sum(axis=1, keepdims=True)
+    probs = np.exp(log_softmax(scaled))
     probs_f32 = probs.astype(np.float32)
-    counts, typical = head.counts or [1] * head.num_bins, head.typical or tuple(range(head.num_bins))
+    expected = (probs @ np.asarray(head.typical_values, dtype=np.float64)).clip(-_LARGEST, _LARGEST)
     return HeadPrediction(
         probs=probs_f32,
         bin=probs_f32.argmax(axis=1).astype(np.int16),
-        score=(probs @ bins.mid_ranks(counts)).clip(0, 1).astype(np.float32),
-        expected=np.clip(probs @ np.asarray(typical, dtype=np.float64), -_LARGEST, _LARGEST).astype(
-            np.float32
-        ),
+        score=(probs @ head.ranks).clip(0, 1).astype(np.float32),
+        expected=expected.astype(np.float32),
     )
 
 
@@ -70,7 +75,7 @@ def answer(head: HeadSpec, logits_NK: Floats, temperature: float) -> HeadPredict
 
 
 def head_columns(head: HeadSpec, prediction: HeadPrediction) -> dict[str, pa.Array]:
-    """Arrow columns of one head, as ``schema.head_fields`` lists them."""
+    """Arrow columns of one head, in the order of ``head_fields``."""
     probs = pa.FixedSizeListArray.from_arrays(pa.array(prediction.probs.ravel()), head.num_bins)
     return {
         f"{head.name}_bin": pa.array(prediction.bin),

@@ -1,8 +1,7 @@
 """What a model predicts: one ``HeadSpec`` per target, and the rules that its labels follow.
 
-To add a kind: a ``Kind`` here, its columns in ``schema.head_fields``, its loss in ``losses``, its metrics in
-``metrics``, and how logits become columns in ``predictor``. Each of those holds a table by kind that refuses
-an unknown one by name.
+A kind is named in ``KINDS``; its columns and answers stand in ``heads.ordered``, its loss in
+``train.step.losses``, its answer as a graph in ``serve.graph``, its main number in ``metrics.measures``.
 """
 
 from __future__ import annotations
@@ -120,6 +119,21 @@ class HeadSpec:
     def num_bins(self) -> int:
         """K: number of logits."""
         return len(self.edges) + 1 if self.edges is not None else int(self.size or 0)
+
+    @property
+    def train_counts(self) -> tuple[int, ...]:
+        """Training rows per bin, [K]; one each where nothing was learnt yet: every bin as likely."""
+        return self.counts or (1,) * self.num_bins
+
+    @property
+    def typical_values(self) -> tuple[float, ...]:
+        """Median training value of each bin, [K]; the bin's number where nothing was learnt yet."""
+        return self.typical or tuple(range(self.num_bins))
+
+    @property
+    def ranks(self) -> npt.NDArray[np.float64]:
+        """Mean rank in [0, 1] of each bin's training rows, [K]: what ``<h>_score`` averages."""
+        return bins.mid_ranks(self.train_counts)
 
     @property
     def are_classes(self) -> bool:

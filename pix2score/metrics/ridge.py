@@ -1,5 +1,6 @@
-"""A ridge regression on simple features of the pixels: what a network must beat to have learnt more than
-colour and outline.
+"""A ridge regression on simple features of the pixels.
+
+A network must beat it to have learnt more than colour and outline.
 
 Sums only, so that batches and workers merge and nothing is kept. numpy only; float64 inside.
 Shapes: B images, S side, D features, H heads, A penalties.
@@ -13,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pix2score.heads.bins import MISSING, mid_ranks
+from pix2score.heads.bins import MISSING
 from pix2score.heads.spec import HeadSpec
-from pix2score.metrics.accumulate import rank_correlation
+from pix2score.metrics.formulas import rank_correlation
 
 Floats = npt.NDArray[np.float64]
 SIDE, CELLS, ANGLES, GRID, LEVELS = 64, 8, 9, 4, 8
@@ -35,8 +36,7 @@ def features(pixels_BSSC: npt.NDArray[np.uint8]) -> Floats:
 
 
 def _at_side(pixels_BSSC: npt.NDArray[np.uint8]) -> Floats:
-    """float64 [B, SIDE, SIDE, 3], by means of whole blocks where the picture is large enough, and by the
-    nearest pixel."""
+    """float64 [B, SIDE, SIDE, 3]: means of whole blocks, as far as they fit, then the nearest pixel."""
     block = max(1, pixels_BSSC.shape[1] // SIDE)
     whole = pixels_BSSC.shape[1] // block
     cut = pixels_BSSC[:, : whole * block, : whole * block]
@@ -118,12 +118,11 @@ def answers(weights_AE: Floats, features_BD: Floats) -> Floats:
 
 def target(head: HeadSpec, bin_B: npt.NDArray[np.int64]) -> Floats:
     """The mid-rank of each bin in the train split: what ``<h>_score`` predicts too."""
-    return mid_ranks(head.counts or [1] * head.num_bins)[bin_B]
+    return head.ranks[bin_B]
 
 
 class Ridge:
-    """One ridge per head: ``add`` the train split, then ``score`` the validation split with the weights of
-    ``solve``."""
+    """One ridge per head: ``add`` the train split, then ``solve`` for the weights."""
 
     def __init__(self, heads: Sequence[HeadSpec]) -> None:
         self.heads = heads

@@ -1,5 +1,6 @@
-"""The charts of a report, as SVG that takes its colours from the page: Vega-Lite draws them while the report
-is written.
+"""The charts of a report, as SVG that takes its colours from the page.
+
+Vega-Lite draws them while the report is written.
 
 So a report holds no script for them, weighs little, and turns dark with its reader.
 """
@@ -9,6 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from pix2score.metrics.curves import Reliability
 
 Row = Mapping[str, Any]
 INK, SOFT, ACCENT, OTHER = "currentColor", "var(--soft)", "var(--accent)", "var(--other)"
@@ -85,17 +88,15 @@ def bars(labels: Sequence[str], series: Mapping[str, Sequence[float]]) -> str:
     return _svg([{"mark": {"type": "bar"}, "encoding": encoding}], rows)
 
 
-def calibration(reliability: Mapping[str, Sequence[Row]]) -> str:
-    """How often the predicted bin is right against how sure the model was; on the diagonal it means what it
-    says."""
-    names = {"after": "calibrated", "before": "before the temperature"}
-    enough = [
-        (name, point)
-        for name, points in reliability.items()
+def calibration(reliability: Reliability) -> str:
+    """How often the predicted bin is right, against how sure the model was: ideally the same."""
+    after, before = "calibrated", "before the temperature"
+    rows = [
+        {**point, "series": name}
+        for name, points in ((before, reliability["before"]), (after, reliability["after"]))
         for point in points
         if point["images"] >= MIN_IMAGES
     ]
-    rows = [{**point, "series": names[name]} for name, point in enough]
     x, y = (
         _axis("confidence", "probability of the predicted bin", scale={"domain": [0, 1]}),
         _axis("correct", "share correct"),
@@ -107,7 +108,7 @@ def calibration(reliability: Mapping[str, Sequence[Row]]) -> str:
     }
     points = {
         "mark": {"type": "line", "point": True},
-        "encoding": {"x": x, "y": y, "color": _colours(list(names.values()))},
+        "encoding": {"x": x, "y": y, "color": _colours([after, before])},
     }
     return _svg([diagonal, points], rows)
 
@@ -144,7 +145,7 @@ def score_against_label(curve: Sequence[Row], scatter: Sequence[Row], column: st
         _axis("score", "score", scale={"zero": False}),
         {"type": "quantitative", "title": column, "scale": {"zero": False}},
     )
-    if is_count:  # a count of 0 stands at 1: a logarithm has no 0
+    if is_count:  # a count of 0 is drawn at 1: a logarithm has no 0
         y = {
             **y,
             "title": f"{column} (logarithmic)",

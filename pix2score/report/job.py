@@ -1,7 +1,8 @@
-"""report: one night as one HTML file: counts, rate, failures, how each head's answers moved since the night
-before, pictures.
+"""report: one night as one HTML file.
 
-Streams the narrow table; holds counts and a few rows, whatever the number of images.
+Counts, rate, failures, how each head's answers moved since the night before, pictures.
+
+Streams the scores table; holds counts and a few rows, whatever the number of images.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from pix2score.images.decoder import Decoder
 from pix2score.images.preprocess import Preprocess
 from pix2score.report import charts
 from pix2score.report.config import ReportConfig
-from pix2score.report.night import Night, psi
+from pix2score.report.night import NightStats, psi
 from pix2score.report.page import (
     Chart,
     Gallery,
     Line,
     Picture,
     Section,
-    Table,
+    TextTable,
     check_packages,
     encoded,
     page,
@@ -52,7 +53,7 @@ MIN_FRESH = 300
 
 
 def report(config: ReportConfig) -> dict[str, Any]:
-    """The live snapshot's report stands at ``config.out``; its main facts come back.
+    """Write the live snapshot's report to ``config.out``; return its main facts.
 
     Raises ``DataError`` if there are no scores, ``ConfigError`` if the packages of a report are missing.
     """
@@ -74,11 +75,11 @@ def report(config: ReportConfig) -> dict[str, Any]:
     }
 
 
-def _read(folder: Folder, snapshot: Snapshot) -> Night:
+def _read(folder: Folder, snapshot: Snapshot) -> NightStats:
     heads = snapshot.layout.heads
     columns = ["illust_id", "page", "status", "error_code", "error_detail", "run"]
     columns += [f"{head.name}_{name}" for head in heads for name in ("bin", "score", "expected")]
-    night = Night(heads, snapshot.manifest["run"])
+    night = NightStats(heads, snapshot.manifest["run"])
     for batch in parquet_batches(
         folder, [file.path for file in snapshot.files if file.table == "scores"], columns
     ):
@@ -86,8 +87,8 @@ def _read(folder: Folder, snapshot: Snapshot) -> Night:
     return night
 
 
-def _before(folder: Folder, snapshot: Snapshot) -> Night | None:
-    """The parent snapshot, if it still stands and has the same heads."""
+def _before(folder: Folder, snapshot: Snapshot) -> NightStats | None:
+    """The parent snapshot, if it still exists and has the same heads."""
     parent = snapshot.manifest.get("parent")
     try:
         previous = read_snapshot(folder, parent) if parent else None
@@ -98,7 +99,7 @@ def _before(folder: Folder, snapshot: Snapshot) -> Night | None:
         return None
 
 
-def _drifts(night: Night, before: Night | None) -> dict[str, Drift]:
+def _drifts(night: NightStats, before: NightStats | None) -> dict[str, Drift]:
     found: dict[str, Drift] = {}
     for head in night.heads:
         now, fresh = night.bins.get(head.name), night.fresh.get(head.name)
@@ -126,7 +127,7 @@ def drift_sentence(what: str, value: float) -> Line:
     return Line(text, "bad")
 
 
-def _drift_lines(night: Night, drift: Mapping[str, Drift]) -> list[Line]:
+def _drift_lines(night: NightStats, drift: Mapping[str, Drift]) -> list[Line]:
     """Of the whole table; and of what was scored this night, where that says something else."""
     lines = []
     for name, (whole, fresh) in drift.items():
@@ -139,9 +140,11 @@ def _drift_lines(night: Night, drift: Mapping[str, Drift]) -> list[Line]:
     return lines
 
 
-def _thumbnails(snapshot: Snapshot, night: Night) -> dict[Key, str]:
-    """Pictures of the rows that the page shows, as far as the catalog still has them and they decode, in a
-    child process."""
+def _thumbnails(snapshot: Snapshot, night: NightStats) -> dict[Key, str]:
+    """Pictures of the rows that the page shows, as far as they still exist and decode.
+
+    They are decoded in a child process.
+    """
     shown = [
         *night.drawn,
         *(row for rows in [*night.extremes.values(), *night.failures.values()] for row in rows),
@@ -170,8 +173,8 @@ def _jpeg(pixels: bytes) -> bytes:
 
 def _page(
     snapshot: Snapshot,
-    night: Night,
-    before: Night | None,
+    night: NightStats,
+    before: NightStats | None,
     drift: Mapping[str, Drift],
     images: Mapping[Key, str],
 ) -> bytes:
@@ -210,7 +213,7 @@ def _shares(counts: npt.NDArray[np.int64]) -> list[float]:
     return [float(share) for share in counts / max(1, counts.sum())]
 
 
-def _drift(night: Night, before: Night | None, drift: Mapping[str, Drift]) -> Section:
+def _drift(night: NightStats, before: NightStats | None, drift: Mapping[str, Drift]) -> Section:
     drawn = []
     for head in night.heads:
         if head.name not in night.bins:
@@ -230,7 +233,7 @@ def _drift(night: Night, before: Night | None, drift: Mapping[str, Drift]) -> Se
     )
 
 
-def _failures(night: Night, before: Night | None, images: Mapping[Key, str]) -> Section:
+def _failures(night: NightStats, before: NightStats | None, images: Mapping[Key, str]) -> Section:
     if not night.failed:
         return Section(title="Failures", lines=[Line("None.", "good")])
     rows = []
@@ -239,7 +242,7 @@ def _failures(night: Night, before: Night | None, images: Mapping[Key, str]) -> 
             f"{row['illust_id']} p{row['page']}: {row['error_detail']}" for row in night.failures[code]
         )
         rows.append([code, f"{count:,}", f"{before.failed[code]:,}" if before else "-", examples])
-    table = Table(["code", "images", "night before", "for example"], rows, prose=True)
+    table = TextTable(["code", "images", "night before", "for example"], rows, prose=True)
     pictures = [
         Picture(f"{row['illust_id']} p{row['page']}", image, [code])
         for code, _ in night.failed.most_common()
@@ -265,7 +268,7 @@ def _rate(manifest: Mapping[str, Any]) -> list[Section]:
         ]
         for name, stage in stages.items()
     ]
-    table = Table(["stage", "busy s", "of its slots' time", "images/s alone"], rows)
+    table = TextTable(["stage", "busy s", "of its slots' time", "images/s alone"], rows)
     return [
         Section(
             title="What limited the run", lines=[Line(str(account.get("limiting_stage", "")))], tables=[table]
@@ -283,7 +286,7 @@ def _picture(row: Mapping[str, Any], heads: Sequence[HeadSpec], images: Mapping[
     )
 
 
-def _extremes(head: HeadSpec, night: Night, images: Mapping[Key, str]) -> Section:
+def _extremes(head: HeadSpec, night: NightStats, images: Mapping[Key, str]) -> Section:
     galleries = [
         Gallery(
             f"{end.capitalize()} score",
@@ -294,7 +297,7 @@ def _extremes(head: HeadSpec, night: Night, images: Mapping[Key, str]) -> Sectio
     return Section(title=head.name, galleries=galleries)
 
 
-def _search(night: Night, images: Mapping[Key, str]) -> Section:
+def _search(night: NightStats, images: Mapping[Key, str]) -> Section:
     pictures = [_picture(row, night.heads, images) for row in night.drawn]
     note = f"A random {len(pictures)} of {night.rows:,}. Any other row: pix2score.read_scores."
     return Section(

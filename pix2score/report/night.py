@@ -1,5 +1,6 @@
-"""What one pass over a night's narrow table gathers: counts per bin and code, the most extreme rows, a random
-sample.
+"""What one pass over a night's scores table gathers.
+
+Counts per bin and error code, the most extreme rows, a random sample.
 
 Its memory does not grow with the number of rows.
 """
@@ -23,8 +24,8 @@ NUM_EXTREME, NUM_RANDOM, NUM_FAILED = 6, 48, 3
 
 
 @dataclass
-class Night:
-    """What one pass over a snapshot's narrow table gathers."""
+class NightStats:
+    """What one pass over a snapshot's scores table gathers."""
 
     heads: Sequence[HeadSpec]
     run: str
@@ -50,8 +51,8 @@ class Night:
             self.bins[head.name] = self.bins.get(head.name, zero) + _counts(ok, head)
             self.fresh[head.name] = self.fresh.get(head.name, zero) + _counts(of_run, head)
             for end, order in (("highest", "descending"), ("lowest", "ascending")):
-                taken = ok.sort_by([(f"{head.name}_score", order)]).slice(0, NUM_EXTREME).to_pylist()
-                kept = [*self.extremes.get((head.name, end), []), *taken]
+                best = ok.sort_by([(f"{head.name}_score", order)]).slice(0, NUM_EXTREME).to_pylist()
+                kept = [*self.extremes.get((head.name, end), []), *best]
                 kept.sort(key=lambda row: row[f"{head.name}_score"], reverse=end == "highest")  # noqa: B023
                 self.extremes[head.name, end] = kept[:NUM_EXTREME]
         self._add_failures(rows.filter(pc.equal(rows.column("status"), "failed")))
@@ -69,8 +70,10 @@ class Night:
             )
 
     def _draw(self, ok: pa.Table) -> None:
-        """Each row gets a random number; the smallest of all stay: an even sample without knowing the number
-        of rows."""
+        """Give each row a random number and keep the smallest of all.
+
+        An even sample without knowing the number of rows.
+        """
         numbers = random.Random(self.rows).choices(range(2**62), k=ok.num_rows)
         order = np.argsort(numbers)[:NUM_RANDOM].tolist() if ok.num_rows else []
         self.drawn += [
@@ -85,7 +88,9 @@ def _counts(rows: pa.Table, head: HeadSpec) -> npt.NDArray[np.int64]:
 
 
 def psi(now: npt.NDArray[np.int64], before: npt.NDArray[np.int64]) -> float:
-    """Population stability index of two histograms: 0 if their shares are equal. An empty bin counts as half
-    an image."""
+    """Population stability index of two histograms: 0 if their shares are equal.
+
+    An empty bin counts as half an image.
+    """
     p, q = (np.maximum(counts, 0.5) / np.maximum(counts, 0.5).sum() for counts in (now, before))
     return float(((p - q) * np.log(p / q)).sum())

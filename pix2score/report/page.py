@@ -1,5 +1,6 @@
-"""One report as one self-contained HTML file: sections of sentences, tables, charts and pictures, by the
-template ``report.html``.
+"""One report as one self-contained HTML file: sections of sentences, tables, charts and pictures.
+
+By the template ``page.html``.
 
 Owns the form only. What a report says: ``evaluation_page`` and ``report``.
 """
@@ -29,7 +30,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class TextTable:
     """Cells as text; ``prose``: the last column holds sentences, which wrap."""
 
     header: Sequence[str]
@@ -71,7 +72,7 @@ class Section:
 
     title: str
     lines: Sequence[Line] = ()
-    tables: Sequence[Table] = ()
+    tables: Sequence[TextTable] = ()
     charts: Sequence[Chart] = ()
     galleries: Sequence[Gallery] = field(default_factory=list)
 

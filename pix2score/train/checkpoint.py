@@ -1,13 +1,15 @@
-"""What a training run remembers: the fitter, where in the epoch it stands, its history, and its best model so
-far."""
+"""What a training run remembers.
+
+The fitter, where in the epoch it is, its history, and its best model so far.
+"""
 
 from __future__ import annotations
 
-import math
+import io
 import os
 import tempfile
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypedDict
 
 import ray.train
 import torch
@@ -16,18 +18,16 @@ from torch import Tensor
 
 from pix2score.cluster.ray_patches.services import CHECKPOINT_LIST
 from pix2score.errors import DataError
-from pix2score.metrics.accumulate import LOWER_IS_BETTER
 from pix2score.storage.folder import Folder
 from pix2score.train.config import WorkerSettings
-from pix2score.train.step.fitter import Fitter
+from pix2score.train.history import BestModel, EpochEntry, rank_value
+from pix2score.train.step.fitter import Fitter, FitterState, StepResult
 
 CHECKPOINT = "state.pt"
 IN_PROCESS = "checkpoints/in_process/state.pt"
 """Where a run without workers keeps its state: Ray Train keeps none for it."""
 OF_WORKERS = f"checkpoints/{CHECKPOINT_LIST}"
 """Where Ray Train keeps its list of checkpoints."""
-WORST = 1e9
-"""Stands for a number that is not finite: JSON has no infinity, and no checkpoint ranks below it."""
 
 
 @dataclass
@@ -42,21 +42,32 @@ class EpochSums:
     waited: float = 0.0
     """Seconds of them in which the first worker had no batch."""
 
+    def add(self, result: StepResult) -> None:
+        """Count one step; a skipped one has no loss."""
+        self.num_skipped += result.skipped
+        if not result.skipped:
+            self.num_good += 1
+            self.loss += result.loss
+            for head, loss in result.loss_by_head.items():
+                self.loss_by_head[head] = self.loss_by_head.get(head, 0.0) + loss
+
 
 @dataclass
 class RunState:
     """Plain values and tensors, so that it loads with ``weights_only``."""
 
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[EpochEntry] = field(default_factory=list)
     sums: EpochSums = field(default_factory=EpochSums)
     curve: list[dict[str, float]] = field(default_factory=list)
-    best: dict[str, Any] | None = None
-    """``value`` (lower is better), ``entry`` of the history, ``weights``."""
+    """Points of the loss by step: ``step``, ``loss``, ``learning_rate`` and ``loss_<head>``."""
+    best: BestModel | None = None
     preview: Tensor | None = None
+    """Training pictures as the network sees them, uint8."""
     ridge: dict[str, float | None] = field(default_factory=dict)
+    """Head -> Spearman of the ridge regression on the validation split; empty until the first epoch ends."""
 
     def keep_if_best(self, fitter: Fitter, settings: WorkerSettings) -> None:
-        """The model of the newest entry is kept if none was better by the metric of ``settings.best_by``."""
+        """Keep the model of the newest entry if none was better by the metric of ``settings.best_by``."""
         entry = self.history[-1]
         value = rank_value(entry, settings.best_by)
         if self.best is None or value < self.best["value"]:
@@ -73,21 +84,27 @@ class RunState:
         values = [rank_value(entry, settings.best_by) for entry in self.history]
         return len(values) - 1 - values.index(min(values)) >= settings.patience
 
+    def to_dict(self) -> dict[str, Any]:
+        """Fields by name, ``sums`` as plain values. Shallow: ``asdict`` would copy every tensor."""
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"sums": asdict(self.sums)}
 
-def rank_value(entry: dict[str, Any], best_by: str) -> float:
-    """A number by which epochs are ranked, lower is better: ``val_loss``, or ``<head>.<metric>``. ``WORST``
-    if it is missing."""
-    if best_by == "val_loss":
-        return float(entry["val_loss"])
-    head, _, metric = best_by.partition(".")
-    value = entry["val"][head].get(metric)
-    if value is None or not math.isfinite(value):
-        return WORST
-    return float(value) if metric in LOWER_IS_BETTER else -float(value)
+
+class SavedState(TypedDict):
+    """Content of a checkpoint."""
+
+    fitter: FitterState
+    run: dict[str, Any]
+    """``RunState.to_dict``."""
+    embedding_dim: int
+
+
+def run_state(saved: SavedState) -> RunState:
+    """The run of a checkpoint."""
+    return RunState(**{**saved["run"], "sums": EpochSums(**saved["run"]["sums"])})
 
 
 def resume(fitter: Fitter, settings: WorkerSettings) -> RunState:
-    """The state of the last checkpoint, loaded into ``fitter``; a new one if there is none."""
+    """Load the last checkpoint into ``fitter``; return its run, a new one if there is none."""
     found = _last_state(settings)
     if found is None:
         return RunState()
@@ -96,11 +113,10 @@ def resume(fitter: Fitter, settings: WorkerSettings) -> RunState:
             f"the checkpoint at {settings.out} is of an earlier version of pix2score; give another --out"
         )
     fitter.load_state_dict(found["fitter"])
-    kept = {**found["run"], "sums": EpochSums(**found["run"]["sums"])}
-    return RunState(**kept)
+    return run_state(found)
 
 
-def _last_state(settings: WorkerSettings) -> dict[str, Any] | None:
+def _last_state(settings: WorkerSettings) -> SavedState | None:
     checkpoint = ray.train.get_checkpoint() if settings.num_workers else None
     if checkpoint is not None:
         return read_checkpoint(checkpoint)
@@ -108,33 +124,34 @@ def _last_state(settings: WorkerSettings) -> dict[str, Any] | None:
     return parse_state(out.read(IN_PROCESS)) if out.is_file(IN_PROCESS) else None
 
 
-def parse_state(data: bytes) -> dict[str, Any]:
+def parse_state(data: bytes) -> SavedState:
     """What ``save`` wrote; tensors on the CPU."""
-    import io
-
-    state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    state: SavedState = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     return state
 
 
-def read_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Content of a checkpoint: ``fitter``, ``run``, ``embedding_dim``; tensors on the CPU."""
+def read_checkpoint(checkpoint: Checkpoint) -> SavedState:
+    """Content of a checkpoint of Ray Train; tensors on the CPU."""
     with checkpoint.as_directory() as folder:
-        state: dict[str, Any] = torch.load(
-            os.path.join(folder, CHECKPOINT), map_location="cpu", weights_only=True
-        )
+        path = os.path.join(folder, CHECKPOINT)
+        state: SavedState = torch.load(path, map_location="cpu", weights_only=True)
     return state
 
 
 def save(fitter: Fitter, run: RunState, settings: WorkerSettings, *, is_first: bool) -> None:
-    """A checkpoint of this moment is in storage. Every worker calls it equally often; the first one
-    writes."""
+    """Put a checkpoint of this moment in storage.
+
+    Every worker calls it equally often; the first one writes.
+    """
     metrics = {"epoch": len(run.history), "step": fitter.num_steps}
     if not is_first:
         ray.train.report(metrics)
         return
-    # Shallow: ``asdict`` would copy every tensor.
-    plain = {name: getattr(run, name) for name in RunState.__dataclass_fields__} | {"sums": asdict(run.sums)}
-    state = {"fitter": fitter.state_dict(), "run": plain, "embedding_dim": fitter.model.embedding_dim}
+    state: SavedState = {
+        "fitter": fitter.state_dict(),
+        "run": run.to_dict(),
+        "embedding_dim": fitter.model.embedding_dim,
+    }
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, CHECKPOINT)
         torch.save(state, path)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
+from pix2score.cli.flags import Device
 from pix2score.errors import ConfigError
 from pix2score.heads.spec import LOSSES, HeadSpec
 from pix2score.images.preprocess import Preprocess
@@ -40,7 +40,7 @@ class TrainConfig:
     data: str
     """Prepared dataset: a local folder or s3://bucket/prefix."""
     out: str
-    """Where the model goes. The same command again resumes what stands there."""
+    """Where the model goes. The same command again resumes what is there."""
     backbone: str = "resnet101"
     """resnet18 34 50 101 152, resnext50_32x4d, resnext101_32x8d, resnext101_64x4d, wide_resnet50_2 or
     wide_resnet101_2."""
@@ -107,7 +107,7 @@ class TrainConfig:
     cpus_per_worker: int | None = None
     """CPUs that each worker holds in Ray's books (default: 1 without a GPU, none beside one). Nearly all of a
     node's: one worker a node."""
-    device: Literal["auto", "cpu", "gpu"] = "auto"
+    device: Device = "auto"
     """auto (GPU if the cluster has one), cpu or gpu."""
     gpu_wait_s: float = 0
     """Seconds to wait for the cluster's autoscaler to bring a GPU, if there is none."""
@@ -217,6 +217,11 @@ class WorkerSettings:
     best_by: str = "val_loss"
     patience: int | None = None
     checkpoint_minutes: float = 10.0
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs that the steps fill, the last perhaps in part."""
+        return -(-self.recipe.total_steps // self.steps_per_epoch)
 
     @property
     def images_per_step(self) -> int:

@@ -2,10 +2,12 @@
 
 Owns the model folder while it grows:
 
-    model.json, model.safetensors   written last, from the best epoch by validation loss config.json
-    the resolved config, written first: the same command again resumes, another config is refused checkpoints/
-    Ray Train's, one per epoch and every M minutes; each holds the best model so far history.jsonl,
-    tensorboard/     one entry per epoch
+    model.json, model.safetensors   written last, from the best epoch by validation loss
+    config.json                     the resolved config, written first: the same command again resumes,
+                                    another config is refused
+    checkpoints/                    Ray Train's, one per epoch and every M minutes; each holds the best
+                                    model so far
+    history.jsonl, tensorboard/     one entry per epoch
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from pix2score.cluster.session import session
 from pix2score.dataset.card import PreparedDataset, open_dataset
 from pix2score.errors import ConfigError, DataError
 from pix2score.heads.spec import HeadSpec
-from pix2score.metrics.accumulate import HIGHER_IS_BETTER, LOWER_IS_BETTER, is_metric
+from pix2score.metrics.measures import HIGHER_IS_BETTER, LOWER_IS_BETTER, is_metric
 from pix2score.model.folder import CARD, load_card
 from pix2score.storage.folder import Folder
 from pix2score.train.config import AS_PREPARED, INITIAL_TRUNK, TrainConfig, WorkerSettings
@@ -36,7 +38,7 @@ __all__ = ["TrainConfig", "train"]
 
 
 def train(config: TrainConfig) -> dict[str, Any]:
-    """The model stands at ``config.out``; its version and validation metrics come back.
+    """Train the model at ``config.out``, or go on with it; return its version and validation metrics.
 
     Raises:
         DataError: no dataset, an empty split, or weights that do not fit.
@@ -136,8 +138,10 @@ def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer
 
 
 def _default_workers(out: Folder, offer: Offer, use_gpu: bool) -> int:
-    """One for each GPU. Without any: one, but none on one machine, where workers and Ray's actors beside them
-    take from the cores."""
+    """One for each GPU. Without any: one, but none on one machine.
+
+    There a worker, and Ray's actors beside it, would take from the cores.
+    """
     from pix2score.train.checkpoint import OF_WORKERS
 
     if use_gpu:

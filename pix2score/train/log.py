@@ -1,5 +1,7 @@
-"""What people look at while a model trains: epoch lines, history.jsonl, TensorBoard. Written by rank 0,
-beside the model."""
+"""What people look at while a model trains: epoch lines, history.jsonl, TensorBoard.
+
+Written by the first worker, beside the model.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,6 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,10 @@ from tensorboardX import SummaryWriter
 from torch import Tensor
 
 from pix2score.heads.spec import HeadSpec
-from pix2score.metrics.accumulate import HeadMetrics, main_metric
+from pix2score.metrics.accumulate import HeadMetrics
+from pix2score.metrics.measures import main_metric
 from pix2score.storage.folder import Folder
+from pix2score.train.history import EpochEntry
 
 EVENTS = "tensorboard/events.out.tfevents.0.pix2score"
 CURVE_POINTS = 1000
@@ -26,7 +29,7 @@ CELL = 12
 """Side of one cell of a confusion matrix, px."""
 
 
-def epoch_line(entry: dict[str, Any], num_epochs: int, heads: Sequence[HeadSpec]) -> str:
+def epoch_line(entry: EpochEntry, num_epochs: int, heads: Sequence[HeadSpec]) -> str:
     """One epoch for people."""
     loss = "none" if entry["loss"] is None else f"{entry['loss']:.3f}"
     parts = []
@@ -44,9 +47,8 @@ def epoch_line(entry: dict[str, Any], num_epochs: int, heads: Sequence[HeadSpec]
     )
 
 
-def final_table(entry: dict[str, Any], ridge: dict[str, float | None], heads: Sequence[HeadSpec]) -> str:
-    """The saved epoch per head, beside constants that know only the train split and a ridge on simple
-    features."""
+def final_table(entry: EpochEntry, ridge: dict[str, float | None], heads: Sequence[HeadSpec]) -> str:
+    """The saved epoch per head, beside constants and a ridge on simple features."""
     lines = [
         f"validation of epoch {entry['epoch']}, which is saved:",
         f"{'head':<12}{'images':>8}{'main':>16}{'rank of it':>12}{'of ridge':>10}"
@@ -72,8 +74,10 @@ def _number(value: float | None) -> str:
 
 
 def picture_grid(pixels_BSSC: Tensor, columns: int = 4) -> Tensor:
-    """uint8 [rows * S, columns * S, 3]: pictures side by side, of at least one; a row that is not full is
-    left out."""
+    """uint8 [rows * S, columns * S, 3]: pictures, at least one, side by side.
+
+    A row that is not full is left out.
+    """
     columns = min(columns, len(pixels_BSSC))
     rows = len(pixels_BSSC) // columns
     size = pixels_BSSC.shape[1]
@@ -82,8 +86,10 @@ def picture_grid(pixels_BSSC: Tensor, columns: int = 4) -> Tensor:
 
 
 def confusion_picture(metrics: HeadMetrics) -> npt.NDArray[np.uint8]:
-    """uint8 [K * CELL, K * CELL, 3]: true bin by row, predicted by column, each row's share from white to
-    blue."""
+    """uint8 [K * CELL, K * CELL, 3]: true bin by row, predicted by column.
+
+    Each row's share goes from white to blue.
+    """
     share = metrics.confusion / np.maximum(metrics.confusion.sum(1, keepdims=True), 1)
     light = (255 * (1 - share)).astype(np.uint8).repeat(CELL, 0).repeat(CELL, 1)
     return np.stack([light, light, np.full_like(light, 255)], axis=2)
@@ -96,12 +102,14 @@ def thinned(curve: list[dict[str, float]]) -> list[dict[str, float]]:
 
 def write_logs(
     out: Folder,
-    history: Sequence[dict[str, Any]],
+    history: Sequence[EpochEntry],
     curve: Sequence[dict[str, float]],
     pictures: dict[str, npt.NDArray[np.uint8]],
 ) -> None:
-    """history.jsonl and the TensorBoard events stand at ``out``, whole: from the state that a resumed run has
-    too."""
+    """Write history.jsonl and the TensorBoard events to ``out``.
+
+    Whole, from the state that a resumed run has too.
+    """
     lines = [json.dumps(entry, ensure_ascii=False) for entry in history]
     out.publish("history.jsonl", ("\n".join(lines) + "\n").encode(), replace=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -114,22 +122,26 @@ def write_logs(
 
 
 def _write_scalars(
-    writer: SummaryWriter, history: Sequence[dict[str, Any]], curve: Sequence[dict[str, float]]
+    writer: SummaryWriter, history: Sequence[EpochEntry], curve: Sequence[dict[str, float]]
 ) -> None:
     for point in curve:
         for name, value in point.items():
             if name != "step":
                 writer.add_scalar(f"step/{name}", value, point["step"])
     for entry in history:
-        scalars = {
-            "loss/train": entry["loss"],
-            "loss/val": entry["val_loss"],
-            "learning_rate": entry["learning_rate"],
-        }
-        scalars |= {name: entry.get(name) for name in ("images_per_s", "waited_s")}
-        scalars |= {f"loss_by_head/{head}": loss for head, loss in entry["loss_by_head"].items()}
-        scalars |= {f"val_{m}/{head}": v for head, values in entry["val"].items() for m, v in values.items()}
-        scalars |= {f"temperature/{head}": t for head, t in entry["temperatures"].items()}
-        for name, value in scalars.items():
-            if value is not None:
-                writer.add_scalar(name, value, entry["steps"])
+        for name, scalar in _scalars(entry).items():
+            if scalar is not None:
+                writer.add_scalar(name, scalar, entry["steps"])
+
+
+def _scalars(entry: EpochEntry) -> dict[str, float | None]:
+    scalars: dict[str, float | None] = {
+        "loss/train": entry["loss"],
+        "loss/val": entry["val_loss"],
+        "learning_rate": entry["learning_rate"],
+        "images_per_s": entry.get("images_per_s"),
+        "waited_s": entry.get("waited_s"),
+    }
+    scalars |= {f"loss_by_head/{head}": loss for head, loss in entry["loss_by_head"].items()}
+    scalars |= {f"val_{m}/{head}": v for head, values in entry["val"].items() for m, v in values.items()}
+    return scalars | {f"temperature/{head}": t for head, t in entry["temperatures"].items()}

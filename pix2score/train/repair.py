@@ -1,5 +1,7 @@
-"""repair: a model whose BatchNorm statistics are not finite, or do not fit, becomes a sound one with the same
-weights."""
+"""repair: a model whose BatchNorm statistics are not finite, or do not fit, becomes a sound one.
+
+Its weights stay the same.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,9 @@ BATCH = 64
 
 
 def repair(config: RepairConfig) -> dict[str, Any]:
-    """The repaired model stands at ``config.out``: weights as they were, BatchNorm statistics and
-    temperatures made anew.
+    """Write the repaired model to ``config.out``; return its version and validation metrics.
+
+    Weights are as they were, BatchNorm statistics and temperatures recomputed.
 
     Raises ``DataError``: no model, no dataset, an empty split, heads that do not match, or a weight that is
     not finite (named): it is lost.
@@ -64,7 +67,7 @@ def _repaired(
             f"{config.model} cannot be repaired: {lost[0]} and {len(lost) - 1} more weights hold NaN or "
             "infinity"
         )
-    logger.info("%d of BatchNorm's statistics are not finite; all are made anew", len(broken))
+    logger.info("%d of BatchNorm's statistics are not finite; all are recomputed", len(broken))
     train = shard_rows(dataset, "train", card.heads, card.preprocess, offer).limit(config.num_images)
     num_images = reestimate_norms(
         model, (batch.pixels_BSSC for batch in _batches(train, card)), card.preprocess

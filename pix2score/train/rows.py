@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 import ray
+import ray.train
 import torch
+from ray.data import DataIterator
 
 from pix2score.cluster.offer import Offer
 from pix2score.cluster.shards import shard_rows
@@ -29,8 +31,10 @@ batches need the rest."""
 def training_rows(
     dataset: PreparedDataset, settings: WorkerSettings, offer: Offer
 ) -> dict[str, ray.data.Dataset]:
-    """Splits train and val. Decoded once for all epochs if their pixels fit in ``settings.cache_mib``, else
-    in every epoch anew."""
+    """Splits train and val.
+
+    Decoded once for all epochs if their pixels fit in ``settings.cache_mib``, else again in every epoch.
+    """
     # An even split over workers drops the remainder: padding rows make it lose none, however many workers
     # there are.
     pad_rows = -dataset.num_rows("val") % math.lcm(
@@ -64,9 +68,35 @@ def _kept(rows: ray.data.Dataset) -> ray.data.Dataset:
     return rows.materialize()
 
 
+def worker_batches(
+    settings: WorkerSettings, split: str, *, batch_rows: int, epoch: int = 0
+) -> Iterator[Batch]:
+    """This worker's batches of a split.
+
+    Those of train come in an order that depends on seed, epoch and the number of workers alone.
+    """
+    shard: DataIterator = ray.train.get_dataset_shard(split)
+    is_train = split == "train"
+    for table in shard.iter_batches(
+        batch_format="pyarrow",
+        batch_size=batch_rows if is_train else settings.batch_size,
+        drop_last=is_train,
+        prefetch_batches=2,
+        local_shuffle_buffer_size=_shuffle_rows(settings, batch_rows) if is_train else None,
+        local_shuffle_seed=settings.seed * 1_000_003 + epoch if is_train else None,
+    ):
+        yield batch_of(table, settings.heads, settings.preprocess)
+
+
+def _shuffle_rows(settings: WorkerSettings, batch_rows: int) -> int:
+    return max(batch_rows, settings.shuffle_mib * 2**20 // (settings.preprocess.size**2 * 3))
+
+
 def batch_of(table: pa.Table, heads: Sequence[HeadSpec], preprocess: Preprocess) -> Batch:
-    """Rows as ``dataset.decode_shard`` gives them; their pixels are copied, as Ray's memory may not be
-    written to."""
+    """Rows of ``dataset.rows.decode_shard`` as tensors.
+
+    Their pixels are copied, as Ray's memory may not be written to.
+    """
     pixels = torch.from_numpy(pixels_of(table.column("pixels"), preprocess).copy())
     names = [head.name for head in heads]
     bins = {name: torch.from_numpy(table.column(f"{name}_bin").to_numpy().astype(np.int64)) for name in names}

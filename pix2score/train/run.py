@@ -1,5 +1,4 @@
-"""One training run on Ray Train: settings for the workers, the trainer, and the model made from its best
-checkpoint."""
+"""One training run on Ray Train: the trainer, and the model made from its best checkpoint."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ from pix2score.errors import TrainingError
 from pix2score.host import termination
 from pix2score.model.folder import save_model
 from pix2score.storage.folder import Folder
-from pix2score.train.checkpoint import IN_PROCESS, parse_state, read_checkpoint
+from pix2score.train.checkpoint import IN_PROCESS, SavedState, parse_state, read_checkpoint, run_state
 from pix2score.train.config import INITIAL_TRUNK, WorkerSettings
 from pix2score.train.rows import training_rows
 from pix2score.train.worker import train_worker
@@ -38,8 +37,9 @@ def run_training(
     config: dict[str, Any],
     offer: Offer,
 ) -> None:
-    """The model of the best epoch stands at ``settings.out``; ``config`` is what its card will tell of the
-    settings.
+    """Train, and write the model of the best epoch to ``settings.out``.
+
+    ``config`` is what its card will say of the settings.
 
     ``trunk``: weights that the trunk starts from, None for random ones.
     """
@@ -110,7 +110,7 @@ def _worker_range(settings: WorkerSettings) -> int | tuple[int, int]:
     return settings.num_workers
 
 
-def _last_state(settings: WorkerSettings, result: Result, out: Folder) -> dict[str, Any]:
+def _last_state(settings: WorkerSettings, result: Result, out: Folder) -> SavedState:
     if settings.num_workers == 0:
         return parse_state(out.read(IN_PROCESS))
     if result.checkpoint is None:
@@ -123,21 +123,21 @@ def _save_best(
 ) -> None:
     """The model of the best epoch, by the metric of ``settings.best_by``."""
     state = _last_state(settings, result, out)
-    fitter, best = state["fitter"], state["run"]["best"]
+    fitter, run = state["fitter"], run_state(state)
     if fitter["num_skipped"] == fitter["num_steps"]:
         raise TrainingError(
             f"every one of {fitter['num_steps']} steps at {out.uri} was skipped as non-finite: nothing was "
             "learnt"
         )
-    if best is None:
+    if run.best is None:
         raise TrainingError(f"no epoch at {out.uri} left a model whose weights are all finite")
-    last = best["entry"]
+    last = run.best["entry"]
     about = {
         "val": last["val"],
         "epoch": last["epoch"],
         "val_loss": last["val_loss"],
         "best_by": settings.best_by,
-        "ridge_spearman": state["run"]["ridge"],
+        "ridge_spearman": run.ridge,
         "skipped_steps": fitter["num_skipped"],
         "config": config,
         "recipe": asdict(settings.recipe),
@@ -146,7 +146,7 @@ def _save_best(
     }
     save_model(
         out.uri,
-        {name: tensor.cpu().numpy() for name, tensor in best["weights"].items()},
+        {name: tensor.cpu().numpy() for name, tensor in run.best["weights"].items()},
         backbone=settings.backbone,
         heads=settings.heads,
         preprocess=settings.preprocess,

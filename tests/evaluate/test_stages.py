@@ -26,6 +26,7 @@ from pix2score.evaluate.stages import (
     draw_of,
     thumbnail,
 )
+from pix2score.metrics.findings import Findings
 from pix2score.model.folder import load_model
 from pix2score.model.predictor import Predictor
 from pix2score.report.evaluation import evaluation_page
@@ -124,14 +125,14 @@ def test_draws_are_even_and_of_the_key_alone() -> None:
 
 
 def test_the_evaluation_counts_labelled_rows_and_whole_groups(rows: pa.Table) -> None:
-    evaluation = Evaluation(HEADS, [{}, {}])
+    evaluation = Evaluation(HEADS, {})
     for start in range(0, NUM, 25):
         evaluation.add(rows.slice(start, 25))
     found = evaluation.metrics()
-    assert found["bookmark"]["num_labelled"] == NUM - 1
-    assert found["bookmark"]["num_groups"] == NUM // 2
-    assert evaluation.comparison()["bookmark"]["verdict"] == "no difference"
-    assert set(evaluation.details()["sanity"]["altered"]) == {*ALTERATIONS, ORIGINAL}
+    assert found["bookmark"].num_labelled == NUM - 1
+    assert found["bookmark"].num_groups == NUM // 2
+    assert evaluation.comparison()["bookmark"].verdict == "no difference"
+    assert set(evaluation.details()["sanity"].altered) == {*ALTERATIONS, ORIGINAL}
 
 
 def test_the_page_tells_unreliable_and_missing_heads(rows: pa.Table) -> None:
@@ -139,10 +140,16 @@ def test_the_page_tells_unreliable_and_missing_heads(rows: pa.Table) -> None:
     nothing = few.set_column(
         few.column_names.index("sanity_bin"), "sanity_bin", pa.array([-1] * 30, pa.int16())
     )
-    evaluation = Evaluation(HEADS, [{}])
+    evaluation = Evaluation(HEADS, {})
     evaluation.add(nothing)
-    summary = {"model_version": "m", "dataset_id": "d", "split": "test", "metrics": evaluation.metrics()}
-    text = evaluation_page(summary, evaluation.details(), HEADS, evaluation.sampled()).decode()
+    findings = Findings(
+        model_version="m",
+        dataset_id="d",
+        split="test",
+        metrics=evaluation.metrics(),
+        details=evaluation.details(),
+    )
+    text = evaluation_page(findings, HEADS, evaluation.sampled()).decode()
     assert "bookmark: only 30 labelled images. These numbers are unreliable." in text
     assert "sanity: no labelled image in this split." in text
     assert "ABOVE the bound" in text  # originals turned upside down are not what was prepared

@@ -25,8 +25,9 @@ from pix2score.errors import ConfigError, DataError
 from pix2score.model.folder import load_model
 from pix2score.prepare.config import PrepareConfig
 from pix2score.prepare.job import prepare
-from pix2score.train.checkpoint import IN_PROCESS, OF_WORKERS, RunState, rank_value
+from pix2score.train.checkpoint import IN_PROCESS, OF_WORKERS, RunState
 from pix2score.train.config import WorkerSettings
+from pix2score.train.history import rank_value
 from pix2score.train.job import TrainConfig, _refuse_unlearnable, train
 from tests.support.chain import TRAINING, Chain
 from tests.train.test_train import history

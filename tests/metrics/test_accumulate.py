@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pix2score.heads.spec import HeadSpec
-from pix2score.metrics.accumulate import HeadMetrics, main_metric, results
+from pix2score.metrics.accumulate import HeadMetrics, results
+from pix2score.metrics.measures import main_metric
 
 HEAD = HeadSpec(name="bookmark", column="bookmarks", edges=(10, 100, 1000, 5000), counts=(30, 25, 20, 15, 10))
 LEVELS = HeadSpec(name="sanity", column="sanity", kind="levels", size=3)

@@ -21,7 +21,7 @@ from pix2score.report import night as module
 from pix2score.report import page as page_module
 from pix2score.report.config import ReportConfig
 from pix2score.report.job import PSI_DRIFTED, _drift_lines, _drifts, drift_sentence, report
-from pix2score.report.night import NUM_RANDOM, Night, psi
+from pix2score.report.night import NUM_RANDOM, NightStats, psi
 from pix2score.report.page import check_packages, short_labels
 from pix2score.snapshots.tables import OK, Layout
 from tests.support.builders import HEADS, Key, publish_night, scores_table
@@ -62,7 +62,7 @@ def test_a_night_gathers_the_same_whatever_the_batches() -> None:
     score = pa.array([None if i < 7 else (i * 37 % 200) / 200 for i in range(200)], pa.float32())
     table = table.set_column(table.column_names.index("bookmark_score"), "bookmark_score", score)
     for size in (200, 33):
-        night = Night(HEADS, "run")
+        night = NightStats(HEADS, "run")
         for batch in table.to_batches(max_chunksize=size):
             night.add(batch)
         assert night.rows == 200
@@ -91,9 +91,9 @@ def test_the_second_night_is_compared_with_the_first(tmp_path: Path) -> None:
     assert "3 (1.5%)" in text
 
 
-def night_of(bins: list[int], fresh: list[int]) -> Night:
+def night_of(bins: list[int], fresh: list[int]) -> NightStats:
     head = HEADS[0].name
-    return Night(HEADS[:1], "run", bins={head: np.array(bins)}, fresh={head: np.array(fresh)})
+    return NightStats(HEADS[:1], "run", bins={head: np.array(bins)}, fresh={head: np.array(fresh)})
 
 
 def test_a_few_new_images_that_drift_show_although_the_table_does_not() -> None:

@@ -1,5 +1,6 @@
-"""Random changes of training pictures, on the device, that keep the composition: what is popular in a drawing
-is its whole.
+"""Random changes of training pictures, on the device, that keep the composition.
+
+What is popular in a drawing is its whole.
 
 Randomness is torch's own, which the training step seeds, so that a resumed run draws the same.
 Shapes: B images, S side, N blocks of 8x8 pixels.
@@ -33,8 +34,10 @@ _BLOCK = 8
 
 
 def augmented(pixels_BSSC: Tensor, augment: Augment) -> Tensor:
-    """RGB in 0..255, uint8 or float [B, S, S, 3], as float32 of the same shape and range, each picture
-    changed by itself."""
+    """RGB in 0..255, uint8 or float [B, S, S, 3], each picture changed by itself.
+
+    float32 of the same shape and range.
+    """
     image_BCHW = pixels_BSSC.permute(0, 3, 1, 2).float()
     if augment.flip or augment.shift or augment.scale:
         image_BCHW = _moved(image_BCHW, augment)
@@ -94,8 +97,10 @@ def _cosines(device: torch.device) -> Tensor:
 
 
 def _quantised(image_BCHW: Tensor) -> Tensor:
-    """What JPEG does to each 8x8 block of each channel; not the chroma subsampling. Keeps a rest below 8 px
-    as it is."""
+    """What JPEG does to each 8x8 block of each channel; not the chroma subsampling.
+
+    A rest below 8 px stays as it is.
+    """
     batch, channels, height, width = image_BCHW.shape
     h, w = height // _BLOCK * _BLOCK, width // _BLOCK * _BLOCK
     quality = 60 + 30 * _uniform(image_BCHW)

@@ -1,5 +1,7 @@
-"""Averaged weights: an exponential mean over the last steps, calmer and better calibrated than the last step
-alone."""
+"""Averaged weights: an exponential mean over the last steps.
+
+Calmer and better calibrated than the last step alone.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,11 @@ from pix2score.train.step.recipe import Recipe
 
 
 class Average:
-    """A model that follows another. BatchNorm's running statistics are averaged as the weights are: those of
-    the last step belong to other weights."""
+    """A model that follows another.
+
+    BatchNorm's running statistics are averaged as the weights are: those of the last step belong to other
+    weights.
+    """
 
     def __init__(self, model: MultiHeadModel, recipe: Recipe) -> None:
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
@@ -24,8 +29,10 @@ class Average:
 
     @torch.no_grad()
     def follow(self, model: MultiHeadModel, num_steps: int) -> None:
-        """Move towards ``model``, which has made ``num_steps`` steps; the first ones count less, being far
-        from any end."""
+        """Move towards ``model``, which has made ``num_steps`` steps.
+
+        The first ones count less, being far from any end.
+        """
         decay = min(self._decay, (1 + num_steps) / (10 + num_steps))
         mine, theirs = _floats(self.model), _floats(model)
         torch._foreach_lerp_(mine, theirs, 1 - decay)

@@ -16,8 +16,10 @@ from pix2score.heads.bins import MISSING
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One batch on this worker. ``bins`` and ``labels``: head -> [B]; a bin is -1 and the label NaN where
-    there is none."""
+    """One batch on this worker.
+
+    ``bins`` and ``labels``: head -> [B]; a bin is -1 and the label NaN where there is none.
+    """
 
     pixels_BSSC: Tensor
     """uint8 RGB."""

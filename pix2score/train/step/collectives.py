@@ -1,16 +1,20 @@
-"""Sums, broadcasts and agreement over the data-parallel workers; without a process group each is the
-identity."""
+"""Sums, broadcasts and agreement over the data-parallel workers.
+
+Without a process group each is the identity.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from pix2score.metrics.accumulate import HeadMetrics
+
+T = TypeVar("T")
 
 
 def num_workers() -> int:
@@ -44,13 +48,18 @@ def first_says(flag: bool, device: torch.device) -> bool:
     return bool(verdict)
 
 
+def gather(mine: T) -> list[T]:
+    """What every worker has, on every worker, in the order of their ranks."""
+    if num_workers() == 1:
+        return [mine]
+    everyone: list[Any] = [None] * num_workers()
+    dist.all_gather_object(everyone, mine)
+    return everyone
+
+
 def gather_metrics(mine: Sequence[HeadMetrics]) -> list[HeadMetrics]:
     """Metrics merged over all workers, on every worker."""
-    if num_workers() == 1:
-        return list(mine)
-    everyone: list[Any] = [None] * num_workers()
-    dist.all_gather_object(everyone, list(mine))
-    merged = everyone[0]
-    for other in everyone[1:]:
+    merged, *others = gather(list(mine))
+    for other in others:
         merged = [a.merge(b) for a, b in zip(merged, other, strict=True)]
-    return list(merged)
+    return merged

@@ -9,7 +9,7 @@ import contextlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,17 +35,33 @@ from pix2score.train.step.validate import measure
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """Loss of the joint batch over all workers (1 = a uniform guess on every head), its part per head, and
-    whether the step was skipped as non-finite."""
+    """What one step did.
+
+    Loss of the joint batch over all workers (1 = a uniform guess on every head), its part per head, and
+    whether the step was skipped as non-finite.
+    """
 
     loss: float
     skipped: bool
     loss_by_head: dict[str, float]
 
 
+class FitterState(TypedDict):
+    """All that a resumed run needs: tensors and plain values only, so that it loads with ``weights_only``."""
+
+    model: dict[str, Tensor]
+    average: dict[str, Any] | None
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+    loss_scale: dict[str, float]
+    num_steps: int
+    num_skipped: int
+
+
 class Fitter:
-    """Owns model, optimiser and schedule of one worker; parameters are the same on every worker after every
-    step.
+    """Model, optimiser and schedule of one worker.
+
+    Parameters are the same on every worker after every step.
 
     ``network`` is the model itself or its DistributedDataParallel.
     """
@@ -76,8 +92,9 @@ class Fitter:
         return self.average.model if self.average else self.model
 
     def train_step(self, batch: Batch) -> StepResult:
-        """One optimiser step on the joint batch of all workers; skipped on all of them together if loss or
-        gradient is not finite.
+        """Make one optimiser step on the joint batch of all workers.
+
+        It is skipped on all of them together if loss or gradient is not finite.
 
         Seeds torch by (seed, step, worker), so that dropout and augmentation of a resumed run are those of an
         unbroken one.
@@ -117,8 +134,7 @@ class Fitter:
         self.optimizer.zero_grad(set_to_none=True)
 
     def _gradients(self, batch: Batch) -> Tensor:
-        """float32 [H], this worker's part of the joint losses; every parameter's ``grad`` is that of the
-        joint loss."""
+        """Set every ``grad`` to that of the joint loss; return this worker's part of it, float32 [H]."""
         counts, pieces = self._num_labelled_all(batch), batch.pieces(self.recipe.accumulate)
         backward = self._backward_pcgrad if self.recipe.gradient == "pcgrad" else self._backward
         part_H = backward(pieces, counts)
@@ -197,20 +213,21 @@ class Fitter:
             self.average.follow(self.model, self.num_steps)
 
     def _undo(self, running: Sequence[Tensor]) -> None:
-        """BatchNorm's running statistics as before the forward pass: skipping the optimiser alone would keep
-        a NaN in them for ever."""
+        """Restore BatchNorm's running statistics of before the forward pass.
+
+        Skipping the optimiser alone would keep a NaN in them for ever.
+        """
         for buffer, old in zip(self._running, running, strict=True):
             buffer.copy_(old)
         self.optimizer.zero_grad(set_to_none=True)
 
     def validate(self, batches: Iterable[Batch]) -> list[HeadMetrics]:
-        """Metrics of this worker's batches; merge them over workers with ``workers.gather_metrics``."""
+        """Metrics of this worker's batches; merge them over workers with ``collectives.gather_metrics``."""
         share_from_first(self.result.buffers())  # those of a checkpoint, by which every worker must validate
         return measure(self.result, batches, self.heads, self.preprocess, self.device, self.cast)
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs; tensors and plain values only, so that it loads with
-        ``weights_only``."""
+    def state_dict(self) -> FitterState:
+        """All that a resumed run needs."""
         return {
             "model": self.model.state_dict(),
             "average": self.average.state_dict() if self.average else None,
@@ -221,10 +238,11 @@ class Fitter:
             "num_skipped": self.num_skipped,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: FitterState) -> None:
         """Continue from what ``state_dict`` gave."""
         self.model.load_state_dict(state["model"])
         if self.average:
+            assert state["average"] is not None, "the checkpoint was made without averaging"
             self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])

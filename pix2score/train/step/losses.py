@@ -1,4 +1,4 @@
-"""Masked per-head losses as sums and counts: means are taken once, after adding over workers.
+"""Masked per-head losses as sums and counts: the division is done once, after adding over workers.
 
 Shapes: B images, K bins of a head, H heads.
 """
@@ -52,17 +52,20 @@ def _cross_entropy(logits_BK: Tensor, labels_B: Tensor, _head: HeadSpec) -> Tens
 
 
 def _ordinal(logits_BK: Tensor, labels_B: Tensor, head: HeadSpec) -> Tensor:
-    """Cross-entropy against a bell around the true bin: a near miss is nearly right, and no bin is
-    certain."""
+    """Cross-entropy against a bell around the true bin.
+
+    A near miss is nearly right, and no bin is certain.
+    """
     present = labels_B != MISSING
-    target_KK = soft_labels(tuple(head.counts or [1] * head.num_bins)).to(logits_BK.device)
+    target_KK = soft_labels(head.train_counts).to(logits_BK.device)
     return -(target_KK[labels_B.clamp(min=0)] * logits_BK.log_softmax(1))[present].sum()
 
 
 @functools.lru_cache(maxsize=64)
 def soft_labels(counts: tuple[int, ...]) -> Tensor:
-    """float32 [K, K], rows add to 1: for each true bin a bell over the bins, ``ORDINAL_WIDTH`` wide in ranks
-    of the train split.
+    """float32 [K, K], rows add to 1: for each true bin a bell over the bins.
+
+    ``ORDINAL_WIDTH`` wide in ranks of the train split.
 
     Balanced so that labels with the train split's shares give blurred labels with the same shares: a bin of
     many ties (zeros, say) does not leak into its neighbours, where no temperature could bring it back from.
@@ -79,8 +82,10 @@ def soft_labels(counts: tuple[int, ...]) -> Tensor:
 
 
 def _squared_emd(logits_BK: Tensor, labels_B: Tensor, head: HeadSpec) -> Tensor:
-    """Squared differences of the cumulative probabilities, scaled so that a uniform guess costs ln K as with
-    cross-entropy."""
+    """Squared differences of the cumulative probabilities.
+
+    Scaled so that a uniform guess costs ln K as with cross-entropy.
+    """
     k = head.num_bins
     bins = torch.arange(k, device=labels_B.device)
     steps_KK = (bins >= bins[:, None]).float()
@@ -91,8 +96,10 @@ def _squared_emd(logits_BK: Tensor, labels_B: Tensor, head: HeadSpec) -> Tensor:
 
 
 def _class_weighted(logits_BK: Tensor, labels_B: Tensor, head: HeadSpec) -> Tensor:
-    """Cross-entropy in which every class weighs the same in all, but none more than ``MAX_CLASS_WEIGHT`` per
-    row."""
+    """Cross-entropy in which every class weighs the same in all.
+
+    But none weighs more than ``MAX_CLASS_WEIGHT`` per row.
+    """
     share_K = _shares(head, logits_BK.device)
     weight_K = (1 / (head.num_bins * share_K)).clamp(max=MAX_CLASS_WEIGHT)
     weight_K = weight_K / (weight_K * share_K).sum()
@@ -100,15 +107,19 @@ def _class_weighted(logits_BK: Tensor, labels_B: Tensor, head: HeadSpec) -> Tens
 
 
 def _logit_adjusted(logits_BK: Tensor, labels_B: Tensor, head: HeadSpec) -> Tensor:
-    """Cross-entropy of logits + log share, so that the logits themselves favour no class
-    (https://arxiv.org/abs/2007.07314)."""
+    """Cross-entropy of logits + log share, so that the logits themselves favour no class.
+
+    https://arxiv.org/abs/2007.07314
+    """
     return _cross_entropy(logits_BK + _shares(head, logits_BK.device).log(), labels_B, head)
 
 
 def _shares(head: HeadSpec, device: torch.device) -> Tensor:
-    """float32 [K]: share of each bin in the train split, add-one smoothed so that an empty one has a
-    logarithm."""
-    counts_K = torch.tensor(head.counts or [1] * head.num_bins, dtype=torch.float32, device=device) + 1
+    """float32 [K]: share of each bin in the train split.
+
+    Add-one smoothed, so that an empty one has a logarithm.
+    """
+    counts_K = torch.tensor(head.train_counts, dtype=torch.float32, device=device) + 1
     return counts_K / counts_K.sum()
 
 
@@ -155,8 +166,9 @@ def loss_name(head: HeadSpec) -> str:
 
 
 def head_losses(sums: LossSums, num_labelled_all: Mapping[str, Tensor], heads: Sequence[HeadSpec]) -> Tensor:
-    """float32 [H]: weight * loss_sum / num_labelled_all / ln K, every head on the scale where a uniform guess
-    costs its weight.
+    """float32 [H]: weight * loss_sum / num_labelled_all / ln K.
+
+    Every head on the scale where a uniform guess costs its weight.
 
     ``num_labelled_all`` counts over all workers, so that adding the results of all workers gives the losses
     of the joint batch.

@@ -29,8 +29,10 @@ def make_optimizer(model: MultiHeadModel, recipe: Recipe, device: torch.device) 
 
 
 def parameter_groups(model: MultiHeadModel, recipe: Recipe) -> list[dict[str, Any]]:
-    """Trunk and heads, each with and without weight decay: kernels and matrices have it, norms and biases
-    not."""
+    """Trunk and heads, each with and without weight decay.
+
+    Kernels and matrices have it, norms and biases not.
+    """
     groups = []
     for module, rate in (
         (model.trunk, recipe.learning_rate),
@@ -46,8 +48,10 @@ def parameter_groups(model: MultiHeadModel, recipe: Recipe) -> list[dict[str, An
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> Scheduler:
-    """The schedule by name; all but ``plateau`` move every step, that one every epoch by the validation
-    loss."""
+    """The schedule by name.
+
+    All but ``plateau`` move every step, that one every epoch by the validation loss.
+    """
     if recipe.schedule == "step":
         return StepLR(optimizer, max(1, math.ceil(recipe.total_steps / STEP_DROPS)))
     if recipe.schedule == "plateau":
@@ -61,8 +65,10 @@ def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> Scheduler
 
 
 def learning_rate_factor(step: int, recipe: Recipe) -> float:
-    """Share of the top rate at ``step``: linear warm-up from one step's worth, then cosine to zero at
-    ``total_steps``."""
+    """Share of the top rate at ``step``.
+
+    Linear warm-up from one step's worth, then cosine to zero at ``total_steps``.
+    """
     warmup = max(1, round(recipe.warmup_fraction * recipe.total_steps))
     if step < warmup:
         return (step + 1) / warmup
@@ -76,7 +82,9 @@ def trunk_is_frozen(step: int, recipe: Recipe) -> bool:
 
 
 def drop_gradients(module: nn.Module) -> None:
-    """No parameter of ``module`` moves in this step, by momentum and decay neither: optimisers pass over a
-    gradient of None."""
+    """Keep the parameters of ``module`` as they are in this step.
+
+    Neither momentum nor decay moves them: optimisers pass over a gradient of None.
+    """
     for parameter in module.parameters():
         parameter.grad = None

@@ -1,5 +1,4 @@
-"""PCGrad: where the gradients of two heads oppose each other in the trunk, the opposing part is projected
-out.
+"""PCGrad: where gradients of two heads oppose each other in the trunk, that part is projected out.
 
 https://arxiv.org/abs/2001.06782. An option because the reference system tried it; a plain sum is the default.
 Shapes: H heads, P parameters of the trunk in one row.
@@ -14,8 +13,9 @@ from torch import Tensor
 
 
 def conflict_free(gradient_HP: Tensor, order_seed: int) -> Tensor:
-    """float32 [P]: the sum over heads, each without its conflicts with the others, met in an order that
-    ``order_seed`` draws.
+    """float32 [P]: the sum over heads, each without its conflicts with the others.
+
+    The others are met in a random order, which ``order_seed`` decides.
 
     The gradients must be those of the joint batch of all workers: projections of parts do not add up to the
     projection of the sum.

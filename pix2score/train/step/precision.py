@@ -1,5 +1,4 @@
-"""Mixed precision without NaN: which number format the forward pass uses, and the loss scaling that fp16
-needs.
+"""Mixed precision without NaN: the forward pass's number format, and fp16's loss scaling.
 
 bf16 has float32's range and needs no scaling; fp16 has not, which is where the reference system went NaN.
 """
@@ -36,8 +35,10 @@ class Caster:
         return torch.autocast(self._device_type, dtype=self.dtype)
 
     def adapt(self, *, skipped: bool) -> None:
-        """Halve the scale after a skipped step, double it after ``GROW_EVERY`` good ones. Nothing where there
-        is no scaling."""
+        """Halve the scale after a skipped step, double it after ``GROW_EVERY`` good ones.
+
+        Do nothing where there is no scaling.
+        """
         if self.dtype != torch.float16:
             return
         self._num_good = 0 if skipped else self._num_good + 1
@@ -51,7 +52,7 @@ class Caster:
         return {"scale": self.scale, "num_good": self._num_good}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what ``state_dict`` gave; a scale is only taken over into the format that has one."""
+        """Continue from what ``state_dict`` gave; only fp16 has a scale to restore."""
         if self.dtype == torch.float16:
             self.scale, self._num_good = float(state["scale"]), int(state["num_good"])
 

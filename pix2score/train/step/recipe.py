@@ -1,5 +1,7 @@
-"""How a model is trained, as plain values: what the job decides and every worker is told. Imports no
-torch."""
+"""How a model is trained, as plain values: what the job decides and every worker gets.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from pix2score.errors import ConfigError
 REFERENCE_BATCH = 64
 """Images per step, over all workers, for which the presets' learning rates are stated."""
 SMALL_DATA_ROWS = 50_000
-"""Training rows below which the small-data preset is taken."""
+"""Training rows below which the small-data preset is used."""
 
 Optimizer: TypeAlias = Literal["adamw", "sgd"]
 Schedule: TypeAlias = Literal["cosine", "step", "plateau", "onecycle"]
@@ -127,8 +129,10 @@ PRESETS = {
 
 
 def preset_for(name: str, num_rows: int) -> Preset:
-    """The named preset; ``auto`` goes by the number of training rows. Raises ``ConfigError`` naming the known
-    ones."""
+    """The named preset; ``auto`` goes by the number of training rows.
+
+    Raises ``ConfigError`` naming the known ones.
+    """
     if name == "auto":
         name = "small" if num_rows < SMALL_DATA_ROWS else "large"
     if name not in PRESETS:
@@ -137,8 +141,9 @@ def preset_for(name: str, num_rows: int) -> Preset:
 
 
 def scaled_rate(learning_rate: float, optimizer: Optimizer, images_per_step: int) -> float:
-    """A preset's rate for the joint batch of all workers: as the square root of its size for AdamW, in
-    proportion for SGD.
+    """A preset's rate for the joint batch of all workers.
+
+    As the square root of its size for AdamW, in proportion for SGD.
 
     Adam's step does not grow with the gradient, so only its noise counts: https://arxiv.org/abs/2205.10287
     (square root); SGD: https://arxiv.org/abs/1706.02677 (linear).

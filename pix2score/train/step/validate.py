@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-import numpy as np
 import torch
 
 from pix2score.heads.bins import MISSING
@@ -44,15 +43,11 @@ def measure(
 
 
 def validation_loss(metrics: Sequence[HeadMetrics]) -> float:
-    """Weighted mean over heads of NLL / ln K at the fitted temperature: what checkpoints are ranked by.
-    NaN-free while the NLL is."""
-    parts = [
-        (m.head.weight, _calibrated_nll(m) / math.log(m.head.num_bins)) for m in metrics if m.num_labelled
-    ]
-    total_weight = sum(weight for weight, _ in parts)
-    return sum(weight * loss for weight, loss in parts) / total_weight if total_weight else math.inf
+    """Weighted mean over heads of NLL / ln K at the fitted temperature.
 
-
-def _calibrated_nll(metrics: HeadMetrics) -> float:
-    nll = float(np.min(metrics.nll_by_temperature)) / metrics.num_labelled
-    return nll if math.isfinite(nll) else math.inf
+    What checkpoints are ranked by; infinite without labels, and where an NLL is not finite.
+    """
+    labelled = [m for m in metrics if m.num_labelled]
+    total_weight = sum(m.head.weight for m in labelled)
+    loss = sum(m.head.weight * (m.least_nll / math.log(m.head.num_bins)) for m in labelled)
+    return loss / total_weight if total_weight and math.isfinite(loss) else math.inf

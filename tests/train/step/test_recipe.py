@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pix2score.errors import ConfigError
-from pix2score.metrics.accumulate import is_metric
+from pix2score.metrics.measures import is_metric
 from pix2score.train.step.recipe import PRESETS, SMALL_DATA_ROWS, Recipe, preset_for, scaled_rate
 
 

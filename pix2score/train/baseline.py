@@ -1,26 +1,27 @@
-"""The ridge that trains beside the network on the first images it sees, and is judged on the same validation
-rows."""
+"""The baseline of a training: a ridge regression that learns beside the network.
+
+From the first images that the network sees; it is judged on the same validation rows.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import torch.distributed as dist
 from threadpoolctl import ThreadpoolController
 
 from pix2score.heads.bins import MISSING
 from pix2score.heads.spec import HeadSpec
-from pix2score.metrics.ridge import Floats, Ridge, answers, best_correlation, features
+from pix2score.metrics.formulas import Floats
+from pix2score.metrics.ridge import Ridge, answers, best_correlation, features
 from pix2score.train.step.batch import Batch
-from pix2score.train.step.collectives import num_workers
+from pix2score.train.step.collectives import gather
 
 MAX_ROWS = 20_000
 """Images per worker that the ridge sees: some 3 ms of one core each, and more would not change it."""
 
 
-class RidgeBeside:
+class RidgeBaseline:
     """Every worker adds its own rows; sums and scores meet over workers.
 
     Rows are added on one thread, whatever numpy's BLAS would take: its own go on spinning for a while after
@@ -37,7 +38,7 @@ class RidgeBeside:
         self._judged: dict[str, list[Floats]] = {head.name: [] for head in heads}
 
     def add(self, batch: Batch) -> None:
-        """Rows of the train split."""
+        """Learn from rows of the train split."""
         if self._num_seen < MAX_ROWS:
             self._num_seen += len(batch.pixels_BSSC)
             with self._threads.limit(limits=1, user_api="blas"):
@@ -46,14 +47,14 @@ class RidgeBeside:
                 )
 
     def solve(self) -> None:
-        """On the rows of all workers, which call it together."""
+        """Fit to the rows of all workers, which call it together."""
         first, *others = gather(self._ridge)
         for other in others:
             first = first.merge(other)
         self._weights = first.solve()
 
     def judge(self, batch: Batch) -> None:
-        """Rows of the validation split, after ``solve``."""
+        """Answer rows of the validation split, after ``solve``."""
         if self._num_judged >= MAX_ROWS or not self._weights:
             return
         found = features(batch.pixels_BSSC.numpy())
@@ -74,12 +75,3 @@ class RidgeBeside:
             rows = np.concatenate(parts) if parts else np.zeros((0, 2))
             found[head.name] = best_correlation(rows[:, :-1], rows[:, -1])
         return found
-
-
-def gather(mine: Any) -> list[Any]:
-    """What every worker has, on every worker."""
-    if num_workers() == 1:
-        return [mine]
-    everyone: list[Any] = [None] * num_workers()
-    dist.all_gather_object(everyone, mine)
-    return everyone

@@ -1,0 +1,83 @@
+"""The Ray Data pipeline of an evaluation: shards of one split in, answers of the models out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import ray
+
+from pix2score.cluster.offer import Offer
+from pix2score.cluster.source import ParquetParts
+from pix2score.cluster.task_sizes import MAX_TASK_ROWS, SHARD_ROW_BYTES, block_rows
+from pix2score.dataset.card import PreparedDataset
+from pix2score.evaluate.stages import AnswerRows, Sample, decode_for_evaluation
+from pix2score.images.preprocess import Preprocess
+from pix2score.metrics.formulas import Floats
+from pix2score.model.folder import ModelCard
+
+NUM_EXPLAINED = 12
+"""Images of which the report shows where each head looks, about."""
+ANSWER_ROWS = 256
+"""Rows that an actor answers at a time."""
+GPU_BATCH, CPU_BATCH = 256, 32
+"""Images in one forward pass."""
+ANSWER_CPUS = 0.5
+"""CPUs that an answering actor holds in Ray's books. Other than the 1 of the decoding tasks before it, since
+Ray fuses neighbouring stages that ask for the same: they would then decode and answer by turns."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationPipeline:
+    """One split, answered by models whose heads it has."""
+
+    models: Sequence[str]
+    """Model folders, the candidate first."""
+    cards: Sequence[ModelCard]
+    dataset: PreparedDataset
+    split: str
+    offer: Offer
+    use_gpu: bool
+
+    def rows(self, ridges: Mapping[str, Floats], sample: Sample) -> ray.data.Dataset:
+        """Rows of ``stages.AnswerRows``, lazily."""
+        # Two models of one preprocessing share their pixels.
+        preprocesses = list(dict.fromkeys(card.preprocess for card in self.cards))
+        return self._answered(self._decoded(preprocesses, ridges, sample), preprocesses)
+
+    def _decoded(
+        self, preprocesses: Sequence[Preprocess], ridges: Mapping[str, Floats], sample: Sample
+    ) -> ray.data.Dataset:
+        arguments = {"heads": tuple(self.cards[0].heads), "preprocesses": preprocesses}
+        return shards(self.dataset, self.split).map_batches(
+            decode_for_evaluation,
+            fn_kwargs={**arguments, "ridges": ridges, "sample": sample},
+            batch_format="pyarrow",
+            batch_size=min(MAX_TASK_ROWS, *(block_rows(p) // len(preprocesses) for p in preprocesses)),
+            **self.offer.decode_placement(),
+        )
+
+    def _answered(self, rows: ray.data.Dataset, preprocesses: Sequence[Preprocess]) -> ray.data.Dataset:
+        num_rows, use_gpu = self.dataset.num_rows(self.split), self.use_gpu
+        settings = self.offer.predictor_settings(use_gpu=use_gpu)
+        pixels = [preprocesses.index(card.preprocess) for card in self.cards]
+        return rows.map_batches(
+            AnswerRows,
+            fn_constructor_args=(self.models, pixels),
+            fn_constructor_kwargs={
+                "explained": NUM_EXPLAINED / num_rows,
+                "batch_size": GPU_BATCH if use_gpu else CPU_BATCH,
+                **settings,
+            },
+            batch_format="pyarrow",
+            batch_size=ANSWER_ROWS,
+            compute=self.offer.predictor_pool(use_gpu=use_gpu, num_batches=-(-num_rows // ANSWER_ROWS)),
+            num_cpus=ANSWER_CPUS,
+            num_gpus=1 if use_gpu else 0,
+        )
+
+
+def shards(dataset: PreparedDataset, split: str) -> ray.data.Dataset:
+    """Rows of a split's shards as they are stored, lazily."""
+    parts = ParquetParts(dataset.folder, dataset.parts(split), row_bytes=SHARD_ROW_BYTES)
+    return ray.data.read_datasource(parts)

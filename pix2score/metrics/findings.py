@@ -1,0 +1,54 @@
+"""All that an evaluation found, head by head: what metrics.json holds and the report shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pix2score.metrics.comparison import HeadComparison, is_better
+from pix2score.metrics.curves import Change, Curves
+from pix2score.metrics.verdict import HeadVerdict
+
+
+@dataclass(frozen=True, slots=True)
+class HeadDetails:
+    """What only a report needs of a head."""
+
+    curves: Curves | None
+    """None without labels."""
+    altered: dict[str, Change]
+    """Alteration of the image -> how far the answers move."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As metrics.json holds it."""
+        return {**(self.curves or {}), "altered": self.altered}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Findings:
+    """Of one model on one split; the mappings are by head."""
+
+    model_version: str
+    dataset_id: str
+    split: str
+    metrics: Mapping[str, HeadVerdict]
+    details: Mapping[str, HeadDetails]
+    compared_with: str = ""
+    """Version of the other model; empty without one."""
+    comparison: Mapping[str, HeadComparison] = field(default_factory=dict)
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the model may replace the other."""
+        return is_better(head.verdict for head in self.comparison.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """As metrics.json and summary.json hold it, without the details."""
+        found = {"model_version": self.model_version, "dataset_id": self.dataset_id, "split": self.split}
+        metrics = {name: verdict.to_dict() for name, verdict in self.metrics.items()}
+        if not self.compared_with:
+            return {**found, "metrics": metrics}
+        comparison = {name: head.to_dict() for name, head in self.comparison.items()}
+        against = {"compared_with": self.compared_with, "comparison": comparison, "is_better": self.is_better}
+        return {**found, "metrics": metrics, **against}

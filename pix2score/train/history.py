@@ -1,0 +1,64 @@
+"""What a training run records of each epoch, and how epochs are ranked."""
+
+from __future__ import annotations
+
+import math
+from typing import NotRequired, TypedDict
+
+from torch import Tensor
+
+from pix2score.metrics.formulas import Numbers
+from pix2score.metrics.measures import LOWER_IS_BETTER
+
+WORST = 1e9
+"""Stands for a number that is not finite: JSON has no infinity, and no checkpoint ranks below it."""
+
+
+class EpochEntry(TypedDict):
+    """One line of history.jsonl, in checkpoints too: plain values.
+
+    Keys that older versions did not write are not required.
+    """
+
+    epoch: int
+    """From 1."""
+    steps: int
+    """Since the start of the run."""
+    loss: float | None
+    """Mean over the epoch's good steps; None without any."""
+    loss_by_head: dict[str, float]
+    skipped_steps: int
+    val_loss: float
+    val: dict[str, Numbers]
+    """Head -> numbers on the validation split, calibrated."""
+    val_ece_uncalibrated: NotRequired[dict[str, float | None]]
+    ridge_spearman: NotRequired[dict[str, float | None]]
+    temperatures: dict[str, float]
+    learning_rate: float
+    workers: NotRequired[int]
+    images_per_s: NotRequired[float]
+    seconds: float
+    waited_s: NotRequired[float]
+    """Of the seconds, those in which the first worker had no batch."""
+
+
+class BestModel(TypedDict):
+    """The best model so far: ``value`` by which it was ranked (lower is better), its entry, its weights."""
+
+    value: float
+    entry: EpochEntry
+    weights: dict[str, Tensor]
+
+
+def rank_value(entry: EpochEntry, best_by: str) -> float:
+    """A number by which epochs are ranked, lower is better; ``WORST`` if it is missing.
+
+    ``best_by``: ``val_loss``, or ``<head>.<metric>``.
+    """
+    if best_by == "val_loss":
+        return float(entry["val_loss"])
+    head, _, metric = best_by.partition(".")
+    value = entry["val"][head].get(metric)
+    if value is None or not math.isfinite(value):
+        return WORST
+    return float(value) if metric in LOWER_IS_BETTER else -float(value)

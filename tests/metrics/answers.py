@@ -1,0 +1,30 @@
+"""Answers drawn at random, for the tests of numbers about them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pix2score.heads.spec import HeadSpec
+from pix2score.metrics.accumulate import HeadMetrics
+from pix2score.metrics.measures import Answers
+from tests.support.torch_helpers import COUNT_HEAD
+
+
+def answers_of(
+    num: int, seed: int = 0, head: HeadSpec = COUNT_HEAD, signal: float = 2.0, groups: int = 10**9
+) -> Answers:
+    """Answers that know something: the true bin's logit is raised by ``signal``."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, head.num_bins, num)
+    logits = rng.normal(size=(num, head.num_bins))
+    logits[np.arange(num), truth] += signal
+    log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    label = truth + rng.integers(0, 3, num) / 4  # with ties
+    return Answers(head, log_probs, truth, label, rng.integers(0, groups, num))
+
+
+def totals_of(answers: Answers) -> HeadMetrics:
+    """The sums over the same images."""
+    totals = HeadMetrics(answers.head)
+    totals.add(answers.log_probs, answers.truth, answers.label)
+    return totals
