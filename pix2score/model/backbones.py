@@ -25,8 +25,10 @@ BACKBONES = (
 
 @dataclass(frozen=True, slots=True)
 class ResNet:
-    """Blocks of each stage; ``width_per_group`` 0 for basic blocks of two convolutions, else bottlenecks of
-    three."""
+    """Blocks of each stage.
+
+    ``width_per_group`` is 0 for basic blocks of two convolutions, else they are bottlenecks of three.
+    """
 
     blocks: tuple[int, int, int, int]
     width_per_group: int = 64

@@ -1,5 +1,7 @@
-"""BatchNorm's running statistics, made anew from clean pictures: what heals a model in which they went NaN
-while its weights are sound."""
+"""BatchNorm's running statistics, recomputed from clean pictures.
+
+Heals a model in which they went NaN while its weights are sound.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,9 @@ def norms_of(model: nn.Module) -> list[nn.BatchNorm2d]:
 
 @torch.no_grad()
 def reestimate_norms(model: MultiHeadModel, pixels: Iterable[Tensor], preprocess: Preprocess) -> int:
-    """The running statistics are the plain means over ``pixels``, batches of uint8 [B, S, S, 3]; the number
-    of pictures comes back.
+    """Set the running statistics to the plain means over ``pixels``; return the number of pictures.
+
+    ``pixels``: batches of uint8 [B, S, S, 3].
 
     Weights stay as they are. The model is in eval mode afterwards.
     """
@@ -49,5 +52,5 @@ def non_finite(model: nn.Module) -> list[str]:
 
 
 def is_running_statistic(name: str) -> bool:
-    """Whether the weight of this name is one that ``reestimate_norms`` makes anew."""
+    """Whether the weight of this name is one that ``reestimate_norms`` recomputes."""
     return name.endswith((".running_mean", ".running_var", ".num_batches_tracked"))

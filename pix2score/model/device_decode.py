@@ -1,10 +1,12 @@
 """Plain JPEGs decoded and resized where the model runs: by nvJPEG on a GPU, by libjpeg-turbo on a CPU.
 
-At 224 px the pixels are within 2 of 255 of ``images.to_rgb``'s, in the mean of photographs, sparse and dense
-line art of 300 to 3,000 px. With libjpeg-turbo 0.03 to 1.2 were measured, most on dense line art of 1,200 px,
-which ``to_rgb`` decodes at half its size, and 0.15 at most from a whole decode by Pillow; nvJPEG has not been
-measured. A codec that crashes on hostile bytes takes its process with it, unlike ``decoder``: for pictures
-that one trusts. Shapes: S input size.
+At 224 px the pixels are within 2 of 255 of ``images.decode.to_rgb``'s, on average over photographs, sparse
+and dense line art of 300 to 3,000 px. With libjpeg-turbo 0.03 to 1.2 were measured, most on dense line art of
+1,200 px, which ``to_rgb`` decodes at half its size, and 0.15 at most from a whole decode by Pillow; nvJPEG
+has not been measured. A codec that crashes on hostile bytes takes its process with it, unlike ``decoder``:
+for pictures that one trusts.
+
+Shapes: S input size.
 """
 
 from __future__ import annotations
@@ -35,8 +37,10 @@ class DeviceDecoder:
         self._size, self._device = preprocess.size, torch.device(device)
 
     def __call__(self, encoded: Sequence[bytes]) -> Iterator[RGBPixels | None]:
-        """uint8 RGB [S, S, 3] of each JPEG in order, None for one that the codec refuses: ``images.to_rgb``
-        says why."""
+        """uint8 RGB [S, S, 3] of each JPEG in order, None for one that the codec refuses.
+
+        ``images.decode.to_rgb`` says why.
+        """
         for start in range(0, len(encoded), CHUNK):
             yield from self._chunk(encoded[start : start + CHUNK])
 
@@ -44,7 +48,7 @@ class DeviceDecoder:
     def _chunk(self, encoded: Sequence[bytes]) -> list[RGBPixels | None]:
         try:
             whole: list[Tensor | None] = [*self._decoded(encoded)]
-        except RuntimeError:  # it tells not which
+        except RuntimeError:  # it does not say which
             whole = [self._alone(data) for data in encoded]
         small = torch.stack(
             [self._resized(picture) for picture in whole if picture is not None] or [torch.empty(0)]

@@ -1,5 +1,6 @@
-"""The model directory: ``model.json`` and ``model.safetensors``. Nothing pickled; what does not match is
-refused.
+"""The model folder: ``model.json`` and ``model.safetensors``.
+
+Nothing is pickled; what does not match is refused.
 
 Holds weights as numpy arrays and imports no torch, so that a driver can check a model in milliseconds.
 """
@@ -27,6 +28,9 @@ from pix2score.storage.folder import Folder
 FORMAT = 1
 CARD, WEIGHTS = "model.json", "model.safetensors"
 Weights = Mapping[str, npt.NDArray[Any]]
+Shape = tuple[int, ...]
+NUM_LISTED = 3
+"""Weights that a message names; of the others it says how many."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +80,7 @@ def save_model(
     temperatures: dict[str, float],
     about: dict[str, Any],
 ) -> ModelCard:
-    """The model stands at ``place``; weights first, the card that makes it a model last.
+    """Write the model to ``place``, weights first, the card that makes it a model last; return the card.
 
     Raises ``TrainingError`` naming the first weight or buffer that is not finite: such a model is never
     saved.
@@ -101,8 +105,10 @@ def save_model(
 
 
 def load_card(place: str) -> ModelCard:
-    """The card of the model at ``place``. Raises ``DataError`` if it is not a model, or its card was
-    altered."""
+    """The card of the model at ``place``.
+
+    Raises ``DataError`` if it is not a model, or its card was altered.
+    """
     try:
         content = json.loads(Folder(place).read(CARD))
     except (FileNotFoundError, NotADirectoryError):
@@ -135,8 +141,10 @@ def load_card(place: str) -> ModelCard:
 
 
 def load_model(place: str) -> tuple[ModelCard, dict[str, npt.NDArray[Any]]]:
-    """Card and weights of the model at ``place``. Raises ``DataError`` if it is not a model or was
-    altered."""
+    """Card and weights of the model at ``place``.
+
+    Raises ``DataError`` if it is not a model or was altered.
+    """
     card = load_card(place)
     try:
         data = Folder(place).read(WEIGHTS)
@@ -151,3 +159,21 @@ def load_model(place: str) -> tuple[ModelCard, dict[str, npt.NDArray[Any]]]:
         return card, load_tensors(data)
     except SafetensorError as exc:
         raise DataError(f"{place}/{WEIGHTS} cannot be read: {exc}") from None
+
+
+def check_shapes(found: Mapping[str, Shape], wanted: Mapping[str, Shape], what: str) -> None:
+    """Raise ``DataError`` listing weights that are missing, surplus or of another shape than wanted.
+
+    ``what`` names the owner of the weights found.
+    """
+    problems = [f"lacks {name}" for name in wanted if name not in found]
+    problems += [f"has unknown {name}" for name in found if name not in wanted]
+    problems += [
+        f"{name} is {found[name]}, expected {shape}"
+        for name, shape in wanted.items()
+        if name in found and found[name] != shape
+    ]
+    if problems:
+        rest = len(problems) - NUM_LISTED
+        more = f" and {rest} more" if rest > 0 else ""
+        raise DataError(f"weights of {what} do not fit: {'; '.join(problems[:NUM_LISTED])}{more}")

@@ -24,8 +24,10 @@ Outputs = tuple[dict[str, Tensor], Tensor]
 
 
 class TorchForward:
-    """Batches of one size through one network. A batch that does not fit into the GPU's memory goes in halves
-    from then on."""
+    """Batches of one size through one network.
+
+    Once a batch does not fit into the GPU's memory, batches go in halves.
+    """
 
     def __init__(
         self,

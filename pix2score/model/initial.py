@@ -17,11 +17,11 @@ from pix2score.storage.folder import Folder
 
 
 def initial_trunk(weights: str, backbone: str) -> dict[str, Tensor] | None:
-    """Weights to start the trunk from: None for ``none``, ImageNet's from torchvision's hub, or those at a
-    place.
+    """Weights to start the trunk from.
 
-    A place is a model directory of ours, or a ``.safetensors``, ``.pth`` or ``.pt`` state dict of the
-    torchvision backbone. Pickles are read with ``weights_only``. An ``fc`` layer in them is left out.
+    None for ``none``, ImageNet's from torchvision's hub, or those at a place. A place is a model directory of
+    ours, or a ``.safetensors``, ``.pth`` or ``.pt`` state dict of the torchvision backbone. Pickles are read
+    with ``weights_only``. An ``fc`` layer in them is left out.
 
     Raises:
         ConfigError: the hub cannot be reached.

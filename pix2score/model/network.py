@@ -5,7 +5,7 @@ Shapes: B images, C channels, H height, W width, S input size, D embedding, K bi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from pix2score.errors import DataError
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.backbones import check_backbone
-from pix2score.model.folder import ModelCard, Weights
+from pix2score.model.folder import ModelCard, Shape, Weights, check_shapes
 
 
 class MultiHeadModel(nn.Module):
@@ -37,8 +36,10 @@ class MultiHeadModel(nn.Module):
         )
 
     def forward(self, image_BCHW: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Head -> logits [B, K] (unnormalised, before temperature), and the embedding [B, D]; input as
-        ``normalise`` gives it."""
+        """Head -> logits [B, K], and the embedding [B, D]; input as ``normalise`` gives it.
+
+        Logits are unnormalised, before the temperature.
+        """
         embedding_BD = self.trunk(image_BCHW)
         seen_BD = self.dropout(embedding_BD)
         return {
@@ -58,8 +59,10 @@ def normalise(pixels_BSSC: Tensor, preprocess: Preprocess) -> Tensor:
 
 
 def model_from_card(card: ModelCard, weights: Weights) -> MultiHeadModel:
-    """The trained network in eval mode. Raises ``DataError`` listing weights that are missing, surplus or of
-    another shape."""
+    """The trained network in eval mode.
+
+    Raises ``DataError`` listing weights that are missing, surplus or of another shape.
+    """
     model = MultiHeadModel(card.backbone, card.heads)
     tensors = {name: torch.from_numpy(np.array(tensor)) for name, tensor in weights.items()}
     load_exactly(model, tensors, f"model {card.version}")
@@ -73,15 +76,9 @@ def weights_of(model: MultiHeadModel) -> dict[str, Any]:
 
 def load_exactly(module: nn.Module, tensors: dict[str, Tensor], what: str) -> None:
     """Load ``tensors`` into ``module``. Raises ``DataError`` naming what differs."""
-    own = module.state_dict()
-    problems = [f"lacks {name}" for name in own if name not in tensors]
-    problems += [f"has unknown {name}" for name in tensors if name not in own]
-    problems += [
-        f"{name} is {tuple(tensors[name].shape)}, expected {tuple(own[name].shape)}"
-        for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise DataError(f"weights of {what} do not fit: {'; '.join(problems[:3])}{more}")
+    check_shapes(_shapes(tensors), _shapes(module.state_dict()), what)
     module.load_state_dict(tensors)
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}

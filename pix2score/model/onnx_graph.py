@@ -1,5 +1,6 @@
-"""A trained network as an ONNX graph, made from its weights alone: no torch is imported, which takes a worker
-some seconds.
+"""A trained network as an ONNX graph, made from its weights alone.
+
+Imports no torch, which takes a worker some seconds.
 
 BatchNorm is folded into the convolution before it. The structure is torchvision's ResNet, read off the names
 of the weights. Shapes: B images, S input size, D embedding, K bins of a head.
@@ -26,8 +27,9 @@ LOGITS = "_logits"
 
 
 def resnet_graph(card: ModelCard, weights: Weights, batch_size: int) -> bytes:
-    """Serialised ONNX model: ``pixels`` uint8 [B, S, S, 3] in; ``<head>_logits`` float32 [B, K] each and
-    ``embedding`` [B, D] out.
+    """Serialised ONNX model of a trained network.
+
+    ``pixels`` uint8 [B, S, S, 3] in; ``<head>_logits`` float32 [B, K] each and ``embedding`` [B, D] out.
 
     Raises ``DataError`` listing weights that are not those of ``card``'s network.
     """

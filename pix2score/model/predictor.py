@@ -27,8 +27,10 @@ Forward: TypeAlias = Callable[[npt.NDArray[np.uint8]], tuple[dict[str, Floats], 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """All heads on N images, ``embedding`` float32 [N, D], and ``finite`` bool [N]: False where an output is
-    NaN or infinite."""
+    """What all heads say of N images.
+
+    ``embedding`` is float32 [N, D], ``finite`` bool [N]: False where an output is NaN or infinite.
+    """
 
     heads: dict[str, HeadPrediction]
     embedding: Floats
@@ -36,8 +38,11 @@ class Prediction:
 
 
 class Predictor:
-    """A loaded model. Every forward pass has the same shape [B, S, S, 3], padded with black, so that a result
-    does not depend on how many other images are in the batch."""
+    """A loaded model.
+
+    Every forward pass has the same shape [B, S, S, 3], padded with black, so that a result does not depend on
+    how many other images are in the batch.
+    """
 
     def __init__(
         self,
@@ -64,7 +69,7 @@ class Predictor:
         self._forward = _forward(self.engine, card, weights, batch_size, device, num_threads, compiled)
 
     def predict(self, pixels_NSSC: npt.NDArray[np.uint8]) -> Prediction:
-        """Predictions of N >= 0 images, uint8 RGB [N, S, S, 3] as ``images.to_rgb`` gives them."""
+        """Predictions of N >= 0 images, uint8 RGB [N, S, S, 3] as ``images.decode.to_rgb`` gives them."""
         starts = range(0, len(pixels_NSSC), self.batch_size)
         parts = [self._batch(pixels_NSSC[i : i + self.batch_size]) for i in starts]
         embedding = _joined([embedding for _, embedding in parts], self.card.embedding_dim)
@@ -111,8 +116,10 @@ def load_predictor(
 
 
 def _engine(engine: Engine, device: str) -> Literal["onnx", "torch"]:
-    """What ``engine`` means on ``device`` with the packages at hand. Raises ``ConfigError`` for one that
-    cannot be."""
+    """What ``engine`` means on ``device`` with the packages at hand.
+
+    Raises ``ConfigError`` for one that cannot be.
+    """
     if device != "cpu":
         if engine == "onnx":
             raise ConfigError("engine onnx runs on the CPU only; use auto or torch on a GPU")

@@ -1,31 +1,20 @@
-"""Names and shapes of the weights of torchvision's ResNets, without torch: what a model of a card must
-hold."""
+"""Names and shapes of the weights of torchvision's ResNets, without torch.
+
+A model must hold those of its card.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pix2score.errors import DataError
 from pix2score.model.backbones import RESNETS, STAGES, ResNet
-from pix2score.model.folder import ModelCard, Weights
-
-Shape = tuple[int, ...]
+from pix2score.model.folder import ModelCard, Shape, Weights, check_shapes
 
 
 def check_weights(card: ModelCard, weights: Weights) -> None:
-    """Raise ``DataError`` listing weights that are missing, surplus or of another shape than the card's
-    network has."""
-    wanted = weight_shapes(card)
-    problems = [f"lacks {name}" for name in wanted if name not in weights]
-    problems += [f"has unknown {name}" for name in weights if name not in wanted]
-    problems += [
-        f"{name} is {tuple(weights[name].shape)}, expected {shape}"
-        for name, shape in wanted.items()
-        if name in weights and tuple(weights[name].shape) != shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise DataError(f"weights of model {card.version} do not fit: {'; '.join(problems[:3])}{more}")
+    """Raise ``DataError`` listing weights that do not fit the card's network."""
+    found = {name: tuple(array.shape) for name, array in weights.items()}
+    check_shapes(found, weight_shapes(card), f"model {card.version}")
 
 
 def weight_shapes(card: ModelCard) -> dict[str, Shape]:
