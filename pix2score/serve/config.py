@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from pix2score.cli.flags import Device
 from pix2score.errors import ConfigError
 
 EXPORT_FORMATS = (".onnx", ".pt2")
@@ -37,8 +38,8 @@ class PredictConfig:
     json: bool = False
     """One JSON line per image instead of a table: the ranges of every head's bins, and its bin, label, probs,
     score and expected."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """What the model runs on."""
+    device: Literal[Device, "cuda"] = "cpu"
+    """auto (GPU if there is one), cpu or gpu; cuda means gpu."""
 
     def __post_init__(self) -> None:
         if not self.images:

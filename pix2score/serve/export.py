@@ -1,5 +1,7 @@
-"""export: a model as one file for other runtimes, with its preprocessing inside; ONNX, or torch.export by the
-suffix ``.pt2``."""
+"""export: a model as one file for other runtimes, with its preprocessing inside.
+
+ONNX, or torch.export by the suffix ``.pt2``.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 OPSET = 18
 FACTS = "pix2score"
-"""Key of the ONNX metadata, and with ``.json`` name of the extra file of a .pt2, that tells version and
+"""Key of the ONNX metadata, and with ``.json`` name of the extra file of a .pt2, that holds version and
 bins."""
 
 
 def export(config: ExportConfig) -> dict[str, Any]:
-    """The exported model stands at ``config.out``; its version, size and the names of its outputs come back.
+    """Write the model to ``config.out``; return its version, size and the names of its outputs.
 
     Raises ``DataError`` if there is no model, ``ConfigError`` if the packages for the format are missing.
     """

@@ -1,8 +1,8 @@
-"""The model as one graph that other runtimes can hold: an upright RGB image of any size in, every head's
-answer and the embedding out.
+"""The model as one graph that other runtimes can hold.
 
-Resizing is written as two matrix products, one per axis, which compute what Pillow computes, its rounding to
-8 bits between the passes included: every runtime has a matrix product, few have the same antialiased resize.
+An upright RGB image of any size in, every head's answer and the embedding out. Resizing is written as two
+matrix products, one per axis, which compute what Pillow computes, its rounding to 8 bits between the passes
+included: every runtime has a matrix product, few have the same antialiased resize.
 
 Shapes: H height, W width of the image given, n one of them, S input size, D embedding, K bins of a head.
 """
@@ -14,7 +14,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from pix2score.heads import bins
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.folder import ModelCard, Weights
@@ -33,8 +32,11 @@ class ServedModel(nn.Module):
         self.heads, self.temperatures = card.heads, dict(card.temperatures)
 
     def forward(self, image_HWC: Tensor) -> dict[str, Tensor]:
-        """uint8 [H, W, 3] -> per head ``<h>_probs`` float32 [K], ``<h>_bin`` int64 [], ``<h>_score`` and
-        ``<h>_expected`` float32 []; ``embedding`` float32 [D]. The columns of SCORES, for one image."""
+        """uint8 [H, W, 3] -> the columns of the scores table for one image.
+
+        Per head ``<h>_probs`` float32 [K], ``<h>_bin`` int64 [], ``<h>_score`` and ``<h>_expected`` float32
+        []; and ``embedding`` float32 [D].
+        """
         image_BCHW = normalise(resize(image_HWC, self.preprocess).permute(1, 2, 0)[None], self.preprocess)
         logits, embedding_BD = self.network(image_BCHW)
         outputs: dict[str, Tensor] = {}
@@ -48,8 +50,8 @@ class ServedModel(nn.Module):
 
 def _ordered(head: HeadSpec, logits_K: Tensor, temperature: float) -> dict[str, Tensor]:
     probs_K = torch.softmax(logits_K / temperature, dim=0)
-    ranks = torch.tensor(bins.mid_ranks(head.counts or [1] * head.num_bins), dtype=torch.float32)
-    typical = torch.tensor(head.typical or tuple(range(head.num_bins)), dtype=torch.float32)
+    ranks = torch.tensor(head.ranks, dtype=torch.float32)
+    typical = torch.tensor(head.typical_values, dtype=torch.float32)
     score = (probs_K * ranks).sum().clamp(0, 1)
     return {"probs": probs_K, "bin": probs_K.argmax(), "score": score, "expected": (probs_K * typical).sum()}
 
@@ -61,8 +63,10 @@ _ANSWER_BY_KIND: dict[str, Callable[[HeadSpec, Tensor, float], dict[str, Tensor]
 
 
 def resize(image_HWC: Tensor, preprocess: Preprocess) -> Tensor:
-    """The model's input as ``images`` makes it: uint8 [H, W, 3] -> whole numbers 0..255 as float32 [3, S,
-    S]."""
+    """The model's input as ``images.decode`` makes it: uint8 [H, W, 3] -> float32 [3, S, S].
+
+    Values are whole numbers 0..255.
+    """
     height, width = (torch.full((), image_HWC.shape[axis], dtype=torch.float64) for axis in (0, 1))
     rows_SH, has_row_S = _axis(image_HWC.shape[0], height, width, preprocess)
     columns_SW, has_column_S = _axis(image_HWC.shape[1], width, height, preprocess)
@@ -76,8 +80,7 @@ def resize(image_HWC: Tensor, preprocess: Preprocess) -> Tensor:
 
 
 def _axis(length: int, n: Tensor, other: Tensor, preprocess: Preprocess) -> tuple[Tensor, Tensor]:
-    """Weights [S, n] that resample one axis, and [S], 1 where the output holds picture and 0 where ``pad``
-    leaves white."""
+    """Weights [S, n] that resample one axis, and [S]: 0 where ``pad`` leaves white, else 1."""
     size = preprocess.size
     start, span = torch.zeros_like(n), n
     out_start, out_size = torch.zeros_like(n), torch.full_like(n, size)

@@ -1,5 +1,6 @@
-"""Single pictures: paths, bytes or Pillow images in, each head's answer out. No Ray, no catalog, nothing
-written.
+"""Single pictures: paths, bytes or Pillow images in, each head's answer out.
+
+No Ray, no catalog, nothing written.
 
 The same decoding, the same forward pass and so the same numbers as a night's ``score``.
 """
@@ -11,7 +12,7 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ from pix2score.model.predictor import Predictor, load_predictor
 from pix2score.storage.places import is_s3, normalise
 
 if TYPE_CHECKING:
+    from pix2score.cli.flags import Device  # whose room loads a flags library
     from pix2score.model.folder import ModelCard
 
 
@@ -59,8 +61,10 @@ class Answer:
 
 
 class Model:
-    """A trained model for single pictures, in this process. Safe to call from several threads: they take
-    turns."""
+    """A trained model for single pictures, in this process.
+
+    Safe to call from several threads: they take turns.
+    """
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
@@ -68,12 +72,14 @@ class Model:
         self._turn = threading.Lock()
 
     @classmethod
-    def load(cls, place: str, *, device: str = "cpu", batch_size: int = 1) -> Model:
-        """The model folder at ``place`` (local or S3), ready. ``device``: cpu or cuda.
+    def load(cls, place: str, *, device: Literal[Device, "cuda"] = "cpu", batch_size: int = 1) -> Model:
+        """The model folder at ``place`` (local or S3), ready.
 
-        Raises ``DataError`` if there is no model there or it was altered.
+        ``device``: auto (GPU if there is one), cpu or gpu. Raises ``DataError`` if there is no model there or
+        it was altered, ``ConfigError`` if a GPU was asked for and there is none.
         """
-        return cls(load_predictor(place, batch_size=batch_size, device=device, num_threads=None))
+        of_torch = _torch_device(device)
+        return cls(load_predictor(place, batch_size=batch_size, device=of_torch, num_threads=None))
 
     @property
     def card(self) -> ModelCard:
@@ -81,8 +87,7 @@ class Model:
         return self._predictor.card
 
     def predict(self, pictures: Sequence[Picture]) -> list[Answer | ImageFailure]:
-        """An answer per picture in order, or the ``ImageFailure`` (``code``, ``detail``) that says why there
-        is none.
+        """An answer per picture in order, or the ``ImageFailure`` that says why there is none.
 
         A path may be ``s3://bucket/key``. Encoded bytes are decoded in a child process with a memory and a
         time limit, as a night's are.
@@ -109,6 +114,19 @@ class Model:
             else ImageFailure("NONFINITE", "the model's output is NaN or infinite")
             for i in range(len(pixels_NSSC))
         ]
+
+
+def _torch_device(device: Literal[Device, "cuda"]) -> str:
+    """The device as torch names it."""
+    if device == "cpu":
+        return "cpu"
+    import torch  # takes seconds, and a CPU needs none
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "auto":
+        return "cpu"
+    raise ConfigError(f"--device {device}, but this machine has no GPU that torch can use; use --device cpu")
 
 
 def _head_answer(head: HeadPrediction, row: int, labels: dict[str, str]) -> HeadAnswer:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def predict(config: PredictConfig, say: Callable[[str], None]) -> dict[str, Any]:
-    """``say`` has got every answer; a bad image was named on standard error. The summary comes back.
+    """Pass every answer to ``say``, name bad images on standard error; return the summary.
 
     Raises ``DataError`` after doing all others, if an image gave no answer.
     """
@@ -61,8 +61,11 @@ def _printable(text: str) -> str:
 
 
 def answer_json(path: str, answer: Answer, card: ModelCard) -> dict[str, Any]:
-    """The reference system's format, ``<h>_predict`` -> bin -> range, and beside it what each head answers
-    under ``<h>``."""
+    """One image as JSON.
+
+    In the reference system's format, ``<h>_predict`` -> bin -> range; and beside it each head's answer under
+    ``<h>``.
+    """
     ranges = {f"{head.name}_predict": head.labels() for head in card.heads}
     return {"image": path, **ranges, **{name: asdict(head) for name, head in answer.heads.items()}}
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 import pytest
+import torch
 from PIL import Image
 
 import pix2score
@@ -239,6 +240,18 @@ def test_a_name_that_the_terminal_cannot_show_ends_no_run(
 def test_no_image_is_a_mistake() -> None:
     with pytest.raises(ConfigError, match="no image given"):
         resolve(PredictConfig, ["--model", "x"])
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "gpu", "cuda"])
+def test_the_device_is_named_as_in_every_job_and_as_torch_names_it(device: str) -> None:
+    assert resolve(PredictConfig, ["--model", "x", "--device", device, "a.png"]).device == device
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+def test_without_a_gpu_auto_is_the_cpu_and_gpu_a_mistake(place: str) -> None:
+    assert Model.load(place, device="auto").card.heads == HEADS
+    with pytest.raises(ConfigError, match="has no GPU that torch can use; use --device cpu"):
+        Model.load(place, device="gpu")
 
 
 def test_a_place_without_a_model_is_named(tmp_path: Path) -> None:
