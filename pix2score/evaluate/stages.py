@@ -217,10 +217,7 @@ class AnswerRows:
         for head in predictor.card.heads:
             shown: list[bytes | None] = [None] * rows.num_rows
             if chosen:
-                from pix2score.evaluate.saliency import (
-                    overlay,
-                    saliency,  # imports torch
-                )
+                from pix2score.evaluate.saliency import overlay, saliency  # imports torch
 
                 pixels = pixels_of(
                     rows.column(f"pixels_{self._pixels[0]}").take(chosen), predictor.card.preprocess

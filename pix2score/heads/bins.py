@@ -47,9 +47,8 @@ def learn_edges(value_counts: Callable[[], ValueCounts], num_bins: int, *, head:
     edges = sorted({edge for edge in best if edge is not None})
     if not edges:
         raise DataError(
-            f"head {head!r} has {total} labelled training rows with fewer than two distinct values: at least "
-            "two bins are "
-            f"needed; remove the head or map another column"
+            f"head {head!r} has {total} labelled training rows with fewer than two distinct values: "
+            "at least two bins are needed; remove the head or map another column"
         )
     return edges
 

@@ -93,8 +93,7 @@ class HeadSpec:
         if edges[0] <= self.min_value:
             raise ConfigError(
                 f"head {self.name!r}: edge {edges[0]} is not above min_value {self.min_value}, so its first "
-                "bin would hold "
-                f"nothing; set min_value (-inf allows any number)"
+                "bin would hold nothing; set min_value (-inf allows any number)"
             )
         if self.size is not None and self.size != len(edges) + 1:
             raise ConfigError(

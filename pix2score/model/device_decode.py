@@ -61,9 +61,8 @@ class DeviceDecoder:
         from torchvision.io import ImageReadMode, decode_jpeg
 
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # that it will move to torchcodec; and that bytes may not be written to
+            # That it will move to torchcodec, and that bytes may not be written to.
+            warnings.simplefilter("ignore")
             data = [torch.frombuffer(picture, dtype=torch.uint8) for picture in encoded]
             return list(decode_jpeg(data, mode=ImageReadMode.RGB, device=self._device))
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -69,7 +70,7 @@ def model_from_card(card: ModelCard, weights: Weights) -> MultiHeadModel:
     return model.eval()
 
 
-def weights_of(model: MultiHeadModel) -> dict[str, Any]:
+def weights_of(model: MultiHeadModel) -> dict[str, npt.NDArray[Any]]:
     """Parameters and buffers as numpy arrays on the CPU."""
     return {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
 

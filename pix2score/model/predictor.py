@@ -55,7 +55,9 @@ class Predictor:
         num_threads: int | None = None,
         compiled: bool = False,
     ) -> None:
-        """``device``: cpu or cuda, said by the caller: a process may see a GPU that it was not given.
+        """Load the network onto ``device``.
+
+        ``device``: cpu or cuda, said by the caller: a process may see a GPU that it was not given.
         ``engine``: auto is ONNX Runtime on a CPU, torch on a GPU. ``num_threads``: on the CPU, None for all.
         ``compiled``: by torch.compile, on a GPU only.
 

@@ -49,8 +49,8 @@ def _overview(findings: Findings, heads: Sequence[HeadSpec]) -> Section:
     ]
     verdicts = {head.name: findings.metrics[head.name] for head in heads}
     note = (
-        "Main number: Spearman for counts, kappa for levels; 1 is perfect, 0 is chance. Ridge: a "
-        "regression on colours and edges. "
+        "Main number: Spearman for counts, kappa for levels; 1 is perfect, 0 is chance. "
+        "Ridge: a regression on colours and edges. "
         "In brackets in the other columns: what the best constant answer reaches."
     )
     rows = [_overview_row(name, verdict) for name, verdict in verdicts.items()]

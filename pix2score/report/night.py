@@ -85,12 +85,3 @@ class NightStats:
 def _counts(rows: pa.Table, head: HeadSpec) -> npt.NDArray[np.int64]:
     found = rows.column(f"{head.name}_bin").drop_null().to_numpy()
     return np.bincount(found, minlength=head.num_bins).astype(np.int64)
-
-
-def psi(now: npt.NDArray[np.int64], before: npt.NDArray[np.int64]) -> float:
-    """Population stability index of two histograms: 0 if their shares are equal.
-
-    An empty bin counts as half an image.
-    """
-    p, q = (np.maximum(counts, 0.5) / np.maximum(counts, 0.5).sum() for counts in (now, before))
-    return float(((p - q) * np.log(p / q)).sum())

@@ -13,7 +13,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any
 
 from pix2score.errors import ConfigError
 from pix2score.heads.spec import HeadSpec
@@ -87,7 +86,7 @@ def check_packages() -> None:
 
 
 def page(
-    title: str, lead: Sequence[str], facts: Mapping[str, Any], sections: Sequence[Section], foot: str
+    title: str, lead: Sequence[str], facts: Mapping[str, str], sections: Sequence[Section], foot: str
 ) -> bytes:
     """The file's content. Everything but the charts is escaped: ids and error texts come from strangers."""
     import jinja2

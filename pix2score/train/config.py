@@ -131,9 +131,8 @@ class TrainConfig:
         if -(-self.batch_size // self.accumulate) == 1 and self.input_size <= TRUNK_STRIDE:
             raise ConfigError(
                 f"one image of {self.input_size} px at a time leaves BatchNorm a single value per channel: "
-                "raise batch_size "
-                f"{self.batch_size}, lower accumulate {self.accumulate}, or take an input_size above "
-                f"{TRUNK_STRIDE}"
+                f"raise batch_size {self.batch_size}, lower accumulate {self.accumulate}, or take an "
+                f"input_size above {TRUNK_STRIDE}"
             )
         if not self.checkpoint_minutes > 0:
             raise ConfigError(f"checkpoint_minutes {self.checkpoint_minutes}: expected a positive number")

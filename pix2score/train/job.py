@@ -109,8 +109,7 @@ def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer
     if not steps_per_epoch:
         raise ConfigError(
             f"{num_rows} training rows are fewer than one batch of {config.batch_size} for each of "
-            f"{max(1, most)} "
-            f"workers; lower --batch-size or --num-workers"
+            f"{max(1, most)} workers; lower --batch-size or --num-workers"
         )
     epochs = config.epochs or preset_for(config.recipe, num_rows).epochs
     total_steps = int(min(epochs * steps_per_epoch, config.max_steps or math.inf))

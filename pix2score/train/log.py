@@ -40,8 +40,8 @@ def epoch_line(entry: EpochEntry, num_epochs: int, heads: Sequence[HeadSpec]) ->
     skipped = f", {entry['skipped_steps']} steps skipped as non-finite" if entry["skipped_steps"] else ""
     waited = entry["waited_s"] / max(entry["seconds"], 1e-9)
     return (
-        f"epoch {entry['epoch']}/{num_epochs}: loss {loss}, validation {entry['val_loss']:.3f} (a uniform "
-        "guess costs 1 per head), "
+        f"epoch {entry['epoch']}/{num_epochs}: loss {loss}, "
+        f"validation {entry['val_loss']:.3f} (a uniform guess costs 1 per head), "
         f"{', '.join(parts)}, rate {entry['learning_rate']:.2g}, {entry['images_per_s']:.0f} images/s, "
         f"{waited:.0%} of the time without a batch{skipped}"
     )

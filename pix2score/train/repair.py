@@ -18,6 +18,7 @@ from pix2score.cluster.session import session
 from pix2score.cluster.shards import shard_rows
 from pix2score.dataset.card import PreparedDataset, check_heads, open_dataset
 from pix2score.errors import DataError
+from pix2score.metrics.accumulate import results
 from pix2score.model.folder import CARD, ModelCard, load_model, save_model
 from pix2score.storage.folder import Folder
 from pix2score.train.config import RepairConfig
@@ -93,7 +94,7 @@ def _repaired(
         },
     )
     facts = {"model_version": repaired.version, "repaired_version": card.version, "num_broken": len(broken)}
-    return {**facts, "num_images": num_images, "val": {m.head.name: m.result() for m in metrics}}
+    return {**facts, "num_images": num_images, "val": results(metrics)}
 
 
 def _batches(rows: ray.data.Dataset, card: ModelCard) -> Iterator[Batch]:

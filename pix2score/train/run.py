@@ -59,10 +59,13 @@ def _as_safetensors(tensors: dict[str, torch.Tensor]) -> bytes:
 def _fit(settings: WorkerSettings, dataset: PreparedDataset, out: Folder, offer: Offer) -> Result:
     total_steps = settings.recipe.total_steps
     logger.info(
-        "training %s on %d images, %d steps of %d x "
-        "%d", settings.backbone, dataset.num_rows("train"), total_steps,
-        max(1, settings.max_workers), settings.batch_size,
-    )  # fmt: skip
+        "training %s on %d images, %d steps of %d x %d",
+        settings.backbone,
+        dataset.num_rows("train"),
+        total_steps,
+        max(1, settings.max_workers),
+        settings.batch_size,
+    )
     rows = training_rows(dataset, settings, offer)
     if settings.num_workers == 0:
         logger.info("training in this process")

@@ -111,9 +111,8 @@ class Fitter:
             self._move()
         self.cast.adapt(skipped=bool(num_bad))
         if not isinstance(self.schedule, ReduceLROnPlateau):
-            with (
-                warnings.catch_warnings()
-            ):  # torch warns of a schedule that moves before the optimiser: a first step may be skipped
+            # torch warns of a schedule that moves before the optimiser: a first step may be skipped.
+            with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
                 self.schedule.step()
         self.num_steps += 1
@@ -122,7 +121,7 @@ class Fitter:
         return StepResult(sum(loss_H), bool(num_bad), by_head)
 
     def end_epoch(self, val_loss: float) -> None:
-        """What the ``plateau`` schedule goes by."""
+        """Move the ``plateau`` schedule by the validation loss."""
         if isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step(val_loss)
 

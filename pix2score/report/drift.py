@@ -1,0 +1,75 @@
+"""How far each head's answers moved since the night before, in a number and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pix2score.report.night import NightStats
+from pix2score.report.page import Line
+
+PSI_MOVED, PSI_DRIFTED = 0.1, 0.25  # the customary steps of the population stability index
+MIN_FRESH = 300
+"""Images of a night below which their distribution says nothing: 15 bins of 300 images alone give a PSI near
+0.05."""
+
+
+class Drift(NamedTuple):
+    """PSI of a head's bins against the night before; None where there is nothing to compare."""
+
+    whole: float | None
+    """Of the whole table."""
+    fresh: float | None
+    """Of what was scored this night."""
+
+
+def psi(now: npt.NDArray[np.int64], before: npt.NDArray[np.int64]) -> float:
+    """Population stability index of two histograms: 0 if their shares are equal.
+
+    An empty bin counts as half an image.
+    """
+    p, q = (np.maximum(counts, 0.5) / np.maximum(counts, 0.5).sum() for counts in (now, before))
+    return float(((p - q) * np.log(p / q)).sum())
+
+
+def drifts(night: NightStats, before: NightStats | None) -> dict[str, Drift]:
+    """Head -> how far its answers moved since the night before."""
+    found: dict[str, Drift] = {}
+    for head in night.heads:
+        now, fresh = night.bins.get(head.name), night.fresh.get(head.name)
+        then = before.bins.get(head.name) if before else None
+        if now is None or fresh is None or then is None:
+            found[head.name] = Drift(None, None)
+        else:
+            of_fresh = round(psi(fresh, then), 4) if fresh.sum() >= MIN_FRESH else None
+            found[head.name] = Drift(round(psi(now, then), 4), of_fresh)
+    return found
+
+
+def drift_sentence(what: str, value: float) -> Line:
+    """What a PSI means, in words."""
+    if value < PSI_MOVED:
+        return Line(f"{what}: as the night before (PSI {value:.3f}).", "good")
+    if value < PSI_DRIFTED:
+        return Line(f"{what}: moved a little since the night before (PSI {value:.3f}). Worth a look.")
+    text = (
+        f"{what}: drifted (PSI {value:.3f}): other images, another model, or something broke. Look before "
+        "you use these scores."
+    )
+    return Line(text, "bad")
+
+
+def drift_lines(night: NightStats, drift: Mapping[str, Drift]) -> list[Line]:
+    """Of the whole table; and of what was scored this night, where that says something else."""
+    lines = []
+    for name, (whole, fresh) in drift.items():
+        if whole is not None:
+            lines.append(drift_sentence(name, whole))
+        if fresh is not None and fresh >= PSI_MOVED and fresh != whole:
+            lines.append(
+                drift_sentence(f"{name}, the {night.fresh[name].sum():,} images scored this night", fresh)
+            )
+    return lines

@@ -1,0 +1,145 @@
+"""What a night's report says: predictions beside those of the night before, failures, rate and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pix2score.catalog.keys import Key
+from pix2score.heads.spec import HeadSpec
+from pix2score.report import charts
+from pix2score.report.drift import Drift, drift_lines
+from pix2score.report.night import NightStats
+from pix2score.report.page import Chart, Gallery, Line, Picture, Section, TextTable, page, short_labels
+from pix2score.snapshots.manifest import Snapshot
+
+
+def night_page(
+    snapshot: Snapshot,
+    night: NightStats,
+    before: NightStats | None,
+    drift: Mapping[str, Drift],
+    images: Mapping[Key, str],
+) -> bytes:
+    """Content of the report; ``images`` are thumbnails as the page holds them."""
+    manifest = snapshot.manifest
+    plan = {**manifest.get("counts", {}), **manifest.get("plan", {})}
+    rate = (manifest.get("account") or {}).get("images_per_s")
+    facts = {
+        "illustrations": f"{night.rows:,}",
+        "failed": f"{night.failed.total():,} ({night.failed.total() / max(1, night.rows):.1%})",
+        **{
+            name: f"{plan[name]:,}"
+            for name in ("new", "changed", "stale", "retry", "carried", "removed")
+            if name in plan
+        },
+        **({"images/s": f"{rate:,.0f}"} if rate else {}),
+        "model": manifest["model_version"],
+        "preprocessing": manifest.get("preprocess_id", "-"),
+    }
+    against = f", compared with snapshot {manifest['parent']}" if before else ""
+    lead = [f"Published {manifest.get('published_at', '-')} by run {manifest['run']}{against}."]
+    sections = [_drift(night, before, drift), _failures(night, before, images), *_rate(manifest)]
+    sections += [_extremes(head, night, images) for head in night.heads]
+    sections.append(_search(night, images))
+    foot = f"Catalog: {manifest.get('catalog', {}).get('uri', '-')}"
+    return page(f"Scores, snapshot {snapshot.number}", lead, facts, sections, foot)
+
+
+def _shares(counts: npt.NDArray[np.int64]) -> list[float]:
+    return [float(share) for share in counts / max(1, counts.sum())]
+
+
+def _drift(night: NightStats, before: NightStats | None, drift: Mapping[str, Drift]) -> Section:
+    drawn = []
+    for head in night.heads:
+        if head.name not in night.bins:
+            continue
+        series = {"all, this night": _shares(night.bins[head.name])}
+        if before and head.name in before.bins:
+            series["all, night before"] = _shares(before.bins[head.name])
+        total, fresh = int(night.bins[head.name].sum()), int(night.fresh[head.name].sum())
+        if 0 < fresh < total:
+            series["scored this night"] = _shares(night.fresh[head.name])
+        caption = f"{head.name}: share of images by predicted bin; {fresh:,} of {total:,} scored this night."
+        drawn.append(Chart(charts.bars(short_labels(head), series), caption))
+    return Section(
+        title="Predictions",
+        lines=drift_lines(night, drift) or [Line("There is no night before to compare with.", "note")],
+        charts=drawn,
+    )
+
+
+def _failures(night: NightStats, before: NightStats | None, images: Mapping[Key, str]) -> Section:
+    if not night.failed:
+        return Section(title="Failures", lines=[Line("None.", "good")])
+    rows = []
+    for code, count in night.failed.most_common():
+        examples = "\n".join(
+            f"{row['illust_id']} p{row['page']}: {row['error_detail']}" for row in night.failures[code]
+        )
+        rows.append([code, f"{count:,}", f"{before.failed[code]:,}" if before else "-", examples])
+    table = TextTable(["code", "images", "night before", "for example"], rows, prose=True)
+    pictures = [
+        Picture(f"{row['illust_id']} p{row['page']}", image, [code])
+        for code, _ in night.failed.most_common()
+        for row in night.failures[code]
+        if (image := images.get((row["illust_id"], row["page"])))
+    ]
+    galleries = [Gallery("Failed then, and can be seen now", pictures)] if pictures else []
+    return Section(title="Failures", tables=[table], galleries=galleries)
+
+
+def _rate(manifest: Mapping[str, Any]) -> list[Section]:
+    """How busy each stage of the run was; nothing for a run that scored nothing."""
+    account = manifest.get("account") or {}
+    stages: Mapping[str, Mapping[str, float]] = account.get("stages") or {}
+    if not stages:
+        return []
+    rows = [
+        [
+            name,
+            f"{stage['busy_s']:,.1f}",
+            f"{stage['share']:.0%}",
+            f"{stage['images_per_s']:,.0f}" if "images_per_s" in stage else "-",
+        ]
+        for name, stage in stages.items()
+    ]
+    table = TextTable(["stage", "busy s", "of its slots' time", "images/s alone"], rows)
+    return [
+        Section(
+            title="What limited the run", lines=[Line(str(account.get("limiting_stage", "")))], tables=[table]
+        )
+    ]
+
+
+def _picture(row: Mapping[str, Any], heads: Sequence[HeadSpec], images: Mapping[Key, str]) -> Picture:
+    lines = [
+        f"{head.name} {short_labels(head)[row[f'{head.name}_bin']]}, score {row[f'{head.name}_score']:.2f}"
+        for head in heads
+    ]
+    return Picture(
+        f"{row['illust_id']} p{row['page']}", images.get((row["illust_id"], row["page"]), ""), lines
+    )
+
+
+def _extremes(head: HeadSpec, night: NightStats, images: Mapping[Key, str]) -> Section:
+    galleries = [
+        Gallery(
+            f"{end.capitalize()} score",
+            [_picture(row, [head], images) for row in night.extremes.get((head.name, end), [])],
+        )
+        for end in ("highest", "lowest")
+    ]
+    return Section(title=head.name, galleries=galleries)
+
+
+def _search(night: NightStats, images: Mapping[Key, str]) -> Section:
+    pictures = [_picture(row, night.heads, images) for row in night.drawn]
+    note = f"A random {len(pictures)} of {night.rows:,}. Any other row: read_scores, see README.md."
+    return Section(
+        title="A look at the rest", galleries=[Gallery("Random images", pictures, note, search=True)]
+    )
