@@ -146,3 +146,11 @@ def test_classes_have_no_min_value() -> None:
 def test_an_edge_beyond_every_float_is_refused() -> None:
     with pytest.raises(ConfigError, match="must be finite"):
         head_from_dict({"name": "a", "column": "a", "edges": [1, 10**400]})
+
+
+def test_before_learning_every_bin_is_as_likely_and_stands_for_its_number() -> None:
+    head = HeadSpec(name="h", column="c", edges=(10, 30))
+    assert (head.train_counts, head.typical_values) == ((1, 1, 1), (0, 1, 2))
+    fitted = head.fitted(edges=[10, 30], counts=[6, 3, 1], typical=[4, 12, 50])
+    assert (fitted.train_counts, fitted.typical_values) == ((6, 3, 1), (4, 12, 50))
+    assert fitted.ranks.tolist() == pytest.approx([0.3, 0.75, 0.95])

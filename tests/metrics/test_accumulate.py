@@ -323,3 +323,16 @@ def test_the_calibration_error_of_merged_workers_is_that_of_all_images() -> None
         metrics.add(logits[rows], truth[rows], truth[rows].astype(float))
     assert first.merge(second).ece(1.3) == pytest.approx(whole.ece(1.3))
     assert HeadMetrics(HEAD).ece(1.0) is None
+
+
+def test_calibrated_sums_have_the_least_nll_and_leave_the_original_as_it_was() -> None:
+    images = calibrated(2000, 3)
+    raw = measured(Images(images.logits * 4, images.bins, images.labels))
+    before, found = raw.result(), raw.calibrated().result()
+    assert found["nll"] == pytest.approx(raw.least_nll)
+    assert raw.least_nll < (before["nll"] or 0)
+    assert found["ece"] == raw.ece(raw.best_temperature())
+    assert (found["ece"] or 1) < 0.1 * (before["ece"] or 0)
+    assert found["rps"] == before["rps"]
+    assert raw.result() == before
+    assert HeadMetrics(HEAD).calibrated().result() == {"num_labelled": 0}

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
-from pix2score.metrics.intervals import intervals, resamples
+from pix2score.metrics.intervals import Interval, interval, intervals, paired_interval, resamples
 from pix2score.metrics.measures import Answers, measures
 from tests.metrics.answers import answers_of
 
 
+def accuracy_interval(answers: Answers) -> Interval:
+    found = intervals({"accuracy": measures(answers)["accuracy"]}, resamples(answers.group))["accuracy"]
+    assert found is not None
+    return found
+
+
+def four_times(answers: Answers, group: npt.NDArray[np.int64]) -> Answers:
+    parts = (answers.log_probs, answers.truth, answers.label)
+    return Answers(answers.head, *(np.repeat(part, 4, axis=0) for part in parts), group)
+
+
 def test_intervals_widen_when_images_come_in_groups() -> None:
-    loose, grouped = answers_of(400), answers_of(400)
-    grouped = Answers(
-        grouped.head,
-        grouped.log_probs,
-        grouped.truth,
-        grouped.label,
-        np.sort(grouped.truth * 3 + np.arange(400) % 3),
-    )
-    wide = intervals({"accuracy": measures(grouped)["accuracy"]}, resamples(grouped.group))["accuracy"]
-    narrow = intervals({"accuracy": measures(loose)["accuracy"]}, resamples(loose.group))["accuracy"]
-    value = measures(loose)["accuracy"](np.ones(400))
-    assert wide
-    assert narrow
+    answers = answers_of(100)
+    narrow = accuracy_interval(four_times(answers, np.arange(400)))
+    wide = accuracy_interval(four_times(answers, np.repeat(np.arange(100), 4)))
+    assert wide.high - wide.low == pytest.approx(2 * (narrow.high - narrow.low), rel=0.25)
+
+
+def test_the_interval_of_images_apart_is_four_standard_errors_wide_around_the_value() -> None:
+    answers = answers_of(400)
+    found, value = accuracy_interval(answers), measures(answers)["accuracy"](np.ones(400))
     assert value is not None
-    assert narrow[0] < value < narrow[1]
-    assert narrow[1] - narrow[0] == pytest.approx(4 * np.sqrt(value * (1 - value) / 400), rel=0.25)
+    assert found.low < value < found.high
+    assert found.high - found.low == pytest.approx(4 * np.sqrt(value * (1 - value) / 400), rel=0.25)
 
 
 def test_resamples_take_whole_groups() -> None:
@@ -35,3 +43,10 @@ def test_resamples_take_whole_groups() -> None:
         assert weight[0] == weight[1]
         assert weight[2] == weight[3] == weight[4]
         assert weight[0] + weight[2] + weight[5] == 3
+
+
+def test_a_number_that_is_mostly_undefined_has_no_interval() -> None:
+    assert interval([None, None, None, 1.0]) is None
+    assert interval([]) is None
+    assert interval([None, 1.0, 1.0]) == (1.0, 1.0)
+    assert paired_interval(lambda w: None, lambda w: 1.0, [np.ones(2)]) is None
