@@ -139,7 +139,7 @@ def _extremes(head: HeadSpec, night: NightStats, images: Mapping[Key, str]) -> S
 
 def _search(night: NightStats, images: Mapping[Key, str]) -> Section:
     pictures = [_picture(row, night.heads, images) for row in night.drawn]
-    note = f"A random {len(pictures)} of {night.rows:,}. Any other row: read_scores, see README.md."
+    note = f"A random {len(pictures)} of {night.rows:,}. Any other row: pix2score.read_scores."
     return Section(
         title="A look at the rest", galleries=[Gallery("Random images", pictures, note, search=True)]
     )
