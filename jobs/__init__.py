@@ -18,7 +18,6 @@ NEEDED = (
     "safetensors",
     "onnx",
     "onnxruntime",
-    "tyro",
     "tensorboardX",
     "aiohttp",
     "threadpoolctl",

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import tyro
-
 from pix2score.benchmark.score import PEERS
 from pix2score.errors import ConfigError
 from pix2score.model.backbones import check_backbone
@@ -22,7 +20,7 @@ class BenchmarkConfig:
     """plan: planning a night and rewriting the scores table. decode: one core, beside Pillow. model: the bare
     forward pass. start: what a run of one image costs, by cause. score: the whole job from command to exit,
     beside peers. train: the job beside steps on a ready batch, and reading shards beside original files."""
-    rows: tyro.conf.UseAppendAction[tuple[int, ...]] = ()
+    rows: tuple[int, ...] = ()
     """plan: rows of the live snapshot; may be repeated (default: 1, 3 and 10 million). A million takes about
     0.5 GB of disk."""
     images: str | None = None

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pix2score.cli.flags import Config, resolve
+from pix2score.cli.flags import resolve
+from pix2score.cli.settings import Config
 from pix2score.errors import JobFailed, Pix2ScoreError
 from pix2score.host import termination
 

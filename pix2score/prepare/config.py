@@ -6,8 +6,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-import tyro
-
 from pix2score.catalog.catalog import Columns
 from pix2score.errors import ConfigError
 from pix2score.heads.presets import preset
@@ -33,12 +31,12 @@ class PrepareConfig:
     """Pages per work that are kept; every page carries the work's labels."""
     preset: str = "pixiv"
     """Heads with published edges on columns bookmarks, views, sanity; [[heads]] in --config replaces them."""
-    image_root: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    image_root: tuple[str, ...] = ()
     """Another place that catalog uris may point into, beside the catalog's folder; may be repeated."""
     max_failed: float = 0.05
     """Make no dataset if more than this share of the images failed, and more than 100 of them."""
     columns: Columns = field(default_factory=Columns)
-    heads: tyro.conf.Suppress[tuple[dict[str, Any], ...]] = ()
+    heads: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         if not 8 <= self.image_size <= 4096:

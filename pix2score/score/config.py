@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-import tyro
-
 from pix2score.catalog.catalog import Columns
 from pix2score.cli.flags import Device
 from pix2score.errors import ConfigError
@@ -24,7 +22,7 @@ class ScoreConfig:
     """Model folder that jobs.train made."""
     out: str
     """Scores folder; every night's snapshot goes to the same one."""
-    image_root: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    image_root: tuple[str, ...] = ()
     """Another place that catalog uris may point into, beside the catalog's folder; may be repeated."""
     batch_size: int | None = None
     """Images per forward pass (default: 256 on a GPU, 16 on a CPU)."""

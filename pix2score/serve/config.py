@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
-
-import tyro
+from dataclasses import dataclass, field
+from typing import Literal
 
 from pix2score.cli.flags import Device
+from pix2score.cli.settings import POSITIONAL
 from pix2score.errors import ConfigError
 
 EXPORT_FORMATS = (".onnx", ".pt2")
@@ -33,7 +32,7 @@ class PredictConfig:
 
     model: str
     """Model folder that jobs.train made."""
-    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE…")]
+    images: tuple[str, ...] = field(default=(), metadata={POSITIONAL: "IMAGE"})
     """Image files, local or s3://bucket/key."""
     json: bool = False
     """One JSON line per image instead of a table: the ranges of every head's bins, and its bin, label, probs,

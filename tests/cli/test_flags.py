@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tyro
 
 from pix2score.catalog.catalog import Columns
 from pix2score.cli.flags import as_plain, resolve
@@ -35,10 +34,10 @@ class JobConfig:
     """Share."""
     full: bool = False
     """Do all again."""
-    image_root: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    image_root: tuple[str, ...] = ()
     """More places."""
     columns: Columns = field(default_factory=Columns)
-    heads: tyro.conf.Suppress[tuple[dict[str, Any], ...]] = ()
+    heads: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         if self.max_failed > 1:

@@ -96,7 +96,10 @@ time.sleep(20)
 
 
 def test_told_while_flags_are_read_it_is_no_mistaken_flag(tmp_path: Path) -> None:
-    script = PRELUDE + "import tyro\ntyro.cli = lambda *a, **k: told()\nmain('job', Config, dict, 'A job.')\n"
+    script = (
+        PRELUDE + "import argparse\nargparse.ArgumentParser.parse_args = lambda *a: told()\n"
+        "main('job', Config, dict, 'A job.')\n"
+    )
     words = [sys.executable, "-c", script, "--out", str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr.splitlines()) == (1, INTERRUPTED)

@@ -1,0 +1,126 @@
+"""The settings of a job: fields of its config dataclass, each with its flag, its type and its help.
+
+The text below a field is its help; a dataclass in it is a group of settings, such as ``columns.id``. Where
+values come from is no matter here: ``cli.flags`` reads flags and files.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from itertools import pairwise
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from pix2score.errors import ConfigError
+
+Config = TypeVar("Config")
+POSITIONAL = "positional"
+"""In the metadata of a field whose values stand without a flag: what one of them is called in the help."""
+_KINDS = {NoneType: "None", int: "a whole number", float: "a number", str: "text"}
+"""In the order in which they are tried: every word is a text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One field of a config, or of a dataclass in it."""
+
+    name: str
+    """Dotted: columns.id."""
+    hint: Any
+    field: Field[Any]
+    help: str
+    group: type | None
+    """The dataclass in the config that it is a field of."""
+
+    @property
+    def flag(self) -> str:
+        """As it is written on a command line."""
+        return f"--{self.name}".replace("_", "-")
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it holds any number of values."""
+        return get_origin(self.hint) is tuple
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether its value is one of ``kinds``, not of a type that ``kinds`` names."""
+        return get_origin(self.hint) is Literal
+
+    @property
+    def is_required(self) -> bool:
+        """Whether it must be given."""
+        return self.field.default is MISSING and self.field.default_factory is MISSING
+
+    @property
+    def kinds(self) -> tuple[Any, ...]:
+        """Types that a value may have; of a choice the words."""
+        return tuple(kind for kind in get_args(self.hint) if kind is not ...) or (self.hint,)
+
+    def value(self, given: Any) -> Any:
+        """``given``, by a flag or a file, in the field's type. Raises ``ConfigError`` naming the flag."""
+        if self.is_list:
+            return tuple(self._one(value) for value in (given if isinstance(given, list) else [given]))
+        return self._one(given)
+
+    def _one(self, given: Any) -> Any:
+        if self.hint is bool or isinstance(given, bool | list | dict):
+            if self.hint is bool and isinstance(given, bool):
+                return given
+        elif self.is_choice:
+            if given in self.kinds:
+                return given
+        else:
+            for kind in sorted(self.kinds, key=[*_KINDS].index):
+                with suppress(ValueError):
+                    return _none(given) if kind is NoneType else kind(str(given))
+        raise ConfigError(f"{self.flag} {given}: expected {self._expected()}; --help lists the flags")
+
+    def _expected(self) -> str:
+        if self.is_choice:
+            return f"one of {', '.join(self.kinds)}"
+        return "true or false" if self.hint is bool else " or ".join(_KINDS[kind] for kind in self.kinds)
+
+
+def _none(word: Any) -> None:
+    if word != "None":
+        raise ValueError
+
+
+def settings_of(config_class: Any, prefix: str = "", group: type | None = None) -> Iterator[Setting]:
+    """All settings, in the order of the fields."""
+    hints, texts = get_type_hints(config_class), _texts_below_fields(config_class)
+    for field in fields(config_class):
+        hint, name = hints[field.name], prefix + field.name
+        if is_dataclass(hint):
+            yield from settings_of(hint, f"{name}.", hint)  # type: ignore[arg-type]
+        else:
+            yield Setting(name, hint, field, texts.get(field.name, ""), group)
+
+
+def _texts_below_fields(config_class: type[Any]) -> dict[str, str]:
+    try:
+        source = inspect.getsource(config_class)
+    except OSError:  # made at a prompt
+        return {}
+    body = ast.parse(inspect.cleandoc(source)).body[0].body  # type: ignore[attr-defined]
+    return {
+        ast.unparse(field.target): " ".join(ast.literal_eval(text.value).split())
+        for field, text in pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
+    }
+
+
+def build(config_class: type[Config], values: Mapping[str, Any], prefix: str = "") -> Config:
+    """The config that holds ``values``, by dotted name, and defaults for the rest."""
+    arguments: dict[str, Any] = {}
+    for name, hint in get_type_hints(config_class).items():
+        if is_dataclass(hint):
+            arguments[name] = build(hint, values, f"{prefix}{name}.")  # type: ignore[arg-type]
+        elif prefix + name in values:
+            arguments[name] = values[prefix + name]
+    return config_class(**arguments)
