@@ -1,4 +1,5 @@
-"""Entry points for ``python -m jobs.…`` and ``ray job submit``: flags in, one JSON summary line out."""
+"""Entry points: flags in, one JSON summary line out. ``python -m jobs.score`` in a checkout and for ``ray job
+submit``; installed, as ``pix2score.jobs``, ``pix2score score``."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""``python -m jobs.benchmark``: flags in, one JSON summary line out. The work is
-``pix2score.benchmark.job``."""
+"""Measure how fast a stage is on this machine, and how much memory it takes."""
 
 from __future__ import annotations
 
@@ -8,9 +7,4 @@ from pix2score.benchmark.job import benchmark
 from pix2score.cli.main import main
 
 if __name__ == "__main__":
-    main(
-        "benchmark",
-        BenchmarkConfig,
-        benchmark,
-        "Measure how fast a stage is on this machine, and how much memory it takes.",
-    )
+    main("benchmark", BenchmarkConfig, benchmark, __doc__)

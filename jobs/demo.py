@@ -1,4 +1,4 @@
-"""``python -m jobs.demo``: draws a catalog and runs every stage on it. The work is ``pix2score.demo.job``."""
+"""Draw a catalog of pictures and run prepare, train, evaluate, score and verify on it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,4 @@ def _demo(config: DemoConfig) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(
-        "demo",
-        DemoConfig,
-        _demo,
-        "Draw a catalog of pictures and run prepare, train, evaluate, score and verify on it.",
-    )
+    main("demo", DemoConfig, _demo, __doc__)

@@ -1,5 +1,4 @@
-"""``python -m jobs.evaluate``: flags in, one JSON summary line out. The work is
-``pix2score.evaluate.job``."""
+"""Measure a model on one split of a prepared dataset, beside the constant baselines."""
 
 from __future__ import annotations
 
@@ -8,9 +7,4 @@ from pix2score.evaluate.config import EvaluateConfig
 from pix2score.evaluate.job import evaluate
 
 if __name__ == "__main__":
-    main(
-        "evaluate",
-        EvaluateConfig,
-        evaluate,
-        "Measure a model on one split of a prepared dataset, beside the constant baselines.",
-    )
+    main("evaluate", EvaluateConfig, evaluate, __doc__)

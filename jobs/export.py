@@ -1,4 +1,4 @@
-"""``python -m jobs.export``: flags in, one JSON summary line out. The work is ``pix2score.serve.export``."""
+"""Write a model as one file with its preprocessing inside: ONNX, or torch.export as .pt2."""
 
 from __future__ import annotations
 
@@ -7,9 +7,4 @@ from pix2score.serve.config import ExportConfig
 from pix2score.serve.export import export
 
 if __name__ == "__main__":
-    main(
-        "export",
-        ExportConfig,
-        export,
-        "Write a model as one file with its preprocessing inside: ONNX, or torch.export as .pt2.",
-    )
+    main("export", ExportConfig, export, __doc__)

@@ -1,5 +1,4 @@
-"""``python -m jobs.predict``: images in, each head's answer out, one JSON summary line last. The work is
-``pix2score.serve.predict``."""
+"""Score single images with a trained model, without Ray; the numbers are those of jobs.score."""
 
 from __future__ import annotations
 
@@ -15,9 +14,4 @@ def _predict(config: PredictConfig) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(
-        "predict",
-        PredictConfig,
-        _predict,
-        "Score single images with a trained model, without Ray; the numbers are those of jobs.score.",
-    )
+    main("predict", PredictConfig, _predict, __doc__)

@@ -1,4 +1,4 @@
-"""``python -m jobs.prepare``: flags in, one JSON summary line out. The work is ``pix2score.prepare.job``."""
+"""Turn a catalog into a training set: mixed shards of images, bins learnt from the train split."""
 
 from __future__ import annotations
 
@@ -7,10 +7,4 @@ from pix2score.prepare.config import PrepareConfig
 from pix2score.prepare.job import prepare
 
 if __name__ == "__main__":
-    main(
-        "prepare",
-        PrepareConfig,
-        prepare,
-        "Turn a catalog of illustrations into a training set: mixed Parquet shards, bins learnt from the "
-        "train split.",
-    )
+    main("prepare", PrepareConfig, prepare, __doc__)

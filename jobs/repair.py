@@ -1,4 +1,4 @@
-"""``python -m jobs.repair``: flags in, one JSON summary line out. The work is ``pix2score.train.repair``."""
+"""Recompute a model's BatchNorm statistics from clean training pictures."""
 
 from __future__ import annotations
 
@@ -7,9 +7,4 @@ from pix2score.train.config import RepairConfig
 from pix2score.train.repair import repair
 
 if __name__ == "__main__":
-    main(
-        "repair",
-        RepairConfig,
-        repair,
-        "Make a model's BatchNorm statistics anew from clean training pictures.",
-    )
+    main("repair", RepairConfig, repair, __doc__)

@@ -1,4 +1,4 @@
-"""``python -m jobs.report``: flags in, one JSON summary line out. The work is ``pix2score.report.job``."""
+"""Show the live snapshot of a scores folder as one HTML file: drift, failures, pictures."""
 
 from __future__ import annotations
 
@@ -7,9 +7,4 @@ from pix2score.report.config import ReportConfig
 from pix2score.report.job import report
 
 if __name__ == "__main__":
-    main(
-        "report",
-        ReportConfig,
-        report,
-        "Show the live snapshot of a scores folder as one HTML file: drift, failures, pictures.",
-    )
+    main("report", ReportConfig, report, __doc__)

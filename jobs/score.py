@@ -1,4 +1,4 @@
-"""``python -m jobs.score``: flags in, one JSON summary line out. The work is ``pix2score.score.job``."""
+"""Score every illustration of a catalog and publish a new snapshot of predictions and embeddings."""
 
 from __future__ import annotations
 
@@ -7,9 +7,4 @@ from pix2score.score.config import ScoreConfig
 from pix2score.score.job import score
 
 if __name__ == "__main__":
-    main(
-        "score",
-        ScoreConfig,
-        score,
-        "Score every illustration of a catalog and publish a new snapshot of predictions and embeddings.",
-    )
+    main("score", ScoreConfig, score, __doc__)

@@ -1,4 +1,4 @@
-"""``python -m jobs.train``: flags in, one JSON summary line out. The work is ``pix2score.train.job``."""
+"""Train a model on a prepared dataset. The same command again resumes or, when done, does nothing."""
 
 from __future__ import annotations
 
@@ -6,9 +6,4 @@ from pix2score.cli.main import main
 from pix2score.train.job import TrainConfig, train
 
 if __name__ == "__main__":
-    main(
-        "train",
-        TrainConfig,
-        train,
-        "Train a model on a prepared dataset. The same command again resumes or, when done, does nothing.",
-    )
+    main("train", TrainConfig, train, __doc__)

@@ -1,5 +1,4 @@
-"""``python -m jobs.vacuum``: flags in, one JSON summary line out. The work is
-``pix2score.snapshots.vacuum``."""
+"""Remove old snapshots and unneeded files; rewrite embedding files of mostly superseded rows."""
 
 from __future__ import annotations
 
@@ -8,10 +7,4 @@ from pix2score.snapshots.config import VacuumConfig
 from pix2score.snapshots.vacuum import vacuum
 
 if __name__ == "__main__":
-    main(
-        "vacuum",
-        VacuumConfig,
-        vacuum,
-        "Remove old snapshots and the files that nothing needs any more; rewrite embedding files that are "
-        "mostly dead.",
-    )
+    main("vacuum", VacuumConfig, vacuum, __doc__)

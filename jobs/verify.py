@@ -1,5 +1,4 @@
-"""``python -m jobs.verify``: flags in, one JSON summary line out. The work is
-``pix2score.snapshots.verify``."""
+"""Check that the live snapshot holds what it promises; with --catalog, exactly its illustrations."""
 
 from __future__ import annotations
 
@@ -8,9 +7,4 @@ from pix2score.snapshots.config import VerifyConfig
 from pix2score.snapshots.verify import verify
 
 if __name__ == "__main__":
-    main(
-        "verify",
-        VerifyConfig,
-        verify,
-        "Check that the live snapshot holds what it promises; with --catalog, exactly its illustrations.",
-    )
+    main("verify", VerifyConfig, verify, __doc__)

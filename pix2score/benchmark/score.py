@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pix2score.cli.main import module_of
 from pix2score.errors import StorageError
 
 logger = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ def command(contender: str, images: Path, model: str, out: Path) -> list[str]:
         catalog = str(images.parent / f"{images.name}.parquet")
         root = str(next(images.iterdir()).resolve().parent)
         flags = {"--catalog": catalog, "--image-root": root, "--model": model, "--out": str(out)}
-        return [sys.executable, "-m", "jobs.score", *(word for flag in flags.items() for word in flag)]
+        return [sys.executable, "-m", module_of("score"), *(word for flag in flags.items() for word in flag)]
     module = f"pix2score.benchmark.peers.{PEERS[contender][0]}"
     return [sys.executable, "-m", module, str(images), model, str(out)]
 

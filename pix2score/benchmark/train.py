@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import torch
 
 from pix2score.benchmark.pictures import write_photographs
+from pix2score.cli.main import module_of
 from pix2score.dataset.card import PreparedDataset, open_dataset
 from pix2score.dataset.rows import decode_shard
 from pix2score.errors import TrainingError
@@ -86,7 +87,7 @@ def _catalog(place: Path) -> str:
 
 def _run(job: str, *flags: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", f"jobs.{job}", *flags], capture_output=True, text=True, check=False
+        [sys.executable, "-m", module_of(job), *flags], capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise TrainingError(f"jobs.{job} ended with {done.returncode}: {done.stderr[-500:]}")

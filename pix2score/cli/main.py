@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from pix2score.cli.flags import resolve
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(
-    job: str, config_class: type[Config], function: Callable[[Config], Mapping[str, Any]], about: str
+    job: str, config_class: type[Config], function: Callable[[Config], Mapping[str, Any]], about: str | None
 ) -> None:
     """Run ``function`` on the resolved config, print its summary as the last line of standard output, and
     exit.
@@ -27,7 +28,7 @@ def main(
     """
     tell_in_any_encoding()
     termination.install()
-    sys.exit(run(job, config_class, function, about, sys.argv[1:]))
+    sys.exit(run(job, config_class, function, about or "", sys.argv[1:]))
 
 
 def tell_in_any_encoding() -> None:
@@ -53,7 +54,7 @@ def run(
         stream=sys.stderr,
     )
     try:
-        summary = function(resolve(config_class, argv, prog=f"python -m jobs.{job}", about=about))
+        summary = function(resolve(config_class, argv, prog=_command(job), about=about))
     except BaseException as exc:
         if isinstance(exc, SystemExit) and not exc.code:
             raise  # --help
@@ -64,6 +65,18 @@ def run(
         return failed.exit_code
     _print_json(summary)
     return 0
+
+
+def _command(job: str) -> str:
+    """What a person wrote to run this."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    is_installed = spec is not None and spec.name.startswith("pix2score.")
+    return f"pix2score {job}" if is_installed else f"python -m jobs.{job}"
+
+
+def module_of(job: str) -> str:
+    """For ``python -m``: of the installed package, else of the checkout."""
+    return f"pix2score.jobs.{job}" if find_spec("pix2score.jobs") else f"jobs.{job}"
 
 
 def _tell(job: str, failed: JobFailed) -> None:

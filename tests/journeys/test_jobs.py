@@ -36,6 +36,13 @@ def run_job(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_jobs_alone_lists_them() -> None:
+    done = run_job("jobs")
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: python -m jobs.JOB ")
+    assert {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")} == set(JOBS)
+
+
 @pytest.mark.parametrize("job", JOBS)
 def test_help_tells_what_the_job_does(job: str) -> None:
     done = run_job(f"jobs.{job}", "--help")
