@@ -51,3 +51,14 @@ def test_a_row_goes_back_to_the_parameters_it_came_from() -> None:
     assert torch.equal(parameters[0].grad, torch.arange(6.0).view(2, 3))
     assert parameters[1].grad is not None
     assert not parameters[1].grad.any()
+
+
+def test_gradients_lie_in_memory_as_their_parameters_do() -> None:
+    convolution = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    parameters = list(convolution.parameters())
+    row = torch.arange(float(sum(p.numel() for p in parameters)))
+    unflatten_into_gradients(row, parameters)
+    for parameter in parameters:
+        assert parameter.grad is not None
+        assert parameter.grad.stride() == parameter.stride()
+    assert torch.equal(flat([p.grad for p in parameters], parameters), row)
