@@ -68,10 +68,8 @@ def decoded_blocks(
     """
     contents = images.contents(rows)
     if gpu_decode:
-        contents = (
-            content if isinstance(content, ImageFailure) else as_plain_jpeg(content) or content
-            for content in contents
-        )
+        least = task.size if isinstance(task, Preprocess) else task
+        contents = (c if isinstance(c, ImageFailure) else as_plain_jpeg(c, least) or c for c in contents)
     is_fixed = not (isinstance(task, int) or gpu_decode)
     block = _Block(pixel_type(task) if isinstance(task, Preprocess) and is_fixed else pa.binary(), gpu_decode)
     start = 0

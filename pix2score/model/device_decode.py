@@ -1,12 +1,14 @@
 """Plain JPEGs decoded and resized where the model runs: by nvJPEG on a GPU, by libjpeg-turbo on a CPU.
 
 At 224 px the pixels are within 2 of 255 of ``images.decode.to_rgb``'s, on average over photographs, sparse
-and dense line art of 300 to 3,000 px. With libjpeg-turbo 0.03 to 1.2 were measured, most on dense line art of
-1,200 px, which ``to_rgb`` decodes at half its size, and 0.15 at most from a whole decode by Pillow; nvJPEG
-has not been measured. A codec that crashes on hostile bytes takes its process with it, unlike ``decoder``:
-for pictures that one trusts.
+and dense line art of 300 to 3,000 px. Measured were 0.03 to 1.2 with libjpeg-turbo and 0.05 to 1.23 with
+nvJPEG (H200), most on dense line art of 1,200 px, which ``to_rgb`` decodes at half its size; and 0.15 at most
+between libjpeg-turbo and a whole decode by Pillow. nvJPEG repeats colours where others interpolate them,
+which shows in pictures that are enlarged: ``images.formats.plain_jpeg`` leaves those out.
 
-Shapes: S input size.
+For pictures that one trusts, unlike ``images.decoder``: a codec that crashes on hostile bytes takes its
+process with it, and where a file is damaged but has its end marker, nvJPEG says nothing and leaves in the
+pixels whatever was in its memory. Shapes: S input size.
 """
 
 from __future__ import annotations

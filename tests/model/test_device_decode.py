@@ -21,6 +21,7 @@ from pix2score.cluster.decode import fetch_and_decode
 from pix2score.errors import ConfigError
 from pix2score.images.columns import ENCODED
 from pix2score.images.decode import to_rgb
+from pix2score.images.formats.jpeg import SCAN, segments
 from pix2score.images.formats.plain_jpeg import MAX_PLAIN_PIXELS, as_plain_jpeg
 from pix2score.images.preprocess import Preprocess
 from pix2score.images.source import image_source
@@ -51,6 +52,19 @@ def exif(orientation: int) -> Image.Exif:
 def headless(data: bytes) -> bytes:
     """A JPEG whose header reads well, and that holds no picture."""
     return data[: data.index(b"\xff\xda")] + b"\xff\xd9"
+
+
+def tableless(data: bytes) -> bytes:
+    """A JPEG whose header reads well, and whose scan no decoder can read: the quantisation tables are left out."""
+    start = data.index(b"\xff\xdb")
+    tables = [segment for segment in segments(data) if segment.marker == 0xDB]
+    return data[:start] + data[tables[-1].end :]
+
+
+def scanless(data: bytes) -> bytes:
+    """A JPEG whose scan begins and holds nothing."""
+    (scan,) = (segment for segment in segments(data) if segment.marker == SCAN)
+    return data[: scan.end] + b"\xff\xd9"
 
 
 @pytest.mark.parametrize("kind", SETS)
@@ -84,6 +98,8 @@ def test_what_needs_more_than_decoding_is_left_to_the_cpu() -> None:
         saved(picture.convert("L")),
         saved(picture, exif=exif(1)),
         plain + bytes(8),
+        saved(picture.crop((0, 0, 1, 1))),
+        saved(Image.new("L", (801, 803)), optimize=True, progressive=True),
     ):
         assert as_plain_jpeg(taken) == taken
     for left in (
@@ -96,8 +112,12 @@ def test_what_needs_more_than_decoding_is_left_to_the_cpu() -> None:
         saved(picture, exif=exif(6)),
         saved(picture, exif=exif(3)),
         saved(picture, keep_rgb=True),
+        headless(plain),
+        scanless(plain),
     ):
         assert as_plain_jpeg(left) is None
+    assert as_plain_jpeg(plain, least_side=150) == plain, "200 x 150 px"
+    assert as_plain_jpeg(plain, least_side=151) is None
     side = int(MAX_PLAIN_PIXELS**0.5) + 8
     assert as_plain_jpeg(saved(Image.new("L", (side, side)))) is None
 
@@ -121,9 +141,11 @@ def test_rows_are_what_they_are_without_it(tmp_path: Path) -> None:
         "turned.jpg": saved(drawing(2), exif=exif(8)),
         "cut.jpg": saved(drawing(3))[:-500],
         "headless.jpg": headless(saved(drawing(4))),
+        "tableless.jpg": tableless(saved(drawing(7))),
         "other.png": saved(drawing(5), "PNG"),
         "html.jpg": b"<html>",
         "grey.jpg": saved(drawing(6).convert("L")),
+        "small.jpg": saved(drawing(8, side=64)),
     }
     for name, data in contents.items():
         (tmp_path / name).write_bytes(data)
@@ -134,7 +156,7 @@ def test_rows_are_what_they_are_without_it(tmp_path: Path) -> None:
     num_there = len(rows) - kept.column("data").null_count
     assert kept.column("data").nbytes < (num_there + 1) * PREPROCESS.size**2 * 3, "a null takes no room"
     assert [data is not None for data in kept.column(ENCODED).to_pylist()] == [
-        name in ("plain.jpg", "headless.jpg", "grey.jpg") for name in rows.column("uri").to_pylist()
+        name in ("plain.jpg", "tableless.jpg", "grey.jpg") for name in rows.column("uri").to_pylist()
     ]
     found = DeviceRows(PREPROCESS, DeviceDecoder(PREPROCESS, "cpu"))(kept)
     assert found.schema.equals(expected.schema)

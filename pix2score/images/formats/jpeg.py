@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 START, END = b"\xff\xd8\xff", b"\xff\xd9"
-_SOS, _DRI, _COM, _EOI = 0xDA, 0xDD, 0xFE, 0xD9
+SCAN = 0xDA
+_DRI, _COM, _EOI = 0xDD, 0xFE, 0xD9
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]", re.DOTALL)  # those with a length, and the end
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
@@ -61,7 +62,7 @@ def segments(data: bytes, *, all_scans: bool = False) -> Iterator[Segment]:
         if marker == _EOI or end > len(data):
             return
         yield Segment(marker, at, at + 4, end)
-        if marker == _SOS and not all_scans:
+        if marker == SCAN and not all_scans:
             return
         at = end
 
@@ -171,7 +172,7 @@ def _layout(data: bytes) -> _Layout:
             )
         elif segment.marker == _DRI and len(body) >= 2:
             layout.restart_interval = int.from_bytes(body[:2], "big")
-        elif segment.marker == _SOS and body and len(body) >= 4 + 2 * body[0]:
+        elif segment.marker == SCAN and body and len(body) >= 4 + 2 * body[0]:
             _note_scan(layout, body)
     return layout
 
