@@ -101,11 +101,10 @@ def _job_rate(out: Path, data: str, *flags: str) -> float:
 
 def _ready_rate(dataset: PreparedDataset, backbone: str, size: int, batch_size: int) -> float:
     torch.set_num_threads(num_cores())
-    network = MultiHeadModel(backbone, dataset.heads).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # as the job beside it
+    network = MultiHeadModel(backbone, dataset.heads).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     recipe: dict[str, Any] = PRESETS["small"].recipe
-    fitter = Fitter(
-        network, dataset.heads, Preprocess(size=size), Recipe(**recipe, total_steps=1000), torch.device("cpu")
-    )
+    fitter = Fitter(network, dataset.heads, Preprocess(size=size), Recipe(**recipe, total_steps=1000), device)
     pixels = torch.randint(0, 256, (batch_size, size, size, 3), dtype=torch.uint8)
     bins = {head.name: torch.randint(0, head.num_bins, (batch_size,)) for head in dataset.heads}
     batch = Batch(pixels, bins, {name: b.double() for name, b in bins.items()})

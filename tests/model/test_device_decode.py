@@ -55,7 +55,7 @@ def headless(data: bytes) -> bytes:
 
 
 def tableless(data: bytes) -> bytes:
-    """A JPEG whose header reads well, and whose scan no decoder can read: the quantisation tables are left out."""
+    """A JPEG whose header reads well and whose scan no decoder can read: it lacks its quantisation tables."""
     start = data.index(b"\xff\xdb")
     tables = [segment for segment in segments(data) if segment.marker == 0xDB]
     return data[:start] + data[tables[-1].end :]
