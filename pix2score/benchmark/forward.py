@@ -16,6 +16,7 @@ from pix2score.heads.presets import preset
 from pix2score.host.cores import num_cores
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.folder import ModelCard, Weights, save_model
+from pix2score.model.forward_torch import HALF
 from pix2score.model.network import MultiHeadModel, model_from_card, normalise, weights_of
 from pix2score.model.predictor import Predictor
 
@@ -106,16 +107,16 @@ def _gpu_ways(card: ModelCard, weights: Weights, pixels: Any) -> dict[str, Calla
         c: Predictor(card, weights, batch_size=len(pixels), device="cuda", compiled=c) for c in (False, True)
     }
     return {
-        "bare, bf16": lambda: _forward(network, ready, bf16=True),
-        "bare, bf16, compiled": lambda: _forward(compiled, ready, bf16=True),
+        "bare, half": lambda: _forward(network, ready, half=True),
+        "bare, half, compiled": lambda: _forward(compiled, ready, half=True),
         "predictor": lambda: predictors[False].predict(pixels),
         "predictor, compiled": lambda: predictors[True].predict(pixels),
     }
 
 
 @torch.inference_mode()
-def _forward(network: Any, ready: torch.Tensor, *, bf16: bool = False) -> object:
-    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=bf16):
+def _forward(network: Any, ready: torch.Tensor, *, half: bool = False) -> object:
+    with torch.autocast("cuda", dtype=HALF, enabled=half):
         answer: object = network(ready)
     if ready.is_cuda:
         torch.cuda.synchronize()

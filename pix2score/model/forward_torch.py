@@ -1,13 +1,18 @@
 """The forward pass in torch: what a GPU runs, and a CPU without ONNX Runtime.
 
 On a GPU: uint8 over a pinned buffer and a stream of its own, so that it travels while the batch before is
-computed; normalised there; bf16, channels_last; compiled if asked for. Shapes: B images, S input size, D
-embedding, K bins of a head.
+computed; normalised there; half precision, channels_last; compiled if asked for. Half precision is fp16: its
+10 bits of mantissa keep probabilities within 5e-3 of float32's, which bf16's 7 do not (0.009 on a trained
+ResNet18; ResNet50 on an H200 was 5 % faster in bf16). A row that leaves fp16's range is computed again in
+float32.
+
+Shapes: B images, S input size, D embedding, K bins of a head.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -21,6 +26,7 @@ from pix2score.model.network import MultiHeadModel, model_from_card, normalise
 logger = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float32]
 Outputs = tuple[dict[str, Tensor], Tensor]
+HALF = torch.float16
 
 
 class TorchForward:
@@ -41,7 +47,6 @@ class TorchForward:
         """Raises ``DataError`` listing weights that do not fit the card."""
         self.device, self.card, self.num_pieces, self.num_threads = torch.device(device), card, 1, num_threads
         self.is_cuda = self.device.type == "cuda"
-        self.bf16 = self.is_cuda and torch.cuda.is_bf16_supported()
         self.network = network_of(card, weights, self.device)
         self._run: Any = _compiled(self.network) if compiled and self.is_cuda else self.network
         self._upload: Any = torch.cuda.Stream(self.device) if self.is_cuda else None  # type: ignore[no-untyped-call]
@@ -67,8 +72,9 @@ class TorchForward:
 
     def _outputs(self, pixels: npt.NDArray[np.uint8]) -> Outputs:
         image_BCHW = normalise(self._uploaded(pixels), self.card.preprocess)
-        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.bf16):
-            return cast(Outputs, self._run(image_BCHW))
+        with torch.autocast("cuda", dtype=HALF, enabled=self.is_cuda):
+            outputs = cast(Outputs, self._run(image_BCHW))
+        return within_range(outputs, lambda: self.network(image_BCHW)) if self.is_cuda else outputs
 
     def _uploaded(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
         if self._upload is None:
@@ -81,6 +87,19 @@ class TorchForward:
         computing.wait_stream(self._upload)
         there.record_stream(computing)
         return there
+
+
+def within_range(outputs: Outputs, exactly: Callable[[], Outputs]) -> Outputs:
+    """``outputs`` as float32; rows with a NaN or an infinity are those of ``exactly``, asked for only if
+    there are any."""
+    logits, embedding_BD = {name: tensor.float() for name, tensor in outputs[0].items()}, outputs[1].float()
+    finite = [tensor.isfinite().all(dim=1, keepdim=True) for tensor in (embedding_BD, *logits.values())]
+    good_B1 = torch.stack(finite).all(dim=0)
+    if good_B1.all():
+        return logits, embedding_BD
+    exact, exact_BD = exactly()
+    kept = {name: tensor.where(good_B1, exact[name]) for name, tensor in logits.items()}
+    return kept, embedding_BD.where(good_B1, exact_BD)
 
 
 def network_of(card: ModelCard, weights: Weights, device: torch.device | str) -> MultiHeadModel:

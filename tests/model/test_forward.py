@@ -16,7 +16,7 @@ from pix2score.errors import ConfigError, DataError
 from pix2score.model import predictor as module
 from pix2score.model.backbones import BACKBONES, RESNETS
 from pix2score.model.folder import ModelCard, Weights
-from pix2score.model.forward_torch import TorchForward
+from pix2score.model.forward_torch import Outputs, TorchForward, within_range
 from pix2score.model.network import MultiHeadModel, weights_of
 from pix2score.model.predictor import Engine, Predictor
 from pix2score.model.resnet_shapes import weight_shapes
@@ -125,3 +125,25 @@ def test_a_batch_that_does_not_fit_into_memory_goes_in_halves_with_the_same_answ
     room = 0
     with pytest.raises(torch.OutOfMemoryError):
         forward(images)
+
+
+def test_rows_that_leave_the_range_of_half_precision_are_computed_exactly_and_no_others() -> None:
+    logits, embedding = (
+        torch.tensor([[1.0, 2.0], [3.0, 4.0], [torch.nan, 5.0], [6.0, 7.0]]).half(),
+        torch.ones(4, 3).half(),
+    )
+    embedding[1, 2] = torch.inf
+    exact = ({"a": torch.full((4, 2), 9.0)}, torch.full((4, 3), 7e4))
+    found, found_embedding = within_range(({"a": logits}, embedding), lambda: exact)
+    assert found["a"].tolist() == [[1.0, 2.0], [9.0, 9.0], [9.0, 9.0], [6.0, 7.0]]
+    assert found_embedding.tolist() == [[1.0] * 3, [7e4] * 3, [7e4] * 3, [1.0] * 3]
+
+
+def test_nothing_is_computed_twice_while_half_precision_does() -> None:
+    def exactly() -> Outputs:
+        raise AssertionError("every row is within range")
+
+    outputs = {"a": torch.full((2, 3), 65_504.0).half()}, torch.zeros(2, 5).half()
+    found, embedding = within_range(outputs, exactly)
+    assert found["a"].dtype == embedding.dtype == torch.float32
+    assert torch.equal(found["a"], torch.full((2, 3), 65_504.0))

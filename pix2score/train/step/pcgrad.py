@@ -44,6 +44,6 @@ def flat(tensors: Iterable[Tensor | None], like: Sequence[Tensor]) -> Tensor:
 
 
 def unflatten_into_gradients(row: Tensor, parameters: Sequence[torch.nn.Parameter]) -> None:
-    """Make ``row`` the parameters' ``grad``, in memory as the parameters are: fused optimisers take no other."""
+    """Make ``row`` the parameters' gradients, in memory as they are: fused optimisers take no other."""
     for parameter, part in zip(parameters, torch.split(row, [p.numel() for p in parameters]), strict=True):
         parameter.grad = torch.empty_like(parameter).copy_(part.view_as(parameter))
