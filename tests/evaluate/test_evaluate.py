@@ -82,8 +82,7 @@ def weakened(chain: Chain, place: Path) -> str:
 
 @pytest.fixture(scope="module")
 def compared(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The evaluation of the chain's model against a weakened one, on the train split: it has enough
-    labels."""
+    """The chain's model against a weakened one, on the train split: it has enough labels."""
     out = tmp_path_factory.mktemp("compared")
     config = EvaluateConfig(
         model=chain.model,

@@ -1,5 +1,4 @@
-"""The stages of evaluation, run here without Ray: answers of the model, altered copies of a sample, and where
-heads look."""
+"""The stages of evaluation, without Ray: answers, altered copies of a sample, where heads look."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What holds on a GPU as on the CPU: half-precision answers close to float32, finite steps, skipped ones
-restored."""
+"""A GPU does as the CPU: fp16 predictions close to float32, finite steps, skipped ones restored."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The reference system's seven problems, those that no other test file shows solved: the list is in
-jobs/TRAINING.md."""
+"""The reference system's seven problems (jobs/TRAINING.md), those that no other test file shows solved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statistics made anew heal a model whose weights are sound."""
+"""Recomputed statistics heal a model whose weights are sound."""
 
 from __future__ import annotations
 

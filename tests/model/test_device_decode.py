@@ -1,5 +1,4 @@
-"""JPEGs decoded on the device of the model: which ones, how far from ``to_rgb``, and that none of the others
-is lost.
+"""JPEGs decoded on the model's device: which ones, how far from ``to_rgb``; no other is lost.
 
 Here the device is a CPU; ``test_gpu.py`` has the bound on a GPU.
 """

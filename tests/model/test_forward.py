@@ -1,5 +1,4 @@
-"""The engines of the forward pass: one network, the same answers; weights that do not fit are named by
-each."""
+"""The engines of the forward pass give the same answers, and name weights that do not fit."""
 
 from __future__ import annotations
 
@@ -26,8 +25,7 @@ ENGINES: list[Engine] = ["onnx", "torch"]
 
 
 def lively(backbone: str) -> tuple[ModelCard, Weights]:
-    """A network whose BatchNorm statistics are not the initial ones, and whose answers differ between
-    pictures."""
+    """A network with BatchNorm statistics of its own, whose answers differ between pictures."""
     torch.manual_seed(0)
     network = MultiHeadModel(backbone, HEADS)
     for part in network.modules():

@@ -175,8 +175,7 @@ def test_a_torchvision_file_gives_the_trunk_without_fc(
 def test_a_file_older_than_num_batches_tracked_is_accepted_as_by_torch(
     tmp_path: Path, pretrained: torchvision.models.ResNet
 ) -> None:
-    """Torchvision's first weights carry running statistics without their counter; ``load_state_dict`` fills
-    in zeros."""
+    """Torchvision's first weights have no counters; ``load_state_dict`` fills in zeros."""
     old = {name: t for name, t in pretrained.state_dict().items() if not name.endswith("num_batches_tracked")}
     torch.save(old, tmp_path / "old.pth")
     assert_is_trunk_of(initial_trunk(str(tmp_path / "old.pth"), "resnet18"), state_of(pretrained))

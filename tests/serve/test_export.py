@@ -1,5 +1,4 @@
-"""An exported model answers, in another runtime and on pixels of any size, what the batch predictor
-answers."""
+"""In another runtime, on pixels of any size, an exported model answers as the batch predictor."""
 
 from __future__ import annotations
 

@@ -25,8 +25,10 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 def broken_model(chain: Chain, place: Path, name: str) -> None:
-    """A copy of the chain's model in which ``name`` is NaN: as other software, or an older version, may have
-    saved it."""
+    """A copy of the chain's model in which ``name`` is NaN.
+
+    As other software, or an older version, may have saved it.
+    """
     card, weights = load_model(chain.model)
     facts: dict[str, Any] = {"backbone": card.backbone, "heads": card.heads, "preprocess": card.preprocess}
     saved = save_model(

@@ -1,5 +1,4 @@
-"""What a training run reads: decoded once where it fits, else in every epoch, and the same rows in the same
-order."""
+"""A training reads the same rows in the same order, decoded once where they fit, else every epoch."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The step of one worker: skipped whole when not finite, resumed exactly, and the same on two workers as on
-one.
+"""One worker's step: skipped whole if not finite, resumed exactly, the same on two workers as on one.
 
 Shapes: B images per worker, K bins of a head.
 """
@@ -408,8 +407,10 @@ Recording = dict[str, Any]
 
 
 def joint_batch(step: int, *, uneven: bool) -> Batch:
-    """2 * SIZE images; with ``uneven`` the first worker's half has few labels of one head and none of the
-    other."""
+    """2 * SIZE images.
+
+    With ``uneven`` the first worker's half has few labels of one head and none of the other.
+    """
     images = batch(2 * SIZE, 20 + step, missing=0.2)
     if uneven:
         images.bins["bookmark"][1:SIZE] = -1
@@ -419,8 +420,7 @@ def joint_batch(step: int, *, uneven: bool) -> Batch:
 
 
 def trained(fitter: Fitter, batches: list[Batch]) -> Recording:
-    """Losses, the gradient of the first step (clipped, as the optimiser saw it) and the weights after the
-    last."""
+    """Losses, the first step's clipped gradient, and the weights after the last."""
     losses = [fitter.train_step(batches[0]).loss]
     gradient = {name: p.grad.clone() for name, p in fitter.model.named_parameters() if p.grad is not None}
     losses += [fitter.train_step(images).loss for images in batches[1:]]

@@ -1,5 +1,4 @@
-"""Losses are sums over the labelled images, so that adding parts and dividing once gives the loss of the
-whole.
+"""Losses are sums over the labelled images: adding parts and dividing once gives that of the whole.
 
 Shapes: B images, K bins of a head.
 """
@@ -45,7 +44,7 @@ def with_grad(logits: Logits) -> Logits:
     return {name: x.clone().requires_grad_() for name, x in logits.items()}
 
 
-def taken(values: dict[str, Tensor], rows: slice | Tensor) -> dict[str, Tensor]:
+def part_of(values: dict[str, Tensor], rows: slice | Tensor) -> dict[str, Tensor]:
     return {name: v[rows] for name, v in values.items()}
 
 
@@ -82,8 +81,8 @@ def test_gradient_with_missing_labels_is_that_of_the_labelled_images_alone(
         whole = with_grad(logits)
         multi_head_loss(whole, labels, HEADS).loss_sum[head.name].backward()
         labelled = labels[head.name] != MISSING
-        only = with_grad(taken(logits, labelled))
-        multi_head_loss(only, taken(labels, labelled), HEADS).loss_sum[head.name].backward()
+        only = with_grad(part_of(logits, labelled))
+        multi_head_loss(only, part_of(labels, labelled), HEADS).loss_sum[head.name].backward()
         gradient, expected = whole[head.name].grad, only[head.name].grad
         assert gradient is not None
         assert expected is not None
@@ -155,7 +154,7 @@ def test_parts_of_two_workers_add_up_to_the_loss_and_gradient_of_the_joint_batch
 
     shared = with_grad(logits)
     sums = [
-        multi_head_loss(taken(shared, rows), taken(labels, rows), HEADS)
+        multi_head_loss(part_of(shared, rows), part_of(labels, rows), HEADS)
         for rows in (slice(None, cut), slice(cut, None))
     ]
     counts = {h.name: sums[0].num_labelled[h.name] + sums[1].num_labelled[h.name] for h in HEADS}
