@@ -104,28 +104,30 @@ def decode_for_evaluation(
     And, null outside the sample, ``thumbnail`` (JPEG) and ``altered_<name>`` (pixels by the first
     preprocess).
     """
-    decoded = [decode_shard(rows, heads=heads, preprocess=preprocess) for preprocess in preprocesses]
-    keys: list[Key] = list(
-        zip(rows.column("illust_id").to_pylist(), rows.column("page").to_pylist(), strict=True)
-    )
-    groups = [
-        group_number(group, key) for group, key in zip(rows.column("group").to_pylist(), keys, strict=True)
-    ]
-    columns: dict[str, Any] = {name: rows.column(name) for name in ("illust_id", "page")}
-    columns |= {"group": pa.array(groups, pa.int64())}
-    columns |= {name: decoded[0].column(name) for name in decoded[0].column_names if name != "pixels"}
-    columns |= {f"pixels_{i}": table.column("pixels") for i, table in enumerate(decoded)}
-    if ridges:
-        small = features(
-            pixels_of(
-                decode_shard(rows, heads=(), preprocess=RIDGE_PREPROCESS).column("pixels"), RIDGE_PREPROCESS
-            )
-        )
-        columns |= {
-            f"ridge_{name}": pa.array(answers(weights, small)[:, 0], pa.float32())
-            for name, weights in ridges.items()
-        }
+    first, *others = [decode_shard(rows, heads=heads, preprocess=preprocess) for preprocess in preprocesses]
+    keys = _keys(rows)
+    groups = zip(rows.column("group").to_pylist(), keys, strict=True)
+    columns = {name: rows.column(name) for name in ("illust_id", "page")}
+    columns["group"] = pa.array([group_number(group, key) for group, key in groups], pa.int64())
+    columns |= {name: first.column(name) for name in first.column_names if name != "pixels"}
+    columns |= {f"pixels_{i}": table.column("pixels") for i, table in enumerate((first, *others))}
+    columns |= _ridge_answers(rows, ridges)
     return pa.table(columns | _extras(rows.column("image").to_pylist(), keys, preprocesses[0], sample))
+
+
+def _keys(rows: pa.Table) -> list[Key]:
+    return list(zip(rows.column("illust_id").to_pylist(), rows.column("page").to_pylist(), strict=True))
+
+
+def _ridge_answers(rows: pa.Table, ridges: Mapping[str, Floats]) -> dict[str, pa.Array]:
+    if not ridges:
+        return {}
+    pixels = decode_shard(rows, heads=(), preprocess=RIDGE_PREPROCESS).column("pixels")
+    small = features(pixels_of(pixels, RIDGE_PREPROCESS))
+    return {
+        f"ridge_{name}": pa.array(answers(weights, small)[:, 0], pa.float32())
+        for name, weights in ridges.items()
+    }
 
 
 def _extras(
@@ -211,8 +213,7 @@ class AnswerRows:
         return pa.table(columns | self._saliency(rows))
 
     def _saliency(self, rows: pa.Table) -> dict[str, pa.Array]:
-        keys = zip(rows.column("illust_id").to_pylist(), rows.column("page").to_pylist(), strict=True)
-        chosen = [i for i, key in enumerate(keys) if draw_of(key) < self._explained]
+        chosen = [i for i, key in enumerate(_keys(rows)) if draw_of(key) < self._explained]
         found, predictor = {}, self._predictors[0]
         for head in predictor.card.heads:
             shown: list[bytes | None] = [None] * rows.num_rows

@@ -18,12 +18,13 @@ from pix2score.cluster.session import session
 from pix2score.cluster.shards import shard_rows
 from pix2score.dataset.card import PreparedDataset, check_heads, open_dataset
 from pix2score.errors import DataError
-from pix2score.metrics.accumulate import results
-from pix2score.model.folder import CARD, ModelCard, load_model, save_model
+from pix2score.metrics.accumulate import HeadMetrics, results
+from pix2score.model.folder import CARD, ModelCard, Weights, load_model, save_model
 from pix2score.storage.folder import Folder
 from pix2score.train.config import RepairConfig
 
 if TYPE_CHECKING:
+    from pix2score.model.network import MultiHeadModel
     from pix2score.train.step.batch import Batch
 
 
@@ -51,50 +52,77 @@ def repair(config: RepairConfig) -> dict[str, Any]:
 
 
 def _repaired(
-    config: RepairConfig, card: ModelCard, weights: Any, dataset: PreparedDataset, offer: Offer
+    config: RepairConfig, card: ModelCard, weights: Weights, dataset: PreparedDataset, offer: Offer
 ) -> dict[str, Any]:
-    import torch
-
-    from pix2score.model.batchnorm import is_running_statistic, non_finite, reestimate_norms
-    from pix2score.model.network import model_from_card, weights_of
-    from pix2score.train.step.precision import Caster
-    from pix2score.train.step.validate import measure
+    from pix2score.model.network import model_from_card  # imports torch
 
     model = model_from_card(card, weights)
+    broken = _broken_statistics(model, config.model)
+    logger.info("%d of BatchNorm's statistics are not finite; all are recomputed", len(broken))
+    num_images = _recompute_statistics(model, card, dataset, offer, config.num_images)
+    metrics = _measured(model, card, dataset, offer)
+    repair = {"of": card.version, "num_images": num_images, "broken": broken, "config": as_plain(config)}
+    repaired = _save(config.out, model, card, metrics, repair)
+    return {
+        "model_version": repaired.version,
+        "repaired_version": card.version,
+        "num_broken": len(broken),
+        "num_images": num_images,
+        "val": results(metrics),
+    }
+
+
+def _broken_statistics(model: MultiHeadModel, place: str) -> list[str]:
+    """Names of the statistics that are not finite. Raises ``DataError`` if another weight is not: it is
+    lost."""
+    from pix2score.model.batchnorm import is_running_statistic, non_finite
+
     broken = non_finite(model)
     lost = [name for name in broken if not is_running_statistic(name)]
     if lost:
         raise DataError(
-            f"{config.model} cannot be repaired: {lost[0]} and {len(lost) - 1} more weights hold NaN or "
-            "infinity"
+            f"{place} cannot be repaired: {lost[0]} and {len(lost) - 1} more weights hold NaN or infinity"
         )
-    logger.info("%d of BatchNorm's statistics are not finite; all are recomputed", len(broken))
-    train = shard_rows(dataset, "train", card.heads, card.preprocess, offer).limit(config.num_images)
-    num_images = reestimate_norms(
-        model, (batch.pixels_BSSC for batch in _batches(train, card)), card.preprocess
-    )
+    return broken
+
+
+def _recompute_statistics(
+    model: MultiHeadModel, card: ModelCard, dataset: PreparedDataset, offer: Offer, num_images: int
+) -> int:
+    from pix2score.model.batchnorm import reestimate_norms
+
+    train = shard_rows(dataset, "train", card.heads, card.preprocess, offer).limit(num_images)
+    return reestimate_norms(model, (batch.pixels_BSSC for batch in _batches(train, card)), card.preprocess)
+
+
+def _measured(
+    model: MultiHeadModel, card: ModelCard, dataset: PreparedDataset, offer: Offer
+) -> list[HeadMetrics]:
+    """Metrics on the validation split."""
+    import torch
+
+    from pix2score.train.step.precision import Caster
+    from pix2score.train.step.validate import measure
+
     val, cpu = shard_rows(dataset, "val", card.heads, card.preprocess, offer), torch.device("cpu")
-    metrics = measure(model, _batches(val, card), card.heads, card.preprocess, cpu, Caster("fp32", cpu))
-    repaired = save_model(
-        config.out,
+    return measure(model, _batches(val, card), card.heads, card.preprocess, cpu, Caster("fp32", cpu))
+
+
+def _save(
+    out: str, model: MultiHeadModel, card: ModelCard, metrics: list[HeadMetrics], repair: dict[str, Any]
+) -> ModelCard:
+    from pix2score.model.network import weights_of
+
+    return save_model(
+        out,
         weights_of(model),
         backbone=card.backbone,
         heads=card.heads,
         preprocess=card.preprocess,
         embedding_dim=card.embedding_dim,
         temperatures={m.head.name: m.best_temperature() for m in metrics},
-        about={
-            **card.about,
-            "repair": {
-                "of": card.version,
-                "num_images": num_images,
-                "broken": broken,
-                "config": as_plain(config),
-            },
-        },
+        about={**card.about, "repair": repair},
     )
-    facts = {"model_version": repaired.version, "repaired_version": card.version, "num_broken": len(broken)}
-    return {**facts, "num_images": num_images, "val": results(metrics)}
 
 
 def _batches(rows: ray.data.Dataset, card: ModelCard) -> Iterator[Batch]:

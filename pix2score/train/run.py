@@ -22,6 +22,7 @@ from pix2score.model.folder import save_model
 from pix2score.storage.folder import Folder
 from pix2score.train.checkpoint import IN_PROCESS, SavedState, parse_state, read_checkpoint, run_state
 from pix2score.train.config import INITIAL_TRUNK, WorkerSettings
+from pix2score.train.history import BestModel, EpochEntry
 from pix2score.train.rows import training_rows
 from pix2score.train.worker import train_worker
 
@@ -124,24 +125,14 @@ def _last_state(settings: WorkerSettings, result: Result, out: Folder) -> SavedS
 def _save_best(
     settings: WorkerSettings, dataset: PreparedDataset, config: dict[str, Any], result: Result, out: Folder
 ) -> None:
-    """The model of the best epoch, by the metric of ``settings.best_by``."""
+    """Write the model of the best epoch, by the metric of ``settings.best_by``."""
     state = _last_state(settings, result, out)
-    fitter, run = state["fitter"], run_state(state)
-    if fitter["num_skipped"] == fitter["num_steps"]:
-        raise TrainingError(
-            f"every one of {fitter['num_steps']} steps at {out.uri} was skipped as non-finite: nothing was "
-            "learnt"
-        )
-    if run.best is None:
-        raise TrainingError(f"no epoch at {out.uri} left a model whose weights are all finite")
-    last = run.best["entry"]
+    run, best = run_state(state), _best(state, out)
     about = {
-        "val": last["val"],
-        "epoch": last["epoch"],
-        "val_loss": last["val_loss"],
+        **_facts(best["entry"]),
         "best_by": settings.best_by,
         "ridge_spearman": run.ridge,
-        "skipped_steps": fitter["num_skipped"],
+        "skipped_steps": state["fitter"]["num_skipped"],
         "config": config,
         "recipe": asdict(settings.recipe),
         "dataset": {"uri": dataset.folder.uri, "id": dataset.id, "rows": dataset.card["rows"]},
@@ -149,14 +140,31 @@ def _save_best(
     }
     save_model(
         out.uri,
-        {name: tensor.cpu().numpy() for name, tensor in run.best["weights"].items()},
+        {name: tensor.cpu().numpy() for name, tensor in best["weights"].items()},
         backbone=settings.backbone,
         heads=settings.heads,
         preprocess=settings.preprocess,
         embedding_dim=state["embedding_dim"],
-        temperatures=last["temperatures"],
+        temperatures=best["entry"]["temperatures"],
         about=about,
     )
+
+
+def _best(state: SavedState, out: Folder) -> BestModel:
+    """The best model of a run. Raises ``TrainingError`` if there is none."""
+    fitter, best = state["fitter"], run_state(state).best
+    if fitter["num_skipped"] == fitter["num_steps"]:
+        raise TrainingError(
+            f"every one of {fitter['num_steps']} steps at {out.uri} was skipped as non-finite: nothing was "
+            "learnt"
+        )
+    if best is None:
+        raise TrainingError(f"no epoch at {out.uri} left a model whose weights are all finite")
+    return best
+
+
+def _facts(entry: EpochEntry) -> dict[str, Any]:
+    return {"val": entry["val"], "epoch": entry["epoch"], "val_loss": entry["val_loss"]}
 
 
 def _installed(package: str) -> bool:
