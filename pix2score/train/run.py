@@ -96,9 +96,8 @@ def _trainer(
             checkpoint_config=CheckpointConfig(num_to_keep=2),  # each holds the best model so far
         ),
         datasets=rows,  # type: ignore[arg-type]
-        dataset_config=DataConfig(
-            execution_options=ExecutionOptions(preserve_order=True)
-        ),  # same seed, same order
+        # Same seed, same order.
+        dataset_config=DataConfig(execution_options=ExecutionOptions(preserve_order=True)),
     )
 
 

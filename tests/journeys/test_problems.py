@@ -37,9 +37,8 @@ def imbalance(counts: list[int]) -> float:
 
 
 def test_1_quantile_bins_are_even_where_fixed_ranges_hold_nearly_everything_in_one() -> None:
-    likes = np.floor(np.random.default_rng(0).pareto(0.9, 20_000) * 20).astype(
-        np.int64
-    )  # heavy-tailed, many zeros and ties
+    # Heavy-tailed, many zeros and ties.
+    likes = np.floor(np.random.default_rng(0).pareto(0.9, 20_000) * 20).astype(np.int64)
     distinct = np.unique(likes, return_counts=True)
     fixed = np.linspace(0, likes.max(), 16)[1:-1].tolist()
     learnt = learn_edges(lambda: [distinct], 15)
@@ -156,10 +155,8 @@ def peaks_mib(process: subprocess.Popen[bytes]) -> dict[str, float]:
 @pytest.mark.timeout(1200)
 def test_2_a_dataset_three_times_as_large_trains_in_the_same_memory(tmp_path: Path) -> None:
     peaks = {}
-    for num_rows in (
-        3200,
-        9600,
-    ):  # 311 and 933 MB on disk, through 100 MiB of object store and 16 MiB of shuffle buffer
+    # 311 and 933 MB on disk, through 100 MiB of object store and 16 MiB of shuffle buffer.
+    for num_rows in (3200, 9600):
         data, out = big_dataset(tmp_path / f"data-{num_rows}", num_rows, 256), tmp_path / f"model-{num_rows}"
         with (tmp_path / "log").open("wb") as log:
             process = subprocess.Popen(

@@ -151,9 +151,8 @@ def test_macro_recall_leaves_out_bins_that_do_not_occur() -> None:
 def test_spearman_with_ties_agrees_with_ranks_of_pandas(seed: int) -> None:
     images = drawn(200, seed)
     labelled = images.rows(images.bins >= 0)
-    coarse = Images(
-        np.round(labelled.logits), labelled.bins, labelled.labels
-    )  # rounded logits tie in score too
+    # Rounded logits tie in score too.
+    coarse = Images(np.round(labelled.logits), labelled.bins, labelled.labels)
     doubled = Images(*(np.concatenate([x, x]) for x in _fields(coarse)))
     share = np.array(HEAD.counts) / sum(HEAD.counts or ())
     mid_rank = [share[:k].sum() + share[k] / 2 for k in range(HEAD.num_bins)]
@@ -225,9 +224,8 @@ def test_constants_know_the_train_shares_only() -> None:
     share = np.array([0.30, 0.25, 0.20, 0.15, 0.10])
     assert found["prior_nll"] == pytest.approx(-np.log(share[bins]).mean())
     assert found["majority_accuracy"] == pytest.approx(2 / 8)  # bin 0 leads in train, not here
-    assert found["prior_mae_bins"] == pytest.approx(
-        np.abs(bins - 1).mean()
-    )  # the median training row lies in bin 1
+    # The median training row lies in bin 1.
+    assert found["prior_mae_bins"] == pytest.approx(np.abs(bins - 1).mean())
 
 
 def test_a_bin_without_training_rows_keeps_the_prior_finite() -> None:

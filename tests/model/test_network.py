@@ -122,9 +122,8 @@ def test_weights_that_do_not_fit_are_listed() -> None:
 
 
 def test_a_long_list_of_misfits_is_cut_with_their_number() -> None:
-    with pytest.raises(
-        DataError, match="and 119 more"
-    ):  # resnet18 has 122 entries, 2 of them in fc, 3 are named
+    # resnet18 has 122 entries, 2 of them in fc; 3 are named.
+    with pytest.raises(DataError, match="and 119 more"):
         load_exactly(torchvision.models.resnet18(weights=None), {}, "a test")
 
 
@@ -280,9 +279,7 @@ def test_imagenet_without_a_network_says_what_to_do_at_once(
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # nothing downloaded before
     for name in ("https_proxy", "HTTPS_PROXY"):
-        monkeypatch.setenv(
-            name, "http://127.0.0.1:9"
-        )  # nobody answers there, so that a machine with a network has none
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody answers there: no network anywhere
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     with pytest.raises(ConfigError, match=r"imagenet.*https://.*resnet18.*cannot be reached.*--weights none"):

@@ -392,10 +392,8 @@ def test_without_a_process_group_gathering_gives_the_same_metrics() -> None:
 
 SIZE = 4  # images per worker
 STEPS = 2
-UNCLIPPED = {
-    "learning_rate": 1e-4,
-    "clip_norm": 1e9,
-}  # clipping and Adam would hide a wrong scale of the gradient
+UNCLIPPED = {"learning_rate": 1e-4, "clip_norm": 1e9}
+"""Clipping and Adam would hide a wrong scale of the gradient."""
 CONFLICTING = (21, 4)  # joint batches on which the two heads pull the trunk apart
 JOINT_RECIPES: dict[str, dict[str, Any]] = {
     "pcgrad": {"gradient": "pcgrad"},
