@@ -4,7 +4,8 @@ submit``; installed, as ``pix2score.jobs``, ``pix2score score``."""
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
+
+from pix2score.cli.packages import missing
 
 # A cluster's image may lack one of them; said here in one line, before an import fails with a traceback.
 NEEDED = (
@@ -25,14 +26,9 @@ NEEDED = (
 )
 
 
-def missing_packages() -> list[str]:
-    """Needed packages that this environment lacks."""
-    return [name for name in NEEDED if find_spec(name) is None]
-
-
-if missing := missing_packages():
+if absent := missing(NEEDED):
     print(
-        f"pix2score needs {', '.join(missing)}, which {sys.executable} lacks: install the project there",
+        f"pix2score needs {', '.join(absent)}, which {sys.executable} lacks: install the project there",
         file=sys.stderr,
     )
     sys.exit(1)

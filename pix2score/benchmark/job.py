@@ -9,7 +9,6 @@ import platform
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ from pix2score.benchmark.pictures import write_photographs
 from pix2score.benchmark.plan import PlanTiming, time_plan
 from pix2score.benchmark.score import OURS, ScoreTiming, time_score
 from pix2score.benchmark.start import time_start
+from pix2score.cli.packages import versions
+from pix2score.cli.tables import aligned
 from pix2score.host.cores import num_cores
 from pix2score.model.predictor import load_predictor
 from pix2score.storage.folder import Folder
@@ -89,30 +90,35 @@ def _decode(config: BenchmarkConfig) -> dict[str, Any]:
 
 def decode_table(timings: Sequence[DecodeTiming]) -> str:
     """One line per kind of picture."""
-    head = (
-        f"{'picture':<18}{'form':>6}{'px':>6}{'Pillow/s':>10}{'ours/s':>9}{'times':>7}{'child':>8}"
-        f"{'difference, p99':>18}{'prob':>9}"
-    )
-    lines = [
-        f"{t.kind:<18}{t.form:>6}{t.side:>6}{t.pillow_per_s:>10.1f}{t.ours_per_s:>9.1f}{t.speedup:>7.2f}{t.child_cost:>+8.1%}"
-        f"{t.mean_difference:>11.2f}, "
-        f"{t.p99_difference:5.2f}{'-' if t.probability_difference is None else t.probability_difference:>9}"
+    head = ["picture", "form", "px", "Pillow/s", "ours/s", "times", "child", "difference, p99", "prob"]
+    rows = [
+        [
+            t.kind,
+            t.form,
+            str(t.side),
+            f"{t.pillow_per_s:.1f}",
+            f"{t.ours_per_s:.1f}",
+            f"{t.speedup:.2f}",
+            f"{t.child_cost:+.1%}",
+            f"{t.mean_difference:.2f}, {t.p99_difference:5.2f}",
+            "-" if t.probability_difference is None else str(t.probability_difference),
+        ]
         for t in timings
     ]
-    return "\n".join([head, *lines])
+    return aligned([head, *rows])
 
 
 def _model(config: BenchmarkConfig) -> dict[str, Any]:
     from pix2score.benchmark.forward import time_model  # imports torch
 
     timings = time_model(config.backbone, config.input_size, config.batch_size, config.runs)
-    lines = [f"{t.way:<32}{t.images_per_s:>9.1f}   ({t.slowest:.1f} to {t.fastest:.1f})" for t in timings]
+    rows = [[t.way, f"{t.images_per_s:.1f}", f"({t.slowest:.1f} to {t.fastest:.1f})"] for t in timings]
     logger.info(
         "%s at %d px, batches of %d, images/s:\n%s",
         config.backbone,
         config.input_size,
         config.batch_size,
-        "\n".join(lines),
+        aligned(rows),
     )
     return {"model": [asdict(timing) for timing in timings]}
 
@@ -202,23 +208,25 @@ def _limit(config: BenchmarkConfig, images: Path) -> dict[str, float]:
 def score_table(timings: Sequence[ScoreTiming], limit: dict[str, float]) -> str:
     """One line per contender: how many times as fast ours is, and what its own start and rate are."""
     ours = next(timing for timing in timings if timing.contender == OURS)
-    head = (
-        f"{'':<14}{'seconds':>9}{'(spread)':>16}{'images/s':>10}{'ours is':>9}{'start s':>9}"
-        f"{'steady/s':>10}{'of limit':>10}"
+    head = ["", "seconds", "(spread)", "images/s", "ours is", "start s", "steady/s", "of limit"]
+    rows = [
+        [
+            t.contender,
+            f"{t.seconds:.1f}",
+            f"({t.fastest_s:.1f}-{t.slowest_s:.1f})",
+            f"{t.whole_per_s:.1f}",
+            f"{t.seconds / ours.seconds:.2f}x",
+            f"{t.startup_s:.1f}",
+            f"{t.steady_per_s:.1f}",
+            f"{t.steady_per_s / limit['both_per_s']:.0%}" if limit else "-",
+        ]
+        for t in timings
+    ]
+    note = (
+        "\nlimit: forward {forward_per_s} images/s, decode {decode_per_s}, both on the same cores "
+        "{both_per_s}"
     )
-    lines = [head]
-    for t in timings:
-        share = f"{t.steady_per_s / limit['both_per_s']:.0%}" if limit else "-"
-        lines.append(
-            f"{t.contender:<14}{t.seconds:>9.1f}{f'({t.fastest_s:.1f}-{t.slowest_s:.1f})':>16}{t.whole_per_s:>10.1f}"
-            f"{t.seconds / ours.seconds:>8.2f}x{t.startup_s:>9.1f}{t.steady_per_s:>10.1f}{share:>10}"
-        )
-    if limit:
-        lines.append(
-            "limit: forward {forward_per_s} images/s, decode {decode_per_s}, both on the same cores "
-            "{both_per_s}".format(**limit)
-        )
-    return "\n".join(lines)
+    return aligned([head, *rows]) + (note.format(**limit) if limit else "")
 
 
 _STAGES: dict[str, Callable[[BenchmarkConfig], dict[str, Any]]] = {
@@ -238,7 +246,7 @@ def machine() -> dict[str, Any]:
         "cpu": _cpu(),
         "load": os.getloadavg()[0],
         "python": platform.python_version(),
-        **_versions(),
+        **versions(PACKAGES),
     }
 
 
@@ -250,13 +258,3 @@ def _cpu() -> str:
     return next(
         (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
     )
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -6,12 +6,13 @@ before. Bits per pixel at 1,200 px as drawn here: photographs 0.7, sparse line a
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from pix2score.images.encode import encode
 
 NUM_DISTINCT = 24
 OCTAVES = range(2, 10)
@@ -75,9 +76,7 @@ SETS: dict[str, Callable[[np.random.Generator, int, int], Image.Image]] = {
 
 def encoded(image: Image.Image, form: str = "JPEG") -> bytes:
     """The picture as a file."""
-    out = io.BytesIO()
-    image.save(out, form, **({"quality": 90} if form in ("JPEG", "WEBP") else {}))
-    return out.getvalue()
+    return encode(image, form, **({"quality": 90} if form in ("JPEG", "WEBP") else {}))
 
 
 def write_photographs(folder: Path, num_images: int, width: int, height: int, seed: int = 0) -> None:

@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pix2score.cli.main import module_of
+from pix2score.cli.packages import missing
 from pix2score.errors import StorageError
 
 logger = logging.getLogger(__name__)
@@ -55,10 +55,10 @@ class ScoreTiming:
 
 def present(peers: Sequence[str]) -> list[str]:
     """The peers whose packages are installed; the others are named in a log line."""
-    missing = [peer for peer in peers if find_spec(PEERS[peer][1]) is None]
-    for peer in missing:
+    left_out = [peer for peer in peers if missing([PEERS[peer][1]])]
+    for peer in left_out:
         logger.warning("%s is left out: it needs the package %s", peer, PEERS[peer][1])
-    return [peer for peer in peers if peer not in missing]
+    return [peer for peer in peers if peer not in left_out]
 
 
 def time_score(

@@ -7,7 +7,6 @@ Owns the file formats, the labels, the broken files and the rows. What the pictu
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 from PIL import ExifTags, Image, ImageDraw
 
 from pix2score.demo.drawing import Traits, paint, trait_scores
+from pix2score.images.encode import encode
 
 LABELS = ("bookmarks", "views", "sanity")
 SCHEMA = pa.schema(
@@ -92,7 +92,7 @@ FORMATS: Mapping[str, FileFormat] = {
 }
 
 
-def encode(picture: Image.Image, name: str) -> bytes:
+def encode_as(picture: Image.Image, name: str) -> bytes:
     """The bytes of an RGB picture as the named one of ``FORMATS``; the same bytes each time on the same
     Pillow."""
     kind = FORMATS[name]
@@ -102,9 +102,7 @@ def encode(picture: Image.Image, name: str) -> bytes:
             "save_all": True,
             "append_images": [kind.convert(picture.rotate(turn)) for turn in (4, 0, -4)],
         }
-    buffer = io.BytesIO()
-    kind.convert(picture).save(buffer, Image.registered_extensions()["." + kind.extension], **options)
-    return buffer.getvalue()
+    return encode(kind.convert(picture), Image.registered_extensions()["." + kind.extension], **options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +224,7 @@ def _draw_page(folder: Path, work: _Work, page: int, seed: int) -> dict[str, Any
     """Write one page, unless its flaw is to have no file, and return its columns ``page``, ``uri`` and
     ``etag``."""
     picture = paint(work.traits, work.size, np.random.default_rng([seed, work.illust_id, page]))
-    sound = encode(picture, work.file_format)
+    sound = encode_as(picture, work.file_format)
     data = work.flaw.spoil(sound) if work.flaw else sound
     uri = f"images/{work.illust_id % 8}/{work.illust_id}_p{page}.{FORMATS[work.file_format].extension}"
     if data is not None:

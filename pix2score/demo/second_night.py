@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
-from pix2score.demo.catalog import SCHEMA, encode
+from pix2score.demo.catalog import SCHEMA, encode_as
 from pix2score.demo.drawing import Traits, paint
 from pix2score.images.decode import open_upright
 
@@ -75,7 +75,7 @@ def _picture(rng: np.random.Generator) -> Image.Image:
 
 
 def _replace(folder: Path, row: dict[str, Any], picture: Image.Image) -> None:
-    data = encode(picture, "jpeg")  # what a file is, is told by its bytes and not by its name
+    data = encode_as(picture, "jpeg")  # what a file is, is told by its bytes and not by its name
     (folder / row["uri"]).parent.mkdir(parents=True, exist_ok=True)
     (folder / row["uri"]).write_bytes(data)
     row["etag"] = hashlib.md5(data, usedforsecurity=False).hexdigest()

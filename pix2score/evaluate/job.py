@@ -17,6 +17,7 @@ from pix2score.catalog.keys import Key
 from pix2score.catalog.originals import original_images
 from pix2score.cli.flags import as_plain
 from pix2score.cli.summary import recorded
+from pix2score.cli.tables import aligned
 from pix2score.cluster.offer import Offer
 from pix2score.cluster.session import session
 from pix2score.dataset.card import PreparedDataset, check_heads, open_dataset
@@ -160,19 +161,21 @@ def _drawn(batch: pa.RecordBatch, share: float) -> list[Key]:
 def table_text(heads: Sequence[HeadSpec], metrics: dict[str, dict[str, Any]]) -> str:
     """Per head its main number, and NLL, error in bins and accuracy beside what the best constant reaches;
     for a terminal."""
-    lines = [
-        f"{'head':<12}{'images':>8}{'main':>16}{'NLL (prior)':>18}{'MAE bins (median)':>20}"
-        f"{'accuracy (majority)':>22}"
-    ]
+    rows = [["head", "images", "main", "NLL (prior)", "MAE bins (median)", "accuracy (majority)"]]
     for head in heads:
         m = metrics[head.name]
         if not m["num_labelled"]:
-            lines.append(f"{head.name:<12}{0:>8}{'no label':>16}")
+            rows.append([head.name, "0", "no label"])
             continue
         main = "-" if m[main_metric(head)] is None else f"{m[main_metric(head)]:.3f}"
-        lines.append(
-            f"{head.name:<12}{m['num_labelled']:>8}{main_metric(head) + ' ' + main:>16}"
-            f"{m['nll']:>10.3f} ({m['prior_nll']:.3f}){m['mae_bins']:>11.2f} ({m['prior_mae_bins']:.2f})"
-            f"{m['accuracy']:>14.3f} ({m['majority_accuracy']:.3f})"
+        rows.append(
+            [
+                head.name,
+                str(m["num_labelled"]),
+                f"{main_metric(head)} {main}",
+                f"{m['nll']:.3f} ({m['prior_nll']:.3f})",
+                f"{m['mae_bins']:.2f} ({m['prior_mae_bins']:.2f})",
+                f"{m['accuracy']:.3f} ({m['majority_accuracy']:.3f})",
+            ]
         )
-    return "\n".join(lines)
+    return aligned(rows)

@@ -7,7 +7,6 @@ Shapes: N images, S input size.
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from pix2score.heads.spec import HeadSpec
+from pix2score.images.encode import encode
 from pix2score.model.forward_torch import network_of
 from pix2score.model.network import normalise
 
@@ -65,6 +65,4 @@ def overlay(pixels_SSC: npt.NDArray[np.uint8], saliency_SS: npt.NDArray[np.float
     """JPEG of the picture, dimmed where the head does not look."""
     weight = (0.25 + 0.75 * saliency_SS)[..., None]
     shown = pixels_SSC * weight + np.array([30, 34, 60]) * (1 - weight)
-    out = io.BytesIO()
-    Image.fromarray(shown.round().clip(0, 255).astype(np.uint8)).save(out, "JPEG", quality=80)
-    return out.getvalue()
+    return encode(Image.fromarray(shown.round().clip(0, 255).astype(np.uint8)), quality=80)

@@ -10,7 +10,6 @@ import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,13 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from pix2score.catalog.keys import Key
+from pix2score.cli.packages import missing
 from pix2score.dataset.rows import decode_shard
 from pix2score.errors import ImageFailure
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.columns import pixel_type, pixels_of
 from pix2score.images.decode import open_upright, picture_to_rgb, to_rgb
+from pix2score.images.encode import encode
 from pix2score.images.preprocess import Preprocess
 from pix2score.metrics.ridge import SIDE, Floats, answers, features
 from pix2score.model.predictor import load_predictor
@@ -35,9 +36,7 @@ ORIGINAL = "original"
 
 
 def _jpeg(image: Image.Image) -> Image.Image:
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=75)
-    return Image.open(io.BytesIO(out.getvalue()))
+    return Image.open(io.BytesIO(encode(image, quality=75)))
 
 
 def _crop(image: Image.Image, left: float, top: float, right: float, bottom: float) -> Image.Image:
@@ -159,9 +158,7 @@ def thumbnail(image: bytes, side: int = THUMBNAIL_PX) -> bytes:
     """A JPEG of some kilobytes, the longer side at most ``side`` px. Raises ``ImageFailure``."""
     picture = open_upright(image)
     picture.thumbnail((side, side))
-    out = io.BytesIO()
-    picture.save(out, "JPEG", quality=80)
-    return out.getvalue()
+    return encode(picture, quality=80)
 
 
 def ridge_rows(rows: pa.Table, *, heads: Sequence[HeadSpec]) -> pa.Table:
@@ -187,7 +184,7 @@ class AnswerRows:
     def __init__(
         self, models: Sequence[str], pixels: Sequence[int], *, explained: float = 0.0, **settings: Any
     ) -> None:
-        self._explained = explained if find_spec("captum") else 0.0
+        self._explained = 0.0 if missing(["captum"]) else explained
         self._predictors = [load_predictor(model, **settings) for model in models]
         self._pixels = pixels
 

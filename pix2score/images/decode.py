@@ -14,6 +14,7 @@ from PIL import AvifImagePlugin, ExifTags, Image, UnidentifiedImageError
 
 from pix2score.errors import ImageFailure
 from pix2score.images import resample
+from pix2score.images.encode import encode
 from pix2score.images.formats import jpeg, mending, png, refusals
 from pix2score.images.formats.colours import opaque_rgb
 from pix2score.images.formats.refusals import code_of, unidentified
@@ -198,6 +199,4 @@ def shrink(data: bytes, short_side: int) -> bytes:
         return data
     scale = min(short_side / min(image.size), MAX_JPEG_SIDE / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    out = io.BytesIO()
-    image.resize(size, Image.Resampling.BILINEAR).save(out, "JPEG", quality=95, subsampling="4:4:4")
-    return out.getvalue()
+    return encode(image.resize(size, Image.Resampling.BILINEAR), quality=95, subsampling="4:4:4")

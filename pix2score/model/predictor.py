@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from pix2score.cli.packages import missing
 from pix2score.errors import ConfigError
 from pix2score.heads.ordered import Floats, HeadPrediction, answer
 from pix2score.model.folder import ModelCard, Weights, load_model
@@ -126,16 +126,13 @@ def _engine(engine: Engine, device: str) -> Literal["onnx", "torch"]:
         if engine == "onnx":
             raise ConfigError("engine onnx runs on the CPU only; use auto or torch on a GPU")
         return "torch"
-    missing = [package for package in ("onnx", "onnxruntime") if find_spec(package) is None]
-    if engine == "onnx" and missing:
+    absent = missing(["onnx", "onnxruntime"])
+    if engine == "onnx" and absent:
         raise ConfigError(
-            f"engine onnx needs {' and '.join(missing)}; pip install {' '.join(missing)}, or use --engine "
-            "torch"
+            f"engine onnx needs {' and '.join(absent)}; pip install {' '.join(absent)}, or use --engine torch"
         )
-    if engine == "auto" and missing:
-        logger.warning(
-            "without %s the network runs in torch, which is slower on a CPU", " and ".join(missing)
-        )
+    if engine == "auto" and absent:
+        logger.warning("without %s the network runs in torch, which is slower on a CPU", " and ".join(absent))
         return "torch"
     return "torch" if engine == "torch" else "onnx"
 

@@ -7,7 +7,6 @@ Streams the scores table; holds counts and a few rows, whatever the number of im
 
 from __future__ import annotations
 
-import io
 import logging
 from typing import Any
 
@@ -17,6 +16,7 @@ from pix2score.catalog.keys import Key
 from pix2score.catalog.originals import original_images
 from pix2score.errors import DataError, ImageFailure
 from pix2score.images.decoder import Decoder
+from pix2score.images.encode import encode
 from pix2score.images.preprocess import Preprocess
 from pix2score.report.config import ReportConfig
 from pix2score.report.drift import drifts
@@ -104,6 +104,4 @@ def _thumbnails(snapshot: Snapshot, night: NightStats) -> dict[Key, str]:
 
 
 def _jpeg(pixels: bytes) -> bytes:
-    out = io.BytesIO()
-    Image.frombytes("RGB", (THUMBNAIL.size, THUMBNAIL.size), pixels).save(out, "JPEG", quality=80)
-    return out.getvalue()
+    return encode(Image.frombytes("RGB", (THUMBNAIL.size, THUMBNAIL.size), pixels), quality=80)

@@ -12,9 +12,8 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 
-from pix2score.errors import ConfigError
+from pix2score.cli.packages import need
 from pix2score.heads.spec import HeadSpec
 
 NEEDED = ("vl_convert", "jinja2")
@@ -78,11 +77,7 @@ class Section:
 
 def check_packages() -> None:
     """Raise ``ConfigError`` naming the packages that a report needs and this environment lacks."""
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"a report needs {', '.join(missing)}, not installed here: pip install 'pix2score[report]'"
-        )
+    need("a report", "report", NEEDED)
 
 
 def page(

@@ -9,10 +9,9 @@ import io
 import json
 import logging
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from pix2score.errors import ConfigError
+from pix2score.cli.packages import need
 from pix2score.model.folder import ModelCard, load_model
 from pix2score.serve.config import ExportConfig
 from pix2score.storage.folder import Folder
@@ -75,12 +74,7 @@ def _output_names(served: ServedModel) -> list[str]:
 
 
 def _onnx(served: ServedModel, card: ModelCard) -> bytes:
-    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"ONNX needs {', '.join(missing)}, not installed here: pip install 'pix2score[export]'; or "
-            "export to .pt2"
-        )
+    need("ONNX", "export", ["onnx", "onnxscript"], "export to .pt2")
     import torch
 
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):

@@ -16,6 +16,7 @@ import torch
 from tensorboardX import SummaryWriter
 from torch import Tensor
 
+from pix2score.cli.tables import aligned
 from pix2score.heads.spec import HeadSpec
 from pix2score.metrics.accumulate import HeadMetrics
 from pix2score.metrics.measures import main_metric
@@ -49,24 +50,25 @@ def epoch_line(entry: EpochEntry, num_epochs: int, heads: Sequence[HeadSpec]) ->
 
 def final_table(entry: EpochEntry, ridge: dict[str, float | None], heads: Sequence[HeadSpec]) -> str:
     """The saved epoch per head, beside constants and a ridge on simple features."""
-    lines = [
-        f"validation of epoch {entry['epoch']}, which is saved:",
-        f"{'head':<12}{'images':>8}{'main':>16}{'rank of it':>12}{'of ridge':>10}"
-        f"{'NLL (prior)':>18}{'ECE':>7}{'temperature':>13}",
-    ]
+    rows = [["head", "images", "main", "rank of it", "of ridge", "NLL (prior)", "ECE", "temperature"]]
     for head in heads:
         m = entry["val"][head.name]
         if not m["num_labelled"]:
-            lines.append(f"{head.name:<12}{0:>8}{'no label':>16}")
+            rows.append([head.name, "0", "no label"])
             continue
-        lines.append(
-            f"{head.name:<12}{m['num_labelled']:>8}"
-            f"{main_metric(head) + ' ' + _number(m[main_metric(head)]):>16}"
-            f"{_number(m['spearman']):>12}{_number(ridge.get(head.name)):>10}{m['nll']:>10.3f} "
-            f"({m['prior_nll']:.3f})"
-            f"{m['ece']:>7.3f}{entry['temperatures'][head.name]:>13.2f}"
+        rows.append(
+            [
+                head.name,
+                str(m["num_labelled"]),
+                f"{main_metric(head)} {_number(m[main_metric(head)])}",
+                _number(m["spearman"]),
+                _number(ridge.get(head.name)),
+                f"{m['nll']:.3f} ({m['prior_nll']:.3f})",
+                f"{m['ece']:.3f}",
+                f"{entry['temperatures'][head.name]:.2f}",
+            ]
         )
-    return "\n".join(lines)
+    return f"validation of epoch {entry['epoch']}, which is saved:\n{aligned(rows)}"
 
 
 def _number(value: float | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 from dataclasses import asdict
 from typing import Any
@@ -13,6 +12,7 @@ from ray.data import ExecutionOptions
 from ray.train import CheckpointConfig, DataConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from pix2score.cli.packages import versions
 from pix2score.cluster.offer import Offer
 from pix2score.cluster.progress import Board, board
 from pix2score.dataset.card import PreparedDataset
@@ -135,7 +135,7 @@ def _save_best(
         "config": config,
         "recipe": asdict(settings.recipe),
         "dataset": {"uri": dataset.folder.uri, "id": dataset.id, "rows": dataset.card["rows"]},
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)},
+        "packages": versions(PACKAGES),
     }
     save_model(
         out.uri,
@@ -164,11 +164,3 @@ def _best(state: SavedState, out: Folder) -> BestModel:
 
 def _facts(entry: EpochEntry) -> dict[str, Any]:
     return {"val": entry["val"], "epoch": entry["epoch"], "val_loss": entry["val_loss"]}
-
-
-def _installed(package: str) -> bool:
-    try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True

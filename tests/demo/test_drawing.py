@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageChops, ImageOps, ImageStat, UnidentifiedImageError
 
-from pix2score.demo.catalog import FORMATS, SCHEMA, DrawnCatalog, draw_catalog, draw_labels, encode
+from pix2score.demo.catalog import FORMATS, SCHEMA, DrawnCatalog, draw_catalog, draw_labels, encode_as
 from pix2score.demo.drawing import Traits, paint, trait_scores
 
 Row = dict[str, Any]
@@ -143,7 +143,7 @@ def test_each_format_is_stored_as_promised_and_displays_upright(name: str, tmp_p
     traits = Traits(warm=0.9, vivid=0.8, subject=0.6, busy=0.7, skin=0.6)
     picture = paint(traits.in_grey() if FORMATS[name].grey else traits, (150, 210), np.random.default_rng(0))
     path = tmp_path / f"picture.{FORMATS[name].extension}"
-    path.write_bytes(encode(picture, name))
+    path.write_bytes(encode_as(picture, name))
     with Image.open(path) as stored:
         assert (stored.format, stored.mode) == STORED_AS[name]
         assert getattr(stored, "is_animated", False) == (name == "gif_animated")
@@ -158,7 +158,7 @@ def test_each_format_is_stored_as_promised_and_displays_upright(name: str, tmp_p
 
 def test_alpha_hides_black_corners(tmp_path: Path) -> None:
     picture = paint(Traits(warm=1, vivid=1, subject=0.5, busy=0, skin=0), (90, 90), np.random.default_rng(0))
-    (tmp_path / "picture.png").write_bytes(encode(picture, "png_alpha"))
+    (tmp_path / "picture.png").write_bytes(encode_as(picture, "png_alpha"))
     with Image.open(tmp_path / "picture.png") as stored:
         assert stored.getpixel((0, 0)) == (0, 0, 0, 0)
         assert stored.getpixel((45, 5))[3] == 255
@@ -166,7 +166,7 @@ def test_alpha_hides_black_corners(tmp_path: Path) -> None:
 
 def test_sixteen_bit_grey_uses_the_high_byte(tmp_path: Path) -> None:
     picture = paint(Traits(warm=1, vivid=0, subject=0.5, busy=0, skin=0), (90, 90), np.random.default_rng(0))
-    (tmp_path / "picture.png").write_bytes(encode(picture, "png_grey16"))
+    (tmp_path / "picture.png").write_bytes(encode_as(picture, "png_grey16"))
     with Image.open(tmp_path / "picture.png") as stored:
         assert np.asarray(stored).max() > 255 * 200
 

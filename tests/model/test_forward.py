@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from pix2score.cli import packages
 from pix2score.errors import ConfigError, DataError
-from pix2score.model import predictor as module
 from pix2score.model.backbones import BACKBONES, RESNETS
 from pix2score.model.folder import ModelCard, Weights
 from pix2score.model.forward_torch import Outputs, TorchForward, within_range
@@ -87,8 +87,8 @@ def test_the_engine_of_a_cpu_imports_no_torch() -> None:
 def test_an_engine_that_is_not_there_falls_back_with_a_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = module.find_spec
-    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "onnxruntime" else found(name))
+    found = packages.find_spec
+    monkeypatch.setattr(packages, "find_spec", lambda name: None if name == "onnxruntime" else found(name))
     with caplog.at_level(logging.WARNING):
         predictor = Predictor(*card_and_weights(), batch_size=2)
     assert predictor.engine == "torch"
