@@ -33,6 +33,7 @@ from pix2score.nightly.request import ScoringRequest
 from pix2score.snapshots.manifest import Snapshot, publish
 from pix2score.snapshots.pieces import Origin, Receipt, write_piece
 from pix2score.snapshots.tables import Layout, unique_path, write_file
+from pix2score.storage.arrow import fixed_lists
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_batches, parquet_bytes
 from pix2score.storage.parts import Part
@@ -249,9 +250,7 @@ def _predictions(layout: Layout, num_rows: int) -> dict[str, pa.Array]:
     for head in layout.heads:
         probs = rng.dirichlet(np.ones(head.num_bins), num_rows).astype(np.float32)
         columns[f"{head.name}_bin"] = pa.array(probs.argmax(axis=1).astype(np.int16))
-        columns[f"{head.name}_probs"] = pa.FixedSizeListArray.from_arrays(
-            pa.array(probs.ravel()), head.num_bins
-        )
+        columns[f"{head.name}_probs"] = fixed_lists(probs)
         columns[f"{head.name}_score"] = pa.array(probs[:, 0])
         columns[f"{head.name}_expected"] = pa.array(probs[:, 1] * 1000)
     return columns

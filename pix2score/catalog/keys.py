@@ -7,8 +7,9 @@ from typing import TypeAlias
 import pyarrow as pa
 
 Id: TypeAlias = int | str
+Key: TypeAlias = tuple[Id, int]
 KEY = ("illust_id", "page")
-Key = tuple[int | str, int]
+"""Names of the columns of a key."""
 
 
 def key_fields(id_type: pa.DataType) -> list[pa.Field]:

@@ -23,8 +23,8 @@ class Summary(dict[str, Any]):
     """False for a run that did nothing: it must leave nothing."""
 
 
-class Laps:
-    """Seconds that the parts of a run took, one after the other."""
+class StageTimer:
+    """Seconds that the stages of a run took, one after the other."""
 
     def __init__(self) -> None:
         self.began_at = time.time()
@@ -33,7 +33,7 @@ class Laps:
         self._first = self._last = time.monotonic()
 
     def lap(self, name: str) -> None:
-        """What was done since the last lap is called ``name``."""
+        """Add the seconds since the last lap to those of the stage ``name``."""
         now = time.monotonic()
         self.seconds[name] = round(self.seconds.get(name, 0.0) + now - self._last, 3)
         self._last = now

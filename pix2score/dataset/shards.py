@@ -11,11 +11,9 @@ import json
 import re
 import uuid
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -168,20 +166,12 @@ def _shard_bytes(table: pa.Table, schema: pa.Schema) -> bytes:
     sink = pa.BufferOutputStream()
     # Encoded images do not compress: a stronger codec would only cost time on them.
     with pq.ParquetWriter(sink, schema, compression="snappy", use_dictionary=repeating(schema)) as writer:
-        for start, stop in row_group_bounds(sizes, ROW_GROUP_BYTES):
+        for start, stop in bounded_runs(sizes, ROW_GROUP_BYTES):
             group = table.take(
                 pa.array(range(start, stop))
             )  # unlike a slice, its offsets begin at 0 and fit 32 bits
             writer.write_table(group.cast(schema), row_group_size=stop - start)
     return bytes(sink.getvalue())
-
-
-def row_group_bounds(sizes: npt.NDArray[np.int64], most_bytes: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) of consecutive runs of rows whose sizes add up to at most ``most_bytes``.
-
-    A larger row is a run of its own.
-    """
-    return bounded_runs(sizes, most_bytes)
 
 
 def _mixed_order(rows: pa.Table) -> pa.Array:

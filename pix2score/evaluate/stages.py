@@ -28,6 +28,7 @@ from pix2score.images.encode import encode
 from pix2score.images.preprocess import Preprocess
 from pix2score.metrics.ridge import SIDE, Floats, answers, features
 from pix2score.model.predictor import load_predictor
+from pix2score.storage.arrow import fixed_lists
 
 THUMBNAIL_PX = 160
 RIDGE_PREPROCESS = Preprocess(size=SIDE)
@@ -166,9 +167,7 @@ def ridge_rows(rows: pa.Table, *, heads: Sequence[HeadSpec]) -> pa.Table:
     decoded = decode_shard(rows, heads=heads, preprocess=RIDGE_PREPROCESS)
     small = features(pixels_of(decoded.column("pixels"), RIDGE_PREPROCESS)).astype(np.float32)
     columns = {f"{head.name}_bin": decoded.column(f"{head.name}_bin") for head in heads}
-    return pa.table(
-        {"features": pa.FixedSizeListArray.from_arrays(pa.array(small.ravel()), small.shape[1]), **columns}
-    )
+    return pa.table({"features": fixed_lists(small), **columns})
 
 
 class AnswerRows:
@@ -202,9 +201,7 @@ class AnswerRows:
                 # Log-probabilities are logits whose temperature is 1: the metrics then see exactly what
                 # scoring answers.
                 log_probs = np.log(np.maximum(head.probs, np.finfo(np.float32).tiny))
-                columns[f"{name}_log_probs_{i}"] = pa.FixedSizeListArray.from_arrays(
-                    pa.array(log_probs.ravel()), head.probs.shape[1]
-                )
+                columns[f"{name}_log_probs_{i}"] = fixed_lists(log_probs)
         for name in (*ALTERATIONS, ORIGINAL):
             columns |= self._altered(name, rows.column(f"altered_{name}"))
         return pa.table(columns | self._saliency(rows))
@@ -233,8 +230,6 @@ class AnswerRows:
         prediction = predictor.predict(pixels_of(copies.drop_null(), predictor.card.preprocess))
         indices = pa.array(take, mask=take < 0)
         return {
-            f"{head}_altered_{name}": pa.FixedSizeListArray.from_arrays(
-                pa.array(answer.probs.ravel()), answer.probs.shape[1]
-            ).take(indices)
+            f"{head}_altered_{name}": fixed_lists(answer.probs).take(indices)
             for head, answer in prediction.heads.items()
         }

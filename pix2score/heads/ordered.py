@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pix2score.heads.spec import HeadSpec
+from pix2score.storage.arrow import fixed_lists
 
 Floats = npt.NDArray[np.float32]
 _LARGEST = float(np.finfo(np.float32).max)  # an expected value beyond it would be infinite in its column
@@ -76,7 +77,7 @@ def answer(head: HeadSpec, logits_NK: Floats, temperature: float) -> HeadPredict
 
 def head_columns(head: HeadSpec, prediction: HeadPrediction) -> dict[str, pa.Array]:
     """Arrow columns of one head, in the order of ``head_fields``."""
-    probs = pa.FixedSizeListArray.from_arrays(pa.array(prediction.probs.ravel()), head.num_bins)
+    probs = fixed_lists(prediction.probs)
     return {
         f"{head.name}_bin": pa.array(prediction.bin),
         f"{head.name}_probs": probs,

@@ -18,11 +18,11 @@ def check_any_reached(failed: Mapping[str, int], num_done: int) -> None:
     """Raise ``LimitError`` if not one of ``num_done`` images could be fetched, however few they are: for a
     run that publishes the first."""
     if num_done and sum(failed.get(code, 0) for code in FETCH_ERROR_CODES) == num_done:
+        what = "the first image is" if num_done == 1 else f"the first {num_done} images are all"
         raise LimitError(
-            f"the first {num_done} images are all missing, refused or out of reach ({by_code(failed)}): "
-            "nothing was published; is "
-            "--catalog the right one, is --image-root missing, do the credentials reach the images, is "
-            "their store up?"
+            f"{what} missing, refused or out of reach ({by_code(failed)}): nothing was published; is "
+            "--catalog the right one, is --image-root missing, do the credentials reach the images, is their "
+            "store up?"
         )
 
 

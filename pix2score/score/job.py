@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pix2score.catalog.contents import log_failures
 from pix2score.cli.flags import as_plain
-from pix2score.cli.summary import Laps, Summary, recorded
+from pix2score.cli.summary import StageTimer, Summary, recorded
 from pix2score.cluster.local import MIN_LOCAL_CPUS, BackgroundCall, has_local_gpu, is_local
 from pix2score.cluster.offer import Offer
 from pix2score.cluster.rounds import Rounds
@@ -62,7 +62,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
             work is kept.
         ConflictError: another run published first.
     """
-    run = open_run(config, Laps())
+    run = open_run(config, StageTimer())
     facts = {"job": "score", "run": run.id, "model_version": run.card.version}
     planning = BackgroundCall(lambda: first_plan(run))
     ahead = planning if is_small(run) else None

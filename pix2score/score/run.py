@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from pix2score.catalog.catalog import Catalog, open_catalog
 from pix2score.catalog.contents import ImageRows
-from pix2score.cli.summary import Laps
+from pix2score.cli.summary import StageTimer
 from pix2score.cluster.tasks import executor_for
 from pix2score.errors import ConfigError
 from pix2score.images.source import image_source
@@ -37,7 +37,7 @@ class Run:
     out: Folder
     live: Snapshot | None
     layout: Layout
-    laps: Laps
+    laps: StageTimer
     holder: Holder
 
     @property
@@ -46,7 +46,7 @@ class Run:
         return self.origin.run
 
 
-def open_run(config: ScoreConfig, laps: Laps) -> Run:
+def open_run(config: ScoreConfig, laps: StageTimer) -> Run:
     """Check every input, before Ray starts and anything is written, and return the run."""
     card, _ = load_model(config.model)  # all of it: altered weights are found here, not by an actor
     catalog = open_catalog(config.catalog, config.columns)

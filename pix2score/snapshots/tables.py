@@ -100,7 +100,7 @@ class DataFile:
     rows: int
     bytes: int
     sha256: str
-    first_key: tuple[int | str, int] | None = None
+    first_key: Key | None = None
     """Smallest key, in files of the scores table: they follow each other in key order."""
     failed: dict[str, int] | None = None
     """Error code -> failed rows, in files of the scores table; None in those of earlier versions."""

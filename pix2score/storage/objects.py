@@ -17,7 +17,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError
 
 from pix2score.errors import AccessError, DataError
-from pix2score.storage.places import MAX_ATTEMPTS, backoff_s, split_s3
+from pix2score.storage.places import MAX_REQUESTS, backoff_s, split_s3
 
 MAX_READING = 32  # small objects at a time: hides 20 to 100 ms of latency
 
@@ -60,13 +60,13 @@ def put_s3(fs: Any, place: str, data: bytes, *, replace: bool) -> None:
 def _put_unless_undecided(fs: Any, request: dict[str, Any]) -> None:
     """One PUT; sent again where the store says 409: two creators met, it has not decided between them, and
     neither object may stand."""
-    for attempt in range(MAX_ATTEMPTS):
+    for attempt in range(MAX_REQUESTS):
         try:
             fs.call_s3("put_object", **request)
         except OSError as exc:
             if (
                 "ConditionalRequestConflict" not in f"{exc!r} {exc.__cause__!r}"
-                or attempt == MAX_ATTEMPTS - 1
+                or attempt == MAX_REQUESTS - 1
             ):
                 raise
             time.sleep(backoff_s(attempt))
@@ -76,11 +76,11 @@ def _put_unless_undecided(fs: Any, request: dict[str, Any]) -> None:
 
 def put_local(path: Path, data: bytes, *, replace: bool) -> None:
     """As ``put_s3``, by way of a temporary file beside ``path``."""
-    for attempt in range(MAX_ATTEMPTS):
+    for attempt in range(MAX_REQUESTS):
         try:
             _put_local(path, data, replace=replace)
         except FileNotFoundError:  # another process removed the folder, as the last file in it went
-            if attempt == MAX_ATTEMPTS - 1:
+            if attempt == MAX_REQUESTS - 1:
                 raise
         else:
             return
@@ -220,11 +220,11 @@ class _BrokenOff(Exception):
 async def _get_whole(fs: Any, bucket: str, key: str, max_bytes: int) -> tuple[int, bytes]:
     """``get_object``, tried again when the content breaks off: botocore retries requests, not what is read
     after their answer."""
-    for attempt in range(MAX_ATTEMPTS):
+    for attempt in range(MAX_REQUESTS):
         try:
             return await get_object(fs, bucket, key, max_bytes)
         except _BrokenOff as exc:
-            if attempt == MAX_ATTEMPTS - 1:
+            if attempt == MAX_REQUESTS - 1:
                 raise exc.__cause__ or exc from None
         await asyncio.sleep(backoff_s(attempt))
     raise AssertionError("the last attempt returns or raises")

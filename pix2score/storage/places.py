@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from pix2score.errors import AccessError, ConfigError, DataError, Pix2ScoreError, StorageError
 from pix2score.storage.s3_errors import access_problem, is_without_reason
 
-MAX_ATTEMPTS = 6
+MAX_REQUESTS = 6
 MAX_CONNECTIONS = 64  # botocore's own 10 are fewer than the requests that are sent at a time
 MAX_BACKOFF_S = 20.0
 CONNECT_TIMEOUT_S = 10
@@ -49,7 +49,7 @@ def _filesystem(protocol: str, _pid: int) -> Any:  # connections must not cross 
             "max_pool_connections": MAX_CONNECTIONS,
             "connect_timeout": CONNECT_TIMEOUT_S,
             "read_timeout": READ_TIMEOUT_S,
-            "retries": {"mode": "standard", "max_attempts": MAX_ATTEMPTS},
+            "retries": {"mode": "standard", "max_attempts": MAX_REQUESTS},
         },
     )
 
@@ -116,7 +116,7 @@ def _s3_error(exc: BaseException, place: str, where: str) -> Pix2ScoreError | No
     if isinstance(exc, ValueError):
         return None
     return StorageError(
-        f"{where}{_endpoint(place)} still fails after {MAX_ATTEMPTS} attempts: {type(exc).__name__}: {exc}"
+        f"{where}{_endpoint(place)} still fails after {MAX_REQUESTS} attempts: {type(exc).__name__}: {exc}"
     )
 
 

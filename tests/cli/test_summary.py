@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from pix2score.cli.summary import Laps, recorded
+from pix2score.cli.summary import StageTimer, recorded
 from pix2score.errors import DataError, LimitError
 from pix2score.storage.folder import Folder
 
@@ -75,7 +75,7 @@ def test_that_the_summary_cannot_be_written_does_not_hide_the_failure(tmp_path: 
 
 
 def test_laps_add_up_to_the_whole() -> None:
-    laps = Laps()
+    laps = StageTimer()
     for name, seconds in (("a", 0.05), ("b", 0.02), ("a", 0.03)):
         time.sleep(seconds)
         laps.lap(name)

@@ -62,9 +62,6 @@ def test_the_message_names_the_codes_most_frequent_first() -> None:
 def test_a_first_run_that_fetched_nothing_has_nothing_to_publish(
     failed: dict[str, int], num_done: int, raises: bool
 ) -> None:
-    with (
-        pytest.raises(LimitError, match=f"the first {num_done} images are all missing")
-        if raises
-        else contextlib.nullcontext()
-    ):
+    first = "the first image is missing" if num_done == 1 else f"the first {num_done} images are all missing"
+    with pytest.raises(LimitError, match=first) if raises else contextlib.nullcontext():
         check_any_reached(failed, num_done)

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pix2score.dataset.card import SPLITS, open_dataset
-from pix2score.dataset.shards import row_group_bounds
 from pix2score.errors import ConfigError, DataError, LimitError
+from pix2score.host.budget import bounded_runs
 from pix2score.images.decode import open_upright
 from pix2score.images.source import image_source
 from pix2score.prepare.config import PrepareConfig
@@ -104,7 +104,7 @@ def test_shards_are_mixed_rather_than_in_the_catalogs_order(chain: Chain) -> Non
 
 @given(st.lists(st.integers(0, 100), max_size=40), st.integers(1, 150))
 def test_row_groups_cover_all_rows_and_stay_below_the_limit(sizes: list[int], most: int) -> None:
-    bounds = list(row_group_bounds(np.array(sizes, dtype=np.int64), most))
+    bounds = list(bounded_runs(np.array(sizes, dtype=np.int64), most))
     assert [row for start, stop in bounds for row in range(start, stop)] == list(range(len(sizes)))
     assert all(sum(sizes[start:stop]) <= most or stop - start == 1 for start, stop in bounds)
 

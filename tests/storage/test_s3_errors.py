@@ -153,7 +153,7 @@ def test_what_may_get_better_is_tried_again_and_is_no_mistake_of_the_user(
     store: Refusing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.code, store.status = "InternalError", 500
-    monkeypatch.setattr(places, "MAX_ATTEMPTS", 2)
+    monkeypatch.setattr(places, "MAX_REQUESTS", 2)
     with pytest.raises(StorageError, match="still fails after 2 attempts"):
         Folder("s3://studio-works/catalog").read("x")
     assert store.num_asked >= 2
