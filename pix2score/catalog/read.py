@@ -58,17 +58,18 @@ def opened(
 
 
 def image_batches(file: pq.ParquetFile, columns: Sequence[str], image: str) -> Iterator[pa.RecordBatch]:
-    """All rows of a file with an image column, in batches of few bytes: by the mean size of each row group's
-    images."""
+    """All rows of a file with an image column, in batches of few bytes."""
     for group in range(file.metadata.num_row_groups):
-        facts = file.metadata.row_group(group)
-        num_bytes = sum(
-            c.total_uncompressed_size
-            for i in range(facts.num_columns)
-            if (c := facts.column(i)).path_in_schema == image
-        )
-        rows = max(1, min(IMAGE_BATCH_ROWS, IMAGE_BATCH_BYTES * facts.num_rows // max(1, num_bytes)))
+        rows = batch_rows(file.metadata.row_group(group), image, IMAGE_BATCH_BYTES, IMAGE_BATCH_ROWS)
         yield from file.iter_batches(batch_size=rows, row_groups=[group], columns=list(columns))
+
+
+def batch_rows(group: pq.RowGroupMetaData, column: str, num_bytes: int, most_rows: int) -> int:
+    """Rows whose values of ``column`` are about ``num_bytes``, going by the mean of their row group; 1 to
+    ``most_rows``."""
+    chunks = [group.column(i) for i in range(group.num_columns)]
+    size = sum(c.total_uncompressed_size for c in chunks if f"{c.path_in_schema}.".startswith(f"{column}."))
+    return int(max(1, min(most_rows, num_bytes * group.num_rows // max(1, size))))
 
 
 def _is_fetched(folder: Folder, entry: Entry) -> bool:

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pix2score.catalog.contents import COLUMN_BYTES, MAX_IDLE_COLUMNS, ImageRows, _idle_columns, _ImageColumn
+from pix2score.catalog.contents import ImageRows
+from pix2score.catalog.image_column import COLUMN_BYTES, MAX_IDLE_COLUMNS, ImageColumn, _idle_columns
 from pix2score.cluster.decode import decoded_blocks, fetch_and_decode
 from pix2score.images.decoder_pool import decoder_for
 from pix2score.images.preprocess import Preprocess
@@ -104,7 +105,7 @@ def test_an_embedded_batch_is_bounded_in_bytes(tmp_path: Path) -> None:
     contents = [bytes([i]) * 3_000_000 for i in range(40)]
     pq.write_table(pa.table({"image": contents}), tmp_path / "catalog.parquet", use_dictionary=False)
     (entry,) = Folder(str(tmp_path)).entries(suffix=".parquet")
-    column = _ImageColumn(Folder(str(tmp_path)), entry, "image")
+    column = ImageColumn(Folder(str(tmp_path)), entry, "image")
     assert all(column.value(i) == content for i, content in enumerate(contents))
     assert len(column._batch) * 3_000_000 <= COLUMN_BYTES
 
