@@ -12,41 +12,21 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from pix2score.catalog.absent import absent_catalog, named_scheme, not_parquet
 from pix2score.catalog.guards import own_folders, refuse_table, refuse_unfinished
+from pix2score.catalog.listing import NAMED, Listing, all_levels, top_level
 from pix2score.errors import DataError
-from pix2score.storage.folder import Entry, Folder, entry_of
-from pix2score.storage.places import is_s3, means_no_bucket, named_errors
+from pix2score.storage.folder import Entry, Folder
+from pix2score.storage.places import is_s3, named_errors
 
 logger = logging.getLogger(__name__)
-_NAMED = re.compile(r"\.(parquet|pq|parq)$", re.IGNORECASE)
 _SET_ASIDE = re.compile(r"(\.(bak|old|orig|disabled|crc|md5|sha256)|~)$", re.IGNORECASE)
 _MAGIC = b"PAR1"
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 MAX_LOOKED_INTO = 10_000
 """Files without a known ending whose first bytes are read to see whether they are Parquet."""
-
-
-@dataclass
-class Listing:
-    """What stands in a folder: visible objects, and the names that are left out or are folders, relative to
-    it."""
-
-    files: list[Entry] = field(default_factory=list)
-    folders: list[str] = field(default_factory=list)
-    """Folders that were not looked into."""
-    hidden: list[str] = field(default_factory=list)
-    """Paths up to their first part that begins with ``_`` or ``.``."""
-    linked: set[str] = field(default_factory=set)
-    """Those of ``files`` that were reached over a link."""
-
-    @property
-    def names(self) -> list[str]:
-        """Every path."""
-        return [*(entry.path for entry in self.files), *self.folders, *self.hidden]
 
 
 def find_files(place: str) -> tuple[Folder, list[Entry]]:
@@ -59,9 +39,9 @@ def find_files(place: str) -> tuple[Folder, list[Entry]]:
         refuse_table(folder, [])
         _check_single(folder, entry)
         return folder, [entry]
-    top = _top(whole)
+    top = top_level(whole)
     files = _parquet_of(whole, top)
-    listing = top if files else _everything(whole)
+    listing = top if files else all_levels(whole)
     refuse_table(whole, [*top.names, *listing.names])
     listing = _without_own(whole, listing) if not files else listing
     files = files or _parquet_of(whole, listing)
@@ -97,98 +77,12 @@ def _entry_or_none(folder: Folder, path: str) -> Iterator[Entry]:
         return
 
 
-def _top(folder: Folder, below: str = "", *, is_linked: bool = False) -> Listing:
-    """One level of a folder, links resolved."""
-    with named_errors(folder.uri):
-        try:
-            found = folder.fs.ls(folder.full(below), detail=True)
-        except (FileNotFoundError, NotADirectoryError) as exc:
-            if means_no_bucket(exc):
-                raise
-            return Listing()
-    listing = Listing()
-    root = folder.fs._strip_protocol(folder.uri).rstrip("/") + "/"
-    for info in sorted(found, key=lambda info: str(info["name"])):
-        path = str(info["name"]).rstrip("/").removeprefix(root)
-        name = path.rpartition("/")[2]
-        if not name or path == below or name.startswith(".tmp-"):
-            continue
-        if name.startswith(("_", ".")):
-            listing.hidden.append(path)
-        elif info["type"] == "directory":
-            listing.folders.append(path)
-        elif info.get("islink"):
-            _add_link(listing, folder, path)
-        elif info["type"] == "file":
-            listing.files.append(entry_of(str(info["name"]), info, root))
-            listing.linked |= {path} if is_linked else set()
-    return listing
-
-
-def _add_link(listing: Listing, folder: Folder, path: str) -> None:
-    place = folder.full(path)
-    if os.path.isdir(place):
-        listing.folders.append(path)
-    elif os.path.isfile(place):
-        listing.files.append(folder.entry(path))
-        listing.linked.add(path)
-    elif not os.path.exists(place) and (
-        _NAMED.search(path) or "." not in path.rpartition("/")[2] or "=" in path
-    ):
-        raise DataError(
-            f"{place} is a link to {os.readlink(place)}, where nothing stands: a part of the catalog is "
-            "missing"
-        )
-
-
-def _everything(folder: Folder) -> Listing:
-    """All levels of a folder: on S3 in one listing, on a disk folder by folder, over links too."""
-    if not is_s3(folder.uri):
-        listing = Listing()
-        _walk(folder, "", (os.path.realpath(folder.uri),), listing)
-        return listing
-    listing = Listing()
-    hidden: set[str] = set()
-    for entry in folder.entries():
-        parts = entry.path.split("/")
-        first = next((i for i, part in enumerate(parts) if part.startswith(("_", "."))), None)
-        if first is None:
-            listing.files.append(entry)
-        else:
-            hidden.add("/".join(parts[: first + 1]))
-    listing.hidden = sorted(hidden)
-    return listing
-
-
-def _walk(
-    folder: Folder, below: str, above: tuple[str, ...], listing: Listing, *, is_linked: bool = False
-) -> None:
-    """Adds what stands below a folder of a disk; ``above``: real paths of the folders that lead there, so
-    that a loop of links ends."""
-    level = _top(folder, below, is_linked=is_linked)
-    listing.files += level.files
-    listing.hidden += level.hidden
-    listing.linked |= level.linked
-    for path in level.folders:
-        real = os.path.realpath(folder.full(path))
-        if real in above:
-            logger.info("%s is a link to a folder that holds it and is not followed", folder.full(path))
-        else:
-            _walk(
-                folder,
-                path,
-                (*above, real),
-                listing,
-                is_linked=is_linked or os.path.islink(folder.full(path)),
-            )
-
-
 def _parquet_of(folder: Folder, listing: Listing) -> list[Entry]:
     """The Parquet files of a listing: by name, those without a telling name by their first bytes, and folders
     called ``*.parquet``."""
-    named = [entry for entry in listing.files if _NAMED.search(entry.path)]
+    named = [entry for entry in listing.files if NAMED.search(entry.path)]
     for path in listing.folders:
-        if _NAMED.search(path):
+        if NAMED.search(path):
             named += _inside(folder, path)
     taken = [*named, *_by_content(folder, listing.files, is_any_named=bool(named))]
     return sorted({entry.path: entry for entry in taken}.values(), key=lambda entry: entry.path)
@@ -196,10 +90,10 @@ def _parquet_of(folder: Folder, listing: Listing) -> list[Entry]:
 
 def _inside(folder: Folder, path: str) -> list[Entry]:
     """Spark writes a folder where one asks for a file ``x.parquet``."""
-    found = _everything(folder / path)
+    found = all_levels(folder / path)
     inner = [Entry(f"{path}/{entry.path}", entry.size, entry.etag, entry.modified) for entry in found.files]
     refuse_table(folder, [f"{path}/{name}" for name in found.names])
-    files = [*(entry for entry in inner if _NAMED.search(entry.path))]
+    files = [*(entry for entry in inner if NAMED.search(entry.path))]
     files += _by_content(folder, inner, is_any_named=bool(files))
     refuse_unfinished(folder, [f"{path}/{name}" for name in found.names], files)
     return files
@@ -234,7 +128,7 @@ def _by_content(folder: Folder, files: Sequence[Entry], *, is_any_named: bool) -
 def _may_be_parquet(path: str) -> bool:
     name = path.rpartition("/")[2]
     if (
-        _NAMED.search(name)
+        NAMED.search(name)
         or _SET_ASIDE.search(name)
         or re.search(r"\.(tmp|temp|part|partial|inprogress\S*)$", name, re.I)
     ):
