@@ -12,7 +12,7 @@
     ├── NotBetterError        1  a candidate model is not really better, and better was required
     └── VerifyError           1  a published snapshot does not hold what it promises
 
-``ImageFailure`` stands apart: a bad image is a failed row, never the end of a run.
+``ImageFailure`` is apart: a bad image is a failed row, never the end of a run.
 """
 
 from __future__ import annotations

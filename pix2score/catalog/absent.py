@@ -1,4 +1,4 @@
-"""What stands at a place that is no catalog, and how to make one of it: one line for the user."""
+"""What is at a place that is no catalog, and how to make one of it: one line for the user."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def not_parquet(head: bytes, path: str = "") -> str:
 
 
 def absent_catalog(place: str, folder: Folder, files: Sequence[Entry]) -> DataError:
-    """The error for a place without a Parquet file: what stands there instead, and how to make a catalog of
+    """The error for a place without a Parquet file: what is there instead, and how to make a catalog of
     it."""
     expected = f"no catalog at {place}: expected a Parquet file or a folder with *.parquet files"
     if not files:

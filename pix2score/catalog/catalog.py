@@ -2,7 +2,7 @@
 in our names.
 
 Never written. Which files it has is ``catalog_files``, which types their columns ``catalog_shape``; which
-rows are worked on, and in what order, is ``plan``.
+rows are worked on, and in what order, is ``nightly.plan`` and ``dataset.plan``.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Catalog:
 
     @property
     def embedded(self) -> bool:
-        """Whether image bytes stand in the catalog itself."""
+        """Whether image bytes are in the catalog itself."""
         return self.columns.uri is None
 
     @property
@@ -122,7 +122,7 @@ class Catalog:
         return self.embedded and self.columns.fingerprint is None
 
     def _batches_of(self, file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
-        """The mapped columns that stand in the file itself."""
+        """The mapped columns that are in the file itself."""
         names = dict.fromkeys(self._mapping.values())
         wanted = [name for name in names if field_type(file.schema_arrow, name) is not None]
         if self._hashes_images and self.image_path:

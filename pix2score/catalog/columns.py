@@ -29,7 +29,7 @@ from pix2score.storage.parquet import open_parquet
 
 logger = logging.getLogger(__name__)
 PAGE_TEXT = r"p?[0-9]+"
-"""A page as text: its number, or as it stands in the file names of works (``p0``)."""
+"""A page as text: its number, or as it is in the file names of works (``p0``)."""
 
 _DEFAULTS = {
     "page": ("page",),

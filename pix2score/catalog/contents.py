@@ -46,7 +46,7 @@ class ImageRows:
     def contents(self, rows: pa.Table) -> Iterator[Content]:
         """Content of each row in order; the next few are fetched while the caller works on these.
 
-        What is fetched ahead is bounded in bytes: by ``budget.in_flight`` for all threads of the process
+        What is fetched ahead is bounded in bytes: by ``host.budget.in_flight`` for all threads of the process
         together.
         """
         batches = self._uri_batches(rows) if self.image_column is None else self._embedded_batches(rows)
@@ -144,8 +144,8 @@ def size_of(content: object) -> int:
 
 @dataclass(slots=True)
 class _Batch:
-    """Some contents in order, whose bytes are taken from ``budget.in_flight`` until they are handed over and
-    done with."""
+    """Some contents in order, whose bytes count in ``host.budget.in_flight`` until the caller is done with
+    them."""
 
     contents: list[bytes | ImageFailure | Larger]
 
@@ -205,7 +205,7 @@ def _refused(catalog: Catalog, source: ImageSource) -> list[ImageFailure]:
     num_left = EXAMPLE_ROWS
     with contextlib.suppress(
         DataError, StorageError, OSError
-    ):  # the run has told already, should the catalog be gone
+    ):  # the run has said so already, should the catalog be missing
         for batch in catalog.batches():
             for uri in _texts(batch.column("uri").slice(0, num_left)):
                 try:

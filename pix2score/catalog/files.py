@@ -30,8 +30,10 @@ MAX_LOOKED_INTO = 10_000
 
 
 def find_files(place: str) -> tuple[Folder, list[Entry]]:
-    """The folder of the catalog at ``place`` and its files, sorted by path. Raises ``DataError`` saying what
-    stands there instead."""
+    """The folder of the catalog at ``place`` and its files, sorted by path.
+
+    Raises ``DataError`` saying what is there instead.
+    """
     named_scheme(place)
     whole = Folder(place)
     if whole.is_file():
@@ -54,7 +56,7 @@ def find_files(place: str) -> tuple[Folder, list[Entry]]:
 
 
 def relist(folder: Folder, files: Sequence[Entry]) -> dict[str, Entry]:
-    """What stands today at the paths of ``files``: one listing where there are many of them on S3."""
+    """What is today at the paths of ``files``: one listing where there are many of them on S3."""
     if not is_s3(folder.uri) or len(files) <= 8:
         return {
             entry.path: entry for path in (e.path for e in files) for entry in _entry_or_none(folder, path)
@@ -178,7 +180,7 @@ def _without_own(folder: Folder, listing: Listing) -> Listing:
 
 
 def _without_second_ways(folder: Folder, listing: Listing, files: list[Entry]) -> list[Entry]:
-    """Files of which a link is a second way to another one of them stand once: as themselves."""
+    """Files of which a link is a second way to another one of them count once: as themselves."""
     if not listing.linked:
         return files
     real: dict[str, Entry] = {}

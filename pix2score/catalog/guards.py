@@ -172,7 +172,7 @@ def own_folders(names: Iterable[str]) -> dict[str, str]:
 
 
 def _has_companions(top: str, name: str, known: set[str]) -> bool:
-    """Others too call a file dataset.json or model.json; ours do not stand alone."""
+    """Others too call a file dataset.json or model.json; ours are never alone."""
     below = f"{top}/" if top else ""
     if name == "model.json":
         return f"{below}model.safetensors" in known

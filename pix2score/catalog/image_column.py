@@ -51,7 +51,7 @@ class ImageColumn:
         self._batches: Iterator[pa.RecordBatch] = iter(())
 
     def position_before(self, row: int) -> int:
-        """The row that it stands at, -1 if that is beyond ``row``: it would begin its row group again."""
+        """The row that it is at, -1 if that is beyond ``row``: it would begin its row group again."""
         return self._first if self._group >= 0 and self._first <= row else -1
 
     def value(self, row: int) -> bytes | None:
@@ -80,7 +80,7 @@ class ImageColumn:
 
 @contextlib.contextmanager
 def image_column(folder: str, entry: Entry, column: str, row: int) -> Iterator[ImageColumn]:
-    """A reader for this thread alone, best one that stands a little before ``row``; it is kept for the
+    """A reader for this thread alone, best one that is a little before ``row``; it is kept for the
     next."""
     key = (folder, entry, column, os.getpid())
     with _lock:

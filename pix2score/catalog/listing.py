@@ -100,7 +100,7 @@ def all_levels(folder: Folder) -> Listing:
 def _walk(
     folder: Folder, below: str, above: tuple[str, ...], listing: Listing, *, is_linked: bool = False
 ) -> None:
-    """Adds what stands below a folder of a disk; ``above``: real paths of the folders that lead there, so
+    """Add what is below a folder of a disk; ``above``: real paths of the folders that lead there, so
     that a loop of links ends."""
     level = top_level(folder, below, is_linked=is_linked)
     listing.files += level.files

@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 def schemas(folder: Folder, files: Sequence[Entry]) -> Iterator[tuple[pa.Schema, int]]:
     """Schema and number of rows of each file, in order. Raises ``DataError`` naming a file that is not
-    Parquet or is gone."""
+    Parquet or is missing."""
     return _ahead(files, lambda entry: _footer(folder, entry), lambda entry: _TAIL_BYTES)
 
 
@@ -43,7 +43,7 @@ def opened(
 ) -> Iterator[tuple[Entry, contextlib.AbstractContextManager[pq.ParquetFile]]]:
     """Each file in order, to be opened; the next small ones are fetched meanwhile.
 
-    Raises ``DataError`` naming a file that is not Parquet, damaged or gone.
+    Raises ``DataError`` naming a file that is not Parquet, damaged or missing.
     """
 
     def fetch(entry: Entry) -> bytes | None:

@@ -22,7 +22,7 @@ NUM_READERS = 16  # footers and parts read at a time: on S3 each costs some requ
 
 
 def row_group_runs(catalog: Folder, plan: Folder, parts: Sequence[Part]) -> list[list[int]]:
-    """Per part, the lengths of its runs of rows that stand in one row group, in order.
+    """Per part, the lengths of its runs of rows that lie in one row group, in order.
 
     Reads two narrow columns of the plan and the footers of the files that it names. A file that cannot be
     read counts as one row group: its rows fail where they are read.

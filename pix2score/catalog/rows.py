@@ -1,7 +1,7 @@
 """The rows of a catalog, each key once, in order of work; and the Parquet parts that a plan is written as.
 
 Owns the key rule: of rows with one key the greatest (``updated_at``, ``fingerprint``, ``uri``) wins. What a
-training set or a night's scoring makes of the rows is ``training_plan`` and ``scoring_plan``. Works out of
+training set or a night's scoring makes of the rows is ``dataset.plan`` and ``nightly.plan``. Works out of
 core in DuckDB: its memory does not grow with the catalog.
 """
 

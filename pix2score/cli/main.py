@@ -21,8 +21,7 @@ logger = logging.getLogger(__name__)
 def main(
     job: str, config_class: type[Config], function: Callable[[Config], Mapping[str, Any]], about: str | None
 ) -> None:
-    """Run ``function`` on the resolved config, print its summary as the last line of standard output, and
-    exit.
+    """Run ``function`` on the resolved config, print its summary as the last line of output, and exit.
 
     Exit codes are those of ``errors``; a user's mistake is one line on standard error without a traceback.
     """
@@ -32,8 +31,7 @@ def main(
 
 
 def tell_in_any_encoding() -> None:
-    """What the encoding of standard output and error lacks is written as an escape: no character ends a
-    job."""
+    """Let output and error write what their encoding lacks as an escape: no character ends a job."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -19,7 +19,7 @@ from pix2score.errors import ConfigError
 
 Config = TypeVar("Config")
 POSITIONAL = "positional"
-"""In the metadata of a field whose values stand without a flag: what one of them is called in the help."""
+"""In the metadata of a field whose values are given without a flag: what the help calls one of them."""
 _KINDS = {NoneType: "None", int: "a whole number", float: "a number", str: "text"}
 """In the order in which they are tried: every word is a text."""
 

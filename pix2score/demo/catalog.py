@@ -1,7 +1,7 @@
 """A small local catalog drawn from a seed: ``catalog.parquet`` and ``images/``, with the troubles that real
 ones have.
 
-Owns the file formats, the labels, the broken files and the rows. What the pictures look like: ``drawing``.
+Owns the file formats, the labels, the broken files and the rows; ``demo.drawing`` draws the pictures.
 """
 
 from __future__ import annotations
@@ -265,7 +265,7 @@ def draw_catalog(folder: Path, *, num_pictures: int = 360, seed: int = 7) -> Dra
 
     ``catalog.parquet`` has the columns of ``SCHEMA``, rows shuffled, uris relative to ``folder``. From 12
     pictures on, every one of ``FORMATS`` occurs. The troubles: a row per flaw (EMPTY, TRUNCATED twice,
-    UNSUPPORTED, NOT_FOUND, FORBIDDEN), an older row of a key that stands there already, a row without an id.
+    UNSUPPORTED, NOT_FOUND, FORBIDDEN), an older row of a key that is there already, a row without an id.
     Overwrites files of the same name and leaves others alone.
 
     Raises:

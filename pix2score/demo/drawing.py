@@ -1,7 +1,7 @@
 """Simple illustrations: visible traits in, an RGB picture that shows them out.
 
 Owns the traits, what they earn and how they are painted. File formats, labels and the catalog:
-``drawn_catalog``.
+``demo.catalog``.
 """
 
 from __future__ import annotations

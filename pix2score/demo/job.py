@@ -36,7 +36,7 @@ Say = Callable[[str], None]
 
 
 def demo(config: DemoConfig, say: Say) -> dict[str, Any]:
-    """Catalog, dataset, model and a verified snapshot stand below ``config.out``; their numbers come back.
+    """Make catalog, dataset, model and a verified snapshot below ``config.out``; return their numbers.
 
     ``say`` gets what a person should read, line by line. Raises ``DataError`` if ``out`` already holds a
     demo.

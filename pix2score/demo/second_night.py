@@ -1,4 +1,4 @@
-"""What a day does to a drawn catalog: a few pictures are new, changed, gone or repaired. For the demo and
+"""What a day does to a drawn catalog: a few pictures are new, changed, removed or repaired. For the demo and
 tests."""
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _picture(rng: np.random.Generator) -> Image.Image:
 
 
 def _replace(folder: Path, row: dict[str, Any], picture: Image.Image) -> None:
-    data = encode_as(picture, "jpeg")  # what a file is, is told by its bytes and not by its name
+    data = encode_as(picture, "jpeg")  # what a file is, is known by its bytes and not by its name
     (folder / row["uri"]).parent.mkdir(parents=True, exist_ok=True)
     (folder / row["uri"]).write_bytes(data)
     row["etag"] = hashlib.md5(data, usedforsecurity=False).hexdigest()

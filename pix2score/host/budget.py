@@ -47,7 +47,7 @@ in_flight = ByteBudget(IN_FLIGHT_BYTES)
 
 
 def bounded_runs(sizes: Iterable[int], most_bytes: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) of consecutive runs whose sizes add up to at most ``most_bytes``; what is larger stands
+    """(start, stop) of consecutive runs whose sizes add up to at most ``most_bytes``; what is larger is
     alone."""
     start, stop, total = 0, 0, 0
     for stop, size in enumerate(sizes, 1):

@@ -1,4 +1,4 @@
-"""How long a process waits for a child: told by what kept the child, and by the waiting process's own
+"""How long a process waits for a child: judged by what kept the child, and by the waiting process's own
 time."""
 
 from __future__ import annotations

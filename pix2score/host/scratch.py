@@ -28,7 +28,7 @@ LOCK = ".owner"
 
 @contextlib.contextmanager
 def scratch_folder(needed_bytes: int = 0, what: str = "this") -> Iterator[Path]:
-    """An empty folder below the system's temporary folder, gone afterwards; folders that killed processes
+    """An empty folder below the system's temporary folder, removed afterwards; folders that killed processes
     left there are removed first.
 
     Raises ``ConfigError`` if less than ``needed_bytes`` are free there; ``what`` is the work that needs them.
@@ -75,7 +75,7 @@ def _owned(folder: Path) -> Iterator[None]:
 
 
 def remove_abandoned(top: Path) -> None:
-    """Remove folders of our own, of this machine, whose owner is dead. One without a lock file is never
+    """Remove folders of our own, of this machine, whose owner has ended. One without a lock file is never
     touched: it may be anybody's."""
     for folder in top.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError), _abandoned(folder) as is_ours:
@@ -86,7 +86,7 @@ def remove_abandoned(top: Path) -> None:
 
 @contextlib.contextmanager
 def _abandoned(folder: Path) -> Iterator[bool]:
-    """Whether the folder is ours and its owner dead; held locked meanwhile, so that of two only one removes
+    """Whether the folder is ours and its owner has ended; locked meanwhile, so that only one of two removes
     it. ``OSError`` if not."""
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():

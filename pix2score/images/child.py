@@ -1,7 +1,7 @@
 """The decoding process: ``images`` under an address-space limit and a limit of processor time per image.
 
 Speaks length-prefixed messages over its standard input and output, and ends by itself when its owner, a
-``decoder.Decoder``, is gone.
+``decoder.Decoder``, has ended.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ TIMEOUT_S = 30.0
 NUM_ATTEMPTS = 3
 """For an image whose child was killed from outside or did not get to run."""
 _PAUSE_S = 0.5
-"""Before another attempt, growing with each: what took the memory may be gone by then."""
+"""Before another attempt, growing with each: what took the memory may have ended by then."""
 _MEMORY = " (by the kernel, short of memory?)"
 _OWN_SIGNALS = {
     getattr(signal, f"SIG{name}")

@@ -15,8 +15,10 @@ ALL_MISSING_ROWS = 200
 
 
 def check_any_reached(failed: Mapping[str, int], num_done: int) -> None:
-    """Raise ``LimitError`` if not one of ``num_done`` images could be fetched, however few they are: for a
-    run that publishes the first."""
+    """Raise ``LimitError`` if not one of ``num_done`` images could be fetched.
+
+    However few they are: for a run that publishes the first snapshot.
+    """
     if num_done and sum(failed.get(code, 0) for code in FETCH_ERROR_CODES) == num_done:
         what = "the first image is" if num_done == 1 else f"the first {num_done} images are all"
         raise LimitError(

@@ -35,7 +35,7 @@ def content_id(content: bytes) -> int:
 
 
 def of_piece(rows: pa.Table) -> dict[str, int]:
-    """Content (in hex) -> images of ``rows`` that have it: the most common ones that stand more than once;
+    """Content (in hex) -> images of ``rows`` that have it: the most common ones that occur more than once;
     none without the column."""
     if CONTENT_ID.name not in rows.column_names:
         return {}
@@ -91,7 +91,7 @@ class Repeats:
         )
 
     def log(self, logger: logging.Logger) -> None:
-        """The sentence: as a warning where one content stands ``MANY`` times or more."""
+        """The sentence: as a warning where one content is there ``MANY`` times or more."""
         if self.counts:
             logger.log(
                 logging.WARNING if self.summary()["most_common"] >= MANY else logging.INFO,

@@ -41,7 +41,7 @@ _LOCAL = re.compile(r"//(?:localhost)?(/.*)|(/(?!/).*)", re.IGNORECASE | re.DOTA
 
 @dataclass(frozen=True, slots=True)
 class Larger:
-    """Content that stands there, but is over what was allowed to be read: its size in bytes."""
+    """Content that exists, but is over what was allowed to be read: its size in bytes."""
 
     size: int
 

@@ -88,7 +88,7 @@ class Folder:
         )
 
     def top_entries(self, *, suffix: str = "") -> list[Entry]:
-        """As ``entries``, but only what stands directly in this folder."""
+        """As ``entries``, but only what is directly in this folder."""
         with named_errors(self.uri):
             try:
                 found = self.fs.ls(self.uri, detail=True)
@@ -103,7 +103,7 @@ class Folder:
         )
 
     def is_file(self, path: str = "") -> bool:
-        """Whether an object stands at ``path``."""
+        """Whether an object exists at ``path``."""
         with named_errors(self.uri):
             return bool(self.fs.isfile(self.full(path)))
 
@@ -120,8 +120,8 @@ class Folder:
             return bytes(self.fs.cat_file(self.full(path)))
 
     def read_many(self, paths: Sequence[str]) -> dict[str, bytes]:
-        """Whole content of each of many small objects, fetched concurrently; those that are gone by now are
-        left out."""
+        """Whole content of each of many small objects, fetched concurrently; missing ones are left
+        out."""
         if not paths:
             return {}
         with named_errors(self.uri):
@@ -175,10 +175,11 @@ class Folder:
         return len(data)
 
     def delete(self, paths: Sequence[str]) -> None:
-        """Remove objects in the given order, and on disk the folders that they leave empty; those already
-        gone are fine.
+        """Remove objects in the given order, and on disk the folders that they leave empty.
 
-        Raises ``AccessError`` or ``StorageError`` if one stands still: those before it are gone, of those
+        Those that do not exist are passed over.
+
+        Raises ``AccessError`` or ``StorageError`` if one is left: those before it are removed, of those
         after it some may be.
         """
         with named_errors(self.uri):
@@ -213,7 +214,7 @@ class Folder:
         while Path(self.uri) in folder.parents:
             try:
                 folder.rmdir()
-            except OSError:  # not empty, or gone
+            except OSError:  # not empty, or removed
                 return
             folder = folder.parent
 

@@ -22,7 +22,7 @@ from pix2score.storage.places import MAX_REQUESTS, backoff_s, split_s3
 MAX_READING = 32  # small objects at a time: hides 20 to 100 ms of latency
 
 _REFUSED = ("PreconditionFailed", "pre-conditions", "NotModified", "(304)")
-"""Of a PUT whose object stands already; some stores answer 304 instead of 412."""
+"""Of a PUT whose object exists already; some stores answer 304 instead of 412."""
 
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV)
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # linux/fcntl.h, linux/fs.h
@@ -59,7 +59,7 @@ def put_s3(fs: Any, place: str, data: bytes, *, replace: bool) -> None:
 
 def _put_unless_undecided(fs: Any, request: dict[str, Any]) -> None:
     """One PUT; sent again where the store says 409: two creators met, it has not decided between them, and
-    neither object may stand."""
+    neither object may exist."""
     for attempt in range(MAX_REQUESTS):
         try:
             fs.call_s3("put_object", **request)
@@ -151,17 +151,17 @@ def _rename_exclusive(source: str, target: str) -> None:
 
 
 def delete_local(path: Path) -> None:
-    """``path`` is gone."""
+    """Remove ``path``."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         path.unlink()
 
 
 def delete_s3(fs: Any, places: Sequence[str]) -> None:
-    """The objects are gone, removed in the given order: one request after the other.
+    """Remove the objects in the given order: one request after the other.
 
     A store answers 200 and lists what it refused; fsspec drops that list, takes names for patterns and sends
     requests side by side. Raises ``AccessError`` or ``OSError`` at the first request with a refusal, telling
-    how many stand.
+    how many are left.
     """
     for start in range(0, len(places), DELETE_KEYS):
         batch = [split_s3(place) for place in places[start : start + DELETE_KEYS]]

@@ -32,7 +32,7 @@ def parquet_batches(
 @contextlib.contextmanager
 def open_parquet(folder: Folder, path: str) -> Iterator[pq.ParquetFile]:
     """A Parquet file of a folder. Raises ``DataError`` if it is something else or damaged,
-    ``FileNotFoundError`` if it is gone."""
+    ``FileNotFoundError`` if it is missing."""
     with folder.open(path) as stream, parquet_file(stream, folder.full(path)) as file:
         yield file
 

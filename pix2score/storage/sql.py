@@ -35,7 +35,7 @@ _UNFIT = (duckdb.InvalidInputException, duckdb.NotImplementedException, duckdb.C
 def engine(
     memory_bytes: int = MEMORY_BYTES, *, disk_bytes: int = 0, what: str = "this"
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB of bounded memory that spills to a temporary folder, gone afterwards.
+    """A DuckDB of bounded memory that spills to a temporary folder, removed afterwards.
 
     Raises:
         ConfigError: the disk of temporary files has less than ``disk_bytes`` free, which ``what`` needs.

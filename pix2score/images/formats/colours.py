@@ -139,7 +139,7 @@ def _deep(image: Image.Image, data: bytes, kind: str, order: str) -> Image.Image
 
     def values(box: tuple[int, int, int, int]) -> Values:
         upper: Values = np.asarray(image.crop(box)).astype(np.int64)
-        if kind == "LA":  # four bytes a pixel, read as they stand
+        if kind == "LA":  # four bytes a pixel, read as they are
             joined: Values = (upper[..., 0::2] << 8 | upper[..., 1::2])[..., [0, 0, 0, 1]]
         else:
             joined = upper << 8 | np.asarray(lower.crop(box))

@@ -1,5 +1,5 @@
-"""JPEGs that need nothing but decoding, told by their header: a GPU's decoder may take them. All else is for
-``images.to_rgb``."""
+"""JPEGs that need nothing but decoding, known by their header: a GPU's decoder may take them. All else is for
+``images.decode.to_rgb``."""
 
 from __future__ import annotations
 

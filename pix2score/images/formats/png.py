@@ -1,7 +1,7 @@
 """PNG chunks: what of a PNG its pixels need. Nothing that merely describes the picture may fail it.
 
 The standard calls errors in ancillary chunks not fatal (PNG, third edition, 13.2), browsers show such files,
-and Pillow refuses them. So a decoder is given the critical chunks as they stand, a sound tRNS, and what may
+and Pillow refuses them. So a decoder is given the critical chunks as they are, a sound tRNS, and what may
 hold an orientation; all else is left out unread.
 """
 
@@ -72,7 +72,7 @@ class _Walk:
         self._tries_left, self._texts_left = _MAX_TRIES, _MAX_TEXTS
 
     def kept(self) -> list[memoryview]:
-        """Critical chunks as they stand, in order; of the others what ``_is_wanted``."""
+        """Critical chunks as they are, in order; of the others what ``_is_wanted``."""
         data, view, at, end_of_data = self.data, self.view, len(SIGNATURE), len(self.data)
         pieces = []
         while at + 8 <= end_of_data:

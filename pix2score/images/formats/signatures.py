@@ -179,7 +179,7 @@ def _icon(data: bytes) -> str:
 
 
 def _numbered(data: bytes) -> str:
-    """Formats told by small numbers in their header or by their end."""
+    """Formats recognised by small numbers in their header or by their end."""
     for pattern, name in _BY_PATTERN:
         if re.match(pattern, data):
             return name
