@@ -24,6 +24,11 @@ _PHOTOMETRICS = {
     32803: "camera raw",
 }
 _SIZES = {1: 1, 3: 2, 4: 4}
+TiffImagePlugin.OPEN_INFO.setdefault((b"II", 0, (1,), 1, (32,), ()), ("I", "I;32N"))
+TiffImagePlugin.OPEN_INFO.setdefault((b"MM", 0, (1,), 1, (16,), ()), ("I;16B", "I;16B"))
+for _order, _white in ((b"II", 0), (b"MM", 0), (b"MM", 1)):
+    TiffImagePlugin.OPEN_INFO.setdefault((_order, _white, (1,), 1, (12,), ()), ("I;16", "I;12"))
+"""Deep grey that Pillow opens with one byte order, or with zero as black, and not with the other."""
 
 
 def _tag(image: Image.Image, tag: int, default: int) -> int:
