@@ -3,6 +3,7 @@ time."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -139,6 +140,26 @@ def kill_every_child(decoder: Decoder, signum: int, num_children: int) -> thread
     return thread
 
 
+@contextlib.contextmanager
+def killing(decoder: Decoder) -> Iterator[None]:
+    """Kill all children of ``decoder`` that stand up inside the block."""
+    is_over = threading.Event()
+
+    def kill() -> None:
+        while not is_over.wait(0.01):
+            if pid := decoder.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
 def test_an_image_whose_child_is_killed_twice_from_outside_is_answered(decoder: Decoder) -> None:
     killer = kill_every_child(decoder, signal.SIGKILL, NUM_ATTEMPTS - 1)
     assert decoder(SLOW) == bytes(16 * 16 * 3)
@@ -149,9 +170,8 @@ def test_an_image_whose_child_is_killed_twice_from_outside_is_answered(decoder: 
 def test_an_image_whose_every_child_is_killed_is_crashed_and_said_to_be_so_from_outside(
     decoder: Decoder,
 ) -> None:
-    killer = kill_every_child(decoder, signal.SIGKILL, NUM_ATTEMPTS)
-    failure = failure_of(decoder, SLOW)
-    killer.join(timeout=5)
+    with killing(decoder):
+        failure = failure_of(decoder, SLOW)
     assert failure.code == "CRASHED"
     assert "killed by SIGKILL from outside" in failure.detail
     assert_still_fine(decoder)
