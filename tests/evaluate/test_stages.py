@@ -30,8 +30,8 @@ from pix2score.model.folder import load_model
 from pix2score.model.predictor import Predictor
 from pix2score.report.evaluation import evaluation_page
 from pix2score.storage.arrow import matrix
-from tests.serve.test_predict import save_settled
 from tests.support.builders import write_catalog
+from tests.support.models import save_settled
 from tests.support.torch_helpers import COUNT_HEAD, HEADS, PREPROCESS, batch, pixels
 
 NUM = 60

@@ -10,13 +10,11 @@ import hashlib
 import io
 import struct
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,67 +24,13 @@ from pix2score.errors import IMAGE_ERROR_CODES, ConfigError, ImageFailure
 from pix2score.images import decode as images
 from pix2score.images.decode import MAX_BYTES, picture_to_rgb, shrink, to_rgb
 from pix2score.images.preprocess import ALGORITHM, RESIZES, Preprocess, preprocess_from_dict
+from tests.support.pictures import EIGHT, Pixels, code_of, encode, exif, flat, noise, png, smooth
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Corrupt EXIF data", "ignore:Truncated File Read", "ignore:Tag data larger"
 )
 
-EIGHT = Preprocess(size=8)
 LOSSLESS = {"PNG": {}, "BMP": {}, "TIFF": {}, "WEBP": {"lossless": True}}
-Pixels = npt.NDArray[np.uint8]
-
-
-def encode(pixels: npt.NDArray[Any] | Image.Image, form: str = "PNG", **options: Any) -> bytes:
-    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-    out = io.BytesIO()
-    image.save(out, form, **options)
-    return out.getvalue()
-
-
-def noise(height: int, width: int, channels: int = 3, seed: int = 7) -> Pixels:
-    shape = (height, width, channels) if channels > 1 else (height, width)
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-
-
-def smooth(height: int, width: int) -> Pixels:
-    """A gradient that JPEG keeps to within a few levels; no two of its eight turns are alike."""
-    y, x = np.mgrid[0:height, 0:width] / max(height, width)
-    return np.stack([250 * x, 250 * y, 125 * (x + y * y)], axis=-1).astype(np.uint8)
-
-
-def flat(colour: tuple[int, ...], height: int = 8, width: int = 8) -> Pixels:
-    return np.full((height, width, len(colour)), colour, dtype=np.uint8)
-
-
-def exif(orientation: int) -> Image.Exif:
-    block = Image.Exif()
-    block[0x0112] = orientation
-    return block
-
-
-def png(width: int, height: int, bit_depth: int = 8, colour_type: int = 2, rows: bytes = b"") -> bytes:
-    """A PNG whose header claims what it likes."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, bit_depth, colour_type, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
-    )
-
-
-def code_of(data: bytes, read: Callable[[bytes], object] = lambda data: to_rgb(data, EIGHT)) -> str:
-    with pytest.raises(ImageFailure) as caught:
-        read(data)
-    assert caught.value.detail
-    assert "\n" not in caught.value.detail
-    return caught.value.code
 
 
 @pytest.mark.parametrize("form", LOSSLESS)

@@ -20,7 +20,7 @@ from pix2score.errors import ImageFailure
 from pix2score.images.decode import FORMATS, shrink, to_rgb
 from pix2score.images.decoder import NUM_ATTEMPTS, Decoder
 from pix2score.images.preprocess import Preprocess
-from tests.images.test_decode import encode, noise, png
+from tests.support.pictures import encode, noise, png
 
 SIZE = Preprocess(size=16)
 FINE = encode(noise(20, 30))

@@ -29,8 +29,6 @@ from pix2score.snapshots.pieces import staged_receipts
 from pix2score.snapshots.verify import verify
 from pix2score.storage.folder import Folder
 from tests.conftest import BUCKET
-from tests.images.test_decode import png
-from tests.journeys.test_memory import cheap_model
 from tests.support.drivers import (
     BATCH_SIZE,
     NUM_CPUS,
@@ -46,7 +44,9 @@ from tests.support.drivers import (
     upload_pictures,
 )
 from tests.support.flaky_proxy import Faults, FlakyStorage, start
+from tests.support.models import cheap_model
 from tests.support.paths import ROOT
+from tests.support.pictures import png
 
 pytestmark = pytest.mark.timeout(400)
 

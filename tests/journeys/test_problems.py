@@ -25,10 +25,10 @@ from pix2score.heads.spec import HeadSpec
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_batches
 from pix2score.train.step.losses import head_losses, multi_head_loss
+from tests.support.chain import history
 from tests.support.drivers import command_line, descendants
 from tests.support.paths import ROOT
 from tests.support.torch_helpers import pixels
-from tests.train.test_train import history
 
 
 def imbalance(counts: list[int]) -> float:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -27,13 +26,12 @@ from pix2score.demo.catalog import draw_catalog
 from pix2score.snapshots.config import VerifyConfig
 from pix2score.snapshots.verify import verify
 from tests.conftest import BUCKET, SECRET, free_port
-from tests.journeys.test_memory import catalog_of, cheap_model
 from tests.support.chain import upload
+from tests.support.models import catalog_of, cheap_model
+from tests.support.nodes import BIN, TOKEN, environment, start_node
 from tests.support.paths import ROOT
 
 pytestmark = [pytest.mark.endurance, pytest.mark.timeout(900)]
-BIN = Path(sys.executable).parent
-TOKEN = secrets.token_hex(32)
 
 
 @dataclass(frozen=True)
@@ -90,33 +88,6 @@ class Cluster:
             if "No available agent" not in done.stderr or time.monotonic() > deadline:
                 return done
             time.sleep(2)
-
-
-def environment() -> dict[str, str]:
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
-    return {
-        **os.environ,
-        **token,
-        "PATH": f"{BIN}:{os.environ['PATH']}",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ADDRESS": "",
-    }
-
-
-def start_node(*words: str, **settings: str) -> subprocess.Popen[bytes]:
-    """``ray start …``; ``settings`` are environment variables of its own."""
-    command = [
-        str(BIN / "ray"),
-        "start",
-        *words,
-        "--block",
-        "--disable-usage-stats",
-        "--object-store-memory=300000000",
-    ]
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen(
-        command, stdout=quiet, stderr=quiet, start_new_session=True, env={**environment(), **settings}
-    )
 
 
 def await_nodes(dashboard: str) -> None:

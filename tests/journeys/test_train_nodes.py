@@ -17,9 +17,9 @@ import pytest
 from pix2score.dataset.card import open_dataset
 from pix2score.demo.catalog import draw_catalog
 from pix2score.model.folder import load_model
-from tests.journeys.test_submit import BIN, environment
+from tests.support.chain import history
 from tests.support.drivers import Job, Ray, command_line, descendants, ray_cluster, started_node
-from tests.train.test_train import history
+from tests.support.nodes import BIN, environment
 
 EPOCHS, BATCH_SIZE = 30, 2
 WARNING = "a node is about to be taken away: checkpoint now"

@@ -29,8 +29,7 @@ from pix2score.train.checkpoint import IN_PROCESS, OF_WORKERS, RunState
 from pix2score.train.config import WorkerSettings
 from pix2score.train.history import rank_value
 from pix2score.train.job import TrainConfig, _refuse_unlearnable, train
-from tests.support.chain import TRAINING, Chain
-from tests.train.test_train import history
+from tests.support.chain import TRAINING, Chain, history
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

@@ -16,8 +16,7 @@ import pytest
 from pix2score.train.checkpoint import IN_PROCESS, parse_state
 from pix2score.train.job import TrainConfig, train
 from pix2score.train.worker import CHECK_EVERY
-from tests.support.chain import TRAINING, Chain
-from tests.train.test_train import history
+from tests.support.chain import TRAINING, Chain, history
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

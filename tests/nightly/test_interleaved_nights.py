@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,10 +20,10 @@ from pix2score.nightly.publish import Publication
 from pix2score.snapshots.config import VacuumConfig
 from pix2score.snapshots.leases import Lease
 from pix2score.snapshots.manifest import live, live_number
-from pix2score.snapshots.pieces import Receipt, staged_receipts
+from pix2score.snapshots.pieces import staged_receipts
 from pix2score.snapshots.vacuum import vacuum
-from tests.nightly.test_nights import M1, M2, World, check
 from tests.support.builders import Key, planned_rows
+from tests.support.nights import M1, M2, Between, World, check, damage
 
 IDS = {
     pa.int64(): [-(2**63), -7, -1, 0, 1, 2, 2**53, 2**53 + 1, 2**63 - 1],
@@ -65,21 +64,6 @@ class Run:
     model: str
     rows: list[dict[str, Any]]
     pieces: int = 0
-
-
-class Between:
-    """Workers between whose two steps something else happens."""
-
-    def __init__(self, happens: Callable[[], Any]) -> None:
-        self._happens = happens
-
-    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs)
-
-    def each(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
-        results = [function(*call) for call in calls]
-        self._happens()
-        return iter(results)
 
 
 class Nights(RuleBasedStateMachine):
@@ -230,25 +214,6 @@ class Nights(RuleBasedStateMachine):
             raise AssertionError(f"a night failed that an empty staged/ would not: {exc}") from exc
         if snapshot:
             self.check(self.content, self.model)
-
-
-def damage(world: World, receipt: Receipt, how: str) -> None:
-    """One thing wrong with a staged piece."""
-    folder, embeddings = world.folder, receipt.file("embeddings")
-    if how == "embeddings gone" and embeddings:
-        folder.delete([embeddings.path])
-    elif how == "scores gone":
-        folder.delete([receipt.scores.path])
-    elif how in ("cut", "altered") and folder.is_file(receipt.scores.path):
-        data = bytearray(folder.read(receipt.scores.path))
-        data[len(data) // 2] ^= 0xFF
-        folder.publish(receipt.scores.path, bytes(data[:-3] if how == "cut" else data), replace=True)
-    elif how == "garbage":
-        folder.publish(receipt.path, b'{"piece": 3, "origin": [], "files": "x"}', replace=True)
-    elif how == "copied":
-        folder.publish(f"staged/{receipt.origin.run}/copy.json", folder.read(receipt.path), replace=True)
-    elif how == "another run's":
-        folder.publish(f"staged/elsewhere/{receipt.piece}.json", folder.read(receipt.path), replace=True)
 
 
 Nights.TestCase.settings = settings(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,168 +19,21 @@ import pix2score
 from pix2score.catalog.catalog import Columns, open_catalog
 from pix2score.errors import ConflictError, DataError, LimitError, StorageError
 from pix2score.nightly import cuts
-from pix2score.nightly.plan import ScoringPlan, plan_scoring
-from pix2score.nightly.publish import Publication, publish_night
+from pix2score.nightly.plan import plan_scoring
+from pix2score.nightly.publish import publish_night
 from pix2score.nightly.request import ScoringRequest
-from pix2score.snapshots.config import VacuumConfig, VerifyConfig
-from pix2score.snapshots.leases import Lease
-from pix2score.snapshots.manifest import Snapshot, live, live_number
-from pix2score.snapshots.pieces import Origin, Receipt, staged_receipts, write_piece
-from pix2score.snapshots.read import _is_dead, read_embeddings, read_scores
-from pix2score.snapshots.tables import FAILED, OK, Layout
+from pix2score.snapshots.config import VacuumConfig
+from pix2score.snapshots.manifest import live, live_number
+from pix2score.snapshots.pieces import Origin, staged_receipts
+from pix2score.snapshots.read import _is_dead
+from pix2score.snapshots.tables import FAILED, OK
 from pix2score.snapshots.vacuum import vacuum
-from pix2score.snapshots.verify import verify
-from pix2score.storage.folder import Folder
 from tests.support.builders import (
-    HEADS,
     Here,
     Key,
-    embeddings_table,
-    planned_rows,
-    scores_table,
     write_catalog,
 )
-
-M1, M2 = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
-Content = Mapping[Key, str]
-"""Key -> fingerprint; one that starts with a code (NOT_FOUND, CORRUPT) is an image that fails so."""
-
-
-@dataclass
-class World:
-    """A scores folder, and the nights that have been."""
-
-    place: str
-    piece_rows: int = 3
-    nights: int = 0
-    scored: list[Key] = field(default_factory=list)
-    """Keys that the last night worked on itself."""
-    id_type: pa.DataType = field(default_factory=pa.int64)
-    before: dict[Key, dict[str, Any]] = field(default_factory=dict)
-    """Rows that the last published night could have carried over."""
-
-    @property
-    def folder(self) -> Folder:
-        return Folder(f"{self.place}/scores")
-
-    @property
-    def scores(self) -> str:
-        return self.folder.uri
-
-    def plan(self, content: Content, model: str = M1, **options: Any) -> tuple[ScoringPlan, Publication]:
-        self.nights += 1
-        catalog = open_catalog(self.catalog(content), Columns())
-        number = live_number(self.folder)
-        origin = Origin(
-            run=f"run-{self.nights:03}", model_version=model, parent=number, full=options.pop("full", False)
-        )
-        layout = Layout(catalog.id_type, HEADS, 4, options.pop("embedding_dtype", "float16"))
-        snapshot = live(self.scores) if number else None
-        options.setdefault("max_removed", 1.0)
-        request = ScoringRequest(origin=origin, layout=layout, live=snapshot, **options)
-        plan = plan_scoring(catalog, self.folder, f"staged/{origin.run}/plan", request)
-        return plan, Publication(self.folder, origin, layout, snapshot, plan, [])
-
-    def catalog(self, content: Content) -> str:
-        keys = list(content)
-        table = pa.table(
-            {
-                "illust_id": pa.array([key[0] for key in keys], self.id_type),
-                "page": pa.array([key[1] for key in keys], pa.int32()),
-                "uri": [f"{key[0]}-{key[1]}.png" for key in keys],
-                "etag": list(content.values()),
-            }
-        )
-        return write_catalog(f"{self.place}/catalog", table)
-
-    def night(
-        self, content: Content, model: str = M1, *, killed_after: int | None = None, **options: Any
-    ) -> Snapshot | None:
-        """Plan, stage and publish; killed after so many pieces, if given."""
-        plan, publication = self.plan(content, model, **options)
-        if not plan.counts.planned and not plan.counts.removed:
-            self.scored = []
-            return None
-        receipts = self.stage(plan, publication, killed_after)
-        if killed_after is not None:
-            Lease(self.folder, publication.origin.run).release()  # as if it had expired
-            return None
-        return self.publish(replace(publication, receipts=receipts))
-
-    def publish(self, publication: Publication, workers: Any = None) -> Snapshot:
-        """The night's snapshot is live."""
-        before = self.rows() if live_number(self.folder) and publication.carried_from else {}
-        snapshot = publish_night(publication, FACTS, workers or Here())
-        self.before = before
-        return snapshot
-
-    def stage(
-        self, plan: ScoringPlan, publication: Publication, most_pieces: int | None = None
-    ) -> list[Receipt]:
-        rows = planned_rows(self.folder, plan.parts)
-        self.scored = []
-        receipts = []
-        for number, start in enumerate(range(0, len(rows), self.piece_rows)):
-            if most_pieces is not None and number >= most_pieces:
-                break
-            receipts.append(self.piece(publication, f"piece-{number}", rows[start : start + self.piece_rows]))
-        return receipts
-
-    def piece(self, publication: Publication, name: str, rows: list[dict[str, Any]]) -> Receipt:
-        keys = [(row["illust_id"], row["page"]) for row in rows]
-        self.scored += keys
-        codes = [code_of(row["fingerprint"].removeprefix("etag:")) for row in rows]
-        failed = [key for key, code in zip(keys, codes, strict=True) if code]
-        scores = scores_table(keys, publication.origin.run, failed, publication.layout)
-        for name_, values in (
-            ("error_code", codes),
-            ("fingerprint", [row["fingerprint"] for row in rows]),
-            ("attempts", [row["attempts"] + 1 for row in rows]),
-        ):
-            position = scores.schema.get_field_index(name_)
-            scores = scores.set_column(
-                position, scores.schema.field(position), pa.array(values, scores.schema.field(position).type)
-            )
-        embeddings = embeddings_table([key for key in keys if key not in failed], publication.layout)
-        return write_piece(self.folder, publication.origin, name, publication.layout, scores, embeddings)
-
-    def rows(self) -> dict[Key, dict[str, Any]]:
-        found = {
-            (row["illust_id"], row["page"]): row for row in read_scores(self.scores).to_table().to_pylist()
-        }
-        assert len(found) == read_scores(self.scores).count_rows()
-        return found
-
-
-FACTS = {"fingerprint_kind": "etag", "config": {"columns": {"id": "illust_id"}}}
-
-
-FAILS = ("NOT_FOUND", "CORRUPT", "CRASHED", "FORBIDDEN", "UNSUPPORTED")
-
-
-def code_of(fingerprint: str) -> str | None:
-    return next((code for code in FAILS if fingerprint.startswith(code)), None)
-
-
-def check(world: World, content: Content, model: str) -> None:
-    """S1, well-formed rows, live embeddings exactly; all files as their manifest says."""
-    rows = world.rows()
-    assert rows.keys() == content.keys()
-    for key, row in rows.items():
-        code, old = code_of(content[key]), world.before.get(key)
-        told = (row["fingerprint"], row["status"], row["error_code"])
-        if code == "NOT_FOUND" and old and old["status"] == OK and row["attempts"] < 5:
-            assert told == (old["fingerprint"], OK, code), "an answer of earlier content stays"
-            assert row["run"] == old["run"]
-        else:
-            assert told == (f"etag:{content[key]}", FAILED if code else OK, code)
-    assert list(rows) == sorted(rows)
-    assert live(world.scores).manifest["model_version"] == model
-    embeddings = read_embeddings(world.scores).to_table().to_pylist()
-    assert sorted((e["illust_id"], e["page"], e["run"]) for e in embeddings) == sorted(
-        (*key, row["run"]) for key, row in rows.items() if row["status"] == OK
-    )
-    verify(VerifyConfig(scores=world.scores, catalog=f"{world.place}/catalog"))
+from tests.support.nights import FACTS, M1, M2, Content, World, check, keys
 
 
 @pytest.fixture
@@ -192,10 +45,6 @@ def world(tmp_path: Path) -> World:
 def any_world(place: str) -> World:
     """On disk and on S3."""
     return World(place)
-
-
-def keys(*ids: int) -> dict[Key, str]:
-    return {(i, 0): f"v{i}" for i in ids}
 
 
 def test_s2_only_what_changed_is_scored_again(world: World) -> None:

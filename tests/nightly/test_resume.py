@@ -17,8 +17,7 @@ from pix2score.nightly.publish import Publication
 from pix2score.nightly.request import ScoringRequest
 from pix2score.snapshots.manifest import live_number
 from pix2score.snapshots.pieces import Receipt, staged_receipts
-from tests.nightly.test_interleaved_nights import Between, damage
-from tests.nightly.test_nights import M1, World, check, keys
+from tests.support.nights import M1, Between, World, check, damage, keys
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from pix2score.serve.config import ExportConfig
 from pix2score.serve.export import export, facts
 from pix2score.serve.graph import ServedModel, resize
 from tests.conftest import BUCKET
-from tests.serve.test_predict import save_settled
+from tests.support.models import save_settled
 from tests.support.torch_helpers import HEADS, PREPROCESS, pixels
 
 RGB = npt.NDArray[np.uint8]

@@ -19,30 +19,13 @@ from PIL import Image
 import pix2score
 from pix2score.cli.flags import resolve
 from pix2score.errors import ConfigError, DataError, ImageFailure
-from pix2score.heads.spec import HeadSpec
-from pix2score.model.folder import save_model
 from pix2score.serve.config import PredictConfig
 from pix2score.serve.model import Answer, HeadAnswer, Model
 from pix2score.serve.predict import answer_text, predict
 from tests.conftest import BUCKET
 from tests.support.chain import Chain
-from tests.support.torch_helpers import HEADS, PREPROCESS, pixels, settled_model, weights_of
-
-
-def save_settled(place: Path, heads: tuple[HeadSpec, ...] = HEADS) -> str:
-    """A saved model whose outputs vary with the image."""
-    model = settled_model(heads)
-    save_model(
-        str(place),
-        weights_of(model),
-        backbone="resnet18",
-        heads=heads,
-        preprocess=PREPROCESS,
-        embedding_dim=model.embedding_dim,
-        temperatures={"bookmark": 1.5},
-        about={},
-    )
-    return str(place)
+from tests.support.models import save_settled
+from tests.support.torch_helpers import HEADS, pixels
 
 
 def write_pictures(folder: Path, num_pictures: int = 3) -> list[str]:

@@ -24,9 +24,8 @@ from pix2score.snapshots.pieces import staged_receipts
 from pix2score.snapshots.vacuum import vacuum
 from pix2score.snapshots.verify import verify
 from pix2score.storage.folder import Folder
-from tests.nightly.test_interleaved_nights import Between
-from tests.nightly.test_nights import M1, World, check, keys
 from tests.support.flaky_proxy import Faults, start
+from tests.support.nights import M1, Between, World, check, keys
 from tests.support.paths import ROOT
 
 TAKE_DOWN = {"keep": 1, "keep_staged": "0s"}

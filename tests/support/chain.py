@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,3 +74,7 @@ def upload(s3: Any, folder: str, prefix: str) -> None:
     for path in Path(folder).rglob("*"):
         if path.is_file():
             s3.upload_file(str(path), BUCKET, f"{prefix}/{path.relative_to(folder)}")
+
+
+def history(model: str | Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (Path(model) / "history.jsonl").read_text().splitlines()]

@@ -22,7 +22,7 @@ from PIL import Image
 
 from pix2score.storage.parquet import parquet_bytes
 from tests.conftest import BUCKET, free_port
-from tests.journeys.test_submit import environment, start_node
+from tests.support.nodes import environment, start_node
 from tests.support.paths import ROOT
 
 NUM_CPUS = 4

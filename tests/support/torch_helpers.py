@@ -20,6 +20,7 @@ from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.folder import ModelCard
 from pix2score.model.network import MultiHeadModel, normalise, weights_of
+from pix2score.train.history import EpochEntry
 from pix2score.train.step.batch import Batch
 from pix2score.train.step.fitter import Fitter
 from pix2score.train.step.recipe import Recipe
@@ -186,3 +187,19 @@ def _worker(rank: int, work: Callable[[int], dict[str, Any]], folder: str) -> No
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     torch.save(work(rank), f"{folder}/rank{rank}.pt")
     dist.destroy_process_group()
+
+
+def entry(**numbers: float | None) -> EpochEntry:
+    """An epoch of a version that wrote no more than this."""
+    return {
+        "epoch": 1,
+        "steps": 4,
+        "loss": 1.0,
+        "loss_by_head": {"bookmark": 1.0},
+        "skipped_steps": 0,
+        "val_loss": 0.9,
+        "val": {"bookmark": numbers},
+        "temperatures": {"bookmark": 1.0},
+        "learning_rate": 0.1,
+        "seconds": 2.0,
+    }

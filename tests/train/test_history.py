@@ -7,24 +7,9 @@ import io
 import torch
 
 from pix2score.train.checkpoint import EpochSums, RunState, parse_state, run_state
-from pix2score.train.history import WORST, EpochEntry, rank_value
+from pix2score.train.history import WORST, rank_value
 from pix2score.train.step.fitter import StepResult
-
-
-def entry(**numbers: float | None) -> EpochEntry:
-    """An epoch of a version that wrote no more than this."""
-    return {
-        "epoch": 1,
-        "steps": 4,
-        "loss": 1.0,
-        "loss_by_head": {"bookmark": 1.0},
-        "skipped_steps": 0,
-        "val_loss": 0.9,
-        "val": {"bookmark": numbers},
-        "temperatures": {"bookmark": 1.0},
-        "learning_rate": 0.1,
-        "seconds": 2.0,
-    }
+from tests.support.torch_helpers import entry
 
 
 def test_a_lower_rank_is_better_whichever_way_the_metric_goes() -> None:

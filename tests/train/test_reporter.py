@@ -13,8 +13,7 @@ from pix2score.train.config import WorkerSettings
 from pix2score.train.reporter import Reporter
 from pix2score.train.step.fitter import StepResult
 from pix2score.train.step.recipe import Recipe
-from tests.support.torch_helpers import HEADS
-from tests.train.test_history import entry
+from tests.support.torch_helpers import HEADS, entry
 
 SETTINGS = WorkerSettings(
     backbone="resnet18",

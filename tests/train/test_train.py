@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,13 +16,9 @@ from pix2score.dataset.card import open_dataset
 from pix2score.errors import ConfigError, DataError
 from pix2score.model.folder import load_model
 from pix2score.train.job import TrainConfig, train
-from tests.support.chain import TRAINING, Chain
+from tests.support.chain import TRAINING, Chain, history
 
 pytestmark = pytest.mark.usefixtures("ray_session")
-
-
-def history(model: str | Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (Path(model) / "history.jsonl").read_text().splitlines()]
 
 
 def test_the_model_folder_holds_model_history_config_and_curves(chain: Chain) -> None:

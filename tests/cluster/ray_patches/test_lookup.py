@@ -24,7 +24,7 @@ from pix2score.cluster.ray_patches.services import is_preemption_near, metric_co
 from pix2score.demo.catalog import draw_catalog
 from pix2score.errors import ConfigError
 from pix2score.snapshots.read import read_embeddings, read_scores
-from tests.journeys.test_memory import cheap_model
+from tests.support.models import cheap_model
 
 GET_NODE = "ray._private.services:get_node"
 FALSE_PATCH = {"ray._private.services:get_node": None}

@@ -17,8 +17,7 @@ import pytest
 from PIL import Image
 
 from pix2score.images.decode import open_upright, picture_to_rgb, to_rgb
-from tests.images.formats.test_mending import chunk, pixels_of
-from tests.images.test_decode import EIGHT, code_of, encode, flat, noise, smooth
+from tests.support.pictures import EIGHT, chunk, code_of, encode, flat, noise, pixels_of, smooth
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 HEIGHT, WIDTH = 13, 11

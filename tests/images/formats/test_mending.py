@@ -17,24 +17,21 @@ from PIL import Image
 from pix2score.errors import ImageFailure
 from pix2score.images.decode import open_upright, to_rgb
 from pix2score.images.formats.plain_jpeg import as_plain_jpeg
-from tests.images.test_decode import EIGHT, Pixels, code_of, encode, exif, flat, noise, png, smooth
+from tests.support.pictures import (
+    EIGHT,
+    Pixels,
+    chunk,
+    code_of,
+    encode,
+    exif,
+    flat,
+    noise,
+    pixels_of,
+    png,
+    smooth,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-def chunk(name: bytes, content: bytes, *, checksum: int | None = None, length: int | None = None) -> bytes:
-    """A PNG chunk that may lie about its length or checksum."""
-    right = zlib.crc32(name + content)
-    return (
-        struct.pack(">I", len(content) if length is None else length)
-        + name
-        + content
-        + struct.pack(">I", right if checksum is None else checksum)
-    )
-
-
-def pixels_of(data: bytes) -> Pixels:
-    return np.asarray(open_upright(data))
 
 
 def same(data: bytes, sound: bytes) -> bool:

@@ -13,7 +13,7 @@ from PIL import Image
 from pix2score.errors import ImageFailure
 from pix2score.images.decode import FORMATS, to_rgb
 from pix2score.images.formats.signatures import name_of
-from tests.images.test_decode import EIGHT, encode, noise
+from tests.support.pictures import EIGHT, encode, noise
 
 
 def zipped(name: str, content: bytes) -> bytes:

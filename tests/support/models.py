@@ -1,0 +1,73 @@
+"""Saved models that cost little, and catalogs of as many rows as asked for."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+
+from pix2score.heads.presets import preset
+from pix2score.heads.spec import HeadSpec
+from pix2score.images.preprocess import Preprocess
+from pix2score.model.folder import save_model
+from tests.support.torch_helpers import HEADS, PREPROCESS, settled_model, weights_of
+
+
+def cheap_model(place: Path) -> str:
+    """An untrained resnet18 at 8 px."""
+
+    from pix2score.model.network import MultiHeadModel, weights_of
+
+    torch.manual_seed(0)
+    heads = tuple(
+        h.fitted(edges=h.edges, counts=[1] * h.num_bins, typical=list(range(h.num_bins)))
+        for h in preset("pixiv")
+    )
+    model = MultiHeadModel("resnet18", heads)
+    save_model(
+        str(place),
+        weights_of(model),
+        backbone="resnet18",
+        heads=heads,
+        preprocess=Preprocess(size=8),
+        embedding_dim=512,
+        temperatures={},
+        about={},
+    )
+    return str(place)
+
+
+def catalog_of(num_rows: int, path: Path, size: int = 8) -> str:
+    """Embedded pictures of ``size`` px, ids of honest length."""
+    out = io.BytesIO()
+    Image.new("RGB", (size, size), (200, 30, 90)).save(out, "PNG")
+    ids = [f"illustration-{i:011}" for i in range(num_rows)]
+    table = pa.table(
+        {
+            "illust_id": ids,
+            "image": [out.getvalue()] * num_rows,
+            "etag": [f"{i:032x}" for i in range(num_rows)],
+        }
+    )
+    pq.write_table(table, path, row_group_size=2000)
+    return str(path)
+
+
+def save_settled(place: Path, heads: tuple[HeadSpec, ...] = HEADS) -> str:
+    """A saved model whose outputs vary with the image."""
+    model = settled_model(heads)
+    save_model(
+        str(place),
+        weights_of(model),
+        backbone="resnet18",
+        heads=heads,
+        preprocess=PREPROCESS,
+        embedding_dim=model.embedding_dim,
+        temperatures={"bookmark": 1.5},
+        about={},
+    )
+    return str(place)
