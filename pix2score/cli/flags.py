@@ -45,16 +45,17 @@ def resolve(config_class: type[Config], argv: Sequence[str], *, prog: str = "", 
 
 def _from_flags(settings: Sequence[Setting], argv: Sequence[str], prog: str, about: str) -> dict[str, Any]:
     """What flags give, by name: words, lists of words, true or false."""
-    words = [_with_hyphens(word) for word in argv]
+    num_flags = argv.index("--") if "--" in argv else len(argv)  # words after it are no flags
+    words = [_with_hyphens(word) for word in argv[:num_flags]]
     known = [flag for s in settings for flag in [s.flag, *([f"--no-{s.flag[2:]}"] if s.hint is bool else [])]]
-    for flag in (word.partition("=")[0] for word in words if word.startswith("--") and word != "--"):
+    for flag in (word.partition("=")[0] for word in words if word.startswith("--")):
         if flag not in (*known, "--config", "--help"):
             near = difflib.get_close_matches(flag, known, n=1)
             hint = f"did you mean {near[0]}?" if near else "--help lists the flags"
             raise ConfigError(f"unknown flag {flag}; {hint}")
     if words[-1:] == ["--config"]:
         raise ConfigError("--config needs a TOML file")
-    return vars(_parser(settings, prog, about).parse_args(words))
+    return vars(_parser(settings, prog, about).parse_args([*words, *argv[num_flags:]]))
 
 
 def _with_hyphens(word: str) -> str:

@@ -115,6 +115,7 @@ def test_a_config_is_built_from_dotted_names() -> None:
 def test_images_stand_without_a_flag_also_where_they_begin_with_a_dash() -> None:
     assert resolve(AnyConfig, ["--out", "o", "a.jpg", "b c.jpg"]).images == ("a.jpg", "b c.jpg")
     assert resolve(AnyConfig, ["--out", "o", "--", "-a.jpg"]).images == ("-a.jpg",)
+    assert resolve(AnyConfig, ["--out", "o", "--", "--a_b.jpg", "--rows"]).images == ("--a_b.jpg", "--rows")
 
 
 @pytest.mark.parametrize("columns", [30, 110])
