@@ -2,7 +2,7 @@
 
 Owns the child: starts it, gives it images, waits for answers, and tells what an image did to it from what
 something else did. An image has a limit of processor time: a pause of the child, the container or the machine
-is no fault of the image. What the child does is in ``decode_child``; it is run as ``python -m
+is no fault of the image. What the child does is in ``images.child``; it is run as ``python -m
 pix2score.images.decoder SETTINGS`` by ``Decoder`` only.
 """
 

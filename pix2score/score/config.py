@@ -37,8 +37,8 @@ class ScoreConfig:
     """On a GPU: compile the network first, which takes a minute at the start of each predictor."""
     decode: Literal["cpu", "gpu"] = "cpu"
     """Where JPEGs become pixels: cpu, each in a process that may crash; or gpu, by nvJPEG in the predictors,
-    where CPU cores are short and the pictures can be trusted. Probabilities stay within 0.01 in the mean;
-    other formats, and pictures smaller than the model's input, are decoded on CPUs as ever."""
+    where CPU cores are short and the pictures can be trusted. Probabilities stay within 0.01 on average;
+    other formats, and pictures smaller than the model's input, are decoded on CPUs as before."""
     gpu_wait_s: float = 0
     """Seconds to wait for the cluster's autoscaler to bring a GPU, if there is none."""
     embedding_dtype: EmbeddingDtype = "float16"
