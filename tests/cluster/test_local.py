@@ -178,7 +178,7 @@ print(json.dumps(job.score(ScoreConfig(catalog=sys.argv[1], model=sys.argv[2], o
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("small_bytes", [0, 2**30])
+@pytest.mark.parametrize("small_bytes", [0, pytest.param(2**30, marks=pytest.mark.slow)])
 def test_a_plan_is_made_beside_the_start_or_by_a_task_of_a_ray_of_its_own(
     chain: Chain, tmp_path: Path, small_bytes: int
 ) -> None:

@@ -155,6 +155,7 @@ def test_a_catalog_whose_first_images_are_all_missing_stops_early(chain: Chain, 
     assert 200 <= summary["failed"] < number
 
 
+@pytest.mark.slow
 def test_dead_links_that_stay_dead_do_not_stop_a_night(chain: Chain, tmp_path: Path) -> None:
     dead = 130  # over the hundred that may fail, under the two hundred that end a first night at once
     uris = [f"gone/{i}.png" for i in range(dead)]

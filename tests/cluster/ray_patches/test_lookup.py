@@ -156,6 +156,7 @@ def rows_of(scores: Path) -> tuple[pa.Table, pa.Table]:
     return read_scores(str(scores)).to_table().drop_columns(["run", "scored_at"]), embeddings.take(order)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(280)
 def test_a_run_on_plain_ray_has_the_same_rows_and_leaves_the_same_environment(tmp_path: Path) -> None:
     (tmp_path / "catalog").mkdir()

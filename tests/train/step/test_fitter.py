@@ -246,6 +246,7 @@ def test_thirty_two_images_are_overfitted_to_near_zero_loss() -> None:
     assert losses[-1] < 0.02
 
 
+@pytest.mark.slow
 def test_labels_permuted_at_random_give_no_better_than_the_prior() -> None:
     train, unseen = batch(64, 11), batch(256, 12)  # labels are drawn apart from the pixels
     fitter = fitter_of(seeded(MultiHeadModel), total_steps=15, learning_rate=1e-3, dropout=0.2, average=0.1)
@@ -478,6 +479,7 @@ def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     return math.sqrt(sum(float(((a[name] - b[name]).double() ** 2).sum()) for name in b))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("uneven", [False, True], ids=["even labels", "uneven labels"])
 def test_two_workers_take_the_steps_of_one_with_both_batches(workers: list[Recording], uneven: bool) -> None:
     alone = trained(

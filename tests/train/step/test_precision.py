@@ -45,7 +45,9 @@ def poisoned_run(precision: Precision, network: torch.nn.Module, rank: int = 0) 
     return fitter, skipped
 
 
-@pytest.mark.parametrize("precision", FORMATS)
+@pytest.mark.parametrize(
+    "precision", ["bf16", *(pytest.param(other, marks=pytest.mark.slow) for other in ("fp32", "fp16"))]
+)
 def test_training_goes_on_after_poison_with_every_buffer_finite_and_skips_counted(
     precision: Precision,
 ) -> None:
