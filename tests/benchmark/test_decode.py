@@ -32,7 +32,9 @@ def test_decoding_is_compared_on_every_kind_of_picture_with_the_pixels_close(
 
 
 @pytest.mark.parametrize("kind", SETS)
-@pytest.mark.parametrize("side", [500, 1200, pytest.param(3000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "side", [500, *(pytest.param(side, marks=pytest.mark.slow) for side in (1200, 3000))]
+)
 def test_pixels_at_224_are_within_2_of_a_whole_decode_and_4_in_the_worst_picture(
     kind: str, side: int
 ) -> None:

@@ -129,6 +129,7 @@ def test_what_a_limited_run_scored_is_taken_up_by_the_night(place: Place, next_d
     assert {row["run"] for row in rows(place.scores).values()} >= {limited["run"], result["run"]}
 
 
+@pytest.mark.slow
 def test_full_and_retry_failed(place: Place) -> None:
     retried = place.score(retry_failed=True)
     assert (retried["retry"], retried["scored"], retried["failed"]) == (6, 6, 6)

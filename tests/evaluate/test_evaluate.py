@@ -124,6 +124,7 @@ def test_the_comparison_names_the_head_that_differs(compared: dict[str, Any]) ->
     assert compared["is_better"] is True
 
 
+@pytest.mark.slow
 def test_the_gate_refuses_a_worse_candidate_after_writing_why(chain: Chain, tmp_path: Path) -> None:
     weak = weakened(chain, tmp_path / "weak")
     config = EvaluateConfig(

@@ -27,6 +27,7 @@ def s3_chain(chain: Chain, s3: Any) -> Chain:
     return run_chain(f"s3://{BUCKET}/{root}/catalog", f"s3://{BUCKET}/{root}", chain.drawn)
 
 
+@pytest.mark.slow
 def test_scoring_on_s3_gives_what_it_gives_on_disk(chain: Chain, s3: Any, s3_place: str) -> None:
     prefix = s3_place.removeprefix(f"s3://{BUCKET}/")
     upload(s3, chain.catalog, f"{prefix}/catalog")

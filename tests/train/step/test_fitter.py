@@ -259,6 +259,7 @@ def test_labels_permuted_at_random_give_no_better_than_the_prior() -> None:
         assert min(metrics.nll_by_temperature) / 256 > uniform - 0.03
 
 
+@pytest.mark.slow
 def test_labels_that_the_pixels_tell_are_learnt_by_the_same_recipe() -> None:
     def telling(seed: int) -> Batch:
         images = batch(64, seed)
@@ -501,6 +502,7 @@ def test_two_workers_take_the_steps_of_one_with_both_batches(workers: list[Recor
     assert_same_state(workers[1][f"trained {uneven}"]["state"], workers[0][f"trained {uneven}"]["state"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", JOINT_RECIPES)
 def test_two_workers_have_the_gradient_of_one_with_both_batches_by_every_way_of_making_it(
     workers: list[Recording], name: str
