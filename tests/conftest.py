@@ -30,17 +30,19 @@ BUCKET = "pix2score-tests"
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that use a Ray, and long ones, run one after the other in one process; the others beside them.
+    """Tests that use a Ray, and long ones, run one after the other in one process; other files beside them.
 
-    A night on S3 is the second form of one on disk: slow.
+    A file stays in one process, so that what it sets up is set up once. A night on S3 is the second form of
+    one on disk: slow.
     """
     for item in items:
         place = getattr(item, "callspec", None) and item.callspec.params.get("place")  # type: ignore[attr-defined]
         if place == "s3" and item.path.parent.name in ("nightly", "snapshots"):
             item.add_marker(pytest.mark.slow)
         marks = {mark.name for mark in item.iter_markers()}
-        if "ray_session" in getattr(item, "fixturenames", ()) or marks & {"starts_ray", "slow", "endurance"}:
-            item.add_marker(pytest.mark.xdist_group("ray"))
+        uses_ray = "ray_session" in getattr(item, "fixturenames", ())
+        is_in_turn = uses_ray or marks & {"starts_ray", "slow", "endurance"}
+        item.add_marker(pytest.mark.xdist_group("ray" if is_in_turn else item.path.stem))
 
 
 def free_port() -> int:

@@ -535,6 +535,7 @@ def test_pcgrad_differs_from_the_sum_where_heads_conflict() -> None:
         torch.testing.assert_close(surgical[name], gradient, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["infinite loss", "overflow"])
 def test_what_is_not_finite_on_one_worker_is_skipped_on_both_and_they_stay_identical(
     workers: list[Recording], scenario: str
