@@ -91,11 +91,9 @@ def _print_json(content: Mapping[str, Any]) -> None:
     """As ASCII where the stream is not UTF-8, or holds half a character of a file name: it stays valid
     JSON."""
     line = json.dumps(content, ensure_ascii=False)
-    is_utf8 = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "").replace(
-        "_", ""
-    ) == "utf8"
+    encoding = (getattr(sys.stdout, "encoding", None) or "").lower()
     try:
-        line.encode("utf-8" if is_utf8 else "ascii")
+        line.encode("utf-8" if encoding.replace("-", "").replace("_", "") == "utf8" else "ascii")
     except UnicodeEncodeError:
         line = json.dumps(content)
     print(line, flush=True)

@@ -74,8 +74,6 @@ class Staging(Generic[R]):
     meter: Meter | None = None
     """Shows the rows that come out of the pipeline."""
     num_pieces: int = 0
-    is_lost: bool = False
-    """Whether the pipeline ended before its rows did."""
 
     def receipts(self) -> Iterator[R]:
         """A receipt for every piece as it is finished. Closing the iterator ends the pipeline.
@@ -150,7 +148,6 @@ class Staging(Generic[R]):
         """What the cluster lost is done again by another plan; anything else is an error."""
         if not is_system_failure(exc):
             raise exc
-        self.is_lost = True
         logger.warning("a part of the cluster was lost: %s", " ".join(str(exc).split())[:200])
 
 
