@@ -45,6 +45,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group("ray" if is_in_turn else item.path.stem))
 
 
+@pytest.fixture(autouse=True)
+def torch_threads() -> Iterator[None]:
+    """Give torch back the number of threads that it had: rounding depends on it, and with it which of two
+    equal pixels a pooling takes."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 0
+    yield
+    if torch and torch.get_num_threads() != before:
+        torch.set_num_threads(before)
+
+
 def free_port() -> int:
     """A TCP port of this machine that nothing listens on."""
     with socket.socket() as probe:
