@@ -220,7 +220,7 @@ def _layout() -> Layout:
 
 def _write_live(folder: Folder, num_rows: int) -> Snapshot:
     layout = _layout()
-    pool = _predictions(layout, FILE_ROWS)
+    pool = _predictions(FILE_ROWS)
     files = []
     for start in range(0, num_rows, FILE_ROWS):
         rows = np.arange(start, min(num_rows, start + FILE_ROWS))
@@ -244,10 +244,10 @@ def _write_live(folder: Folder, num_rows: int) -> Snapshot:
     )
 
 
-def _predictions(layout: Layout, num_rows: int) -> dict[str, pa.Array]:
+def _predictions(num_rows: int) -> dict[str, pa.Array]:
     """Head columns of ``num_rows`` rows, with probabilities that do not compress."""
     rng, columns = np.random.default_rng(1), {}
-    for head in layout.heads:
+    for head in preset("pixiv"):
         probs = rng.dirichlet(np.ones(head.num_bins), num_rows).astype(np.float32)
         columns[f"{head.name}_bin"] = pa.array(probs.argmax(axis=1).astype(np.int16))
         columns[f"{head.name}_probs"] = fixed_lists(probs)
@@ -278,7 +278,7 @@ def _scores(
 
 def _score(folder: Folder, origin: Origin, layout: Layout, plan: ScoringPlan) -> list[Receipt]:
     """Pieces for every planned row, with made-up predictions."""
-    pool = _predictions(layout, max(part.rows for part in plan.parts))
+    pool = _predictions(max(part.rows for part in plan.parts))
     return [_piece(folder, origin, layout, pool, number, part) for number, part in enumerate(plan.parts)]
 
 

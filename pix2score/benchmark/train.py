@@ -24,6 +24,7 @@ from pix2score.host.cores import num_cores
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.network import MultiHeadModel
 from pix2score.storage.parquet import parquet_batches
+from pix2score.train.rows import batch_of
 from pix2score.train.step.batch import Batch
 from pix2score.train.step.fitter import Fitter
 from pix2score.train.step.recipe import PRESETS, Recipe
@@ -105,15 +106,22 @@ def _ready_rate(dataset: PreparedDataset, backbone: str, size: int, batch_size: 
     network = MultiHeadModel(backbone, dataset.heads).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     recipe: dict[str, Any] = PRESETS["small"].recipe
     fitter = Fitter(network, dataset.heads, Preprocess(size=size), Recipe(**recipe, total_steps=1000), device)
-    pixels = torch.randint(0, 256, (batch_size, size, size, 3), dtype=torch.uint8)
-    bins = {head.name: torch.randint(0, head.num_bins, (batch_size,)) for head in dataset.heads}
-    batch = Batch(pixels, bins, {name: b.double() for name, b in bins.items()})
+    batch = _first_batch(dataset, size, batch_size)
     fitter.train_step(batch)
     start, num = time.perf_counter(), 0
     while num < MIN_STEPS or time.perf_counter() - start < MIN_S:
         fitter.train_step(batch)
         num += 1
     return num * batch_size / (time.perf_counter() - start)
+
+
+def _first_batch(dataset: PreparedDataset, size: int, batch_size: int) -> Batch:
+    """``batch_size`` rows of the train split, some of them again if it has fewer."""
+    paths = [part.path for part in dataset.parts("train")]
+    first = next(iter(parquet_batches(dataset.folder, paths[:1], batch_rows=batch_size)))
+    rows = pa.Table.from_batches([first]).take(np.arange(batch_size) % first.num_rows)
+    preprocess = Preprocess(size=size)
+    return batch_of(decode_shard(rows, heads=dataset.heads, preprocess=preprocess), dataset.heads, preprocess)
 
 
 def _shard_rate(dataset: PreparedDataset, size: int) -> float:

@@ -22,6 +22,7 @@ from pix2score.catalog.read import BATCH_ROWS, image_batches, image_values, leaf
 from pix2score.catalog.shape import field_type, hive_kinds, shape_of
 from pix2score.catalog.types import read_as
 from pix2score.errors import DataError
+from pix2score.heads.spec import HeadSpec
 from pix2score.storage.folder import Entry, Folder
 
 __all__ = ["Catalog", "Columns", "image_values", "open_catalog"]
@@ -205,7 +206,7 @@ def _shown(value: Any) -> str:
         return f"{value.value} ({value.type})"
 
 
-def open_catalog(place: str, columns: Columns, labels: Sequence[str] = ()) -> Catalog:
+def open_catalog(place: str, columns: Columns, heads: Sequence[HeadSpec] = ()) -> Catalog:
     """The catalog at ``place`` (one Parquet file, or a folder of them) with its columns resolved.
 
     In a folder, the Parquet files of its top level are the catalog; only if there are none, those of its
@@ -213,22 +214,23 @@ def open_catalog(place: str, columns: Columns, labels: Sequence[str] = ()) -> Ca
     that name.
 
     Raises:
-        DataError: nothing there, not Parquet, or a column is missing (it is named, with those present and the
-            flag that maps it).
+        DataError: nothing there, not Parquet, a column is missing (it is named, with those present and the
+            flag that maps it), or a label column of ``heads`` cannot hold their labels.
     """
     folder, files = find_files(place)
     shape = shape_of(place, folder, files)
     resolved = resolve_columns(columns, shape, folder)
+    labels = tuple(dict.fromkeys(name for head in heads for name in head.label_columns))
     for name in labels:
         shape.require(
             name, "it is the label column of a head; [[heads]] column = … in --config names another"
         )
-    fields = fields_of(resolved, shape, labels)
+    fields = fields_of(resolved, shape, heads)
     others = {name: pa.field(name, shape.kind(name)) for name in shape.names if name not in fields}
     return Catalog(
         folder=folder,
         files=tuple(files),
         columns=resolved,
         schema=pa.schema([*fields.values(), *others.values()]),
-        labels=tuple(labels),
+        labels=labels,
     )

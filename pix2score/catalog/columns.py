@@ -24,6 +24,7 @@ from pix2score.catalog.shape import (
 )
 from pix2score.catalog.types import bare, is_bytes, is_text
 from pix2score.errors import DataError
+from pix2score.heads.spec import HeadSpec
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import open_parquet
 
@@ -150,7 +151,7 @@ def _holds_pages(shape: Shape, folder: Folder, name: str) -> bool:
     return all(value is None or re.fullmatch(PAGE_TEXT, value.strip()) for value in values)
 
 
-def fields_of(columns: Columns, shape: Shape, labels: Sequence[str]) -> dict[str, pa.Field]:
+def fields_of(columns: Columns, shape: Shape, heads: Sequence[HeadSpec]) -> dict[str, pa.Field]:
     """Every column in use with the type that it is read as; of an image its own."""
     fields = {columns.id: id_field(shape, columns.id)}
     if columns.uri:
@@ -162,7 +163,8 @@ def fields_of(columns: Columns, shape: Shape, labels: Sequence[str]) -> dict[str
     for name in (columns.group, columns.split, columns.fingerprint, columns.updated_at):
         if name and name not in fields:
             fields[name] = value_field(shape, name)
-    for name in labels:
-        if name not in fields:
-            fields[name] = label_field(shape, name)
+    for head in heads:
+        for name in head.label_columns:
+            if name not in fields:
+                fields[name] = label_field(shape, name, head)
     return fields

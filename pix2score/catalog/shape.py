@@ -13,8 +13,19 @@ import pyarrow.types as pt
 
 from pix2score.catalog.files import hive_values
 from pix2score.catalog.read import schemas
-from pix2score.catalog.types import bare, common_label_type, common_type, is_bytes, is_text, is_uuid
+from pix2score.catalog.types import (
+    bare,
+    common_label_type,
+    common_type,
+    is_bytes,
+    is_list,
+    is_text,
+    is_uuid,
+    label_read_type,
+)
 from pix2score.errors import DataError
+from pix2score.heads.kinds import kinds_for
+from pix2score.heads.spec import HeadSpec
 from pix2score.storage.folder import Entry, Folder
 
 logger = logging.getLogger(__name__)
@@ -201,15 +212,20 @@ def is_page(kind: pa.DataType) -> bool:
     return bool(is_number or is_text(plain) or pt.is_null(plain))
 
 
-def label_field(shape: Shape, name: str) -> pa.Field:
-    """Numbers, or text that may hold them: what does not is dropped row by row. Raises ``DataError`` for
-    other types."""
+def label_field(shape: Shape, name: str, head: HeadSpec) -> pa.Field:
+    """A label column of ``head``; single values that are no label are dropped row by row. Raises
+    ``DataError`` for a type that can hold none, naming the kinds of heads that fit it."""
     for entry, kind in shape.kinds(name):
-        if kind is not None and not _can_be_label(bare(kind)):
-            raise shape.refuse(name, "a number", entry, kind)
+        if kind is None:
+            continue
+        plain = label_read_type(kind) if is_list(kind) else bare(kind)
+        if not head.accepts(plain):
+            raise shape.refuse(name, f"{head.LABEL}{_which_fit(plain, head)}", entry, kind)
     return pa.field(name, common_label_type(shape.known_kinds(name, may_lack=True)))
 
 
-def _can_be_label(kind: pa.DataType) -> bool:
-    is_number = pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind) or pt.is_boolean(kind)
-    return bool(is_number or is_text(kind) or pt.is_null(kind))
+def _which_fit(kind: pa.DataType, head: HeadSpec) -> str:
+    fitting = kinds_for(kind)
+    if not fitting:
+        return ""
+    return f" for head {head.name!r} of kind {head.kind}; kind {' or '.join(fitting)} would fit"

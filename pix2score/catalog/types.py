@@ -39,6 +39,18 @@ def is_bytes(kind: pa.DataType) -> bool:
     )
 
 
+def is_list(kind: pa.DataType) -> bool:
+    """Lists of any Arrow kind."""
+    kind = bare(kind)
+    return bool(
+        pt.is_list(kind)
+        or pt.is_large_list(kind)
+        or pt.is_fixed_size_list(kind)
+        or pt.is_list_view(kind)
+        or pt.is_large_list_view(kind)
+    )
+
+
 def is_uuid(kind: pa.DataType) -> bool:
     """The UUID of Parquet, which Arrow keeps as 16 bytes."""
     return getattr(kind, "extension_name", "") == "arrow.uuid"
@@ -79,11 +91,16 @@ def common_type(kinds: Sequence[pa.DataType]) -> pa.DataType:
     return known.pop() if len(known) == 1 else TEXT
 
 
+def label_read_type(kind: pa.DataType) -> pa.DataType:
+    """The type that a label column of ``kind`` is read as: lists in one form, too."""
+    return pa.list_(read_type(bare(kind).value_type)) if is_list(kind) else read_type(kind)
+
+
 def common_label_type(kinds: Sequence[pa.DataType]) -> pa.DataType:
     """As ``common_type``; numbers of several types become the widest: int64 if all are whole, else
     float64."""
     wide = {
-        pa.float64() if pt.is_decimal256(bare(kind)) else read_type(kind)
+        pa.float64() if pt.is_decimal256(bare(kind)) else label_read_type(kind)
         for kind in kinds
         if not pt.is_null(bare(kind))
     }

@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from pix2score.catalog.keys import key_fields
 from pix2score.errors import DataError
-from pix2score.heads.spec import HeadSpec, head_from_dict
+from pix2score.heads.kinds import head_from_dict
+from pix2score.heads.spec import HeadSpec
 from pix2score.storage.folder import Folder
 from pix2score.storage.parts import Part
 
@@ -71,32 +72,27 @@ def open_dataset(place: str) -> PreparedDataset:
     return PreparedDataset(folder, heads, card, hashlib.sha256(data).hexdigest()[:12])
 
 
-def dataset_schema(id_type: pa.DataType, label_types: Sequence[tuple[str, pa.DataType]]) -> pa.Schema:
-    """One training image: its bytes, and per head the raw label and its bin.
-
-    The label is null where missing, the bin -1.
-    """
+def dataset_schema(
+    id_type: pa.DataType, heads: Sequence[HeadSpec], label_types: Sequence[tuple[str, pa.DataType]]
+) -> pa.Schema:
+    """One training image: its bytes, and per head the label, null where missing, and its target."""
     labels = [pa.field(f"{head}_label", t) for head, t in label_types]
-    bins = [pa.field(f"{head}_bin", pa.int16(), nullable=False) for head, _ in label_types]
     return pa.schema(
         [
             *key_fields(id_type),
             pa.field("group", pa.string()),
             pa.field("image", pa.binary(), nullable=False),
             *labels,
-            *bins,
+            *(head.target_field() for head in heads),
         ]
     )
 
 
 def check_heads(place: str, heads: Sequence[HeadSpec], dataset: PreparedDataset) -> None:
-    """The dataset's bins must be the model's bins."""
+    """Raise ``DataError`` naming heads that the dataset lacks, or has with other bins, classes or tags."""
     theirs = {head.name: head for head in dataset.heads}
     problems = [f"{h.name} is not in the dataset" for h in heads if h.name not in theirs]
-    problems += [
-        f"{h.name} has edges {h.bin_edges} in the model, {theirs[h.name].bin_edges} in the dataset"
-        for h in heads
-        if h.name in theirs and h.bin_edges != theirs[h.name].bin_edges
-    ]
+    found = [h.difference_from(theirs[h.name]) for h in heads if h.name in theirs]
+    problems += [difference for difference in found if difference]
     if problems:
         raise DataError(f"model {place} and dataset do not match: {'; '.join(problems)}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -17,9 +16,14 @@ from pix2score.catalog.catalog import Catalog
 from pix2score.catalog.keys import key_fields
 from pix2score.catalog.rows import PlanCounts, catalog_rows, order_sql, plan_schema
 from pix2score.dataset.card import SPLITS
-from pix2score.dataset.labels import MAX_EXAMPLES, clean_label, described_labels, dropped_labels, label_types
+from pix2score.dataset.labels import (
+    MAX_EXAMPLES,
+    described_labels,
+    dropped_labels,
+    label_columns,
+    label_types,
+)
 from pix2score.errors import DataError
-from pix2score.heads import bins
 from pix2score.heads.spec import HeadSpec
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_batches
@@ -66,7 +70,7 @@ def plan_dataset(
     counts = PlanCounts()
     with catalog_rows(catalog, counts) as connection:
         types = label_types(catalog, heads)
-        _split_rows(connection, catalog, heads, types, rule, counts)
+        _split_rows(connection, catalog, heads, rule, counts)
         fitted = [_fit_head(connection, head) for head in heads]
         keys = pa.schema([field.with_nullable(True) for field in key_fields(catalog.id_type)])
         load(connection, "done", keys, parquet_batches(folder, done, keys.names))
@@ -82,24 +86,19 @@ def _split_rows(
     connection: duckdb.DuckDBPyConnection,
     catalog: Catalog,
     heads: Sequence[HeadSpec],
-    types: Sequence[tuple[str, pa.DataType]],
     rule: SplitRule,
     counts: PlanCounts,
 ) -> None:
     """Make table ``chosen``, rows with split and clean labels; fill ``counts``."""
-    position = {column: i for i, column in enumerate(catalog.labels)}
-    raw = {head.name: f"label_{position[head.column]}" for head in heads}
-    cast = {name: "BIGINT" if t.equals(pa.int64()) else "DOUBLE" for name, t in types}
-    clean = ", ".join(
-        f"{clean_label(head, raw[head.name], cast[head.name])} AS {head.name}_label" for head in heads
-    )
+    columns = {head.name: label_columns(catalog, head) for head in heads}
+    clean = ", ".join(f"{head.clean_sql(columns[head.name])} AS {head.name}_label" for head in heads)
     split = _given_split() if catalog.columns.split else _split_by_hash(rule)
     connection.execute(
         f"CREATE TABLE split_rows AS SELECT * REPLACE ({split} AS split), split AS given_split, {clean}, "
         f"row_number() OVER (PARTITION BY illust_id ORDER BY page) AS nth_page FROM keyed"
     )
     for head in heads:
-        dropped = dropped_labels(connection, head, raw[head.name], cast[head.name])
+        dropped = dropped_labels(connection, head, columns[head.name])
         counts.dropped_labels[head.name] = {reason: number for reason, number, _ in dropped}
         counts.dropped_examples[head.name] = {reason: examples for reason, _, examples in dropped}
     unlabelled = " AND ".join(f"{head.name}_label IS NULL" for head in heads)
@@ -163,25 +162,12 @@ def _split_by_hash(rule: SplitRule) -> str:
 
 
 def _fit_head(connection: duckdb.DuckDBPyConnection, head: HeadSpec) -> HeadSpec:
-    def value_counts() -> Iterator[tuple[bins.Values, Any]]:
-        sql = (
-            f"SELECT {head.name}_label AS v, count(*) AS n FROM chosen WHERE split = 'train' AND v IS NOT "
-            "NULL GROUP BY 1 ORDER BY 1"
-        )
-        for batch in connection.cursor().sql(sql).to_arrow_reader(65_536):
-            yield (
-                batch.column(0).to_numpy(zero_copy_only=False),
-                batch.column(1).to_numpy(zero_copy_only=False),
-            )
-
-    learnt = (
-        bins.learn_edges(value_counts, int(head.size or 0), head=head.name) if head.needs_learning else None
+    labels = (
+        f"WITH labels AS (SELECT {head.name}_label AS label FROM chosen WHERE split = 'train' AND "
+        f"{head.name}_label IS NOT NULL) "
     )
-    edges = learnt if learnt is not None else list(head.bin_edges)
-    counts = bins.count_bins(value_counts(), edges)
-    if not sum(counts):
-        raise DataError(
-            f"head {head.name!r} has no label in the train split; column {head.column!r} is empty there"
-        )
-    typical = bins.typical_values(value_counts(), edges, counts, head.min_value)
-    return head.fitted(edges=None if head.are_classes else edges, counts=counts, typical=typical)
+
+    def query(sql: str) -> Iterator[pa.RecordBatch]:
+        yield from connection.cursor().sql(labels + sql).to_arrow_reader(65_536)
+
+    return head.fit(query)

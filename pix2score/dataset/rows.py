@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pix2score.errors import DataError, ImageFailure
-from pix2score.heads.bins import MISSING
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.decode import to_rgb
 from pix2score.images.preprocess import Preprocess
@@ -18,8 +17,8 @@ from pix2score.images.preprocess import Preprocess
 def decode_shard(rows: pa.Table, *, heads: Sequence[HeadSpec], preprocess: Preprocess) -> pa.Table:
     """Ray Data stage: shard rows in, pixels and labels out.
 
-    ``pixels`` (fixed-size binary, S*S*3 bytes), ``<h>_bin`` and ``<h>_label``. A padding row (no image) comes
-    out black with every label missing, so that it weighs nothing.
+    ``pixels`` (fixed-size binary, S*S*3 bytes), and per head its target and ``<h>_label``, as stored. A
+    padding row (no image) comes out black with every label missing, so that it weighs nothing.
 
     Raises ``DataError`` if an image does not decode: prepare has decoded each one, so something else is
     wrong, such as a Pillow without a format, and going on would silently train on less.
@@ -28,11 +27,11 @@ def decode_shard(rows: pa.Table, *, heads: Sequence[HeadSpec], preprocess: Prepr
         *(_pixels(image, preprocess) for image in rows.column("image").to_pylist()), strict=True
     )
     columns: dict[str, Any] = {"pixels": pa.array(pixels, pa.binary(preprocess.size**2 * 3))}
-    mask = np.array(present)
+    has_image = pa.array(present)
     for head in heads:
-        bins = rows.column(f"{head.name}_bin").fill_null(MISSING).to_numpy()
-        columns[f"{head.name}_bin"] = pa.array(np.where(mask, bins, MISSING).astype(np.int16))
-        columns[f"{head.name}_label"] = rows.column(f"{head.name}_label").cast(pa.float64(), safe=False)
+        target, label = head.target_field(), rows.column(f"{head.name}_label")
+        columns[target.name] = pc.if_else(has_image, rows.column(target.name), pa.scalar(None, target.type))
+        columns[f"{head.name}_label"] = pc.if_else(has_image, label, pa.scalar(None, label.type))
     return pa.table(columns)
 
 

@@ -107,12 +107,7 @@ class ShardWriter:
         columns["image"] = rows.column("data")
         for head in self.heads:
             labels = rows.column(f"{head.name}_label").combine_chunks()
-            values = labels.fill_null(0).to_numpy(zero_copy_only=False)
-            present = labels.is_valid().to_numpy(zero_copy_only=False)
-            columns |= {
-                f"{head.name}_label": labels,
-                f"{head.name}_bin": pa.array(head.encode(values, present)),
-            }
+            columns |= {f"{head.name}_label": labels, head.target_field().name: head.encode(labels)}
         return pa.table({name: columns[name] for name in self.schema.names})
 
     def _write(self, split: str, folder: str, table: pa.Table, errors: dict[str, int]) -> Shard:

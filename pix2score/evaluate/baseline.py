@@ -13,8 +13,9 @@ from pix2score.cluster.task_sizes import MAX_TASK_ROWS
 from pix2score.dataset.card import PreparedDataset
 from pix2score.evaluate.pipeline import shards
 from pix2score.evaluate.stages import ridge_rows
-from pix2score.heads.spec import HeadSpec
+from pix2score.heads.spec import HeadSpec, present
 from pix2score.metrics.formulas import Floats
+from pix2score.metrics.kinds import numbers_of
 from pix2score.metrics.ridge import PENALTY, HeadSums
 from pix2score.storage.arrow import matrix
 
@@ -22,7 +23,7 @@ from pix2score.storage.arrow import matrix
 def fit_ridges(
     dataset: PreparedDataset, heads: Sequence[HeadSpec], num_rows: int, offer: Offer
 ) -> dict[str, Floats]:
-    """Head -> weights [1, 1 + D] of the regression from simple features to its bin.
+    """Head -> weights [G, 1 + D] of the regression from simple features to ``KindNumbers.ridge_target``.
 
     Learnt from ``num_rows`` train images, which are mixed. A head without labels among them has no weights.
     """
@@ -33,7 +34,11 @@ def fit_ridges(
         batch_format="pyarrow", batch_size=1024
     ):
         _add(sums, heads, table)
-    return {name: total.solve([PENALTY]) for name, total in sums.items() if total.num}
+    return {
+        name: total.solve([PENALTY]).reshape(-1, total.gram.shape[0])
+        for name, total in sums.items()
+        if total.num
+    }
 
 
 def _features(
@@ -55,6 +60,11 @@ def _features(
 def _add(sums: dict[str, HeadSums], heads: Sequence[HeadSpec], table: pa.Table) -> None:
     features = matrix(table.column("features")).astype(np.float64)
     for head in heads:
-        truth = table.column(f"{head.name}_bin").to_numpy()
-        total = sums.setdefault(head.name, HeadSums.zeros(features.shape[1]))
-        total.add(features[truth >= 0], truth[truth >= 0].astype(np.float64))
+        targets = head.targets(table.column(head.target_field().name))
+        labelled = present(targets)
+        wanted = numbers_of(head).ridge_target(head, targets[labelled])
+        if wanted is not None:
+            shape = wanted.shape[1:]
+            sums.setdefault(head.name, HeadSums.zeros(features.shape[1], shape)).add(
+                features[labelled], wanted
+            )

@@ -8,41 +8,42 @@ Shapes: N rows, K bins.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pix2score.heads.spec import HeadSpec
-from pix2score.metrics.accumulate import HeadMetrics
+from pix2score.heads.spec import HeadSpec, present
 from pix2score.metrics.comparison import HeadComparison, compare
-from pix2score.metrics.curves import Change, change, curves
 from pix2score.metrics.findings import HeadDetails
 from pix2score.metrics.formulas import Floats
 from pix2score.metrics.intervals import MAX_ROWS
-from pix2score.metrics.measures import Answers
+from pix2score.metrics.kinds import accumulator, numbers_of
+from pix2score.metrics.protocol import Answers, Change
 from pix2score.metrics.verdict import HeadVerdict, head_verdict
+from pix2score.model.folder import ModelCard
 from pix2score.storage.arrow import matrix
 
 
 class Evaluation:
     """Rows in by ``add``; ``metrics``, ``details`` and ``comparison`` out, all by head."""
 
-    def __init__(self, heads: Sequence[HeadSpec], temperatures: Mapping[str, float]) -> None:
-        """``temperatures`` by head, of the first model."""
-        self.heads, self._temperatures = tuple(heads), temperatures
-        self._totals = {head.name: HeadMetrics(head) for head in heads}
+    def __init__(self, card: ModelCard, heads: Sequence[HeadSpec]) -> None:
+        """``card``: of the first model; ``heads``: those of its heads that all models have."""
+        self.heads, self._card = tuple(heads), card
+        self._totals = {head.name: accumulator(head) for head in heads}
         self._rows: list[pa.Table] = []
         self._sampled: list[pa.Table] = []
         self._num_kept = 0
 
     def add(self, rows: pa.Table) -> None:
         """Add rows of ``stages.AnswerRows``."""
-        for name, total in self._totals.items():
-            log_probs = matrix(rows.column(f"{name}_log_probs_0"))
-            total.add(log_probs, rows.column(f"{name}_bin").to_numpy(), _labels(rows, name))
+        for head in self.heads:
+            outputs = matrix(rows.column(f"{head.name}_outputs_0"))
+            self._totals[head.name].add(outputs, _targets(rows, head), _labels(rows, head))
         if self._num_kept < MAX_ROWS:
             self._rows.append(rows.select([name for name in rows.column_names if _is_kept(name)]))
             self._num_kept += rows.num_rows
@@ -52,36 +53,32 @@ class Evaluation:
 
     def answers(self, head: HeadSpec, model: int = 0) -> Answers:
         """Answers to the rows kept that have a label."""
-        rows, labelled = self._labelled(head)
+        rows = pa.concat_tables(self._rows)
+        targets = _targets(rows, head)
+        labelled = present(targets)
         return Answers(
             head,
-            matrix(rows.column(f"{head.name}_log_probs_{model}"))[labelled].astype(np.float64),
-            rows.column(f"{head.name}_bin").to_numpy()[labelled].astype(np.int64),
-            _labels(rows, head.name)[labelled],
+            matrix(rows.column(f"{head.name}_outputs_{model}"))[labelled].astype(np.float64),
+            targets[labelled],
+            _labels(rows, head)[labelled],
             rows.column("group").to_numpy()[labelled],
         )
-
-    def _labelled(self, head: HeadSpec) -> tuple[pa.Table, npt.NDArray[np.bool_]]:
-        rows = pa.concat_tables(self._rows)
-        return rows, rows.column(f"{head.name}_bin").to_numpy() >= 0
 
     def metrics(self) -> dict[str, HeadVerdict]:
         """The numbers of the first model."""
         return {head.name: self._verdict(head) for head in self.heads}
 
     def _verdict(self, head: HeadSpec) -> HeadVerdict:
-        totals, temperature = self._totals[head.name], self._temperature(head)
-        return head_verdict(self.answers(head), totals, temperature, self._ridge(head))
-
-    def _temperature(self, head: HeadSpec) -> float:
-        return float(self._temperatures.get(head.name, 1.0))
+        calibration = self._card.calibration(head.name)
+        return head_verdict(self.answers(head), self._totals[head.name], calibration, self._ridge(head))
 
     def _ridge(self, head: HeadSpec) -> Floats | None:
-        rows, labelled = self._labelled(head)
+        rows = pa.concat_tables(self._rows)
         name = f"ridge_{head.name}"
         if name not in rows.column_names:
             return None
-        return np.asarray(rows.column(name).to_numpy()[labelled], dtype=np.float64)
+        guess = matrix(rows.column(name))[present(_targets(rows, head))].astype(np.float64)
+        return guess[:, 0] if guess.shape[1] == 1 else guess
 
     def details(self) -> dict[str, HeadDetails]:
         """Curves of the first model, and how far its answers move with the image."""
@@ -89,7 +86,8 @@ class Evaluation:
 
     def _details(self, head: HeadSpec) -> HeadDetails:
         answers = self.answers(head)
-        drawn = curves(answers, self._temperature(head)) if len(answers.truth) else None
+        calibration = self._card.calibration(head.name)
+        drawn = numbers_of(head).curves(answers, calibration) if len(answers.truth) else None
         return HeadDetails(drawn, self._altered(head))
 
     def _altered(self, head: HeadSpec) -> dict[str, Change]:
@@ -100,8 +98,8 @@ class Evaluation:
         for column in (name for name in rows.column_names if name.startswith(prefix)):
             both = rows.filter(pc.is_valid(rows.column(column)))
             if both.num_rows:
-                before = np.exp(matrix(both.column(f"{head.name}_log_probs_0")))
-                found[column.removeprefix(prefix)] = change(head, before, matrix(both.column(column)))
+                before, after = (matrix(both.column(name)) for name in (f"{head.name}_outputs_0", column))
+                found[column.removeprefix(prefix)] = numbers_of(head).change(head, before, after)
         return found
 
     def comparison(self) -> dict[str, HeadComparison]:
@@ -117,5 +115,9 @@ def _is_kept(column: str) -> bool:
     return "_altered_" not in column and not column.endswith(("thumbnail", "_saliency"))
 
 
-def _labels(rows: pa.Table, head: str) -> Floats:
-    return np.asarray(rows.column(f"{head}_label").to_numpy(), dtype=np.float64)
+def _targets(rows: pa.Table, head: HeadSpec) -> npt.NDArray[Any]:
+    return head.targets(rows.column(head.target_field().name))
+
+
+def _labels(rows: pa.Table, head: HeadSpec) -> Floats:
+    return head.label_values(rows.column(f"{head.name}_label"))

@@ -30,7 +30,7 @@ from pix2score.evaluate.stages import Sample, draw_of
 from pix2score.heads.spec import HeadSpec
 from pix2score.metrics.comparison import HeadComparison
 from pix2score.metrics.findings import Findings
-from pix2score.metrics.measures import main_metric
+from pix2score.metrics.kinds import main_metric, numbers_of
 from pix2score.model.folder import ModelCard, load_model
 from pix2score.report.evaluation import evaluation_page
 from pix2score.report.page import check_packages
@@ -123,7 +123,7 @@ def _measure(
     )
     ridges = fit_ridges(dataset, heads, config.ridge_rows, offer)
     rows = pipeline.rows(ridges, _sample(config, dataset))
-    evaluation = Evaluation(heads, cards[0].temperatures)
+    evaluation = Evaluation(cards[0], heads)
     for table in rows.iter_batches(batch_format="pyarrow", batch_size=1024):
         evaluation.add(table)
     return evaluation
@@ -159,23 +159,27 @@ def _drawn(batch: pa.RecordBatch, share: float) -> list[Key]:
 
 
 def table_text(heads: Sequence[HeadSpec], metrics: dict[str, dict[str, Any]]) -> str:
-    """Per head its main number, and NLL, error in bins and accuracy beside what the best constant reaches;
-    for a terminal."""
-    rows = [["head", "images", "main", "NLL (prior)", "MAE bins (median)", "accuracy (majority)"]]
+    """Per head its main number, and others beside what the best constant reaches, for a terminal."""
+    rows = [["head", "images", "main", "in brackets: the best constant"]]
     for head in heads:
         m = metrics[head.name]
         if not m["num_labelled"]:
             rows.append([head.name, "0", "no label"])
             continue
-        main = "-" if m[main_metric(head)] is None else f"{m[main_metric(head)]:.3f}"
+        others = [
+            f"{name} {_number(m[name])} ({_number(m['constant'].get(name))})"
+            for name in numbers_of(head).summary
+        ]
         rows.append(
             [
                 head.name,
                 str(m["num_labelled"]),
-                f"{main_metric(head)} {main}",
-                f"{m['nll']:.3f} ({m['prior_nll']:.3f})",
-                f"{m['mae_bins']:.2f} ({m['prior_mae_bins']:.2f})",
-                f"{m['accuracy']:.3f} ({m['majority_accuracy']:.3f})",
+                f"{main_metric(head)} {_number(m[main_metric(head)])}",
+                *others,
             ]
         )
     return aligned(rows)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

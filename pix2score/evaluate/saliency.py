@@ -19,6 +19,7 @@ from pix2score.heads.spec import HeadSpec
 from pix2score.images.encode import encode
 from pix2score.model.forward_torch import network_of
 from pix2score.model.network import normalise
+from pix2score.serve.graph import score_of
 
 if TYPE_CHECKING:
     from pix2score.model.predictor import Predictor
@@ -35,14 +36,10 @@ def saliency(
     from captum.attr import LayerAttribution, LayerGradCam
 
     network = network_of(predictor.card, predictor.weights, predictor.device)
-    ranks = torch.tensor(head.ranks, dtype=torch.float32, device=predictor.device)
+    calibration = predictor.card.calibration(head.name)
 
     def score(image_BCHW: Tensor) -> Tensor:
-        logits_BK = network(image_BCHW)[0][head.name]
-        expected: Tensor = (logits_BK / predictor.card.temperatures.get(head.name, 1.0)).softmax(
-            dim=1
-        ) @ ranks
-        return expected
+        return score_of(head, network(image_BCHW)[0][head.name], calibration)
 
     image_BCHW = normalise(
         torch.from_numpy(np.array(pixels_NSSC)).to(predictor.device), predictor.card.preprocess

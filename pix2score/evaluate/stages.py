@@ -99,7 +99,7 @@ def decode_for_evaluation(
 ) -> pa.Table:
     """Ray Data stage: shard rows in, pixels and altered copies out.
 
-    Columns out: key, ``group`` (int64), bins, labels, ``pixels_<i>`` per preprocess and ``ridge_<head>``.
+    Columns out: key, ``group`` (int64), targets, labels, ``pixels_<i>`` per preprocess and ``ridge_<head>``.
 
     And, null outside the sample, ``thumbnail`` (JPEG) and ``altered_<name>`` (pixels by the first
     preprocess).
@@ -125,7 +125,7 @@ def _ridge_answers(rows: pa.Table, ridges: Mapping[str, Floats]) -> dict[str, pa
     pixels = decode_shard(rows, heads=(), preprocess=RIDGE_PREPROCESS).column("pixels")
     small = features(pixels_of(pixels, RIDGE_PREPROCESS))
     return {
-        f"ridge_{name}": pa.array(answers(weights, small)[:, 0], pa.float32())
+        f"ridge_{name}": fixed_lists(answers(weights, small).astype(np.float32))
         for name, weights in ridges.items()
     }
 
@@ -163,21 +163,21 @@ def thumbnail(image: bytes, side: int = THUMBNAIL_PX) -> bytes:
 
 
 def ridge_rows(rows: pa.Table, *, heads: Sequence[HeadSpec]) -> pa.Table:
-    """Ray Data stage: shard rows in; ``features`` (fixed list float32) and bins out."""
+    """Ray Data stage: shard rows in; ``features`` (fixed list float32) and targets out."""
     decoded = decode_shard(rows, heads=heads, preprocess=RIDGE_PREPROCESS)
     small = features(pixels_of(decoded.column("pixels"), RIDGE_PREPROCESS)).astype(np.float32)
-    columns = {f"{head.name}_bin": decoded.column(f"{head.name}_bin") for head in heads}
+    columns = {name: decoded.column(name) for name in (head.target_field().name for head in heads)}
     return pa.table({"features": fixed_lists(small), **columns})
 
 
 class AnswerRows:
     """Ray Data stage: rows of ``decode_for_evaluation`` in, the models' answers out.
 
-    Instead of the pixels, rows have ``<h>_log_probs_<i>`` of each model.
+    Instead of the pixels, rows have ``<h>_outputs_<i>`` of each model, calibrated (``HeadSpec.measured``).
 
-    Where ``altered_<name>`` is not null, ``<h>_altered_<name>`` has the first model's probabilities of that
-    copy. For a share ``explained`` of the rows, ``<h>_saliency`` is a JPEG that shows where the first model
-    looks; without captum there is none.
+    Where ``altered_<name>`` is not null, ``<h>_altered_<name>`` has the first model's of that copy. For a
+    share ``explained`` of the rows, ``<h>_saliency`` is a JPEG that shows where the first model looks;
+    without captum there is none.
     """
 
     def __init__(
@@ -197,11 +197,9 @@ class AnswerRows:
             prediction = predictor.predict(
                 pixels_of(rows.column(f"pixels_{pixels}"), predictor.card.preprocess)
             )
-            for name, head in prediction.heads.items():
-                # Log-probabilities are logits whose temperature is 1: the metrics then see exactly what
-                # scoring answers.
-                log_probs = np.log(np.maximum(head.probs, np.finfo(np.float32).tiny))
-                columns[f"{name}_log_probs_{i}"] = fixed_lists(log_probs)
+            for head in predictor.card.heads:  # the metrics then see exactly what scoring answers
+                answer = prediction.heads[head.name]
+                columns[f"{head.name}_outputs_{i}"] = fixed_lists(head.measured(answer))
         for name in (*ALTERATIONS, ORIGINAL):
             columns |= self._altered(name, rows.column(f"altered_{name}"))
         return pa.table(columns | self._saliency(rows))
@@ -230,6 +228,8 @@ class AnswerRows:
         prediction = predictor.predict(pixels_of(copies.drop_null(), predictor.card.preprocess))
         indices = pa.array(take, mask=take < 0)
         return {
-            f"{head}_altered_{name}": fixed_lists(answer.probs).take(indices)
-            for head, answer in prediction.heads.items()
+            f"{head.name}_altered_{name}": fixed_lists(head.measured(prediction.heads[head.name])).take(
+                indices
+            )
+            for head in predictor.card.heads
         }

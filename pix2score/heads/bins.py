@@ -6,6 +6,7 @@ Owns no label semantics (which values are legal): that is ``heads``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
@@ -13,9 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pix2score.errors import DataError
-
-MISSING = -1
-"""Bin of an image without a label; masked in loss and metrics."""
 
 Number: TypeAlias = int | float
 Values: TypeAlias = npt.NDArray[np.int64] | npt.NDArray[np.float64]
@@ -126,6 +124,16 @@ def _text(bound: Number) -> str:
     if np.isinf(bound):
         return "∞" if bound > 0 else "-∞"
     return str(int(bound)) if float(bound).is_integer() else f"{bound:.6g}"
+
+
+def short(bound: Number) -> str:
+    """A bound in a few characters: ``36.9M``."""
+    if math.isinf(bound):
+        return "∞" if bound > 0 else "-∞"
+    for unit, size, least in (("G", 1e9, 1e9), ("M", 1e6, 1e6), ("k", 1e3, 1e4)):
+        if abs(bound) >= least:
+            return f"{bound / size:.3g}{unit}"
+    return f"{bound:g}" if abs(bound) < 1000 else f"{bound:.0f}"
 
 
 def mid_ranks(counts: Sequence[int]) -> npt.NDArray[np.float64]:

@@ -1,41 +1,32 @@
-"""Heads whose bins are ordered (kinds ``bins`` and ``levels``): output columns, and what logits mean.
+"""Heads whose bins are ordered: kinds ``bins`` (a number cut into bins) and ``levels`` (an ordered class).
 
-Shapes: N images, K bins of a head."""
+Shapes: N images, K bins."""
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pix2score.heads.spec import HeadSpec
+from pix2score.errors import DataError
+from pix2score.heads import bins
+from pix2score.heads.ordered_labels import OrderedLabels
+from pix2score.heads.probabilities import finite, log_softmax
+from pix2score.heads.spec import MISSING, Calibration, Floats, HeadSpec
 from pix2score.storage.arrow import fixed_lists
 
-Floats = npt.NDArray[np.float32]
 _LARGEST = float(np.finfo(np.float32).max)  # an expected value beyond it would be infinite in its column
-
-
-def _ordered_fields(head: HeadSpec) -> list[pa.Field]:
-    return [
-        pa.field(f"{head.name}_bin", pa.int16()),
-        pa.field(f"{head.name}_probs", pa.list_(pa.float32(), head.num_bins)),
-        pa.field(f"{head.name}_score", pa.float32()),
-        pa.field(f"{head.name}_expected", pa.float32()),
-    ]
-
-
-_FIELDS_BY_KIND = {"bins": _ordered_fields, "levels": _ordered_fields}
-
-
-def head_fields(head: HeadSpec) -> list[pa.Field]:
-    """Output columns of one head, all nullable: a failed row has none of them."""
-    return _FIELDS_BY_KIND[head.kind](head)
+_SUM_TOLERANCE = 1e-3  # float32 probabilities of up to 1,000 bins
 
 
 @dataclass(frozen=True, slots=True)
-class HeadPrediction:
+class OrderedAnswer:
     """What one head says of N images.
 
     ``probs`` float32 [N, K], calibrated; ``bin`` int16 [N], their argmax; ``score`` float32 [N] in [0, 1],
@@ -48,39 +39,169 @@ class HeadPrediction:
     expected: Floats
 
 
-def log_softmax(logits_NK: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Logarithms of the probabilities that logits stand for, [N, K]."""
-    shifted = logits_NK - logits_NK.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OrderedHead(OrderedLabels):
+    """A head whose answer is a distribution over ordered bins."""
 
+    def fit_warnings(self, asked: HeadSpec) -> list[str]:
+        """Bins that ties merged, and bins without a training image."""
+        assert isinstance(asked, OrderedLabels)
+        found = []
+        if asked.needs_learning and self.num_bins != asked.size:
+            found.append(f"head {self.name}: ties merged {asked.size} bins into {self.num_bins}")
+        empty = [k for k, number in enumerate(self.counts or ()) if not number]
+        if empty:
+            found.append(f"head {self.name}: no training image in bin {', '.join(map(str, empty))}")
+        return found
 
-def _answer_ordered(head: HeadSpec, logits_NK: Floats, temperature: float) -> HeadPrediction:
-    scaled = np.nan_to_num(logits_NK.astype(np.float64), posinf=0.0, neginf=0.0) / temperature
-    probs = np.exp(log_softmax(scaled))
-    probs_f32 = probs.astype(np.float32)
-    expected = (probs @ np.asarray(head.typical_values, dtype=np.float64)).clip(-_LARGEST, _LARGEST)
-    return HeadPrediction(
-        probs=probs_f32,
-        bin=probs_f32.argmax(axis=1).astype(np.int16),
-        score=(probs @ head.ranks).clip(0, 1).astype(np.float32),
-        expected=expected.astype(np.float32),
-    )
+    def check_learnable(self) -> None:
+        """Raise ``DataError`` without labels, or with all of them in one bin."""
+        rows = sum(self.counts or ())
+        if not rows:
+            raise DataError(
+                f"head {self.name!r} has no label in the train split: remove the head or map another column"
+            )
+        if max(self.counts or ()) == rows:
+            raise DataError(
+                f"head {self.name!r}: all {rows} training labels lie in one bin of {self.num_bins}; there is "
+                "nothing to learn"
+            )
 
+    def facts(self) -> int:
+        """The number of its bins."""
+        return self.num_bins
 
-_ANSWER_BY_KIND = {"bins": _answer_ordered, "levels": _answer_ordered}
+    def target_field(self) -> pa.Field:
+        """``<h>_bin``."""
+        return pa.field(f"{self.name}_bin", pa.int16(), nullable=False)
 
+    def encode(self, labels: pa.Array) -> pa.Array:
+        """Bin of each label, ``MISSING`` where it is null."""
+        values = labels.fill_null(0).to_numpy(zero_copy_only=False)
+        is_there = labels.is_valid().to_numpy(zero_copy_only=False)
+        found = np.where(is_there, bins.digitize(values, self.bin_edges), np.int16(MISSING))
+        return pa.array(found.astype(np.int16))
 
-def answer(head: HeadSpec, logits_NK: Floats, temperature: float) -> HeadPrediction:
-    """What the logits of a head mean. Non-finite logits give finite nonsense: the caller fails those rows."""
-    return _ANSWER_BY_KIND[head.kind](head, logits_NK, temperature)
+    def targets(self, column: pa.ChunkedArray) -> npt.NDArray[Any]:
+        """int64 [N]."""
+        return np.asarray(column.fill_null(MISSING).to_numpy().astype(np.int64))
 
+    def label_values(self, column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+        """[N]."""
+        return np.asarray(column.cast(pa.float64(), safe=False).to_numpy())
 
-def head_columns(head: HeadSpec, prediction: HeadPrediction) -> dict[str, pa.Array]:
-    """Arrow columns of one head, in the order of ``head_fields``."""
-    probs = fixed_lists(prediction.probs)
-    return {
-        f"{head.name}_bin": pa.array(prediction.bin),
-        f"{head.name}_probs": probs,
-        f"{head.name}_score": pa.array(prediction.score),
-        f"{head.name}_expected": pa.array(prediction.expected),
-    }
+    def difference_from(self, other: HeadSpec) -> str:
+        """Other edges."""
+        if not isinstance(other, OrderedLabels):
+            return f"{self.name} is of kind {self.kind} in the model, {other.kind} in the dataset"
+        if self.bin_edges == other.bin_edges:
+            return ""
+        return f"{self.name} has edges {self.bin_edges} in the model, {other.bin_edges} in the dataset"
+
+    @property
+    def num_outputs(self) -> int:
+        """K."""
+        return self.num_bins
+
+    @property
+    def null_cost(self) -> float:
+        """ln K, of a uniform guess."""
+        return math.log(self.num_bins)
+
+    def fields(self) -> list[pa.Field]:
+        """``_bin``, ``_probs``, ``_score`` and ``_expected``."""
+        return [
+            pa.field(f"{self.name}_bin", pa.int16()),
+            pa.field(f"{self.name}_probs", pa.list_(pa.float32(), self.num_bins)),
+            pa.field(f"{self.name}_score", pa.float32()),
+            pa.field(f"{self.name}_expected", pa.float32()),
+        ]
+
+    def answer(self, outputs_NA: Floats, calibration: Calibration) -> OrderedAnswer:
+        """Outputs are logits; ``calibration`` has their temperature."""
+        scaled = finite(outputs_NA) / calibration.get("temperature", 1.0)
+        probs = np.exp(log_softmax(scaled))
+        probs_f32 = probs.astype(np.float32)
+        expected = (probs @ np.asarray(self.typical_values, dtype=np.float64)).clip(-_LARGEST, _LARGEST)
+        return OrderedAnswer(
+            probs=probs_f32,
+            bin=probs_f32.argmax(axis=1).astype(np.int16),
+            score=(probs @ self.ranks).clip(0, 1).astype(np.float32),
+            expected=expected.astype(np.float32),
+        )
+
+    def columns(self, answer: OrderedAnswer) -> dict[str, pa.Array]:
+        """In the order of ``fields``."""
+        return {
+            f"{self.name}_bin": pa.array(answer.bin),
+            f"{self.name}_probs": fixed_lists(answer.probs),
+            f"{self.name}_score": pa.array(answer.score),
+            f"{self.name}_expected": pa.array(answer.expected),
+        }
+
+    def measured(self, answer: OrderedAnswer) -> Floats:
+        """Log-probabilities: logits whose temperature is 1."""
+        return np.asarray(np.log(np.maximum(answer.probs, np.finfo(np.float32).tiny)))
+
+    def plain(self, answer: OrderedAnswer, row: int) -> dict[str, Any]:
+        """Most probable bin, its range, and the numbers."""
+        best = int(answer.bin[row])
+        return {
+            "bin": best,
+            "label": self.legend()[str(best)],
+            "probs": answer.probs[row].tolist(),
+            "score": float(answer.score[row]),
+            "expected": float(answer.expected[row]),
+        }
+
+    def text(self, plain: Mapping[str, Any]) -> str:
+        """Range and probability of the best bin, expected value, score."""
+        return (
+            f"{plain['label']:>12} ({plain['probs'][plain['bin']]:4.0%})   expected "
+            f"{plain['expected']:>12,.4g}   score {plain['score']:.3f}"
+        )
+
+    def legend(self) -> dict[str, str]:
+        """Bin -> its range (or class) as people read it."""
+        if self.are_classes:
+            return {str(k): str(k) for k in range(self.num_bins)}
+        return bins.labels(self.bin_edges, self.min_value)
+
+    def bad_rows_sql(self) -> dict[str, str]:
+        """Bin, probabilities, score and expected value agree."""
+        name, probs = self.name, f"{self.name}_probs::FLOAT[]"
+        return {
+            f"ok rows whose {name} is not a distribution with its argmax": (
+                f"{name}_bin NOT BETWEEN 0 AND {self.num_bins - 1} "
+                f"OR NOT abs(list_sum({probs}) - 1) < {_SUM_TOLERANCE} OR list_min({probs}) < 0 "
+                f"OR ({probs})[{name}_bin + 1] < list_max({probs}) OR NOT isfinite({name}_expected) "
+                f"OR NOT {name}_score BETWEEN 0 AND 1"
+            )
+        }
+
+    @property
+    def night_columns(self) -> list[str]:
+        """Without the probabilities."""
+        return [f"{self.name}_{suffix}" for suffix in ("bin", "score", "expected")]
+
+    @property
+    def order_column(self) -> str:
+        """The score."""
+        return f"{self.name}_score"
+
+    def histogram(self, rows: pa.Table) -> npt.NDArray[np.int64]:
+        """Rows per predicted bin."""
+        found = rows.column(f"{self.name}_bin").drop_null().to_numpy()
+        return np.bincount(found, minlength=self.num_bins).astype(np.int64)
+
+    def histogram_labels(self) -> list[str]:
+        """Ranges as fit below a picture: ``36.9M-109M`` instead of ``36940052-1.08562e+08``."""
+        if self.are_classes:
+            return list(self.legend().values())
+        bounds = [self.min_value, *self.bin_edges, math.inf]
+        return [f"{bins.short(low)}-{bins.short(high)}" for low, high in itertools.pairwise(bounds)]
+
+    def caption(self, row: Mapping[str, Any]) -> str:
+        """Predicted bin and score."""
+        label = self.histogram_labels()[row[f"{self.name}_bin"]]
+        return f"{self.name} {label}, score {row[f'{self.name}_score']:.2f}"

@@ -1,4 +1,4 @@
-"""Numbers of one head over any number of images in bounded memory: add batches, merge workers, divide once.
+"""Numbers of an ordered head over any number of images in bounded memory: add, merge workers, divide once.
 
 The formulas are those of ``metrics.formulas``. Shapes: B images, K bins, T temperatures of the grid. numpy
 only; float64 inside.
@@ -7,16 +7,15 @@ only; float64 inside.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pix2score.heads.bins import MISSING
-from pix2score.heads.ordered import log_softmax
-from pix2score.heads.spec import HeadSpec
+from pix2score.heads.ordered import OrderedHead
+from pix2score.heads.probabilities import log_softmax
+from pix2score.heads.spec import MISSING, Calibration
 from pix2score.metrics.formulas import (
     FROM_CONFUSION,
     Bins,
@@ -31,6 +30,8 @@ from pix2score.metrics.formulas import (
 from pix2score.metrics.measures import constant_numbers
 
 TEMPERATURES = np.geomspace(0.2, 10.0, 79)  # 5 % steps; the fit interpolates between them
+CELL = 12
+"""Side of one cell of a confusion matrix, px."""
 MAX_KEPT = 50_000
 """Images whose logits are kept for the calibration error: 3 MB at 15 bins; its standard error is then
 0.002."""
@@ -39,10 +40,10 @@ MAX_PAIRS = 1_000_000
 
 
 @dataclass
-class HeadMetrics:
+class OrderedAccumulator:
     """Sums over the labelled images of one head. ``merge`` is associative and commutative up to rounding."""
 
-    head: HeadSpec
+    head: OrderedHead
     temperature: float = 1.0
     confusion: Bins = field(init=False)
     """[K, K]: true bin by predicted bin."""
@@ -80,9 +81,9 @@ class HeadMetrics:
         if sum(map(len, self.pairs)) < MAX_PAIRS:
             self.pairs.append(np.stack([probs @ self.head.ranks, label_B], axis=1))
 
-    def merge(self, other: HeadMetrics) -> HeadMetrics:
+    def merge(self, other: OrderedAccumulator) -> OrderedAccumulator:
         """The accumulator of both sets of images."""
-        merged = HeadMetrics(self.head, self.temperature)
+        merged = OrderedAccumulator(self.head, self.temperature)
         for name in ("confusion", "nll_by_temperature", "nll_sum", "rps_sum", "bin_error_sum"):
             setattr(merged, name, getattr(self, name) + getattr(other, name))
         merged.pairs = [*self.pairs, *other.pairs]
@@ -109,7 +110,7 @@ class HeadMetrics:
         shift = 0.0 if curvature <= 0 else float(np.clip((nll[i - 1] - nll[i + 1]) / (2 * curvature), -1, 1))
         return float(np.exp(log_t[i] + shift * (log_t[1] - log_t[0])).clip(TEMPERATURES[0], TEMPERATURES[-1]))
 
-    def calibrated(self) -> HeadMetrics:
+    def calibrated(self) -> OrderedAccumulator:
         """The same sums, with NLL and calibration error at the fitted temperature.
 
         As the saved model answers.
@@ -136,16 +137,25 @@ class HeadMetrics:
             "mae_bins": self.bin_error_sum / n,
             "nll": self.nll_sum / n,
             "rps": self.rps_sum / n,
-            "ece": self.ece(self.temperature),
+            "ece": self.ece({"temperature": self.temperature}),
             "prior_nll": constant["nll"],
             "prior_mae_bins": constant["mae_bins"],
             "majority_accuracy": constant["accuracy"],
         }
 
-    def ece(self, temperature: float) -> float | None:
-        """Calibration error at ``temperature`` of the images kept; None without a labelled image."""
+    def relative_loss(self) -> float:
+        """NLL at the fitted temperature over ln K."""
+        return self.least_nll / self.head.null_cost
+
+    def calibration(self) -> dict[str, Any]:
+        """The temperature."""
+        return {"temperature": self.best_temperature()}
+
+    def ece(self, calibration: Calibration) -> float | None:
+        """Calibration error of the images kept; None without a labelled image."""
         if not self.kept:
             return None
+        temperature = calibration.get("temperature", 1.0)
         logits, truth = (np.concatenate(parts) for parts in zip(*self.kept, strict=True))
         probs = np.exp(log_softmax(logits.astype(np.float64) / temperature))
         return calibration_error(probs.max(axis=1), probs.argmax(axis=1) == truth, np.ones(len(truth)))
@@ -155,7 +165,8 @@ class HeadMetrics:
         pairs = np.concatenate(self.pairs)
         return rank_correlation(pairs[:, 0], pairs[:, 1])
 
-
-def results(metrics: Sequence[HeadMetrics]) -> dict[str, Numbers]:
-    """Head -> ``HeadMetrics.result``."""
-    return {m.head.name: m.result() for m in metrics}
+    def picture(self) -> npt.NDArray[np.uint8]:
+        """Confusion, uint8 [K * CELL, K * CELL, 3]: true bin by row, each row's share from white to blue."""
+        share = self.confusion / np.maximum(self.confusion.sum(1, keepdims=True), 1)
+        light = (255 * (1 - share)).astype(np.uint8).repeat(CELL, 0).repeat(CELL, 1)
+        return np.stack([light, light, np.full_like(light, 255)], axis=2)

@@ -10,7 +10,8 @@ import numpy as np
 
 from pix2score.metrics.formulas import Floats, Measure
 from pix2score.metrics.intervals import MIN_LABELLED, Interval, paired_interval, resamples
-from pix2score.metrics.measures import Answers, main_metric, measures
+from pix2score.metrics.kinds import numbers_of
+from pix2score.metrics.protocol import Answers
 
 
 class Difference(TypedDict):
@@ -34,7 +35,7 @@ class HeadComparison:
     main: str = ""
     """Name of the number that decides; empty with too few labels."""
     differences: dict[str, Difference] = field(default_factory=dict)
-    """Of the main number and of ``nll``."""
+    """Of the main number and of the kind's loss (``nll``)."""
 
     def to_dict(self) -> dict[str, Any]:
         """As metrics.json holds it: the differences beside the rest, under their names."""
@@ -44,11 +45,12 @@ class HeadComparison:
 
 def compare(candidate: Answers, other: Answers) -> HeadComparison:
     """Compare two models' answers to the same images."""
-    num, main = len(candidate.truth), main_metric(candidate.head)
+    num, kind = len(candidate.truth), numbers_of(candidate.head)
+    main = kind.main(candidate.head)
     if num < MIN_LABELLED:
         return HeadComparison(num_labelled=num, verdict="too few labels")
-    ours, theirs, weights = measures(candidate), measures(other), resamples(candidate.group)
-    differences = {name: _difference(ours[name], theirs[name], weights) for name in (main, "nll")}
+    ours, theirs, weights = kind.measures(candidate), kind.measures(other), resamples(candidate.group)
+    differences = {name: _difference(ours[name], theirs[name], weights) for name in (main, kind.loss)}
     verdict = _verdict(differences[main]["interval"])
     return HeadComparison(num_labelled=num, verdict=verdict, main=main, differences=differences)
 

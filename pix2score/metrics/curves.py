@@ -1,4 +1,4 @@
-"""What a report draws of one head: calibration, confusion, score against label, and how far answers move.
+"""What a report draws of an ordered head: calibration, confusion, score against label, changes.
 
 Shapes: N images, K bins.
 """
@@ -10,9 +10,10 @@ from typing import Any, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from pix2score.heads.spec import HeadSpec
+from pix2score.heads.ordered import OrderedHead
 from pix2score.metrics.formulas import Flags, Floats
-from pix2score.metrics.measures import Answers, softened
+from pix2score.metrics.measures import OrderedAnswers, softened
+from pix2score.metrics.protocol import Change
 
 NUM_CURVE_POINTS = 10
 NUM_SCATTER = 400
@@ -50,7 +51,7 @@ class ScatterPoint(TypedDict):
     label: float
 
 
-class Curves(TypedDict):
+class OrderedCurves(TypedDict):
     """All curves of a head."""
 
     reliability: Reliability
@@ -61,16 +62,7 @@ class Curves(TypedDict):
     scatter: list[ScatterPoint]
 
 
-class Change(TypedDict):
-    """How far answers move when the same images are given otherwise: what a robust model keeps small."""
-
-    images: int
-    mean_prob_change: float
-    mean_score_change: float
-    same_bin: float
-
-
-def curves(answers: Answers, temperature: float) -> Curves:
+def curves(answers: OrderedAnswers, temperature: float) -> OrderedCurves:
     """Curves of a head that has labels."""
     correct = answers.log_probs.argmax(axis=1) == answers.truth
     before = np.exp(softened(answers.log_probs, temperature)).max(axis=1)
@@ -95,14 +87,14 @@ def reliability(confidence: Floats, correct: Flags) -> list[ReliabilityStep]:
     ]
 
 
-def confusion_shares(answers: Answers) -> list[list[float | None]]:
-    """``Curves.confusion``."""
+def confusion_shares(answers: OrderedAnswers) -> list[list[float | None]]:
+    """``OrderedCurves.confusion``."""
     k = answers.head.num_bins
     counts = np.bincount(answers.truth * k + answers.probs.argmax(axis=1), minlength=k * k).reshape(k, k)
     return [[float(n / row.sum()) for n in row] if row.sum() else [None] * k for row in counts]
 
 
-def _curve(answers: Answers) -> list[CurvePoint]:
+def _curve(answers: OrderedAnswers) -> list[CurvePoint]:
     num_parts = min(NUM_CURVE_POINTS, len(answers.truth))
     parts = np.array_split(np.argsort(answers.score, kind="stable"), num_parts)
     found: list[CurvePoint] = []
@@ -112,7 +104,7 @@ def _curve(answers: Answers) -> list[CurvePoint]:
     return found
 
 
-def _scatter(answers: Answers) -> list[ScatterPoint]:
+def _scatter(answers: OrderedAnswers) -> list[ScatterPoint]:
     num = len(answers.truth)
     shown = np.linspace(0, num - 1, min(NUM_SCATTER, num)).astype(np.int64)
     return [
@@ -121,7 +113,7 @@ def _scatter(answers: Answers) -> list[ScatterPoint]:
     ]
 
 
-def change(head: HeadSpec, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> Change:
+def change(head: OrderedHead, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> Change:
     """How far probabilities ``after`` [N, K] lie from those ``before`` of the same images."""
     return {
         "images": len(before),

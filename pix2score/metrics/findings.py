@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pix2score.metrics.comparison import HeadComparison, is_better
-from pix2score.metrics.curves import Change, Curves
+from pix2score.metrics.protocol import Change, Curves
 from pix2score.metrics.verdict import HeadVerdict
 
 

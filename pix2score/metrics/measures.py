@@ -1,4 +1,4 @@
-"""How good the answers of one head are on labelled images: every number as a function of image weights.
+"""How good an ordered head's answers are on labelled images: every number as a function of image weights.
 
 Weights of 1 give the number itself, those of ``metrics.intervals`` what it would be on other images.
 
@@ -7,13 +7,13 @@ Shapes: N images, K bins.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from pix2score.heads.ordered import log_softmax
-from pix2score.heads.spec import HeadSpec
+from pix2score.heads.ordered import OrderedHead
+from pix2score.heads.probabilities import log_softmax
 from pix2score.metrics.formulas import (
     FROM_CONFUSION,
     Bins,
@@ -29,23 +29,25 @@ from pix2score.metrics.formulas import (
     spearman,
     weighted_mean,
 )
+from pix2score.metrics.protocol import Answers
 
-LOWER_IS_BETTER = ("nll", "rps", "mae_bins", "ece")
-HIGHER_IS_BETTER = ("spearman", "kappa", "accuracy", "within_1", "macro_recall")
-"""Metrics of a head by which the saved epoch may be chosen."""
 TOPS = {"top20": 0.2, "top5": 0.05}
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class OrderedAnswers:
     """One head on N labelled images: what it said (``log_probs`` [N, K], calibrated) and what was true."""
 
-    head: HeadSpec
+    head: OrderedHead
     log_probs: Floats
     truth: Bins
     label: Floats
-    group: Bins
-    """Any number that tells groups apart."""
+
+    @classmethod
+    def of(cls, answers: Answers) -> OrderedAnswers:
+        """The same, known to be an ordered head's."""
+        assert isinstance(answers.head, OrderedHead)
+        return cls(answers.head, answers.outputs, answers.truth, answers.label)
 
     @property
     def probs(self) -> Floats:
@@ -58,28 +60,7 @@ class Answers:
         return np.asarray(self.probs @ self.head.ranks)
 
 
-@dataclass(frozen=True, slots=True)
-class Guesses:
-    """A reference that gives one number per image (a ridge regression on the bin), on the same N images."""
-
-    head: HeadSpec
-    value: Floats
-    truth: Bins
-    label: Floats
-
-
-def main_metric(head: HeadSpec) -> str:
-    """The number to judge a head by: ``spearman`` for counts, ``kappa`` for levels."""
-    return "spearman" if head.kind == "bins" else "kappa"
-
-
-def is_metric(best_by: str, heads: Sequence[str]) -> bool:
-    """Whether epochs can be ranked by it: ``val_loss``, or ``<head>.<metric>``."""
-    head, _, metric = best_by.partition(".")
-    return best_by == "val_loss" or (head in heads and metric in LOWER_IS_BETTER + HIGHER_IS_BETTER)
-
-
-def measures(answers: Answers) -> dict[str, Measure]:
+def measures(answers: OrderedAnswers) -> dict[str, Measure]:
     """Every number of these answers, as functions of image weights."""
     probs, score, truth, label = answers.probs, answers.score, answers.truth, answers.label
     predicted, confidence = probs.argmax(axis=1), probs.max(axis=1)
@@ -94,19 +75,19 @@ def measures(answers: Answers) -> dict[str, Measure]:
     }
 
 
-def guess_measures(guesses: Guesses) -> dict[str, Measure]:
-    """The same numbers of a reference that has no probabilities."""
-    k = guesses.head.num_bins
-    rounded = np.clip(np.rint(guesses.value), 0, k - 1).astype(np.int64)
+def guess_measures(answers: OrderedAnswers, guess: Floats) -> dict[str, Measure]:
+    """The same numbers of a reference that gives a bin per image, with fractions, and no probabilities."""
+    k = answers.head.num_bins
+    rounded = np.clip(np.rint(guess), 0, k - 1).astype(np.int64)
     return {
-        "spearman": spearman(guesses.value, guesses.label),
-        **_confusion_measures(guesses.truth, rounded, k),
-        "mae_bins": weighted_mean(np.abs(np.clip(guesses.value, 0, k - 1) - guesses.truth)),
-        **_top_measures(guesses.value, guesses.label),
+        "spearman": spearman(guess, answers.label),
+        **_confusion_measures(answers.truth, rounded, k),
+        "mae_bins": weighted_mean(np.abs(np.clip(guess, 0, k - 1) - answers.truth)),
+        **_top_measures(guess, answers.label),
     }
 
 
-def constant_numbers(head: HeadSpec, num_true_K: Bins) -> Numbers:
+def constant_numbers(head: OrderedHead, num_true_K: Bins) -> Numbers:
     """What answers reach that know only the train split.
 
     Its shares (nll, rps), its median bin (mae_bins), its top bin (accuracy).

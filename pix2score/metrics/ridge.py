@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pix2score.heads.bins import MISSING
-from pix2score.heads.spec import HeadSpec
+from pix2score.heads.spec import HeadSpec, present
 from pix2score.metrics.formulas import rank_correlation
+from pix2score.metrics.kinds import numbers_of
 
 Floats = npt.NDArray[np.float64]
 SIDE, CELLS, ANGLES, GRID, LEVELS = 64, 8, 9, 4, 8
@@ -74,16 +75,20 @@ def _levels(small: Floats) -> Floats:
 
 @dataclass
 class HeadSums:
-    """What a ridge of one head needs of its labelled images: sums over rows (1, features) and target."""
+    """What a ridge of one head needs of its labelled images: sums over rows (1, features) and target.
+
+    G: the target's own numbers per image, if it has several.
+    """
 
     gram: Floats
     moment: Floats
     num: int = 0
 
     @classmethod
-    def zeros(cls, num_features: int) -> HeadSums:
-        """Of no image."""
-        return cls(np.zeros((num_features + 1, num_features + 1)), np.zeros(num_features + 1))
+    def zeros(cls, num_features: int, target_shape: tuple[int, ...] = ()) -> HeadSums:
+        """Of no image; ``target_shape``: (G,), or () for one number."""
+        size = num_features + 1
+        return cls(np.zeros((size, size)), np.zeros((size, *target_shape)))
 
     def add(self, features_BD: Floats, target_B: Floats) -> None:
         """Add labelled images."""
@@ -97,7 +102,10 @@ class HeadSums:
         return HeadSums(self.gram + other.gram, self.moment + other.moment, self.num + other.num)
 
     def solve(self, penalties: Sequence[float] = PENALTIES) -> Floats:
-        """[A, 1 + D]: the weights for each penalty, intercept first; zeros if there was no image."""
+        """[A, 1 + D] or [A, G, 1 + D]: weights for each penalty, intercept first; zeros without images."""
+        if self.moment.ndim == 2:
+            of_one = [HeadSums(self.gram, column, self.num) for column in self.moment.T]
+            return np.stack([one.solve(penalties) for one in of_one], axis=1)
         if not self.num:
             return np.zeros((len(penalties), len(self.moment)))
         mean = self.gram[0, 1:] / self.num
@@ -116,11 +124,6 @@ def answers(weights_AE: Floats, features_BD: Floats) -> Floats:
     return np.asarray(weights_AE[:, 0] + features_BD @ weights_AE[:, 1:].T)
 
 
-def target(head: HeadSpec, bin_B: npt.NDArray[np.int64]) -> Floats:
-    """The mid-rank of each bin in the train split: what ``<h>_score`` predicts too."""
-    return head.ranks[bin_B]
-
-
 class Ridge:
     """One ridge per head: ``add`` the train split, then ``solve`` for the weights."""
 
@@ -128,13 +131,14 @@ class Ridge:
         self.heads = heads
         self.sums: dict[str, HeadSums] = {}
 
-    def add(self, pixels_BSSC: npt.NDArray[np.uint8], bins_B: Mapping[str, npt.NDArray[np.int64]]) -> None:
-        """Add a batch of the train split; bins -1 are missing."""
+    def add(self, pixels_BSSC: npt.NDArray[np.uint8], targets: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Add a batch of the train split: head -> targets, missing ones included."""
         found = features(pixels_BSSC)
         for head in self.heads:
-            labelled = bins_B[head.name] != MISSING
-            sums = self.sums.setdefault(head.name, HeadSums.zeros(found.shape[1]))
-            sums.add(found[labelled], target(head, bins_B[head.name][labelled]))
+            labelled = present(targets[head.name])
+            wanted = numbers_of(head).ridge_target(head, targets[head.name][labelled])
+            if wanted is not None and wanted.ndim == 1:
+                self.sums.setdefault(head.name, HeadSums.zeros(found.shape[1])).add(found[labelled], wanted)
 
     def merge(self, other: Ridge) -> Ridge:
         """Of both sets of images."""

@@ -8,19 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from pix2score.metrics.accumulate import HeadMetrics
-from pix2score.metrics.formulas import Floats, Measure, Numbers, calibration_error
+from pix2score.heads.spec import Calibration
+from pix2score.metrics.formulas import Floats, Measure, Numbers
 from pix2score.metrics.intervals import MIN_LABELLED, Interval, intervals, resamples
-from pix2score.metrics.measures import (
-    Answers,
-    Guesses,
-    constant_numbers,
-    guess_measures,
-    main_metric,
-    measures,
-    softened,
-    values,
-)
+from pix2score.metrics.kinds import numbers_of
+from pix2score.metrics.measures import values
+from pix2score.metrics.protocol import Accumulator, Answers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,57 +33,48 @@ class HeadVerdict:
     """The same numbers of answers that know only the train split."""
     ridge: Numbers = field(default_factory=dict)
     """The same numbers of the ridge regression; empty without one."""
-    temperature: float = 1.0
-    ece_before_temperature: float | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What else to say of the calibration: of an ordered head its temperature, and the error without it."""
 
     def to_dict(self) -> dict[str, Any]:
         """As metrics.json holds it: the numbers beside the rest, under their names."""
         if not self.num_labelled:
             return {"num_labelled": 0, "reliable": False}
         plain = asdict(self)
-        return {**plain.pop("numbers"), **plain}
+        return {**plain.pop("numbers"), **plain.pop("notes"), **plain}
 
 
 def head_verdict(
-    answers: Answers, totals: HeadMetrics, temperature: float, ridge: Floats | None
+    answers: Answers, totals: Accumulator, calibration: Calibration, ridge: Floats | None
 ) -> HeadVerdict:
     """Judge one head.
 
     Args:
         answers: of the images kept: they give the intervals, the references, and numbers that sums cannot.
         totals: of all images.
-        temperature: that the answers were calibrated with.
+        calibration: that the answers were calibrated with.
         ridge: guesses of the ridge regression on the images kept, if there is one.
     """
     num = len(answers.truth)
     if not num:
         return HeadVerdict()
-    functions, is_reliable = measures(answers), num >= MIN_LABELLED
-    correct = answers.log_probs.argmax(axis=1) == answers.truth
-    sure_before = np.exp(softened(answers.log_probs, temperature)).max(axis=1)
+    kind, is_reliable = numbers_of(answers.head), num >= MIN_LABELLED
+    functions = kind.measures(answers)
     return HeadVerdict(
         num_labelled=totals.num_labelled,
         num_groups=len(np.unique(answers.group)),
         reliable=is_reliable,
-        main=main_metric(answers.head),
+        main=kind.main(answers.head),
         numbers=_numbers(functions, totals, num),
         interval=intervals(functions, resamples(answers.group)) if is_reliable else {},
-        constant=constant_numbers(answers.head, np.bincount(answers.truth, minlength=answers.head.num_bins)),
-        ridge=_ridge_numbers(answers, ridge),
-        temperature=temperature,
-        ece_before_temperature=calibration_error(sure_before, correct, np.ones(num)),
+        constant=kind.constant(answers),
+        ridge={} if ridge is None else values(kind.guess_measures(answers, ridge), num),
+        notes=kind.notes(answers, calibration),
     )
 
 
-def _numbers(functions: Mapping[str, Measure], totals: HeadMetrics, num_kept: int) -> Numbers:
+def _numbers(functions: Mapping[str, Measure], totals: Accumulator, num_kept: int) -> Numbers:
     """Over all images, and over those kept what sums cannot give."""
     of_all = totals.result()
     of_kept = {name: measure for name, measure in functions.items() if name not in of_all}
     return of_all | values(of_kept, num_kept)
-
-
-def _ridge_numbers(answers: Answers, ridge: Floats | None) -> Numbers:
-    if ridge is None:
-        return {}
-    guesses = Guesses(answers.head, ridge, answers.truth, answers.label)
-    return values(guess_measures(guesses), len(ridge))

@@ -20,7 +20,8 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from pix2score.errors import DataError, TrainingError
-from pix2score.heads.spec import HeadSpec, head_from_dict
+from pix2score.heads.kinds import head_from_dict
+from pix2score.heads.spec import Calibration, HeadSpec
 from pix2score.images.preprocess import Preprocess, preprocess_from_dict
 from pix2score.model.backbones import check_backbone
 from pix2score.storage.folder import Folder
@@ -42,9 +43,18 @@ class ModelCard:
     preprocess: Preprocess
     embedding_dim: int
     temperatures: dict[str, float]
+    """Of the heads that a temperature calibrates."""
     weights_sha256: str
     about: dict[str, Any] = field(default_factory=dict)
     """Metrics, training config and package versions."""
+    calibrations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Of the other heads."""
+
+    def calibration(self, head: str) -> Calibration:
+        """What the head's outputs are calibrated with; empty where nothing was fitted."""
+        if head in self.temperatures:
+            return {"temperature": self.temperatures[head]}
+        return self.calibrations.get(head, {})
 
     @property
     def version(self) -> str:
@@ -60,6 +70,7 @@ class ModelCard:
             "preprocess": asdict(self.preprocess),
             "embedding_dim": self.embedding_dim,
             "temperatures": self.temperatures,
+            **({"calibrations": self.calibrations} if self.calibrations else {}),
             "weights_sha256": self.weights_sha256,
         }
 
@@ -79,6 +90,7 @@ def save_model(
     embedding_dim: int,
     temperatures: dict[str, float],
     about: dict[str, Any],
+    calibrations: dict[str, dict[str, Any]] | None = None,
 ) -> ModelCard:
     """Write the model to ``place``, weights first, the card that makes it a model last; return the card.
 
@@ -97,6 +109,7 @@ def save_model(
         temperatures=temperatures,
         weights_sha256=hashlib.sha256(data).hexdigest(),
         about=about,
+        calibrations=calibrations or {},
     )
     folder = Folder(place)
     folder.publish(WEIGHTS, data, replace=True)
@@ -128,6 +141,7 @@ def load_card(place: str) -> ModelCard:
             temperatures=content["temperatures"],
             weights_sha256=content["weights_sha256"],
             about=content["about"],
+            calibrations=content.get("calibrations", {}),
         )
         stated = content["model_version"]
         check_backbone(card.backbone)

@@ -33,7 +33,7 @@ class MultiHeadModel(nn.Module):
         # Suffixed: a bare name such as "type" or "update" would collide with ModuleDict's own attributes.
         self.dropout = nn.Dropout(0.0)  # its rate is the training's; not part of the model
         self.outputs = nn.ModuleDict(
-            {f"{head.name}_logits": nn.Linear(self.embedding_dim, head.num_bins) for head in heads}
+            {f"{head.name}_logits": _output(self.embedding_dim, head) for head in heads}
         )
 
     def forward(self, image_BCHW: Tensor) -> tuple[dict[str, Tensor], Tensor]:
@@ -46,6 +46,14 @@ class MultiHeadModel(nn.Module):
         return {
             name.removesuffix("_logits"): output(seen_BD) for name, output in self.outputs.items()
         }, embedding_BD
+
+
+def _output(embedding_dim: int, head: HeadSpec) -> nn.Linear:
+    layer, bias_A = nn.Linear(embedding_dim, head.num_outputs), head.initial_bias()
+    if bias_A is not None:
+        with torch.no_grad():
+            layer.bias.copy_(torch.from_numpy(bias_A))
+    return layer
 
 
 def normalise(pixels_BSSC: Tensor, preprocess: Preprocess) -> Tensor:

@@ -48,7 +48,7 @@ def resnet_graph(card: ModelCard, weights: Weights, batch_size: int) -> bytes:
     outputs = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch_size, width])
         for name, width in [
-            *((h.name + LOGITS, h.num_bins) for h in card.heads),
+            *((h.name + LOGITS, h.num_outputs) for h in card.heads),
             (EMBEDDING, card.embedding_dim),
         ]
     ]

@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from pix2score.cli.packages import missing
 from pix2score.errors import ConfigError
-from pix2score.heads.ordered import Floats, HeadPrediction, answer
+from pix2score.heads.spec import Floats
 from pix2score.model.folder import ModelCard, Weights, load_model
 
 logger = logging.getLogger(__name__)
@@ -29,10 +29,11 @@ Forward: TypeAlias = Callable[[npt.NDArray[np.uint8]], tuple[dict[str, Floats], 
 class Prediction:
     """What all heads say of N images.
 
-    ``embedding`` is float32 [N, D], ``finite`` bool [N]: False where an output is NaN or infinite.
+    ``heads`` has each head's answer as its ``HeadSpec.answer`` gives it, ``embedding`` is float32 [N, D],
+    ``finite`` bool [N]: False where an output is NaN or infinite.
     """
 
-    heads: dict[str, HeadPrediction]
+    heads: dict[str, Any]
     embedding: Floats
     finite: npt.NDArray[np.bool_]
 
@@ -75,14 +76,13 @@ class Predictor:
         starts = range(0, len(pixels_NSSC), self.batch_size)
         parts = [self._batch(pixels_NSSC[i : i + self.batch_size]) for i in starts]
         embedding = _joined([embedding for _, embedding in parts], self.card.embedding_dim)
-        logits = {h.name: _joined([part[h.name] for part, _ in parts], h.num_bins) for h in self.card.heads}
-        finite = np.logical_and.reduce(
-            [np.isfinite(part).all(axis=1) for part in (embedding, *logits.values())]
-        )
-        heads = {
-            h.name: answer(h, logits[h.name], self.card.temperatures.get(h.name, 1.0))
-            for h in self.card.heads
+        outputs = {
+            h.name: _joined([part[h.name] for part, _ in parts], h.num_outputs) for h in self.card.heads
         }
+        finite = np.logical_and.reduce(
+            [np.isfinite(part).all(axis=1) for part in (embedding, *outputs.values())]
+        )
+        heads = {h.name: h.answer(outputs[h.name], self.card.calibration(h.name)) for h in self.card.heads}
         return Prediction(heads, embedding, finite)
 
     def _batch(self, pixels_nSSC: npt.NDArray[np.uint8]) -> tuple[dict[str, Floats], Floats]:

@@ -22,7 +22,10 @@ def weight_shapes(card: ModelCard) -> dict[str, Shape]:
     found = {f"trunk.{name}": shape for name, shape in _trunk(RESNETS[card.backbone])}
     for head in card.heads:
         layer = f"outputs.{head.name}_logits"
-        found |= {f"{layer}.weight": (head.num_bins, card.embedding_dim), f"{layer}.bias": (head.num_bins,)}
+        found |= {
+            f"{layer}.weight": (head.num_outputs, card.embedding_dim),
+            f"{layer}.bias": (head.num_outputs,),
+        }
     return found
 
 

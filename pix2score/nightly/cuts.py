@@ -106,5 +106,5 @@ def before(rows: pa.Table, key: Key) -> pa.ChunkedArray:
 
 def range_rows(layout: Layout) -> int:
     """Rows of a range: ``PART_ROWS``, fewer where heads are wide."""
-    row_bytes = 150 + sum(4 * head.num_bins + 10 for head in layout.heads)
+    row_bytes = 150 + sum(head.row_bytes for head in layout.heads)
     return max(1, min(PART_ROWS, RANGE_BYTES // row_bytes))

@@ -16,6 +16,7 @@ from pix2score.dataset.card import CARD, FORMAT, SPLITS
 from pix2score.dataset.labels import label_types
 from pix2score.dataset.shards import Shard
 from pix2score.errors import ConflictError
+from pix2score.heads.kinds import head_from_dict
 from pix2score.heads.spec import HeadSpec
 from pix2score.prepare.config import PrepareConfig
 from pix2score.storage.folder import Folder
@@ -47,10 +48,9 @@ def dataset_card(
 
 def card_summary(content: dict[str, Any]) -> dict[str, Any]:
     """What the summary of the run takes from dataset.json."""
-    heads = {head["name"]: len(head["counts"]) for head in content["heads"]}
     return {
         "rows": content["rows"],
-        "bins": heads,
+        "bins": {head["name"]: head_from_dict(head).facts() for head in content["heads"]},
         "dropped": content["dropped"],
         "shards": len(content["shards"]),
     }

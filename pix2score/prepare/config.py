@@ -8,8 +8,9 @@ from typing import Any
 
 from pix2score.catalog.catalog import Columns
 from pix2score.errors import ConfigError
+from pix2score.heads.kinds import head_from_dict
 from pix2score.heads.presets import preset
-from pix2score.heads.spec import HeadSpec, head_from_dict
+from pix2score.heads.spec import HeadSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -60,7 +60,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
         LimitError: too many images failed; no dataset is made, what is done is kept for the next attempt.
     """
     heads = config.head_specs()
-    catalog = open_catalog(config.catalog, config.columns, list(dict.fromkeys(head.column for head in heads)))
+    catalog = open_catalog(config.catalog, config.columns, heads)
     source = image_source(catalog.folder.uri, config.image_root)
     out = Folder(config.out)
     _refuse_catalogs_own_folder(catalog, out)
@@ -127,11 +127,8 @@ def _warn_of_leftovers(out: Folder, earlier: ResumedShards) -> None:
 
 def _warn(asked: Sequence[HeadSpec], fitted: Sequence[HeadSpec], counts: PlanCounts) -> None:
     for wanted, head in zip(asked, fitted, strict=True):
-        if wanted.needs_learning and head.num_bins != wanted.size:
-            logger.warning("head %s: ties merged %s bins into %d", head.name, wanted.size, head.num_bins)
-        empty = [k for k, number in enumerate(head.counts or ()) if not number]
-        if empty:
-            logger.warning("head %s: no training image in bin %s", head.name, ", ".join(map(str, empty)))
+        for line in head.fit_warnings(wanted):
+            logger.warning("%s", line)
     for line in described_labels(asked, counts):
         logger.warning("%s", line)
     if counts.unknown_split:
@@ -189,7 +186,7 @@ def _plan(work: _Work, done: ResumedShards) -> tuple[list[Part], PlanCounts, lis
 
 
 def _shard_schema(work: _Work) -> pa.Schema:
-    return dataset_schema(work.catalog.id_type, label_types(work.catalog, work.heads))
+    return dataset_schema(work.catalog.id_type, work.heads, label_types(work.catalog, work.heads))
 
 
 def _round(

@@ -5,20 +5,20 @@ Its numbers beside their references, curves, and pictures from the sample.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pix2score.heads.spec import HeadSpec
-from pix2score.metrics.curves import Change, Curves
+from pix2score.heads.spec import HeadSpec, present
 from pix2score.metrics.findings import HeadDetails
+from pix2score.metrics.kinds import numbers_of
+from pix2score.metrics.protocol import Change
 from pix2score.metrics.verdict import HeadVerdict
-from pix2score.report import charts
+from pix2score.report.kinds import page_of
 from pix2score.report.page import (
-    Chart,
     Gallery,
     Line,
     Picture,
@@ -26,8 +26,8 @@ from pix2score.report.page import (
     TextTable,
     encoded,
     number,
-    short_labels,
 )
+from pix2score.report.protocol import KindPage
 from pix2score.storage.arrow import matrix
 
 NUM_PICTURES = 6
@@ -39,21 +39,6 @@ ALTERED_NAMES = {
     "original": "the original instead of the prepared image",
 }
 PARITY_BOUND = 0.01
-ROWS = (
-    ("spearman", "Spearman, expected quantile with the raw label", ""),
-    ("kappa", "Quadratic weighted kappa", ""),
-    ("mae_bins", "Mean error of the expectation, bins", "lower"),
-    ("accuracy", "Accuracy", ""),
-    ("within_1", "At most one bin off", ""),
-    ("macro_recall", "Macro recall", ""),
-    ("nll", "NLL", "lower"),
-    ("rps", "RPS", "lower"),
-    ("ece", "Calibration error (ECE)", "lower"),
-    ("auc_top20", "AUC of the top 20 %", ""),
-    ("lift_top20", "Lift of the top 20 %", ""),
-    ("auc_top5", "AUC of the top 5 %", ""),
-    ("lift_top5", "Lift of the top 5 %", ""),
-)
 
 
 def head_section(
@@ -62,54 +47,27 @@ def head_section(
     """The section of ``head``; ``sampled`` rows carry thumbnails."""
     if details.curves is None:
         return Section(title=head.name, lines=[Line("No labelled image in this split.", "bad")])
-    labels = short_labels(head)
-    ece = number(verdict.ece_before_temperature)
-    text = f"Temperature {verdict.temperature:.2f}: calibration error {ece} without it."
+    page = page_of(head)
     return Section(
         title=head.name,
-        lines=[Line(text, "note")],
-        tables=[_numbers(verdict), _robustness(details.altered)],
-        charts=_charts(head, details.curves, labels),
-        galleries=_galleries(head, sampled, labels),
+        lines=[Line(page.note(verdict), "note")],
+        tables=[_numbers(page, verdict), _robustness(details.altered)],
+        charts=page.charts(head, details.curves),
+        galleries=_galleries(head, sampled),
     )
 
 
-def _charts(head: HeadSpec, curves: Curves, labels: Sequence[str]) -> list[Chart]:
-    against_label = charts.score_against_label(
-        curves["curve"], curves["scatter"], head.column, is_count=_is_count(head)
-    )
-    return [
-        Chart(
-            against_label,
-            "Raw label against score. Line: median of each tenth of the images; band: its middle half. A "
-            "good head climbs.",
-        ),
-        Chart(
-            charts.calibration(curves["reliability"]),
-            "On the dashed line, a probability of 0.4 is right 4 times in 10.",
-        ),
-        Chart(
-            charts.confusion(labels, curves["confusion"]),
-            "Each row adds up to 1. A good head is dark along the diagonal.",
-        ),
-    ]
-
-
-def _is_count(head: HeadSpec) -> bool:
-    return head.kind == "bins" and head.min_value >= 0
-
-
-def _numbers(verdict: HeadVerdict) -> TextTable:
+def _numbers(page: KindPage, verdict: HeadVerdict) -> TextTable:
     rows = [
         [
             title + (" ↓" if better else ""),
-            number(verdict.numbers[name]) + interval_text(verdict, name),
+            number(verdict.numbers.get(name)) + interval_text(verdict, name),
             number(verdict.ridge.get(name)),
             number(verdict.constant.get(name)),
         ]
-        for name, title, better in ROWS
+        for name, title, better in page.rows
     ]
-    note = "↓: lower is better. Constant: the train split's shares, its median bin or its most frequent bin."
+    note = f"↓: lower is better. Constant: {page.constant}."
     return TextTable(["", "model", "ridge", "constant"], rows, note)
 
 
@@ -141,10 +99,10 @@ def _robustness(altered: Mapping[str, Change]) -> TextTable:
     return TextTable(["image", "images", "mean |Δ probability|", "mean |Δ score|", "same bin"], rows, note)
 
 
-def _galleries(head: HeadSpec, sampled: pa.Table | None, labels: Sequence[str]) -> list[Gallery]:
+def _galleries(head: HeadSpec, sampled: pa.Table | None) -> list[Gallery]:
     if sampled is None or not sampled.num_rows:
         return []
-    shown = _Shown(head, sampled, labels)
+    shown = _Shown(head, sampled)
     found = [
         shown.gallery("Highest predicted", np.argsort(-shown.score, kind="stable")),
         shown.gallery("Lowest predicted", np.argsort(shown.score, kind="stable")),
@@ -166,18 +124,18 @@ def _saliency(head: HeadSpec, sampled: pa.Table, shown: _Shown) -> list[Gallery]
 class _Shown:
     """The sample as one head answers it."""
 
-    def __init__(self, head: HeadSpec, sampled: pa.Table, labels: Sequence[str]) -> None:
-        self._rows, self._labels = sampled, labels
-        self._probs = np.exp(matrix(sampled.column(f"{head.name}_log_probs_0")).astype(np.float64))
-        self._truth = sampled.column(f"{head.name}_bin").to_numpy()
-        self.score = self._probs @ np.linspace(0, 1, head.num_bins)
+    def __init__(self, head: HeadSpec, sampled: pa.Table) -> None:
+        self._rows, self._head = sampled, head
+        self._outputs = matrix(sampled.column(f"{head.name}_outputs_0")).astype(np.float64)
+        self._targets = head.targets(sampled.column(head.target_field().name))
+        self._labelled = present(self._targets)
+        self.score = numbers_of(head).score(head, self._outputs)
 
     def misses(self) -> npt.NDArray[np.int64]:
-        """Labelled rows, the farthest from their bin first."""
-        expected = self._probs @ np.arange(self._probs.shape[1])
-        miss = np.where(self._truth >= 0, np.abs(expected - self._truth), -1)
-        order = np.argsort(-miss, kind="stable")
-        return order[miss[order] >= 0]
+        """Labelled rows, the farthest from their label first."""
+        miss = numbers_of(self._head).misses(self._head, self._outputs, self._targets)
+        order = np.argsort(-np.where(self._labelled, miss, -1), kind="stable")
+        return order[self._labelled[order]]
 
     def gallery(
         self, title: str, order: npt.NDArray[Any], images: str = "thumbnail", note: str = ""
@@ -187,7 +145,7 @@ class _Shown:
 
     def _picture(self, row: int, images: str) -> Picture:
         key = f"{self._rows.column('illust_id')[row].as_py()} p{self._rows.column('page')[row].as_py()}"
-        best, truth = int(self._probs[row].argmax()), int(self._truth[row])
-        true = self._labels[truth] if truth >= 0 else "no label"
-        said = f"said {self._labels[best]} ({self._probs[row, best]:.0%})"
-        return Picture(key, encoded(self._rows.column(images)[row].as_py()), [said, f"true {true}"])
+        page = page_of(self._head)
+        true = page.true(self._head, self._targets[row]) if self._labelled[row] else "true no label"
+        said = page.said(self._head, self._outputs[row])
+        return Picture(key, encoded(self._rows.column(images)[row].as_py()), [said, true])

@@ -9,6 +9,7 @@ import pyarrow as pa
 from pix2score.heads.spec import HeadSpec
 from pix2score.metrics.comparison import HeadComparison
 from pix2score.metrics.findings import Findings
+from pix2score.metrics.kinds import numbers_of
 from pix2score.metrics.verdict import HeadVerdict
 from pix2score.report.evaluated_head import head_section, interval_text
 from pix2score.report.page import Line, Section, TextTable, number, page
@@ -37,68 +38,59 @@ def evaluation_page(findings: Findings, heads: Sequence[HeadSpec], sampled: pa.T
 
 
 def _overview(findings: Findings, heads: Sequence[HeadSpec]) -> Section:
-    header = [
-        "head",
-        "images",
-        "main number",
-        "ridge",
-        "NLL (prior)",
-        "error in bins (median bin)",
-        "accuracy (majority)",
-        "top 20 % AUC",
-    ]
-    verdicts = {head.name: findings.metrics[head.name] for head in heads}
+    header = ["head", "images", "main number", "ridge", "other numbers (of the best constant)"]
     note = (
-        "Main number: Spearman for counts, kappa for levels; 1 is perfect, 0 is chance. "
+        "Main number: 1 is perfect; 0 is chance, 0.5 for AUC and pair accuracy. "
         "Ridge: a regression on colours and edges. "
-        "In brackets in the other columns: what the best constant answer reaches."
+        "In brackets in the last column: what the best constant answer reaches."
     )
-    rows = [_overview_row(name, verdict) for name, verdict in verdicts.items()]
-    lines = [_sentence(name, verdict) for name, verdict in verdicts.items()]
+    rows = [_overview_row(head, findings.metrics[head.name]) for head in heads]
+    lines = [_sentence(head, findings.metrics[head.name]) for head in heads]
     return Section(title="In short", lines=lines, tables=[TextTable(header, rows, note)])
 
 
-def _overview_row(name: str, verdict: HeadVerdict) -> list[str]:
+def _overview_row(head: HeadSpec, verdict: HeadVerdict) -> list[str]:
     if not verdict.num_labelled:
-        return [name, "0", *["-"] * 6]
+        return [head.name, "0", *["-"] * 3]
     numbers, main = verdict.numbers, verdict.main
-
-    def beside_constant(measure: str, digits: int = 3) -> str:
-        return f"{number(numbers[measure], digits)} ({number(verdict.constant[measure], digits)})"
-
+    others = [
+        f"{name} {number(numbers.get(name))} ({number(verdict.constant.get(name))})"
+        for name in numbers_of(head).summary
+    ]
     return [
-        name,
+        head.name,
         str(verdict.num_labelled),
         f"{main} {number(numbers[main])}{interval_text(verdict, main)}",
         number(verdict.ridge.get(main)),
-        beside_constant("nll"),
-        beside_constant("mae_bins", 2),
-        beside_constant("accuracy"),
-        number(numbers["auc_top20"]),
+        ", ".join(others),
     ]
 
 
-def _sentence(name: str, verdict: HeadVerdict) -> Line:
+def _sentence(head: HeadSpec, verdict: HeadVerdict) -> Line:
+    name = head.name
     if not verdict.num_labelled:
         return Line(f"{name}: no labelled image in this split.", "bad")
     if not verdict.reliable:
         text = f"{name}: only {verdict.num_labelled} labelled images. These numbers are unreliable."
         return Line(text, "bad")
-    knows, mood = _against_constant(verdict)
+    knows, mood = _against_constant(verdict, numbers_of(head).loss)
     against, ridge_mood = _against_ridge(verdict)
     moods = {mood, ridge_mood}
     return Line(f"{name}: {knows}{against}.", "bad" if "bad" in moods else "" if "" in moods else mood)
 
 
-def _against_constant(verdict: HeadVerdict) -> tuple[str, str]:
+def _against_constant(verdict: HeadVerdict, loss: str) -> tuple[str, str]:
     """Words and their mood."""
-    nll, interval, constant = verdict.numbers["nll"], verdict.interval["nll"], verdict.constant["nll"]
-    assert nll is not None and interval and constant is not None, "every labelled image has an NLL"
+    found, interval, constant = verdict.numbers[loss], verdict.interval[loss], verdict.constant[loss]
+    assert found is not None and interval and constant is not None, "every labelled image has a loss"
     if interval.high < constant:
-        return "its probabilities are really better than the constant answer", "good"
-    if nll < constant:
-        return "its probabilities are better than the constant answer, but by no more than chance may do", ""
-    return "its probabilities are no better than the constant answer", "bad"
+        return f"its answers ({loss}) are really better than the constant answer", "good"
+    if found < constant:
+        return (
+            f"its answers ({loss}) are better than the constant answer, but by no more than chance may do",
+            "",
+        )
+    return f"its answers ({loss}) are no better than the constant answer", "bad"
 
 
 def _against_ridge(verdict: HeadVerdict) -> tuple[str, str]:

@@ -57,7 +57,7 @@ def report(config: ReportConfig) -> dict[str, Any]:
 def _read(folder: Folder, snapshot: Snapshot) -> NightStats:
     heads = snapshot.layout.heads
     columns = ["illust_id", "page", "status", "error_code", "error_detail", "run"]
-    columns += [f"{head.name}_{name}" for head in heads for name in ("bin", "score", "expected")]
+    columns += [name for head in heads for name in head.night_columns]
     night = NightStats(heads, snapshot.manifest["run"])
     for batch in parquet_batches(
         folder, [file.path for file in snapshot.files if file.table == "scores"], columns

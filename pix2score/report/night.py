@@ -30,7 +30,7 @@ class NightStats:
     heads: Sequence[HeadSpec]
     run: str
     bins: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
-    """Head -> images per predicted bin."""
+    """Head -> images per step of its histogram: per predicted bin, of an ordered head."""
     fresh: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     """The same of the images that this snapshot's run scored: in a catalog that grows slowly, they alone show
     a change."""
@@ -46,14 +46,14 @@ class NightStats:
         rows = pa.Table.from_batches([batch])
         ok = rows.filter(pc.equal(rows.column("status"), "ok"))
         for head in self.heads:
-            zero = np.zeros(head.num_bins, dtype=np.int64)
             of_run = ok.filter(pc.equal(ok.column("run"), self.run))
-            self.bins[head.name] = self.bins.get(head.name, zero) + _counts(ok, head)
-            self.fresh[head.name] = self.fresh.get(head.name, zero) + _counts(of_run, head)
+            self.bins[head.name] = self.bins.get(head.name, 0) + head.histogram(ok)
+            self.fresh[head.name] = self.fresh.get(head.name, 0) + head.histogram(of_run)
+            by = head.order_column
             for end, order in (("highest", "descending"), ("lowest", "ascending")):
-                best = ok.sort_by([(f"{head.name}_score", order)]).slice(0, NUM_EXTREME).to_pylist()
+                best = ok.sort_by([(by, order)]).slice(0, NUM_EXTREME).to_pylist()
                 kept = [*self.extremes.get((head.name, end), []), *best]
-                kept.sort(key=lambda row: row[f"{head.name}_score"], reverse=end == "highest")  # noqa: B023
+                kept.sort(key=lambda row: row[by], reverse=end == "highest")  # noqa: B023
                 self.extremes[head.name, end] = kept[:NUM_EXTREME]
         self._add_failures(rows.filter(pc.equal(rows.column("status"), "failed")))
         self._draw(ok)
@@ -80,8 +80,3 @@ class NightStats:
             {**row, "_draw": numbers[i]} for i, row in zip(order, ok.take(order).to_pylist(), strict=True)
         ]
         self.drawn = sorted(self.drawn, key=lambda row: row["_draw"])[:NUM_RANDOM]
-
-
-def _counts(rows: pa.Table, head: HeadSpec) -> npt.NDArray[np.int64]:
-    found = rows.column(f"{head.name}_bin").drop_null().to_numpy()
-    return np.bincount(found, minlength=head.num_bins).astype(np.int64)

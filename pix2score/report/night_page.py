@@ -13,7 +13,7 @@ from pix2score.heads.spec import HeadSpec
 from pix2score.report import charts
 from pix2score.report.drift import Drift, drift_lines
 from pix2score.report.night import NightStats
-from pix2score.report.page import Chart, Gallery, Line, Picture, Section, TextTable, page, short_labels
+from pix2score.report.page import Chart, Gallery, Line, Picture, Section, TextTable, page
 from pix2score.snapshots.manifest import Snapshot
 
 
@@ -64,8 +64,10 @@ def _drift(night: NightStats, before: NightStats | None, drift: Mapping[str, Dri
         total, fresh = int(night.bins[head.name].sum()), int(night.fresh[head.name].sum())
         if 0 < fresh < total:
             series["scored this night"] = _shares(night.fresh[head.name])
-        caption = f"{head.name}: share of images by predicted bin; {fresh:,} of {total:,} scored this night."
-        drawn.append(Chart(charts.bars(short_labels(head), series), caption))
+        caption = (
+            f"{head.name}: share of images by what was predicted; {fresh:,} of {total:,} scored this night."
+        )
+        drawn.append(Chart(charts.bars(head.histogram_labels(), series), caption))
     return Section(
         title="Predictions",
         lines=drift_lines(night, drift) or [Line("There is no night before to compare with.", "note")],
@@ -117,10 +119,7 @@ def _rate(manifest: Mapping[str, Any]) -> list[Section]:
 
 
 def _picture(row: Mapping[str, Any], heads: Sequence[HeadSpec], images: Mapping[Key, str]) -> Picture:
-    lines = [
-        f"{head.name} {short_labels(head)[row[f'{head.name}_bin']]}, score {row[f'{head.name}_score']:.2f}"
-        for head in heads
-    ]
+    lines = [head.caption(row) for head in heads]
     return Picture(
         f"{row['illust_id']} p{row['page']}", images.get((row["illust_id"], row["page"]), ""), lines
     )

@@ -8,13 +8,10 @@ Owns the form only. What a report says: ``evaluation_page`` and ``report``.
 from __future__ import annotations
 
 import base64
-import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pix2score.cli.packages import need
-from pix2score.heads.spec import HeadSpec
 
 NEEDED = ("vl_convert", "jinja2")
 
@@ -98,23 +95,6 @@ def page(
 def encoded(image: bytes) -> str:
     """JPEG bytes as the page holds them."""
     return base64.b64encode(image).decode()
-
-
-def short_labels(head: HeadSpec) -> list[str]:
-    """Ranges of a head's bins as fit below a picture: ``36.9M-109M`` instead of ``36940052-1.08562e+08``."""
-    if head.are_classes:
-        return list(head.labels().values())
-    bounds = [head.min_value, *head.bin_edges, math.inf]
-    return [f"{_short(low)}-{_short(high)}" for low, high in itertools.pairwise(bounds)]
-
-
-def _short(bound: float) -> str:
-    if math.isinf(bound):
-        return "∞" if bound > 0 else "-∞"
-    for unit, size, least in (("G", 1e9, 1e9), ("M", 1e6, 1e6), ("k", 1e3, 1e4)):
-        if abs(bound) >= least:
-            return f"{bound / size:.3g}{unit}"
-    return f"{bound:g}" if abs(bound) < 1000 else f"{bound:.0f}"
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -95,7 +95,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
 
 def _report_estimate(run: Run, plan: ScoringPlan, summary: Summary) -> None:
     element = 2 if run.layout.embedding_dtype == "float16" else 4
-    scores_bytes = 100 + sum(4 * (head.num_bins + 3) for head in run.layout.heads)
+    scores_bytes = 100 + sum(head.row_bytes for head in run.layout.heads)
     facts = estimate(plan.counts, run.live, run.layout.embedding_dim * element + scores_bytes)
     log_estimate(facts)
     summary.update({"dry_run": True, "to_score": plan.counts.to_score, **facts})

@@ -15,7 +15,6 @@ from pix2score.catalog.keys import KEY
 from pix2score.cluster import stage_times
 from pix2score.cluster.counters import count_forward
 from pix2score.errors import DataError, ImageFailure
-from pix2score.heads.ordered import head_columns
 from pix2score.images import repeats
 from pix2score.images.columns import pixels_of
 from pix2score.model.predictor import Predictor, load_predictor
@@ -111,8 +110,7 @@ def _scored(rows: pa.Table, position: Any, prediction: Any, run: str, layout: La
     columns["scored_at"] = pa.array([datetime.now(UTC)] * rows.num_rows, pa.timestamp("us", tz="UTC"))
     for head in layout.heads:
         columns |= {
-            name: column.take(indices)
-            for name, column in head_columns(head, prediction.heads[head.name]).items()
+            name: column.take(indices) for name, column in head.columns(prediction.heads[head.name]).items()
         }
     flat = pa.array(embedding.ravel())
     columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, type=element).take(indices)

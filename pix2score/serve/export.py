@@ -51,7 +51,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
 
 def facts(card: ModelCard) -> dict[str, Any]:
     """What a server needs to know besides the graph: version, and per head the range of each bin."""
-    labels = {f"{head.name}_predict": head.labels() for head in card.heads}
+    labels = {f"{head.name}_predict": head.legend() for head in card.heads if head.legend()}
     return {"model_version": card.version, "preprocess_id": card.preprocess.id, **labels}
 
 

@@ -9,12 +9,15 @@ Shapes: H height, W width of the image given, n one of them, S input size, D emb
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pix2score.heads.spec import HeadSpec
+from pix2score.heads.ordered import OrderedHead
+from pix2score.heads.ordered_labels import BINS, LEVELS
+from pix2score.heads.spec import Calibration, HeadSpec
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.folder import ModelCard, Weights
 from pix2score.model.network import model_from_card, normalise
@@ -29,7 +32,8 @@ class ServedModel(nn.Module):
         super().__init__()
         self.network = model_from_card(card, weights)
         self.preprocess = card.preprocess
-        self.heads, self.temperatures = card.heads, dict(card.temperatures)
+        self.heads = card.heads
+        self.calibrations = {head.name: card.calibration(head.name) for head in card.heads}
 
     def forward(self, image_HWC: Tensor) -> dict[str, Tensor]:
         """uint8 [H, W, 3] -> the columns of the scores table for one image.
@@ -38,28 +42,32 @@ class ServedModel(nn.Module):
         []; and ``embedding`` float32 [D].
         """
         image_BCHW = normalise(resize(image_HWC, self.preprocess).permute(1, 2, 0)[None], self.preprocess)
-        logits, embedding_BD = self.network(image_BCHW)
+        outputs_of, embedding_BD = self.network(image_BCHW)
         outputs: dict[str, Tensor] = {}
         for head in self.heads:
-            answer = _ANSWER_BY_KIND[head.kind](
-                head, logits[head.name][0], self.temperatures.get(head.name, 1.0)
-            )
+            answer = ANSWERS[head.kind](head, outputs_of[head.name][0], self.calibrations[head.name])
             outputs |= {f"{head.name}_{name}": tensor for name, tensor in answer.items()}
         return outputs | {"embedding": embedding_BD[0]}
 
 
-def _ordered(head: HeadSpec, logits_K: Tensor, temperature: float) -> dict[str, Tensor]:
-    probs_K = torch.softmax(logits_K / temperature, dim=0)
-    ranks = torch.tensor(head.ranks, dtype=torch.float32)
-    typical = torch.tensor(head.typical_values, dtype=torch.float32)
+def score_of(head: HeadSpec, outputs_BA: Tensor, calibration: Calibration) -> Tensor:
+    """The number that a head's pictures are ordered by, [B], on the graph: what a saliency map explains."""
+    return torch.stack([ANSWERS[head.kind](head, row_A, calibration)["score"] for row_A in outputs_BA])
+
+
+def _ordered(head: OrderedHead, logits_K: Tensor, calibration: Calibration) -> dict[str, Tensor]:
+    probs_K = torch.softmax(logits_K / calibration.get("temperature", 1.0), dim=0)
+    ranks = torch.tensor(head.ranks, dtype=torch.float32, device=logits_K.device)
+    typical = torch.tensor(head.typical_values, dtype=torch.float32, device=logits_K.device)
     score = (probs_K * ranks).sum().clamp(0, 1)
     return {"probs": probs_K, "bin": probs_K.argmax(), "score": score, "expected": (probs_K * typical).sum()}
 
 
-_ANSWER_BY_KIND: dict[str, Callable[[HeadSpec, Tensor, float], dict[str, Tensor]]] = {
-    "bins": _ordered,
-    "levels": _ordered,
+ANSWERS: Mapping[str, Callable[[Any, Tensor, Calibration], dict[str, Tensor]]] = {
+    BINS: _ordered,
+    LEVELS: _ordered,
 }
+"""Kind -> what the outputs [A] of one image mean, as ``HeadSpec.answer`` says it in numpy."""
 
 
 def resize(image_HWC: Tensor, preprocess: Preprocess) -> Tensor:

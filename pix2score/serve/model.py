@@ -12,14 +12,13 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from pix2score.errors import ConfigError, ImageFailure
-from pix2score.heads.ordered import HeadPrediction
 from pix2score.images.decode import picture_to_rgb
 from pix2score.images.decoder import Decoder
 from pix2score.images.preprocess import Preprocess
@@ -37,26 +36,15 @@ Picture: TypeAlias = str | os.PathLike[str] | bytes | Image.Image
 
 
 @dataclass(frozen=True, slots=True)
-class HeadAnswer:
-    """What one head says about one picture."""
-
-    bin: int
-    """Most probable bin."""
-    label: str
-    """Its range, as ``30-50``."""
-    probs: list[float]
-    """Calibrated probability of each bin."""
-    score: float
-    """Expected quantile in 0..1: comparable between heads."""
-    expected: float
-    """Expected value in the head's own unit."""
-
-
-@dataclass(frozen=True, slots=True)
 class Answer:
-    """What a model says about one picture: ``heads`` by name, ``embedding`` float32 [D]."""
+    """What a model says about one picture: ``heads`` by name, ``embedding`` float32 [D].
 
-    heads: dict[str, HeadAnswer]
+    A head says what its kind does, as plain values. An ordered one: ``bin`` (the most probable), ``label``
+    (its range, as ``30-50``), ``probs`` (calibrated), ``score`` (expected quantile in 0..1), ``expected`` (in
+    the head's own unit).
+    """
+
+    heads: dict[str, dict[str, Any]]
     embedding: npt.NDArray[np.float32]
 
 
@@ -104,10 +92,9 @@ class Model:
 
     def _answers(self, pixels_NSSC: npt.NDArray[np.uint8]) -> list[Answer | ImageFailure]:
         prediction = self._predictor.predict(pixels_NSSC)
-        labels = {head.name: head.labels() for head in self.card.heads}
         return [
             Answer(
-                {name: _head_answer(head, i, labels[name]) for name, head in prediction.heads.items()},
+                {head.name: head.plain(prediction.heads[head.name], i) for head in self.card.heads},
                 prediction.embedding[i],
             )
             if prediction.finite[i]
@@ -127,13 +114,6 @@ def _torch_device(device: Literal[Device, "cuda"]) -> str:
     if device == "auto":
         return "cpu"
     raise ConfigError(f"--device {device}, but this machine has no GPU that torch can use; use --device cpu")
-
-
-def _head_answer(head: HeadPrediction, row: int, labels: dict[str, str]) -> HeadAnswer:
-    best = int(head.bin[row])
-    return HeadAnswer(
-        best, labels[str(best)], head.probs[row].tolist(), float(head.score[row]), float(head.expected[row])
-    )
 
 
 def _pixels(

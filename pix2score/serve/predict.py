@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pix2score.errors import DataError, ImageFailure, JobFailed
@@ -32,7 +31,7 @@ def predict(config: PredictConfig, say: Callable[[str], None]) -> dict[str, Any]
             say(
                 _json_line(answer_json(path, answer, model.card))
                 if config.json
-                else _printable(answer_text(path, answer))
+                else _printable(answer_text(path, answer, model.card))
             )
     model.close()
     summary = {
@@ -66,16 +65,11 @@ def answer_json(path: str, answer: Answer, card: ModelCard) -> dict[str, Any]:
     In the reference system's format, ``<h>_predict`` -> bin -> range; and beside it each head's answer under
     ``<h>``.
     """
-    ranges = {f"{head.name}_predict": head.labels() for head in card.heads}
-    return {"image": path, **ranges, **{name: asdict(head) for name, head in answer.heads.items()}}
+    ranges = {f"{head.name}_predict": head.legend() for head in card.heads if head.legend()}
+    return {"image": path, **ranges, **answer.heads}
 
 
-def answer_text(path: str, answer: Answer) -> str:
-    """A few lines for a person: each head's bin with its probability, the expected value and the score."""
-    width = max(len(name) for name in answer.heads)
-    lines = [
-        f"  {name:<{width}}  {head.label:>12} ({head.probs[head.bin]:4.0%})   expected "
-        f"{head.expected:>12,.4g}   score {head.score:.3f}"
-        for name, head in answer.heads.items()
-    ]
-    return "\n".join([path, *lines])
+def answer_text(path: str, answer: Answer, card: ModelCard) -> str:
+    """A few lines for a person: what each head says."""
+    width = max(len(head.name) for head in card.heads)
+    return "\n".join([path, *(f"  {h.name:<{width}}  {h.text(answer.heads[h.name])}" for h in card.heads)])

@@ -11,13 +11,10 @@ import pyarrow as pa
 from pix2score.catalog.catalog import Columns, open_catalog
 from pix2score.catalog.rows import PlanCounts, catalog_rows
 from pix2score.errors import IMAGE_ERROR_CODES, RETRIED_ERROR_CODES
-from pix2score.heads.ordered import head_fields
 from pix2score.heads.spec import HeadSpec
 from pix2score.snapshots.manifest import Snapshot
 from pix2score.snapshots.tables import DataFile
 from pix2score.storage.sql import load, one_row
-
-_SUM_TOLERANCE = 1e-3  # float32 probabilities of up to 1,000 bins
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +53,7 @@ def check_rows(connection: duckdb.DuckDBPyConnection, promise: Promise) -> list[
     """What is wrong in table ``scores``."""
     codes = ", ".join(f"'{code}'" for code in IMAGE_ERROR_CODES)
     retried = ", ".join(f"'{code}'" for code in RETRIED_ERROR_CODES)
-    some_head = " OR ".join(
-        f"{field.name} IS NOT NULL" for head in promise.heads for field in head_fields(head)
-    )
+    some_head = " OR ".join(f"{field.name} IS NOT NULL" for head in promise.heads for field in head.fields())
     tests = {
         "keys that stand more than once": (
             "SELECT illust_id, page FROM scores GROUP BY ALL HAVING count(*) > 1"
@@ -76,9 +71,8 @@ def check_rows(connection: duckdb.DuckDBPyConnection, promise: Promise) -> list[
         ),
     }
     for head in promise.heads:
-        tests[f"ok rows whose {head.name} is not a distribution with its argmax"] = _bad_prediction(
-            head.name, head.num_bins
-        )
+        for what, is_bad in head.bad_rows_sql().items():
+            tests[what] = f"SELECT 1 FROM scores WHERE status = 'ok' AND coalesce({is_bad}, true)"
     problems = _failing(connection, tests)
     rows, failed = one_row(connection, "SELECT count(*), count(*) FILTER (status = 'failed') FROM scores")
     if (rows, failed) != (promise.rows, promise.failed):
@@ -86,16 +80,6 @@ def check_rows(connection: duckdb.DuckDBPyConnection, promise: Promise) -> list[
             f"{rows} rows with {failed} failed, manifest says {promise.rows} with {promise.failed}"
         )
     return problems
-
-
-def _bad_prediction(head: str, num_bins: int) -> str:
-    probs = f"{head}_probs::FLOAT[]"
-    return (
-        f"SELECT 1 FROM scores WHERE status = 'ok' AND coalesce({head}_bin NOT BETWEEN 0 AND {num_bins - 1} "
-        f"OR NOT abs(list_sum({probs}) - 1) < {_SUM_TOLERANCE} OR list_min({probs}) < 0 "
-        f"OR ({probs})[{head}_bin + 1] < list_max({probs}) OR NOT isfinite({head}_expected) "
-        f"OR NOT {head}_score BETWEEN 0 AND 1, true)"
-    )
 
 
 def check_embeddings(connection: duckdb.DuckDBPyConnection) -> list[str]:

@@ -28,8 +28,8 @@ import pyarrow.compute as pc
 
 from pix2score.catalog.keys import Key, key_fields
 from pix2score.errors import DataError
-from pix2score.heads.ordered import head_fields
-from pix2score.heads.spec import HeadSpec, head_from_dict
+from pix2score.heads.kinds import head_from_dict
+from pix2score.heads.spec import HeadSpec
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_bytes
 
@@ -56,7 +56,7 @@ def scores_schema(id_type: pa.DataType, heads: Sequence[HeadSpec]) -> pa.Schema:
             pa.field("error_code", pa.string()),
             pa.field("error_detail", pa.string()),
             pa.field("attempts", pa.int16(), nullable=False),
-            *(field for head in heads for field in head_fields(head)),
+            *(field for head in heads for field in head.fields()),
             pa.field("fingerprint", pa.string()),
             pa.field("run", pa.string(), nullable=False),
             pa.field("scored_at", pa.timestamp("us", tz="UTC"), nullable=False),

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from pix2score.heads.bins import MISSING
-from pix2score.heads.spec import HeadSpec
+from pix2score.heads.spec import HeadSpec, present
 from pix2score.metrics.formulas import Floats
 from pix2score.metrics.ridge import Ridge, answers, best_correlation, features
 from pix2score.train.step.batch import Batch
@@ -43,7 +42,7 @@ class RidgeBaseline:
             self._num_seen += len(batch.pixels_BSSC)
             with self._threads.limit(limits=1, user_api="blas"):
                 self._ridge.add(
-                    batch.pixels_BSSC.numpy(), {name: b.numpy() for name, b in batch.bins.items()}
+                    batch.pixels_BSSC.numpy(), {name: t.numpy() for name, t in batch.targets.items()}
                 )
 
     def solve(self) -> None:
@@ -60,7 +59,7 @@ class RidgeBaseline:
         found = features(batch.pixels_BSSC.numpy())
         self._num_judged += len(found)
         for name, weights in self._weights.items():
-            labelled = batch.bins[name].numpy() != MISSING
+            labelled = present(batch.targets[name].numpy())
             scores = answers(weights, found[labelled])
             self._judged[name].append(
                 np.concatenate([scores, batch.labels[name].numpy()[labelled, None]], axis=1)

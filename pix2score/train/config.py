@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from pix2score.cli.flags import Device
 from pix2score.errors import ConfigError
-from pix2score.heads.spec import LOSSES, HeadSpec
+from pix2score.heads.ordered import OrderedHead
+from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.backbones import check_backbone
 from pix2score.train.step.recipe import (
@@ -124,9 +125,10 @@ class TrainConfig:
         if self.cache_mib is not None and self.cache_mib < 0:
             raise ConfigError(f"cache_mib {self.cache_mib}: at least 0")
         for name in ("bins_loss", "levels_loss"):
-            if getattr(self, name) not in (AS_PREPARED, *LOSSES):
+            if getattr(self, name) not in (AS_PREPARED, "auto", *OrderedHead.LOSSES):
                 raise ConfigError(
-                    f"{name} {getattr(self, name)!r} is not known; one of {AS_PREPARED}, {', '.join(LOSSES)}"
+                    f"{name} {getattr(self, name)!r} is not known; one of {AS_PREPARED}, "
+                    f"{', '.join(('auto', *OrderedHead.LOSSES))}"
                 )
         if -(-self.batch_size // self.accumulate) == 1 and self.input_size <= TRUNK_STRIDE:
             raise ConfigError(

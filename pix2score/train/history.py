@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import NotRequired, TypedDict
+from collections.abc import Sequence
+from typing import Any, NotRequired, TypedDict
 
 from torch import Tensor
 
 from pix2score.metrics.formulas import Numbers
-from pix2score.metrics.measures import LOWER_IS_BETTER
+from pix2score.metrics.kinds import lower_is_better
+from pix2score.metrics.protocol import Accumulator
 
 WORST = 1e9
 """Stands for a number that is not finite: JSON has no infinity, and no checkpoint ranks below it."""
@@ -34,6 +36,9 @@ class EpochEntry(TypedDict):
     val_ece_uncalibrated: NotRequired[dict[str, float | None]]
     ridge_spearman: NotRequired[dict[str, float | None]]
     temperatures: dict[str, float]
+    """Of the heads that a temperature calibrates."""
+    calibrations: NotRequired[dict[str, dict[str, Any]]]
+    """Of the others."""
     learning_rate: float
     workers: NotRequired[int]
     images_per_s: NotRequired[float]
@@ -50,6 +55,21 @@ class BestModel(TypedDict):
     weights: dict[str, Tensor]
 
 
+class Calibrations(TypedDict):
+    """Both parts of an entry that say how answers are calibrated."""
+
+    temperatures: dict[str, float]
+    calibrations: NotRequired[dict[str, dict[str, Any]]]
+
+
+def calibrations(metrics: Sequence[Accumulator]) -> Calibrations:
+    """What fits the validation split best, for an entry and for ``save_model``."""
+    found = {m.head.name: m.calibration() for m in metrics}
+    other = {name: c for name, c in found.items() if c.keys() != {"temperature"}}
+    temperatures = {name: float(c["temperature"]) for name, c in found.items() if name not in other}
+    return {"temperatures": temperatures, "calibrations": other} if other else {"temperatures": temperatures}
+
+
 def rank_value(entry: EpochEntry, best_by: str) -> float:
     """A number by which epochs are ranked, lower is better; ``WORST`` if it is missing.
 
@@ -61,4 +81,4 @@ def rank_value(entry: EpochEntry, best_by: str) -> float:
     value = entry["val"][head].get(metric)
     if value is None or not math.isfinite(value):
         return WORST
-    return float(value) if metric in LOWER_IS_BETTER else -float(value)
+    return float(value) if lower_is_better(metric) else -float(value)

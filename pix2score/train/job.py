@@ -26,7 +26,7 @@ from pix2score.cluster.session import session
 from pix2score.dataset.card import PreparedDataset, open_dataset
 from pix2score.errors import ConfigError, DataError
 from pix2score.heads.spec import HeadSpec
-from pix2score.metrics.measures import HIGHER_IS_BETTER, LOWER_IS_BETTER, is_metric
+from pix2score.metrics.kinds import is_metric, metrics_to_rank_by
 from pix2score.model.folder import CARD, load_card
 from pix2score.storage.folder import Folder
 from pix2score.train.config import AS_PREPARED, INITIAL_TRUNK, TrainConfig, WorkerSettings
@@ -151,27 +151,19 @@ def _default_workers(out: Folder, offer: Offer, use_gpu: bool) -> int:
 def _heads(config: TrainConfig, dataset: PreparedDataset) -> tuple[HeadSpec, ...]:
     """The dataset's heads with the losses asked for."""
     asked = {"bins": config.bins_loss, "levels": config.levels_loss}
-    return tuple(h if asked[h.kind] == AS_PREPARED else replace(h, loss=asked[h.kind]) for h in dataset.heads)
+    losses = [asked.get(head.kind, AS_PREPARED) for head in dataset.heads]
+    return tuple(
+        head if loss == AS_PREPARED else replace(head, loss=loss)
+        for head, loss in zip(dataset.heads, losses, strict=True)
+    )
 
 
 def _refuse_unlearnable(config: TrainConfig, dataset: PreparedDataset) -> None:
     for head in dataset.heads:
-        rows = sum(head.counts or ())
-        if not rows:
-            raise DataError(
-                f"head {head.name!r} has no label in the train split: remove the head or map another column"
-            )
-        if max(head.counts or ()) == rows:
-            raise DataError(
-                f"head {head.name!r}: all {rows} training labels lie in one bin of {head.num_bins}; there is "
-                "nothing to learn"
-            )
-    names = [head.name for head in dataset.heads]
-    if not is_metric(config.best_by, names):
-        raise ConfigError(
-            f"best_by {config.best_by!r}: expected val_loss or HEAD.METRIC with head {', '.join(names)} "
-            f"and metric {', '.join((*LOWER_IS_BETTER, *HIGHER_IS_BETTER))}"
-        )
+        head.check_learnable()
+    if not is_metric(config.best_by, dataset.heads):
+        known = "; ".join(f"{head.name}: {', '.join(metrics_to_rank_by(head))}" for head in dataset.heads)
+        raise ConfigError(f"best_by {config.best_by!r}: expected val_loss or HEAD.METRIC ({known})")
 
 
 def _summary(out: Folder) -> dict[str, Any]:

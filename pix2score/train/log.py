@@ -18,16 +18,13 @@ from torch import Tensor
 
 from pix2score.cli.tables import aligned
 from pix2score.heads.spec import HeadSpec
-from pix2score.metrics.accumulate import HeadMetrics
-from pix2score.metrics.measures import main_metric
+from pix2score.metrics.kinds import loss_metric, main_metric
 from pix2score.storage.folder import Folder
 from pix2score.train.history import EpochEntry
 
 EVENTS = "tensorboard/events.out.tfevents.0.pix2score"
 CURVE_POINTS = 1000
 """Of the loss by step, at most: a curve is looked at, not searched."""
-CELL = 12
-"""Side of one cell of a confusion matrix, px."""
 
 
 def epoch_line(entry: EpochEntry, num_epochs: int, heads: Sequence[HeadSpec]) -> str:
@@ -42,7 +39,7 @@ def epoch_line(entry: EpochEntry, num_epochs: int, heads: Sequence[HeadSpec]) ->
     waited = entry["waited_s"] / max(entry["seconds"], 1e-9)
     return (
         f"epoch {entry['epoch']}/{num_epochs}: loss {loss}, "
-        f"validation {entry['val_loss']:.3f} (a uniform guess costs 1 per head), "
+        f"validation {entry['val_loss']:.3f} (a constant answer costs 1 per head), "
         f"{', '.join(parts)}, rate {entry['learning_rate']:.2g}, {entry['images_per_s']:.0f} images/s, "
         f"{waited:.0%} of the time without a batch{skipped}"
     )
@@ -56,16 +53,17 @@ def final_table(entry: EpochEntry, ridge: dict[str, float | None], heads: Sequen
         if not m["num_labelled"]:
             rows.append([head.name, "0", "no label"])
             continue
+        loss, temperature = loss_metric(head), entry["temperatures"].get(head.name)
         rows.append(
             [
                 head.name,
                 str(m["num_labelled"]),
                 f"{main_metric(head)} {_number(m[main_metric(head)])}",
-                _number(m["spearman"]),
+                _number(m.get("spearman")),
                 _number(ridge.get(head.name)),
-                f"{m['nll']:.3f} ({m['prior_nll']:.3f})",
-                f"{m['ece']:.3f}",
-                f"{entry['temperatures'][head.name]:.2f}",
+                f"{'' if loss == 'nll' else f'{loss} '}{_number(m[loss])} ({_number(m[f'prior_{loss}'])})",
+                _number(m.get("ece")),
+                "-" if temperature is None else f"{temperature:.2f}",
             ]
         )
     return f"validation of epoch {entry['epoch']}, which is saved:\n{aligned(rows)}"
@@ -85,16 +83,6 @@ def picture_grid(pixels_BSSC: Tensor, columns: int = 4) -> Tensor:
     size = pixels_BSSC.shape[1]
     shown = pixels_BSSC[: rows * columns].clamp(0, 255).round().to(torch.uint8).cpu()
     return shown.reshape(rows, columns, size, size, 3).transpose(1, 2).reshape(rows * size, columns * size, 3)
-
-
-def confusion_picture(metrics: HeadMetrics) -> npt.NDArray[np.uint8]:
-    """uint8 [K * CELL, K * CELL, 3]: true bin by row, predicted by column.
-
-    Each row's share goes from white to blue.
-    """
-    share = metrics.confusion / np.maximum(metrics.confusion.sum(1, keepdims=True), 1)
-    light = (255 * (1 - share)).astype(np.uint8).repeat(CELL, 0).repeat(CELL, 1)
-    return np.stack([light, light, np.full_like(light, 255)], axis=2)
 
 
 def thinned(curve: list[dict[str, float]]) -> list[dict[str, float]]:

@@ -18,10 +18,12 @@ from pix2score.cluster.session import session
 from pix2score.cluster.shards import shard_rows
 from pix2score.dataset.card import PreparedDataset, check_heads, open_dataset
 from pix2score.errors import DataError
-from pix2score.metrics.accumulate import HeadMetrics, results
+from pix2score.metrics.kinds import results
+from pix2score.metrics.protocol import Accumulator
 from pix2score.model.folder import CARD, ModelCard, Weights, load_model, save_model
 from pix2score.storage.folder import Folder
 from pix2score.train.config import RepairConfig
+from pix2score.train.history import calibrations
 
 if TYPE_CHECKING:
     from pix2score.model.network import MultiHeadModel
@@ -97,7 +99,7 @@ def _recompute_statistics(
 
 def _measured(
     model: MultiHeadModel, card: ModelCard, dataset: PreparedDataset, offer: Offer
-) -> list[HeadMetrics]:
+) -> list[Accumulator]:
     """Metrics on the validation split."""
     import torch
 
@@ -109,7 +111,7 @@ def _measured(
 
 
 def _save(
-    out: str, model: MultiHeadModel, card: ModelCard, metrics: list[HeadMetrics], repair: dict[str, Any]
+    out: str, model: MultiHeadModel, card: ModelCard, metrics: list[Accumulator], repair: dict[str, Any]
 ) -> ModelCard:
     from pix2score.model.network import weights_of
 
@@ -120,7 +122,7 @@ def _save(
         heads=card.heads,
         preprocess=card.preprocess,
         embedding_dim=card.embedding_dim,
-        temperatures={m.head.name: m.best_temperature() for m in metrics},
+        **calibrations(metrics),
         about={**card.about, "repair": repair},
     )
 

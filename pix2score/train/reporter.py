@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pix2score.cluster.progress import Board
-from pix2score.metrics.accumulate import HeadMetrics
+from pix2score.metrics.protocol import Accumulator
 from pix2score.storage.folder import Folder
 from pix2score.train.checkpoint import RunState
 from pix2score.train.config import WorkerSettings
-from pix2score.train.log import confusion_picture, epoch_line, final_table, write_logs
+from pix2score.train.log import epoch_line, final_table, write_logs
 from pix2score.train.step.fitter import StepResult
 
 
@@ -47,7 +47,7 @@ class Reporter:
             self._board.note(f"loss {result.loss:.3f} ({by_head}), rate {rate:.2g}")
             self._board.add(1)
 
-    def epoch(self, run: RunState, metrics: list[HeadMetrics]) -> None:
+    def epoch(self, run: RunState, metrics: list[Accumulator]) -> None:
         """Say the newest entry of the history, and write history.jsonl and the TensorBoard events."""
         self.say(epoch_line(run.history[-1], self._settings.num_epochs, self._settings.heads))
         if self._is_first:
@@ -63,8 +63,8 @@ class Reporter:
         self.say(final_table(run.best["entry"], run.ridge, settings.heads))
 
 
-def _pictures(run: RunState, metrics: list[HeadMetrics]) -> dict[str, npt.NDArray[np.uint8]]:
-    pictures = {f"confusion/{m.head.name}": confusion_picture(m) for m in metrics}
+def _pictures(run: RunState, metrics: list[Accumulator]) -> dict[str, npt.NDArray[np.uint8]]:
+    pictures = {f"confusion/{m.head.name}": picture for m in metrics if (picture := m.picture()) is not None}
     if run.preview is not None:
         pictures["as_the_network_sees_them"] = run.preview.numpy()
     return pictures

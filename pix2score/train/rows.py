@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import pyarrow as pa
 import ray
 import ray.train
@@ -95,12 +94,9 @@ def _shuffle_rows(settings: WorkerSettings, batch_rows: int) -> int:
 def batch_of(table: pa.Table, heads: Sequence[HeadSpec], preprocess: Preprocess) -> Batch:
     """Rows of ``dataset.rows.decode_shard`` as tensors.
 
-    Their pixels are copied, as Ray's memory may not be written to.
+    All is copied, as Ray's memory may not be written to.
     """
     pixels = torch.from_numpy(pixels_of(table.column("pixels"), preprocess).copy())
-    names = [head.name for head in heads]
-    bins = {name: torch.from_numpy(table.column(f"{name}_bin").to_numpy().astype(np.int64)) for name in names}
-    labels = {
-        name: torch.from_numpy(table.column(f"{name}_label").to_numpy().astype(np.float64)) for name in names
-    }
-    return Batch(pixels, bins, labels)
+    targets = {h.name: torch.tensor(h.targets(table.column(h.target_field().name))) for h in heads}
+    labels = {h.name: torch.tensor(h.label_values(table.column(f"{h.name}_label"))) for h in heads}
+    return Batch(pixels, targets, labels)

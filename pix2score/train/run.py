@@ -145,6 +145,7 @@ def _save_best(
         preprocess=settings.preprocess,
         embedding_dim=state["embedding_dim"],
         temperatures=best["entry"]["temperatures"],
+        calibrations=best["entry"].get("calibrations", {}),
         about=about,
     )
 

@@ -20,13 +20,14 @@ from safetensors.torch import load as load_tensors
 from pix2score.cluster.local import num_local_cores
 from pix2score.cluster.progress import Board
 from pix2score.host import termination
-from pix2score.metrics.accumulate import HeadMetrics, results
+from pix2score.metrics.kinds import results
+from pix2score.metrics.protocol import Accumulator
 from pix2score.model.network import MultiHeadModel
 from pix2score.storage.folder import Folder
 from pix2score.train.baseline import RidgeBaseline
 from pix2score.train.checkpoint import EpochSums, resume
 from pix2score.train.config import WorkerSettings
-from pix2score.train.history import WORST, EpochEntry
+from pix2score.train.history import WORST, EpochEntry, calibrations
 from pix2score.train.log import picture_grid, thinned
 from pix2score.train.reporter import Reporter
 from pix2score.train.rows import worker_batches
@@ -146,7 +147,7 @@ class Loop:
             shown = batch.to(self._fitter.device).pixels_BSSC[:NUM_PREVIEW]
             self._run.preview = picture_grid(self._fitter.network_input(shown))
 
-    def _validate(self) -> list[HeadMetrics]:
+    def _validate(self) -> list[Accumulator]:
         """Metrics over all workers; in the first epoch the baseline is judged on the same rows."""
         if not self._run.ridge:
             self._baseline.solve()
@@ -165,7 +166,7 @@ class Loop:
     def _batches(self, split: str, epoch: int = 0) -> Iterator[Batch]:
         return worker_batches(self._settings, split, batch_rows=self._batch_rows, epoch=epoch)
 
-    def _entry(self, epoch: int, metrics: list[HeadMetrics]) -> EpochEntry:
+    def _entry(self, epoch: int, metrics: list[Accumulator]) -> EpochEntry:
         sums, num_images = self._run.sums, self._settings.images_per_step
         num_steps = sums.num_good + sums.num_skipped
         return {
@@ -176,9 +177,9 @@ class Loop:
             "skipped_steps": sums.num_skipped,
             "val_loss": min(validation_loss(metrics), WORST),
             "val": results([m.calibrated() for m in metrics]),
-            "val_ece_uncalibrated": {m.head.name: m.ece(1.0) for m in metrics},
+            "val_ece_uncalibrated": {m.head.name: m.ece({}) for m in metrics},
             "ridge_spearman": self._run.ridge,
-            "temperatures": {m.head.name: m.best_temperature() for m in metrics},
+            **calibrations(metrics),
             "learning_rate": self._learning_rate(),
             "workers": self._num_workers,
             "images_per_s": round(num_steps * num_images / max(sums.seconds, 1e-9), 1),

@@ -18,12 +18,12 @@ from pix2score.dataset.card import dataset_schema
 from pix2score.dataset.plan import SplitRule, plan_dataset
 from pix2score.dataset.resume import ResumedShards, resume_shards
 from pix2score.dataset.shards import FAILED, Shard, ShardReceipt, ShardWriter, staged_shards
-from pix2score.heads.spec import HeadSpec
+from pix2score.heads.ordered import OrderedHead
 from pix2score.storage.folder import Folder
 from pix2score.storage.parts import total_rows
 from tests.support.builders import planned_rows, write_catalog
 
-HEADS = (HeadSpec(name="bookmark", column="bookmarks", edges=(10, 30)),)
+HEADS = (OrderedHead(name="bookmark", column="bookmarks", edges=(10, 30)),)
 SCHEMA = dataset_schema(pa.int64(), [("bookmark", pa.int64())])
 STAGED = "staged/plan"
 NUM_KEYS = 60

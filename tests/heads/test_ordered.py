@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pix2score.heads.ordered import answer, log_softmax
-from pix2score.heads.spec import HeadSpec
+from pix2score.heads.ordered import OrderedHead, answer, log_softmax
 
-HEAD = HeadSpec(name="h", column="c", edges=(10, 30), counts=(6, 3, 1), typical=(4, 12, 50))
+HEAD = OrderedHead(name="h", column="c", edges=(10, 30), counts=(6, 3, 1), typical=(4, 12, 50))
 
 
 def test_log_softmax_is_the_logarithm_of_shares_that_add_to_one_however_large_the_logits() -> None:

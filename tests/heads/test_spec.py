@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pix2score.errors import ConfigError
-from pix2score.heads.bins import MISSING
+from pix2score.heads.kinds import head_from_dict
+from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.presets import preset
-from pix2score.heads.spec import HeadSpec, head_from_dict
+from pix2score.heads.spec import MISSING
 
 BOOKMARK_EDGES = (10, 30, 50, 70, 100, 130, 170, 220, 300, 400, 550, 800, 1300, 2700)
 VIEW_EDGES = (500, 700, 1000, 1500, 2000, 2500, 3000, 4000, 5000, 6500, 8500, 12000, 19000, 35000)
@@ -70,7 +71,7 @@ def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
 )
 def test_a_bad_spec_is_refused_by_name(spec: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        HeadSpec(column="c", **spec)
+        OrderedHead(column="c", **spec)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_a_bad_table_of_a_config_file_is_refused_by_the_key(plain: dict[str, Any
     min_value=st.sampled_from([0.0, -5.5, float("-inf")]),
 )
 def test_a_head_survives_json(edges: list[int], weight: float, min_value: float) -> None:
-    head = HeadSpec(name="h_1", column="c", edges=tuple(edges), weight=weight, min_value=min_value)
+    head = OrderedHead(name="h_1", column="c", edges=tuple(edges), weight=weight, min_value=min_value)
     fitted = head.fitted(edges=edges, counts=[3] * (len(edges) + 1), typical=[0.5] * (len(edges) + 1))
     for spec in (head, fitted):
         text = json.dumps(spec.to_dict(), allow_nan=False)
@@ -108,25 +109,27 @@ def test_a_head_survives_json(edges: list[int], weight: float, min_value: float)
 
 
 def test_a_head_yet_to_be_learnt_survives_json() -> None:
-    head = HeadSpec(name="h", column="c", size=15)
+    head = OrderedHead(name="h", column="c", size=15)
     assert head.needs_learning
     assert head_from_dict(json.loads(json.dumps(head.to_dict()))) == head
 
 
 def test_learning_may_leave_fewer_bins_than_asked() -> None:
-    fitted = HeadSpec(name="h", column="c", size=15).fitted(edges=[1, 5], counts=[1, 1, 1], typical=[0, 1, 5])
+    fitted = OrderedHead(name="h", column="c", size=15).fitted(
+        edges=[1, 5], counts=[1, 1, 1], typical=[0, 1, 5]
+    )
     assert (fitted.num_bins, fitted.size, fitted.edges, fitted.needs_learning) == (3, 3, (1, 5), False)
 
 
 def test_encode_masks_what_is_missing() -> None:
-    head = HeadSpec(name="h", column="c", edges=(10, 30))
+    head = OrderedHead(name="h", column="c", edges=(10, 30))
     encoded = head.encode(np.array([0, 10, 29, 30, 99]), np.array([True, True, False, True, False]))
     assert encoded.dtype == np.int16
     assert encoded.tolist() == [0, 1, MISSING, 2, MISSING]
 
 
 def test_levels_without_edges_are_the_classes_themselves() -> None:
-    head = HeadSpec(name="h", column="c", kind="levels", size=4)
+    head = OrderedHead(name="h", column="c", kind="levels", size=4)
     assert (head.are_classes, head.needs_learning, head.max_value) == (True, False, 3)
     assert head.encode(np.arange(4), np.ones(4, dtype=bool)).tolist() == [0, 1, 2, 3]
     assert head.labels() == {"0": "0", "1": "1", "2": "2", "3": "3"}
@@ -140,7 +143,7 @@ def test_levels_with_edges_are_cut_like_bins() -> None:
 
 def test_classes_have_no_min_value() -> None:
     with pytest.raises(ConfigError, match="classes from 0"):
-        HeadSpec(name="level", column="level", kind="levels", size=5, min_value=-3)
+        OrderedHead(name="level", column="level", kind="levels", size=5, min_value=-3)
 
 
 def test_an_edge_beyond_every_float_is_refused() -> None:
@@ -149,7 +152,7 @@ def test_an_edge_beyond_every_float_is_refused() -> None:
 
 
 def test_before_learning_every_bin_is_as_likely_and_stands_for_its_number() -> None:
-    head = HeadSpec(name="h", column="c", edges=(10, 30))
+    head = OrderedHead(name="h", column="c", edges=(10, 30))
     assert (head.train_counts, head.typical_values) == ((1, 1, 1), (0, 1, 2))
     fitted = head.fitted(edges=[10, 30], counts=[6, 3, 1], typical=[4, 12, 50])
     assert (fitted.train_counts, fitted.typical_values) == ((6, 3, 1), (4, 12, 50))

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from pix2score.heads.bins import count_bins, learn_edges
-from pix2score.heads.spec import HeadSpec
+from pix2score.heads.ordered import OrderedHead
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_batches
 from pix2score.train.step.losses import head_losses, multi_head_loss
@@ -77,8 +77,8 @@ def test_3_a_shard_is_read_faster_than_its_images_one_by_one(tmp_path: Path) -> 
 
 def test_5_a_head_of_many_bins_does_not_outweigh_one_of_few() -> None:
     heads = [
-        HeadSpec(name="many", column="m", edges=tuple(range(1, 15)), loss="cross_entropy"),
-        HeadSpec(name="few", column="f", edges=(1,), loss="cross_entropy"),
+        OrderedHead(name="many", column="m", edges=tuple(range(1, 15)), loss="cross_entropy"),
+        OrderedHead(name="few", column="f", edges=(1,), loss="cross_entropy"),
     ]
     logits = {h.name: torch.zeros(30, h.num_bins) for h in heads}
     sums = multi_head_loss(logits, {h.name: torch.arange(30) % h.num_bins for h in heads}, heads)
@@ -111,7 +111,7 @@ def big_dataset(folder: Path, num_rows: int, num_val: int) -> str:
     """A prepared dataset of uncompressed pictures of 180 px, 97 KB each."""
     out = io.BytesIO()
     Image.fromarray(pixels(1, 3, 180)[0]).save(out, "BMP")
-    head = HeadSpec(
+    head = OrderedHead(
         name="likes", column="likes", edges=(1,), counts=(num_rows // 2, num_rows // 2), typical=(0.0, 1.0)
     )
     card: dict[str, Any] = {

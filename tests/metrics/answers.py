@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pix2score.heads.spec import HeadSpec
-from pix2score.metrics.accumulate import HeadMetrics
+from pix2score.metrics.accumulate import OrderedAccumulator
 from pix2score.metrics.measures import Answers
 from tests.support.torch_helpers import COUNT_HEAD
 
@@ -23,8 +23,8 @@ def answers_of(
     return Answers(head, log_probs, truth, label, rng.integers(0, groups, num))
 
 
-def totals_of(answers: Answers) -> HeadMetrics:
+def totals_of(answers: Answers) -> OrderedAccumulator:
     """The sums over the same images."""
-    totals = HeadMetrics(answers.head)
+    totals = OrderedAccumulator(answers.head)
     totals.add(answers.log_probs, answers.truth, answers.label)
     return totals

@@ -16,12 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.spec import HeadSpec
-from pix2score.metrics.accumulate import HeadMetrics, results
+from pix2score.metrics.accumulate import OrderedAccumulator, results
 from pix2score.metrics.measures import main_metric
 
-HEAD = HeadSpec(name="bookmark", column="bookmarks", edges=(10, 100, 1000, 5000), counts=(30, 25, 20, 15, 10))
-LEVELS = HeadSpec(name="sanity", column="sanity", kind="levels", size=3)
+HEAD = OrderedHead(
+    name="bookmark", column="bookmarks", edges=(10, 100, 1000, 5000), counts=(30, 25, 20, 15, 10)
+)
+LEVELS = OrderedHead(name="sanity", column="sanity", kind="levels", size=3)
 Floats = npt.NDArray[np.float64]
 
 
@@ -51,8 +54,8 @@ def drawn(
     return Images(logits, np.where(absent, -1, bins), np.where(absent, np.nan, labels))
 
 
-def measured(images: Images, head: HeadSpec = HEAD, temperature: float = 1.0) -> HeadMetrics:
-    metrics = HeadMetrics(head, temperature)
+def measured(images: Images, head: HeadSpec = HEAD, temperature: float = 1.0) -> OrderedAccumulator:
+    metrics = OrderedAccumulator(head, temperature)
     metrics.add(images.logits, images.bins, images.labels)
     return metrics
 
@@ -62,7 +65,7 @@ def softmax(row: Sequence[float]) -> list[float]:
     return [w / sum(weights) for w in weights]
 
 
-def assert_same(a: HeadMetrics, b: HeadMetrics) -> None:
+def assert_same(a: OrderedAccumulator, b: OrderedAccumulator) -> None:
     assert np.array_equal(a.confusion, b.confusion)
     np.testing.assert_allclose(a.nll_by_temperature, b.nll_by_temperature, rtol=1e-9, atol=1e-9)
     found, expected = a.result(), b.result()
@@ -97,7 +100,7 @@ def _fields(images: Images) -> tuple[Floats, npt.NDArray[np.int64], Floats]:
 
 
 def test_adding_in_batches_equals_adding_at_once() -> None:
-    images, batched = drawn(50, 4), HeadMetrics(HEAD)
+    images, batched = drawn(50, 4), OrderedAccumulator(HEAD)
     for i in range(0, 50, 7):
         batched.add(*_fields(images.rows(slice(i, i + 7))))
     assert_same(batched, measured(images))
@@ -199,19 +202,19 @@ def test_images_without_a_label_change_nothing() -> None:
 def test_a_head_without_labels_says_so_and_nothing_else() -> None:
     images = drawn(8, 8, missing=1.0)
     metrics = measured(images)
-    assert metrics.result() == HeadMetrics(HEAD).result() == {"num_labelled": 0}
+    assert metrics.result() == OrderedAccumulator(HEAD).result() == {"num_labelled": 0}
     assert metrics.best_temperature() == 1.0
     assert results([metrics]) == {"bookmark": {"num_labelled": 0}}
 
 
 def test_merging_with_a_worker_that_saw_no_label_changes_nothing() -> None:
     images = drawn(30, 9)
-    assert_same(HeadMetrics(HEAD).merge(measured(images)), measured(images))
+    assert_same(OrderedAccumulator(HEAD).merge(measured(images)), measured(images))
 
 
 @pytest.mark.parametrize("num_bins", [2, 5, 15])
 def test_the_constant_that_answers_uniform_train_shares_has_nll_of_ln_k(num_bins: int) -> None:
-    head = HeadSpec(name="h", column="h", edges=tuple(range(1, num_bins)), counts=(100,) * num_bins)
+    head = OrderedHead(name="h", column="h", edges=tuple(range(1, num_bins)), counts=(100,) * num_bins)
     bins = np.random.default_rng(0).integers(0, num_bins, 50)
     found = measured(Images(np.zeros((50, num_bins)), bins, bins * 1.0), head).result()
     assert found["prior_nll"] == pytest.approx(math.log(num_bins))
@@ -229,7 +232,7 @@ def test_constants_know_the_train_shares_only() -> None:
 
 
 def test_a_bin_without_training_rows_keeps_the_prior_finite() -> None:
-    head = HeadSpec(name="h", column="h", edges=(1, 2), counts=(10, 0, 10))
+    head = OrderedHead(name="h", column="h", edges=(1, 2), counts=(10, 0, 10))
     found = measured(Images(np.zeros((3, 3)), np.array([0, 1, 2]), np.arange(3.0)), head).result()
     assert math.isfinite(found["prior_nll"] or math.inf)
 
@@ -269,7 +272,7 @@ def test_labels_beyond_float32_keep_their_rank() -> None:
     n = 64
     labels = np.int64(2_400_000_000) + np.arange(n)  # float32 steps by 256 here
     lean = np.linspace(-3, 3, n)[:, None] * np.arange(HEAD.num_bins)
-    metrics = HeadMetrics(HEAD)
+    metrics = OrderedAccumulator(HEAD)
     metrics.add(lean, np.full(n, HEAD.num_bins - 1), labels)
     assert metrics.spearman() == pytest.approx(1.0)
 
@@ -304,7 +307,7 @@ def test_the_calibration_error_is_none_for_honest_probabilities_and_the_excess_f
     logits = rng.normal(size=(20_000, 5))
     probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     truth = (probs.cumsum(1) < rng.random((20_000, 1))).sum(1)
-    metrics = HeadMetrics(HEAD)
+    metrics = OrderedAccumulator(HEAD)
     metrics.add(logits, truth, truth.astype(float))
     honest, sure = metrics.ece(1.0), metrics.ece(0.01)
     assert honest is not None
@@ -316,11 +319,11 @@ def test_the_calibration_error_is_none_for_honest_probabilities_and_the_excess_f
 def test_the_calibration_error_of_merged_workers_is_that_of_all_images() -> None:
     rng = np.random.default_rng(1)
     logits, truth = rng.normal(size=(90, 5)) * 3, rng.integers(0, 5, 90)
-    whole, first, second = HeadMetrics(HEAD), HeadMetrics(HEAD), HeadMetrics(HEAD)
+    whole, first, second = OrderedAccumulator(HEAD), OrderedAccumulator(HEAD), OrderedAccumulator(HEAD)
     for metrics, rows in ((whole, slice(None)), (first, slice(0, 30)), (second, slice(30, None))):
         metrics.add(logits[rows], truth[rows], truth[rows].astype(float))
     assert first.merge(second).ece(1.3) == pytest.approx(whole.ece(1.3))
-    assert HeadMetrics(HEAD).ece(1.0) is None
+    assert OrderedAccumulator(HEAD).ece(1.0) is None
 
 
 def test_calibrated_sums_have_the_least_nll_and_leave_the_original_as_it_was() -> None:
@@ -333,4 +336,4 @@ def test_calibrated_sums_have_the_least_nll_and_leave_the_original_as_it_was() -
     assert (found["ece"] or 1) < 0.1 * (before["ece"] or 0)
     assert found["rps"] == before["rps"]
     assert raw.result() == before
-    assert HeadMetrics(HEAD).calibrated().result() == {"num_labelled": 0}
+    assert OrderedAccumulator(HEAD).calibrated().result() == {"num_labelled": 0}

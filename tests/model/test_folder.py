@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from pix2score.errors import ConfigError, DataError, TrainingError
-from pix2score.heads.spec import HeadSpec
+from pix2score.heads.ordered import OrderedHead
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.folder import CARD, WEIGHTS, ModelCard, load_card, load_model, save_model
 from pix2score.storage.folder import Folder
 
-HEAD = HeadSpec(
+HEAD = OrderedHead(
     name="bookmark", column="bookmarks", edges=(10, 30), counts=(5, 6, 7), typical=(1.0, 20.0, 2.5e9)
 )
-OPEN_HEAD = HeadSpec(name="sentiment", column="s", edges=(-0.5, 0.5), min_value=float("-inf"))
+OPEN_HEAD = OrderedHead(name="sentiment", column="s", edges=(-0.5, 0.5), min_value=float("-inf"))
 TENSORS: dict[str, Any] = {
     "stem.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
     "stem.half": np.ones(3, np.float16),

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pix2score.errors import ConfigError, DataError
-from pix2score.heads.spec import HeadSpec
+from pix2score.heads.ordered import OrderedHead
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.backbones import BACKBONES, check_backbone
 from pix2score.model.folder import load_model, save_model
@@ -295,6 +295,6 @@ def test_weights_of_a_model_are_plain_arrays() -> None:
 
 @pytest.mark.parametrize("name", ["type", "values", "keys", "update", "train", "float", "clear", "pop"])
 def test_a_head_may_have_the_name_of_a_module_attribute(name: str) -> None:
-    model = MultiHeadModel("resnet18", [HeadSpec(name=name, column=name, size=3)])
+    model = MultiHeadModel("resnet18", [OrderedHead(name=name, column=name, size=3)])
     logits, _ = model.eval()(torch.zeros(1, 3, 32, 32))
     assert logits[name].shape == (1, 3)

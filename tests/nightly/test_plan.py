@@ -28,6 +28,7 @@ from pix2score.dataset.labels import described_labels
 from pix2score.dataset.plan import SplitRule, described_splits, plan_dataset
 from pix2score.errors import DataError
 from pix2score.heads import bins
+from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.spec import HeadSpec
 from pix2score.nightly.plan import ScoringPlan, plan_scoring, scoring_schema
 from pix2score.nightly.request import ScoringCounts, ScoringRequest
@@ -38,8 +39,8 @@ from pix2score.storage.sql import engine
 from tests.support.builders import HEADS, MODEL_VERSION, planned_rows, write_catalog
 
 Rows = list[dict[str, Any]]
-LEARNT = HeadSpec(name="bookmark", column="bookmarks", size=4)
-GIVEN = HeadSpec(name="bookmark", column="bookmarks", edges=(10, 30))
+LEARNT = OrderedHead(name="bookmark", column="bookmarks", size=4)
+GIVEN = OrderedHead(name="bookmark", column="bookmarks", edges=(10, 30))
 RULE = SplitRule(val_fraction=0.2, test_fraction=0.2, max_pages=4)
 
 
@@ -352,7 +353,7 @@ ALL_TRAIN = SplitRule(val_fraction=0, test_fraction=0, max_pages=4)
 
 def labels_of(tmp_path: Path, column: Any, head: HeadSpec = GIVEN) -> tuple[dict[int, Any], PlanCounts]:
     """Label by id of the planned rows, where the other head gives every row a label."""
-    other = HeadSpec(name="other", column="other", edges=(1,), min_value=-1)
+    other = OrderedHead(name="other", column="other", edges=(1,), min_value=-1)
     number = len(column)
     table = {
         "illust_id": list(range(number)),
@@ -397,7 +398,7 @@ def test_dropped_labels_are_described_with_the_most_frequent_ones_and_what_is_ex
 
 
 def test_words_as_classes_are_shown_and_the_classes_are_named(tmp_path: Path) -> None:
-    head = HeadSpec(name="rating", column="bookmarks", kind="levels", size=4)
+    head = OrderedHead(name="rating", column="bookmarks", kind="levels", size=4)
     place = write_catalog(str(tmp_path), works(6, bookmarks=["safe", "explicit"] * 3))
     with pytest.raises(DataError, match="6 labels .*'explicit', 'safe': classes must be 0 to 3"):
         dataset(place, (head,))
@@ -419,21 +420,21 @@ def test_learnt_edges_beyond_float_precision_are_exact(tmp_path: Path) -> None:
 
 
 def test_negative_labels_are_kept_where_min_value_allows_them(tmp_path: Path) -> None:
-    head = HeadSpec(name="bookmark", column="bookmarks", edges=(-0.5, 0.5), min_value=float("-inf"))
+    head = OrderedHead(name="bookmark", column="bookmarks", edges=(-0.5, 0.5), min_value=float("-inf"))
     labels, counts = labels_of(tmp_path, [-1e300, -1.0, 0.0, float("-inf"), float("nan"), 9.0], head)
     assert labels == {0: -1e300, 1: -1.0, 2: 0.0, 3: None, 4: None, 5: 9.0}
     assert counts.dropped_labels["bookmark"] == {"not_finite": 2}
 
 
 def test_a_class_that_does_not_exist_is_dropped_and_counted(tmp_path: Path) -> None:
-    head = HeadSpec(name="bookmark", column="bookmarks", kind="levels", size=3)
+    head = OrderedHead(name="bookmark", column="bookmarks", kind="levels", size=3)
     labels, counts = labels_of(tmp_path, [0.0, 1.0, 2.0, 3.0, 1.5, -1.0], head)
     assert labels == {0: 0.0, 1: 1.0, 2: 2.0, 3: None, 4: None, 5: None}
     assert counts.dropped_labels["bookmark"] == {"no_such_class": 2, "below_min_value": 1}
 
 
 def test_true_and_false_are_labels_0_and_1(tmp_path: Path) -> None:
-    head = HeadSpec(name="bookmark", column="bookmarks", kind="levels", size=2)
+    head = OrderedHead(name="bookmark", column="bookmarks", kind="levels", size=2)
     assert labels_of(tmp_path, [True, False, None], head)[0] == {0: 1, 1: 0, 2: None}
 
 
@@ -483,7 +484,7 @@ def test_a_head_without_a_label_in_the_train_split_is_refused_by_name(tmp_path: 
         str(tmp_path),
         works(4, bookmarks=[1, 2, None, None], split=["val", "val", "train", "train"], sanity=[1, 2, 3, 4]),
     )
-    other = HeadSpec(name="sanity", column="sanity", edges=(2,))
+    other = OrderedHead(name="sanity", column="sanity", edges=(2,))
     with pytest.raises(DataError, match="'bookmark'.*'bookmarks'"):
         dataset(place, (GIVEN, other), columns=Columns(split="split"))
 
@@ -498,7 +499,7 @@ def test_a_catalog_that_leaves_nothing_to_train_on_says_why(tmp_path: Path) -> N
 
 
 def test_two_heads_may_share_a_column(tmp_path: Path) -> None:
-    other = HeadSpec(name="popular", column="bookmarks", edges=(30,))
+    other = OrderedHead(name="popular", column="bookmarks", edges=(30,))
     rows, _, fitted = dataset(write_catalog(str(tmp_path), works(40)), (GIVEN, other), ALL_TRAIN)
     assert all(row["bookmark_label"] == row["popular_label"] == row["illust_id"] for row in rows)
     assert [head.counts for head in fitted] == [(10, 20, 10), (30, 10)]
@@ -511,7 +512,7 @@ def test_rows_that_tie_in_update_fingerprint_and_uri_do_not_take_turns(tmp_path:
         str(tmp_path / "a"), {"illust_id": ids, "uri": ["same.png"] * number, "bookmarks": labels}
     )
     rows, _, _ = dataset(
-        place, rule=ALL_TRAIN, heads=(GIVEN, HeadSpec(name="other", column="bookmarks", edges=(1, 2)))
+        place, rule=ALL_TRAIN, heads=(GIVEN, OrderedHead(name="other", column="bookmarks", edges=(1, 2)))
     )
     assert {row["bookmark_label"] for row in rows} == {3}
     images = write_catalog(str(tmp_path / "b"), {"illust_id": ids, "image": [b"the same"] * number})
@@ -655,7 +656,7 @@ def test_labels_of_any_number_type_are_read(tmp_path: Path, kind: pa.DataType) -
         tmp_path / "c.parquet",
     )
     catalog = open_catalog(str(tmp_path), Columns(split="split"), ["liked"])
-    head = HeadSpec(name="liked", column="liked", kind="levels", size=2)
+    head = OrderedHead(name="liked", column="liked", kind="levels", size=2)
     rule = SplitRule(val_fraction=0.1, test_fraction=0.1, max_pages=4)
     _, counts, (fitted,) = plan_dataset(catalog, [head], rule, Folder(str(tmp_path / "out")), "plan")
     assert (counts.planned, fitted.counts) == (4, (2, 2))

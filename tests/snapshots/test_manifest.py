@@ -13,7 +13,7 @@ import pytest
 
 import pix2score
 from pix2score.errors import ConflictError, DataError, StorageError
-from pix2score.heads.spec import HeadSpec
+from pix2score.heads.ordered import OrderedHead
 from pix2score.snapshots.manifest import live, live_number, new_run_id, publish
 from pix2score.snapshots.pieces import Origin, Receipt, read_receipt, staged_receipts, write_piece
 from pix2score.snapshots.read import read_embeddings, read_scores
@@ -243,7 +243,7 @@ def test_scores_join_their_embeddings_by_key_and_run(tmp_path: Any) -> None:
 
 
 def test_a_probability_column_has_one_entry_per_bin(tmp_path: Any) -> None:
-    layout = Layout(pa.int64(), (HeadSpec(name="view", column="views", size=15),), 4, "float16")
+    layout = Layout(pa.int64(), (OrderedHead(name="view", column="views", size=15),), 4, "float16")
     publish_night(str(tmp_path), KEYS, layout=layout)
     assert read_scores(str(tmp_path)).schema.field("view_probs").type == pa.list_(pa.float32(), 15)
 

@@ -7,10 +7,10 @@ import pytest
 
 from pix2score.dataset.card import dataset_schema
 from pix2score.errors import DataError
-from pix2score.heads.spec import HeadSpec
+from pix2score.heads.ordered import OrderedHead
 from pix2score.snapshots.tables import embeddings_schema, scores_schema, validate
 
-HEAD = HeadSpec(name="bookmark", column="bookmarks", edges=(10, 30))
+HEAD = OrderedHead(name="bookmark", column="bookmarks", edges=(10, 30))
 
 
 def test_scores_have_the_documented_columns_in_order() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pix2score.catalog.catalog import Columns
-from pix2score.heads.spec import HeadSpec
+from pix2score.heads.ordered import OrderedHead
 from pix2score.nightly.merge import Merged, merge_range
 from pix2score.nightly.ranges import Changes, sort_changes
 from pix2score.snapshots.manifest import Snapshot, publish
@@ -24,8 +24,8 @@ from pix2score.storage.parts import Part
 
 Key = tuple[int | str, int]
 HEADS = (
-    HeadSpec(name="bookmark", column="bookmarks", edges=(10, 30)),
-    HeadSpec(name="sanity", column="sanity", kind="levels", edges=(2,)),
+    OrderedHead(name="bookmark", column="bookmarks", edges=(10, 30)),
+    OrderedHead(name="sanity", column="sanity", kind="levels", edges=(2,)),
 )
 LAYOUT = Layout(pa.int64(), HEADS, 4, "float16")
 MODEL_VERSION = "0123456789ab"

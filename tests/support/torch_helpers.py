@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.folder import ModelCard
@@ -29,7 +30,7 @@ torch.set_num_threads(1)  # two cores, and networks too small to share them
 
 CPU = torch.device("cpu")
 PREPROCESS = Preprocess(size=32)
-COUNT_HEAD = HeadSpec(
+COUNT_HEAD = OrderedHead(
     name="bookmark",
     column="bookmarks",
     loss="cross_entropy",
@@ -37,7 +38,7 @@ COUNT_HEAD = HeadSpec(
     counts=(40, 30, 20, 10),
     typical=(4.0, 40.0, 300.0, 2_400_000_000.0),
 )
-LEVEL_HEAD = HeadSpec(
+LEVEL_HEAD = OrderedHead(
     name="sanity",
     column="sanity",
     kind="levels",

@@ -11,27 +11,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pix2score.heads.bins import MISSING
+from pix2score.heads.spec import MISSING
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """One batch on this worker.
 
-    ``bins`` and ``labels``: head -> [B]; a bin is -1 and the label NaN where there is none.
+    ``targets`` and ``labels``: head -> [B] or [B, …]; where there is none, an integer target is -1, a
+    floating one NaN, and the label NaN.
     """
 
     pixels_BSSC: Tensor
     """uint8 RGB."""
-    bins: dict[str, Tensor]
+    targets: dict[str, Tensor]
     labels: dict[str, Tensor]
 
     def to(self, device: torch.device) -> Batch:
-        """The batch with pixels and bins on ``device``; raw labels stay on the CPU, where metrics are."""
+        """The batch with pixels and targets on ``device``; raw labels stay on the CPU, where metrics are."""
         pixels = self.pixels_BSSC.to(device, non_blocking=True)
         return Batch(
             pixels,
-            {name: bins.to(device, non_blocking=True) for name, bins in self.bins.items()},
+            {name: target.to(device, non_blocking=True) for name, target in self.targets.items()},
             self.labels,
         )
 
@@ -42,8 +43,14 @@ class Batch:
 
     def rows(self, rows: slice | Tensor) -> Batch:
         """Some of the rows."""
-        bins = {name: b[rows] for name, b in self.bins.items()}
-        return Batch(self.pixels_BSSC[rows], bins, {name: v[rows] for name, v in self.labels.items()})
+        targets = {name: target[rows] for name, target in self.targets.items()}
+        return Batch(self.pixels_BSSC[rows], targets, {name: v[rows] for name, v in self.labels.items()})
+
+
+def is_labelled(target: Tensor) -> Tensor:
+    """bool [B]: which rows of a target [B] or [B, …] have a label."""
+    first = target.flatten(1)[:, 0] if target.ndim > 1 else target
+    return ~first.isnan() if first.is_floating_point() else first != MISSING
 
 
 def noisy_bins(bins_B: Tensor, num_bins: int, std: float) -> Tensor:

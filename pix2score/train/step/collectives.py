@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pix2score.metrics.accumulate import HeadMetrics
+from pix2score.metrics.protocol import Accumulator
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ def gather(mine: T) -> list[T]:
     return everyone
 
 
-def gather_metrics(mine: Sequence[HeadMetrics]) -> list[HeadMetrics]:
+def gather_metrics(mine: Sequence[Accumulator]) -> list[Accumulator]:
     """Metrics merged over all workers, on every worker."""
     merged, *others = gather(list(mine))
     for other in others:

@@ -16,14 +16,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from pix2score.heads.bins import MISSING
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
-from pix2score.metrics.accumulate import HeadMetrics
+from pix2score.metrics.protocol import Accumulator
 from pix2score.model.network import MultiHeadModel, normalise
 from pix2score.train.step.augment import augmented
 from pix2score.train.step.average import Average
-from pix2score.train.step.batch import Batch, noisy_bins
+from pix2score.train.step.batch import Batch, is_labelled, noisy_bins
 from pix2score.train.step.collectives import num_workers, rank, share_from_first, sum_over_workers
 from pix2score.train.step.losses import head_losses, multi_head_loss
 from pix2score.train.step.optimise import drop_gradients, make_optimizer, make_schedule, trunk_is_frozen
@@ -183,7 +182,7 @@ class Fitter:
         return contextlib.nullcontext()
 
     def _num_labelled_all(self, batch: Batch) -> dict[str, Tensor]:
-        counts_H = torch.stack([(batch.bins[head.name] != MISSING).sum() for head in self.heads])
+        counts_H = torch.stack([is_labelled(batch.targets[head.name]).sum() for head in self.heads])
         return {head.name: n for head, n in zip(self.heads, sum_over_workers(counts_H), strict=True)}
 
     def _losses(self, piece: Batch, counts: Mapping[str, Tensor]) -> Tensor:
@@ -191,11 +190,11 @@ class Fitter:
         pixels_BSSC = self.network_input(piece.pixels_BSSC)
         with self.cast.autocast():
             logits, _ = self.network(normalise(pixels_BSSC, self.preprocess))
-        bins = {
-            head.name: noisy_bins(piece.bins[head.name], head.num_bins, self.recipe.label_noise)
+        targets = {
+            head.name: noisy_bins(piece.targets[head.name], head.num_outputs, self.recipe.label_noise)
             for head in self.heads
         }
-        return head_losses(multi_head_loss(logits, bins, self.heads), counts, self.heads)
+        return head_losses(multi_head_loss(logits, targets, self.heads), counts, self.heads)
 
     def network_input(self, pixels_BSSC: Tensor) -> Tensor:
         """Augmented pictures as the network sees them before normalising, RGB in 0..255 [B, S, S, 3]."""
@@ -220,7 +219,7 @@ class Fitter:
             buffer.copy_(old)
         self.optimizer.zero_grad(set_to_none=True)
 
-    def validate(self, batches: Iterable[Batch]) -> list[HeadMetrics]:
+    def validate(self, batches: Iterable[Batch]) -> list[Accumulator]:
         """Metrics of this worker's batches; merge them over workers with ``collectives.gather_metrics``."""
         share_from_first(self.result.buffers())  # those of a checkpoint, by which every worker must validate
         return measure(self.result, batches, self.heads, self.preprocess, self.device, self.cast)

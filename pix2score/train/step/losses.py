@@ -9,14 +9,16 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pix2score.errors import ConfigError
-from pix2score.heads.bins import MISSING
-from pix2score.heads.spec import HeadSpec
+from pix2score.heads.ordered import OrderedHead
+from pix2score.heads.spec import MISSING, HeadSpec
+from pix2score.train.step.batch import is_labelled
 
 ORDINAL_WIDTH = 0.1
 """Standard deviation of a soft ordinal label, in ranks of the train split: 1.5 of 15 even bins, 0.5 of 5.
@@ -36,7 +38,6 @@ NLL 1.860 -> 1.755 beside a prior of 1.838, and 1.980 -> 1.904 beside 2.000.
 _BALANCE_STEPS = 200
 MAX_CLASS_WEIGHT = 10.0
 """A class of few rows may not outweigh more: its rows would be learnt by heart."""
-_AUTO_BY_KIND = {"bins": "ordinal", "levels": "cross_entropy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,11 @@ class LossSums:
     num_labelled: dict[str, Tensor]
 
 
-def _cross_entropy(logits_BK: Tensor, labels_B: Tensor, _head: HeadSpec) -> Tensor:
+def _cross_entropy(logits_BK: Tensor, labels_B: Tensor, _head: OrderedHead) -> Tensor:
     return F.cross_entropy(logits_BK, labels_B, ignore_index=MISSING, reduction="sum")
 
 
-def _ordinal(logits_BK: Tensor, labels_B: Tensor, head: HeadSpec) -> Tensor:
+def _ordinal(logits_BK: Tensor, labels_B: Tensor, head: OrderedHead) -> Tensor:
     """Cross-entropy against a bell around the true bin.
 
     A near miss is nearly right, and no bin is certain.
@@ -81,7 +82,7 @@ def soft_labels(counts: tuple[int, ...]) -> Tensor:
     return (target_KK / target_KK.sum(1, keepdim=True)).float()
 
 
-def _squared_emd(logits_BK: Tensor, labels_B: Tensor, head: HeadSpec) -> Tensor:
+def _squared_emd(logits_BK: Tensor, labels_B: Tensor, head: OrderedHead) -> Tensor:
     """Squared differences of the cumulative probabilities.
 
     Scaled so that a uniform guess costs ln K as with cross-entropy.
@@ -95,7 +96,7 @@ def _squared_emd(logits_BK: Tensor, labels_B: Tensor, head: HeadSpec) -> Tensor:
     return misses_BK[present].square().sum() * (math.log(k) / uniform_cost)
 
 
-def _class_weighted(logits_BK: Tensor, labels_B: Tensor, head: HeadSpec) -> Tensor:
+def _class_weighted(logits_BK: Tensor, labels_B: Tensor, head: OrderedHead) -> Tensor:
     """Cross-entropy in which every class weighs the same in all.
 
     But none weighs more than ``MAX_CLASS_WEIGHT`` per row.
@@ -106,7 +107,7 @@ def _class_weighted(logits_BK: Tensor, labels_B: Tensor, head: HeadSpec) -> Tens
     return F.cross_entropy(logits_BK, labels_B, weight=weight_K, ignore_index=MISSING, reduction="sum")
 
 
-def _logit_adjusted(logits_BK: Tensor, labels_B: Tensor, head: HeadSpec) -> Tensor:
+def _logit_adjusted(logits_BK: Tensor, labels_B: Tensor, head: OrderedHead) -> Tensor:
     """Cross-entropy of logits + log share, so that the logits themselves favour no class.
 
     https://arxiv.org/abs/2007.07314
@@ -114,7 +115,7 @@ def _logit_adjusted(logits_BK: Tensor, labels_B: Tensor, head: HeadSpec) -> Tens
     return _cross_entropy(logits_BK + _shares(head, logits_BK.device).log(), labels_B, head)
 
 
-def _shares(head: HeadSpec, device: torch.device) -> Tensor:
+def _shares(head: OrderedHead, device: torch.device) -> Tensor:
     """float32 [K]: share of each bin in the train split.
 
     Add-one smoothed, so that an empty one has a logarithm.
@@ -123,17 +124,18 @@ def _shares(head: HeadSpec, device: torch.device) -> Tensor:
     return counts_K / counts_K.sum()
 
 
-_LOSSES: dict[str, Callable[[Tensor, Tensor, HeadSpec], Tensor]] = {
+LOSSES: dict[str, Callable[[Tensor, Tensor, Any], Tensor]] = {
     "cross_entropy": _cross_entropy,
     "ordinal": _ordinal,
     "squared_emd": _squared_emd,
     "class_weighted": _class_weighted,
     "logit_adjusted": _logit_adjusted,
 }
+"""Name of a loss -> its sum over labelled images, of outputs [B, A], targets [B] or [B, …], and head."""
 
 
 def multi_head_loss(
-    logits_BK: Mapping[str, Tensor], labels_B: Mapping[str, Tensor], heads: Sequence[HeadSpec]
+    outputs_BA: Mapping[str, Tensor], targets: Mapping[str, Tensor], heads: Sequence[HeadSpec]
 ) -> LossSums:
     """Loss of each head, summed over the images that have a label for it.
 
@@ -141,8 +143,8 @@ def multi_head_loss(
     microbatches and workers before the single division.
 
     Args:
-        logits_BK: head -> float [B, K], unnormalised; K differs per head.
-        labels_B: head -> int64 [B], bin in [0, K), or ``bins.MISSING`` (-1) where the image has no label.
+        outputs_BA: head -> float [B, A] as the network gives them; A differs per head.
+        targets: head -> [B] or [B, …]: ``Batch.targets``.
 
     Returns:
         A head with no labelled image gives 0 and 0 and sends no gradient.
@@ -151,32 +153,25 @@ def multi_head_loss(
         ConfigError: the mappings name different heads; the message lists the difference.
     """
     names = {head.name for head in heads}
-    if set(logits_BK) != names or set(labels_B) != names:
+    if set(outputs_BA) != names or set(targets) != names:
         raise ConfigError(
-            f"heads differ: specs {sorted(names)}, logits {sorted(logits_BK)}, labels {sorted(labels_B)}"
+            f"heads differ: specs {sorted(names)}, logits {sorted(outputs_BA)}, labels {sorted(targets)}"
         )
-    loss_sum = {h.name: _LOSSES[loss_name(h)](logits_BK[h.name].float(), labels_B[h.name], h) for h in heads}
-    num_labelled = {head.name: (labels_B[head.name] != MISSING).sum() for head in heads}
+    loss_sum = {h.name: LOSSES[h.loss_name](outputs_BA[h.name].float(), targets[h.name], h) for h in heads}
+    num_labelled = {head.name: is_labelled(targets[head.name]).sum() for head in heads}
     return LossSums(loss_sum, num_labelled)
 
 
-def loss_name(head: HeadSpec) -> str:
-    """The loss of a head: what it says, or by its kind where it says ``auto``."""
-    return _AUTO_BY_KIND[head.kind] if head.loss == "auto" else head.loss
-
-
 def head_losses(sums: LossSums, num_labelled_all: Mapping[str, Tensor], heads: Sequence[HeadSpec]) -> Tensor:
-    """float32 [H]: weight * loss_sum / num_labelled_all / ln K.
+    """float32 [H]: weight * loss_sum / num_labelled_all / null cost.
 
-    Every head on the scale where a uniform guess costs its weight.
+    Every head on the scale where the constant answer costs its weight.
 
     ``num_labelled_all`` counts over all workers, so that adding the results of all workers gives the losses
     of the joint batch.
     """
     parts = [
-        sums.loss_sum[head.name]
-        / num_labelled_all[head.name].clamp(min=1)
-        * (head.weight / math.log(head.num_bins))
+        sums.loss_sum[head.name] / num_labelled_all[head.name].clamp(min=1) * (head.weight / head.null_cost)
         for head in heads
     ]
     return torch.stack(parts)

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from pix2score.heads.bins import MISSING
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
-from pix2score.metrics.accumulate import HeadMetrics
+from pix2score.metrics.kinds import accumulator
+from pix2score.metrics.protocol import Accumulator
 from pix2score.model.network import MultiHeadModel, normalise
-from pix2score.train.step.batch import Batch
+from pix2score.train.step.batch import Batch, is_labelled
 from pix2score.train.step.precision import Caster
 
 
@@ -24,30 +24,30 @@ def measure(
     preprocess: Preprocess,
     device: torch.device,
     caster: Caster,
-) -> list[HeadMetrics]:
+) -> list[Accumulator]:
     """Metrics of ``model`` in eval mode, per head. Rows without any label cost no forward pass."""
     model.eval()
-    metrics = [HeadMetrics(head) for head in heads]
+    metrics = [accumulator(head) for head in heads]
     for whole in batches:
-        batch = whole.rows(torch.stack([whole.bins[head.name] != MISSING for head in heads]).any(0))
+        batch = whole.rows(torch.stack([is_labelled(whole.targets[head.name]) for head in heads]).any(0))
         if not len(batch.pixels_BSSC):
             continue
         with caster.autocast():
-            logits, _ = model(normalise(batch.to(device).pixels_BSSC, preprocess))
+            outputs, _ = model(normalise(batch.to(device).pixels_BSSC, preprocess))
         for metric in metrics:
             name = metric.head.name
             metric.add(
-                logits[name].float().cpu().numpy(), batch.bins[name].numpy(), batch.labels[name].numpy()
+                outputs[name].float().cpu().numpy(), batch.targets[name].numpy(), batch.labels[name].numpy()
             )
     return metrics
 
 
-def validation_loss(metrics: Sequence[HeadMetrics]) -> float:
-    """Weighted mean over heads of NLL / ln K at the fitted temperature.
+def validation_loss(metrics: Sequence[Accumulator]) -> float:
+    """Weighted mean over heads of the loss at the fitted calibration, over that of the constant answer.
 
-    What checkpoints are ranked by; infinite without labels, and where an NLL is not finite.
+    What checkpoints are ranked by; infinite without labels, and where a loss is not finite.
     """
     labelled = [m for m in metrics if m.num_labelled]
     total_weight = sum(m.head.weight for m in labelled)
-    loss = sum(m.head.weight * (m.least_nll / math.log(m.head.num_bins)) for m in labelled)
+    loss = sum(m.head.weight * m.relative_loss() for m in labelled)
     return loss / total_weight if total_weight and math.isfinite(loss) else math.inf

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pix2score.errors import ConfigError
-from pix2score.metrics.accumulate import HeadMetrics, results
+from pix2score.metrics.accumulate import OrderedAccumulator, results
 from pix2score.model.network import MultiHeadModel, normalise
 from pix2score.train.step.batch import Batch, noisy_bins
 from pix2score.train.step.collectives import gather_metrics
@@ -337,7 +337,7 @@ def test_the_step_reports_the_loss_that_a_hand_computation_gives() -> None:
     assert fitter_of(model).train_step(images).loss == pytest.approx(expected, rel=1e-5)
 
 
-def assert_metrics_equal(found: list[HeadMetrics], expected: list[HeadMetrics]) -> None:
+def assert_metrics_equal(found: list[OrderedAccumulator], expected: list[OrderedAccumulator]) -> None:
     for a, b in zip(found, expected, strict=True):
         assert np.array_equal(a.confusion, b.confusion)
         np.testing.assert_allclose(a.nll_by_temperature, b.nll_by_temperature, rtol=1e-4)
@@ -351,7 +351,7 @@ def test_validation_equals_a_computation_by_hand_and_changes_nothing() -> None:
     found = fitter.validate(batches)
     assert_same_state(state_of(model), before)
 
-    expected = [HeadMetrics(head) for head in HEADS]
+    expected = [OrderedAccumulator(head) for head in HEADS]
     with torch.no_grad():
         for images in batches:
             logits, _ = model.eval()(normalise(images.pixels_BSSC, PREPROCESS))

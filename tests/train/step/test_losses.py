@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pix2score.errors import ConfigError
-from pix2score.heads.bins import MISSING
-from pix2score.heads.spec import LOSSES, HeadSpec
+from pix2score.heads.spec import LOSSES, MISSING, HeadSpec
 from pix2score.train.step.losses import (
     ORDINAL_WIDTH,
     LossSums,

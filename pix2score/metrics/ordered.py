@@ -1,0 +1,93 @@
+"""The numbers of heads whose bins are ordered. Shapes: N images, K bins."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from pix2score.heads.ordered import OrderedHead
+from pix2score.heads.ordered_labels import BINS
+from pix2score.heads.spec import Calibration, HeadSpec
+from pix2score.metrics.accumulate import OrderedAccumulator
+from pix2score.metrics.curves import change, curves
+from pix2score.metrics.formulas import Floats, Measure, Numbers, calibration_error
+from pix2score.metrics.measures import (
+    OrderedAnswers,
+    constant_numbers,
+    guess_measures,
+    measures,
+    softened,
+)
+from pix2score.metrics.protocol import Accumulator, Answers, Change, Curves, KindNumbers
+
+
+class OrderedNumbers(KindNumbers):
+    """Rank correlation for counts, agreement for levels; NLL and RPS of the distribution."""
+
+    loss: ClassVar[str] = "nll"
+    lower_is_better: ClassVar[tuple[str, ...]] = ("nll", "rps", "mae_bins", "ece")
+    higher_is_better: ClassVar[tuple[str, ...]] = (
+        "spearman",
+        "kappa",
+        "accuracy",
+        "within_1",
+        "macro_recall",
+    )
+    summary: ClassVar[tuple[str, ...]] = ("nll", "mae_bins", "accuracy")
+
+    def main(self, head: HeadSpec) -> str:
+        """``spearman`` for bins of a number, ``kappa`` for levels."""
+        return "spearman" if head.kind == BINS else "kappa"
+
+    def accumulator(self, head: HeadSpec) -> Accumulator:
+        """An empty one."""
+        return OrderedAccumulator(_ordered(head))
+
+    def measures(self, answers: Answers) -> dict[str, Measure]:
+        """``measures.measures``."""
+        return measures(OrderedAnswers.of(answers))
+
+    def guess_measures(self, answers: Answers, guess: Floats) -> dict[str, Measure]:
+        """Of a guess of the bin."""
+        return guess_measures(OrderedAnswers.of(answers), guess)
+
+    def constant(self, answers: Answers) -> Numbers:
+        """Of the train split's shares."""
+        head = _ordered(answers.head)
+        return constant_numbers(head, np.bincount(answers.truth, minlength=head.num_bins))
+
+    def notes(self, answers: Answers, calibration: Calibration) -> dict[str, Any]:
+        """The temperature, and the calibration error without it."""
+        temperature = float(calibration.get("temperature", 1.0))
+        sure_before = np.exp(softened(answers.outputs, temperature)).max(axis=1)
+        correct = answers.outputs.argmax(axis=1) == answers.truth
+        before = calibration_error(sure_before, correct, np.ones(len(correct)))
+        return {"temperature": temperature, "ece_before_temperature": before}
+
+    def curves(self, answers: Answers, calibration: Calibration) -> Curves:
+        """``curves.OrderedCurves``."""
+        temperature = float(calibration.get("temperature", 1.0))
+        return cast(Curves, curves(OrderedAnswers.of(answers), temperature))
+
+    def score(self, head: HeadSpec, outputs: npt.NDArray[Any]) -> Floats:
+        """Mean bin over K - 1."""
+        return np.asarray(np.exp(outputs) @ np.linspace(0, 1, _ordered(head).num_bins))
+
+    def misses(self, head: HeadSpec, outputs: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Floats:
+        """Distance of the expected bin from the true one."""
+        return np.asarray(np.abs(np.exp(outputs) @ np.arange(outputs.shape[1]) - truth))
+
+    def change(self, head: HeadSpec, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> Change:
+        """In probabilities, score and best bin."""
+        return change(_ordered(head), np.exp(before), np.exp(after))
+
+    def ridge_target(self, head: HeadSpec, target: npt.NDArray[Any]) -> Floats | None:
+        """The bin."""
+        return target.astype(np.float64)
+
+
+def _ordered(head: HeadSpec) -> OrderedHead:
+    assert isinstance(head, OrderedHead)
+    return head

@@ -1,0 +1,18 @@
+"""The pages of a head, by its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pix2score.heads.ordered_labels import BINS, LEVELS
+from pix2score.heads.spec import HeadSpec
+from pix2score.report.ordered import OrderedPage
+from pix2score.report.protocol import KindPage
+
+_ORDERED = OrderedPage()
+PAGES: Mapping[str, KindPage] = {BINS: _ORDERED, LEVELS: _ORDERED}
+
+
+def page_of(head: HeadSpec) -> KindPage:
+    """The pages of a head's kind."""
+    return PAGES[head.kind]
