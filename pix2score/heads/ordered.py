@@ -22,6 +22,8 @@ from pix2score.heads.spec import MISSING, Calibration, Floats, HeadSpec
 from pix2score.storage.arrow import fixed_lists
 
 _LARGEST = float(np.finfo(np.float32).max)  # an expected value beyond it would be infinite in its column
+MAX_CLASS_WEIGHT = 10.0
+"""A class of few rows may not outweigh more: its rows would be learnt by heart."""
 _SUM_TOLERANCE = 1e-3  # float32 probabilities of up to 1,000 bins
 
 
@@ -104,9 +106,52 @@ class OrderedHead(OrderedLabels):
         return self.num_bins
 
     @property
+    def shares(self) -> npt.NDArray[np.float64]:
+        """Share of each bin in the train split, [K], none of them 0: an empty one counts as one image."""
+        counts = np.maximum(np.asarray(self.train_counts, dtype=np.float64), 1)
+        return np.asarray(counts / counts.sum())
+
+    @property
+    def prior_nll(self) -> float:
+        """NLL of the train split's shares as constant answer, on images with those shares; nats."""
+        return float(-(self.shares * np.log(self.shares)).sum())
+
+    @property
+    def class_weights(self) -> npt.NDArray[np.float64]:
+        """Weight of a row of each class, [K], 1 on average, with which all classes weigh the same.
+
+        But none weighs more than ``MAX_CLASS_WEIGHT`` rows of a class that is as common as the others.
+        """
+        share_K = np.asarray(self.train_counts, dtype=np.float64) + 1
+        share_K /= share_K.sum()
+        weight_K = np.minimum(1 / (self.num_bins * share_K), MAX_CLASS_WEIGHT)
+        return np.asarray(weight_K / (weight_K * share_K).sum())
+
+    def initial_bias(self) -> Floats | None:
+        """The logits that answer the train split's shares, as its loss sees them."""
+        if self.loss_name == "logit_adjusted":  # adds the shares by itself
+            return np.zeros(self.num_bins, dtype=np.float32)
+        return np.log(self._best_constant()).astype(np.float32)
+
+    @property
     def null_cost(self) -> float:
-        """ln K, of a uniform guess."""
-        return math.log(self.num_bins)
+        """Of the best constant answer on the train split: of its shares, weighted where the loss weighs."""
+        if self.loss_name == "squared_emd":
+            return self._squared_emd_of_shares()
+        return float(-(self._weighted_shares() * np.log(self._best_constant())).sum())
+
+    def _weighted_shares(self) -> npt.NDArray[np.float64]:
+        return np.asarray(self.shares * (self.class_weights if self.loss_name == "class_weighted" else 1.0))
+
+    def _best_constant(self) -> npt.NDArray[np.float64]:
+        return np.asarray(self._weighted_shares() / self._weighted_shares().sum())
+
+    def _squared_emd_of_shares(self) -> float:
+        """As ``train.step.losses`` scales it: a uniform answer to uniform labels costs ln K."""
+        steps_KK = np.tri(self.num_bins).T
+        uniform_K = np.full(self.num_bins, 1 / self.num_bins)
+        costs = [(share_K @ (share_K.cumsum() - steps_KK) ** 2).sum() for share_K in (self.shares, uniform_K)]
+        return float(costs[0] / costs[1] * math.log(self.num_bins))
 
     def fields(self) -> list[pa.Field]:
         """``_bin``, ``_probs``, ``_score`` and ``_expected``."""

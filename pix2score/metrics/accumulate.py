@@ -144,8 +144,8 @@ class OrderedAccumulator:
         }
 
     def relative_loss(self) -> float:
-        """NLL at the fitted temperature over ln K."""
-        return self.least_nll / self.head.null_cost
+        """NLL at the fitted temperature over that of the train split's shares."""
+        return self.least_nll / self.head.prior_nll
 
     def calibration(self) -> dict[str, Any]:
         """The temperature."""

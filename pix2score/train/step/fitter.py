@@ -36,7 +36,7 @@ from pix2score.train.step.validate import measure
 class StepResult:
     """What one step did.
 
-    Loss of the joint batch over all workers (1 = a uniform guess on every head), its part per head, and
+    Loss of the joint batch over all workers (1 = the constant answer on every head), its part per head, and
     whether the step was skipped as non-finite.
     """
 

@@ -36,8 +36,6 @@ bell was balanced. Balancing, on 40 % of the rows, grey, with 40 % of the labels
 NLL 1.860 -> 1.755 beside a prior of 1.838, and 1.980 -> 1.904 beside 2.000.
 """
 _BALANCE_STEPS = 200
-MAX_CLASS_WEIGHT = 10.0
-"""A class of few rows may not outweigh more: its rows would be learnt by heart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +95,8 @@ def _squared_emd(logits_BK: Tensor, labels_B: Tensor, head: OrderedHead) -> Tens
 
 
 def _class_weighted(logits_BK: Tensor, labels_B: Tensor, head: OrderedHead) -> Tensor:
-    """Cross-entropy in which every class weighs the same in all.
-
-    But none weighs more than ``MAX_CLASS_WEIGHT`` per row.
-    """
-    share_K = _shares(head, logits_BK.device)
-    weight_K = (1 / (head.num_bins * share_K)).clamp(max=MAX_CLASS_WEIGHT)
-    weight_K = weight_K / (weight_K * share_K).sum()
+    """Cross-entropy in which every class weighs the same in all, as far as ``class_weights`` allow."""
+    weight_K = torch.tensor(head.class_weights, dtype=torch.float32, device=logits_BK.device)
     return F.cross_entropy(logits_BK, labels_B, weight=weight_K, ignore_index=MISSING, reduction="sum")
 
 
