@@ -53,7 +53,7 @@ def shard_rows(num: int = NUM) -> pa.Table:
         "image": [png(image) for image in pixels(num, seed=8, size=48)],
     }
     for head in HEADS:
-        truth = labels.bins[head.name].numpy().astype(np.int16)
+        truth = labels.targets[head.name].numpy().astype(np.int16)
         truth[-1] = -1
         columns[f"{head.name}_bin"] = pa.array(truth)
         columns[f"{head.name}_label"] = pa.array([None if t < 0 else int(t) for t in truth], pa.int64())
@@ -94,16 +94,16 @@ def test_answers_are_the_predictors(place: str, rows: pa.Table) -> None:
     for head in HEADS:
         for model in (0, 1):
             np.testing.assert_allclose(
-                np.exp(matrix(rows.column(f"{head.name}_log_probs_{model}"))),
+                np.exp(matrix(rows.column(f"{head.name}_outputs_{model}"))),
                 wanted.heads[head.name].probs,
                 atol=1e-4,
             )
 
 
 def test_altered_copies_are_answered_and_differ(rows: pa.Table) -> None:
-    plain = np.exp(matrix(rows.column("bookmark_log_probs_0")))
+    plain = np.exp(matrix(rows.column("bookmark_outputs_0")))
     for name in (*ALTERATIONS, ORIGINAL):
-        copies = matrix(rows.column(f"bookmark_altered_{name}"))
+        copies = np.exp(matrix(rows.column(f"bookmark_altered_{name}")))
         assert 1e-4 < np.abs(copies - plain).mean() < 0.3, name
 
 
@@ -114,7 +114,7 @@ def test_outside_the_sample_rows_carry_nothing_more(place: str) -> None:
     assert half.column("sanity_altered_jpeg_75").is_valid().to_numpy().tolist() == (drawn < 0.25).tolist()
     assert half.column("sanity_saliency").is_valid().to_numpy().tolist() == (drawn < 0.25).tolist()
     assert half.column(f"sanity_altered_{ORIGINAL}").null_count == NUM
-    assert half.column("bookmark_log_probs_0").null_count == 0
+    assert half.column("bookmark_outputs_0").null_count == 0
 
 
 def test_draws_are_even_and_of_the_key_alone() -> None:
@@ -123,8 +123,8 @@ def test_draws_are_even_and_of_the_key_alone() -> None:
     assert draw_of((7, 1)) == draw_of((7, 1)) != draw_of((7, 0))
 
 
-def test_the_evaluation_counts_labelled_rows_and_whole_groups(rows: pa.Table) -> None:
-    evaluation = Evaluation(HEADS, {})
+def test_the_evaluation_counts_labelled_rows_and_whole_groups(place: str, rows: pa.Table) -> None:
+    evaluation = Evaluation(load_model(place)[0], HEADS)
     for start in range(0, NUM, 25):
         evaluation.add(rows.slice(start, 25))
     found = evaluation.metrics()
@@ -134,12 +134,12 @@ def test_the_evaluation_counts_labelled_rows_and_whole_groups(rows: pa.Table) ->
     assert set(evaluation.details()["sanity"].altered) == {*ALTERATIONS, ORIGINAL}
 
 
-def test_the_page_tells_unreliable_and_missing_heads(rows: pa.Table) -> None:
+def test_the_page_tells_unreliable_and_missing_heads(place: str, rows: pa.Table) -> None:
     few = rows.slice(0, 30)
     nothing = few.set_column(
         few.column_names.index("sanity_bin"), "sanity_bin", pa.array([-1] * 30, pa.int16())
     )
-    evaluation = Evaluation(HEADS, {})
+    evaluation = Evaluation(load_model(place)[0], HEADS)
     evaluation.add(nothing)
     findings = Findings(
         model_version="m",

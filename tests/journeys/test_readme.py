@@ -290,7 +290,7 @@ def test_the_server_answers_base64_with_the_models_numbers(chain: Chain, demo: P
     (wanted,) = Model.load(chain.model).predict([out.getvalue()])
     assert isinstance(wanted, Answer)
     assert answer["bookmark_predict"]["0"] == "0-10"
-    np.testing.assert_allclose(answer["bookmark_probs"], wanted.heads["bookmark"].probs, atol=1e-3)
+    np.testing.assert_allclose(answer["bookmark_probs"], wanted.heads["bookmark"]["probs"], atol=1e-3)
 
 
 def post(url: str, body: bytes, server: subprocess.Popen[bytes]) -> bytes:

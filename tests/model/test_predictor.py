@@ -20,9 +20,7 @@ from PIL import Image
 
 from pix2score.errors import ConfigError
 from pix2score.heads.bins import mid_ranks
-from pix2score.heads.ordered import answer as decode
-from pix2score.heads.ordered import head_columns, head_fields
-from pix2score.heads.spec import HeadSpec
+from pix2score.heads.ordered import OrderedHead
 from pix2score.images.decode import to_rgb
 from pix2score.images.decoder import Decoder
 from pix2score.model.network import normalise
@@ -138,7 +136,7 @@ def test_probabilities_bin_score_and_expected_obey_their_contracts(
     rows: list[list[float]], temperature: float
 ) -> None:
     logits = np.array(rows, dtype=np.float32)
-    found = decode(COUNT_HEAD, logits, temperature)
+    found = COUNT_HEAD.answer(logits, {"temperature": temperature})
     assert found.probs.dtype == np.float32
     np.testing.assert_allclose(found.probs.astype(np.float64).sum(axis=1), 1, atol=1e-6)
     assert np.array_equal(found.bin, found.probs.argmax(axis=1))
@@ -148,9 +146,9 @@ def test_probabilities_bin_score_and_expected_obey_their_contracts(
 
 
 @pytest.mark.parametrize("head", HEADS, ids=lambda h: h.name)
-def test_score_and_expected_are_means_under_the_probabilities(head: HeadSpec) -> None:
+def test_score_and_expected_are_means_under_the_probabilities(head: OrderedHead) -> None:
     logits = np.random.default_rng(0).normal(size=(5, head.num_bins)).astype(np.float32)
-    found = decode(head, logits, 1.5)
+    found = head.answer(logits, {"temperature": 1.5})
     weights = np.exp(logits.astype(np.float64) / 1.5)
     probs = weights / weights.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(found.probs, probs, atol=1e-6)
@@ -159,14 +157,14 @@ def test_score_and_expected_are_means_under_the_probabilities(head: HeadSpec) ->
 
 
 def test_a_sure_prediction_expects_the_typical_value_of_its_bin_and_scores_its_mid_rank() -> None:
-    found = decode(COUNT_HEAD, 500 * np.eye(4, dtype=np.float32), 1.0)
+    found = COUNT_HEAD.answer(500 * np.eye(4, dtype=np.float32), {})
     assert found.bin.tolist() == [0, 1, 2, 3]
     np.testing.assert_allclose(found.expected, [4, 40, 300, 2.4e9])
     np.testing.assert_allclose(found.score, [0.2, 0.55, 0.8, 0.95], atol=1e-6)
 
 
 def test_a_head_that_was_never_fitted_falls_back_to_bin_numbers() -> None:
-    found = decode(replace(LEVEL_HEAD, counts=None, typical=None), 500 * np.eye(3, dtype=np.float32), 1.0)
+    found = replace(LEVEL_HEAD, counts=None, typical=None).answer(500 * np.eye(3, dtype=np.float32), {})
     np.testing.assert_allclose(found.expected, [0, 1, 2])
     np.testing.assert_allclose(found.score, [1 / 6, 3 / 6, 5 / 6], atol=1e-6)
 
@@ -227,8 +225,8 @@ def test_read_only_pixels_are_taken_without_a_warning_and_left_as_they_were(pred
 def test_columns_are_exactly_those_of_the_schema(predictor: Predictor, num_images: int) -> None:
     found = predictor.predict(IMAGES[:num_images])
     for head in HEADS:
-        columns = head_columns(head, found.heads[head.name])
-        expected = head_fields(head)
+        columns = head.columns(found.heads[head.name])
+        expected = head.fields()
         assert list(columns) == [field.name for field in expected]
         table = pa.table(columns, schema=pa.schema(expected))
         assert [c.type for c in columns.values()] == [field.type for field in expected]

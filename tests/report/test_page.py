@@ -7,7 +7,7 @@ import pytest
 from pix2score.errors import ConfigError
 from pix2score.heads.ordered import OrderedHead
 from pix2score.report import page as page_module
-from pix2score.report.page import check_packages, short_labels
+from pix2score.report.page import check_packages
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,9 +18,17 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_large_bounds_are_short() -> None:
     head = OrderedHead(name="views", column="views", edges=(500, 1500, 36_940_052, 108_562_000))
-    assert short_labels(head) == ["0-500", "500-1500", "1500-36.9M", "36.9M-109M", "109M-∞"]
+    assert head.histogram_labels() == ["0-500", "500-1500", "1500-36.9M", "36.9M-109M", "109M-∞"]
     close = OrderedHead(
         name="uses", column="uses", edges=(9999, 390_000, 1_084_000, 9_480_000, 1_200_000_000)
     )
-    assert short_labels(close) == ["0-9999", "9999-390k", "390k-1.08M", "1.08M-9.48M", "9.48M-1.2G", "1.2G-∞"]
-    assert short_labels(OrderedHead(name="level", column="l", kind="levels", size=3)) == ["0", "1", "2"]
+    assert close.histogram_labels() == [
+        "0-9999",
+        "9999-390k",
+        "390k-1.08M",
+        "1.08M-9.48M",
+        "9.48M-1.2G",
+        "1.2G-∞",
+    ]
+    level = OrderedHead(name="level", column="l", kind="levels", size=3)
+    assert level.histogram_labels() == ["0", "1", "2"]

@@ -20,12 +20,12 @@ import pix2score
 from pix2score.cli.flags import resolve
 from pix2score.errors import ConfigError, DataError, ImageFailure
 from pix2score.serve.config import PredictConfig
-from pix2score.serve.model import Answer, HeadAnswer, Model
+from pix2score.serve.model import Answer, Model
 from pix2score.serve.predict import answer_text, predict
 from tests.conftest import BUCKET
 from tests.support.chain import Chain
 from tests.support.models import save_settled
-from tests.support.torch_helpers import HEADS, pixels
+from tests.support.torch_helpers import HEADS, card_of, pixels, settled_model
 
 
 def write_pictures(folder: Path, num_pictures: int = 3) -> list[str]:
@@ -79,10 +79,10 @@ def test_answers_are_the_numbers_of_the_batch_job(chain: Chain) -> None:
             answer.embedding, np.array(embeddings[key], np.float32), rtol=2e-3, atol=2e-3
         )
         for name, head in answer.heads.items():
-            np.testing.assert_allclose(head.probs, row[f"{name}_probs"], atol=1e-5)
-            assert head.score == pytest.approx(row[f"{name}_score"], abs=1e-5)
-            assert head.expected == pytest.approx(row[f"{name}_expected"], rel=1e-4)
-            assert head.bin == row[f"{name}_bin"]
+            np.testing.assert_allclose(head["probs"], row[f"{name}_probs"], atol=1e-5)
+            assert head["score"] == pytest.approx(row[f"{name}_score"], abs=1e-5)
+            assert head["expected"] == pytest.approx(row[f"{name}_expected"], rel=1e-4)
+            assert head["bin"] == row[f"{name}_bin"]
     assert (
         failed
         == pc.sum(
@@ -135,10 +135,10 @@ def test_a_head_answer_has_its_label_and_the_numbers_of_its_bin(model: Model, tm
     assert set(heads) == {"bookmark", "sanity"}
     for spec in HEADS:
         head = heads[spec.name]
-        assert head.bin == int(np.argmax(head.probs))
-        assert head.label == spec.labels()[str(head.bin)]
-        assert sum(head.probs) == pytest.approx(1, abs=1e-5)
-        assert len(head.probs) == spec.num_bins
+        assert head["bin"] == int(np.argmax(head["probs"]))
+        assert head["label"] == spec.legend()[str(head["bin"])]
+        assert sum(head["probs"]) == pytest.approx(1, abs=1e-5)
+        assert len(head["probs"]) == spec.num_bins
 
 
 def test_a_picture_on_s3_is_read(place: str, s3: Any, tmp_path: Path) -> None:
@@ -243,9 +243,11 @@ def test_a_place_without_a_model_is_named(tmp_path: Path) -> None:
 
 
 def test_the_text_tells_bin_probability_expected_and_score() -> None:
+    said = {"bin": 1, "label": "10-30", "probs": [0.25, 0.75], "score": 0.5, "expected": 22.4}
     text = answer_text(
         "a.png",
-        Answer({"bookmark": HeadAnswer(1, "10-30", [0.25, 0.75], 0.5, 22.4)}, np.zeros(2, np.float32)),
+        Answer({"bookmark": said}, np.zeros(2, np.float32)),
+        card_of(settled_model(), HEADS[:1]),
     )
     assert text.split() == ["a.png", "bookmark", "10-30", "(", "75%)", "expected", "22.4", "score", "0.500"]
 

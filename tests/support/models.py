@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
+from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.presets import preset
-from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.folder import save_model
 from tests.support.torch_helpers import HEADS, PREPROCESS, settled_model, weights_of
@@ -57,7 +57,7 @@ def catalog_of(num_rows: int, path: Path, size: int = 8) -> str:
     return str(path)
 
 
-def save_settled(place: Path, heads: tuple[HeadSpec, ...] = HEADS) -> str:
+def save_settled(place: Path, heads: tuple[OrderedHead, ...] = HEADS) -> str:
     """A saved model whose outputs vary with the image."""
     model = settled_model(heads)
     save_model(

@@ -17,7 +17,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pix2score.heads.ordered import OrderedHead
-from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.folder import ModelCard
 from pix2score.model.network import MultiHeadModel, normalise, weights_of
@@ -58,7 +57,9 @@ def pixels(num_images: int, seed: int = 0, size: int = 32) -> RGB:
     return coarse.repeat(size // 4, axis=1).repeat(size // 4, axis=2)
 
 
-def batch(num_images: int, seed: int = 0, heads: Sequence[HeadSpec] = HEADS, missing: float = 0.0) -> Batch:
+def batch(
+    num_images: int, seed: int = 0, heads: Sequence[OrderedHead] = HEADS, missing: float = 0.0
+) -> Batch:
     """Random pixels and labels; a share ``missing`` of the labels of each head is missing. A label is its
     bin."""
     rng = np.random.default_rng(seed + 10_000)
@@ -77,12 +78,12 @@ def part(whole: Batch, rows: slice) -> Batch:
     """Some rows of a batch."""
     return Batch(
         whole.pixels_BSSC[rows],
-        {name: b[rows] for name, b in whole.bins.items()},
+        {name: b[rows] for name, b in whole.targets.items()},
         {name: v[rows] for name, v in whole.labels.items()},
     )
 
 
-def settled_model(heads: Sequence[HeadSpec] = HEADS, seed: int = 0) -> MultiHeadModel:
+def settled_model(heads: Sequence[OrderedHead] = HEADS, seed: int = 0) -> MultiHeadModel:
     """A random resnet18 whose BatchNorm knows the statistics of drawn pixels, in eval mode: outputs vary with
     the image."""
     torch.manual_seed(seed)
@@ -97,7 +98,7 @@ def settled_model(heads: Sequence[HeadSpec] = HEADS, seed: int = 0) -> MultiHead
     return model.eval()
 
 
-def card_of(model: MultiHeadModel, heads: Sequence[HeadSpec] = HEADS, **temperatures: float) -> ModelCard:
+def card_of(model: MultiHeadModel, heads: Sequence[OrderedHead] = HEADS, **temperatures: float) -> ModelCard:
     """The card of a model that was never saved."""
     return ModelCard(
         backbone="resnet18",
@@ -145,7 +146,7 @@ class FrozenNormModel(MultiHeadModel):
         return logits, embedding
 
 
-def seeded(kind: type[MultiHeadModel], seed: int = 0, heads: Sequence[HeadSpec] = HEADS) -> MultiHeadModel:
+def seeded(kind: type[MultiHeadModel], seed: int = 0, heads: Sequence[OrderedHead] = HEADS) -> MultiHeadModel:
     """A fresh resnet18 whose initial weights depend on the seed alone."""
     torch.manual_seed(seed)
     return kind("resnet18", heads)
@@ -160,7 +161,7 @@ def frozen_copy() -> FrozenNormModel:
 
 
 def fitter_of(
-    network: nn.Module, heads: Sequence[HeadSpec] = HEADS, device: torch.device = CPU, **recipe: Any
+    network: nn.Module, heads: Sequence[OrderedHead] = HEADS, device: torch.device = CPU, **recipe: Any
 ) -> Fitter:
     """A fitter with a short recipe."""
     return Fitter(network, heads, PREPROCESS, Recipe(**{"total_steps": 20, **recipe}), device)

@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from pix2score.metrics.accumulate import OrderedAccumulator
+from pix2score.metrics.accumulate import CELL, OrderedAccumulator
 from pix2score.storage.folder import Folder
 from pix2score.train.log import (
-    CELL,
     CURVE_POINTS,
-    confusion_picture,
     epoch_line,
     final_table,
     picture_grid,
@@ -74,7 +72,7 @@ def test_pictures_stand_side_by_side_in_order() -> None:
 def test_a_sure_confusion_is_blue_on_its_cell_and_white_elsewhere() -> None:
     metrics = OrderedAccumulator(COUNT_HEAD)
     metrics.add(np.eye(4)[[1, 1, 1]] * 9, np.array([0, 0, 0]), np.array([0.0, 0.0, 0.0]))
-    picture = confusion_picture(metrics)
+    picture = metrics.picture()
     assert picture.shape == (4 * CELL, 4 * CELL, 3)
     assert picture[0, CELL].tolist() == [0, 0, 255]
     assert picture[0, 0].tolist() == [255, 255, 255]

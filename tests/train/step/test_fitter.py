@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pix2score.errors import ConfigError
-from pix2score.metrics.accumulate import OrderedAccumulator, results
+from pix2score.metrics.accumulate import OrderedAccumulator
+from pix2score.metrics.kinds import results
 from pix2score.model.network import MultiHeadModel, normalise
 from pix2score.train.step.batch import Batch, noisy_bins
 from pix2score.train.step.collectives import gather_metrics
@@ -104,7 +105,7 @@ def test_a_loss_that_is_not_finite_skips_the_step_though_the_gradient_is() -> No
     model.offset = -math.inf  # of bin 0: its loss is infinite, softmax - onehot is not
     fitter, before = fitter_of(model), state_of(model)
     zeros = {h.name: torch.zeros(4, dtype=torch.int64) for h in HEADS}
-    assert fitter.train_step(replace(batch(4), bins=zeros)).skipped
+    assert fitter.train_step(replace(batch(4), targets=zeros)).skipped
     assert_same_state(state_of(model), before)
 
 
@@ -265,7 +266,7 @@ def test_labels_that_the_pixels_tell_are_learnt_by_the_same_recipe() -> None:
         images = batch(64, seed)
         light = torch.arange(64) % 12
         pixels = images.pixels_BSSC // 4 + (15 * light).to(torch.uint8)[:, None, None, None]
-        return replace(images, pixels_BSSC=pixels, bins={h.name: light * h.num_bins // 12 for h in HEADS})
+        return replace(images, pixels_BSSC=pixels, targets={h.name: light * h.num_bins // 12 for h in HEADS})
 
     fitter = fitter_of(seeded(MultiHeadModel), total_steps=15, learning_rate=1e-3, dropout=0.2, average=0.1)
     for _ in range(15):
@@ -319,7 +320,7 @@ def test_rows_without_any_label_cost_validation_no_forward_pass() -> None:
     model = settled_model()
     model.trunk.register_forward_hook(lambda module, args, output: seen.append(len(output)))
     images = batch(6, 1)
-    for bins in images.bins.values():
+    for bins in images.targets.values():
         bins[2:] = -1
     fitter_of(model).validate([images, part(images, slice(2, None))])
     assert seen == [2]
@@ -331,7 +332,7 @@ def test_the_step_reports_the_loss_that_a_hand_computation_gives() -> None:
         logits, _ = model.eval()(normalise(images.pixels_BSSC, PREPROCESS))
     expected = 0.0
     for head in HEADS:
-        truth = images.bins[head.name]
+        truth = images.targets[head.name]
         nll = -logits[head.name].log_softmax(1)[torch.arange(8), truth.clamp(min=0)][truth >= 0]
         expected += head.weight * nll.mean().item() / math.log(head.num_bins)
     assert fitter_of(model).train_step(images).loss == pytest.approx(expected, rel=1e-5)
@@ -357,9 +358,9 @@ def test_validation_equals_a_computation_by_hand_and_changes_nothing() -> None:
             logits, _ = model.eval()(normalise(images.pixels_BSSC, PREPROCESS))
             for metrics in expected:
                 name = metrics.head.name
-                metrics.add(logits[name].numpy(), images.bins[name].numpy(), images.labels[name].numpy())
+                metrics.add(logits[name].numpy(), images.targets[name].numpy(), images.labels[name].numpy())
     assert_metrics_equal(found, expected)
-    assert found[0].num_labelled == sum(int((b.bins["bookmark"] >= 0).sum()) for b in batches) < 9
+    assert found[0].num_labelled == sum(int((b.targets["bookmark"] >= 0).sum()) for b in batches) < 9
 
 
 def test_validation_keeps_the_rank_of_labels_beyond_float32() -> None:
@@ -413,9 +414,9 @@ def joint_batch(step: int, *, uneven: bool) -> Batch:
     """
     images = batch(2 * SIZE, 20 + step, missing=0.2)
     if uneven:
-        images.bins["bookmark"][1:SIZE] = -1
-        images.bins["sanity"][:SIZE] = -1
-        images.bins["bookmark"][SIZE:] = images.bins["bookmark"][SIZE:].clamp(min=0)
+        images.targets["bookmark"][1:SIZE] = -1
+        images.targets["sanity"][:SIZE] = -1
+        images.targets["bookmark"][SIZE:] = images.targets["bookmark"][SIZE:].clamp(min=0)
     return images
 
 
@@ -456,7 +457,7 @@ def poisoned_on_rank_0(
     """A clean step, one that is poisoned on the first worker only, a clean one."""
     fitter, mine = fitter_of(network), slice(rank * SIZE, (rank + 1) * SIZE)
     images = joint_batch(0, uneven=False)
-    zeros = replace(images, bins={name: torch.zeros_like(b) for name, b in images.bins.items()})
+    zeros = replace(images, targets={name: torch.zeros_like(b) for name, b in images.targets.items()})
     skipped, states = [], []
     for value in (None, poison, None):
         clean = getattr(type(network.module), attribute)

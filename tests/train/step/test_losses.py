@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pix2score.errors import ConfigError
-from pix2score.heads.spec import LOSSES, MISSING, HeadSpec
+from pix2score.heads.ordered import OrderedHead
+from pix2score.heads.spec import MISSING
 from pix2score.train.step.losses import (
     ORDINAL_WIDTH,
     LossSums,
     head_losses,
-    loss_name,
     multi_head_loss,
     soft_labels,
 )
@@ -167,7 +167,7 @@ def test_parts_of_two_workers_add_up_to_the_loss_and_gradient_of_the_joint_batch
 @given(st.sampled_from([COUNT_HEAD, LEVEL_HEAD]), st.floats(0, 100), st.floats(-50, 50))
 @settings(max_examples=30, deadline=None)
 def test_a_uniform_guess_costs_exactly_the_weight_of_the_head(
-    head: HeadSpec, weight: float, level: float
+    head: OrderedHead, weight: float, level: float
 ) -> None:
     weighted = replace(head, weight=weight)
     logits = {head.name: torch.full((7, head.num_bins), level)}
@@ -189,14 +189,14 @@ def test_half_precision_logits_are_summed_in_float32() -> None:
 
 # The losses to choose from
 
-ALL_LOSSES = [name for name in LOSSES if name != "auto"]
+ALL_LOSSES = OrderedHead.LOSSES
 
 
-def one_head(loss: str, counts: tuple[int, ...] = (40, 30, 20, 10)) -> HeadSpec:
+def one_head(loss: str, counts: tuple[int, ...] = (40, 30, 20, 10)) -> OrderedHead:
     return replace(COUNT_HEAD, loss=loss, counts=counts)
 
 
-def loss_value(head: HeadSpec, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
+def loss_value(head: OrderedHead, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
     return multi_head_loss({head.name: logits_BK}, {head.name: labels_B}, [head]).loss_sum[head.name]
 
 
@@ -224,11 +224,11 @@ def test_a_uniform_guess_costs_ln_k_by_every_loss_that_treats_bins_alike(loss: s
 
 
 def test_auto_is_ordinal_for_bins_and_cross_entropy_for_levels() -> None:
-    assert (loss_name(one_head("auto")), loss_name(replace(LEVEL_HEAD, loss="auto"))) == (
+    assert (one_head("auto").loss_name, replace(LEVEL_HEAD, loss="auto").loss_name) == (
         "ordinal",
         "cross_entropy",
     )
-    assert loss_name(one_head("squared_emd")) == "squared_emd"
+    assert one_head("squared_emd").loss_name == "squared_emd"
 
 
 @pytest.mark.parametrize("num_bins", [2, 5, 15, 40])

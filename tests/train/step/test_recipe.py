@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from pix2score.errors import ConfigError
-from pix2score.metrics.measures import is_metric
+from pix2score.metrics.kinds import is_metric
 from pix2score.train.step.recipe import PRESETS, SMALL_DATA_ROWS, Recipe, preset_for, scaled_rate
+from tests.support.torch_helpers import COUNT_HEAD
 
 
 def test_auto_goes_by_the_number_of_training_rows() -> None:
@@ -48,7 +49,7 @@ def test_values_out_of_range_are_refused_by_name(wrong: dict[str, Any]) -> None:
 
 
 def test_a_metric_is_the_validation_loss_or_one_of_a_head() -> None:
-    assert is_metric("val_loss", ["bookmark"])
-    assert is_metric("bookmark.spearman", ["bookmark"])
-    assert not is_metric("view.spearman", ["bookmark"])
-    assert not is_metric("bookmark.luck", ["bookmark"])
+    assert is_metric("val_loss", [COUNT_HEAD])
+    assert is_metric("bookmark.spearman", [COUNT_HEAD])
+    assert not is_metric("view.spearman", [COUNT_HEAD])
+    assert not is_metric("bookmark.luck", [COUNT_HEAD])
