@@ -24,7 +24,7 @@ def s3_chain(chain: Chain, s3: Any) -> Chain:
     """The drawn catalog uploaded, and the chain run on it."""
     root = "s3-chain"
     upload(s3, chain.catalog, f"{root}/catalog")
-    return run_chain(f"s3://{BUCKET}/{root}/catalog", f"s3://{BUCKET}/{root}", chain.drawn)
+    return run_chain(f"s3://{BUCKET}/{root}/catalog", f"s3://{BUCKET}/{root}", chain.drawn, num_workers=1)
 
 
 @pytest.mark.slow

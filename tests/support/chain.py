@@ -50,13 +50,14 @@ class Chain:
         return pq.read_table(f"{self.catalog}/catalog.parquet")
 
 
-def run_chain(catalog: str, root: str, drawn: DrawnCatalog) -> Chain:
-    """prepare, train, evaluate and score below ``root`` (a folder or an S3 prefix)."""
+def run_chain(catalog: str, root: str, drawn: DrawnCatalog, *, num_workers: int) -> Chain:
+    """prepare, train (0 workers: in this process), evaluate and score below ``root`` (a folder or an S3
+    prefix)."""
     dataset, model, scores = f"{root}/dataset", f"{root}/model", f"{root}/scores"
     prepared = prepare(
         PrepareConfig(catalog=catalog, out=dataset, image_size=64, val_fraction=0.2, test_fraction=0.2)
     )
-    trained = train(TrainConfig(data=dataset, out=model, num_workers=1, **TRAINING))
+    trained = train(TrainConfig(data=dataset, out=model, num_workers=num_workers, **TRAINING))
     evaluated = evaluate(EvaluateConfig(model=model, data=dataset, out=f"{root}/evaluation"))
     scored = score(ScoreConfig(catalog=catalog, model=model, out=scores, part_rows=40))
     return Chain(drawn, catalog, dataset, model, scores, prepared, trained, evaluated, scored)
@@ -66,7 +67,7 @@ def local_chain(root: Path) -> Chain:
     """The chain in local folders."""
     catalog = root / "catalog"
     catalog.mkdir(parents=True)
-    return run_chain(str(catalog), str(root), draw_catalog(catalog, num_pictures=NUM_PICTURES, seed=5))
+    return run_chain(str(catalog), str(root), draw_catalog(catalog, num_pictures=NUM_PICTURES, seed=5), num_workers=0)
 
 
 def upload(s3: Any, folder: str, prefix: str) -> None:

@@ -49,14 +49,14 @@ def test_validation_counts_every_labelled_row(chain: Chain) -> None:
 
 def test_the_same_command_again_does_nothing(chain: Chain) -> None:
     before = {path: path.stat().st_mtime_ns for path in Path(chain.model).rglob("*")}
-    again = train(TrainConfig(data=chain.dataset, out=chain.model, num_workers=1, **TRAINING))
+    again = train(TrainConfig(data=chain.dataset, out=chain.model, num_workers=0, **TRAINING))
     assert again["model_version"] == chain.trained["model_version"]
     assert {path: path.stat().st_mtime_ns for path in Path(chain.model).rglob("*")} == before
 
 
 def test_a_changed_config_is_refused_with_the_difference_named(chain: Chain) -> None:
     with pytest.raises(ConfigError, match=r"learning_rate: None there, 0\.01 now"):
-        train(TrainConfig(data=chain.dataset, out=chain.model, num_workers=1, **TRAINING, learning_rate=0.01))
+        train(TrainConfig(data=chain.dataset, out=chain.model, num_workers=0, **TRAINING, learning_rate=0.01))
 
 
 def test_fewer_rows_than_a_batch_per_worker_is_an_error_with_the_numbers(

@@ -9,6 +9,7 @@ import copy
 import io
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -429,7 +430,7 @@ def trained(fitter: Fitter, batches: list[Batch]) -> Recording:
 
 
 def two_worker_scenarios(rank: int) -> Recording:
-    """All that the tests below look at, in one pair of processes."""
+    """All steps that the tests below look at, in one pair of processes."""
     mine = slice(rank * SIZE, (rank + 1) * SIZE)
     found: Recording = {}
     for uneven in (False, True):
@@ -446,9 +447,14 @@ def two_worker_scenarios(rank: int) -> Recording:
     found["overflow"] = poisoned_on_rank_0(
         rank, DistributedDataParallel(seeded(PoisonableModel)), "gain", 1e38
     )
-    validator = fitter_of(DistributedDataParallel(settled_model()))
-    found["metrics"] = gather_metrics(validator.validate([part(joint_batch(0, uneven=True), mine)]))
     return found
+
+
+def two_worker_metrics(rank: int) -> Recording:
+    """What one of two workers gathers of a batch of which it has half."""
+    validator = fitter_of(DistributedDataParallel(settled_model()))
+    mine = part(joint_batch(0, uneven=True), slice(rank * SIZE, (rank + 1) * SIZE))
+    return {"metrics": gather_metrics(validator.validate([mine]))}
 
 
 def poisoned_on_rank_0(
@@ -554,7 +560,7 @@ def test_what_is_not_finite_on_one_worker_is_skipped_on_both_and_they_stay_ident
         assert_same_state({name: b[name] for name in parameters}, {name: a[name] for name in parameters})
 
 
-def test_metrics_gathered_on_two_workers_are_those_of_the_joint_batch(workers: list[Recording]) -> None:
+def test_metrics_gathered_on_two_workers_are_those_of_the_joint_batch(tmp_path: Path) -> None:
     joint = fitter_of(settled_model()).validate([joint_batch(0, uneven=True)])
-    for worker in workers:
+    for worker in on_two_workers(two_worker_metrics, tmp_path):
         assert_metrics_equal(worker["metrics"], joint)
