@@ -45,6 +45,7 @@ with session(min_slots=3):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_local_ray_starts_without_what_one_job_has_no_use_for() -> None:
     done = subprocess.run(
@@ -133,7 +134,9 @@ main("job", Config, job, "A job.")
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("after_s", [-1, 0.5, 1.5, 2.5])
+@pytest.mark.parametrize(
+    "after_s", [0.5, *(pytest.param(other, marks=pytest.mark.slow) for other in (-1, 1.5, 2.5))]
+)
 def test_told_to_end_with_a_ray_or_while_it_starts_a_job_does_so(tmp_path: Path, after_s: float) -> None:
     words = [sys.executable, "-c", TOLD, f"--after-s={after_s}"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
@@ -177,8 +180,9 @@ print(json.dumps(job.score(ScoreConfig(catalog=sys.argv[1], model=sys.argv[2], o
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("small_bytes", [0, pytest.param(2**30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("small_bytes", [0, 2**30])
 def test_a_plan_is_made_beside_the_start_or_by_a_task_of_a_ray_of_its_own(
     chain: Chain, tmp_path: Path, small_bytes: int
 ) -> None:

@@ -98,7 +98,10 @@ def failed_run(out: Path, work: Callable[[], Any]) -> BaseException:
     return caught.value
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    "place",
+    [pytest.param(place, marks=pytest.mark.slow if "actor" in place else ()) for place in PLACES],
+)
 def test_our_own_error_comes_out_of_a_worker_as_itself_with_the_account_of_the_run(
     place: str, tmp_path: Path
 ) -> None:

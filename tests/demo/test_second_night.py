@@ -105,6 +105,7 @@ def test_s7_with_nothing_to_do_no_file_is_written(place: Place) -> None:
     assert place.files() == before
 
 
+@pytest.mark.slow
 def test_dry_run_tells_what_would_be_done_and_writes_nothing(place: Place, next_day: Day) -> None:
     before = place.files()
     told = place.score(dry_run=True)
@@ -119,6 +120,7 @@ def test_dry_run_tells_what_would_be_done_and_writes_nothing(place: Place, next_
     }
 
 
+@pytest.mark.slow
 def test_what_a_limited_run_scored_is_taken_up_by_the_night(place: Place, next_day: Day) -> None:
     limited = place.score(limit=4)
     assert (limited["scored"], limited["planned"], limited["snapshot"]) == (4, limited["limited"] + 4, None)

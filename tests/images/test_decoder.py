@@ -279,6 +279,7 @@ def test_an_image_whose_every_child_is_stopped_is_crashed_and_said_to_have_been_
         decoder.close()
 
 
+@pytest.mark.slow
 def test_a_pause_of_the_whole_container_costs_no_image() -> None:
     """Owner and child are stopped far beyond the limit while the child is at work, and go on together: the
     child's answer is taken."""

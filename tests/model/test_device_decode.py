@@ -67,7 +67,7 @@ def scanless(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("kind", SETS)
-@pytest.mark.parametrize("side", [300, 1200])
+@pytest.mark.parametrize("side", [300, pytest.param(1200, marks=pytest.mark.slow)])
 def test_pixels_are_within_the_bound_of_those_of_every_other_path(kind: str, side: int) -> None:
     rng, preprocess = np.random.default_rng(3), Preprocess(size=224)
     files = [encoded(SETS[kind](rng, side, side)) for _ in range(CHUNK + 4)]

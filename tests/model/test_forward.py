@@ -40,7 +40,15 @@ def lively(backbone: str) -> tuple[ModelCard, Weights]:
 
 
 @pytest.mark.parametrize(
-    "backbone", ["resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "resnet101"]
+    "backbone",
+    [
+        "resnet18",
+        "resnext50_32x4d",
+        *(
+            pytest.param(other, marks=pytest.mark.slow)
+            for other in ("resnet50", "wide_resnet50_2", "resnet101")
+        ),
+    ],
 )
 def test_every_engine_gives_the_same_probabilities_within_1e_4(backbone: str) -> None:
     card, weights = lively(backbone)

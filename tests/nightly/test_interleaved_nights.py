@@ -216,11 +216,17 @@ class Nights(RuleBasedStateMachine):
             self.check(self.content, self.model)
 
 
+class ManyNights(Nights):
+    """The same at greater length."""
+
+
 Nights.TestCase.settings = settings(
-    max_examples=12,
+    max_examples=4,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     print_blob=True,
 )
+ManyNights.TestCase.settings = settings(Nights.TestCase.settings, max_examples=12)
 test_any_order_of_runs_vacuums_and_deaths = Nights.TestCase
+test_many_orders_of_runs_vacuums_and_deaths = pytest.mark.slow(ManyNights.TestCase)

@@ -350,11 +350,7 @@ NIGHTS = st.lists(
 )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(NIGHTS)
-def test_s1_and_s2_hold_over_any_sequence_of_nights(
-    nights: Iterable[tuple[Content, str, int | None, dict[str, Any]]],
-) -> None:
+def s1_and_s2_hold(nights: Iterable[tuple[Content, str, int | None, dict[str, Any]]]) -> None:
     with tempfile.TemporaryDirectory() as place:
         world = World(place, piece_rows=2)
         published: tuple[Content, str] | None = None
@@ -376,6 +372,15 @@ def test_s1_and_s2_hold_over_any_sequence_of_nights(
             elif published:
                 assert world.rows() == before
             assert len(world.scored) == len(set(world.scored))
+
+
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+test_s1_and_s2_hold_over_any_sequence_of_nights = settings(UNHURRIED, max_examples=4)(
+    given(NIGHTS)(s1_and_s2_hold)
+)
+test_s1_and_s2_hold_over_many_sequences_of_nights = pytest.mark.slow(
+    settings(UNHURRIED, max_examples=15)(given(NIGHTS)(s1_and_s2_hold))
+)
 
 
 def expected(

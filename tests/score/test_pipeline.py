@@ -75,6 +75,7 @@ def assert_same_facts(ours: dict[Any, dict[str, Any]], theirs: dict[Any, dict[st
     }
 
 
+@pytest.mark.slow
 def test_one_stage_and_two_give_the_same_rows(chain: Chain, tmp_path: Path) -> None:
     one, num_pieces = staged_rows(chain, Folder(str(tmp_path / "one")), is_apart=False)
     two, _ = staged_rows(chain, Folder(str(tmp_path / "two")), is_apart=True)

@@ -90,6 +90,7 @@ def test_s5_p1_every_good_row_is_what_the_model_says_of_its_image_alone(chain: C
             assert row[f"{name}_bin"] == int(np.argmax(row[f"{name}_probs"]))
 
 
+@pytest.mark.slow
 def test_s6_batch_size_piece_size_and_limit_change_no_row(chain: Chain, tmp_path: Path) -> None:
     other = ScoreConfig(
         catalog=chain.catalog, model=chain.model, out=str(tmp_path), batch_size=5, part_rows=1000
@@ -142,6 +143,7 @@ def test_expected_values_and_scores_follow_the_probabilities(chain: Chain) -> No
                 assert 0 <= row[f"{name}_score"] <= 1
 
 
+@pytest.mark.slow
 def test_a_second_night_publishes_the_next_snapshot_with_equal_rows(chain: Chain, tmp_path: Path) -> None:
     place = str(tmp_path / "scores")
     shutil.copytree(chain.scores, place)
@@ -196,6 +198,7 @@ def test_limit_publishes_nothing(chain: Chain, tmp_path: Path) -> None:
     assert not (tmp_path / "snapshots").exists()
 
 
+@pytest.mark.slow
 def test_images_embedded_in_the_catalog_score_as_their_files_do(chain: Chain, tmp_path: Path) -> None:
     rows = chain.catalog_rows()
     contents = image_source(chain.catalog, ()).read_many(rows.column("uri").to_pylist())

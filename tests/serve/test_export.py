@@ -90,6 +90,7 @@ def test_the_file_tells_its_input_outputs_version_and_bins(onnx_file: str, place
     assert json.loads(session.get_modelmeta().custom_metadata_map["pix2score"]) == facts(load_model(place)[0])
 
 
+@pytest.mark.slow
 def test_torch_export_agrees_with_the_batch_predictor(place: str, tmp_path: Path) -> None:
     summary = export(ExportConfig(model=place, out=str(tmp_path / "model.pt2")))
     assert summary["bytes"] == (tmp_path / "model.pt2").stat().st_size
@@ -127,6 +128,7 @@ def test_the_model_resizes_as_its_card_says(place: str, mode: str) -> None:
     assert_answers_agree(outputs, Predictor(card, weights, batch_size=1), image)
 
 
+@pytest.mark.slow
 def test_export_to_s3(place: str, s3: Any) -> None:
     summary = export(ExportConfig(model=place, out=f"s3://{BUCKET}/exported/model.pt2"))
     assert s3.head_object(Bucket=BUCKET, Key="exported/model.pt2")["ContentLength"] == summary["bytes"]

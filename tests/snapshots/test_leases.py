@@ -206,6 +206,7 @@ def test_a_snapshot_can_be_read_by_its_number(any_world: World) -> None:
     assert pix2score.read_embeddings(any_world.scores).count_rows() == 2
 
 
+@pytest.mark.slow
 def test_a_refused_deletion_is_told_and_the_next_night_is_well(
     moto_server: str, s3_place: str, tmp_path: Path, monkeypatch: Any
 ) -> None:

@@ -389,6 +389,7 @@ def test_an_endpoint_that_stays_down_is_named(moto_server: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_is_down_for_a_moment_is_tried_again(moto_server: str, s3: Any) -> None:
     s3.put_object(Bucket=BUCKET, Key="endpoint/object", Body=b"here")
     port, (host, moto_port) = free_port(), moto_server.removeprefix("http://").split(":")

@@ -67,7 +67,9 @@ def local_chain(root: Path) -> Chain:
     """The chain in local folders."""
     catalog = root / "catalog"
     catalog.mkdir(parents=True)
-    return run_chain(str(catalog), str(root), draw_catalog(catalog, num_pictures=NUM_PICTURES, seed=5), num_workers=0)
+    return run_chain(
+        str(catalog), str(root), draw_catalog(catalog, num_pictures=NUM_PICTURES, seed=5), num_workers=0
+    )
 
 
 def upload(s3: Any, folder: str, prefix: str) -> None:

@@ -15,8 +15,14 @@ SCHEDULES: tuple[Schedule, ...] = ("cosine", "step", "plateau", "onecycle")
 OPTIMIZERS: tuple[Optimizer, ...] = ("adamw", "sgd")
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(
+    ("optimizer", "schedule"),
+    [
+        pytest.param(optimizer, schedule, marks=pytest.mark.slow if (i + j) % 2 else ())
+        for i, schedule in enumerate(SCHEDULES)
+        for j, optimizer in enumerate(OPTIMIZERS)
+    ],
+)
 def test_every_optimiser_with_every_schedule_trains_to_its_last_step(
     optimizer: Optimizer, schedule: Schedule
 ) -> None:
