@@ -30,7 +30,7 @@ def head_from_dict(plain: Mapping[str, Any]) -> HeadSpec:
     Raises ``ConfigError``: an unknown key, a missing one, or a value that the kind refuses.
     """
     name, kind = plain.get("name", ""), plain.get("kind", DEFAULT_KIND)
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         near = difflib.get_close_matches(str(kind), KINDS, 1)
         meant = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(f"head {name!r}: kind {kind!r} is not known; one of {', '.join(KINDS)}{meant}")

@@ -164,6 +164,11 @@ class OrderedLabels(HeadSpec):
         return self.kind == LEVELS and self.edges is None
 
     @property
+    def is_amount(self) -> bool:
+        """True for a count or amount cut into bins; False for an ordered class."""
+        return self.kind == BINS
+
+    @property
     def are_counts(self) -> bool:
         """True where labels are amounts from 0 upwards, best drawn on a logarithmic axis."""
         return self.kind == BINS and self.min_value >= 0

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pix2score.heads.ordered import OrderedHead
-from pix2score.heads.ordered_labels import BINS
 from pix2score.heads.spec import Calibration, HeadSpec
 from pix2score.metrics.accumulate import OrderedAccumulator
 from pix2score.metrics.curves import change, curves
@@ -39,7 +38,7 @@ class OrderedNumbers(KindNumbers):
 
     def main(self, head: HeadSpec) -> str:
         """``spearman`` for bins of a number, ``kappa`` for levels."""
-        return "spearman" if head.kind == BINS else "kappa"
+        return "spearman" if _ordered(head).is_amount else "kappa"
 
     def accumulator(self, head: HeadSpec) -> Accumulator:
         """An empty one."""
