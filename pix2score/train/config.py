@@ -70,7 +70,20 @@ class TrainConfig:
     optimizer: Optimizer = "adamw"
     """adamw or sgd."""
     schedule: Schedule = "cosine"
-    """cosine (with linear warm-up), step, plateau or onecycle."""
+    """How the rate falls after a linear warm-up: cosine, step, exponential, plateau (to 0.3 of it after two
+    epochs of no lower validation loss) or onecycle (which rises and falls by cosines)."""
+    warmup_fraction: float | None = None
+    """Share of the steps in which the rate rises (default: the preset's)."""
+    milestones: tuple[float, ...] = ()
+    """Of schedule step: a share of all steps after which the rate is multiplied by gamma, such as 0.7. May be
+    given several times (default: after each third)."""
+    gamma: float = 0.1
+    """Of schedule step: what the rate is multiplied by."""
+    cycles: int = 1
+    """Of schedule cosine: how often the rate falls; each fall begins at the top rate."""
+    floor: float | None = None
+    """Least rate as a share of the top one, of schedules cosine (default: 0) and exponential (default:
+    0.01)."""
     weight_decay: float | None = None
     """Of kernels and matrices (default: the preset's); norms and biases have none."""
     augment: bool = True
@@ -169,6 +182,8 @@ class TrainConfig:
             values["weight_decay"] = self.weight_decay
         elif self.optimizer == "sgd":
             values["weight_decay"] = SGD_WEIGHT_DECAY
+        if self.warmup_fraction is not None:
+            values["warmup_fraction"] = self.warmup_fraction
         if not self.augment:
             values["augment"] = Augment()
         same = (
@@ -176,6 +191,10 @@ class TrainConfig:
             "frozen_fraction",
             "optimizer",
             "schedule",
+            "milestones",
+            "gamma",
+            "cycles",
+            "floor",
             "accumulate",
             "label_noise",
             "gradient",

@@ -6,7 +6,6 @@ Shapes: B images per worker, S input size, K bins of a head.
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, cast
@@ -14,7 +13,6 @@ from typing import Any, TypedDict, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
@@ -25,10 +23,11 @@ from pix2score.train.step.average import Average
 from pix2score.train.step.batch import Batch, is_labelled, noisy_bins
 from pix2score.train.step.collectives import num_workers, rank, share_from_first, sum_over_workers
 from pix2score.train.step.losses import head_losses, multi_head_loss
-from pix2score.train.step.optimise import drop_gradients, make_optimizer, make_schedule, trunk_is_frozen
+from pix2score.train.step.optimise import drop_gradients, make_optimizer, trunk_is_frozen
 from pix2score.train.step.pcgrad import conflict_free, flat, unflatten_into_gradients
 from pix2score.train.step.precision import Caster
 from pix2score.train.step.recipe import Recipe
+from pix2score.train.step.schedule import Schedule
 from pix2score.train.step.validate import measure
 
 
@@ -78,7 +77,7 @@ class Fitter:
         self.model = cast(MultiHeadModel, getattr(network, "module", network))
         self.model.dropout.p = recipe.dropout
         self.optimizer = make_optimizer(self.model, recipe, device)
-        self.schedule = make_schedule(self.optimizer, recipe)
+        self.schedule = Schedule(self.optimizer, recipe)
         self.average = Average(self.model, recipe) if recipe.average else None
         self.cast = Caster(recipe.precision, device)
         self.num_steps = 0
@@ -109,20 +108,15 @@ class Fitter:
         else:
             self._move()
         self.cast.adapt(skipped=bool(num_bad))
-        if not isinstance(self.schedule, ReduceLROnPlateau):
-            # torch warns of a schedule that moves before the optimiser: a first step may be skipped.
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)
-                self.schedule.step()
         self.num_steps += 1
+        self.schedule.move_to(self.num_steps)
         self.num_skipped += bool(num_bad)
         by_head = {head.name: loss for head, loss in zip(self.heads, loss_H, strict=True)}
         return StepResult(sum(loss_H), bool(num_bad), by_head)
 
     def end_epoch(self, val_loss: float) -> None:
         """Move the ``plateau`` schedule by the validation loss."""
-        if isinstance(self.schedule, ReduceLROnPlateau):
-            self.schedule.step(val_loss)
+        self.schedule.end_epoch(val_loss, self.num_steps)
 
     def _begin(self) -> None:
         self.network.train()
@@ -243,9 +237,9 @@ class Fitter:
             assert state["average"] is not None, "the checkpoint was made without averaging"
             self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
         self.cast.load_state_dict(state["loss_scale"])
         self.num_steps, self.num_skipped = state["num_steps"], state["num_skipped"]
+        self.schedule.load_state_dict(state["schedule"], self.num_steps)
 
 
 def step_seed(seed: int, step: int) -> int:

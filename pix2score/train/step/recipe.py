@@ -17,7 +17,7 @@ SMALL_DATA_ROWS = 50_000
 """Training rows below which the small-data preset is used."""
 
 Optimizer: TypeAlias = Literal["adamw", "sgd"]
-Schedule: TypeAlias = Literal["cosine", "step", "plateau", "onecycle"]
+Schedule: TypeAlias = Literal["cosine", "step", "exponential", "plateau", "onecycle"]
 Gradient: TypeAlias = Literal["sum", "pcgrad"]
 Precision: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -57,9 +57,16 @@ class Recipe:
     weight_decay: float = 0.05
     """Of kernels and matrices; norms and biases have none."""
     schedule: Schedule = "cosine"
-    """cosine: linear warm-up, cosine to zero. step, plateau, onecycle: torch's StepLR, ReduceLROnPlateau,
-    OneCycleLR."""
+    """How the rate falls after a linear warm-up: cosine and exponential to ``floor``, step at ``milestones``,
+    plateau when validation stalls; onecycle rises and falls by cosines."""
     warmup_fraction: float = 0.1
+    milestones: tuple[float, ...] = ()
+    """Of step: shares of all steps after which the rate is multiplied by ``gamma``; none: thirds."""
+    gamma: float = 0.1
+    cycles: int = 1
+    """Of cosine: how often it falls; each fall begins at the top rate."""
+    floor: float | None = None
+    """Least share of the top rate, of cosine (None: 0) and exponential (None: 0.01)."""
     frozen_fraction: float = 0.0
     """Share of the steps at the start that move the heads alone."""
     clip_norm: float = 5.0
@@ -85,6 +92,7 @@ class Recipe:
             raise ConfigError(f"total_steps {self.total_steps}: at least one training step is needed")
         if self.accumulate < 1:
             raise ConfigError(f"accumulate {self.accumulate}: at least 1")
+        self._check_schedule()
         for name in ("warmup_fraction", "frozen_fraction", "average", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected 0 or more and less than 1")
@@ -94,6 +102,37 @@ class Recipe:
         for name in ("weight_decay", "label_noise"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ConfigError(f"{name} {getattr(self, name)}: expected 0 or more")
+
+    def _check_schedule(self) -> None:
+        for name, default, owners in _OF_SCHEDULES:
+            if getattr(self, name) != default and self.schedule not in owners:
+                raise ConfigError(
+                    f"{name} {getattr(self, name)}: is for schedule {' or '.join(owners)}, "
+                    f"not {self.schedule}"
+                )
+        if not all(0 < m < 1 for m in self.milestones) or list(self.milestones) != sorted(self.milestones):
+            raise ConfigError(
+                f"milestones {', '.join(map(str, self.milestones))}: expected rising shares of all steps, "
+                "each above 0 and below 1"
+            )
+        if not 0 < self.gamma < 1:
+            raise ConfigError(f"gamma {self.gamma}: expected above 0 and below 1")
+        if self.cycles < 1:
+            raise ConfigError(f"cycles {self.cycles}: at least 1")
+        least = "above 0" if self.schedule == "exponential" else "0 or more"
+        if self.floor is not None and not (0 <= self.floor < 1 and (self.floor or least != "above 0")):
+            raise ConfigError(
+                f"floor {self.floor}: expected {least} and less than 1, a share of the top rate"
+            )
+
+
+_OF_SCHEDULES: tuple[tuple[str, Any, tuple[Schedule, ...]], ...] = (
+    ("milestones", (), ("step",)),
+    ("gamma", 0.1, ("step",)),
+    ("cycles", 1, ("cosine",)),
+    ("floor", None, ("cosine", "exponential")),
+)
+"""Field of a recipe, its default, and the schedules that read it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
