@@ -5,14 +5,12 @@ Shapes: B images per worker, S input size, K bins of a head.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
@@ -21,10 +19,11 @@ from pix2score.model.network import MultiHeadModel, normalise
 from pix2score.train.step.augment import augmented
 from pix2score.train.step.average import Average
 from pix2score.train.step.batch import Batch, is_labelled, noisy_bins
-from pix2score.train.step.collectives import num_workers, rank, share_from_first, sum_over_workers
+from pix2score.train.step.collectives import rank, share_from_first, sum_over_workers
+from pix2score.train.step.gradients import Gradients
 from pix2score.train.step.losses import head_losses, multi_head_loss
 from pix2score.train.step.optimise import drop_gradients, make_optimizer, trunk_is_frozen
-from pix2score.train.step.pcgrad import conflict_free, flat, unflatten_into_gradients
+from pix2score.train.step.pieces import Pieces
 from pix2score.train.step.precision import Caster
 from pix2score.train.step.recipe import Recipe
 from pix2score.train.step.schedule import Schedule
@@ -79,7 +78,9 @@ class Fitter:
         self.optimizer = make_optimizer(self.model, recipe, device)
         self.schedule = Schedule(self.optimizer, recipe)
         self.average = Average(self.model, recipe) if recipe.average else None
+        self.pieces = Pieces(self.model, recipe)  # after the average's copy: that one is never trained
         self.cast = Caster(recipe.precision, device)
+        self._gradients = Gradients(network, recipe, self.cast, self.pieces)
         self.num_steps = 0
         self.num_skipped = 0
         self._running = list(self.model.buffers())  # the counters too: a skipped step leaves no trace
@@ -99,7 +100,7 @@ class Fitter:
         """
         self._begin()
         before = [buffer.clone() for buffer in self._running]
-        part_H = self._gradients(batch.to(self.device))
+        part_H = self._joint_gradients(batch.to(self.device), before)
         norm = self._clipped_norm()
         bad = ~torch.isfinite(norm + part_H.sum())
         *loss_H, num_bad = sum_over_workers(torch.cat([part_H, bad.float().view(1)])).tolist()
@@ -125,65 +126,31 @@ class Fitter:
         torch.manual_seed(step_seed(self.recipe.seed, self.num_steps) + rank())
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _gradients(self, batch: Batch) -> Tensor:
+    def _joint_gradients(self, batch: Batch, running: Sequence[Tensor]) -> Tensor:
         """Set every ``grad`` to that of the joint loss; return this worker's part of it, float32 [H]."""
-        counts, pieces = self._num_labelled_all(batch), batch.pieces(self.recipe.accumulate)
-        backward = self._backward_pcgrad if self.recipe.gradient == "pcgrad" else self._backward
-        part_H = backward(pieces, counts)
-        for parameter in self.model.parameters():
-            if parameter.grad is not None:
-                parameter.grad /= self.cast.scale
-        return part_H
+        counts = self._num_labelled_all(batch)
 
-    def _backward(self, pieces: Sequence[Batch], counts: Mapping[str, Tensor]) -> Tensor:
-        total_H = torch.zeros(len(self.heads), device=self.device)
-        for i, piece in enumerate(pieces):
-            with self._reducing(i == len(pieces) - 1):
-                part_H = self._losses(piece, counts)
-                # DDP averages gradients over workers; the parts are to be added.
-                torch.autograd.backward(part_H.sum() * (num_workers() * self.cast.scale))
-            total_H += part_H.detach()
-        return total_H
+        def start_over() -> None:
+            self._undo(running)
+            self._begin()
 
-    def _backward_pcgrad(self, pieces: Sequence[Batch], counts: Mapping[str, Tensor]) -> Tensor:
-        trunk, outputs = list(self.model.trunk.parameters()), list(self.model.outputs.parameters())
-        total_H = torch.zeros(len(self.heads), device=self.device)
-        gradient_HP: Tensor | float = 0.0
-        for piece in pieces:
-            with self._reducing(False):
-                part_H = self._losses(piece, counts)
-                gradient_HP = gradient_HP + self._gradient_by_head(part_H, [*trunk, *outputs])
-            total_H += part_H.detach()
-        joint_HP = sum_over_workers(cast(Tensor, gradient_HP))
-        num_trunk = sum(p.numel() for p in trunk)
-        order = step_seed(self.recipe.seed, self.num_steps)  # the same on every worker
-        unflatten_into_gradients(conflict_free(joint_HP[:, :num_trunk], order), trunk)
-        unflatten_into_gradients(joint_HP[:, num_trunk:].sum(0), outputs)
-        return total_H
-
-    def _gradient_by_head(self, part_H: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
-        """float32 [H, P]."""
-        rows = [
-            torch.autograd.grad(loss * self.cast.scale, parameters, retain_graph=True, allow_unused=True)
-            for loss in part_H
-        ]
-        return torch.stack([flat(row, parameters) for row in rows])
-
-    def _reducing(self, reduces: bool) -> contextlib.AbstractContextManager[None]:
-        """Whether DDP reduces the gradients of this backward pass over workers."""
-        if isinstance(self.network, DistributedDataParallel) and not reduces:
-            return cast(contextlib.AbstractContextManager[None], self.network.no_sync())
-        return contextlib.nullcontext()
+        return self._gradients.make(
+            batch,
+            lambda piece, network: self._losses(piece, counts, network),
+            step=self.num_steps,
+            order_seed=step_seed(self.recipe.seed, self.num_steps),
+            start_over=start_over,
+        )
 
     def _num_labelled_all(self, batch: Batch) -> dict[str, Tensor]:
         counts_H = torch.stack([is_labelled(batch.targets[head.name]).sum() for head in self.heads])
         return {head.name: n for head, n in zip(self.heads, sum_over_workers(counts_H), strict=True)}
 
-    def _losses(self, piece: Batch, counts: Mapping[str, Tensor]) -> Tensor:
+    def _losses(self, piece: Batch, counts: Mapping[str, Tensor], network: nn.Module) -> Tensor:
         """float32 [H]: this worker's part of the joint losses, on the graph."""
         pixels_BSSC = self.network_input(piece.pixels_BSSC)
         with self.cast.autocast():
-            logits, _ = self.network(normalise(pixels_BSSC, self.preprocess))
+            logits, _ = network(normalise(pixels_BSSC, self.preprocess))
         targets = {
             head.name: noisy_bins(piece.targets[head.name], head.num_outputs, self.recipe.label_noise)
             for head in self.heads
@@ -216,7 +183,15 @@ class Fitter:
     def validate(self, batches: Iterable[Batch]) -> list[Accumulator]:
         """Metrics of this worker's batches; merge them over workers with ``collectives.gather_metrics``."""
         share_from_first(self.result.buffers())  # those of a checkpoint, by which every worker must validate
-        return measure(self.result, batches, self.heads, self.preprocess, self.device, self.cast)
+        return measure(
+            self.result, self._as_fits(batches), self.heads, self.preprocess, self.device, self.cast
+        )
+
+    def _as_fits(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The same rows; in pieces where training needed more than it was asked to make."""
+        number = self.pieces.now.num_pieces
+        for batch in batches:
+            yield from batch.pieces(number) if number > self.recipe.accumulate else [batch]
 
     def state_dict(self) -> FitterState:
         """All that a resumed run needs."""
@@ -239,6 +214,7 @@ class Fitter:
         self.optimizer.load_state_dict(state["optimizer"])
         self.cast.load_state_dict(state["loss_scale"])
         self.num_steps, self.num_skipped = state["num_steps"], state["num_skipped"]
+        self._gradients.first_step = self.num_steps
         self.schedule.load_state_dict(state["schedule"], self.num_steps)
 
 

@@ -72,7 +72,10 @@ class Recipe:
     clip_norm: float = 5.0
     accumulate: int = 1
     """Pieces in which a worker computes its batch: the same step in less memory (BatchNorm sees the
-    pieces)."""
+    pieces). More are made where memory is too small."""
+    checkpoint_activations: bool = False
+    """Whether activations are computed again in the backward pass from the first step on, instead of being
+    kept; else only where pieces alone do not fit."""
     average: float = 0.0
     """Share of all steps over which the saved weights are averaged, exponentially; 0 for the last ones."""
     dropout: float = 0.0
