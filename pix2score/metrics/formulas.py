@@ -165,3 +165,35 @@ def lift(score_N: Floats, positive_N: Flags, share: float) -> Measure:
         return float(rate / rate_of_all) if rate_of_all else None
 
     return measure
+
+
+def average_precision(score_N: Floats, positive_N: Flags) -> Measure:
+    """Mean over the positives of the share of positives among all that are scored as high; None without one.
+
+    Equal scores come in together, as in scikit-learn.
+    """
+    _, tie = np.unique(-score_N, return_inverse=True)
+
+    def measure(w: Floats) -> float | None:
+        found, seen = np.bincount(tie, w * positive_N), np.bincount(tie, w)
+        if not found.sum():
+            return None
+        precision = found.cumsum() / np.maximum(seen.cumsum(), 1e-12)
+        return float((found * precision).sum() / found.sum())
+
+    return measure
+
+
+def pearson(a_N: Floats, b_N: Floats) -> Measure:
+    """Correlation of two numbers per image; None where one of them is constant."""
+    scale = [max(float(np.abs(x).max(initial=0)), 1e-300) for x in (a_N, b_N)]  # squares stay in range
+
+    def measure(w: Floats) -> float | None:
+        if w.sum() <= 0:
+            return None
+        a, b = (x / s for x, s in zip((a_N, b_N), scale, strict=True))
+        a, b = a - np.average(a, weights=w), b - np.average(b, weights=w)
+        spread = np.sqrt((w * a * a).sum() * (w * b * b).sum())
+        return float((w * a * b).sum() / spread) if spread > 1e-12 * w.sum() else None
+
+    return measure
