@@ -62,6 +62,7 @@ class Evaluation:
             targets[labelled],
             _labels(rows, head)[labelled],
             rows.column("group").to_numpy()[labelled],
+            {} if model else self._card.calibration(head.name),
         )
 
     def metrics(self) -> dict[str, HeadVerdict]:

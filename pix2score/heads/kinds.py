@@ -11,11 +11,20 @@ from typing import Any
 import pyarrow as pa
 
 from pix2score.errors import ConfigError
+from pix2score.heads.binary import BinaryHead
+from pix2score.heads.binary_labels import BINARY
 from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.ordered_labels import BINS, LEVELS
 from pix2score.heads.spec import COMMON_CHECKS, HeadSpec
+from pix2score.heads.value import ValueHead
+from pix2score.heads.value_labels import VALUE
 
-KINDS: Mapping[str, type[HeadSpec]] = {BINS: OrderedHead, LEVELS: OrderedHead}
+KINDS: Mapping[str, type[HeadSpec]] = {
+    BINS: OrderedHead,
+    LEVELS: OrderedHead,
+    BINARY: BinaryHead,
+    VALUE: ValueHead,
+}
 DEFAULT_KIND = BINS
 
 

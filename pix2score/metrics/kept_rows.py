@@ -72,7 +72,9 @@ class KeptRows(ABC):
         """What the head says of the rows kept under ``calibration``; every image is a group of its own."""
         outputs, targets, labels = self.rows()
         said = self.head.measured(self.head.answer(outputs.astype(np.float32), calibration))
-        return Answers(self.head, said.astype(np.float64), targets, labels, np.arange(len(targets)))
+        return Answers(
+            self.head, said.astype(np.float64), targets, labels, np.arange(len(targets)), calibration
+        )
 
     def calibrated(self) -> Self:
         """The same rows as the saved model answers them: with the calibration that fits them best."""

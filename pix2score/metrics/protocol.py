@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self, TypedDict
 
 import numpy as np
@@ -33,6 +33,8 @@ class Answers:
     """Labels as numbers, [N] or [N, …]."""
     group: Bins
     """Any number that tells groups apart, [N]."""
+    calibration: Calibration = field(default_factory=dict)
+    """What was applied to the outputs, where it says more than they do: the threshold of a yes."""
 
 
 class Change(TypedDict):

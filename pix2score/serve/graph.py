@@ -9,15 +9,20 @@ Shapes: H height, W width of the image given, n one of them, S input size, D emb
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pix2score.heads.binary import BinaryHead
+from pix2score.heads.binary_labels import BINARY
 from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.ordered_labels import BINS, LEVELS
+from pix2score.heads.quantiles import knots
 from pix2score.heads.spec import Calibration, HeadSpec
+from pix2score.heads.value import ValueHead
+from pix2score.heads.value_labels import VALUE
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.folder import ModelCard, Weights
 from pix2score.model.network import model_from_card, normalise
@@ -63,9 +68,34 @@ def _ordered(head: OrderedHead, logits_K: Tensor, calibration: Calibration) -> d
     return {"probs": probs_K, "bin": probs_K.argmax(), "score": score, "expected": (probs_K * typical).sum()}
 
 
+def _binary(head: BinaryHead, outputs_1: Tensor, calibration: Calibration) -> dict[str, Tensor]:
+    logit = outputs_1[0] * calibration.get("slope", 1.0) + calibration.get("offset", 0.0)
+    prob, (no, yes) = torch.sigmoid(logit), head.ranks.tolist()
+    return {"prob": prob, "score": (no + (yes - no) * prob).clamp(0, 1)}
+
+
+def _value(head: ValueHead, outputs_A: Tensor, calibration: Calibration) -> dict[str, Tensor]:
+    centre, scale = head.centre_and_scale
+    support = torch.tensor(head.support, dtype=torch.float64, device=outputs_A.device)
+    outputs = outputs_A.double()
+    standardised = torch.softmax(outputs, dim=0) @ support if head.is_expected else outputs[0]
+    line = calibration.get("slope", 1.0) * (centre + scale * standardised) + calibration.get("offset", 0.0)
+    value = line.clamp(*head.bounds)
+    return {"value": value.float(), "score": quantile_of(value, head.train_quantiles).float()}
+
+
+def quantile_of(number: Tensor, quantiles: Sequence[float]) -> Tensor:
+    """``heads.quantiles.quantile_of`` on the graph, float64: a straight line between every two knots, summed."""
+    values, levels = (torch.from_numpy(knot).to(number.device) for knot in knots(quantiles))
+    part = ((number.double() - values[:-1]) / values.diff()).clamp(0, 1)
+    return levels[0] + (part * levels.diff()).sum()
+
+
 ANSWERS: Mapping[str, Callable[[Any, Tensor, Calibration], dict[str, Tensor]]] = {
     BINS: _ordered,
     LEVELS: _ordered,
+    BINARY: _binary,
+    VALUE: _value,
 }
 """Kind -> what the outputs [A] of one image mean, as ``HeadSpec.answer`` says it in numpy."""
 

@@ -19,6 +19,13 @@ from pix2score.errors import ConfigError
 from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.spec import MISSING, HeadSpec
 from pix2score.train.step.batch import is_labelled
+from pix2score.train.step.losses_number import (
+    binary_cross_entropy,
+    binary_focal,
+    expected_value,
+    smooth_l1,
+    squared_error,
+)
 
 ORDINAL_WIDTH = 0.1
 """Standard deviation of a soft ordinal label, in ranks of the train split: 1.5 of 15 even bins, 0.5 of 5.
@@ -123,6 +130,11 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, Any], Tensor]] = {
     "squared_emd": _squared_emd,
     "class_weighted": _class_weighted,
     "logit_adjusted": _logit_adjusted,
+    "binary_cross_entropy": binary_cross_entropy,
+    "binary_focal": binary_focal,
+    "mse": squared_error,
+    "smooth_l1": smooth_l1,
+    "expected": expected_value,
 }
 """Name of a loss -> its sum over labelled images, of outputs [B, A], targets [B] or [B, …], and head."""
 
