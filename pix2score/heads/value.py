@@ -26,7 +26,7 @@ class ValueAnswer:
     """What one head says of N images.
 
     ``value`` float32 [N] in the label's own unit; ``score`` float32 [N] in [0, 1], its quantile among the
-    train rows; ``residual_std``: how far labels lay from such answers on the validation split, if it is known.
+    train rows; ``residual_std``: how far labels of the validation split lay from such answers, if known.
     """
 
     value: Floats
@@ -55,7 +55,7 @@ class ValueHead(ValueLabels):
 
     @property
     def support(self) -> npt.NDArray[np.float64]:
-        """Standardised values [K] that the distribution of ``expected`` is about: evenly over the middle 98 %."""
+        """Standardised values [K] of the distribution of ``expected``: evenly over the middle 98 %."""
         spread = self._standardised_quantiles()
         ends = (spread[1], spread[-2]) if spread[1] < spread[-2] else (spread[0], spread[-1])
         return np.linspace(*ends, NUM_VALUES)

@@ -65,11 +65,6 @@ class ValueLabels(HeadSpec):
             )
 
     @property
-    def loss_name(self) -> str:
-        """``auto`` is mse."""
-        return "mse" if self.loss == "auto" else self.loss
-
-    @property
     def bounds(self) -> tuple[float, float]:
         """Least and greatest label and answer: without ``range`` what float32 holds."""
         low, high = self.range or (-LARGEST, LARGEST)

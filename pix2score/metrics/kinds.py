@@ -7,14 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from pix2score.heads.binary_labels import BINARY
 from pix2score.heads.ordered_labels import BINS, LEVELS
 from pix2score.heads.spec import HeadSpec
+from pix2score.heads.value_labels import VALUE
+from pix2score.metrics.binary import BinaryNumbers
 from pix2score.metrics.formulas import Numbers
 from pix2score.metrics.ordered import OrderedNumbers
 from pix2score.metrics.protocol import Accumulator, KindNumbers
+from pix2score.metrics.value import ValueNumbers
 
 _ORDERED = OrderedNumbers()
-NUMBERS: Mapping[str, KindNumbers] = {BINS: _ORDERED, LEVELS: _ORDERED}
+NUMBERS: Mapping[str, KindNumbers] = {
+    BINS: _ORDERED,
+    LEVELS: _ORDERED,
+    BINARY: BinaryNumbers(),
+    VALUE: ValueNumbers(),
+}
 
 
 def numbers_of(head: HeadSpec) -> KindNumbers:

@@ -171,3 +171,61 @@ def score_against_label(curve: Sequence[Row], scatter: Sequence[Row], column: st
         "encoding": {"x": x, "y": {**y, "field": "median"}},
     }
     return _svg([dots, band, line], curve)
+
+
+def lines(
+    series: Mapping[str, Sequence[tuple[float, float]]], x_title: str, y_title: str, *, diagonal: bool = False
+) -> str:
+    """A line of (x, y) per series, the first standing out; ``diagonal``: a dashed one where both are equal.
+
+    Both axes show shares, 0 to 1.
+    """
+    rows = [{"x": x, "y": y, "series": name} for name, points in series.items() for x, y in points]
+    share = {"scale": {"domain": [0, 1]}}
+    encoding = {"x": _axis("x", x_title, **share), "y": _axis("y", y_title, **share)}
+    drawn = {
+        "mark": {"type": "line", "point": {"size": 12}},
+        "encoding": {**encoding, "color": _colours(list(series))},
+    }
+    equal = {
+        "data": {"values": [{"x": 0, "y": 0}, {"x": 1, "y": 1}]},
+        "mark": {"type": "line", "strokeDash": [4, 4], "color": SOFT},
+        "encoding": encoding,
+    }
+    return _svg([equal, drawn] if diagonal else [drawn], rows)
+
+
+def predicted_against_label(curve: Sequence[Row], scatter: Sequence[Row], column: str) -> str:
+    """Single images as dots; the line is the median label of each tenth by prediction, the band its quartiles.
+
+    Dashed: where both are equal.
+    """
+    x = _axis("predicted", "predicted", scale={"zero": False})
+    y: dict[str, Any] = {"type": "quantitative", "title": column, "scale": {"zero": False}}
+    dots = {
+        "data": {"values": list(scatter)},
+        "mark": {"type": "point", "filled": True, "size": 9, "opacity": 0.45, "color": SOFT},
+        "encoding": {"x": x, "y": {**y, "field": "label"}},
+    }
+    ends = sorted(row["predicted"] for row in scatter)
+    equal = {
+        "data": {"values": [{"predicted": end, "label": end} for end in (ends[0], ends[-1])]},
+        "mark": {"type": "line", "strokeDash": [4, 4], "color": SOFT},
+        "encoding": {"x": x, "y": {**y, "field": "label"}},
+    }
+    band = {
+        "mark": {"type": "area", "color": ACCENT, "opacity": 0.18},
+        "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
+    }
+    line = {
+        "mark": {"type": "line", "point": True, "color": ACCENT},
+        "encoding": {"x": x, "y": {**y, "field": "median"}},
+    }
+    return _svg([dots, equal, band, line], curve)
+
+
+def shares_along(points: Sequence[Row], field: str, title: str) -> str:
+    """Share of images by a number, as an area."""
+    encoding = {"x": _axis(field, title), "y": _axis("share", "share of images", axis={"format": "%"})}
+    mark = {"type": "area", "interpolate": "step", "color": ACCENT, "opacity": 0.6}
+    return _svg([{"mark": mark, "encoding": encoding}], points)

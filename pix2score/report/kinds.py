@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pix2score.heads.binary_labels import BINARY
 from pix2score.heads.ordered_labels import BINS, LEVELS
 from pix2score.heads.spec import HeadSpec
+from pix2score.heads.value_labels import VALUE
+from pix2score.report.binary import BinaryPage
 from pix2score.report.ordered import OrderedPage
 from pix2score.report.protocol import KindPage
+from pix2score.report.value import ValuePage
 
 _ORDERED = OrderedPage()
-PAGES: Mapping[str, KindPage] = {BINS: _ORDERED, LEVELS: _ORDERED}
+PAGES: Mapping[str, KindPage] = {
+    BINS: _ORDERED,
+    LEVELS: _ORDERED,
+    BINARY: BinaryPage(),
+    VALUE: ValuePage(),
+}
 
 
 def page_of(head: HeadSpec) -> KindPage:
