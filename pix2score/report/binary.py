@@ -37,8 +37,9 @@ class BinaryPage(KindPage):
         if not notes:
             return "Not calibrated."
         return (
-            f"Calibrated log odds: {notes['slope']:.2f} times the output, and {notes['offset']:+.2f}. Yes from "
-            f"a probability of {notes['threshold']:.3f} on, the best balanced accuracy on the validation split."
+            f"Calibrated log odds: {notes['slope']:.2f} times the output, and {notes['offset']:+.2f}. Yes "
+            f"from a probability of {notes['threshold']:.3f} on: of best balanced accuracy on the validation "
+            "split."
         )
 
     def charts(self, head: HeadSpec, curves: Curves) -> list[Chart]:
@@ -62,7 +63,8 @@ class BinaryPage(KindPage):
             ),
             Chart(
                 charts.bars(steps, sides),
-                "Probability of the images that are yes, and of those that are no. A good head keeps them apart.",
+                "Probability of the images that are yes, and of those that are no. A good head keeps them "
+                "apart.",
             ),
         ]
 

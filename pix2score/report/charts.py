@@ -196,9 +196,9 @@ def lines(
 
 
 def predicted_against_label(curve: Sequence[Row], scatter: Sequence[Row], column: str) -> str:
-    """Single images as dots; the line is the median label of each tenth by prediction, the band its quartiles.
+    """Single images as dots; the line is the median label of each tenth by prediction.
 
-    Dashed: where both are equal.
+    The band is its quartiles. Dashed: where both are equal.
     """
     x = _axis("predicted", "predicted", scale={"zero": False})
     y: dict[str, Any] = {"type": "quantitative", "title": column, "scale": {"zero": False}}

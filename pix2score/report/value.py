@@ -42,8 +42,8 @@ class ValuePage(KindPage):
         return [
             Chart(
                 against_label,
-                "Label against prediction. Line: median of each tenth of the images; band: its middle half. A "
-                "good head follows the dashed line.",
+                "Label against prediction. Line: median of each tenth of the images; band: its middle half. "
+                "A good head follows the dashed line.",
             ),
             Chart(
                 residuals, "How far labels lie above what was predicted (or below). A good head is narrow."

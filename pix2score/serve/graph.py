@@ -85,7 +85,7 @@ def _value(head: ValueHead, outputs_A: Tensor, calibration: Calibration) -> dict
 
 
 def quantile_of(number: Tensor, quantiles: Sequence[float]) -> Tensor:
-    """``heads.quantiles.quantile_of`` in torch: a straight line between every two knots, summed in float64."""
+    """``heads.quantiles.quantile_of`` in torch: a straight line between each two knots, in float64."""
     values, levels = (torch.from_numpy(knot).to(number.device) for knot in knots(quantiles))
     part = ((number.double() - values[:-1]) / values.diff()).clamp(0, 1)
     return levels[0] + (part * levels.diff()).sum()
