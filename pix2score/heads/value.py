@@ -82,7 +82,7 @@ class ValueHead(ValueLabels):
         return np.log(self._mean_shares()).astype(np.float32)
 
     def _mean_shares(self) -> npt.NDArray[np.float64]:
-        shares = self.shares(self._standardised_quantiles()).mean(axis=0) + 1e-3
+        shares = _over_train(self.shares(self._standardised_quantiles())) + 1e-3
         return np.asarray(shares / shares.sum())
 
     def _constant(self) -> float:
@@ -92,7 +92,7 @@ class ValueHead(ValueLabels):
         spread, low, high = self._standardised_quantiles(), -3.0, 3.0
         for _ in range(40):  # the slope of the cost grows with the answer
             middle = (low + high) / 2
-            low, high = (middle, high) if (spread - middle).clip(-1, 1).mean() > 0 else (low, middle)
+            low, high = (middle, high) if _over_train((spread - middle).clip(-1, 1)) > 0 else (low, middle)
         return (low + high) / 2
 
     @property
@@ -103,10 +103,10 @@ class ValueHead(ValueLabels):
         spread = self._standardised_quantiles()
         if self.loss_name == "smooth_l1":
             away = np.abs(spread - self._constant())
-            return float(np.where(away < 1, away**2 / 2, away - 0.5).mean())
+            return float(_over_train(np.where(away < 1, away**2 / 2, away - 0.5)))
         shares = self._mean_shares()
-        entropy = -(self.shares(spread) * np.log(shares)).sum(axis=1).mean()
-        return float(entropy + ((spread - shares @ self.support) ** 2).mean())
+        entropy = -(self.shares(spread) * np.log(shares)).sum(axis=1)
+        return float(_over_train(entropy) + 1 + (shares @ self.support) ** 2)
 
     def fields(self) -> list[pa.Field]:
         """``_value`` and ``_score``."""
@@ -122,9 +122,8 @@ class ValueHead(ValueLabels):
         centre, scale = self.centre_and_scale
         slope, offset = calibration.get("slope", 1.0), calibration.get("offset", 0.0)
         value = (slope * (centre + scale * self.standardised(outputs_NA)) + offset).clip(*self.bounds)
-        value = value.astype(np.float32)
-        score = quantile_of(value.astype(np.float64), self.train_quantiles).clip(0, 1)
-        return ValueAnswer(value, score.astype(np.float32), calibration.get("residual_std"))
+        score = quantile_of(value, self.train_quantiles).clip(0, 1).astype(np.float32)
+        return ValueAnswer(value.astype(np.float32), score, calibration.get("residual_std"))
 
     def columns(self, answer: ValueAnswer) -> dict[str, pa.Array]:
         """In the order of ``fields``."""
@@ -179,6 +178,11 @@ class ValueHead(ValueLabels):
     def caption(self, row: Mapping[str, Any]) -> str:
         """Value and score."""
         return f"{self.name} {row[f'{self.name}_value']:.3g}, score {row[f'{self.name}_score']:.2f}"
+
+
+def _over_train(values_Q: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Mean over the train split of what is given at its Q quantiles, straight between each two."""
+    return np.asarray(((values_Q[1:] + values_Q[:-1]) / 2).mean(axis=0))
 
 
 def _within(numbers: npt.NDArray[np.float64], support: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -1,0 +1,81 @@
+"""In torch, and in other runtimes, heads with one answer say what they say in numpy."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pix2score.heads.binary import BinaryHead
+from pix2score.heads.spec import HeadSpec
+from pix2score.heads.value import ValueHead
+from pix2score.serve.graph import ANSWERS, score_of
+
+LINE = {"slope": 1.7, "offset": 0.4, "residual_std": 0.3, "threshold": 0.4}
+LARGE = tuple(
+    np.round(1e9 + np.linspace(-3, 9, 101) ** 3).tolist()
+)  # with ties, which float32 cannot tell apart
+HEADS = [
+    BinaryHead(name="h", column="c", counts=(70, 30)),
+    ValueHead(name="h", column="c", range=(-1, 2), mean=0.3, std=0.6, quantiles=(-1.0, 0.0, 0.0, 0.5, 2.0)),
+    ValueHead(name="h", column="c", loss="expected", mean=0.3, std=0.6),
+    ValueHead(name="h", column="c", mean=1e9 + 100, std=200.0, quantiles=LARGE),
+]
+NAMES = ["binary", "value", "expected", "large values"]
+
+
+class OfOneHead(nn.Module):
+    def __init__(self, head: HeadSpec, calibration: dict[str, float]) -> None:
+        super().__init__()
+        self.head, self.calibration = head, calibration
+
+    def forward(self, outputs_A: Tensor) -> dict[str, Tensor]:
+        return ANSWERS[self.head.kind](self.head, outputs_A, self.calibration)
+
+
+def assert_same(
+    head: HeadSpec, outputs: np.ndarray, calibration: dict[str, float], found: dict[str, Any]
+) -> None:
+    columns = head.columns(head.answer(outputs[None], calibration))
+    assert {f"h_{name}" for name in found} == columns.keys()
+    for name, value in found.items():
+        assert float(value) == pytest.approx(columns[f"h_{name}"][0].as_py(), rel=1e-6, abs=1e-6), name
+
+
+@pytest.mark.parametrize("head", HEADS, ids=NAMES)
+@pytest.mark.parametrize("calibration", [{}, LINE], ids=["as it is", "calibrated"])
+def test_torch_answers_as_numpy(head: HeadSpec, calibration: dict[str, float]) -> None:
+    served = OfOneHead(head, calibration)
+    for outputs in np.random.default_rng(0).normal(0, 2, (50, head.num_outputs)).astype(np.float32):
+        assert_same(head, outputs, calibration, served(torch.from_numpy(outputs)))
+
+
+@pytest.mark.parametrize("head", HEADS, ids=NAMES)
+def test_onnxruntime_answers_as_numpy(head: HeadSpec) -> None:
+    example = (torch.zeros(head.num_outputs),)
+    program = torch.onnx.export(
+        OfOneHead(head, LINE).eval(), example, dynamo=True, opset_version=18, verbose=False
+    )
+    data = io.BytesIO()
+    program.save(data)
+    session = onnxruntime.InferenceSession(data.getvalue())
+    (given,) = session.get_inputs()
+    names = list(OfOneHead(head, LINE)(*example))
+    for outputs in np.random.default_rng(1).normal(0, 2, (20, head.num_outputs)).astype(np.float32):
+        found = session.run(None, {given.name: outputs})
+        assert_same(head, outputs, LINE, dict(zip(names, found, strict=True)))
+
+
+@pytest.mark.parametrize("head", HEADS, ids=NAMES)
+def test_the_score_that_a_saliency_map_explains_has_a_gradient(head: HeadSpec) -> None:
+    outputs = torch.full((2, head.num_outputs), 0.1, requires_grad=True)
+    with torch.no_grad():
+        outputs[:, 0] += 0.1
+    torch.autograd.backward(score_of(head, outputs, LINE if head is not HEADS[3] else {}).sum())
+    assert outputs.grad is not None
+    assert outputs.grad.abs().max() > 0
