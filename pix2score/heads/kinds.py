@@ -13,6 +13,8 @@ import pyarrow as pa
 from pix2score.errors import ConfigError
 from pix2score.heads.binary import BinaryHead
 from pix2score.heads.binary_labels import BINARY
+from pix2score.heads.distribution import DistributionHead
+from pix2score.heads.distribution_labels import DISTRIBUTION
 from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.ordered_labels import BINS, LEVELS
 from pix2score.heads.spec import COMMON_CHECKS, HeadSpec
@@ -24,6 +26,7 @@ KINDS: Mapping[str, type[HeadSpec]] = {
     LEVELS: OrderedHead,
     BINARY: BinaryHead,
     VALUE: ValueHead,
+    DISTRIBUTION: DistributionHead,
 }
 DEFAULT_KIND = BINS
 
@@ -44,7 +47,7 @@ def head_from_dict(plain: Mapping[str, Any]) -> HeadSpec:
         meant = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(f"head {name!r}: kind {kind!r} is not known; one of {', '.join(KINDS)}{meant}")
     of_kind = KINDS[kind]
-    known = {f.name: f for f in fields(of_kind)}
+    known = {of_kind.KEYS.get(f.name, f.name): f for f in fields(of_kind)}
     unknown = sorted(set(plain) - known.keys())
     if unknown:
         raise ConfigError(
@@ -55,7 +58,8 @@ def head_from_dict(plain: Mapping[str, Any]) -> HeadSpec:
     missing = sorted(needed - set(plain) - {"kind"})
     if missing:
         raise ConfigError(f"[[heads]] {name!r} lacks {', '.join(missing)}")
-    return of_kind(**{"kind": kind, **_typed(of_kind, plain)})
+    typed = {known[key].name: value for key, value in _typed(of_kind, plain).items()}
+    return of_kind(**{"kind": kind, **typed})
 
 
 def _typed(kind: type[HeadSpec], plain: Mapping[str, Any]) -> dict[str, Any]:

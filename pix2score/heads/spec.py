@@ -57,6 +57,8 @@ class HeadSpec(ABC):
     """Names in ``train.step.losses``."""
     LABEL: ClassVar[str]
     """What its label column must hold, in words."""
+    KEYS: ClassVar[Mapping[str, str]] = {}
+    """Field -> its key in a ``[[heads]]`` table, where that is another."""
     CHECKS: ClassVar[Mapping[str, tuple[str, Check]]] = {}
     """Key of a ``[[heads]]`` table -> what its value must be, in words and as a test; of its own keys."""
 
@@ -76,7 +78,8 @@ class HeadSpec(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, read back by ``kinds.head_from_dict``."""
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        plain = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        return {self.KEYS.get(key, key): value for key, value in plain.items()}
 
     @property
     def loss_name(self) -> str:

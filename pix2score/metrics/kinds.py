@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from pix2score.heads.binary_labels import BINARY
+from pix2score.heads.distribution_labels import DISTRIBUTION
 from pix2score.heads.ordered_labels import BINS, LEVELS
 from pix2score.heads.spec import HeadSpec
 from pix2score.heads.value_labels import VALUE
 from pix2score.metrics.binary import BinaryNumbers
+from pix2score.metrics.distribution import DistributionNumbers
 from pix2score.metrics.formulas import Numbers
 from pix2score.metrics.ordered import OrderedNumbers
 from pix2score.metrics.protocol import Accumulator, KindNumbers
@@ -23,6 +25,7 @@ NUMBERS: Mapping[str, KindNumbers] = {
     LEVELS: _ORDERED,
     BINARY: BinaryNumbers(),
     VALUE: ValueNumbers(),
+    DISTRIBUTION: DistributionNumbers(),
 }
 
 

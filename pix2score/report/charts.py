@@ -139,10 +139,12 @@ def confusion(labels: Sequence[str], matrix: Sequence[Sequence[float | None]]) -
     return _svg([{"mark": {"type": "rect", "fill": ACCENT}, "encoding": encoding}], rows, height=WIDTH - 40)
 
 
-def score_against_label(curve: Sequence[Row], scatter: Sequence[Row], column: str, *, is_count: bool) -> str:
+def score_against_label(
+    curve: Sequence[Row], scatter: Sequence[Row], column: str, *, is_count: bool, score: str = "score"
+) -> str:
     """Single images as dots; the line is the median label of each tenth by score, the band its quartiles."""
     x, y = (
-        _axis("score", "score", scale={"zero": False}),
+        _axis("score", score, scale={"zero": False}),
         {"type": "quantitative", "title": column, "scale": {"zero": False}},
     )
     if is_count:  # a count of 0 is drawn at 1: a logarithm has no 0

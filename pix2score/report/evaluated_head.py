@@ -107,6 +107,7 @@ def _galleries(head: HeadSpec, sampled: pa.Table | None) -> list[Gallery]:
         shown.gallery("Highest predicted", np.argsort(-shown.score, kind="stable")),
         shown.gallery("Lowest predicted", np.argsort(shown.score, kind="stable")),
         shown.gallery("Largest misses", shown.misses()),
+        *shown.more(),
         *_saliency(head, sampled, shown),
     ]
     return [gallery for gallery in found if gallery.pictures]
@@ -136,6 +137,11 @@ class _Shown:
         miss = numbers_of(self._head).misses(self._head, self._outputs, self._targets)
         order = np.argsort(-np.where(self._labelled, miss, -1), kind="stable")
         return order[self._labelled[order]]
+
+    def more(self) -> list[Gallery]:
+        """Galleries of the head's kind."""
+        orders = page_of(self._head).orders(self._head, self._outputs)
+        return [self.gallery(title, order) for title, order in orders.items()]
 
     def gallery(
         self, title: str, order: npt.NDArray[Any], images: str = "thumbnail", note: str = ""

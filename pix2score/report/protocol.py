@@ -6,7 +6,11 @@ Shapes: A outputs of a head.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from pix2score.heads.spec import HeadSpec
 from pix2score.metrics.protocol import Curves
@@ -31,6 +35,10 @@ class KindPage(ABC):
     @abstractmethod
     def charts(self, head: HeadSpec, curves: Curves) -> list[Chart]:
         """Pictures of ``KindNumbers.curves``."""
+
+    def orders(self, head: HeadSpec, outputs_NA: npt.NDArray[Any]) -> Mapping[str, npt.NDArray[np.int64]]:
+        """More galleries of the sample: title -> its rows, those to show first; calibrated outputs [N, A]."""
+        return {}
 
     @abstractmethod
     def said(self, head: HeadSpec, outputs_A: Any) -> str:

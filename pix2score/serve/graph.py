@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from pix2score.heads.binary import BinaryHead
 from pix2score.heads.binary_labels import BINARY
+from pix2score.heads.distribution import DistributionHead
+from pix2score.heads.distribution_labels import DISTRIBUTION
 from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.ordered_labels import BINS, LEVELS
 from pix2score.heads.quantiles import knots
@@ -84,6 +86,19 @@ def _value(head: ValueHead, outputs_A: Tensor, calibration: Calibration) -> dict
     return {"value": value.float(), "score": quantile_of(value, head.train_quantiles).float()}
 
 
+def _distribution(head: DistributionHead, logits_K: Tensor, calibration: Calibration) -> dict[str, Tensor]:
+    probs_K = torch.softmax(logits_K / calibration.get("temperature", 1.0), dim=0)
+    values_K = torch.tensor(head.class_values, dtype=torch.float32, device=logits_K.device)
+    mean = (probs_K * values_K).sum().clamp(head.class_values[0], head.class_values[-1])
+    std = (probs_K * (values_K - mean).square()).sum().sqrt()
+    return {
+        "probs": probs_K,
+        "value": mean,
+        "std": std,
+        "score": quantile_of(mean, head.score_quantiles).float(),
+    }
+
+
 def quantile_of(number: Tensor, quantiles: Sequence[float]) -> Tensor:
     """``heads.quantiles.quantile_of`` in torch: a straight line between each two knots, in float64."""
     values, levels = (torch.from_numpy(knot).to(number.device) for knot in knots(quantiles))
@@ -96,6 +111,7 @@ ANSWERS: Mapping[str, Callable[[Any, Tensor, Calibration], dict[str, Tensor]]] =
     LEVELS: _ordered,
     BINARY: _binary,
     VALUE: _value,
+    DISTRIBUTION: _distribution,
 }
 """Kind -> what the outputs [A] of one image mean, as ``HeadSpec.answer`` says it in numpy."""
 

@@ -19,6 +19,7 @@ from pix2score.errors import ConfigError
 from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.spec import MISSING, HeadSpec
 from pix2score.train.step.batch import is_labelled
+from pix2score.train.step.losses_distribution import soft_cross_entropy, soft_squared_emd
 from pix2score.train.step.losses_number import (
     binary_cross_entropy,
     binary_focal,
@@ -135,6 +136,8 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, Any], Tensor]] = {
     "mse": squared_error,
     "smooth_l1": smooth_l1,
     "expected": expected_value,
+    "soft_cross_entropy": soft_cross_entropy,
+    "soft_squared_emd": soft_squared_emd,
 }
 """Name of a loss -> its sum over labelled images, of outputs [B, A], targets [B] or [B, …], and head."""
 
