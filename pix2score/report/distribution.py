@@ -57,7 +57,7 @@ class DistributionPage(KindPage):
         return [
             Chart(
                 against["mean"],
-                "Mean of the votes against the predicted one. Line: median of each tenth of the images; band: "
+                "Mean of the votes against the predicted one. Line: median of each tenth; band: "
                 "its middle half. A good head climbs.",
             ),
             Chart(against["std"], "How far the votes disagree, against how far they were predicted to."),
