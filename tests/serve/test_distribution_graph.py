@@ -1,0 +1,26 @@
+"""An exported head of votes answers as the predictor does."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from pix2score.serve.graph import ANSWERS
+from tests.support.votes import fitted, votes
+
+
+def test_the_graph_answers_as_the_head_does() -> None:
+    head = fitted(votes(300))
+    logits = np.random.default_rng(0).normal(0, 3, (100, 3)).astype(np.float32)
+    wanted = head.answer(logits, {"temperature": 1.7})
+    for i, row in enumerate(logits):
+        found = ANSWERS["distribution"](head, torch.from_numpy(row), {"temperature": 1.7})
+        for name in ("probs", "value", "std", "score"):
+            np.testing.assert_allclose(found[name].numpy(), getattr(wanted, name)[i], atol=2e-6)
+
+
+def test_the_score_sends_a_gradient_for_saliency() -> None:
+    head = fitted(votes(300))
+    logits = torch.from_numpy(head.initial_bias()).requires_grad_()
+    ANSWERS["distribution"](head, logits, {})["score"].backward()
+    assert logits.grad is not None and logits.grad.any()
