@@ -14,6 +14,7 @@ from pix2score.demo.catalog import draw_catalog
 EXAMPLES: dict[str, dict[str, Any]] = {
     "bins": {"name": "bookmark", "column": "bookmarks", "size": 4},
     "levels": {"name": "sanity", "column": "sanity", "edges": [2, 4, 6, 7]},
+    "distribution": {"name": "votes", "column": "votes", "values": [1, 2, 3]},
 }
 """Kind -> a head of it, on a column that ``labelled_catalog`` writes."""
 
