@@ -1,8 +1,9 @@
 """pix2score: score millions of illustrations every night, and train the model that does it, on Ray.
 
 ``read_scores`` and ``read_embeddings`` open what the last night published, ``read_changes`` says what is new
-in it, ``similar`` finds neighbours in it, ``Model`` scores single pictures. Everything else is reached by the
-command ``pix2score``, or ``python -m jobs.…`` in a checkout.
+in it, ``similar`` finds neighbours in it, ``tag_vectors`` computes all probabilities of tags from it,
+``Model`` scores single pictures. Everything else is reached by the command ``pix2score``, or
+``python -m jobs.…`` in a checkout.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pix2score.errors import ImageFailure as ImageFailure
     from pix2score.errors import Pix2ScoreError as Pix2ScoreError
+    from pix2score.model.tag_vectors import tag_vectors as tag_vectors
     from pix2score.serve.model import Answer as Answer
     from pix2score.serve.model import Model as Model
     from pix2score.snapshots.changes import read_changes as read_changes
@@ -31,6 +33,7 @@ __all__ = [
     "read_embeddings",
     "read_scores",
     "similar",
+    "tag_vectors",
 ]
 
 _MODULES = {
@@ -42,6 +45,7 @@ _MODULES = {
     "read_embeddings": "snapshots.read",
     "read_scores": "snapshots.read",
     "similar": "snapshots.similar",
+    "tag_vectors": "model.tag_vectors",
 }
 
 

@@ -20,7 +20,7 @@ from pix2score.heads.spec import HeadSpec, present
 from pix2score.metrics.comparison import HeadComparison, compare
 from pix2score.metrics.findings import HeadDetails
 from pix2score.metrics.formulas import Floats
-from pix2score.metrics.intervals import MAX_ROWS
+from pix2score.metrics.intervals import MAX_BYTES, MAX_ROWS
 from pix2score.metrics.kinds import accumulator, numbers_of
 from pix2score.metrics.protocol import Answers, Change
 from pix2score.metrics.verdict import HeadVerdict, head_verdict
@@ -37,16 +37,17 @@ class Evaluation:
         self._totals = {head.name: accumulator(head) for head in heads}
         self._rows: list[pa.Table] = []
         self._sampled: list[pa.Table] = []
-        self._num_kept = 0
+        self._num_kept = self._kept_bytes = 0
 
     def add(self, rows: pa.Table) -> None:
         """Add rows of ``stages.AnswerRows``."""
         for head in self.heads:
             outputs = matrix(rows.column(f"{head.name}_outputs_0"))
             self._totals[head.name].add(outputs, _targets(rows, head), _labels(rows, head))
-        if self._num_kept < MAX_ROWS:
+        if self._num_kept < MAX_ROWS and self._kept_bytes < MAX_BYTES:
             self._rows.append(rows.select([name for name in rows.column_names if _is_kept(name)]))
             self._num_kept += rows.num_rows
+            self._kept_bytes += self._rows[-1].nbytes
         shown = rows.filter(pc.is_valid(rows.column("thumbnail")))
         if shown.num_rows:
             self._sampled.append(shown)

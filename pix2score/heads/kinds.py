@@ -18,6 +18,7 @@ from pix2score.heads.distribution_labels import DISTRIBUTION
 from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.ordered_labels import BINS, LEVELS
 from pix2score.heads.spec import COMMON_CHECKS, HeadSpec
+from pix2score.heads.tags import TAGS, TagsHead
 from pix2score.heads.value import ValueHead
 from pix2score.heads.value_labels import VALUE
 
@@ -27,6 +28,7 @@ KINDS: Mapping[str, type[HeadSpec]] = {
     BINARY: BinaryHead,
     VALUE: ValueHead,
     DISTRIBUTION: DistributionHead,
+    TAGS: TagsHead,
 }
 DEFAULT_KIND = BINS
 

@@ -208,6 +208,10 @@ class HeadSpec(ABC):
         """Names of its bins or classes by number; empty where it has none."""
         return {}
 
+    def served_facts(self, calibration: Calibration) -> dict[str, Any]:
+        """What an exported graph says beside its answers, by name."""
+        return {f"{self.name}_predict": self.legend()} if self.legend() else {}
+
     # The scores table
 
     @property
@@ -226,16 +230,24 @@ class HeadSpec(ABC):
 
     @property
     @abstractmethod
-    def order_column(self) -> str:
-        """The column by which rows are highest and lowest."""
+    def order_column(self) -> str | None:
+        """The column by which rows are highest and lowest; None where that means nothing."""
 
     @abstractmethod
     def histogram(self, rows: pa.Table) -> npt.NDArray[np.int64]:
         """Rows per step of what it answered: how a night's distribution is told and compared."""
 
+    def summarised(self, histogram: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The steps of ``histogram`` that are drawn and compared: by default all."""
+        return histogram
+
     @abstractmethod
     def histogram_labels(self) -> list[str]:
-        """Names of the steps, short."""
+        """Names of the steps of ``summarised``, short."""
+
+    def moved(self, now: npt.NDArray[np.int64], before: npt.NDArray[np.int64]) -> list[str]:
+        """Sentences on two nights' histograms, beside the number that compares them."""
+        return []
 
     @abstractmethod
     def caption(self, row: Mapping[str, Any]) -> str:

@@ -19,6 +19,8 @@ MIN_LABELLED = 50
 """Fewer labelled images than this say nothing: the head's metrics are marked unreliable."""
 MAX_ROWS = 200_000
 """Images kept for intervals; shards are mixed, so the first ones are a random sample."""
+MAX_BYTES = 512 * 2**20
+"""Of those images' answers: fewer are kept of a model with thousands of outputs."""
 
 
 class Interval(NamedTuple):

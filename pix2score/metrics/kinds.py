@@ -11,12 +11,14 @@ from pix2score.heads.binary_labels import BINARY
 from pix2score.heads.distribution_labels import DISTRIBUTION
 from pix2score.heads.ordered_labels import BINS, LEVELS
 from pix2score.heads.spec import HeadSpec
+from pix2score.heads.tag_labels import TAGS
 from pix2score.heads.value_labels import VALUE
 from pix2score.metrics.binary import BinaryNumbers
 from pix2score.metrics.distribution import DistributionNumbers
 from pix2score.metrics.formulas import Numbers
 from pix2score.metrics.ordered import OrderedNumbers
 from pix2score.metrics.protocol import Accumulator, KindNumbers
+from pix2score.metrics.tags import TagNumbers
 from pix2score.metrics.value import ValueNumbers
 
 _ORDERED = OrderedNumbers()
@@ -26,6 +28,7 @@ NUMBERS: Mapping[str, KindNumbers] = {
     BINARY: BinaryNumbers(),
     VALUE: ValueNumbers(),
     DISTRIBUTION: DistributionNumbers(),
+    TAGS: TagNumbers(),
 }
 
 

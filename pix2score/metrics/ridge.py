@@ -103,20 +103,21 @@ class HeadSums:
 
     def solve(self, penalties: Sequence[float] = PENALTIES) -> Floats:
         """[A, 1 + D] or [A, G, 1 + D]: weights for each penalty, intercept first; zeros without images."""
-        if self.moment.ndim == 2:
-            of_one = [HeadSums(self.gram, column, self.num) for column in self.moment.T]
-            return np.stack([one.solve(penalties) for one in of_one], axis=1)
+        shape = (len(penalties), *self.moment.shape[1:], len(self.moment))
         if not self.num:
-            return np.zeros((len(penalties), len(self.moment)))
+            return np.zeros(shape)
+        moment_EG = self.moment.reshape(len(self.moment), -1) / self.num
         mean = self.gram[0, 1:] / self.num
         centred = self.gram[1:, 1:] / self.num - np.outer(mean, mean)
-        moment = self.moment[1:] / self.num - mean * self.moment[0] / self.num
         scale = np.sqrt(np.maximum(centred.diagonal(), 1e-12))
         values, vectors = np.linalg.eigh(centred / np.outer(scale, scale))
-        turned = vectors.T @ (moment / scale)
-        weights = np.stack([(vectors @ (turned / (values.clip(0) + p))) / scale for p in penalties])
-        intercept = self.moment[0] / self.num - weights @ mean
-        return np.concatenate([intercept[:, None], weights], axis=1)
+        turned = vectors.T @ ((moment_EG[1:] - np.outer(mean, moment_EG[0])) / scale[:, None])
+        weights = np.stack(
+            [(vectors @ (turned / (values.clip(0) + p)[:, None])) / scale[:, None] for p in penalties]
+        )
+        intercept = moment_EG[0] - mean @ weights
+        found_AEG = np.concatenate([intercept[:, None], weights], axis=1)
+        return np.asarray(found_AEG.transpose(0, 2, 1).reshape(shape))
 
 
 def answers(weights_AE: Floats, features_BD: Floats) -> Floats:

@@ -113,6 +113,26 @@ def calibration(reliability: Reliability) -> str:
     return _svg([diagonal, points], rows)
 
 
+def precision_recall(points: Sequence[Row]) -> str:
+    """Precision against recall, both from 0 to 1."""
+    encoding = {
+        "x": _axis("recall", "recall", scale={"domain": [0, 1]}),
+        "y": _axis("precision", "precision", scale={"domain": [0, 1]}),
+    }
+    return _svg([{"mark": {"type": "line", "color": ACCENT}, "encoding": encoding}], points)
+
+
+def named_bars(names: Sequence[str], values: Sequence[float], title: str) -> str:
+    """One bar per name, lying, in this order; values from 0 to 1."""
+    rows = [{"name": n, "order": i, "value": v} for i, (n, v) in enumerate(zip(names, values, strict=True))]
+    encoding = {
+        "y": {"field": "name", "type": "nominal", "sort": {"field": "order"}, "title": None},
+        "x": _axis("value", title, scale={"domain": [0, 1]}),
+    }
+    height = max(HEIGHT, 18 * len(rows))
+    return _svg([{"mark": {"type": "bar", "color": ACCENT}, "encoding": encoding}], rows, height=height)
+
+
 def confusion(labels: Sequence[str], matrix: Sequence[Sequence[float | None]]) -> str:
     """Rows are true bins, columns predicted ones; the darker, the larger the row's share."""
     rows = [

@@ -64,7 +64,9 @@ class DistributionPage(KindPage):
             Chart(charts.bars(head.class_labels, shares), "Mean share of each value, over all images."),
         ]
 
-    def orders(self, head: HeadSpec, outputs_NA: npt.NDArray[Any]) -> Mapping[str, npt.NDArray[np.int64]]:
+    def examples(
+        self, head: HeadSpec, outputs_NA: npt.NDArray[Any], curves: Curves
+    ) -> Mapping[str, npt.NDArray[np.int64]]:
         """The pictures that are predicted to divide people most."""
         assert isinstance(head, DistributionHead)
         std = head.moments(np.exp(outputs_NA))[1]

@@ -44,8 +44,9 @@ def drifts(night: NightStats, before: NightStats | None) -> dict[str, Drift]:
         if now is None or fresh is None or then is None:
             found[head.name] = Drift(None, None)
         else:
-            of_fresh = round(psi(fresh, then), 4) if fresh.sum() >= MIN_FRESH else None
-            found[head.name] = Drift(round(psi(now, then), 4), of_fresh)
+            of_now, of_night, of_then = (head.summarised(counts) for counts in (now, fresh, then))
+            of_fresh = round(psi(of_night, of_then), 4) if fresh.sum() >= MIN_FRESH else None
+            found[head.name] = Drift(round(psi(of_now, of_then), 4), of_fresh)
     return found
 
 

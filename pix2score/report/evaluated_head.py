@@ -15,7 +15,7 @@ import pyarrow as pa
 from pix2score.heads.spec import HeadSpec, present
 from pix2score.metrics.findings import HeadDetails
 from pix2score.metrics.kinds import numbers_of
-from pix2score.metrics.protocol import Change
+from pix2score.metrics.protocol import Change, Curves
 from pix2score.metrics.verdict import HeadVerdict
 from pix2score.report.kinds import page_of
 from pix2score.report.page import (
@@ -53,7 +53,7 @@ def head_section(
         lines=[Line(page.note(verdict), "note")],
         tables=[_numbers(page, verdict), _robustness(details.altered)],
         charts=page.charts(head, details.curves),
-        galleries=_galleries(head, sampled),
+        galleries=_galleries(head, sampled, details.curves),
     )
 
 
@@ -99,7 +99,7 @@ def _robustness(altered: Mapping[str, Change]) -> TextTable:
     return TextTable(["image", "images", "mean |Δ probability|", "mean |Δ score|", "same bin"], rows, note)
 
 
-def _galleries(head: HeadSpec, sampled: pa.Table | None) -> list[Gallery]:
+def _galleries(head: HeadSpec, sampled: pa.Table | None, curves: Curves) -> list[Gallery]:
     if sampled is None or not sampled.num_rows:
         return []
     shown = _Shown(head, sampled)
@@ -107,8 +107,8 @@ def _galleries(head: HeadSpec, sampled: pa.Table | None) -> list[Gallery]:
         shown.gallery("Highest predicted", np.argsort(-shown.score, kind="stable")),
         shown.gallery("Lowest predicted", np.argsort(shown.score, kind="stable")),
         shown.gallery("Largest misses", shown.misses()),
-        *shown.more(),
         *_saliency(head, sampled, shown),
+        *shown.examples(curves),
     ]
     return [gallery for gallery in found if gallery.pictures]
 
@@ -138,9 +138,9 @@ class _Shown:
         order = np.argsort(-np.where(self._labelled, miss, -1), kind="stable")
         return order[self._labelled[order]]
 
-    def more(self) -> list[Gallery]:
+    def examples(self, curves: Curves) -> list[Gallery]:
         """Galleries of the head's kind."""
-        orders = page_of(self._head).orders(self._head, self._outputs)
+        orders = page_of(self._head).examples(self._head, self._outputs, curves)
         return [self.gallery(title, order) for title, order in orders.items()]
 
     def gallery(

@@ -50,6 +50,8 @@ class NightStats:
             self.bins[head.name] = self.bins.get(head.name, 0) + head.histogram(ok)
             self.fresh[head.name] = self.fresh.get(head.name, 0) + head.histogram(of_run)
             by = head.order_column
+            if by is None:
+                continue
             for end, order in (("highest", "descending"), ("lowest", "ascending")):
                 best = ok.sort_by([(by, order)]).slice(0, NUM_EXTREME).to_pylist()
                 kept = [*self.extremes.get((head.name, end), []), *best]

@@ -43,7 +43,7 @@ def night_page(
     against = f", compared with snapshot {manifest['parent']}" if before else ""
     lead = [f"Published {manifest.get('published_at', '-')} by run {manifest['run']}{against}."]
     sections = [_drift(night, before, drift), _failures(night, before, images), *_rate(manifest)]
-    sections += [_extremes(head, night, images) for head in night.heads]
+    sections += [_extremes(head, night, images) for head in night.heads if head.order_column]
     sections.append(_search(night, images))
     foot = f"Catalog: {manifest.get('catalog', {}).get('uri', '-')}"
     return page(f"Scores, snapshot {snapshot.number}", lead, facts, sections, foot)
@@ -58,21 +58,28 @@ def _drift(night: NightStats, before: NightStats | None, drift: Mapping[str, Dri
     for head in night.heads:
         if head.name not in night.bins:
             continue
-        series = {"all, this night": _shares(night.bins[head.name])}
+        series = {"all, this night": _shares(head.summarised(night.bins[head.name]))}
         if before and head.name in before.bins:
-            series["all, night before"] = _shares(before.bins[head.name])
+            series["all, night before"] = _shares(head.summarised(before.bins[head.name]))
         total, fresh = int(night.bins[head.name].sum()), int(night.fresh[head.name].sum())
         if 0 < fresh < total:
-            series["scored this night"] = _shares(night.fresh[head.name])
+            series["scored this night"] = _shares(head.summarised(night.fresh[head.name]))
         caption = (
             f"{head.name}: share of images by what was predicted; {fresh:,} of {total:,} scored this night."
         )
         drawn.append(Chart(charts.bars(head.histogram_labels(), series), caption))
+    moved = [Line(text) for head in night.heads for text in _moved(head, night, before)]
     return Section(
         title="Predictions",
-        lines=drift_lines(night, drift) or [Line("There is no night before to compare with.", "note")],
+        lines=[*drift_lines(night, drift), *moved]
+        or [Line("There is no night before to compare with.", "note")],
         charts=drawn,
     )
+
+
+def _moved(head: HeadSpec, night: NightStats, before: NightStats | None) -> list[str]:
+    then, now = before.bins.get(head.name) if before else None, night.bins.get(head.name)
+    return [] if then is None or now is None else head.moved(now, then)
 
 
 def _failures(night: NightStats, before: NightStats | None, images: Mapping[Key, str]) -> Section:

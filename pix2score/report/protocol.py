@@ -36,10 +36,6 @@ class KindPage(ABC):
     def charts(self, head: HeadSpec, curves: Curves) -> list[Chart]:
         """Pictures of ``KindNumbers.curves``."""
 
-    def orders(self, head: HeadSpec, outputs_NA: npt.NDArray[Any]) -> Mapping[str, npt.NDArray[np.int64]]:
-        """More galleries of the sample: title -> its rows, those to show first; calibrated outputs [N, A]."""
-        return {}
-
     @abstractmethod
     def said(self, head: HeadSpec, outputs_A: Any) -> str:
         """What calibrated outputs of one image say, below its picture."""
@@ -47,3 +43,9 @@ class KindPage(ABC):
     @abstractmethod
     def true(self, head: HeadSpec, target: Any) -> str:
         """What is true of it."""
+
+    def examples(
+        self, head: HeadSpec, outputs_NA: npt.NDArray[Any], curves: Curves
+    ) -> Mapping[str, npt.NDArray[np.int64]]:
+        """More galleries of the sample: title -> its rows, those to show first; outputs are calibrated."""
+        return {}

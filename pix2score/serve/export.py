@@ -51,8 +51,10 @@ def export(config: ExportConfig) -> dict[str, Any]:
 
 def facts(card: ModelCard) -> dict[str, Any]:
     """What a server needs to know besides the graph: version, and per head the range of each bin."""
-    labels = {f"{head.name}_predict": head.legend() for head in card.heads if head.legend()}
-    return {"model_version": card.version, "preprocess_id": card.preprocess.id, **labels}
+    found: dict[str, Any] = {"model_version": card.version, "preprocess_id": card.preprocess.id}
+    for head in card.heads:
+        found |= head.served_facts(card.calibration(head.name))
+    return found
 
 
 def _example() -> dict[str, Any]:

@@ -23,6 +23,7 @@ from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.ordered_labels import BINS, LEVELS
 from pix2score.heads.quantiles import knots
 from pix2score.heads.spec import Calibration, HeadSpec
+from pix2score.heads.tags import TAGS, TagsHead
 from pix2score.heads.value import ValueHead
 from pix2score.heads.value_labels import VALUE
 from pix2score.images.preprocess import Preprocess
@@ -106,12 +107,20 @@ def quantile_of(number: Tensor, quantiles: Sequence[float]) -> Tensor:
     return levels[0] + (part * levels.diff()).sum()
 
 
+def _tags(_head: TagsHead, logits_V: Tensor, calibration: Calibration) -> dict[str, Tensor]:
+    """All probabilities [V]; ``score``: of the surest tag, which is what a saliency map explains."""
+    calibrated_V = logits_V * calibration.get("slope", 1.0) + calibration.get("offset", 0.0)
+    probs_V = torch.sigmoid(calibrated_V)
+    return {"probs": probs_V, "score": probs_V.max()}
+
+
 ANSWERS: Mapping[str, Callable[[Any, Tensor, Calibration], dict[str, Tensor]]] = {
     BINS: _ordered,
     LEVELS: _ordered,
     BINARY: _binary,
     VALUE: _value,
     DISTRIBUTION: _distribution,
+    TAGS: _tags,
 }
 """Kind -> what the outputs [A] of one image mean, as ``HeadSpec.answer`` says it in numpy."""
 

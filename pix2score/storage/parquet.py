@@ -62,8 +62,9 @@ def _named_damage(what: str) -> Iterator[None]:
 
 
 def repeating(schema: pa.Schema) -> list[str]:
-    """Columns whose values repeat, so that a dictionary pays."""
-    return [name for name in schema.names if name in _REPEATING]
+    """Columns whose values repeat, so that a dictionary pays: by name, and lists of text, which hold tags."""
+    lists = [f.name for f in schema if pa.types.is_list(f.type) and pa.types.is_string(f.type.value_type)]
+    return [name for name in schema.names if name in _REPEATING] + [f"{name}.list.element" for name in lists]
 
 
 def parquet_bytes(table: pa.Table, *, row_group_rows: int | None = None, compression: str = "zstd") -> bytes:

@@ -55,7 +55,7 @@ def is_labelled(target: Tensor) -> Tensor:
 
 def noisy_bins(bins_B: Tensor, num_bins: int, std: float) -> Tensor:
     """Bins moved by rounded normal noise of ``std`` bins, kept in range; a missing label stays missing."""
-    if not std:
+    if not std or bins_B.ndim > 1:  # labels that are no bins have no neighbours
         return bins_B
     moved = (bins_B + std * torch.randn(len(bins_B), device=bins_B.device)).round().clamp(0, num_bins - 1)
     return torch.where(bins_B == MISSING, bins_B, moved.to(bins_B.dtype))

@@ -27,6 +27,7 @@ from pix2score.train.step.losses_number import (
     smooth_l1,
     squared_error,
 )
+from pix2score.train.step.losses_tags import TAG_LOSSES
 
 ORDINAL_WIDTH = 0.1
 """Standard deviation of a soft ordinal label, in ranks of the train split: 1.5 of 15 even bins, 0.5 of 5.
@@ -138,6 +139,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, Any], Tensor]] = {
     "expected": expected_value,
     "soft_cross_entropy": soft_cross_entropy,
     "soft_squared_emd": soft_squared_emd,
+    **TAG_LOSSES,
 }
 """Name of a loss -> its sum over labelled images, of outputs [B, A], targets [B] or [B, …], and head."""
 
