@@ -171,7 +171,7 @@ def _least(prior: float, weight: float, focus: float) -> tuple[float, float]:
         yes = float(probability(np.array([logit]))[0])
         no = 1 - yes
         of_yes, of_no = float(np.logaddexp(0, -logit)), float(np.logaddexp(0, logit))
-        return weight * prior * no**focus * of_yes + (1 - prior) * yes**focus * of_no
+        return float(weight * prior * no**focus * of_yes + (1 - prior) * yes**focus * of_no)
 
     best = math.log(weight * prior / (1 - prior)) if not focus else _valley(cost, -20.0, 20.0)
     return best, cost(best)

@@ -127,7 +127,7 @@ class BinaryNumbers(KindNumbers):
 
     def misses(self, head: HeadSpec, outputs: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Floats:
         """Probability of the wrong answer."""
-        return np.abs(self.score(head, outputs) - truth)
+        return np.asarray(np.abs(self.score(head, outputs) - truth))
 
     def change(self, head: HeadSpec, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> Change:
         """In the probability, the score, and the side of the train split's share."""

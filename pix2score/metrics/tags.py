@@ -114,7 +114,7 @@ class TagNumbers(KindNumbers):
             tags.add(steps_of(answers.outputs[part]), answers.truth[part])
         chosen = np.flatnonzero(tags.num_true >= MIN_TRUE)
         found, band = average_precision(tags.true[chosen], tags.all[chosen]), bands(head)
-        told = [
+        told: list[dict[str, Any]] = [
             {
                 "tag": head.names[i],
                 "id": int(i),

@@ -115,7 +115,7 @@ class ValueNumbers(KindNumbers):
 
     def misses(self, head: HeadSpec, outputs: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Floats:
         """Distance from the label."""
-        return np.abs(_in_own_unit(head, outputs) - truth)
+        return np.asarray(np.abs(_in_own_unit(head, outputs) - truth))
 
     def change(self, head: HeadSpec, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> Change:
         """In the score, which stands for a probability too; the same: within a tenth of a deviation."""

@@ -14,7 +14,10 @@ from pix2score.demo.catalog import draw_catalog
 EXAMPLES: dict[str, dict[str, Any]] = {
     "bins": {"name": "bookmark", "column": "bookmarks", "size": 4},
     "levels": {"name": "sanity", "column": "sanity", "edges": [2, 4, 6, 7]},
+    "binary": {"name": "liked", "column": "liked", "positive": ["good"]},
+    "value": {"name": "beauty", "column": "beauty", "range": [0, 20]},
     "distribution": {"name": "votes", "column": "votes", "values": [1, 2, 3]},
+    "tags": {"name": "tag", "column": "tags", "size": 20, "min_images": 2},
 }
 """Kind -> a head of it, on a column that ``labelled_catalog`` writes."""
 
