@@ -86,6 +86,7 @@ with session(ahead=ahead):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_warning_while_ray_starts_arrives_and_nothing_is_written_to_the_home(tmp_path: Path) -> None:
     settings = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -23,24 +24,27 @@ from tests.support.chain import Chain
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
-def test_metrics_equal_those_of_the_model_on_the_split(chain: Chain) -> None:
+def assert_metrics_are_those_of_the_model(chain: Chain, split: str, found: dict[str, Any]) -> None:
     card, weights = load_model(chain.model)
-    dataset = open_dataset(chain.dataset)
-    rows = pq.read_table(f"{chain.dataset}/{dataset.parts('test')[0].path}")
+    parts = open_dataset(chain.dataset).parts(split)
+    rows = pa.concat_tables([pq.read_table(f"{chain.dataset}/{part.path}") for part in parts])
     pixels = np.stack([to_rgb(image, card.preprocess) for image in rows.column("image").to_pylist()])
     prediction = Predictor(card, weights, batch_size=32).predict(pixels)
     for head in card.heads:
         truth = rows.column(f"{head.name}_bin").to_numpy()
         labelled, probs = truth >= 0, prediction.heads[head.name].probs.astype(np.float64)
-        metrics = chain.evaluated["metrics"][head.name]
+        metrics = found[head.name]
         assert metrics["num_labelled"] == labelled.sum()
         assert metrics["accuracy"] == pytest.approx((probs.argmax(1) == truth)[labelled].mean(), abs=1e-9)
         assert metrics["nll"] == pytest.approx(-np.log(probs[labelled, truth[labelled]]).mean(), abs=1e-4)
 
 
-def test_metrics_json_stands_at_the_output(chain: Chain) -> None:
-    written = json.loads((Path(chain.model).parent / "evaluation" / "metrics.json").read_text())
-    assert written["metrics"] == json.loads(json.dumps(chain.evaluated["metrics"]))
+@pytest.mark.slow
+def test_without_another_split_asked_for_it_is_the_test_split_that_is_evaluated(
+    chain: Chain, tmp_path: Path
+) -> None:
+    found = evaluate(EvaluateConfig(model=chain.model, data=chain.dataset, out=str(tmp_path)))
+    assert_metrics_are_those_of_the_model(chain, "test", found["metrics"])
 
 
 def test_heads_that_do_not_match_are_named(chain: Chain, tmp_path: Path) -> None:
@@ -82,7 +86,7 @@ def weakened(chain: Chain, place: Path) -> str:
 
 @pytest.fixture(scope="module")
 def compared(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The chain's model against a weakened one, on the train split: it has enough labels."""
+    """The chain's model against a weakened one, on the train split: it has enough labels. What is written."""
     out = tmp_path_factory.mktemp("compared")
     config = EvaluateConfig(
         model=chain.model,
@@ -92,8 +96,14 @@ def compared(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> dict[str
         split="train",
         require_better=True,
     )
-    evaluate(config)
-    return json.loads((out / "metrics.json").read_text())  # type: ignore[no-any-return]
+    found = evaluate(config)
+    written = json.loads((out / "metrics.json").read_text())
+    assert written["metrics"] == json.loads(json.dumps(found["metrics"]))
+    return written  # type: ignore[no-any-return]
+
+
+def test_metrics_equal_those_of_the_model_on_the_split(chain: Chain, compared: dict[str, Any]) -> None:
+    assert_metrics_are_those_of_the_model(chain, "train", compared["metrics"])
 
 
 def test_every_head_has_intervals_and_references(compared: dict[str, Any]) -> None:

@@ -43,7 +43,9 @@ def test_jobs_alone_lists_them() -> None:
     assert {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")} == set(JOBS)
 
 
-@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize(
+    "job", [pytest.param(job, marks=() if job in ("demo", "score") else pytest.mark.slow) for job in JOBS]
+)
 def test_help_tells_what_the_job_does(job: str) -> None:
     done = run_job(f"jobs.{job}", "--help")
     assert done.returncode == 0

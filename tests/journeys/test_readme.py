@@ -270,6 +270,7 @@ def first_row(output: str) -> str:
     return next(line for line in output.splitlines() if re.search(r"\d{5}", line))
 
 
+@pytest.mark.slow
 def test_the_server_answers_base64_with_the_models_numbers(chain: Chain, demo: Path) -> None:
     from pix2score.serve.config import ExportConfig
     from pix2score.serve.export import export

@@ -9,6 +9,8 @@ import pytest
 
 from pix2score import read_embeddings, read_scores
 from pix2score.errors import DataError
+from pix2score.evaluate.config import EvaluateConfig
+from pix2score.evaluate.job import evaluate
 from pix2score.score.config import ScoreConfig
 from pix2score.score.job import score
 from pix2score.snapshots.config import VerifyConfig
@@ -24,7 +26,10 @@ def s3_chain(chain: Chain, s3: Any) -> Chain:
     """The drawn catalog uploaded, and the chain run on it."""
     root = "s3-chain"
     upload(s3, chain.catalog, f"{root}/catalog")
-    return run_chain(f"s3://{BUCKET}/{root}/catalog", f"s3://{BUCKET}/{root}", chain.drawn, num_workers=1)
+    place = f"s3://{BUCKET}/{root}"
+    made = run_chain(f"{place}/catalog", place, chain.drawn, num_workers=1)
+    evaluate(EvaluateConfig(model=made.model, data=made.dataset, out=f"{place}/evaluation"))
+    return made
 
 
 @pytest.mark.slow

@@ -137,7 +137,7 @@ def test_a_piece_of_a_run_that_is_live_already_is_not_taken_for_the_same_key(wor
 @pytest.mark.parametrize(
     "how", ["embeddings gone", "scores gone", "cut", "altered", "garbage", "copied", "another run's"]
 )
-@pytest.mark.parametrize("num_published", [0, 1])
+@pytest.mark.parametrize("num_published", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_damaged_piece_is_scored_again_as_if_it_were_not_there(
     world: World, how: str, num_published: int
 ) -> None:

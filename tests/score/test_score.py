@@ -217,6 +217,7 @@ def test_images_embedded_in_the_catalog_score_as_their_files_do(chain: Chain, tm
     assert result["failed"] == chain.scored["failed"]
 
 
+@pytest.mark.slow
 def test_string_ids_and_other_column_names_work(chain: Chain, tmp_path: Path) -> None:
     from pix2score.catalog.catalog import Columns
 

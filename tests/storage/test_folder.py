@@ -563,7 +563,10 @@ def test_publishing_beside_a_process_that_removes_emptied_folders_never_fails(tm
 
 @pytest.mark.parametrize(
     ("conditions", "message"),
-    [("ignored", "does not keep a second creator out"), ("refused", "If-None-Match")],
+    [
+        ("ignored", "does not keep a second creator out"),
+        pytest.param("refused", "If-None-Match", marks=pytest.mark.slow),
+    ],
 )
 def test_a_store_that_cannot_refuse_a_second_creator_is_told(
     moto_server: str, s3_place: str, tmp_path: Path, conditions: str, message: str

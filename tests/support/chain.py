@@ -11,8 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pix2score.demo.catalog import DrawnCatalog, draw_catalog
-from pix2score.evaluate.config import EvaluateConfig
-from pix2score.evaluate.job import evaluate
 from pix2score.prepare.config import PrepareConfig
 from pix2score.prepare.job import prepare
 from pix2score.score.config import ScoreConfig
@@ -42,7 +40,6 @@ class Chain:
     scores: str
     prepared: dict[str, Any]
     trained: dict[str, Any]
-    evaluated: dict[str, Any]
     scored: dict[str, Any]
 
     def catalog_rows(self) -> pa.Table:
@@ -51,16 +48,14 @@ class Chain:
 
 
 def run_chain(catalog: str, root: str, drawn: DrawnCatalog, *, num_workers: int) -> Chain:
-    """prepare, train (0 workers: in this process), evaluate and score below ``root`` (a folder or an S3
-    prefix)."""
+    """prepare, train (0 workers: in this process) and score below ``root`` (a folder or an S3 prefix)."""
     dataset, model, scores = f"{root}/dataset", f"{root}/model", f"{root}/scores"
     prepared = prepare(
         PrepareConfig(catalog=catalog, out=dataset, image_size=64, val_fraction=0.2, test_fraction=0.2)
     )
     trained = train(TrainConfig(data=dataset, out=model, num_workers=num_workers, **TRAINING))
-    evaluated = evaluate(EvaluateConfig(model=model, data=dataset, out=f"{root}/evaluation"))
     scored = score(ScoreConfig(catalog=catalog, model=model, out=scores, part_rows=40))
-    return Chain(drawn, catalog, dataset, model, scores, prepared, trained, evaluated, scored)
+    return Chain(drawn, catalog, dataset, model, scores, prepared, trained, scored)
 
 
 def local_chain(root: Path) -> Chain:
