@@ -140,7 +140,7 @@ def ray_session(moto_server: str) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def chain(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    """A drawn catalog that went through prepare, train, evaluate and score, in local folders."""
+    """A drawn catalog that went through prepare, train and score, in local folders."""
     from tests.support.chain import local_chain
 
     return local_chain(tmp_path_factory.mktemp("chain"))
