@@ -19,7 +19,7 @@ def test_the_bare_forward_pass_is_timed_in_every_way() -> None:
     assert min(ways.values()) > 0
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet101"])
+@pytest.mark.parametrize("backbone", ["resnet18", pytest.param("resnet101", marks=pytest.mark.slow)])
 def test_a_random_model_answers_within_float16(backbone: str) -> None:
     card, weights = random_model(backbone, 64)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)

@@ -246,7 +246,9 @@ def calibrated(num_images: int, seed: int) -> Images:
     return Images(logits, bins, bins * 1.0)
 
 
-@pytest.mark.parametrize("factor", [0.5, 1.0, 2.0, 4.0])
+@pytest.mark.parametrize(
+    "factor", [0.5, 4.0, *(pytest.param(other, marks=pytest.mark.slow) for other in (1.0, 2.0))]
+)
 def test_temperature_recovers_the_factor_that_logits_were_multiplied_by(factor: float) -> None:
     images = calibrated(40_000, 10)
     alone = measured(images).best_temperature()

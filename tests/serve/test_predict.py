@@ -202,7 +202,7 @@ def test_what_is_no_picture_is_named(place: str, tmp_path: Path) -> None:
     assert json.loads(done.stdout.splitlines()[-1])["failed"] == 2
 
 
-@pytest.mark.parametrize("form", [["--json"], []])
+@pytest.mark.parametrize("form", [["--json"], pytest.param([], marks=pytest.mark.slow)])
 def test_a_name_that_the_terminal_cannot_show_ends_no_run(
     place: str, tmp_path: Path, form: list[str]
 ) -> None:
