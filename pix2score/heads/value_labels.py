@@ -99,7 +99,10 @@ class ValueLabels(HeadSpec):
     def expected_label(self, reason: str) -> str:
         """What labels must be."""
         if reason == NOT_A_NUMBER:
-            return ": labels must be numbers, with a point and without separators of thousands"
+            return (
+                ": labels must be numbers, with a point and without separators of thousands; of words, kind "
+                "binary takes those of positive as yes"
+            )
         if reason != _OUTSIDE:
             return ""
         low, high = self.bounds

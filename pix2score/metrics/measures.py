@@ -29,6 +29,7 @@ from pix2score.metrics.formulas import (
     spearman,
     weighted_mean,
 )
+from pix2score.metrics.number import constant_errors, number_measures
 from pix2score.metrics.protocol import Answers
 
 TOPS = {"top20": 0.2, "top5": 0.05}
@@ -59,6 +60,11 @@ class OrderedAnswers:
         """Expected quantile, [N]."""
         return np.asarray(self.probs @ self.head.ranks)
 
+    @property
+    def expected(self) -> Floats:
+        """Expected value in the label's own unit, [N]."""
+        return np.asarray(self.probs @ np.asarray(self.head.typical_values, dtype=np.float64))
+
 
 def measures(answers: OrderedAnswers) -> dict[str, Measure]:
     """Every number of these answers, as functions of image weights."""
@@ -71,6 +77,7 @@ def measures(answers: OrderedAnswers) -> dict[str, Measure]:
         "nll": weighted_mean(nll_by_image(answers.log_probs, truth)),
         "rps": weighted_mean(rps_by_image(probs, truth)),
         "ece": lambda w: calibration_error(confidence, predicted == truth, w),
+        **number_measures(answers.expected, label),
         **_top_measures(score, label),
     }
 
@@ -83,6 +90,7 @@ def guess_measures(answers: OrderedAnswers, guess: Floats) -> dict[str, Measure]
         "spearman": spearman(guess, answers.label),
         **_confusion_measures(answers.truth, rounded, k),
         "mae_bins": weighted_mean(np.abs(np.clip(guess, 0, k - 1) - answers.truth)),
+        **number_measures(np.interp(guess, np.arange(k), answers.head.typical_values), answers.label),
         **_top_measures(guess, answers.label),
     }
 
@@ -105,6 +113,14 @@ def constant_numbers(head: OrderedHead, num_true_K: Bins) -> Numbers:
         "mae_bins": float((num_true_K * np.abs(bins - median)).sum() / num),
         "accuracy": float(num_true_K[top] / num),
     }
+
+
+def constant_in_own_unit(answers: OrderedAnswers) -> Numbers:
+    """Errors of the train split's mean and median, both from the typical values of its bins."""
+    counts = np.asarray(answers.head.train_counts, dtype=np.float64)
+    share, typical = counts / counts.sum(), np.asarray(answers.head.typical_values, dtype=np.float64)
+    median = typical[int(np.searchsorted(share.cumsum(), 0.5))]
+    return constant_errors(float(share @ typical), float(median), answers.label)
 
 
 def values(functions: Mapping[str, Measure], num_rows: int) -> Numbers:

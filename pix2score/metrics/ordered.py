@@ -14,6 +14,7 @@ from pix2score.metrics.curves import change, curves
 from pix2score.metrics.formulas import Floats, Measure, Numbers, calibration_error
 from pix2score.metrics.measures import (
     OrderedAnswers,
+    constant_in_own_unit,
     constant_numbers,
     guess_measures,
     measures,
@@ -55,7 +56,8 @@ class OrderedNumbers(KindNumbers):
     def constant(self, answers: Answers) -> Numbers:
         """Of the train split's shares."""
         head = _ordered(answers.head)
-        return constant_numbers(head, np.bincount(answers.truth, minlength=head.num_bins))
+        of_bins = constant_numbers(head, np.bincount(answers.truth, minlength=head.num_bins))
+        return {**of_bins, **constant_in_own_unit(OrderedAnswers.of(answers))}
 
     def notes(self, answers: Answers, calibration: Calibration) -> dict[str, Any]:
         """The temperature, and the calibration error without it."""

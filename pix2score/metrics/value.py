@@ -13,9 +13,10 @@ import numpy.typing as npt
 from pix2score.heads.quantiles import quantile_of
 from pix2score.heads.spec import Calibration, HeadSpec
 from pix2score.heads.value import ValueHead
-from pix2score.metrics.formulas import Floats, Measure, Numbers, pearson, spearman, weighted_mean
+from pix2score.metrics.formulas import Floats, Measure, Numbers, spearman
 from pix2score.metrics.kept_rows import KeptRows
 from pix2score.metrics.measures import values
+from pix2score.metrics.number import constant_errors, number_measures
 from pix2score.metrics.protocol import Accumulator, Answers, Change, Curves, KindNumbers
 from pix2score.metrics.value_curves import value_curves
 
@@ -29,8 +30,8 @@ class ValueAccumulator(KeptRows):
     """Answers and labels of one head."""
 
     def numbers_of(self, answers: Answers) -> Numbers:
-        """``number_measures``."""
-        return values(number_measures(_said(answers), answers.label), len(answers.label))
+        """Of answers in the label's own unit."""
+        return values(_measures(_said(answers), answers.label), len(answers.label))
 
     def constant_of(self, answers: Answers) -> Numbers:
         """Of the train split's mean, or its median."""
@@ -90,12 +91,12 @@ class ValueNumbers(KindNumbers):
         return ValueAccumulator(head)
 
     def measures(self, answers: Answers) -> dict[str, Measure]:
-        """``number_measures``."""
-        return number_measures(_said(answers), answers.label)
+        """Of answers in the label's own unit."""
+        return _measures(_said(answers), answers.label)
 
     def guess_measures(self, answers: Answers, guess: Floats) -> dict[str, Measure]:
         """Of a guess of the number, held within the range as answers are."""
-        return number_measures(guess.clip(*_value(answers.head).bounds), answers.label)
+        return _measures(guess.clip(*_value(answers.head).bounds), answers.label)
 
     def constant(self, answers: Answers) -> Numbers:
         """Of the train split's mean, or its median."""
@@ -135,27 +136,8 @@ class ValueNumbers(KindNumbers):
         return target.astype(np.float64)
 
 
-def number_measures(said_N: Floats, label_N: Floats) -> dict[str, Measure]:
-    """The numbers of answers that are numbers, in their own unit."""
-    mse = weighted_mean((said_N - label_N) ** 2)
-
-    def rmse(w: Floats) -> float | None:
-        found = mse(w)
-        return None if found is None else float(np.sqrt(found))
-
-    return {
-        "pearson": pearson(said_N, label_N),
-        "mse": mse,
-        "rmse": rmse,
-        "mae": weighted_mean(np.abs(said_N - label_N)),
-        "spearman": spearman(said_N, label_N),
-    }
-
-
-def constant_errors(mean: float, median: float, label_N: Floats) -> Numbers:
-    """Squared errors of answering a mean, absolute ones of answering a median; at least one image."""
-    mse = float(((label_N - mean) ** 2).mean())
-    return {"mse": mse, "rmse": float(np.sqrt(mse)), "mae": float(np.abs(label_N - median).mean())}
+def _measures(said_N: Floats, label_N: Floats) -> dict[str, Measure]:
+    return {**number_measures(said_N, label_N), "spearman": spearman(said_N, label_N)}
 
 
 def _constant(answers: Answers) -> Numbers:

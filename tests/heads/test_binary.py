@@ -175,8 +175,8 @@ def test_verify_sees_a_probability_that_is_none_or_has_another_score(
 
 
 def test_a_night_is_told_by_tenths_of_the_probability() -> None:
-    rows = pa.table({"liked_prob": pa.array([0.05, 0.09, 1.0, None], pa.float32())})
-    assert HEAD.histogram(rows).tolist() == [2, *[0] * 8, 1]
+    rows = pa.table({"liked_prob": pa.array([0.15, 0.19, 0.95, None], pa.float32())})
+    assert HEAD.histogram(rows).tolist() == [0, 2, *[0] * 7, 1]
     assert HEAD.histogram_labels()[::9] == ["0-10 %", "90-100 %"]
     assert HEAD.caption({"liked_prob": 0.42}) == "liked 42%"
 
