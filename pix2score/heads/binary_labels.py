@@ -97,8 +97,8 @@ class BinaryLabels(HeadSpec):
         if reason == _EMPTY:
             return ""
         return (
-            ': labels must be true or false, or 1 or 0; of texts, positive = ["…"] names those that mean yes; '
-            "of other numbers, take kind value or bins"
+            ': labels must be true or false, or 1 or 0; of texts, positive = ["…"] names those that mean yes'
+            "; of other numbers, take kind value or bins"
         )
 
     def fit(self, labels: TrainLabels) -> Self:
