@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NotRequired, TypedDict
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from pix2score.metrics.formulas import Numbers
 from pix2score.metrics.kinds import lower_is_better
 from pix2score.metrics.protocol import Accumulator
+
+if TYPE_CHECKING:
+    from torch import Tensor  # takes seconds, and --help needs none
 
 WORST = 1e9
 """Stands for a number that is not finite: JSON has no infinity, and no checkpoint ranks below it."""
