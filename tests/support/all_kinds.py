@@ -17,7 +17,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "binary": {"name": "liked", "column": "liked", "positive": ["good"]},
     "value": {"name": "beauty", "column": "beauty", "range": [0, 20]},
     "distribution": {"name": "votes", "column": "votes", "values": [1, 2, 3]},
-    "tags": {"name": "tag", "column": "tags", "size": 20, "min_images": 2},
+    "tags": {"name": "tag", "column": "tags", "min_images": 3},
 }
 """Kind -> a head of it, on a column that ``labelled_catalog`` writes."""
 
