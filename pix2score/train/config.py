@@ -11,6 +11,7 @@ from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.backbones import check_backbone
+from pix2score.train.memory import parse_budget
 from pix2score.train.step.recipe import (
     Augment,
     Gradient,
@@ -59,12 +60,21 @@ class TrainConfig:
     batch_size: int = 64
     """Images per step and worker."""
     accumulate: int = 1
-    """Pieces in which a worker computes its batch: less memory, the same step."""
+    """Pieces in which a worker computes its batch: less memory, the same step, but that BatchNorm sees the
+    pieces. Where a GPU's memory is too small, more are made without asking."""
+    checkpoint_activations: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, more time. Without
+    asking where eight times the pieces do not fit."""
+    memory: str | None = None
+    """Most memory of its GPU that a worker may take, such as 12GiB: a step is cut to fit (default: all)."""
     learning_rate: float | None = None
     """Top rate, for the batch of all workers together. Default: the preset's, which holds for 64 images a
     step, scaled by the square root of the images a step of all workers (sgd: in proportion)."""
     head_rate: float = 1.0
     """Rate of the heads, as a multiple of the trunk's."""
+    layer_decay: float = 1.0
+    """Rate of each layer of the trunk over that of the next one, such as 0.75; the last has the top rate. A
+    ResNet's layers are its four stages and what is before them."""
     frozen_fraction: float = 0.0
     """Share of the steps, at the start, that move the heads alone; for a trunk that begins with weights."""
     optimizer: Optimizer = "adamw"
@@ -151,6 +161,8 @@ class TrainConfig:
             )
         if not self.checkpoint_minutes > 0:
             raise ConfigError(f"checkpoint_minutes {self.checkpoint_minutes}: expected a positive number")
+        if self.memory is not None:
+            parse_budget(self.memory)
         self.worker_range(0)
         self.make_recipe(num_rows=1, images_per_step=1, total_steps=1)
 
@@ -188,6 +200,7 @@ class TrainConfig:
             values["augment"] = Augment()
         same = (
             "head_rate",
+            "layer_decay",
             "frozen_fraction",
             "optimizer",
             "schedule",
@@ -196,6 +209,7 @@ class TrainConfig:
             "cycles",
             "floor",
             "accumulate",
+            "checkpoint_activations",
             "label_noise",
             "gradient",
             "precision",
@@ -237,6 +251,8 @@ class WorkerSettings:
     best_by: str = "val_loss"
     patience: int | None = None
     checkpoint_minutes: float = 10.0
+    memory_budget: int | None = None
+    """Bytes of its GPU that a worker may take; None: all."""
 
     @property
     def num_epochs(self) -> int:

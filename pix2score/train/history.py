@@ -46,6 +46,8 @@ class EpochEntry(TypedDict):
     seconds: float
     waited_s: NotRequired[float]
     """Of the seconds, those in which the first worker had no batch."""
+    peak_memory_mib: NotRequired[float]
+    """Of the worker that took most: by torch on its GPU in this epoch; without one by its process so far."""
 
 
 class BestModel(TypedDict):

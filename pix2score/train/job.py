@@ -30,6 +30,7 @@ from pix2score.metrics.kinds import is_metric, metrics_to_rank_by
 from pix2score.model.folder import CARD, load_card
 from pix2score.storage.folder import Folder
 from pix2score.train.config import AS_PREPARED, INITIAL_TRUNK, TrainConfig, WorkerSettings
+from pix2score.train.memory import parse_budget
 from pix2score.train.step.recipe import preset_for
 
 logger = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ def _refuse_other_config(config: TrainConfig, dataset: PreparedDataset, out: Fol
     wanted = json.loads(_identity(config, dataset))
     # Places may be spelt differently (dataset_id says whether it is the same data), and the rest changes no
     # result.
-    moved = {"out", "data", "gpu_wait_s", "cpus_per_worker", "cache_mib"}
+    moved = {"out", "data", "gpu_wait_s", "cpus_per_worker", "cache_mib", "memory", "checkpoint_activations"}
     differences = [
         f"{k}: {begun.get(k)} there, {wanted.get(k)} now"
         for k in wanted | begun
@@ -133,7 +134,19 @@ def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer
         best_by=config.best_by,
         patience=config.patience,
         checkpoint_minutes=config.checkpoint_minutes,
+        memory_budget=_memory_budget(config, use_gpu),
     )
+
+
+def _memory_budget(config: TrainConfig, use_gpu: bool) -> int | None:
+    if config.memory is None:
+        return None
+    if not use_gpu:
+        raise ConfigError(
+            f"memory {config.memory}: holds workers on GPUs, and this run has none; a smaller batch_size, or "
+            "accumulate, takes less memory"
+        )
+    return parse_budget(config.memory)
 
 
 def _default_workers(out: Folder, offer: Offer, use_gpu: bool) -> int:

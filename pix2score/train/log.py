@@ -36,12 +36,13 @@ def epoch_line(entry: EpochEntry, num_epochs: int, heads: Sequence[HeadSpec]) ->
         shown = "-" if value is None else format(value, ".3f")
         parts.append(f"{head.name} {'' if part is None else f'loss {part:.3f} '}{main_metric(head)} {shown}")
     skipped = f", {entry['skipped_steps']} steps skipped as non-finite" if entry["skipped_steps"] else ""
+    memory = f", peak memory {entry['peak_memory_mib']:.0f} MiB" if "peak_memory_mib" in entry else ""
     waited = entry["waited_s"] / max(entry["seconds"], 1e-9)
     return (
         f"epoch {entry['epoch']}/{num_epochs}: loss {loss}, "
         f"validation {entry['val_loss']:.3f} (a constant answer costs 1 per head), "
         f"{', '.join(parts)}, rate {entry['learning_rate']:.2g}, {entry['images_per_s']:.0f} images/s, "
-        f"{waited:.0%} of the time without a batch{skipped}"
+        f"{waited:.0%} of the time without a batch{memory}{skipped}"
     )
 
 

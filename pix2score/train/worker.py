@@ -29,11 +29,12 @@ from pix2score.train.checkpoint import EpochSums, resume
 from pix2score.train.config import WorkerSettings
 from pix2score.train.history import WORST, EpochEntry, calibrations
 from pix2score.train.log import picture_grid, thinned
+from pix2score.train.memory import Peak, hold_to
 from pix2score.train.reporter import Reporter
 from pix2score.train.rows import worker_batches
 from pix2score.train.saver import Saver
 from pix2score.train.step.batch import Batch
-from pix2score.train.step.collectives import gather_metrics
+from pix2score.train.step.collectives import gather, gather_metrics
 from pix2score.train.step.fitter import Fitter, StepResult
 from pix2score.train.step.validate import validation_loss
 
@@ -63,6 +64,7 @@ class Loop:
         self._batch_rows = settings.images_per_step // self._num_workers
         self._fitter = _build(settings, self._batch_rows)
         self._run = resume(self._fitter, settings)
+        self._peak = Peak(self._fitter.device)
         self._baseline = RidgeBaseline(settings.heads)
         self._reporter = Reporter(settings, board, is_first=is_first)
         self._saver = Saver(self._fitter, self._run, settings, self._reporter, is_first=is_first)
@@ -104,13 +106,22 @@ class Loop:
             if fitter.num_steps >= last:
                 break
             self._keep_preview(batch)
-            self._count(fitter.train_step(batch))
+            self._count(self._step(batch))
             looks = fitter.num_steps % CHECK_EVERY == 0 and fitter.num_steps < last
             if termination.is_asked() or (looks and self._saver.is_due()):
                 self._stop_clock()
                 self._save_and_leave_if_asked()
                 self._resume_clock()
         self._stop_clock()
+
+    def _step(self, batch: Batch) -> StepResult:
+        fitter, before = self._fitter, self._fitter.pieces.now
+        result = fitter.train_step(batch)
+        if (now := fitter.pieces.now) != before:
+            self._reporter.say(
+                f"a step on {len(batch.pixels_BSSC)} images does not fit in memory: from now in {now}"
+            )
+        return result
 
     def _resume_clock(self) -> None:
         self._began_at = time.monotonic()
@@ -185,12 +196,15 @@ class Loop:
             "images_per_s": round(num_steps * num_images / max(sums.seconds, 1e-9), 1),
             "seconds": round(sums.seconds, 2),
             "waited_s": round(sums.waited, 2),
+            "peak_memory_mib": round(max(gather(self._peak.take_mib())), 1),
         }
 
 
 def _prepare_torch(settings: WorkerSettings) -> None:
     if settings.num_threads:
         torch.set_num_threads(min(settings.num_threads, num_local_cores()))
+    if settings.memory_budget:
+        hold_to(settings.memory_budget, get_device())
     torch.manual_seed(settings.seed)
 
 

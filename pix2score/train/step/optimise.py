@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
 from torch import nn
 
+from pix2score.errors import ConfigError
 from pix2score.model.network import MultiHeadModel
 from pix2score.train.step.recipe import Recipe
 
@@ -22,22 +24,50 @@ def make_optimizer(model: MultiHeadModel, recipe: Recipe, device: torch.device) 
 
 
 def parameter_groups(model: MultiHeadModel, recipe: Recipe) -> list[dict[str, Any]]:
-    """Trunk and heads, each with and without weight decay.
+    """Layers of the trunk, last the heads, each with and without weight decay.
 
-    Kernels and matrices have it, norms and biases not.
+    Kernels and matrices have it; norms, biases, and what the trunk's ``no_weight_decay`` names have not.
     """
-    groups = []
-    for module, rate in (
-        (model.trunk, recipe.learning_rate),
-        (model.outputs, recipe.learning_rate * recipe.head_rate),
-    ):
-        for decays in (True, False):
-            parameters = [p for p in module.parameters() if (p.ndim > 1) == decays]
-            if parameters:
-                groups.append(
-                    {"params": parameters, "lr": rate, "weight_decay": recipe.weight_decay * decays}
-                )
-    return groups
+    undecayed = {f"trunk.{name}" for name in getattr(model.trunk, "no_weight_decay", set)()}
+    depths = depth_by_name(model.trunk) if recipe.layer_decay < 1 else {}
+    deepest = max(depths.values(), default=0)
+    groups: dict[tuple[bool, int, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        is_head, decays = not name.startswith("trunk."), parameter.ndim > 1 and name not in undecayed
+        depth = depths.get(name.removeprefix("trunk."), deepest)
+        groups.setdefault((is_head, depth, not decays), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": recipe.learning_rate
+            * (recipe.head_rate if is_head else recipe.layer_decay ** (deepest - depth)),
+            "weight_decay": recipe.weight_decay * (not is_plain),
+        }
+        for (is_head, depth, is_plain), parameters in sorted(groups.items(), key=lambda group: group[0])
+    ]
+
+
+def depth_by_name(trunk: nn.Module) -> dict[str, int]:
+    """Parameter of the trunk -> its layer, from 0 at the pixels.
+
+    By what the network says of itself (timm's do), else by a ResNet's stages. Raises ``ConfigError``.
+    """
+    matcher = getattr(trunk, "group_matcher", None)
+    if matcher is not None:
+        from timm.models import group_parameters
+
+        found: dict[str, int] = group_parameters(trunk, matcher(coarse=False), reverse=True)
+        return found
+    depths = {name: _stage(name) for name, _ in trunk.named_parameters()}
+    if not any(depths.values()):
+        raise ConfigError("layer_decay: the layers of this backbone are not known")
+    return depths
+
+
+def _stage(name: str) -> int:
+    """1 to 4 in a ResNet's stages, 0 before them."""
+    found = re.match(r"layer(\d)\.", name)
+    return int(found[1]) if found else 0
 
 
 def trunk_is_frozen(step: int, recipe: Recipe) -> bool:

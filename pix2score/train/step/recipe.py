@@ -53,6 +53,9 @@ class Recipe:
     """Top rate of the trunk, for the batch of all workers together."""
     head_rate: float = 1.0
     """Rate of the heads, as a multiple of the trunk's."""
+    layer_decay: float = 1.0
+    """Rate of each layer of the trunk over that of the next one; the last has ``learning_rate``. Of a ResNet
+    the layers are its stages."""
     optimizer: Optimizer = "adamw"
     weight_decay: float = 0.05
     """Of kernels and matrices; norms and biases have none."""
@@ -96,6 +99,8 @@ class Recipe:
         if self.accumulate < 1:
             raise ConfigError(f"accumulate {self.accumulate}: at least 1")
         self._check_schedule()
+        if not 0 < self.layer_decay <= 1:
+            raise ConfigError(f"layer_decay {self.layer_decay}: expected above 0 and at most 1")
         for name in ("warmup_fraction", "frozen_fraction", "average", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected 0 or more and less than 1")

@@ -56,3 +56,23 @@ def test_a_frozen_trunk_keeps_weights_and_statistics_until_its_share_of_the_step
     after = state_of(fitter.model.trunk)
     assert not torch.equal(after["conv1.weight"], start["conv1.weight"])
     assert not torch.equal(after["bn1.running_mean"], start["bn1.running_mean"])
+
+
+def test_layer_decay_slows_each_stage_beside_the_next_and_leaves_heads_and_last_stage_at_the_top() -> None:
+    model = seeded(MultiHeadModel)
+    groups = fitter_of(model, learning_rate=0.01, layer_decay=0.5, warmup_fraction=0.0, weight_decay=0.1)
+    rate_of = {id(p): group["lr"] for group in groups.optimizer.param_groups for p in group["params"]}
+    expected = {"layer4": 0.01, "layer3": 0.005, "layer2": 0.0025, "layer1": 0.00125}
+    for name, parameter in model.trunk.named_parameters():
+        assert rate_of[id(parameter)] == pytest.approx(expected.get(name.split(".")[0], 0.000625)), name
+    assert {rate_of[id(p)] for p in model.outputs.parameters()} == {0.01}
+    assert len(rate_of) == len(list(model.parameters()))
+
+
+def test_what_a_trunk_names_has_no_weight_decay() -> None:
+    model = seeded(MultiHeadModel)
+    model.trunk.no_weight_decay = lambda: {"conv1.weight"}
+    groups = fitter_of(model, weight_decay=0.1).optimizer.param_groups
+    decay_of = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert decay_of[id(model.trunk.conv1.weight)] == 0
+    assert decay_of[id(model.trunk.layer1[0].conv1.weight)] == 0.1
