@@ -12,6 +12,7 @@ NEEDED = (
     "ray",
     "torch",
     "torchvision",
+    "timm",
     "pyarrow",
     "duckdb",
     "s3fs",

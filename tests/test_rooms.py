@@ -29,7 +29,13 @@ ROOMS = [
     *("model", "serve", "train.step"),  # torch from here on
     *("cluster", "prepare", "train", "evaluate", "score", "benchmark", "demo"),  # Ray from here on
 ]
-FIRST_WITH = {"torch": "model", "torchvision": "model", "ray": "cluster", "tensorboardX": "train"}
+FIRST_WITH = {
+    "torch": "model",
+    "torchvision": "model",
+    "timm": "model",
+    "ray": "cluster",
+    "tensorboardX": "train",
+}
 PACKAGE = Path(pix2score.__file__).parent
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path

@@ -15,8 +15,10 @@ import torch
 from pix2score.heads.presets import preset
 from pix2score.host.cores import num_cores
 from pix2score.images.preprocess import Preprocess
+from pix2score.model.backbones import wanted_input
 from pix2score.model.folder import ModelCard, Weights, save_model
 from pix2score.model.forward_torch import HALF
+from pix2score.model.graph import graph_or_none
 from pix2score.model.network import MultiHeadModel, model_from_card, normalise, weights_of
 from pix2score.model.predictor import Predictor
 
@@ -46,16 +48,18 @@ def random_model(backbone: str, size: int, out: str = "") -> tuple[ModelCard, We
         head.fitted(edges=head.edges, counts=(1,) * head.num_bins, typical=range(head.num_bins))
         for head in preset("pixiv")
     )
-    network = MultiHeadModel(backbone, heads)
+    network = MultiHeadModel(backbone, heads, size=size)
     last = ".bn3.weight" if any(".bn3." in name for name, _ in network.named_parameters()) else ".bn2.weight"
     for name, gain in network.named_parameters():
         if name.endswith(last):
             torch.nn.init.constant_(gain, RESIDUAL_GAIN)
-    facts: dict[str, Any] = {"backbone": backbone, "heads": heads, "preprocess": Preprocess(size=size)}
+    wanted = wanted_input(backbone)
+    preprocess = Preprocess(size=size, mean=wanted.mean, std=wanted.std)
+    facts: dict[str, Any] = {"backbone": backbone, "heads": heads, "preprocess": preprocess}
     facts |= {"embedding_dim": network.embedding_dim, "temperatures": {head.name: 1.0 for head in heads}}
     weights = weights_of(network)
     if out:
-        return save_model(out, weights, **facts, about={}), weights
+        return save_model(out, weights, **facts, about={}, graph=graph_or_none), weights
     return ModelCard(**facts, weights_sha256=""), weights
 
 

@@ -103,7 +103,7 @@ def _job_rate(out: Path, data: str, *flags: str) -> float:
 def _ready_rate(dataset: PreparedDataset, backbone: str, size: int, batch_size: int) -> float:
     torch.set_num_threads(num_cores())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # as the job beside it
-    network = MultiHeadModel(backbone, dataset.heads).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = MultiHeadModel(backbone, dataset.heads, size=size).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     recipe: dict[str, Any] = PRESETS["small"].recipe
     fitter = Fitter(network, dataset.heads, Preprocess(size=size), Recipe(**recipe, total_steps=1000), device)
     batch = _first_batch(dataset, size, batch_size)

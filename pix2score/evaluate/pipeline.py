@@ -15,6 +15,7 @@ from pix2score.evaluate.stages import AnswerRows, Sample, decode_for_evaluation
 from pix2score.images.preprocess import Preprocess
 from pix2score.metrics.formulas import Floats
 from pix2score.model.folder import ModelCard
+from pix2score.model.predictor import graph_if_absent
 
 NUM_EXPLAINED = 12
 """Images of which the report shows where each head looks, about."""
@@ -61,10 +62,13 @@ class EvaluationPipeline:
         num_rows, use_gpu = self.dataset.num_rows(self.split), self.use_gpu
         settings = self.offer.predictor_settings(use_gpu=use_gpu)
         pixels = [preprocesses.index(card.preprocess) for card in self.cards]
+        pairs = zip(self.models, self.cards, strict=True)
+        graphs = [None if use_gpu else graph_if_absent(model, card) for model, card in pairs]
         return rows.map_batches(
             AnswerRows,
             fn_constructor_args=(self.models, pixels),
             fn_constructor_kwargs={
+                "graphs": graphs,
                 "explained": NUM_EXPLAINED / num_rows,
                 "batch_size": GPU_BATCH if use_gpu else CPU_BATCH,
                 **settings,

@@ -1,24 +1,25 @@
 """Where a head looks: Grad-CAM of its score, laid over the picture.
 
-Needs captum (``pip install 'pix2score[report]'``).
-
-Shapes: N images, S input size.
+Shapes: N images, S input size, C channels, h and w the places of a trunk's last map.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
+from pix2score.errors import DataError
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.encode import encode
 from pix2score.model.forward_torch import network_of
-from pix2score.model.network import normalise
+from pix2score.model.network import MultiHeadModel, normalise
 from pix2score.serve.graph import score_of
 
 if TYPE_CHECKING:
@@ -30,32 +31,60 @@ def saliency(
 ) -> npt.NDArray[np.float32]:
     """How much each place raises the head's score: float32 [N, S, S], 1 at each image's strongest place.
 
-    Grad-CAM (Selvaraju et al. 2017) on the last convolutional stage, so as coarse as that: a field of 32 px.
-    All 0 where nothing raises it.
+    Grad-CAM (Selvaraju et al. 2017) on the trunk's last map of places, so as coarse as that: fields of 32 px
+    in a ResNet. A transformer's is the input of its last block, since what comes after may be pooled from one
+    token. All 0 where nothing raises the score.
+
+    Raises ``DataError`` if the trunk has no such map.
     """
-    from captum.attr import LayerAttribution, LayerGradCam
-
     network = network_of(predictor.card, predictor.weights, predictor.device)
-    calibration = predictor.card.calibration(head.name)
-
-    def score(image_BCHW: Tensor) -> Tensor:
-        return score_of(head, network(image_BCHW)[0][head.name], calibration)
-
-    image_BCHW = normalise(
+    image_NCHW = normalise(
         torch.from_numpy(np.array(pixels_NSSC)).to(predictor.device), predictor.card.preprocess
     )
-    coarse = LayerGradCam(score, network.trunk.layer4).attribute(image_BCHW, relu_attributions=True)
+    maps: list[Tensor] = []
+    hook = _last_map(network).register_forward_hook(lambda _module, _inputs, output: maps.append(output))
+    try:
+        outputs_NA = network(image_NCHW)[0][head.name]
+    finally:
+        hook.remove()
+    score_N = score_of(head, outputs_NA, predictor.card.calibration(head.name))
+    (gradient,) = torch.autograd.grad(score_N.sum(), maps[0])
+    map_NCHW, gradient_NCHW = (_as_places(network, found) for found in (maps[0], gradient))
+    coarse_N1HW = (gradient_NCHW.mean(dim=(2, 3), keepdim=True) * map_NCHW).sum(1, keepdim=True).relu()
     size = predictor.card.preprocess.size
-    fine = (
-        LayerAttribution.interpolate(coarse, (size, size), interpolate_mode="bilinear")[:, 0]
-        .detach()
-        .cpu()
-        .numpy()
-    )
+    fine = F.interpolate(coarse_N1HW, (size, size), mode="bilinear")[:, 0].detach().cpu().numpy()
     strongest = fine.max(axis=(1, 2), keepdims=True)
     return np.asarray(
         np.divide(fine, strongest, out=np.zeros_like(fine), where=strongest > 0), dtype=np.float32
     )
+
+
+def _last_map(network: MultiHeadModel) -> nn.Module:
+    """The module whose output still has places."""
+    trunk = network.trunk
+    if hasattr(trunk, "num_prefix_tokens") and hasattr(trunk, "blocks"):
+        return trunk.blocks[-1].norm1  # type: ignore[no-any-return, union-attr, index]
+    try:
+        return trunk.get_submodule(trunk.feature_info[-1]["module"])  # type: ignore[index, arg-type]
+    except (AttributeError, KeyError, IndexError, TypeError):
+        raise DataError(f"{type(trunk).__name__} names no last map, so where it looks is not shown") from None
+
+
+def _as_places(network: MultiHeadModel, found: Tensor) -> Tensor:
+    """[N, C, h, w] of a module's output: NCHW, NHWC, or tokens behind those that stand for no place."""
+    trunk = network.trunk
+    if found.ndim == 3:
+        patches_NTC = found[:, int(getattr(trunk, "num_prefix_tokens", 0)) :]
+        side = math.isqrt(patches_NTC.shape[1])
+        if side * side == patches_NTC.shape[1]:
+            return patches_NTC.transpose(1, 2).reshape(len(found), -1, side, side)
+    elif found.ndim == 4:
+        channels = trunk.feature_info[-1]["num_chs"]  # type: ignore[index]
+        if found.shape[1] == channels:
+            return found
+        if found.shape[3] == channels:
+            return found.permute(0, 3, 1, 2)
+    raise DataError(f"{type(trunk).__name__}'s last map {tuple(found.shape)} is not one of places")
 
 
 def overlay(pixels_SSC: npt.NDArray[np.uint8], saliency_SS: npt.NDArray[np.float32]) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,9 +19,8 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from pix2score.catalog.keys import Key
-from pix2score.cli.packages import missing
 from pix2score.dataset.rows import decode_shard
-from pix2score.errors import ImageFailure
+from pix2score.errors import DataError, ImageFailure
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.columns import pixel_type, pixels_of
 from pix2score.images.decode import open_upright, picture_to_rgb, to_rgb
@@ -29,6 +29,8 @@ from pix2score.images.preprocess import Preprocess
 from pix2score.metrics.ridge import SIDE, Floats, answers, features
 from pix2score.model.predictor import load_predictor
 from pix2score.storage.arrow import fixed_lists
+
+logger = logging.getLogger(__name__)
 
 THUMBNAIL_PX = 160
 RIDGE_PREPROCESS = Preprocess(size=SIDE)
@@ -176,15 +178,21 @@ class AnswerRows:
     Instead of the pixels, rows have ``<h>_outputs_<i>`` of each model, calibrated (``HeadSpec.measured``).
 
     Where ``altered_<name>`` is not null, ``<h>_altered_<name>`` has the first model's of that copy. For a
-    share ``explained`` of the rows, ``<h>_saliency`` is a JPEG that shows where the first model looks;
-    without captum there is none.
+    share ``explained`` of the rows, ``<h>_saliency`` is a JPEG that shows where the first model looks.
     """
 
     def __init__(
-        self, models: Sequence[str], pixels: Sequence[int], *, explained: float = 0.0, **settings: Any
+        self,
+        models: Sequence[str],
+        pixels: Sequence[int],
+        *,
+        explained: float = 0.0,
+        graphs: Sequence[bytes | None] = (),
+        **settings: Any,
     ) -> None:
-        self._explained = 0.0 if missing(["captum"]) else explained
-        self._predictors = [load_predictor(model, **settings) for model in models]
+        self._explained = explained
+        of_models = zip(models, graphs or [None] * len(models), strict=True)
+        self._predictors = [load_predictor(model, graph=graph, **settings) for model, graph in of_models]
         self._pixels = pixels
 
     def __call__(self, rows: pa.Table) -> pa.Table:
@@ -215,7 +223,12 @@ class AnswerRows:
                 pixels = pixels_of(
                     rows.column(f"pixels_{self._pixels[0]}").take(chosen), predictor.card.preprocess
                 )
-                for i, image, map_SS in zip(chosen, pixels, saliency(predictor, head, pixels), strict=True):
+                try:
+                    maps = saliency(predictor, head, pixels)
+                except DataError as exc:  # the numbers are what was asked for
+                    logger.warning("%s", exc)
+                    chosen, maps = [], np.zeros((0, 0, 0), np.float32)
+                for i, image, map_SS in zip(chosen, pixels[: len(chosen)], maps, strict=True):
                     shown[i] = overlay(image, map_SS)
             found[f"{head.name}_saliency"] = pa.array(shown, pa.binary())
         return found

@@ -1,14 +1,18 @@
-"""Backbones that a card may name, and their shape."""
+"""Backbones that a card may name: any of timm's, with their names, inputs and what may be said of them.
+
+Imports no torch until it is asked about a network that is not among ``CLASSIC``.
+"""
 
 from __future__ import annotations
 
+import difflib
+import re
 from dataclasses import dataclass
 
 from pix2score.errors import ConfigError
+from pix2score.images.preprocess import IMAGENET_MEAN, IMAGENET_STD
 
-STAGES = (64, 128, 256, 512)
-"""Channels of the four stages, before a bottleneck widens them fourfold."""
-BACKBONES = (
+CLASSIC = (
     "resnet18",
     "resnet34",
     "resnet50",
@@ -20,47 +24,69 @@ BACKBONES = (
     "wide_resnet50_2",
     "wide_resnet101_2",
 )
-"""torchvision's ResNets: what a card may name."""
+"""ResNets that are built without a zero in their last norms, so that a seed gives the weights that it gave
+when they were torchvision's; known without asking timm."""
+_FORM = re.compile(r"\w+(\.\w+)?", re.ASCII)
+NUM_NEAREST = 5
 
 
 @dataclass(frozen=True, slots=True)
-class ResNet:
-    """Blocks of each stage.
+class WantedInput:
+    """What a backbone was made for: ``mean`` and ``std`` of RGB in 0..1, side in px, interpolation."""
 
-    ``width_per_group`` is 0 for basic blocks of two convolutions, else they are bottlenecks of three.
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    size: int = 224
+    interpolation: str = "bilinear"
+
+
+def check_form(backbone: str) -> None:
+    """Raise ``ConfigError`` unless ``backbone`` is spelt like a name of timm's, ``resnet50`` or
+    ``resnet50.a1_in1k``.
+
+    Asks timm nothing. Prefixes by which timm would fetch a network are refused.
     """
-
-    blocks: tuple[int, int, int, int]
-    width_per_group: int = 64
-    groups: int = 1
-
-    @property
-    def expansion(self) -> int:
-        """Output channels of a block over its stage's."""
-        return 4 if self.width_per_group else 1
-
-    @property
-    def embedding_dim(self) -> int:
-        """Channels of the last stage."""
-        return STAGES[-1] * self.expansion
-
-
-RESNETS = {
-    "resnet18": ResNet((2, 2, 2, 2), 0),
-    "resnet34": ResNet((3, 4, 6, 3), 0),
-    "resnet50": ResNet((3, 4, 6, 3)),
-    "resnet101": ResNet((3, 4, 23, 3)),
-    "resnet152": ResNet((3, 8, 36, 3)),
-    "resnext50_32x4d": ResNet((3, 4, 6, 3), 4, 32),
-    "resnext101_32x8d": ResNet((3, 4, 23, 3), 8, 32),
-    "resnext101_64x4d": ResNet((3, 4, 23, 3), 4, 64),
-    "wide_resnet50_2": ResNet((3, 4, 6, 3), 128),
-    "wide_resnet101_2": ResNet((3, 4, 23, 3), 128),
-}
-"""https://pytorch.org/vision/stable/models/resnet.html; compared with torchvision's own in the tests."""
+    if not _FORM.fullmatch(backbone):
+        raise ConfigError(
+            f"backbone {backbone!r}: expected a name of timm's, such as {', '.join(CLASSIC[:4])}"
+        )
 
 
 def check_backbone(backbone: str) -> None:
-    """Raise ``ConfigError`` unless ``backbone`` is one of ``BACKBONES``."""
-    if backbone not in BACKBONES:
-        raise ConfigError(f"backbone {backbone!r} is not known; one of {', '.join(BACKBONES)}")
+    """Raise ``ConfigError`` with the nearest names unless ``backbone`` is a network of timm's."""
+    check_form(backbone)
+    if backbone in CLASSIC:
+        return
+    import timm  # imports torch: seconds
+
+    name, _, tag = backbone.partition(".")
+    if not timm.is_model(name):
+        near = _nearest(name, timm.list_models())
+        raise ConfigError(f"backbone {backbone!r} is not one of timm's; nearest: {', '.join(near)}")
+    tagged = timm.list_models(f"{name}.*", pretrained=True)
+    if tag and backbone not in tagged:
+        known = ", ".join(tagged[:NUM_NEAREST]) or "none"
+        raise ConfigError(f"backbone {backbone!r}: {name} has no weights of that name; known: {known}")
+
+
+def _nearest(name: str, known: list[str]) -> list[str]:
+    """At most ``NUM_NEAREST``; those that begin alike where none is spelt alike."""
+    found = difflib.get_close_matches(name, known, n=NUM_NEAREST, cutoff=0.6)
+    if found:
+        return found
+    family = re.split(r"[\W\d_]", name)[0]
+    begins = [other for other in known if family and other.startswith(family)]
+    return (begins or list(CLASSIC))[:NUM_NEAREST]
+
+
+def wanted_input(backbone: str) -> WantedInput:
+    """The input that ``backbone`` was made for, as timm records it; ImageNet's where it records none."""
+    if backbone in CLASSIC:
+        return WantedInput()
+    from timm.models import get_pretrained_cfg
+
+    found = get_pretrained_cfg(backbone)
+    if found is None:
+        return WantedInput()
+    mean, std = ((float(v[0]), float(v[1]), float(v[2])) for v in (found.mean, found.std))
+    return WantedInput(mean, std, int(found.input_size[-1]), found.interpolation)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.network import MultiHeadModel, normalise
@@ -17,9 +18,9 @@ MIN_PICTURES = 2
 """A variance needs two."""
 
 
-def norms_of(model: nn.Module) -> list[nn.BatchNorm2d]:
-    """The layers that keep running statistics."""
-    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+def norms_of(model: nn.Module) -> list[_BatchNorm]:
+    """The layers that keep running statistics: none in most transformers."""
+    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
 
 @torch.no_grad()
@@ -35,7 +36,9 @@ def reestimate_norms(model: MultiHeadModel, pixels: Iterable[Tensor], preprocess
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # torch: a cumulative mean
-    model.train()
+    model.eval()
+    for norm in norms:  # they alone: nothing is dropped
+        norm.train()
     for pixels_BSSC in pixels:
         if len(pixels_BSSC) >= MIN_PICTURES:
             model(normalise(pixels_BSSC, preprocess))

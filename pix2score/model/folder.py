@@ -1,6 +1,7 @@
-"""The model folder: ``model.json`` and ``model.safetensors``.
+"""The model folder: ``model.json``, ``model.safetensors``, and ``model.onnx`` where the network has one.
 
-Nothing is pickled; what does not match is refused.
+Nothing is pickled; what does not match is refused. The graph holds no weights: it says where each lies in
+``model.safetensors``.
 
 Holds weights as numpy arrays and imports no torch, so that a driver can check a model in milliseconds.
 """
@@ -9,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,20 +24,22 @@ from pix2score.errors import DataError, TrainingError
 from pix2score.heads.kinds import head_from_dict
 from pix2score.heads.spec import Calibration, HeadSpec
 from pix2score.images.preprocess import Preprocess, preprocess_from_dict
-from pix2score.model.backbones import check_backbone
+from pix2score.model.backbones import check_form
 from pix2score.storage.folder import Folder
 
 FORMAT = 1
-CARD, WEIGHTS = "model.json", "model.safetensors"
+CARD, WEIGHTS, GRAPH = "model.json", "model.safetensors", "model.onnx"
 Weights = Mapping[str, npt.NDArray[Any]]
 Shape = tuple[int, ...]
+Span: TypeAlias = tuple[int, int]
+"""First byte of a weight in ``model.safetensors``, and the number of its bytes."""
 NUM_LISTED = 3
 """Weights that a message names; of the others it says how many."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelCard:
-    """What a model is, apart from its weights. All but ``about`` goes into ``version``."""
+    """What a model is, apart from its weights. All but ``about`` and the graph goes into ``version``."""
 
     backbone: str
     heads: tuple[HeadSpec, ...]
@@ -45,6 +48,10 @@ class ModelCard:
     temperatures: dict[str, float]
     """Of the heads that a temperature calibrates."""
     weights_sha256: str
+    hidden: int = 0
+    """Width of the layer between the embedding and the outputs; 0: none."""
+    graph_sha256: str | None = None
+    """Of ``model.onnx``; None where there is none. Not in ``version``: it follows from the rest."""
     about: dict[str, Any] = field(default_factory=dict)
     """Metrics, training config and package versions."""
     calibrations: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -72,11 +79,16 @@ class ModelCard:
             "temperatures": self.temperatures,
             **({"calibrations": self.calibrations} if self.calibrations else {}),
             "weights_sha256": self.weights_sha256,
+            # Left out where there is none: models made before there could be one keep their version.
+            **({"hidden": self.hidden} if self.hidden else {}),
         }
 
     def to_json(self) -> bytes:
         """Content of ``model.json``."""
-        content = {"format": FORMAT, "model_version": self.version, **self._identity(), "about": self.about}
+        content = {"format": FORMAT, "model_version": self.version, **self._identity()}
+        if self.graph_sha256:
+            content["graph_sha256"] = self.graph_sha256
+        content["about"] = self.about
         return json.dumps(content, indent=1, ensure_ascii=False).encode()
 
 
@@ -91,8 +103,12 @@ def save_model(
     temperatures: dict[str, float],
     about: dict[str, Any],
     calibrations: dict[str, dict[str, Any]] | None = None,
+    hidden: int = 0,
+    graph: Callable[[ModelCard, Mapping[str, Span]], bytes | None] = lambda *_: None,
 ) -> ModelCard:
     """Write the model to ``place``, weights first, the card that makes it a model last; return the card.
+
+    ``graph``: what makes ``model.onnx`` from the card and the places of the weights; None for none.
 
     Raises ``TrainingError`` naming the first weight or buffer that is not finite: such a model is never
     saved.
@@ -108,13 +124,26 @@ def save_model(
         embedding_dim=embedding_dim,
         temperatures=temperatures,
         weights_sha256=hashlib.sha256(data).hexdigest(),
+        hidden=hidden,
         about=about,
         calibrations=calibrations or {},
     )
-    folder = Folder(place)
+    made, folder = graph(card, spans(data)), Folder(place)
     folder.publish(WEIGHTS, data, replace=True)
+    if made is not None:
+        folder.publish(GRAPH, made, replace=True)
+        card = replace(card, graph_sha256=hashlib.sha256(made).hexdigest())
     folder.publish(CARD, card.to_json(), replace=True)
     return card
+
+
+def spans(safetensors: bytes) -> dict[str, Span]:
+    """Where each weight lies in the bytes of a safetensors file."""
+    # Its form: 8 bytes with the length of a header of JSON, the header, the tensors.
+    start = 8 + int.from_bytes(safetensors[:8], "little")
+    header = json.loads(safetensors[8:start])
+    places = {name: entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"}
+    return {name: (start + first, end - first) for name, (first, end) in places.items()}
 
 
 def load_card(place: str) -> ModelCard:
@@ -140,11 +169,13 @@ def load_card(place: str) -> ModelCard:
             embedding_dim=content["embedding_dim"],
             temperatures=content["temperatures"],
             weights_sha256=content["weights_sha256"],
+            hidden=content.get("hidden", 0),
+            graph_sha256=content.get("graph_sha256"),
             about=content["about"],
             calibrations=content.get("calibrations", {}),
         )
         stated = content["model_version"]
-        check_backbone(card.backbone)
+        check_form(card.backbone)
     except (KeyError, TypeError, AttributeError) as exc:
         raise DataError(f"{place}/{CARD} is not a model card: {exc!r}") from None
     if card.version != stated:
@@ -173,6 +204,26 @@ def load_model(place: str) -> tuple[ModelCard, dict[str, npt.NDArray[Any]]]:
         return card, load_tensors(data)
     except SafetensorError as exc:
         raise DataError(f"{place}/{WEIGHTS} cannot be read: {exc}") from None
+
+
+def load_graph(place: str, card: ModelCard) -> bytes | None:
+    """``model.onnx`` of the model at ``place``; None if its card knows of none, or the file is gone.
+
+    Raises ``DataError`` if the file was altered.
+    """
+    if card.graph_sha256 is None:
+        return None
+    try:
+        data = Folder(place).read(GRAPH)
+    except FileNotFoundError:
+        return None
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != card.graph_sha256:
+        raise DataError(
+            f"{place}/{GRAPH} was altered: sha256 {digest[:12]}…, {CARD} says {card.graph_sha256[:12]}…; "
+            "removed, it is made anew whenever it is needed"
+        )
+    return data
 
 
 def check_shapes(found: Mapping[str, Shape], wanted: Mapping[str, Shape], what: str) -> None:

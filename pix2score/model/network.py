@@ -1,4 +1,4 @@
-"""The network: a torchvision ResNet, its pooled feature as embedding, and one linear output per head.
+"""The network: a trunk of timm's, its pooled feature as embedding, and one linear output per head.
 
 Shapes: B images, C channels, H height, W width, S input size, D embedding, K bins of a head.
 """
@@ -11,30 +11,38 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
-from pix2score.model.backbones import check_backbone
 from pix2score.model.folder import ModelCard, Shape, Weights, check_shapes
+from pix2score.model.trunk import build_trunk, embedding_dim
 
 
 class MultiHeadModel(nn.Module):
     """One trunk shared by all heads; every head sees the same embedding."""
 
-    def __init__(self, backbone: str, heads: Sequence[HeadSpec]) -> None:
+    def __init__(
+        self,
+        backbone: str,
+        heads: Sequence[HeadSpec],
+        *,
+        size: int | None = None,
+        hidden: int = 0,
+        drop_path: float = 0.0,
+    ) -> None:
+        """``size``, ``drop_path``: as ``build_trunk`` has them.
+
+        ``hidden``: width of a layer with BatchNorm between the embedding and the outputs; 0 for none.
+        """
         super().__init__()
-        check_backbone(backbone)
-        trunk = torchvision.models.get_model(backbone, weights=None)
-        self.embedding_dim: int = trunk.fc.in_features
-        trunk.fc = nn.Identity()
-        self.trunk = trunk
+        self.trunk = build_trunk(backbone, size, drop_path)
+        self.embedding_dim = embedding_dim(self.trunk)
+        self.hidden = _hidden_layer(self.embedding_dim, hidden)
         # Suffixed: a bare name such as "type" or "update" would collide with ModuleDict's own attributes.
         self.dropout = nn.Dropout(0.0)  # its rate is the training's; not part of the model
-        self.outputs = nn.ModuleDict(
-            {f"{head.name}_logits": _output(self.embedding_dim, head) for head in heads}
-        )
+        width = hidden or self.embedding_dim
+        self.outputs = nn.ModuleDict({f"{head.name}_logits": _output(width, head) for head in heads})
 
     def forward(self, image_BCHW: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Head -> logits [B, K], and the embedding [B, D]; input as ``normalise`` gives it.
@@ -42,10 +50,23 @@ class MultiHeadModel(nn.Module):
         Logits are unnormalised, before the temperature.
         """
         embedding_BD = self.trunk(image_BCHW)
-        seen_BD = self.dropout(embedding_BD)
-        return {
-            name.removesuffix("_logits"): output(seen_BD) for name, output in self.outputs.items()
-        }, embedding_BD
+        return self.answers(embedding_BD), embedding_BD
+
+    def answers(self, embedding_BD: Tensor) -> dict[str, Tensor]:
+        """Head -> logits [B, K] of pictures with that embedding."""
+        seen_BD = self.dropout(self.hidden(embedding_BD))
+        return {name.removesuffix("_logits"): output(seen_BD) for name, output in self.outputs.items()}
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """All parameters behind the embedding."""
+        return [*self.hidden.parameters(), *self.outputs.parameters()]
+
+
+def _hidden_layer(embedding_dim: int, width: int) -> nn.Module:
+    """An identity for a ``width`` of 0: it has no weights, and so no names in a model's file."""
+    if not width:
+        return nn.Identity()
+    return nn.Sequential(nn.Linear(embedding_dim, width, bias=False), nn.BatchNorm1d(width), nn.ReLU())
 
 
 def _output(embedding_dim: int, head: HeadSpec) -> nn.Linear:
@@ -72,7 +93,7 @@ def model_from_card(card: ModelCard, weights: Weights) -> MultiHeadModel:
 
     Raises ``DataError`` listing weights that are missing, surplus or of another shape.
     """
-    model = MultiHeadModel(card.backbone, card.heads)
+    model = MultiHeadModel(card.backbone, card.heads, size=card.preprocess.size, hidden=card.hidden)
     tensors = {name: torch.from_numpy(np.array(tensor)) for name, tensor in weights.items()}
     load_exactly(model, tensors, f"model {card.version}")
     return model.eval()

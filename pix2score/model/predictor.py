@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pix2score.cli.packages import missing
 from pix2score.errors import ConfigError
 from pix2score.heads.spec import Floats
-from pix2score.model.folder import ModelCard, Weights, load_model
+from pix2score.model.folder import ModelCard, Weights, load_graph, load_model
 
 logger = logging.getLogger(__name__)
 Engine: TypeAlias = Literal["auto", "onnx", "torch"]
@@ -55,12 +55,14 @@ class Predictor:
         engine: Engine = "auto",
         num_threads: int | None = None,
         compiled: bool = False,
+        graph: bytes | None = None,
     ) -> None:
         """Load the network onto ``device``.
 
         ``device``: cpu or cuda, said by the caller: a process may see a GPU that it was not given.
         ``engine``: auto is ONNX Runtime on a CPU, torch on a GPU. ``num_threads``: on the CPU, None for all.
-        ``compiled``: by torch.compile, on a GPU only.
+        ``compiled``: by torch.compile, on a GPU only. ``graph``: the model's ``model.onnx``; without it the
+        ONNX engine makes one, which imports torch and takes seconds.
 
         Raises ``DataError`` listing weights that are missing, surplus or of another shape, ``ConfigError``
         for an engine that cannot be.
@@ -69,7 +71,9 @@ class Predictor:
             raise ConfigError(f"batch size {batch_size}: at least 1")
         self.card, self.weights, self.batch_size, self.device = card, weights, batch_size, device
         self.engine = _engine(engine, device)
-        self._forward = _forward(self.engine, card, weights, batch_size, device, num_threads, compiled)
+        graph = (graph or _made_graph(card)) if self.engine == "onnx" else None
+        self.engine = "onnx" if graph else "torch"
+        self._forward = _forward(card, weights, graph, batch_size, device, num_threads, compiled)
 
     def predict(self, pixels_NSSC: npt.NDArray[np.uint8]) -> Prediction:
         """Predictions of N >= 0 images, uint8 RGB [N, S, S, 3] as ``images.decode.to_rgb`` gives them."""
@@ -103,9 +107,15 @@ def load_predictor(
     num_threads: int | None,
     engine: Engine = "auto",
     compiled: bool = False,
+    graph: bytes | None = None,
 ) -> Predictor:
-    """The predictor of the model folder ``model`` for this process; the rest as ``Predictor`` has it."""
+    """The predictor of the model folder ``model`` for this process; the rest as ``Predictor`` has it.
+
+    ``graph``: where the caller has made one; else the folder's is used.
+    """
     card, weights = load_model(model)
+    if graph is None and device == "cpu":
+        graph = load_graph(model, card)
     return Predictor(
         card,
         weights,
@@ -114,7 +124,26 @@ def load_predictor(
         num_threads=num_threads,
         engine=engine,
         compiled=compiled,
+        graph=graph,
     )
+
+
+def graph_if_absent(model: str, card: ModelCard) -> bytes | None:
+    """A graph for a model folder that lacks one, None if it has one: for a caller whose many workers would
+    each make it.
+
+    Imports torch only then.
+    """
+    if load_graph(model, card) is not None or missing(["onnx", "onnxruntime"]):
+        return None
+    return _made_graph(card)
+
+
+def _made_graph(card: ModelCard) -> bytes | None:
+    from pix2score.model.graph import graph_or_none  # imports torch
+
+    logger.info("the model has no graph for CPUs, as older ones have not: it is made now")
+    return graph_or_none(card)
 
 
 def _engine(engine: Engine, device: str) -> Literal["onnx", "torch"]:
@@ -138,18 +167,19 @@ def _engine(engine: Engine, device: str) -> Literal["onnx", "torch"]:
 
 
 def _forward(
-    engine: Literal["onnx", "torch"],
     card: ModelCard,
     weights: Weights,
+    graph: bytes | None,
     batch_size: int,
     device: str,
     num_threads: int | None,
     compiled: bool,
 ) -> Forward:
-    if engine == "onnx":
+    """By ONNX Runtime where there is a graph, else by torch."""
+    if graph is not None:
         from pix2score.model.forward_onnx import OnnxForward
 
-        return OnnxForward(card, weights, batch_size=batch_size, num_threads=num_threads)
+        return OnnxForward(card, weights, graph, batch_size=batch_size, num_threads=num_threads)
     from pix2score.model.forward_torch import TorchForward  # imports torch
 
     return TorchForward(card, weights, device=device, num_threads=num_threads, compiled=compiled)

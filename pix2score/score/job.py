@@ -22,6 +22,7 @@ from pix2score.cluster.offer import Offer
 from pix2score.cluster.rounds import Rounds
 from pix2score.cluster.session import session
 from pix2score.errors import ConfigError, StorageError
+from pix2score.model.predictor import graph_if_absent
 from pix2score.nightly.plan import ScoringPlan
 from pix2score.nightly.publish import Publication, publish_night
 from pix2score.score.account import (
@@ -186,6 +187,7 @@ def _pipeline(run: Run, offer: Offer, use_gpu: bool) -> ScorePipeline:
         is_apart=use_gpu or not is_local(),
         gpu_decode=config.decode == "gpu",
         engine=config.engine,
+        graph=None if use_gpu or config.engine == "torch" else graph_if_absent(config.model, run.card),
         compiled=config.compile,
         batch_size=config.batch_size or (BATCH_SIZE_GPU if use_gpu else BATCH_SIZE_CPU),
         part_rows=config.part_rows or (PART_ROWS_GPU if use_gpu else PART_ROWS_CPU),

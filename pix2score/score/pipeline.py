@@ -54,6 +54,8 @@ class ScorePipeline:
     gpu_decode: bool
     """Whether predictors decode plain JPEGs, as GPUs can."""
     engine: Engine
+    graph: bytes | None
+    """Of a model folder that lacks one: made once, here, and not by every actor."""
     compiled: bool
     batch_size: int
     """Images per forward pass."""
@@ -113,6 +115,7 @@ class ScorePipeline:
                 "layout": self.layout,
                 "batch_size": self.batch_size,
                 "engine": self.engine,
+                "graph": self.graph,
                 "compiled": self.compiled,
                 "gpu_decode": self.gpu_decode,
                 **settings,

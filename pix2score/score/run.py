@@ -11,7 +11,7 @@ from pix2score.cli.summary import StageTimer
 from pix2score.cluster.tasks import executor_for
 from pix2score.errors import ConfigError
 from pix2score.images.source import image_source
-from pix2score.model.folder import ModelCard, load_model
+from pix2score.model.folder import ModelCard, load_graph, load_model
 from pix2score.nightly.executor import Executor
 from pix2score.nightly.plan import ScoringPlan, plan_scoring
 from pix2score.nightly.request import ScoringRequest
@@ -49,6 +49,7 @@ class Run:
 def open_run(config: ScoreConfig, laps: StageTimer) -> Run:
     """Check every input, before Ray starts and anything is written, and return the run."""
     card, _ = load_model(config.model)  # all of it: altered weights are found here, not by an actor
+    load_graph(config.model, card)
     catalog = open_catalog(config.catalog, config.columns)
     images = ImageRows.of(catalog, image_source(catalog.folder.uri, config.image_root))
     out = Folder(config.out)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from pix2score.cli.flags import Device
 from pix2score.errors import ConfigError
 from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
-from pix2score.model.backbones import check_backbone
+from pix2score.model.backbones import CLASSIC, check_backbone, wanted_input
 from pix2score.train.memory import parse_budget
 from pix2score.train.step.recipe import (
     Augment,
@@ -29,6 +30,7 @@ AS_PREPARED = "as prepared"
 SGD_RATE, SGD_WEIGHT_DECAY = 50.0, 5e-4
 """SGD's usual rate of 0.05 for 64 images beside AdamW's 0.001, and its usual decay, which its rate multiplies
 too."""
+Freeze: TypeAlias = Literal["none", "trunk"]
 TRUNK_STRIDE = 32
 """Pixels of input for one of a trunk's last feature map."""
 MAX_PADDING = 10_000
@@ -44,10 +46,21 @@ class TrainConfig:
     out: str
     """Where the model goes. The same command again resumes what is there."""
     backbone: str = "resnet101"
-    """resnet18 34 50 101 152, resnext50_32x4d, resnext101_32x8d, resnext101_64x4d, wide_resnet50_2 or
-    wide_resnet101_2."""
+    """A network of timm's by name: resnet18, convnext_tiny, vit_small_patch14_dinov2 or any other; with a
+    tag, as resnet50.tv2_in1k, where it has several pretrained weights. Pictures are normalised as it wants
+    them."""
     weights: str = "none"
-    """Start of the trunk: none, imagenet (from torchvision's hub), or the place of a model or state dict."""
+    """Start of the trunk: none, pretrained (timm's hub; imagenet means the same), or the place of a model or
+    state dict, of which is taken what fits by name and shape."""
+    freeze: Freeze = "none"
+    """trunk: it stays as it begins, each picture is embedded once, unaugmented, and the outputs alone learn
+    (a linear probe). none: all learns."""
+    hidden: int = 0
+    """Width of a layer with BatchNorm and ReLU between the embedding and the outputs; 0: none."""
+    dropout: float | None = None
+    """Of what the outputs see (default: the preset's)."""
+    drop_path: float = 0.0
+    """Chance that the last block of the trunk is passed over in a step; of earlier ones less."""
     input_size: int = 224
     """Side of the square that the network sees, px."""
     resize: str = "squash"
@@ -141,6 +154,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_backbone(self.backbone)
         self.preprocess()
+        self._check_network()
         for name in ("epochs", "batch_size", "max_steps", "patience", "cpus_per_worker", "shuffle_mib"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -165,6 +179,23 @@ class TrainConfig:
             parse_budget(self.memory)
         self.worker_range(0)
         self.make_recipe(num_rows=1, images_per_step=1, total_steps=1)
+
+    def _check_network(self) -> None:
+        if self.backbone not in CLASSIC:
+            from pix2score.model.trunk import check_size  # imports torch
+
+            check_size(self.backbone, self.input_size)
+        if self.hidden < 0:
+            raise ConfigError(f"hidden {self.hidden}: at least 0")
+        if self.hidden and -(-self.batch_size // self.accumulate) == 1:
+            raise ConfigError("hidden: its BatchNorm needs at least 2 images at a time; raise batch_size")
+        if not 0 <= self.drop_path < 1:
+            raise ConfigError(f"drop_path {self.drop_path}: expected 0 or more and less than 1")
+        if self.freeze == "trunk":
+            if self.weights == "none":
+                raise ConfigError("freeze trunk: a random trunk stays random; give --weights")
+            if self.drop_path or self.frozen_fraction:
+                raise ConfigError("freeze trunk: leave out drop_path and frozen_fraction, which move it")
 
     def worker_range(self, default: int) -> tuple[int, int]:
         """Least and greatest number of workers. Raises ``ConfigError``."""
@@ -196,8 +227,10 @@ class TrainConfig:
             values["weight_decay"] = SGD_WEIGHT_DECAY
         if self.warmup_fraction is not None:
             values["warmup_fraction"] = self.warmup_fraction
-        if not self.augment:
+        if not self.augment or self.freeze == "trunk":
             values["augment"] = Augment()
+        if self.dropout is not None:
+            values["dropout"] = self.dropout
         same = (
             "head_rate",
             "layer_decay",
@@ -219,7 +252,8 @@ class TrainConfig:
 
     def preprocess(self) -> Preprocess:
         """How images become the network's input. Raises ``ConfigError``."""
-        return Preprocess(size=self.input_size, resize=self.resize)
+        wanted = wanted_input(self.backbone)
+        return Preprocess(size=self.input_size, resize=self.resize, mean=wanted.mean, std=wanted.std)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -253,6 +287,9 @@ class WorkerSettings:
     checkpoint_minutes: float = 10.0
     memory_budget: int | None = None
     """Bytes of its GPU that a worker may take; None: all."""
+    freeze: Freeze = "none"
+    hidden: int = 0
+    drop_path: float = 0.0
 
     @property
     def num_epochs(self) -> int:

@@ -2,7 +2,8 @@
 
 Owns the model folder while it grows:
 
-    model.json, model.safetensors   written last, from the best epoch by validation loss
+    model.json, model.safetensors, model.onnx
+                                    written last, from the best epoch by validation loss
     config.json                     the resolved config, written first: the same command again resumes,
                                     another config is refused
     checkpoints/                    Ray Train's, one per epoch and every M minutes; each holds the best
@@ -58,7 +59,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
     from pix2score.model.initial import initial_trunk
     from pix2score.train.run import run_training
 
-    trunk = initial_trunk(config.weights, config.backbone)
+    trunk = initial_trunk(config.weights, config.backbone, config.input_size)
     with (
         session(gpu_wait_s=config.gpu_wait_s) as offer,
         recorded(out, "summary.json", {"job": "train", "out": out.uri}) as summary,
@@ -135,6 +136,9 @@ def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer
         patience=config.patience,
         checkpoint_minutes=config.checkpoint_minutes,
         memory_budget=_memory_budget(config, use_gpu),
+        freeze=config.freeze,
+        hidden=config.hidden,
+        drop_path=config.drop_path,
     )
 
 

@@ -113,6 +113,7 @@ def _measured(
 def _save(
     out: str, model: MultiHeadModel, card: ModelCard, metrics: list[Accumulator], repair: dict[str, Any]
 ) -> ModelCard:
+    from pix2score.model.graph import graph_or_none
     from pix2score.model.network import weights_of
 
     return save_model(
@@ -124,6 +125,8 @@ def _save(
         embedding_dim=card.embedding_dim,
         **calibrations(metrics),
         about={**card.about, "repair": repair},
+        hidden=card.hidden,
+        graph=graph_or_none,
     )
 
 

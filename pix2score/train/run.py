@@ -18,7 +18,9 @@ from pix2score.cluster.progress import Board, board
 from pix2score.dataset.card import PreparedDataset
 from pix2score.errors import TrainingError
 from pix2score.host import termination
+from pix2score.model.backbones import wanted_input
 from pix2score.model.folder import save_model
+from pix2score.model.graph import graph_or_none
 from pix2score.storage.folder import Folder
 from pix2score.train.checkpoint import IN_PROCESS, SavedState, parse_state, read_checkpoint, run_state
 from pix2score.train.config import INITIAL_TRUNK, WorkerSettings
@@ -28,7 +30,7 @@ from pix2score.train.worker import train_worker
 
 logger = logging.getLogger(__name__)
 
-PACKAGES = ("pix2score", "torch", "torchvision", "ray", "pillow", "numpy")
+PACKAGES = ("pix2score", "torch", "torchvision", "timm", "ray", "pillow", "numpy")
 
 
 def run_training(
@@ -134,6 +136,7 @@ def _save_best(
         "skipped_steps": state["fitter"]["num_skipped"],
         "config": config,
         "recipe": asdict(settings.recipe),
+        "made_for": asdict(wanted_input(settings.backbone)),
         "dataset": {"uri": dataset.folder.uri, "id": dataset.id, "rows": dataset.card["rows"]},
         "packages": versions(PACKAGES),
     }
@@ -147,6 +150,8 @@ def _save_best(
         temperatures=best["entry"]["temperatures"],
         calibrations=best["entry"].get("calibrations", {}),
         about=about,
+        hidden=settings.hidden,
+        graph=graph_or_none,
     )
 
 

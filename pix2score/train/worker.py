@@ -209,9 +209,16 @@ def _prepare_torch(settings: WorkerSettings) -> None:
 
 
 def _build(settings: WorkerSettings, batch_rows: int) -> Fitter:
-    model = MultiHeadModel(settings.backbone, settings.heads)
+    model = MultiHeadModel(
+        settings.backbone,
+        settings.heads,
+        size=settings.preprocess.size,
+        hidden=settings.hidden,
+        drop_path=settings.drop_path,
+    )
     if settings.initial_trunk:
-        model.trunk.load_state_dict(load_tensors(Folder(settings.out).read(settings.initial_trunk)))
+        initial = load_tensors(Folder(settings.out).read(settings.initial_trunk))
+        model.trunk.load_state_dict(initial, strict=False)  # checked when it was written
     network = prepare_model(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
     # Fewer workers than at most: each takes more of the same joint batch, in pieces of the size that fits.
     pieces = settings.recipe.accumulate * math.ceil(batch_rows / settings.batch_size)

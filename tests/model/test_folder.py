@@ -12,7 +12,16 @@ import pytest
 from pix2score.errors import ConfigError, DataError, TrainingError
 from pix2score.heads.ordered import OrderedHead
 from pix2score.images.preprocess import Preprocess
-from pix2score.model.folder import CARD, WEIGHTS, ModelCard, load_card, load_model, save_model
+from pix2score.model.folder import (
+    CARD,
+    GRAPH,
+    WEIGHTS,
+    ModelCard,
+    load_card,
+    load_graph,
+    load_model,
+    save_model,
+)
 from pix2score.storage.folder import Folder
 
 HEAD = OrderedHead(
@@ -77,6 +86,7 @@ def test_the_version_is_the_same_for_the_same_model_wherever_it_lies(tmp_path: A
         {"heads": (OPEN_HEAD, HEAD)},
         {"preprocess": Preprocess(size=96, resize="pad")},
         {"embedding_dim": 513},
+        {"hidden": 64},
         {"temperatures": {"bookmark": 1.5, "sentiment": 1.0}},
         {"weights": {**TENSORS, "stem.half": np.zeros(3, np.float16)}},
     ],
@@ -137,6 +147,33 @@ def test_altered_weights_are_refused(place: str) -> None:
     Folder(place).publish(WEIGHTS, bytes(data), replace=True)
     with pytest.raises(DataError, match=r"model\.safetensors was altered"):
         load_model(place)
+
+
+def test_the_graph_is_part_of_the_folder_and_not_of_the_version(place: str) -> None:
+    plain = save(place)
+    assert load_graph(place, plain) is None
+    card = save(place, graph=lambda card, spans: f"{card.backbone} {sorted(spans)[0]}".encode())
+    assert card == load_card(place)
+    assert card.version == plain.version
+    assert load_graph(place, card) == b"resnet18 bn.num_batches_tracked"
+
+
+def test_spans_say_where_weights_lie_in_the_file(place: str) -> None:
+    found: dict[str, Any] = {}
+    save(place, graph=lambda card, spans: found.update(spans))
+    data = Folder(place).read(WEIGHTS)
+    assert found.keys() == TENSORS.keys()
+    for name, (offset, length) in found.items():
+        assert data[offset : offset + length] == np.ascontiguousarray(TENSORS[name]).tobytes(), name
+
+
+def test_an_altered_graph_is_refused_and_a_lost_one_is_none(place: str) -> None:
+    card = save(place, graph=lambda *_: b"graph")
+    Folder(place).publish(GRAPH, b"Graph", replace=True)
+    with pytest.raises(DataError, match=r"model\.onnx was altered"):
+        load_graph(place, card)
+    Folder(place).delete([GRAPH])
+    assert load_graph(place, card) is None
 
 
 def test_missing_weights_are_named(place: str) -> None:

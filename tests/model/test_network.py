@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +21,12 @@ from torch import Tensor
 from pix2score.errors import ConfigError, DataError
 from pix2score.heads.ordered import OrderedHead
 from pix2score.images.preprocess import Preprocess
-from pix2score.model.backbones import BACKBONES, check_backbone
+from pix2score.model.backbones import CLASSIC as BACKBONES
+from pix2score.model.backbones import check_backbone
 from pix2score.model.folder import load_model, save_model
 from pix2score.model.initial import initial_trunk
 from pix2score.model.network import MultiHeadModel, load_exactly, model_from_card, normalise, weights_of
+from pix2score.model.trunk import build_trunk, check_size
 from tests.support.torch_helpers import HEADS, PREPROCESS, pixels, settled_model, state_of
 
 
@@ -29,14 +34,37 @@ from tests.support.torch_helpers import HEADS, PREPROCESS, pixels, settled_model
     "refuse",
     [check_backbone, lambda name: MultiHeadModel(name, HEADS), lambda name: initial_trunk("none", name)],
 )
-@pytest.mark.parametrize("name", ["vgg16", "", "resnet18; rm", "__import__"])
-def test_a_backbone_outside_the_list_is_refused_with_the_known_ones(
-    refuse: Callable[[str], object], name: str
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("resnet19", "nearest: .*resnet18"),
+        ("tf_efficientnet_light0", "nearest: .*tf_efficientnet_lite0"),
+        ("dinov2_small", "nearest: "),
+        ("resnet50.imagenet", "has no weights of that name; known: resnet50.a1_in1k"),
+        ("", "expected a name of timm's"),
+        ("resnet18; rm", "expected a name of timm's"),
+        ("hf-hub:someone/anything", "expected a name of timm's"),
+        ("local-dir:/tmp", "expected a name of timm's"),
+    ],
+)
+def test_a_backbone_that_is_not_known_is_refused_with_the_nearest_names(
+    refuse: Callable[[str], object], name: str, said: str
 ) -> None:
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(ConfigError, match=said) as refused:
         refuse(name)
     assert repr(name) in str(refused.value)
-    assert all(known in str(refused.value) for known in BACKBONES)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+def test_a_seed_gives_the_weights_and_the_next_random_number_of_torchvision(backbone: str) -> None:
+    torch.manual_seed(3)
+    expected = torchvision.models.get_model(backbone, weights=None).state_dict()
+    following = torch.rand(1)
+    torch.manual_seed(3)
+    found = build_trunk(backbone).state_dict()
+    assert torch.equal(torch.rand(1), following)
+    assert found.keys() == expected.keys() - {"fc.weight", "fc.bias"}
+    assert all(torch.equal(found[name], expected[name]) for name in found)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -130,7 +158,7 @@ def test_a_long_list_of_misfits_is_cut_with_their_number() -> None:
 # What a trunk may start from
 
 
-def saved(model: MultiHeadModel, place: Path) -> None:
+def saved(model: MultiHeadModel, place: Path, **facts: Any) -> None:
     save_model(
         str(place),
         weights_of(model),
@@ -140,6 +168,7 @@ def saved(model: MultiHeadModel, place: Path) -> None:
         embedding_dim=512,
         temperatures={},
         about={},
+        **facts,
     )
 
 
@@ -221,19 +250,83 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, form: str, su
     assert mark.exists(), "the trap itself does not work"
 
 
-def test_weights_of_another_network_are_refused_with_the_keys(
+def test_weights_of_another_network_are_refused_with_the_first_names_of_both(
     tmp_path: Path, pretrained: torchvision.models.ResNet
 ) -> None:
     torch.save(pretrained.state_dict(), tmp_path / "resnet18.pth")
-    with pytest.raises(DataError, match=r"layer1\.0\.conv3\.weight") as refused:
+    said = (
+        r"resnet18\.pth fit \d+ % of resnet50: .*layer2\.0\.conv1\.weight is .*, expected .*the file has fc"
+    )
+    with pytest.raises(DataError, match=said):
         initial_trunk(str(tmp_path / "resnet18.pth"), "resnet50")
-    assert "resnet18.pth" in str(refused.value)
+    torch.save({"a.weight": torch.zeros(2), "b.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(DataError, match=r"resnet18 has conv1\.weight, .*the file has a\.weight, b\.weight"):
+        initial_trunk(str(tmp_path / "other.pth"), "resnet18")
 
 
-def test_a_model_directory_of_another_network_is_refused_with_the_keys(tmp_path: Path) -> None:
-    saved(settled_model(), tmp_path / "model")
-    with pytest.raises(DataError, match=r"layer1\.2\.conv1\.weight"):
-        initial_trunk(str(tmp_path / "model"), "resnet34")
+def test_what_fits_is_taken_and_the_log_names_what_is_new_and_what_was_left(
+    tmp_path: Path, pretrained: torchvision.models.ResNet, caplog: pytest.LogCaptureFixture
+) -> None:
+    tensors = pretrained.state_dict()
+    del tensors["layer4.1.bn2.bias"]
+    tensors["layer4.1.bn2.weight"] = torch.zeros(9)
+    torch.save({"state_dict": {f"module.{n}": t for n, t in tensors.items()}}, tmp_path / "w.pth")
+    found = initial_trunk(str(tmp_path / "w.pth"), "resnet18")
+    assert found is not None
+    assert {"layer4.1.bn2.bias", "layer4.1.bn2.weight"}.isdisjoint(found)
+    assert torch.equal(found["layer4.1.bn1.weight"], tensors["layer4.1.bn1.weight"])
+    (line,) = (r.message for r in caplog.records if r.levelname == "WARNING")
+    assert "100.0 % of resnet18 loaded; new: layer4.1.bn2.weight, layer4.1.bn2.bias;" in line
+    assert "of another shape: layer4.1.bn2.weight is (9,), expected (512,)" in line
+    assert "left out: fc.weight, fc.bias" in line
+
+
+def test_a_file_whose_names_are_others_and_whose_shapes_are_the_same_is_taken_in_order(
+    tmp_path: Path, pretrained: torchvision.models.ResNet, caplog: pytest.LogCaptureFixture
+) -> None:
+    renamed = {f"_blocks.{i}": tensor for i, tensor in enumerate(pretrained.state_dict().values())}
+    torch.save(renamed, tmp_path / "w.pth")
+    assert_is_trunk_of(initial_trunk(str(tmp_path / "w.pth"), "resnet18"), state_of(pretrained))
+    assert "no name fits resnet18, but all shapes do one by one: taken in order" in caplog.text
+
+
+def test_position_embeddings_are_resampled_to_the_size(tmp_path: Path) -> None:
+    source = build_trunk("test_vit", 160)
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    found = initial_trunk(str(tmp_path / "w.pth"), "test_vit", 64)
+    assert found is not None
+    assert found["pos_embed"].shape == build_trunk("test_vit", 64).state_dict()["pos_embed"].shape
+    assert source.state_dict()["pos_embed"].shape[1] > found["pos_embed"].shape[1]
+    assert found.keys() == source.state_dict().keys()
+
+
+def test_a_size_that_the_patch_does_not_divide_is_refused_with_the_next_two() -> None:
+    with pytest.raises(
+        ConfigError, match=r"256 px: vit_small_patch14_dinov2 has patches of 14 px; take 252 or 266"
+    ):
+        check_size("vit_small_patch14_dinov2", 256)
+    check_size("vit_small_patch14_dinov2", 252)
+    with pytest.raises(ConfigError, match="has no paths to drop"):
+        build_trunk("vgg11", drop_path=0.1)
+
+
+def test_a_hidden_layer_stands_between_embedding_and_outputs_and_is_saved(tmp_path: Path) -> None:
+    model = MultiHeadModel("resnet18", HEADS, hidden=8).eval()
+    saved(model, tmp_path / "model", hidden=8)
+    card, weights = load_model(str(tmp_path / "model"))
+    assert {"hidden.0.weight", "hidden.1.running_mean"} <= weights.keys()
+    image = normalise(torch.from_numpy(pixels(3)), PREPROCESS)
+    with torch.inference_mode():
+        found, embedding = model_from_card(card, weights)(image)
+        expected, _ = model(image)
+        assert embedding.shape == (3, 512)
+        behind = model.hidden(embedding)
+        head = model.outputs["bookmark_logits"]
+        torch.testing.assert_close(found["bookmark"], behind @ head.weight.T + head.bias)
+    assert torch.equal(found["bookmark"], expected["bookmark"])
+    plain = {name: array for name, array in weights.items() if not name.startswith("hidden.")}
+    with pytest.raises(DataError, match=r"lacks hidden\.0\.weight"):
+        model_from_card(card, plain)
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.safetensors"])
@@ -269,22 +362,37 @@ def test_a_place_without_weights_is_refused_with_what_is_expected(
     tmp_path: Path, make: Callable[[Path], None]
 ) -> None:
     make(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"nowhere: expected none, imagenet, a model directory"):
+    with pytest.raises(DataError, match=r"nowhere: expected none, pretrained, a model directory"):
         initial_trunk(str(tmp_path / "nowhere"), "resnet18")
 
 
-@pytest.mark.timeout(20)
-def test_imagenet_without_a_network_says_what_to_do_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # nothing downloaded before
-    for name in ("https_proxy", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody answers there: no network anywhere
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    with pytest.raises(ConfigError, match=r"imagenet.*https://.*resnet18.*cannot be reached.*--weights none"):
-        initial_trunk("imagenet", "resnet18")
-    assert not list(tmp_path.rglob("*.pth"))
+HUB_SCRIPT = """
+from pix2score.errors import ConfigError
+from pix2score.model.initial import initial_trunk
+try:
+    initial_trunk("pretrained", "vit_small_patch14_dinov2", 252)
+except ConfigError as exc:
+    print(exc)
+"""
+
+
+def test_the_hub_without_a_network_names_the_file_to_fetch_in_one_line(tmp_path: Path) -> None:
+    """In a process of its own: the hub's client reads its settings once."""
+    nobody = dict.fromkeys(("https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    env = {n: v for n, v in os.environ.items() if n.lower() != "no_proxy"}
+    env |= {**nobody, "HF_HOME": str(tmp_path), "HF_ENDPOINT": "https://huggingface.co"}
+    done = subprocess.run(
+        [sys.executable, "-c", HUB_SCRIPT], env=env, capture_output=True, text=True, timeout=40, check=True
+    )
+    (line,) = done.stdout.strip().splitlines()
+    assert "--weights pretrained: https://huggingface.co/timm/vit_small_patch14_dinov2" in line
+    assert "model.safetensors cannot be reached" in line
+    assert "fetch that file and pass its place" in line
+
+
+def test_a_backbone_without_weights_in_the_hub_is_named() -> None:
+    with pytest.raises(ConfigError, match="timm has no weights of resnet50_mlp"):
+        initial_trunk("pretrained", "resnet50_mlp")
 
 
 def test_weights_of_a_model_are_plain_arrays() -> None:
