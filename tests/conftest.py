@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # Before anything imports Ray: it reads them once, and hands them to its workers.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_DATA_PARQUET_FOOTER_NUM_ACTORS"] = "1"
+# What one process compiles the next need not: tests start hundreds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process of tests for each core: threads that spin take turns
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
