@@ -81,6 +81,8 @@ class OrderedLabels(HeadSpec):
 
     def __post_init__(self) -> None:
         HeadSpec.check(self)
+        if self.kind not in (BINS, LEVELS):
+            raise ConfigError(f"head {self.name!r}: kind {self.kind!r} is not {BINS} or {LEVELS}")
         if math.isnan(self.min_value) or self.min_value == math.inf:
             raise ConfigError(
                 f"head {self.name!r}: min_value {self.min_value} must be a finite number or -inf"

@@ -18,10 +18,13 @@ import pytest
 
 from pix2score.catalog.catalog import Catalog, Columns, image_values, open_catalog
 from pix2score.errors import DataError
+from pix2score.heads.ordered import OrderedHead
 from pix2score.storage.folder import Folder
 from tests.support.builders import write_catalog
 
 PLAIN = {"illust_id": [1, 2], "uri": ["a.png", "b.png"]}
+BOOKMARK = OrderedHead(name="bookmark", column="bookmarks", edges=(10, 30))
+ARTIST = OrderedHead(name="artist", column="artist_id", edges=(10, 30))
 
 
 def rows(catalog: Catalog) -> list[dict[str, Any]]:
@@ -154,20 +157,20 @@ def test_without_a_fingerprint_the_uri_is_one(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "labels", "mend"),
+    ("columns", "heads", "mend"),
     [
         (Columns(id="work"), (), "--columns.id"),
         (Columns(uri="path"), (), "--columns.uri"),
         (Columns(updated_at="when"), (), "--columns.updated_at"),
-        (Columns(), ("bookmarks",), r"\[\[heads\]\]"),
+        (Columns(), (BOOKMARK,), r"\[\[heads\]\]"),
     ],
 )
 def test_a_missing_column_is_named_with_those_present_and_what_maps_another(
-    tmp_path: Any, columns: Columns, labels: tuple[str, ...], mend: str
+    tmp_path: Any, columns: Columns, heads: tuple[OrderedHead, ...], mend: str
 ) -> None:
     place = write_catalog(str(tmp_path), PLAIN)
     with pytest.raises(DataError, match=f"it has illust_id, uri; .*{mend}"):
-        open_catalog(place, columns, labels)
+        open_catalog(place, columns, heads)
 
 
 def test_a_near_name_is_suggested(tmp_path: Any) -> None:
@@ -208,7 +211,7 @@ def test_a_column_of_a_wrong_type_is_named_with_the_expected_one(
 def test_a_label_that_cannot_be_a_number_is_named(tmp_path: Any) -> None:
     place = write_catalog(str(tmp_path), {**PLAIN, "bookmarks": [[1], [2]]})
     with pytest.raises(DataError, match="bookmarks is list.*expected a number"):
-        open_catalog(place, Columns(), ["bookmarks"])
+        open_catalog(place, Columns(), [BOOKMARK])
 
 
 @pytest.mark.parametrize(
@@ -338,7 +341,7 @@ def test_partition_columns_are_columns(place: str) -> None:
         {"illust_id": [3], "uri": ["c"]},
         "artist_id=__HIVE_DEFAULT_PARTITION__/split=a%2Fb/day=x/p.parquet",
     )
-    catalog = open_catalog(place, Columns(split="split", fingerprint="day"), ["artist_id"])
+    catalog = open_catalog(place, Columns(split="split", fingerprint="day"), [ARTIST])
     assert (catalog.columns.group, catalog.fingerprint_kind) == ("artist_id", "day")
     first = {"group": 7, "split": "val", "fingerprint": "2026-01-01", "label_0": 7}
     assert sorted(rows(catalog), key=lambda row: row["illust_id"]) == [
@@ -452,7 +455,7 @@ def test_files_may_differ_in_how_they_write_the_same_values(tmp_path: Any) -> No
     ]
     for number, table in enumerate(files):
         write_catalog(str(tmp_path), table, f"{number}.parquet")
-    catalog = open_catalog(str(tmp_path), Columns(), ["bookmarks"])
+    catalog = open_catalog(str(tmp_path), Columns(), [BOOKMARK])
     assert [(r["illust_id"], r["group"], r["fingerprint"], r["label_0"]) for r in rows(catalog)] == [
         (1, "7", "e", 5.0),
         (2, "7", "e", 5.0),
@@ -476,7 +479,7 @@ def test_a_label_that_some_files_lack_is_missing_there_with_a_word(
 ) -> None:
     write_catalog(str(tmp_path), {"illust_id": [1], "uri": ["a"], "bookmarks": [5]}, "a.parquet")
     write_catalog(str(tmp_path), {"illust_id": [2], "uri": ["b"]}, "b.parquet")
-    assert [row["label_0"] for row in rows(open_catalog(str(tmp_path), Columns(), ["bookmarks"]))] == [
+    assert [row["label_0"] for row in rows(open_catalog(str(tmp_path), Columns(), [BOOKMARK]))] == [
         5,
         None,
     ]

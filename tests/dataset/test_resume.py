@@ -24,7 +24,7 @@ from pix2score.storage.parts import total_rows
 from tests.support.builders import planned_rows, write_catalog
 
 HEADS = (OrderedHead(name="bookmark", column="bookmarks", edges=(10, 30)),)
-SCHEMA = dataset_schema(pa.int64(), [("bookmark", pa.int64())])
+SCHEMA = dataset_schema(pa.int64(), HEADS, [("bookmark", pa.int64())])
 STAGED = "staged/plan"
 NUM_KEYS = 60
 CODES = ("NOT_FOUND", "TIMEOUT", "CRASHED", "CORRUPT", "UNSUPPORTED")
@@ -40,7 +40,7 @@ class Attempts:
             "uri": [f"{i}.png" for i in range(num_keys)],
             "bookmarks": range(num_keys),
         }
-        self.catalog = open_catalog(write_catalog(str(root / "catalog"), columns), Columns(), ["bookmarks"])
+        self.catalog = open_catalog(write_catalog(str(root / "catalog"), columns), Columns(), HEADS)
         self.out = Folder(str(root / "dataset"))
         self.num_made = 0
 

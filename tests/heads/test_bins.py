@@ -146,7 +146,7 @@ def test_the_typical_value_of_an_empty_bin_is_its_midpoint_or_the_edge_of_an_ope
 
 
 def test_the_labels_of_the_pixiv_preset_read_as_the_reference_prints_them() -> None:
-    bookmark, view, sanity = (head.labels() for head in preset("pixiv"))
+    bookmark, view, sanity = (head.legend() for head in preset("pixiv"))
     assert list(bookmark.values()) == (
         [
             "0-10",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pix2score.heads.ordered import OrderedHead, answer, log_softmax
+from pix2score.heads.ordered import OrderedHead
+from pix2score.heads.probabilities import log_softmax
 
 HEAD = OrderedHead(name="h", column="c", edges=(10, 30), counts=(6, 3, 1), typical=(4, 12, 50))
 
@@ -19,7 +20,7 @@ def test_log_softmax_is_the_logarithm_of_shares_that_add_to_one_however_large_th
 
 
 def test_score_and_expected_are_means_under_the_calibrated_probabilities() -> None:
-    found = answer(HEAD, np.log(np.array([[0.04, 0.16, 0.36]], dtype=np.float32)), temperature=2.0)
+    found = HEAD.answer(np.log(np.array([[0.04, 0.16, 0.36]], dtype=np.float32)), {"temperature": 2.0})
     np.testing.assert_allclose(found.probs, [[1 / 6, 2 / 6, 3 / 6]], rtol=1e-6)
     assert found.bin.tolist() == [2]
     assert found.score[0] == pytest.approx((0.3 + 2 * 0.75 + 3 * 0.95) / 6)
@@ -27,5 +28,5 @@ def test_score_and_expected_are_means_under_the_calibrated_probabilities() -> No
 
 
 def test_logits_that_are_not_finite_give_finite_answers() -> None:
-    found = answer(HEAD, np.array([[np.nan, np.inf, -np.inf]], dtype=np.float32), temperature=1.0)
+    found = HEAD.answer(np.array([[np.nan, np.inf, -np.inf]], dtype=np.float32), {})
     assert all(np.isfinite(part).all() for part in (found.probs, found.score, found.expected))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from pix2score.heads.spec import HeadSpec
+from pix2score.heads.ordered import OrderedHead
 from pix2score.metrics.accumulate import OrderedAccumulator
-from pix2score.metrics.measures import Answers
+from pix2score.metrics.protocol import Answers
 from tests.support.torch_helpers import COUNT_HEAD
 
 
 def answers_of(
-    num: int, seed: int = 0, head: HeadSpec = COUNT_HEAD, signal: float = 2.0, groups: int = 10**9
+    num: int, seed: int = 0, head: OrderedHead = COUNT_HEAD, signal: float = 2.0, groups: int = 10**9
 ) -> Answers:
     """Answers that know something: the true bin's logit is raised by ``signal``."""
     rng = np.random.default_rng(seed)
@@ -25,6 +25,7 @@ def answers_of(
 
 def totals_of(answers: Answers) -> OrderedAccumulator:
     """The sums over the same images."""
+    assert isinstance(answers.head, OrderedHead)
     totals = OrderedAccumulator(answers.head)
-    totals.add(answers.log_probs, answers.truth, answers.label)
+    totals.add(answers.outputs, answers.truth, answers.label)
     return totals

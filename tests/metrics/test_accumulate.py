@@ -17,9 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pix2score.heads.ordered import OrderedHead
-from pix2score.heads.spec import HeadSpec
-from pix2score.metrics.accumulate import OrderedAccumulator, results
-from pix2score.metrics.measures import main_metric
+from pix2score.metrics.accumulate import OrderedAccumulator
+from pix2score.metrics.kinds import main_metric, results
 
 HEAD = OrderedHead(
     name="bookmark", column="bookmarks", edges=(10, 100, 1000, 5000), counts=(30, 25, 20, 15, 10)
@@ -41,7 +40,7 @@ class Images:
 
 
 def drawn(
-    num_images: int, seed: int, head: HeadSpec = HEAD, missing: float = 0.2, signal: float = 1.0
+    num_images: int, seed: int, head: OrderedHead = HEAD, missing: float = 0.2, signal: float = 1.0
 ) -> Images:
     """Bins, raw labels with many ties that agree with them, logits that know the bin by ``signal``."""
     rng = np.random.default_rng(seed)
@@ -54,7 +53,7 @@ def drawn(
     return Images(logits, np.where(absent, -1, bins), np.where(absent, np.nan, labels))
 
 
-def measured(images: Images, head: HeadSpec = HEAD, temperature: float = 1.0) -> OrderedAccumulator:
+def measured(images: Images, head: OrderedHead = HEAD, temperature: float = 1.0) -> OrderedAccumulator:
     metrics = OrderedAccumulator(head, temperature)
     metrics.add(images.logits, images.bins, images.labels)
     return metrics
@@ -108,7 +107,7 @@ def test_adding_in_batches_equals_adding_at_once() -> None:
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 @pytest.mark.parametrize("head", [HEAD, LEVELS], ids=lambda h: h.name)
-def test_every_number_agrees_with_its_definition(head: HeadSpec, temperature: float) -> None:
+def test_every_number_agrees_with_its_definition(head: OrderedHead, temperature: float) -> None:
     images = drawn(300, 5, head)
     found = measured(images, head, temperature).result()
     k_bins, n = head.num_bins, 0
@@ -311,7 +310,7 @@ def test_the_calibration_error_is_none_for_honest_probabilities_and_the_excess_f
     truth = (probs.cumsum(1) < rng.random((20_000, 1))).sum(1)
     metrics = OrderedAccumulator(HEAD)
     metrics.add(logits, truth, truth.astype(float))
-    honest, sure = metrics.ece(1.0), metrics.ece(0.01)
+    honest, sure = metrics.ece({"temperature": 1.0}), metrics.ece({"temperature": 0.01})
     assert honest is not None
     assert honest < 0.015
     assert sure == pytest.approx(1 - np.trace(metrics.confusion) / 20_000, abs=0.02)
@@ -324,8 +323,9 @@ def test_the_calibration_error_of_merged_workers_is_that_of_all_images() -> None
     whole, first, second = OrderedAccumulator(HEAD), OrderedAccumulator(HEAD), OrderedAccumulator(HEAD)
     for metrics, rows in ((whole, slice(None)), (first, slice(0, 30)), (second, slice(30, None))):
         metrics.add(logits[rows], truth[rows], truth[rows].astype(float))
-    assert first.merge(second).ece(1.3) == pytest.approx(whole.ece(1.3))
-    assert OrderedAccumulator(HEAD).ece(1.0) is None
+    softer = {"temperature": 1.3}
+    assert first.merge(second).ece(softer) == pytest.approx(whole.ece(softer))
+    assert OrderedAccumulator(HEAD).ece({}) is None
 
 
 def test_calibrated_sums_have_the_least_nll_and_leave_the_original_as_it_was() -> None:
@@ -334,7 +334,7 @@ def test_calibrated_sums_have_the_least_nll_and_leave_the_original_as_it_was() -
     before, found = raw.result(), raw.calibrated().result()
     assert found["nll"] == pytest.approx(raw.least_nll)
     assert raw.least_nll < (before["nll"] or 0)
-    assert found["ece"] == raw.ece(raw.best_temperature())
+    assert found["ece"] == raw.ece({"temperature": raw.best_temperature()})
     assert (found["ece"] or 1) < 0.1 * (before["ece"] or 0)
     assert found["rps"] == before["rps"]
     assert raw.result() == before

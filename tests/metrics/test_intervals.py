@@ -7,18 +7,20 @@ import numpy.typing as npt
 import pytest
 
 from pix2score.metrics.intervals import Interval, interval, intervals, paired_interval, resamples
-from pix2score.metrics.measures import Answers, measures
+from pix2score.metrics.kinds import numbers_of
+from pix2score.metrics.protocol import Answers
 from tests.metrics.answers import answers_of
 
 
 def accuracy_interval(answers: Answers) -> Interval:
-    found = intervals({"accuracy": measures(answers)["accuracy"]}, resamples(answers.group))["accuracy"]
+    accuracy = numbers_of(answers.head).measures(answers)["accuracy"]
+    found = intervals({"accuracy": accuracy}, resamples(answers.group))["accuracy"]
     assert found is not None
     return found
 
 
 def four_times(answers: Answers, group: npt.NDArray[np.int64]) -> Answers:
-    parts = (answers.log_probs, answers.truth, answers.label)
+    parts = (answers.outputs, answers.truth, answers.label)
     return Answers(answers.head, *(np.repeat(part, 4, axis=0) for part in parts), group)
 
 
@@ -31,7 +33,8 @@ def test_intervals_widen_when_images_come_in_groups() -> None:
 
 def test_the_interval_of_images_apart_is_four_standard_errors_wide_around_the_value() -> None:
     answers = answers_of(400)
-    found, value = accuracy_interval(answers), measures(answers)["accuracy"](np.ones(400))
+    accuracy = numbers_of(answers.head).measures(answers)["accuracy"]
+    found, value = accuracy_interval(answers), accuracy(np.ones(400))
     assert value is not None
     assert found.low < value < found.high
     assert found.high - found.low == pytest.approx(4 * np.sqrt(value * (1 - value) / 400), rel=0.25)

@@ -8,30 +8,34 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pix2score.heads.spec import HeadSpec
+from pix2score.heads.ordered import OrderedHead
 from pix2score.metrics.formulas import calibration_error
 from pix2score.metrics.measures import (
-    Answers,
-    Guesses,
+    OrderedAnswers,
     constant_numbers,
     guess_measures,
     measures,
     softened,
     values,
 )
-from tests.metrics.answers import answers_of, totals_of
+from tests.metrics.answers import answers_of as any_answers_of
+from tests.metrics.answers import totals_of
 from tests.support.torch_helpers import COUNT_HEAD, LEVEL_HEAD
 
 
-def repeated(answers: Answers, times: npt.NDArray[np.int64]) -> Answers:
-    parts = (answers.log_probs, answers.truth, answers.label, answers.group)
-    return Answers(answers.head, *(np.repeat(part, times, axis=0) for part in parts))
+def answers_of(num: int, seed: int = 0, signal: float = 2.0) -> OrderedAnswers:
+    return OrderedAnswers.of(any_answers_of(num, seed, signal=signal))
+
+
+def repeated(answers: OrderedAnswers, times: npt.NDArray[np.int64]) -> OrderedAnswers:
+    parts = (answers.log_probs, answers.truth, answers.label)
+    return OrderedAnswers(answers.head, *(np.repeat(part, times, axis=0) for part in parts))
 
 
 @pytest.mark.parametrize("head", [COUNT_HEAD, LEVEL_HEAD], ids=lambda h: h.name)
-def test_shared_numbers_are_those_of_the_accumulator(head: HeadSpec) -> None:
-    answers = answers_of(300, head=head)
-    found, wanted = values(measures(answers), 300), totals_of(answers).result()
+def test_shared_numbers_are_those_of_the_accumulator(head: OrderedHead) -> None:
+    answers = any_answers_of(300, head=head)
+    found, wanted = values(measures(OrderedAnswers.of(answers)), 300), totals_of(answers).result()
     shared = set(found) & set(wanted) - {"ece"}
     assert shared >= {"spearman", "kappa", "accuracy", "within_1", "macro_recall", "mae_bins", "nll", "rps"}
     for name in shared:
@@ -93,8 +97,7 @@ def test_constants_are_the_prior_the_median_and_the_majority() -> None:
 
 def test_a_reference_of_plain_numbers_is_measured_too() -> None:
     answers = answers_of(100)
-    guesses = Guesses(COUNT_HEAD, answers.truth.astype(float) + 0.2, answers.truth, answers.label)
-    found = values(guess_measures(guesses), 100)
+    found = values(guess_measures(answers, answers.truth.astype(float) + 0.2), 100)
     assert found["accuracy"] == 1
     assert found["mae_bins"] == pytest.approx(
         np.minimum(answers.truth + 0.2, 3).mean() - answers.truth.mean()
@@ -105,5 +108,5 @@ def test_a_reference_of_plain_numbers_is_measured_too() -> None:
 def test_equal_scores_count_as_half_in_the_auc() -> None:
     flat = np.full((8, 4), np.log(0.25))
     label = np.array([0, 0, 0, 0, 0, 0, 0, 9.0])
-    answers = Answers(COUNT_HEAD, flat, np.zeros(8, np.int64), label, np.arange(8))
+    answers = OrderedAnswers(COUNT_HEAD, flat, np.zeros(8, np.int64), label)
     assert measures(answers)["auc_top20"](np.ones(8)) == 0.5

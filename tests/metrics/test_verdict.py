@@ -8,6 +8,7 @@ import pytest
 
 from pix2score.metrics.comparison import compare
 from pix2score.metrics.curves import curves
+from pix2score.metrics.measures import OrderedAnswers
 from pix2score.metrics.verdict import head_verdict
 from tests.metrics.answers import answers_of, totals_of
 
@@ -15,21 +16,21 @@ from tests.metrics.answers import answers_of, totals_of
 @pytest.mark.parametrize(("num", "reliable"), [(49, False), (50, True), (1, False)])
 def test_fewer_than_fifty_labels_are_marked_and_crash_nothing(num: int, reliable: bool) -> None:
     answers = answers_of(num)
-    found = head_verdict(answers, totals_of(answers), 1.0, None)
+    found = head_verdict(answers, totals_of(answers), {}, None)
     assert found.reliable is reliable
     assert bool(found.interval) is reliable
-    assert curves(answers, 1.5)["confusion"]
+    assert curves(OrderedAnswers.of(answers), 1.5)["confusion"]
     assert compare(answers, answers).verdict == ("no difference" if reliable else "too few labels")
 
 
 def test_no_label_at_all_is_said() -> None:
-    found = head_verdict(answers_of(0), totals_of(answers_of(0)), 1.0, None)
+    found = head_verdict(answers_of(0), totals_of(answers_of(0)), {}, None)
     assert found.to_dict() == {"num_labelled": 0, "reliable": False}
 
 
 def test_the_numbers_are_those_of_all_images_and_lie_in_the_intervals_of_those_kept() -> None:
     answers = answers_of(300)
-    found = head_verdict(answers, totals_of(answers), 1.0, answers.truth.astype(float))
+    found = head_verdict(answers, totals_of(answers), {}, answers.truth.astype(float))
     for name, interval in found.interval.items():
         value = found.numbers[name]
         assert interval is not None, name

@@ -64,7 +64,7 @@ def scoring(place: str, columns: Columns | None = None, **options: Any) -> tuple
 def dataset(
     place: str, heads: tuple[HeadSpec, ...] = (GIVEN,), rule: SplitRule = RULE, columns: Columns | None = None
 ) -> tuple[Rows, PlanCounts, list[HeadSpec]]:
-    catalog = open_catalog(place, columns or Columns(), list(dict.fromkeys(head.column for head in heads)))
+    catalog = open_catalog(place, columns or Columns(), heads)
     with tempfile.TemporaryDirectory() as out:
         folder = Folder(out)
         parts, counts, fitted = plan_dataset(catalog, heads, rule, folder, "plan/part")
@@ -262,7 +262,7 @@ def test_a_catalog_without_rows_is_refused_and_nothing_is_written(place: str, id
     with pytest.raises(DataError, match="no rows with an id"):
         first_night(place, out)
     with pytest.raises(DataError, match="no rows with an id"):
-        plan_dataset(open_catalog(place, Columns(), ["bookmarks"]), [GIVEN], RULE, out, "plan")
+        plan_dataset(open_catalog(place, Columns(), [GIVEN]), [GIVEN], RULE, out, "plan")
     assert out.entries() == []
 
 
@@ -475,7 +475,7 @@ def test_a_head_with_one_value_is_refused_and_nothing_is_written(tmp_path: Path)
         Folder(str(tmp_path / "out")),
     )
     with pytest.raises(DataError, match="'bookmark'.*two distinct values"):
-        plan_dataset(open_catalog(place, Columns(), ["bookmarks"]), [LEARNT], ALL_TRAIN, out, "plan")
+        plan_dataset(open_catalog(place, Columns(), [LEARNT]), [LEARNT], ALL_TRAIN, out, "plan")
     assert out.entries() == []
 
 
@@ -655,8 +655,8 @@ def test_labels_of_any_number_type_are_read(tmp_path: Path, kind: pa.DataType) -
         pa.table({"illust_id": [1, 2, 3, 4], "uri": ["a"] * 4, "liked": labels, "split": ["train"] * 4}),
         tmp_path / "c.parquet",
     )
-    catalog = open_catalog(str(tmp_path), Columns(split="split"), ["liked"])
     head = OrderedHead(name="liked", column="liked", kind="levels", size=2)
+    catalog = open_catalog(str(tmp_path), Columns(split="split"), [head])
     rule = SplitRule(val_fraction=0.1, test_fraction=0.1, max_pages=4)
     _, counts, (fitted,) = plan_dataset(catalog, [head], rule, Folder(str(tmp_path / "out")), "plan")
     assert (counts.planned, fitted.counts) == (4, (2, 2))

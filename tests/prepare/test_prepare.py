@@ -185,7 +185,7 @@ def test_a_shard_beyond_two_gibibytes_is_written(tmp_path: Path) -> None:
         )
         for i in range(11)
     ]
-    schema = dataset_schema(pa.int64(), [("bookmark", pa.int64())])
+    schema = dataset_schema(pa.int64(), heads, [("bookmark", pa.int64())])
     write = ShardWriter(out=Folder(str(tmp_path)), heads=heads, schema=schema, staged="staged/x")
     (shard,) = write("piece", pa.concat_tables(blocks)).shards
     metadata = pq.read_metadata(tmp_path / shard.path)

@@ -41,7 +41,8 @@ def test_embeddings_are_fixed_lists_of_the_asked_type(dtype: str, element: pa.Da
 
 
 def test_a_dataset_row_has_label_and_bin_of_every_head() -> None:
-    schema = dataset_schema(pa.int64(), [("bookmark", pa.int64()), ("beauty", pa.float64())])
+    heads = [OrderedHead(name=name, column=name, edges=(10, 30)) for name in ("bookmark", "beauty")]
+    schema = dataset_schema(pa.int64(), heads, [("bookmark", pa.int64()), ("beauty", pa.float64())])
     assert schema.names[-4:] == ["bookmark_label", "beauty_label", "bookmark_bin", "beauty_bin"]
     assert not schema.field("bookmark_bin").nullable
     assert schema.field("bookmark_label").nullable
