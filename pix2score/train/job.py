@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -179,8 +180,17 @@ def _refuse_unlearnable(config: TrainConfig, dataset: PreparedDataset) -> None:
     for head in dataset.heads:
         head.check_learnable()
     if not is_metric(config.best_by, dataset.heads):
-        known = "; ".join(f"{head.name}: {', '.join(metrics_to_rank_by(head))}" for head in dataset.heads)
-        raise ConfigError(f"best_by {config.best_by!r}: expected val_loss or HEAD.METRIC ({known})")
+        raise ConfigError(
+            f"best_by {config.best_by!r}: expected val_loss or HEAD.METRIC with {_metrics_of(dataset.heads)}"
+        )
+
+
+def _metrics_of(heads: Sequence[HeadSpec]) -> str:
+    """``head a, b and metric nll, rps; or head c and metric mae``."""
+    names: dict[tuple[str, ...], list[str]] = {}
+    for head in heads:
+        names.setdefault(metrics_to_rank_by(head), []).append(head.name)
+    return "; or ".join(f"head {', '.join(of)} and metric {', '.join(m)}" for m, of in names.items())
 
 
 def _summary(out: Folder) -> dict[str, Any]:
