@@ -10,12 +10,12 @@ import difflib
 import inspect
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from itertools import groupby
 from types import NoneType
 from typing import Any, Literal, NoReturn, TypeAlias, get_type_hints
 
-from pix2score.cli.settings import POSITIONAL, Config, Setting, build, settings_of
+from pix2score.cli.settings import POSITIONAL, WHOLE, Config, Setting, build, settings_of
 from pix2score.errors import ConfigError
 
 Device: TypeAlias = Literal["auto", "cpu", "gpu"]
@@ -47,7 +47,7 @@ def _from_flags(settings: Sequence[Setting], argv: Sequence[str], prog: str, abo
     """What flags give, by name: words, lists of words, true or false."""
     num_flags = argv.index("--") if "--" in argv else len(argv)  # words after it are no flags
     words = [_with_hyphens(word) for word in argv[:num_flags]]
-    known = [flag for s in settings for flag in [s.flag, *([f"--no-{s.flag[2:]}"] if s.hint is bool else [])]]
+    known = [flag for s in settings for flag in [s.flag, s.off_flag] if flag]
     for flag in (word.partition("=")[0] for word in words if word.startswith("--")):
         if flag not in (*known, "--config", "--help"):
             near = difflib.get_close_matches(flag, known, n=1)
@@ -98,6 +98,15 @@ def _add(place: argparse._ActionsContainer, setting: Setting) -> None:
     else:
         action = "append" if setting.is_list else "store"
         place.add_argument(setting.flag, action=action, metavar=_metavar(setting), **how)
+    if WHOLE in setting.field.metadata:
+        off = setting.field.metadata[WHOLE]
+        place.add_argument(
+            str(setting.off_flag),
+            dest=setting.name,
+            action="store_const",
+            const=off,
+            help=f"The same as {off}.",
+        )
 
 
 def _metavar(setting: Setting) -> str:
@@ -133,8 +142,8 @@ def _flat(
     """What a file gives, by dotted name. Raises ``ConfigError`` for an unknown key."""
     hints = get_type_hints(config_class)
     flat: dict[str, Any] = {}
-    for key, value in table.items():
-        name = prefix + key
+    for key, given in table.items():
+        value, name = _as_group(hints.get(key), given), prefix + key
         if key not in hints:
             near = difflib.get_close_matches(key, hints, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(hints)}"
@@ -146,6 +155,16 @@ def _flat(
             raise ConfigError(f"--config {path}: {name!r} is {kinds}")
         flat |= _flat(hints[key], value, path, f"{name}.") if isinstance(value, dict) else {name: value}
     return flat
+
+
+def _as_group(hint: Any, given: Any) -> Any:
+    """``group = value`` of a file as a table, where one of the group's fields stands for all of it."""
+    whole = [f for f in (fields(hint) if is_dataclass(hint) else ()) if WHOLE in f.metadata]
+    if not whole or not isinstance(given, str | bool):
+        return given
+    if given is True:
+        return {}
+    return {whole[0].name: given or whole[0].metadata[WHOLE]}
 
 
 def _tables(tables: Any, path: str | None, are_known: bool) -> dict[str, Any]:

@@ -20,6 +20,9 @@ from pix2score.errors import ConfigError
 Config = TypeVar("Config")
 POSITIONAL = "positional"
 """In the metadata of a field whose values are given without a flag: what the help calls one of them."""
+WHOLE = "whole"
+"""In the metadata of a field of a group that has the group's own name as its flag, and ``--no-GROUP`` for the
+value that is given here."""
 _KINDS = {NoneType: "None", int: "a whole number", float: "a number", str: "text"}
 """In the order in which they are tried: every word is a text."""
 
@@ -39,7 +42,15 @@ class Setting:
     @property
     def flag(self) -> str:
         """As it is written on a command line."""
-        return f"--{self.name}".replace("_", "-")
+        name = self.name.rpartition(".")[0] if WHOLE in self.field.metadata else self.name
+        return f"--{name}".replace("_", "-")
+
+    @property
+    def off_flag(self) -> str | None:
+        """The flag that switches it off, if it has one."""
+        if self.hint is bool or WHOLE in self.field.metadata:
+            return f"--no-{self.flag[2:]}"
+        return None
 
     @property
     def is_list(self) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal, TypeAlias
 
 from pix2score.cli.flags import Device
+from pix2score.cli.settings import WHOLE
 from pix2score.errors import ConfigError
 from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.spec import HeadSpec
@@ -14,6 +15,7 @@ from pix2score.images.preprocess import Preprocess
 from pix2score.model.backbones import CLASSIC, check_backbone, wanted_input
 from pix2score.train.memory import parse_budget
 from pix2score.train.step.recipe import (
+    ROBUST,
     Augment,
     Gradient,
     Optimizer,
@@ -35,6 +37,46 @@ TRUNK_STRIDE = 32
 """Pixels of input for one of a trunk's last feature map."""
 MAX_PADDING = 10_000
 """Empty validation rows that an elastic number of workers may need, each a black picture to decode."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Augmentation:
+    """Random changes of training pictures; a strength that is not given is the preset's."""
+
+    preset: Literal["recipe", "robust", "none"] = field(default="recipe", metadata={WHOLE: "none"})
+    """recipe (the preset's: flip, slight shift, scale and colour, for large data blur and JPEG), robust
+    (that, with blurs up to 3 px and JPEG at quality 30 to 100, each on half of the pictures) or none."""
+    flip: float | None = None
+    """Chance of a left-right mirror image."""
+    flip_vertical: float | None = None
+    """Chance of an upside-down mirror image."""
+    shift: float | None = None
+    """Largest shift, share of the side."""
+    scale: float | None = None
+    """Largest change of size; 0.1 is 10 %."""
+    rotate: float | None = None
+    """Largest turn, degrees."""
+    hue: float | None = None
+    """Largest turn of the colour circle, share of it: at most 0.5."""
+    colour: float | None = None
+    """Largest relative change of contrast; brightness half, saturation one and a half times of it."""
+    blur: float | None = None
+    """Chance of a blur."""
+    blur_sigma: float | None = None
+    """Largest standard deviation of a blur, px; 0: always the same slight one."""
+    jpeg: float | None = None
+    """Chance of JPEG's quantisation."""
+    jpeg_worst: float | None = None
+    """Least quality of it, 1 to 100."""
+    jpeg_best: float | None = None
+    """Greatest quality of it."""
+
+    def over(self, of_recipe: Augment) -> Augment:
+        """The strengths, from those of a recipe. Raises ``ConfigError``."""
+        base = Augment() if self.preset == "none" else of_recipe
+        names = [f.name for f in fields(self) if f.name != "preset"]
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return replace(base, **{**(ROBUST if self.preset == "robust" else {}), **given})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,8 +151,7 @@ class TrainConfig:
     0.01)."""
     weight_decay: float | None = None
     """Of kernels and matrices (default: the preset's); norms and biases have none."""
-    augment: bool = True
-    """The preset's random changes of training pictures: flip, slight shift, scale and colour."""
+    augment: Augmentation = field(default_factory=Augmentation)
     label_noise: float = 0.0
     """Standard deviation, in bins, of noise on the training labels."""
     gradient: Gradient = "sum"
@@ -227,8 +268,7 @@ class TrainConfig:
             values["weight_decay"] = SGD_WEIGHT_DECAY
         if self.warmup_fraction is not None:
             values["warmup_fraction"] = self.warmup_fraction
-        if not self.augment or self.freeze == "trunk":
-            values["augment"] = Augment()
+        values["augment"] = Augment() if self.freeze == "trunk" else self.augment.over(values["augment"])
         if self.dropout is not None:
             values["dropout"] = self.dropout
         same = (

@@ -28,21 +28,49 @@ class Augment:
 
     flip: float = 0.0
     """Chance of a left-right mirror image."""
+    flip_vertical: float = 0.0
+    """Chance of an upside-down mirror image."""
     shift: float = 0.0
     """Largest shift, share of the side; what comes in at the border repeats it."""
     scale: float = 0.0
     """Largest change of size, as a natural logarithm: 0.1 is 10 %."""
+    rotate: float = 0.0
+    """Largest turn, degrees; what comes in at the border repeats it."""
+    hue: float = 0.0
+    """Largest turn of the colour circle, as a share of it."""
     colour: float = 0.0
     """Largest relative change of contrast; brightness half, saturation one and a half times of it."""
     blur: float = 0.0
-    """Chance of a slight blur."""
+    """Chance of a blur."""
+    blur_sigma: float = 0.0
+    """Largest standard deviation of a Gaussian blur, px; 0: always the same slight one, of 3x3 px."""
     jpeg: float = 0.0
-    """Chance of JPEG's 8x8 quantisation, at quality 30 to 90."""
+    """Chance of JPEG's 8x8 quantisation."""
+    jpeg_worst: float = 30.0
+    jpeg_best: float = 90.0
+    """Qualities between which JPEG's is drawn."""
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            if not 0 <= getattr(self, f.name) <= 1:
-                raise ConfigError(f"augment {f.name} {getattr(self, f.name)}: expected 0 to 1")
+            least, most = _AUGMENT_RANGES.get(f.name, (0, 1))
+            if not least <= getattr(self, f.name) <= most:
+                raise ConfigError(f"augment {f.name} {getattr(self, f.name)}: expected {least} to {most}")
+        if self.jpeg_worst > self.jpeg_best:
+            raise ConfigError(f"augment jpeg_worst {self.jpeg_worst}: is above jpeg_best {self.jpeg_best}")
+        if self.blur_sigma and not self.blur:
+            raise ConfigError(f"augment blur_sigma {self.blur_sigma}: needs blur, the chance of one")
+
+
+_AUGMENT_RANGES: dict[str, tuple[float, float]] = {
+    "rotate": (0, 180),
+    "hue": (0, 0.5),
+    "blur_sigma": (0, 10),
+    "jpeg_worst": (1, 100),
+    "jpeg_best": (1, 100),
+}
+ROBUST = {"blur": 0.5, "blur_sigma": 3.0, "jpeg": 0.5, "jpeg_worst": 30.0, "jpeg_best": 100.0}
+"""What makes detectors of generated pictures hold on others than they learnt from:
+https://arxiv.org/abs/1912.11035"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

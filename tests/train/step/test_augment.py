@@ -12,11 +12,22 @@ from torch import Tensor
 
 from pix2score.errors import ConfigError
 from pix2score.model.network import normalise
-from pix2score.train.step.augment import _quantised, augmented
+from pix2score.train.step.augment import _hue_turned, _quantised, augmented
 from pix2score.train.step.recipe import PRESETS, Augment
 from tests.support.torch_helpers import PREPROCESS, pixels
 
-ALL = Augment(flip=0.5, shift=0.1, scale=0.1, colour=0.2, blur=0.5, jpeg=0.5)
+ALL = Augment(
+    flip=0.5,
+    flip_vertical=0.5,
+    shift=0.1,
+    scale=0.1,
+    rotate=15,
+    hue=0.1,
+    colour=0.2,
+    blur=0.5,
+    blur_sigma=2.0,
+    jpeg=0.5,
+)
 
 
 def pictures(num: int = 6, size: int = 64) -> Tensor:
@@ -89,7 +100,7 @@ def test_quantisation_is_near_what_a_jpeg_encoder_does_to_a_grey_picture() -> No
     encoded = np.asarray(Image.open(file)).astype(float)
     torch.manual_seed(0)
     given = torch.from_numpy(grey).float().permute(2, 0, 1)[None].expand(32, -1, -1, -1)
-    found = _quantised(given)
+    found = _quantised(given, 30, 90)
     error = (found - given).abs().mean((1, 2, 3))
     assert error.min() < np.abs(encoded - grey).mean() < error.max()
 
@@ -107,3 +118,64 @@ def test_a_preset_changes_pictures_by_little_on_average(name: str) -> None:
 def test_a_chance_above_one_is_refused() -> None:
     with pytest.raises(ConfigError, match="augment flip 2"):
         Augment(flip=2)
+
+
+def test_a_vertical_flip_is_the_picture_upside_down() -> None:
+    torch.testing.assert_close(
+        augmented(pictures(), Augment(flip_vertical=1.0)), pictures().float().flip(1), atol=0.01, rtol=0
+    )
+
+
+def test_a_turn_is_a_rotation_of_at_most_its_degrees_about_the_middle() -> None:
+    dot = torch.zeros(200, 65, 65, 3, dtype=torch.uint8)
+    dot[:, 31:34, 51:54] = 255  # 20 px right of the middle
+    weight = augmented(dot, Augment(rotate=30)).sum(3)
+    place = torch.arange(65) - 32
+    x, y = ((weight.sum(axis) * place).sum(1) / weight.sum((1, 2)) for axis in (1, 2))
+    angle = torch.rad2deg(torch.atan2(y, x))
+    torch.testing.assert_close(torch.hypot(x, y), torch.full((200,), 20.0), atol=0.3, rtol=0)
+    assert 27 < angle.abs().max() < 30.5
+    assert angle.min() < -20 < 20 < angle.max()
+
+
+def test_a_turn_of_the_hue_changes_colours_and_neither_greys_nor_lightness() -> None:
+    turned = augmented(pictures(40), Augment(hue=0.3))
+    coloured = pictures(40).float() * 0.2 + 100  # far from the bounds, where nothing is cut
+    found = augmented(coloured, Augment(hue=0.3))
+    torch.testing.assert_close(found.mean(3), coloured.mean(3), atol=0.01, rtol=0)
+    assert (turned - pictures(40).float()).abs().mean() > 5
+    grey = pictures().float().mean(3, keepdim=True).expand(-1, -1, -1, 3)
+    torch.testing.assert_close(augmented(grey, Augment(hue=0.5)), grey, atol=0.01, rtol=0)
+
+
+def test_a_third_of_the_circle_makes_red_green_or_blue() -> None:
+    red = torch.tensor([90.0, 0, 0]).view(1, 3, 1, 1)
+    torch.manual_seed(0)
+    hues = _hue_turned(red.expand(300, -1, -1, -1), 1 / 3).flatten(1)
+    assert hues[:, 1].max() == pytest.approx(90, abs=2)
+    assert hues[:, 2].max() == pytest.approx(90, abs=2)
+
+
+def test_a_blur_has_the_width_that_was_drawn_for_each_picture_up_to_its_sigma() -> None:
+    dot = torch.zeros(200, 41, 41, 3)
+    dot[:, 20, 20] = 255
+    found = augmented(dot, Augment(blur=1.0, blur_sigma=3.0)).sum(3)
+    place = torch.arange(41) - 20.0
+    sigma = ((found.sum(1) * place**2).sum(1) / found.sum((1, 2))).sqrt()
+    assert sigma.min() < 0.3
+    assert 2.8 < sigma.max() < 3.01
+    torch.testing.assert_close(found.sum((1, 2)), dot.sum((1, 2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"rotate": 200}, "augment rotate 200: expected 0 to 180"),
+        ({"hue": 0.6}, "augment hue 0.6: expected 0 to 0.5"),
+        ({"jpeg_worst": 95.0}, "jpeg_worst 95.0: is above jpeg_best 90.0"),
+        ({"blur_sigma": 2.0}, "blur_sigma 2.0: needs blur"),
+    ],
+)
+def test_strengths_out_of_range_are_refused(wrong: dict[str, float], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Augment(**wrong)

@@ -1,0 +1,65 @@
+"""Settings of jobs.train: what a preset fills in, and what is given over it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pix2score.cli.flags import resolve
+from pix2score.errors import ConfigError
+from pix2score.train.config import TrainConfig
+from pix2score.train.step.recipe import PRESETS, Augment
+
+
+def augment(*flags: str) -> Augment:
+    config = resolve(TrainConfig, ["--data", "d", "--out", "o", *flags])
+    return config.make_recipe(num_rows=10, images_per_step=64, total_steps=5).augment
+
+
+def test_strengths_that_are_not_given_are_the_presets() -> None:
+    small = PRESETS["small"].recipe["augment"]
+    assert augment() == small
+    found = augment("--augment.rotate", "15", "--augment.hue", "0.1", "--augment.flip-vertical", "0.5")
+    assert (found.rotate, found.hue, found.flip_vertical) == (15, 0.1, 0.5)
+    assert (found.flip, found.shift, found.colour) == (small.flip, small.shift, small.colour)
+
+
+def test_robust_adds_blur_and_jpeg_and_a_strength_over_it_wins() -> None:
+    found = augment("--augment", "robust", "--augment.jpeg", "0.9")
+    assert (found.blur, found.blur_sigma, found.jpeg, found.jpeg_worst, found.jpeg_best) == (
+        0.5,
+        3,
+        0.9,
+        30,
+        100,
+    )
+    assert found.flip == PRESETS["small"].recipe["augment"].flip
+
+
+def test_none_leaves_what_is_given_alone() -> None:
+    assert augment("--no-augment") == augment("--augment", "none") == Augment()
+    assert augment("--augment", "none", "--augment.flip", "0.5") == Augment(flip=0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("augment = false", Augment()),
+        ("augment = true", PRESETS["small"].recipe["augment"]),
+        ('[augment]\npreset = "none"\nrotate = 5', Augment(rotate=5)),
+    ],
+)
+def test_a_file_may_name_the_preset_or_a_table_of_strengths(
+    tmp_path: Path, text: str, expected: Augment
+) -> None:
+    path = tmp_path / "train.toml"
+    path.write_text(text)
+    assert augment("--config", str(path)) == expected
+
+
+def test_an_unknown_preset_and_a_strength_out_of_range_are_one_line_each() -> None:
+    with pytest.raises(ConfigError, match=r"--augment strong: expected one of recipe, robust, none"):
+        augment("--augment", "strong")
+    with pytest.raises(ConfigError, match="augment rotate 200.0: expected 0 to 180"):
+        augment("--augment.rotate", "200")
