@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from itertools import groupby
 from types import NoneType
-from typing import Any, Literal, NoReturn, TypeAlias, get_type_hints
+from typing import Any, Literal, NoReturn, TypeAlias, get_origin, get_type_hints
 
 from pix2score.cli.settings import POSITIONAL, WHOLE, Config, Setting, build, settings_of
 from pix2score.errors import ConfigError
 
 Device: TypeAlias = Literal["auto", "cpu", "gpu"]
 TABLES_ONLY_IN_FILES = "heads"
-"""The one setting without a flag: a list of tables is unreadable as flags."""
+"""The one setting without a flag: tables are unreadable as flags."""
 
 
 def resolve(config_class: type[Config], argv: Sequence[str], *, prog: str = "", about: str = "") -> Config:
@@ -31,11 +31,11 @@ def resolve(config_class: type[Config], argv: Sequence[str], *, prog: str = "", 
             value.
     """
     settings = {setting.name: setting for setting in settings_of(config_class)}
-    has_tables = settings.pop(TABLES_ONLY_IN_FILES, None) is not None
+    of_tables = settings.pop(TABLES_ONLY_IN_FILES, None)
     flags = _from_flags(list(settings.values()), argv, prog, about)
     path = flags.pop("config", None)
     file = load_toml(path) if path is not None else {}
-    tables = _tables(file.pop(TABLES_ONLY_IN_FILES, None), path, has_tables)
+    tables = _tables(file.pop(TABLES_ONLY_IN_FILES, None), path, of_tables)
     given = {**_flat(config_class, file, path), **flags}
     missing = [s.flag for s in settings.values() if s.is_required and s.name not in given]
     if missing:
@@ -167,15 +167,22 @@ def _as_group(hint: Any, given: Any) -> Any:
     return {whole[0].name: given or whole[0].metadata[WHOLE]}
 
 
-def _tables(tables: Any, path: str | None, are_known: bool) -> dict[str, Any]:
-    """``heads`` of a file, if it has any."""
+def _tables(tables: Any, path: str | None, setting: Setting | None) -> dict[str, Any]:
+    """``heads`` of a file, if it has any: a list of tables, or tables by name, as the job takes them."""
     if tables is None:
         return {}
-    if not are_known:
+    if setting is None:
         raise ConfigError(
             f"--config {path}: unknown key {TABLES_ONLY_IN_FILES!r}: heads belong to jobs.prepare; give this "
             "job a file without them"
         )
+    if get_origin(setting.hint) is dict:
+        if not (isinstance(tables, dict) and all(isinstance(table, dict) for table in tables.values())):
+            raise ConfigError(
+                f"--config {path}: {TABLES_ONLY_IN_FILES} must be tables by name here, such as "
+                f"[{TABLES_ONLY_IN_FILES}.NAME]"
+            )
+        return {TABLES_ONLY_IN_FILES: tables}
     if not (isinstance(tables, list) and all(isinstance(table, dict) for table in tables)):
         raise ConfigError(
             f"--config {path}: {TABLES_ONLY_IN_FILES} must be tables, each under its own "

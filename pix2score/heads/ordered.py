@@ -92,6 +92,11 @@ class OrderedHead(OrderedLabels):
         """[N]."""
         return np.asarray(column.cast(pa.float64(), safe=False).to_numpy())
 
+    def targets_of(self, label_N: npt.NDArray[np.float64]) -> npt.NDArray[Any] | None:
+        """Bins of numbers; of classes the nearest one."""
+        edges = np.asarray(self.bin_edges, dtype=np.float64) - (0.5 if self.are_classes else 0.0)
+        return np.asarray(np.digitize(np.nan_to_num(label_N), edges).astype(np.int64))
+
     def difference_from(self, other: HeadSpec) -> str:
         """Other edges."""
         if not isinstance(other, OrderedLabels):

@@ -155,6 +155,14 @@ class HeadSpec(ABC):
     def label_values(self, column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
         """Label column as numbers for metrics, [N] or [N, …]; NaN where missing."""
 
+    def targets_of(self, label_N: npt.NDArray[np.float64]) -> npt.NDArray[Any] | None:
+        """Targets [N] of ``label_values`` that noise has moved, NaN included; None: they have no neighbours."""
+        return None
+
+    def own_noise(self) -> float:
+        """Standard deviation of the noise that training adds to its labels, in their unit, unless told."""
+        return 0.0
+
     @abstractmethod
     def difference_from(self, other: HeadSpec) -> str:
         """What keeps a model of this head from a dataset of ``other``; empty where nothing does."""

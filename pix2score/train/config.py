@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pix2score.cli.flags import Device
 from pix2score.cli.settings import WHOLE
@@ -13,6 +13,7 @@ from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.backbones import CLASSIC, check_backbone, wanted_input
+from pix2score.train.head_options import check_head_options
 from pix2score.train.memory import parse_budget
 from pix2score.train.step.recipe import (
     ROBUST,
@@ -153,7 +154,8 @@ class TrainConfig:
     """Of kernels and matrices (default: the preset's); norms and biases have none."""
     augment: Augmentation = field(default_factory=Augmentation)
     label_noise: float = 0.0
-    """Standard deviation, in bins, of noise on the training labels."""
+    """Standard deviation of noise on the training labels, in their own unit, before they are binned. For a
+    single head: [heads.NAME] in --config, with weight, loss or label_noise of that head."""
     gradient: Gradient = "sum"
     """sum, or pcgrad: conflicting parts of the heads' gradients are projected out; about as many times slower
     as there are heads."""
@@ -191,9 +193,11 @@ class TrainConfig:
     """Seconds to wait for the cluster's autoscaler to bring a GPU, if there is none."""
     seed: int = 0
     """Of initial weights, order, augmentation and dropout."""
+    heads: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_backbone(self.backbone)
+        check_head_options(self.heads)
         self.preprocess()
         self._check_network()
         for name in ("epochs", "batch_size", "max_steps", "patience", "cpus_per_worker", "shuffle_mib"):
@@ -268,6 +272,9 @@ class TrainConfig:
             values["weight_decay"] = SGD_WEIGHT_DECAY
         if self.warmup_fraction is not None:
             values["warmup_fraction"] = self.warmup_fraction
+        values["label_noise_by_head"] = {
+            name: options["label_noise"] for name, options in self.heads.items() if "label_noise" in options
+        }
         values["augment"] = Augment() if self.freeze == "trunk" else self.augment.over(values["augment"])
         if self.dropout is not None:
             values["dropout"] = self.dropout

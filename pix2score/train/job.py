@@ -32,6 +32,7 @@ from pix2score.metrics.kinds import is_metric, metrics_to_rank_by
 from pix2score.model.folder import CARD, load_card
 from pix2score.storage.folder import Folder
 from pix2score.train.config import AS_PREPARED, INITIAL_TRUNK, TrainConfig, WorkerSettings
+from pix2score.train.head_options import with_options
 from pix2score.train.memory import parse_budget
 from pix2score.train.step.recipe import preset_for
 
@@ -56,6 +57,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
     for split in ("train", "val"):
         dataset.parts(split)
     _refuse_unlearnable(config, dataset)
+    _heads(config, dataset)
     # torch takes 5-6 s to import: a mistake in the flags should not have to wait for it.
     from pix2score.model.initial import initial_trunk
     from pix2score.train.run import run_training
@@ -170,10 +172,11 @@ def _heads(config: TrainConfig, dataset: PreparedDataset) -> tuple[HeadSpec, ...
     """The dataset's heads with the losses asked for."""
     asked = {"bins": config.bins_loss, "levels": config.levels_loss}
     losses = [asked.get(head.kind, AS_PREPARED) for head in dataset.heads]
-    return tuple(
+    heads = [
         head if loss == AS_PREPARED else replace(head, loss=loss)
         for head, loss in zip(dataset.heads, losses, strict=True)
-    )
+    ]
+    return with_options(heads, config.heads)
 
 
 def _refuse_unlearnable(config: TrainConfig, dataset: PreparedDataset) -> None:

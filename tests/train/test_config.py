@@ -9,7 +9,9 @@ import pytest
 from pix2score.cli.flags import resolve
 from pix2score.errors import ConfigError
 from pix2score.train.config import TrainConfig
+from pix2score.train.head_options import with_options
 from pix2score.train.step.recipe import PRESETS, Augment
+from tests.support.torch_helpers import HEADS
 
 
 def augment(*flags: str) -> Augment:
@@ -63,3 +65,43 @@ def test_an_unknown_preset_and_a_strength_out_of_range_are_one_line_each() -> No
         augment("--augment", "strong")
     with pytest.raises(ConfigError, match="augment rotate 200.0: expected 0 to 180"):
         augment("--augment.rotate", "200")
+
+
+def heads_of(tmp_path: Path, text: str) -> TrainConfig:
+    path = tmp_path / "train.toml"
+    path.write_text(text)
+    return resolve(TrainConfig, ["--data", "d", "--out", "o", "--config", str(path)])
+
+
+def test_a_file_sets_weight_loss_and_noise_of_one_head(tmp_path: Path) -> None:
+    config = heads_of(
+        tmp_path, '[heads.bookmark]\nweight = 2\nlabel_noise = 0.3\n[heads.sanity]\nloss = "class_weighted"'
+    )
+    first, second = with_options(HEADS, config.heads)
+    assert (first.weight, first.loss) == (2.0, HEADS[0].loss)
+    assert (second.weight, second.loss) == (HEADS[1].weight, "class_weighted")
+    recipe = config.make_recipe(num_rows=10, images_per_step=64, total_steps=5)
+    assert (recipe.noise_of("bookmark"), recipe.noise_of("sanity")) == (0.3, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[heads.bookmark]\nsize = 3", r"\[heads.bookmark\] has unknown key size; train sets weight"),
+        ("[heads.bookmark]\nweight = -1", r"\[heads.bookmark\] weight = -1: expected a number, 0 or more"),
+        ('[heads.bookmark]\nloss = "mse"', r"\[heads.bookmark\] loss = 'mse' is not known"),
+        ('[[heads]]\nname = "bookmark"', r"must be tables by name here, such as \[heads.NAME\]"),
+    ],
+)
+def test_what_a_training_cannot_set_of_a_head_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        heads_of(tmp_path, text)
+
+
+def test_a_head_that_the_dataset_lacks_and_weights_of_nothing_are_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"\[heads.likes\]: the dataset has no such head; it has bookmark, san"
+    ):
+        with_options(HEADS, {"likes": {"weight": 2}})
+    with pytest.raises(ConfigError, match="every weight is 0"):
+        with_options(HEADS, {"bookmark": {"weight": 0}, "sanity": {"weight": 0}})

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pix2score.heads.spec import MISSING
+from pix2score.heads.spec import MISSING, HeadSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,17 @@ def is_labelled(target: Tensor) -> Tensor:
     return ~first.isnan() if first.is_floating_point() else first != MISSING
 
 
-def noisy_bins(bins_B: Tensor, num_bins: int, std: float) -> Tensor:
-    """Bins moved by rounded normal noise of ``std`` bins, kept in range; a missing label stays missing."""
-    if not std or bins_B.ndim > 1:  # labels that are no bins have no neighbours
-        return bins_B
-    moved = (bins_B + std * torch.randn(len(bins_B), device=bins_B.device)).round().clamp(0, num_bins - 1)
-    return torch.where(bins_B == MISSING, bins_B, moved.to(bins_B.dtype))
+def noisy_targets(batch: Batch, head: HeadSpec, std: float) -> Tensor:
+    """Targets of the labels moved by normal noise of ``std`` in their own unit; a missing one stays missing.
+
+    Those of a kind whose labels have no neighbours stay as they are.
+    """
+    target_B = batch.targets[head.name]
+    if not std:
+        return target_B
+    label_B = batch.labels[head.name].numpy()
+    moved_B = head.targets_of(label_B + std * torch.randn(label_B.shape, dtype=torch.float64).numpy())
+    if moved_B is None:
+        return target_B
+    moved = torch.from_numpy(moved_B).to(target_B)
+    return torch.where(is_labelled(target_B), moved, target_B)

@@ -18,7 +18,7 @@ from pix2score.metrics.protocol import Accumulator
 from pix2score.model.network import MultiHeadModel, normalise
 from pix2score.train.step.augment import augmented
 from pix2score.train.step.average import Average
-from pix2score.train.step.batch import Batch, is_labelled, noisy_bins
+from pix2score.train.step.batch import Batch, is_labelled, noisy_targets
 from pix2score.train.step.collectives import rank, share_from_first, sum_over_workers
 from pix2score.train.step.gradients import Gradients
 from pix2score.train.step.losses import head_losses, multi_head_loss
@@ -152,7 +152,7 @@ class Fitter:
         with self.cast.autocast():
             logits, _ = network(normalise(pixels_BSSC, self.preprocess))
         targets = {
-            head.name: noisy_bins(piece.targets[head.name], head.num_outputs, self.recipe.label_noise)
+            head.name: noisy_targets(piece, head, self.recipe.noise_of(head.name) or head.own_noise())
             for head in self.heads
         }
         return head_losses(multi_head_loss(logits, targets, self.heads), counts, self.heads)

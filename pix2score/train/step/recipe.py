@@ -112,7 +112,9 @@ class Recipe:
     dropout: float = 0.0
     """Of the embedding, before the heads."""
     label_noise: float = 0.0
-    """Standard deviation, in bins, of noise on the labels of each step."""
+    """Standard deviation, in the labels' own unit, of noise on those of each step, before they are binned."""
+    label_noise_by_head: dict[str, float] = field(default_factory=dict)
+    """The same of single heads, over ``label_noise``."""
     augment: Augment = field(default_factory=Augment)
     gradient: Gradient = "sum"
     """How the gradients of the heads meet in the trunk: sum, or pcgrad (conflicting parts projected out)."""
@@ -138,6 +140,10 @@ class Recipe:
         for name in ("weight_decay", "label_noise"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ConfigError(f"{name} {getattr(self, name)}: expected 0 or more")
+
+    def noise_of(self, head: str) -> float:
+        """Standard deviation of the noise on the labels of ``head``."""
+        return self.label_noise_by_head.get(head, self.label_noise)
 
     def _check_schedule(self) -> None:
         for name, default, owners in _OF_SCHEDULES:

@@ -33,6 +33,7 @@ from pix2score.train.step.validate import validation_loss
 from tests.support.torch_helpers import (
     COUNT_HEAD,
     HEADS,
+    LEVEL_HEAD,
     PREPROCESS,
     FrozenNormModel,
     PoisonableModel,
@@ -287,17 +288,25 @@ def test_pieces_of_a_batch_take_the_same_step() -> None:
         assert distance(other, gradients[0]) < 1e-4 * distance(zero, gradients[0])
 
 
-def test_label_noise_moves_by_its_bins_stays_in_range_and_leaves_missing_labels_missing() -> None:
+def test_label_noise_moves_a_label_in_its_own_unit_before_it_is_binned() -> None:
     torch.manual_seed(0)
-    bins = torch.tensor([-1, 0, 7, 14]).repeat_interleave(2000)
-    moved = noisy_bins(bins, 15, 1.0)
-    assert (moved[:2000] == -1).all()
-    assert moved[2000:].min() == 0
-    assert moved.max() == 14
-    middle = moved[4000:6000].double() - 7
-    assert abs(middle.mean()) < 0.1
-    assert 0.95 < middle.std() < 1.15  # rounding adds 1/12 to the variance
-    assert torch.equal(noisy_bins(bins, 15, 0.0), bins)
+    labels = torch.tensor([math.nan, 0.0, 95.0, 50_000.0]).double().repeat_interleave(4000)
+    bins = torch.tensor([-1, 0, 1, 3]).repeat_interleave(4000)  # of edges 10, 100, 1000
+    moved = noisy_bins(bins, labels, COUNT_HEAD, 5.0)
+    assert (moved[:4000] == -1).all()
+    assert (moved[4000:8000] == 1).double().mean() == pytest.approx(0.0228, abs=0.01)  # two deviations away
+    assert (moved[8000:12000] == 2).double().mean() == pytest.approx(0.159, abs=0.02)  # one
+    assert (moved[12000:] == 3).all()
+    assert torch.equal(noisy_bins(bins, labels, COUNT_HEAD, 0.0), bins)
+
+
+def test_a_class_becomes_its_neighbour_where_the_noise_is_above_a_half() -> None:
+    torch.manual_seed(0)
+    bins = torch.ones(8000, dtype=torch.int64)
+    moved = noisy_bins(bins, bins.double(), LEVEL_HEAD, 0.5)
+    assert (moved == 1).double().mean() == pytest.approx(0.683, abs=0.02)
+    assert (moved == 0).double().mean() == pytest.approx((moved == 2).double().mean(), abs=0.02)
+    assert torch.equal(noisy_bins(bins, bins.double(), LEVEL_HEAD, 0.05), bins)
 
 
 def test_the_loss_by_head_adds_up_to_the_loss() -> None:
