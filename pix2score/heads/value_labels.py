@@ -40,6 +40,9 @@ class ValueLabels(HeadSpec):
     mean of a distribution over 9 values, by its cross-entropy and its squared error (ComboLoss)."""
     range: tuple[float, ...] | None = None
     """Least and greatest label; others are dropped, and answers are held within."""
+    label_noise: float = 0.0
+    """Standard deviation, in the label's own unit, of noise on training labels: about what raters disagree
+    by."""
     mean: float | None = None
     """Of the train split; it, ``std`` and ``quantiles`` are set by prepare."""
     std: float | None = None
@@ -51,11 +54,14 @@ class ValueLabels(HeadSpec):
     CHECKS: ClassVar[Mapping[str, tuple[str, Check]]] = {
         "range": ("a list of two numbers, the least and the greatest label", are_numbers),
         "quantiles": ("a list of numbers", are_numbers),
+        "label_noise": ("a number", is_number),
         **dict.fromkeys(("mean", "std"), ("a number", lambda value: value is None or is_number(value))),
     }
 
     def __post_init__(self) -> None:
         HeadSpec.check(self)
+        if not 0 <= self.label_noise < math.inf:
+            raise ConfigError(f"head {self.name!r}: label_noise {self.label_noise} must be 0 or more")
         if self.range is None:
             return
         if len(self.range) != 2 or not -math.inf < self.range[0] < self.range[1] < math.inf:
@@ -160,6 +166,14 @@ class ValueLabels(HeadSpec):
     def label_values(self, column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
         """[N]."""
         return np.asarray(column.cast(pa.float64(), safe=False).to_numpy())
+
+    def targets_of(self, label_N: npt.NDArray[np.float64]) -> npt.NDArray[Any] | None:
+        """The numbers."""
+        return label_N
+
+    def own_noise(self) -> float:
+        """``label_noise``."""
+        return self.label_noise
 
     def difference_from(self, other: HeadSpec) -> str:
         """Another kind; what is learnt of the labels may differ, as they stay in their own unit."""

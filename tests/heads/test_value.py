@@ -103,6 +103,7 @@ def test_a_label_far_from_all_others_is_warned_of() -> None:
         ({"range": [1, 2, 3]}, r"range \[1, 2, 3\]"),
         ({"range": [0, float("inf")]}, "range"),
         ({"range": 5}, "range = 5, expected a list of two numbers"),
+        ({"label_noise": -1}, "label_noise -1 must be 0 or more"),
         ({"loss": "bce"}, "loss 'bce'.*mse, smooth_l1, expected"),
         ({"edges": [1]}, "unknown key edges"),
     ],

@@ -21,10 +21,11 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pix2score.errors import ConfigError
+from pix2score.heads.spec import HeadSpec
 from pix2score.metrics.accumulate import OrderedAccumulator
 from pix2score.metrics.kinds import results
 from pix2score.model.network import MultiHeadModel, normalise
-from pix2score.train.step.batch import Batch, noisy_bins
+from pix2score.train.step.batch import Batch, noisy_targets
 from pix2score.train.step.collectives import gather_metrics
 from pix2score.train.step.fitter import Fitter
 from pix2score.train.step.recipe import PRESETS, Recipe
@@ -288,25 +289,30 @@ def test_pieces_of_a_batch_take_the_same_step() -> None:
         assert distance(other, gradients[0]) < 1e-4 * distance(zero, gradients[0])
 
 
+def noisy(head: HeadSpec, bins: Tensor, labels: Tensor, std: float) -> Tensor:
+    whole = Batch(torch.zeros(len(bins), 1, 1, 3), {head.name: bins}, {head.name: labels})
+    return noisy_targets(whole, head, std)
+
+
 def test_label_noise_moves_a_label_in_its_own_unit_before_it_is_binned() -> None:
     torch.manual_seed(0)
     labels = torch.tensor([math.nan, 0.0, 95.0, 50_000.0]).double().repeat_interleave(4000)
     bins = torch.tensor([-1, 0, 1, 3]).repeat_interleave(4000)  # of edges 10, 100, 1000
-    moved = noisy_bins(bins, labels, COUNT_HEAD, 5.0)
+    moved = noisy(COUNT_HEAD, bins, labels, 5.0)
     assert (moved[:4000] == -1).all()
     assert (moved[4000:8000] == 1).double().mean() == pytest.approx(0.0228, abs=0.01)  # two deviations away
     assert (moved[8000:12000] == 2).double().mean() == pytest.approx(0.159, abs=0.02)  # one
     assert (moved[12000:] == 3).all()
-    assert torch.equal(noisy_bins(bins, labels, COUNT_HEAD, 0.0), bins)
+    assert torch.equal(noisy(COUNT_HEAD, bins, labels, 0.0), bins)
 
 
 def test_a_class_becomes_its_neighbour_where_the_noise_is_above_a_half() -> None:
     torch.manual_seed(0)
     bins = torch.ones(8000, dtype=torch.int64)
-    moved = noisy_bins(bins, bins.double(), LEVEL_HEAD, 0.5)
+    moved = noisy(LEVEL_HEAD, bins, bins.double(), 0.5)
     assert (moved == 1).double().mean() == pytest.approx(0.683, abs=0.02)
     assert (moved == 0).double().mean() == pytest.approx((moved == 2).double().mean(), abs=0.02)
-    assert torch.equal(noisy_bins(bins, bins.double(), LEVEL_HEAD, 0.05), bins)
+    assert torch.equal(noisy(LEVEL_HEAD, bins, bins.double(), 0.05), bins)
 
 
 def test_the_loss_by_head_adds_up_to_the_loss() -> None:

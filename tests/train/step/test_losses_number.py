@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from sklearn.metrics import log_loss
 from pix2score.heads.binary import BinaryHead
 from pix2score.heads.spec import HeadSpec
 from pix2score.heads.value import ValueHead
+from pix2score.train.step.batch import Batch, noisy_targets
 from pix2score.train.step.losses import head_losses, multi_head_loss
 
 LABELS = np.random.default_rng(0).exponential(size=1001) * 1e6 + 1e7
@@ -70,6 +73,27 @@ def test_errors_are_in_deviations_of_the_train_split_without_losing_digits_of_la
     head, numbers = value(), torch.tensor(LABELS[:9]).float()
     exact = ((np.float32(LABELS[:9]) - head.mean) / head.std) ** 2
     assert loss_of(head, torch.zeros(9, 1), numbers) == pytest.approx(exact.sum(), rel=1e-5)
+
+
+def batch_of(target: torch.Tensor) -> Batch:
+    return Batch(torch.zeros(len(target), 1, 1, 3), {"h": target}, {"h": target.double()})
+
+
+def test_label_noise_is_in_the_labels_own_unit_and_new_every_time() -> None:
+    head = replace(value(), name="h", label_noise=2 * LABELS.std())
+    at_mean = batch_of(torch.full((4000,), float(LABELS.mean()), dtype=torch.float64))
+    first, second = (noisy_targets(at_mean, head, head.own_noise()) for _ in range(2))
+    assert float((first - LABELS.mean()).std()) == pytest.approx(head.label_noise, rel=0.05)
+    assert not torch.equal(first, second)
+
+
+def test_noise_leaves_missing_labels_and_those_without_neighbours_as_they_are() -> None:
+    yes, number = torch.tensor([0, 1, -1, 1]), torch.tensor([0.5, float("nan"), 3.0])
+    binary = BinaryHead(name="h", column="c", counts=(3, 1))
+    assert noisy_targets(batch_of(yes), binary, 5.0).tolist() == yes.tolist()
+    moved = noisy_targets(batch_of(number), replace(value(), name="h"), 5.0)
+    assert moved.isnan().tolist() == [False, True, False]
+    assert moved[0] != number[0]
 
 
 def test_smooth_l1_counts_a_far_label_once() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pix2score.heads.tags import TagsHead
-from pix2score.train.step.batch import Batch, is_labelled, noisy_bins
+from pix2score.train.step.batch import Batch, is_labelled, noisy_targets
 from pix2score.train.step.losses import head_losses, multi_head_loss
 
 COUNTS, NUM = (400, 100, 30), 1000
@@ -95,9 +95,10 @@ def test_asymmetric_ignores_negatives_that_are_easy() -> None:
     assert hard > 0 > missed
 
 
-def test_label_noise_of_bins_leaves_tags_alone() -> None:
+def test_label_noise_leaves_tags_alone() -> None:
     target = train_targets()
-    assert torch.equal(noisy_bins(target, 3, 1.0), target)
+    batch = Batch(torch.zeros(len(target), 1, 1, 3), {HEAD.name: target}, {HEAD.name: target.double()})
+    assert torch.equal(noisy_targets(batch, HEAD, 1.0), target)
 
 
 def test_a_batch_in_pieces_keeps_whole_rows() -> None:
