@@ -156,7 +156,7 @@ class HeadSpec(ABC):
         """Label column as numbers for metrics, [N] or [N, …]; NaN where missing."""
 
     def targets_of(self, label_N: npt.NDArray[np.float64]) -> npt.NDArray[Any] | None:
-        """Targets [N] of ``label_values`` that noise has moved, NaN included; None: they have no neighbours."""
+        """Targets [N] of ``label_values`` that noise has moved, NaN among them; None: noise has no sense."""
         return None
 
     def own_noise(self) -> float:
