@@ -52,7 +52,8 @@ class OrderedLabels(HeadSpec):
     """auto: ordinal for bins, cross_entropy for levels. ordinal: cross-entropy on labels blurred over the
     neighbouring bins. squared_emd: squared distance of the cumulative distributions. class_weighted and
     logit_adjusted are for levels of which some are rare: they favour the rare ones, so their probabilities
-    are those of classes equally common."""
+    are those of classes equally common. pairwise: half of it ordinal, half the order of every two images of a
+    batch."""
     size: int | None = None
     """Number of bins or classes; after learning, the number that ties left."""
     edges: tuple[float, ...] | None = None
@@ -71,6 +72,7 @@ class OrderedLabels(HeadSpec):
         "squared_emd",
         "class_weighted",
         "logit_adjusted",
+        "pairwise",
     )
     LABEL: ClassVar[str] = "a number"
     CHECKS: ClassVar[Mapping[str, tuple[str, Check]]] = {

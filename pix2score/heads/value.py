@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -100,6 +101,8 @@ class ValueHead(ValueLabels):
         """What the best constant costs: 1 with mse, the variance in its own unit."""
         if self.loss_name == "mse":
             return 1.0
+        if self.loss_name == "pairwise":
+            return math.log(2)
         spread = self._standardised_quantiles()
         if self.loss_name == "smooth_l1":
             away = np.abs(spread - self._constant())

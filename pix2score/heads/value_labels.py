@@ -37,7 +37,8 @@ class ValueLabels(HeadSpec):
     kind: str = VALUE
     loss: str = "auto"
     """auto: mse. smooth_l1: beyond a standard deviation the error counts once, not squared. expected: the
-    mean of a distribution over 9 values, by its cross-entropy and its squared error (ComboLoss)."""
+    mean of a distribution over 9 values, by its cross-entropy and its squared error (ComboLoss). pairwise:
+    the order of every two images of a batch alone; the calibration gives it the label's unit."""
     range: tuple[float, ...] | None = None
     """Least and greatest label; others are dropped, and answers are held within."""
     label_noise: float = 0.0
@@ -49,7 +50,7 @@ class ValueLabels(HeadSpec):
     quantiles: tuple[float, ...] | None = None
     """Every hundredth, 101 in all."""
 
-    LOSSES: ClassVar[tuple[str, ...]] = ("mse", "smooth_l1", "expected")
+    LOSSES: ClassVar[tuple[str, ...]] = ("mse", "smooth_l1", "expected", "pairwise")
     LABEL: ClassVar[str] = "a number"
     CHECKS: ClassVar[Mapping[str, tuple[str, Check]]] = {
         "range": ("a list of two numbers, the least and the greatest label", are_numbers),

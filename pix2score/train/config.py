@@ -160,7 +160,8 @@ class TrainConfig:
     """sum, or pcgrad: conflicting parts of the heads' gradients are projected out; about as many times slower
     as there are heads."""
     bins_loss: str = "as prepared"
-    """Of all heads of kind bins: ordinal, cross_entropy, squared_emd, class_weighted or logit_adjusted."""
+    """Of all heads of kind bins: ordinal, cross_entropy, squared_emd, class_weighted, logit_adjusted or
+    pairwise."""
     levels_loss: str = "as prepared"
     """The same of heads of kind levels."""
     best_by: str = "val_loss"

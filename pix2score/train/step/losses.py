@@ -27,6 +27,7 @@ from pix2score.train.step.losses_number import (
     smooth_l1,
     squared_error,
 )
+from pix2score.train.step.losses_pairwise import pairwise
 from pix2score.train.step.losses_tags import TAG_LOSSES
 
 ORDINAL_WIDTH = 0.1
@@ -139,6 +140,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, Any], Tensor]] = {
     "expected": expected_value,
     "soft_cross_entropy": soft_cross_entropy,
     "soft_squared_emd": soft_squared_emd,
+    "pairwise": pairwise(_ordinal),
     **TAG_LOSSES,
 }
 """Name of a loss -> its sum over labelled images, of outputs [B, A], targets [B] or [B, …], and head."""
