@@ -105,9 +105,11 @@ def test_shares_instead_of_votes_weigh_all_the_same() -> None:
 
 def test_a_missing_label_is_missing_as_target_and_as_label() -> None:
     head = fitted(votes(9))
-    labels = fixed_lists(votes(2)).take(pa.array([0, None, 1]))
+    given = votes(2)
+    labels = fixed_lists(given).take(pa.array([0, None, 1]))
     target = head.targets(pa.chunked_array([head.encode(labels)]))
     assert present(target).tolist() == [True, False, True]
+    np.testing.assert_allclose(target[[0, 2], :3], given / given.sum(axis=1, keepdims=True), rtol=1e-6)
     assert np.isnan(head.label_values(pa.chunked_array([labels]))[1]).all()
     assert head.encode(labels).type == head.target_field().type
 
