@@ -264,7 +264,7 @@ class HeadSpec(ABC):
 
 def present(target: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Which rows of a target [N] or [N, …] have a label, [N]."""
-    first = np.moveaxis(target, 0, -1).reshape(-1, len(target))[0] if target.ndim > 1 else target
+    first = target if target.ndim == 1 else target.reshape(len(target), math.prod(target.shape[1:]))[:, 0]
     return np.asarray(~np.isnan(first) if first.dtype.kind == "f" else first != MISSING)
 
 

@@ -27,14 +27,14 @@ _GUESS_SCALE = 200.0
 
 def steps_of(logits: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """The step of each logit."""
-    return np.asarray(np.clip((logits - LOW) / WIDTH, 0, NUM_STEPS - 1).astype(np.uint8))
+    return np.asarray(np.clip((logits - LOW) / WIDTH, 0, NUM_STEPS - 1), dtype=np.uint8)
 
 
 def steps_of_guesses(guess: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """Steps in the order of guesses of about 0 to 1, finer the nearer to 0."""
     half = NUM_STEPS // 2
-    found = half + 16 * np.arcsinh(guess * _GUESS_SCALE)
-    return np.asarray(np.clip(found, 0, NUM_STEPS - 1).astype(np.uint8))
+    step = half + 16 * np.arcsinh(guess * _GUESS_SCALE)
+    return np.asarray(np.clip(step, 0, NUM_STEPS - 1), dtype=np.uint8)
 
 
 def from_above(counts: npt.NDArray[Any]) -> Floats:
@@ -127,7 +127,7 @@ def fit_calibration(true_S: Floats, all_S: Floats) -> tuple[float, float]:
         for size in 0.5 ** np.arange(12):  # Newton's steps may be too long far from the minimum
             tried = found - size * step
             tried[0] = np.clip(tried[0], 0.05, 20.0)
-            cost_there = cross_entropy(float(tried[0]), float(tried[1]), true_S, all_S)
+            cost_there = cross_entropy(tried[0], tried[1], true_S, all_S)
             if cost_there <= cost:
                 break
         else:

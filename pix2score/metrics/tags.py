@@ -124,7 +124,7 @@ class TagNumbers(KindNumbers):
             }
             for i, value in zip(chosen, found, strict=True)
         ]
-        told.sort(key=lambda tag: -tag["average_precision"])
+        told.sort(key=lambda tag: tag["average_precision"], reverse=True)
         num = min(NUM_TOLD, len(told) // 2)
         return {
             "precision_recall": _precision_recall(tags),
