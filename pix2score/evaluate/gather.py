@@ -31,20 +31,23 @@ from pix2score.storage.arrow import matrix
 class Evaluation:
     """Rows in by ``add``; ``metrics``, ``details`` and ``comparison`` out, all by head."""
 
-    def __init__(self, card: ModelCard, heads: Sequence[HeadSpec]) -> None:
-        """``card``: of the first model; ``heads``: those of its heads that all models have."""
+    def __init__(self, card: ModelCard, heads: Sequence[HeadSpec], max_bytes: int = MAX_BYTES) -> None:
+        """``card``: of the first model; ``heads``: those of its heads that all models have.
+
+        ``max_bytes``: of rows kept, about.
+        """
         self.heads, self._card = tuple(heads), card
         self._totals = {head.name: accumulator(head) for head in heads}
         self._rows: list[pa.Table] = []
         self._sampled: list[pa.Table] = []
-        self._num_kept = self._kept_bytes = 0
+        self._num_kept, self._kept_bytes, self._max_bytes = 0, 0, max_bytes
 
     def add(self, rows: pa.Table) -> None:
         """Add rows of ``stages.AnswerRows``."""
         for head in self.heads:
             outputs = matrix(rows.column(f"{head.name}_outputs_0"))
             self._totals[head.name].add(outputs, _targets(rows, head), _labels(rows, head))
-        if self._num_kept < MAX_ROWS and self._kept_bytes < MAX_BYTES:
+        if self._num_kept < MAX_ROWS and self._kept_bytes < self._max_bytes:
             self._rows.append(rows.select([name for name in rows.column_names if _is_kept(name)]))
             self._num_kept += rows.num_rows
             self._kept_bytes += self._rows[-1].nbytes

@@ -34,7 +34,7 @@ ENOUGH_TRUE = 20
 """Validation images from which on a tag's best threshold is its own; of fewer, that of all tags weighs in."""
 NUM_BEST = 5
 BANDS = ("head", "middle", "tail")
-"""Thirds of the vocabulary by train images."""
+"""Thirds of the tags that are measured, by train images."""
 
 
 @dataclass
@@ -184,17 +184,17 @@ def num_best(head: TagsHead) -> int:
     return min(NUM_BEST, head.num_outputs)
 
 
-def bands(head: TagsHead) -> npt.NDArray[np.int64]:
-    """Number in ``BANDS`` of each tag, [V]."""
-    order = np.argsort(-np.asarray(head.counts or (0,) * head.num_outputs), kind="stable")
-    found = np.empty(head.num_outputs, dtype=np.int64)
-    found[order] = np.arange(len(order)) * len(BANDS) // len(order)
+def bands(head: TagsHead, measured_T: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Number in ``BANDS`` of each of the tags measured, [T]."""
+    order = np.argsort(-np.asarray(head.counts)[measured_T], kind="stable")
+    found = np.empty(len(order), dtype=np.int64)
+    found[order] = np.arange(len(order)) * len(BANDS) // max(1, len(order))
     return found
 
 
 def by_band(name: str, head: TagsHead, chosen_V: npt.NDArray[np.bool_], value_T: Floats) -> Numbers:
     """Mean of a number of the T chosen tags, and by band; None of none."""
-    band = bands(head)[chosen_V]
+    band = bands(head, np.flatnonzero(chosen_V))
     of = {name: value_T, **{f"{name}_{word}": value_T[band == i] for i, word in enumerate(BANDS)}}
     return {key: float(part.mean()) if len(part) else None for key, part in of.items()}
 

@@ -99,7 +99,7 @@ def f1_measures(
 
 def _groups(head: TagsHead, chosen_T: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.int64]]:
     """Ending of a name -> which of the chosen tags it is of."""
-    band = bands(head)[chosen_T]
+    band = bands(head, chosen_T)
     return {
         "": np.arange(len(band)),
         **{f"_{word}": np.flatnonzero(band == i) for i, word in enumerate(BANDS)},

@@ -113,16 +113,16 @@ class TagNumbers(KindNumbers):
         for part in _chunks(answers.truth):
             tags.add(steps_of(answers.outputs[part]), answers.truth[part])
         chosen = np.flatnonzero(tags.num_true >= MIN_TRUE)
-        found, band = average_precision(tags.true[chosen], tags.all[chosen]), bands(head)
+        found, band = average_precision(tags.true[chosen], tags.all[chosen]), bands(head, chosen)
         told: list[dict[str, Any]] = [
             {
                 "tag": head.names[i],
                 "id": int(i),
                 "average_precision": float(value),
                 "images": int(tags.num_true[i]),
-                "band": BANDS[band[i]],
+                "band": BANDS[b],
             }
-            for i, value in zip(chosen, found, strict=True)
+            for i, value, b in zip(chosen, found, band, strict=True)
         ]
         told.sort(key=lambda tag: tag["average_precision"], reverse=True)
         num = min(NUM_TOLD, len(told) // 2)

@@ -17,13 +17,13 @@ from pix2score.report import charts
 from pix2score.report.page import Chart, number
 from pix2score.report.protocol import KindPage, Row
 
-NUM_SAID = 6
+NUM_SAID, NUM_TRUE = 6, 12
 NUM_TAGS_SHOWN = 3
 """Of the best tags, and of the worst, that get pictures."""
 
 
 def _by_band(name: str, title: str) -> list[Row]:
-    words = ("the most frequent third of the tags", "the middle third", "the rarest third")
+    words = ("the most frequent third of them", "the middle third", "the rarest third")
     return [(name, title, ""), *((f"{name}_{b}", f"… {w}", "") for b, w in zip(BANDS, words, strict=True))]
 
 
@@ -82,8 +82,9 @@ class TagsPage(KindPage):
 
     def true(self, head: HeadSpec, target: Any) -> str:
         """Its tags, the most frequent last."""
-        found = np.flatnonzero(target == 1)[::-1]
-        return f"true {', '.join(_tags(head).names[i] for i in found) or 'none of the tags'}"
+        found = [_tags(head).names[i] for i in np.flatnonzero(target == 1)[::-1]]
+        more = [f"{len(found) - NUM_TRUE} more"] if len(found) > NUM_TRUE else []
+        return f"true {', '.join([*found[:NUM_TRUE], *more]) or 'none of the tags'}"
 
 
 def _tags(head: HeadSpec) -> TagsHead:
