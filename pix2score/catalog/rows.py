@@ -47,10 +47,13 @@ class PlanCounts:
     """Head -> reason -> the most frequent of them, as texts."""
     unknown_splits: dict[str, int] = field(default_factory=dict)
     """Value of the split column that names no split -> rows; the most frequent ones."""
+    comparisons: dict[str, Any] = field(default_factory=dict)
+    """What became of a table of comparisons (``dataset.comparisons``); empty without one."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self)
+        plain = asdict(self)
+        return plain if self.comparisons else {k: v for k, v in plain.items() if k != "comparisons"}
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -164,11 +164,13 @@ def decoded_rows(
     placement: Mapping[str, Any] | None = None,
     *,
     gpu_decode: bool = False,
+    blocks: Callable[..., Iterator[pa.Table]] = decoded_blocks,
 ) -> ray.data.Dataset:
     """The head of a pipeline: plan parts, cut to equal slices that CPU tasks read, fetch and decode.
 
     ``placement``: options of these tasks, instead of ``offer``'s. Equal to those of an actor stage that
     follows, its actors do this too, and the slices are smaller, as the model's work is part of the task.
+    ``blocks``: how a slice is decoded.
     """
     most = MAX_TASK_ROWS if placement is None else MAX_ACTOR_ROWS
     most = min(most, MAX_ENCODED_ROWS) if gpu_decode else most
@@ -182,7 +184,7 @@ def decoded_rows(
         else embedded_sizes(folder, parts, images, offer, rows_of(0)),
         block_rows=min(most, block_rows(task)) if isinstance(task, Preprocess) else most,
         row_bytes=task.size**2 * 3 if isinstance(task, Preprocess) else SHARD_ROW_BYTES,
-        stage=functools.partial(decoded_blocks, images=images, task=task, gpu_decode=gpu_decode),
+        stage=functools.partial(blocks, images=images, task=task, gpu_decode=gpu_decode),
         name=fetch_and_decode.__name__,
     )
     options = {"memory": DECODE_MEMORY_BYTES, **offer.decode_placement()} if placement is None else placement

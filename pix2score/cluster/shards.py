@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 
 import ray
@@ -34,14 +35,14 @@ def shard_rows(
     As ``dataset.rows.decode_shard`` gives them; ``pad_rows`` empty rows at the end. What is a task and what a
     block depends on the dataset alone, so that the order of rows does.
     """
-    parts = dataset.parts(split)
+    parts, images_per_row = dataset.parts(split), math.ceil(dataset.images_per_row(split))
     source = ParquetParts(
         dataset.folder,
         parts,
-        row_bytes=preprocess.size**2 * 3,
+        row_bytes=preprocess.size**2 * 3 * images_per_row,
         pad_rows=pad_rows,
         task_rows=None if len(parts) >= MANY_SHARDS else lambda left: SHARD_TASK_ROWS,
-        block_rows=min(MAX_TASK_ROWS, block_rows(preprocess)),
+        block_rows=max(1, min(MAX_TASK_ROWS, block_rows(preprocess)) // images_per_row),
         stage=functools.partial(decode_shard, heads=tuple(heads), preprocess=preprocess),
     )
     return ray.data.read_datasource(source, override_num_blocks=source.num_tasks, **offer.decode_placement())

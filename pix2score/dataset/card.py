@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from pix2score.catalog.keys import key_fields
 from pix2score.errors import DataError
+from pix2score.heads.compared import OTHERS
 from pix2score.heads.kinds import head_from_dict
 from pix2score.heads.spec import HeadSpec
 from pix2score.storage.folder import Folder
@@ -51,6 +52,16 @@ class PreparedDataset:
         """Rows of a split."""
         return int(self.card["rows"][split])
 
+    def num_images(self, split: str) -> int:
+        """Images of a split: more than rows where rows hold compared images."""
+        planned = self.card["dropped"].get("comparisons", {"images_by_split": {}, "sets_by_split": {}})
+        others = planned["images_by_split"].get(split, 0) - planned["sets_by_split"].get(split, 0)
+        return self.num_rows(split) + int(others)
+
+    def images_per_row(self, split: str) -> float:
+        """On average; 1 for an empty split."""
+        return self.num_images(split) / self.num_rows(split) if self.num_rows(split) else 1.0
+
 
 def open_dataset(place: str) -> PreparedDataset:
     """The dataset at ``place``. Raises ``DataError`` if there is none, or it is of another format."""
@@ -75,13 +86,18 @@ def open_dataset(place: str) -> PreparedDataset:
 def dataset_schema(
     id_type: pa.DataType, heads: Sequence[HeadSpec], label_types: Sequence[tuple[str, pa.DataType]]
 ) -> pa.Schema:
-    """One training image: its bytes, and per head the label, null where missing, and its target."""
+    """One training image: its bytes, and per head the label, null where missing, and its target.
+
+    With a head that compares, a row may hold a set of images instead: the first, and ``others``.
+    """
     labels = [pa.field(f"{head}_label", t) for head, t in label_types]
+    others = [pa.field(OTHERS, pa.list_(pa.binary()))] if any(head.COMPARES for head in heads) else []
     return pa.schema(
         [
             *key_fields(id_type),
             pa.field("group", pa.string()),
             pa.field("image", pa.binary(), nullable=False),
+            *others,
             *labels,
             *(head.target_field() for head in heads),
         ]

@@ -31,6 +31,8 @@ def dropped_labels(
     connection: duckdb.DuckDBPyConnection, head: HeadSpec, columns: Sequence[LabelColumn]
 ) -> list[tuple[str, int, list[str]]]:
     """Reason, number of labels that were there and were dropped for it, and the most frequent of them."""
+    if not columns:
+        return []
     given = head.given_sql(columns)
     dropped = f"({given}) IS NOT NULL AND {head.name}_label IS NULL"
     values = (

@@ -16,6 +16,7 @@ from pix2score.catalog.catalog import Catalog
 from pix2score.catalog.keys import key_fields
 from pix2score.catalog.rows import PlanCounts, catalog_rows, order_sql, plan_schema
 from pix2score.dataset.card import SPLITS
+from pix2score.dataset.comparisons import OTHERS_FIELD, Comparisons, add_sets
 from pix2score.dataset.labels import (
     MAX_EXAMPLES,
     described_labels,
@@ -59,11 +60,12 @@ def plan_dataset(
     folder: Folder,
     prefix: str,
     done: Sequence[str] = (),
+    comparisons: Comparisons | None = None,
 ) -> tuple[list[Part], PlanCounts, list[HeadSpec]]:
     """Write the parts of a training set; return them, counts, and the heads with what they learnt.
 
     That is edges, counts and typical values of the train split. Keys in the Parquet files ``done`` are
-    planned, but in no part: an earlier attempt did them.
+    planned, but in no part: an earlier attempt did them. Of ``comparisons`` each set is a row, too.
 
     Raises ``DataError`` for zero rows or a head without two values, before anything is written.
     """
@@ -71,14 +73,35 @@ def plan_dataset(
     with catalog_rows(catalog, counts) as connection:
         types = label_types(catalog, heads)
         _split_rows(connection, catalog, heads, rule, counts)
+        if comparisons:
+            _add_sets(connection, comparisons, heads, counts)
+        _refuse_none(catalog, heads, counts)
         fitted = [_fit_head(connection, head) for head in heads]
         keys = pa.schema([field.with_nullable(True) for field in key_fields(catalog.id_type)])
         load(connection, "done", keys, parquet_batches(folder, done, keys.names))
         sql = f"SELECT * FROM chosen ANTI JOIN done USING (illust_id, page) {order_sql(catalog)}"
-        return (
-            write_parts(connection, sql, plan_schema(catalog.id_type, types), folder, prefix),
-            counts,
-            fitted,
+        schema = plan_schema(catalog.id_type, types)
+        schema = schema.append(OTHERS_FIELD) if comparisons else schema
+        return write_parts(connection, sql, schema, folder, prefix), counts, fitted
+
+
+def _add_sets(
+    connection: duckdb.DuckDBPyConnection,
+    comparisons: Comparisons,
+    heads: Sequence[HeadSpec],
+    counts: PlanCounts,
+) -> None:
+    """Add the rows of the sets to ``chosen``; count them, and as labelled the images that are in them."""
+    (head,) = (head.name for head in heads if head.COMPARES)
+    counts.comparisons = add_sets(connection, comparisons, head)
+    counts.planned += sum(counts.comparisons["sets_by_split"].values())
+    counts.unlabelled -= counts.comparisons.pop("num_unlabelled")
+
+
+def _refuse_none(catalog: Catalog, heads: Sequence[HeadSpec], counts: PlanCounts) -> None:
+    if not counts.planned:
+        raise DataError(
+            f"no row of catalog {catalog.folder.uri} can be trained on: {'; '.join(_why_none(heads, counts))}"
         )
 
 
@@ -117,10 +140,6 @@ def _split_rows(
     connection.execute(
         f"CREATE TABLE chosen AS SELECT * EXCLUDE (given_split) FROM split_rows WHERE {reason} = 'planned'"
     )
-    if not counts.planned:
-        raise DataError(
-            f"no row of catalog {catalog.folder.uri} can be trained on: {'; '.join(_why_none(heads, counts))}"
-        )
 
 
 def _given_split() -> str:

@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pix2score.errors import DataError, ImageFailure
+from pix2score.heads.compared import OTHERS
 from pix2score.heads.spec import HeadSpec
+from pix2score.images.columns import pixel_type
 from pix2score.images.decode import to_rgb
 from pix2score.images.preprocess import Preprocess
 
@@ -17,7 +19,8 @@ from pix2score.images.preprocess import Preprocess
 def decode_shard(rows: pa.Table, *, heads: Sequence[HeadSpec], preprocess: Preprocess) -> pa.Table:
     """Ray Data stage: shard rows in, pixels and labels out.
 
-    ``pixels`` (fixed-size binary, S*S*3 bytes), and per head its target and ``<h>_label``, as stored. A
+    ``pixels`` (fixed-size binary, S*S*3 bytes), and per head its target and ``<h>_label``, as stored; with a
+    head that compares ``others``, a list of such pixels, null in rows of one image. A
     padding row (no image) comes out black with every label missing, so that it weighs nothing.
 
     Raises ``DataError`` if an image does not decode: prepare has decoded each one, so something else is
@@ -32,7 +35,18 @@ def decode_shard(rows: pa.Table, *, heads: Sequence[HeadSpec], preprocess: Prepr
         target, label = head.target_field(), rows.column(f"{head.name}_label")
         columns[target.name] = pc.if_else(has_image, rows.column(target.name), pa.scalar(None, target.type))
         columns[f"{head.name}_label"] = pc.if_else(has_image, label, pa.scalar(None, label.type))
+    if any(head.COMPARES for head in heads):
+        columns[OTHERS] = other_pixels(rows, preprocess)
     return pa.table(columns)
+
+
+def other_pixels(rows: pa.Table, preprocess: Preprocess) -> pa.Array:
+    """Pixels of the images beyond the first of each row of a shard: lists of binaries, null without any."""
+    found = [
+        None if images is None else [_pixels(image, preprocess)[0] for image in images]
+        for images in rows.column(OTHERS).to_pylist()
+    ]
+    return pa.array(found, pa.list_(pixel_type(preprocess)))
 
 
 def _pixels(image: bytes | None, preprocess: Preprocess) -> tuple[bytes, bool]:

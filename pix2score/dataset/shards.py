@@ -14,12 +14,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pix2score.catalog.keys import key_fields
 from pix2score.dataset.card import SPLITS
+from pix2score.heads.compared import OTHERS, num_others
 from pix2score.heads.spec import HeadSpec
 from pix2score.host.budget import bounded_runs
 from pix2score.images import repeats
@@ -33,6 +35,8 @@ SHARD_ROWS = 4_096
 SHARD_BYTES = 160 * 2**20  # long sequential reads, and still many shards to spread over workers
 BYTES_PER_PIXEL = 0.6
 ROW_GROUP_BYTES = 32 * 2**20  # a reader holds a whole row group; half of the 64 MB allowed, as images vary
+_LARGE = {"data": pa.large_binary(), OTHERS: pa.large_list(pa.large_binary())}
+"""Columns of images, in the types that hold more than 2 GiB."""
 
 _SHARD_PATH = re.compile(rf"(?:split=({'|'.join(SPLITS)})|({FAILED}))/part-[0-9a-f]{{16}}\.parquet")
 
@@ -82,9 +86,10 @@ class ShardWriter:
         Safe to run twice: a receipt already there wins, other shards are then named by nothing.
         """
         # 64-bit offsets until a row group is cut: a shard of large images passes 2 GiB.
-        rows = rows.set_column(
-            rows.column_names.index("data"), "data", rows.column("data").cast(pa.large_binary())
-        )
+        for name, kind in _LARGE.items():
+            if name in rows.column_names:
+                place = rows.column_names.index(name)
+                rows = rows.set_column(place, name, rows.column(name).cast(kind))
         rows = rows.take(_mixed_order(rows))
         good = rows.filter(pc.is_null(rows.column("error_code")))
         by_split = {split: good.filter(pc.equal(good.column("split"), split)) for split in SPLITS}
@@ -105,6 +110,7 @@ class ShardWriter:
     def _labelled(self, rows: pa.Table) -> pa.Table:
         columns = {name: rows.column(name) for name in ("illust_id", "page", "group")}
         columns["image"] = rows.column("data")
+        columns |= {OTHERS: rows.column(OTHERS)} if OTHERS in rows.column_names else {}
         for head in self.heads:
             labels = rows.column(f"{head.name}_label").combine_chunks()
             columns |= {f"{head.name}_label": labels, head.target_field().name: head.encode(labels)}
@@ -158,6 +164,8 @@ def shard_rows_of(image_size: int) -> int:
 def _shard_bytes(table: pa.Table, schema: pa.Schema) -> bytes:
     """The table as Parquet whose row groups hold at most ``ROW_GROUP_BYTES`` of images, or one image."""
     sizes = pc.binary_length(table.column("image")).to_numpy().astype(np.int64)
+    if OTHERS in table.column_names:
+        sizes += _bytes_of_lists(table.column(OTHERS))
     sink = pa.BufferOutputStream()
     # Encoded images do not compress: a stronger codec would only cost time on them.
     with pq.ParquetWriter(sink, schema, compression="snappy", use_dictionary=repeating(schema)) as writer:
@@ -167,6 +175,14 @@ def _shard_bytes(table: pa.Table, schema: pa.Schema) -> bytes:
             )  # unlike a slice, its offsets begin at 0 and fit 32 bits
             writer.write_table(group.cast(schema), row_group_size=stop - start)
     return bytes(sink.getvalue())
+
+
+def _bytes_of_lists(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """Bytes of each list of binaries, [N]."""
+    lists = column.combine_chunks()
+    of_item = pc.binary_length(lists.flatten()).to_numpy(zero_copy_only=False).astype(np.int64)
+    row = np.repeat(np.arange(len(lists)), num_others(column))
+    return np.bincount(row, of_item, len(lists)).astype(np.int64)
 
 
 def _mixed_order(rows: pa.Table) -> pa.Array:

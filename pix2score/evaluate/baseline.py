@@ -13,11 +13,12 @@ from pix2score.cluster.task_sizes import MAX_TASK_ROWS
 from pix2score.dataset.card import PreparedDataset
 from pix2score.evaluate.pipeline import shards
 from pix2score.evaluate.stages import ridge_rows
-from pix2score.heads.spec import HeadSpec, present
+from pix2score.heads.compared import OTHERS, num_others
+from pix2score.heads.spec import HeadSpec
 from pix2score.metrics.formulas import Floats
 from pix2score.metrics.kinds import numbers_of
 from pix2score.metrics.ridge import PENALTY, HeadSums
-from pix2score.storage.arrow import matrix
+from pix2score.storage.arrow import flat_lists, matrix
 
 
 def fit_ridges(
@@ -59,12 +60,12 @@ def _features(
 
 def _add(sums: dict[str, HeadSums], heads: Sequence[HeadSpec], table: pa.Table) -> None:
     features = matrix(table.column("features")).astype(np.float64)
+    others, counts = features[:0], np.zeros(len(features), dtype=np.int64)
+    if OTHERS in table.column_names:
+        others, counts = flat_lists(table.column(OTHERS)).astype(np.float64), num_others(table.column(OTHERS))
     for head in heads:
         targets = head.targets(table.column(head.target_field().name))
-        labelled = present(targets)
-        wanted = numbers_of(head).ridge_target(head, targets[labelled])
-        if wanted is not None:
-            shape = wanted.shape[1:]
-            sums.setdefault(head.name, HeadSums.zeros(features.shape[1], shape)).add(
-                features[labelled], wanted
-            )
+        found = numbers_of(head).ridge_rows(head, features, others, counts, targets)
+        if found is not None:
+            rows, wanted = found
+            sums.setdefault(head.name, HeadSums.zeros(features.shape[1], wanted.shape[1:])).add(rows, wanted)

@@ -49,12 +49,13 @@ class EvaluationPipeline:
     def _decoded(
         self, preprocesses: Sequence[Preprocess], ridges: Mapping[str, Floats], sample: Sample
     ) -> ray.data.Dataset:
+        most = min(MAX_TASK_ROWS, *(block_rows(p) // len(preprocesses) for p in preprocesses))
         arguments = {"heads": tuple(self.cards[0].heads), "preprocesses": preprocesses}
         return shards(self.dataset, self.split).map_batches(
             decode_for_evaluation,
             fn_kwargs={**arguments, "ridges": ridges, "sample": sample},
             batch_format="pyarrow",
-            batch_size=min(MAX_TASK_ROWS, *(block_rows(p) // len(preprocesses) for p in preprocesses)),
+            batch_size=max(1, int(most // self.dataset.images_per_row(self.split))),
             **self.offer.decode_placement(),
         )
 

@@ -14,25 +14,29 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
 from pix2score.catalog.keys import Key
-from pix2score.dataset.rows import decode_shard
+from pix2score.dataset.rows import decode_shard, other_pixels
 from pix2score.errors import DataError, ImageFailure
+from pix2score.heads.compared import OTHERS, by_row, num_others
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.columns import pixel_type, pixels_of
 from pix2score.images.decode import open_upright, picture_to_rgb, to_rgb
 from pix2score.images.encode import encode
 from pix2score.images.preprocess import Preprocess
 from pix2score.metrics.ridge import SIDE, Floats, answers, features
-from pix2score.model.predictor import load_predictor
-from pix2score.storage.arrow import fixed_lists
+from pix2score.model.predictor import Predictor, load_predictor
+from pix2score.storage.arrow import fixed_lists, lists_of
 
 logger = logging.getLogger(__name__)
 
 THUMBNAIL_PX = 160
+GAP_PX = 4
+"""Between the images of a set."""
 RIDGE_PREPROCESS = Preprocess(size=SIDE)
 CROP = 0.05
 ORIGINAL = "original"
@@ -101,7 +105,8 @@ def decode_for_evaluation(
 ) -> pa.Table:
     """Ray Data stage: shard rows in, pixels and altered copies out.
 
-    Columns out: key, ``group`` (int64), targets, labels, ``pixels_<i>`` per preprocess and ``ridge_<head>``.
+    Columns out: key, ``group`` (int64), targets, labels, ``pixels_<i>`` per preprocess and ``ridge_<head>``;
+    with a head that compares ``others_<i>``, the pixels of the other images of rows that hold a set.
 
     And, null outside the sample, ``thumbnail`` (JPEG) and ``altered_<name>`` (pixels by the first
     preprocess).
@@ -111,33 +116,53 @@ def decode_for_evaluation(
     groups = zip(rows.column("group").to_pylist(), keys, strict=True)
     columns = {name: rows.column(name) for name in ("illust_id", "page")}
     columns["group"] = pa.array([group_number(group, key) for group, key in groups], pa.int64())
-    columns |= {name: first.column(name) for name in first.column_names if name != "pixels"}
+    columns |= {name: first.column(name) for name in first.column_names if name not in ("pixels", OTHERS)}
     columns |= {f"pixels_{i}": table.column("pixels") for i, table in enumerate((first, *others))}
-    columns |= _ridge_answers(rows, ridges)
-    return pa.table(columns | _extras(rows.column("image").to_pylist(), keys, preprocesses[0], sample))
+    if OTHERS in first.column_names:
+        columns |= {f"others_{i}": table.column(OTHERS) for i, table in enumerate((first, *others))}
+    columns |= _ridge_answers(rows, heads, ridges)
+    images = rows.column("image").to_pylist()
+    others_of = rows.column(OTHERS).to_pylist() if OTHERS in first.column_names else [None] * len(images)
+    return pa.table(columns | _extras(images, others_of, keys, preprocesses[0], sample))
 
 
 def _keys(rows: pa.Table) -> list[Key]:
     return list(zip(rows.column("illust_id").to_pylist(), rows.column("page").to_pylist(), strict=True))
 
 
-def _ridge_answers(rows: pa.Table, ridges: Mapping[str, Floats]) -> dict[str, pa.Array]:
+def _ridge_answers(
+    rows: pa.Table, heads: Sequence[HeadSpec], ridges: Mapping[str, Floats]
+) -> dict[str, pa.Array]:
     if not ridges:
         return {}
     pixels = decode_shard(rows, heads=(), preprocess=RIDGE_PREPROCESS).column("pixels")
     small = features(pixels_of(pixels, RIDGE_PREPROCESS))
-    return {
-        f"ridge_{name}": fixed_lists(answers(weights, small).astype(np.float32))
-        for name, weights in ridges.items()
-    }
+    found = {name: answers(weights, small) for name, weights in ridges.items()}
+    for head in heads:
+        if head.COMPARES and head.name in ridges:
+            others, counts = _other_features(rows)
+            of_others = answers(ridges[head.name], others)[:, 0]
+            found[head.name] = by_row(found[head.name][:, 0], of_others, counts)
+    return {f"ridge_{name}": fixed_lists(guess.astype(np.float32)) for name, guess in found.items()}
+
+
+def _other_features(rows: pa.Table) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """Simple features of the images of a shard's rows beyond the first, and how many each row has."""
+    flat = pa.chunked_array([other_pixels(rows, RIDGE_PREPROCESS).flatten()])
+    return features(pixels_of(flat, RIDGE_PREPROCESS)), num_others(rows.column(OTHERS))
 
 
 def _extras(
-    images: Sequence[bytes], keys: Sequence[Key], preprocess: Preprocess, sample: Sample
+    images: Sequence[bytes],
+    others: Sequence[Sequence[bytes] | None],
+    keys: Sequence[Key],
+    preprocess: Preprocess,
+    sample: Sample,
 ) -> dict[str, pa.Array]:
     drawn = [draw_of(key) for key in keys]
     thumbnails = [
-        thumbnail(image) if u < sample.shown else None for image, u in zip(images, drawn, strict=True)
+        thumbnail(image, *(more or ())) if u < sample.shown else None
+        for image, more, u in zip(images, others, drawn, strict=True)
     ]
     found: dict[str, list[bytes | None]] = {name: [None] * len(keys) for name in (*ALTERATIONS, ORIGINAL)}
     for row, (image, key) in enumerate(zip(images, keys, strict=True)):
@@ -157,25 +182,52 @@ def _pixels_or_none(image: bytes | None, preprocess: Preprocess) -> bytes | None
         return None
 
 
-def thumbnail(image: bytes, side: int = THUMBNAIL_PX) -> bytes:
-    """A JPEG of some kilobytes, the longer side at most ``side`` px. Raises ``ImageFailure``."""
-    picture = open_upright(image)
-    picture.thumbnail((side, side))
-    return encode(picture, quality=80)
+def thumbnail(*images: bytes, side: int = THUMBNAIL_PX) -> bytes:
+    """A JPEG of some kilobytes, images side by side, their longer sides at most ``side`` px.
+
+    Raises ``ImageFailure``.
+    """
+    pictures = [open_upright(image) for image in images]
+    for picture in pictures:
+        picture.thumbnail((side, side))
+    if len(pictures) == 1:
+        return encode(pictures[0], quality=80)
+    size = (sum(p.width + GAP_PX for p in pictures) - GAP_PX, max(p.height for p in pictures))
+    strip = Image.new("RGB", size, "white")
+    for place, picture in enumerate(pictures):
+        strip.paste(picture, (sum(p.width + GAP_PX for p in pictures[:place]), 0))
+    return encode(strip, quality=80)
 
 
 def ridge_rows(rows: pa.Table, *, heads: Sequence[HeadSpec]) -> pa.Table:
-    """Ray Data stage: shard rows in; ``features`` (fixed list float32) and targets out."""
+    """Ray Data stage: shard rows in; ``features`` (fixed list float32) and targets out.
+
+    With a head that compares ``others``: lists of the features of the other images of a row.
+    """
     decoded = decode_shard(rows, heads=heads, preprocess=RIDGE_PREPROCESS)
     small = features(pixels_of(decoded.column("pixels"), RIDGE_PREPROCESS)).astype(np.float32)
-    columns = {name: decoded.column(name) for name in (head.target_field().name for head in heads)}
+    columns: dict[str, Any] = {n: decoded.column(n) for n in (head.target_field().name for head in heads)}
+    if OTHERS in decoded.column_names:
+        others, counts = _other_features(rows)
+        columns[OTHERS] = lists_of(others.astype(np.float32), counts)
     return pa.table({"features": fixed_lists(small), **columns})
+
+
+def _said_of_sets(
+    predictor: Predictor, head: HeadSpec, said_N1: npt.NDArray[np.float32], others: pa.ChunkedArray
+) -> npt.NDArray[np.float32]:
+    """What a head says of the images of each row side by side, [N, MAX_IMAGES]; NaN where there is none."""
+    flat = pa.chunked_array([others.combine_chunks().flatten()])
+    prediction = predictor.predict(pixels_of(flat, predictor.card.preprocess))
+    of_others = head.measured(prediction.heads[head.name])[:, 0]
+    return by_row(said_N1[:, 0], of_others, num_others(others)).astype(np.float32)
 
 
 class AnswerRows:
     """Ray Data stage: rows of ``decode_for_evaluation`` in, the models' answers out.
 
-    Instead of the pixels, rows have ``<h>_outputs_<i>`` of each model, calibrated (``HeadSpec.measured``).
+    Instead of the pixels, rows have ``<h>_outputs_<i>`` of each model, calibrated (``HeadSpec.measured``); of
+    a head that compares those of all images of the row, MAX_IMAGES of them.
 
     Where ``altered_<name>`` is not null, ``<h>_altered_<name>`` has the first model's of that copy. For a
     share ``explained`` of the rows, ``<h>_saliency`` is a JPEG that shows where the first model looks.
@@ -199,15 +251,17 @@ class AnswerRows:
         columns = {
             name: rows.column(name)
             for name in rows.column_names
-            if not name.startswith(("pixels_", "altered_"))
+            if not name.startswith(("pixels_", "altered_", "others_"))
         }
         for i, (predictor, pixels) in enumerate(zip(self._predictors, self._pixels, strict=True)):
             prediction = predictor.predict(
                 pixels_of(rows.column(f"pixels_{pixels}"), predictor.card.preprocess)
             )
             for head in predictor.card.heads:  # the metrics then see exactly what scoring answers
-                answer = prediction.heads[head.name]
-                columns[f"{head.name}_outputs_{i}"] = fixed_lists(head.measured(answer))
+                said = head.measured(prediction.heads[head.name])
+                if head.COMPARES and f"others_{pixels}" in rows.column_names:
+                    said = _said_of_sets(predictor, head, said, rows.column(f"others_{pixels}"))
+                columns[f"{head.name}_outputs_{i}"] = fixed_lists(said)
         for name in (*ALTERATIONS, ORIGINAL):
             columns |= self._altered(name, rows.column(f"altered_{name}"))
         return pa.table(columns | self._saliency(rows))

@@ -17,6 +17,7 @@ from pix2score.heads.distribution import DistributionHead
 from pix2score.heads.distribution_labels import DISTRIBUTION
 from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.ordered_labels import BINS, LEVELS
+from pix2score.heads.preference import PREFERENCE, PreferenceHead
 from pix2score.heads.spec import COMMON_CHECKS, HeadSpec
 from pix2score.heads.tags import TAGS, TagsHead
 from pix2score.heads.value import ValueHead
@@ -29,6 +30,7 @@ KINDS: Mapping[str, type[HeadSpec]] = {
     VALUE: ValueHead,
     DISTRIBUTION: DistributionHead,
     TAGS: TagsHead,
+    PREFERENCE: PreferenceHead,
 }
 DEFAULT_KIND = BINS
 

@@ -59,6 +59,9 @@ class HeadSpec(ABC):
     """What its label column must hold, in words."""
     KEYS: ClassVar[Mapping[str, str]] = {}
     """Field -> its key in a ``[[heads]]`` table, where that is another."""
+    COMPARES: ClassVar[bool] = False
+    """Whether it learns from comparisons of images, which a table of their own gives, and not from columns of
+    the catalog: what it says and knows of a row is then per image of the row (``heads.compared``)."""
     CHECKS: ClassVar[Mapping[str, tuple[str, Check]]] = {}
     """Key of a ``[[heads]]`` table -> what its value must be, in words and as a test; of its own keys."""
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pix2score.heads.binary_labels import BINARY
 from pix2score.heads.distribution_labels import DISTRIBUTION
 from pix2score.heads.ordered_labels import BINS, LEVELS
+from pix2score.heads.preference import PREFERENCE
 from pix2score.heads.spec import HeadSpec
 from pix2score.heads.tag_labels import TAGS
 from pix2score.heads.value_labels import VALUE
@@ -17,6 +18,7 @@ from pix2score.metrics.binary import BinaryNumbers
 from pix2score.metrics.distribution import DistributionNumbers
 from pix2score.metrics.formulas import Numbers
 from pix2score.metrics.ordered import OrderedNumbers
+from pix2score.metrics.preference import PreferenceNumbers
 from pix2score.metrics.protocol import Accumulator, KindNumbers
 from pix2score.metrics.tags import TagNumbers
 from pix2score.metrics.value import ValueNumbers
@@ -29,6 +31,7 @@ NUMBERS: Mapping[str, KindNumbers] = {
     VALUE: ValueNumbers(),
     DISTRIBUTION: DistributionNumbers(),
     TAGS: TagNumbers(),
+    PREFERENCE: PreferenceNumbers(),
 }
 
 

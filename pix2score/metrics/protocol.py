@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol, Self, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from pix2score.heads.spec import Calibration, HeadSpec
+from pix2score.heads.spec import Calibration, HeadSpec, present
 from pix2score.metrics.formulas import Bins, Floats, Measure, Numbers
 
 Curves = Mapping[str, Any]
@@ -137,3 +137,19 @@ class KindNumbers(ABC):
     @abstractmethod
     def ridge_target(self, head: HeadSpec, target: npt.NDArray[Any]) -> Floats | None:
         """What a ridge regression learns of labelled images, [N] or [N, …]; None where none is compared."""
+
+    def ridge_rows(
+        self,
+        head: HeadSpec,
+        features_ND: Floats,
+        others_MD: Floats,  # noqa: ARG002
+        counts_N: Bins,  # noqa: ARG002
+        target: npt.NDArray[Any],
+    ) -> tuple[Floats, Floats] | None:
+        """Features and numbers that an evaluation's ridge regression learns from; None where there is none.
+
+        ``features_ND`` of the rows' first images; ``others_MD`` of the rest, ``counts_N`` of each row.
+        """
+        labelled = present(target)
+        wanted = self.ridge_target(head, target[labelled])
+        return None if wanted is None else (features_ND[labelled], wanted)

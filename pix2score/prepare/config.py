@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,9 @@ class PrepareConfig:
     """Pages per work that are kept; every page carries the work's labels."""
     preset: str = "pixiv"
     """Heads with published edges on columns bookmarks, views, sanity; [[heads]] in --config replaces them."""
+    comparisons: str | None = None
+    """Parquet file of ranked images, for a head of kind preference: columns set, illust_id, page (default 0),
+    rank (1 is best, equal ranks are ties), and perhaps weight and rater."""
     image_root: tuple[str, ...] = ()
     """Another place that catalog uris may point into, beside the catalog's folder; may be repeated."""
     max_failed: float = 0.05
@@ -63,4 +67,22 @@ class PrepareConfig:
         repeated = [name for name, number in names.items() if number > 1]
         if repeated:
             raise ConfigError(f"[[heads]]: name {', '.join(repeated)} is used more than once")
+        self._check_comparisons([head for head in heads if head.COMPARES])
         return heads
+
+    def _check_comparisons(self, heads: Sequence[HeadSpec]) -> None:
+        if len(heads) > 1:
+            raise ConfigError(
+                f"[[heads]]: {' and '.join(head.name for head in heads)} are both of kind {heads[0].kind}; "
+                "there is one table of comparisons, for one head"
+            )
+        if heads and not self.comparisons:
+            raise ConfigError(
+                f"head {heads[0].name!r} of kind {heads[0].kind} learns from comparisons: give "
+                "--comparisons FILE"
+            )
+        if self.comparisons and not heads:
+            raise ConfigError(
+                f"--comparisons {self.comparisons}: no head learns from it; add [[heads]] with kind = "
+                '"preference"'
+            )

@@ -25,7 +25,7 @@ from pix2score.catalog.contents import ImageRows, log_failures
 from pix2score.catalog.rows import PlanCounts
 from pix2score.cli.flags import as_plain
 from pix2score.cli.summary import recorded
-from pix2score.cluster.decode import decoded_rows
+from pix2score.cluster.decode import decoded_blocks, decoded_rows
 from pix2score.cluster.offer import Offer
 from pix2score.cluster.progress import Meter
 from pix2score.cluster.rounds import Rounds
@@ -33,6 +33,7 @@ from pix2score.cluster.session import session
 from pix2score.cluster.sink import Staging
 from pix2score.cluster.tasks import on_cluster
 from pix2score.dataset.card import CARD, SPLITS, dataset_schema
+from pix2score.dataset.comparisons import Comparisons, described, open_comparisons, warnings
 from pix2score.dataset.labels import described_labels, label_types
 from pix2score.dataset.plan import SplitRule, described_splits, plan_dataset
 from pix2score.dataset.resume import ResumedShards, resume_shards
@@ -45,6 +46,7 @@ from pix2score.images.repeats import Repeats
 from pix2score.images.source import image_source
 from pix2score.prepare.card import card_summary, dataset_card, failed_by_code, publish_card
 from pix2score.prepare.config import PrepareConfig
+from pix2score.prepare.sets import decoded_sets
 from pix2score.storage.folder import Folder
 from pix2score.storage.parts import Part, total_rows
 
@@ -61,13 +63,14 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     """
     heads = config.head_specs()
     catalog = open_catalog(config.catalog, config.columns, heads)
+    comparisons = open_comparisons(config.comparisons) if config.comparisons else None
     source = image_source(catalog.folder.uri, config.image_root)
     out = Folder(config.out)
     _refuse_catalogs_own_folder(catalog, out)
     if out.is_file(CARD):
         raise DataError(f"{config.out} already holds a dataset; give another --out, or remove it first")
-    staged = f"staged/{_plan_id(config, catalog)}"
-    work = _Work(config, catalog, heads, ImageRows.of(catalog, source), out, staged)
+    staged = f"staged/{_plan_id(config, catalog, comparisons)}"
+    work = _Work(config, catalog, heads, ImageRows.of(catalog, source), out, staged, comparisons)
     with session() as offer, recorded(out, "summary.json", {"job": "prepare", "out": out.uri}) as summary:
         fitted, counts, done = _write_shards(work, offer)
         log_failures(failed_by_code(done.shards), catalog, config.image_root)
@@ -90,9 +93,10 @@ class _Work:
     images: ImageRows
     out: Folder
     staged: str
+    comparisons: Comparisons | None
 
 
-def _plan_id(config: PrepareConfig, catalog: Catalog) -> str:
+def _plan_id(config: PrepareConfig, catalog: Catalog, comparisons: Comparisons | None) -> str:
     """Equal for equal settings and an unchanged catalog: then what a killed attempt finished is resumed."""
     # Not max_failed: who allows more failures after a stop wants what is done already.
     asked = {name: value for name, value in as_plain(config).items() if name != "max_failed"}
@@ -100,6 +104,8 @@ def _plan_id(config: PrepareConfig, catalog: Catalog) -> str:
         "files": [(entry.path, entry.size, entry.etag) for entry in catalog.files],
         "algorithm": ALGORITHM,
     }
+    if comparisons:
+        facts["compared"] = (comparisons.entry.size, comparisons.entry.etag)
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
@@ -135,6 +141,21 @@ def _warn(asked: Sequence[HeadSpec], fitted: Sequence[HeadSpec], counts: PlanCou
         logger.warning(
             "%d rows left out: their split is not known: %s", counts.unknown_split, described_splits(counts)
         )
+    if counts.comparisons:
+        _tell_comparisons(counts)
+
+
+def _tell_comparisons(counts: PlanCounts) -> None:
+    sets, images = (sum(counts.comparisons[name].values()) for name in ("sets_by_split", "images_by_split"))
+    logger.info("comparisons: %s", described(counts.comparisons))
+    logger.info(
+        "each set is a row that holds its images: %d images in %d rows, beside %d rows of one image",
+        images,
+        sets,
+        counts.planned - sets,
+    )
+    for line in warnings(counts.comparisons):
+        logger.warning("%s", line)
 
 
 def _write_shards(work: _Work, offer: Offer) -> tuple[list[HeadSpec], PlanCounts, ResumedShards]:
@@ -182,7 +203,7 @@ def _plan(work: _Work, done: ResumedShards) -> tuple[list[Part], PlanCounts, lis
     )
     prefix = f"{work.staged}/plan-{uuid.uuid4().hex[:12]}/rows"
     paths = [shard.path for shard in done.shards]
-    return on_cluster(plan_dataset, work.catalog, work.heads, rule, work.out, prefix, paths)
+    return on_cluster(plan_dataset, work.catalog, work.heads, rule, work.out, prefix, paths, work.comparisons)
 
 
 def _shard_schema(work: _Work) -> pa.Schema:
@@ -200,7 +221,8 @@ def _round(
     """Read, fetch and shrink, write, in one streaming Ray Data execution; return ``done`` and its shards."""
     image_size = work.config.image_size
     write = ShardWriter(out=work.out, heads=tuple(heads), schema=_shard_schema(work), staged=work.staged)
-    dataset = decoded_rows(work.out, parts, work.images, image_size, offer)
+    blocks = decoded_sets if work.comparisons else decoded_blocks
+    dataset = decoded_rows(work.out, parts, work.images, image_size, offer, blocks=blocks)
     meter = Meter("prepared", total_rows(parts), logger)
     staging = Staging(
         dataset, write, shard_rows_of(image_size), prefix=f"piece-{uuid.uuid4().hex[:8]}", meter=meter

@@ -88,8 +88,8 @@ def bars(labels: Sequence[str], series: Mapping[str, Sequence[float]]) -> str:
     return _svg([{"mark": {"type": "bar"}, "encoding": encoding}], rows)
 
 
-def calibration(reliability: Reliability) -> str:
-    """How often the predicted bin is right, against how sure the model was: ideally the same."""
+def calibration(reliability: Reliability, of: str = "the predicted bin") -> str:
+    """How often ``of`` is right, against how sure the model was: ideally the same."""
     after, before = "calibrated", "before the temperature"
     rows = [
         {**point, "series": name}
@@ -98,7 +98,7 @@ def calibration(reliability: Reliability) -> str:
         if point["images"] >= MIN_IMAGES
     ]
     x, y = (
-        _axis("confidence", "probability of the predicted bin", scale={"domain": [0, 1]}),
+        _axis("confidence", f"probability of {of}", scale={"domain": [0, 1]}),
         _axis("correct", "share correct"),
     )
     diagonal = {
@@ -251,3 +251,20 @@ def shares_along(points: Sequence[Row], field: str, title: str) -> str:
     encoding = {"x": _axis(field, title), "y": _axis("share", "share of images", axis={"format": "%"})}
     mark = {"type": "area", "interpolate": "step", "color": ACCENT, "opacity": 0.6}
     return _svg([{"mark": mark, "encoding": encoding}], points)
+
+
+def share_right(steps: Sequence[Row], x: str, title: str) -> str:
+    """The share that is right (field ``correct``) over field ``x``; the dashed line is chance."""
+    level = {
+        "data": {"values": [{"correct": 0.5}]},
+        "mark": {"type": "rule", "strokeDash": [4, 4], "color": SOFT},
+        "encoding": {"y": {"field": "correct", "type": "quantitative"}},
+    }
+    line = {
+        "mark": {"type": "line", "point": True, "color": ACCENT},
+        "encoding": {
+            "x": _axis(x, title),
+            "y": _axis("correct", "share correct", scale={"zero": False}),
+        },
+    }
+    return _svg([level, line], steps)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pix2score.heads.compared import key_text
 from pix2score.heads.spec import HeadSpec, present
 from pix2score.metrics.findings import HeadDetails
 from pix2score.metrics.kinds import numbers_of
@@ -103,13 +104,8 @@ def _galleries(head: HeadSpec, sampled: pa.Table | None, curves: Curves) -> list
     if sampled is None or not sampled.num_rows:
         return []
     shown = _Shown(head, sampled)
-    found = [
-        shown.gallery("Highest predicted", np.argsort(-shown.score, kind="stable")),
-        shown.gallery("Lowest predicted", np.argsort(shown.score, kind="stable")),
-        shown.gallery("Largest misses", shown.misses()),
-        *_saliency(head, sampled, shown),
-        *shown.examples(curves),
-    ]
+    found = [shown.gallery(title, shown.order(by)) for title, by in page_of(head).galleries]
+    found += [*_saliency(head, sampled, shown), *shown.examples(curves)]
     return [gallery for gallery in found if gallery.pictures]
 
 
@@ -132,6 +128,14 @@ class _Shown:
         self._labelled = present(self._targets)
         self.score = numbers_of(head).score(head, self._outputs)
 
+    def order(self, by: str) -> npt.NDArray[np.int64]:
+        """Rows in an order of ``KindPage.galleries``."""
+        if by == "hits":
+            return self.misses()[::-1]
+        if by == "misses":
+            return self.misses()
+        return np.argsort(-self.score if by == "highest" else self.score, kind="stable")
+
     def misses(self) -> npt.NDArray[np.int64]:
         """Labelled rows, the farthest from their label first."""
         miss = numbers_of(self._head).misses(self._head, self._outputs, self._targets)
@@ -150,7 +154,7 @@ class _Shown:
         return Gallery(title, [self._picture(row, images) for row in order[:NUM_PICTURES].tolist()], note)
 
     def _picture(self, row: int, images: str) -> Picture:
-        key = f"{self._rows.column('illust_id')[row].as_py()} p{self._rows.column('page')[row].as_py()}"
+        key = key_text(self._rows.column("illust_id")[row].as_py(), self._rows.column("page")[row].as_py())
         page = page_of(self._head)
         true = page.true(self._head, self._targets[row]) if self._labelled[row] else "true no label"
         said = page.said(self._head, self._outputs[row])

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from pix2score.heads.binary_labels import BINARY
 from pix2score.heads.distribution_labels import DISTRIBUTION
 from pix2score.heads.ordered_labels import BINS, LEVELS
+from pix2score.heads.preference import PREFERENCE
 from pix2score.heads.spec import HeadSpec
 from pix2score.heads.tag_labels import TAGS
 from pix2score.heads.value_labels import VALUE
 from pix2score.report.binary import BinaryPage
 from pix2score.report.distribution import DistributionPage
 from pix2score.report.ordered import OrderedPage
+from pix2score.report.preference import PreferencePage
 from pix2score.report.protocol import KindPage
 from pix2score.report.tags import TagsPage
 from pix2score.report.value import ValuePage
@@ -25,6 +27,7 @@ PAGES: Mapping[str, KindPage] = {
     VALUE: ValuePage(),
     DISTRIBUTION: DistributionPage(),
     TAGS: TagsPage(),
+    PREFERENCE: PreferencePage(),
 }
 
 

@@ -27,6 +27,12 @@ class KindPage(ABC):
     rows: ClassVar[tuple[Row, ...]]
     constant: ClassVar[str]
     """What the best constant answer is, in words."""
+    galleries: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("Highest predicted", "highest"),
+        ("Lowest predicted", "lowest"),
+        ("Largest misses", "misses"),
+    )
+    """Title of each row of pictures and what it holds: highest, lowest, misses, or hits (least misses)."""
 
     @abstractmethod
     def note(self, verdict: HeadVerdict) -> str:

@@ -21,6 +21,7 @@ from pix2score.heads.distribution import DistributionHead
 from pix2score.heads.distribution_labels import DISTRIBUTION
 from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.ordered_labels import BINS, LEVELS
+from pix2score.heads.preference import PREFERENCE, reward_quantiles
 from pix2score.heads.quantiles import knots
 from pix2score.heads.spec import Calibration, HeadSpec
 from pix2score.heads.tags import TAGS, TagsHead
@@ -114,6 +115,11 @@ def _tags(_head: TagsHead, logits_V: Tensor, calibration: Calibration) -> dict[s
     return {"probs": probs_V, "score": probs_V.max()}
 
 
+def _preference(_head: HeadSpec, outputs_1: Tensor, calibration: Calibration) -> dict[str, Tensor]:
+    reward = (outputs_1[0].double() - calibration.get("mean", 0.0)) / calibration.get("std", 1.0)
+    return {"reward": reward.float(), "score": quantile_of(reward, reward_quantiles(calibration)).float()}
+
+
 ANSWERS: Mapping[str, Callable[[Any, Tensor, Calibration], dict[str, Tensor]]] = {
     BINS: _ordered,
     LEVELS: _ordered,
@@ -121,6 +127,7 @@ ANSWERS: Mapping[str, Callable[[Any, Tensor, Calibration], dict[str, Tensor]]] =
     VALUE: _value,
     DISTRIBUTION: _distribution,
     TAGS: _tags,
+    PREFERENCE: _preference,
 }
 """Kind -> what the outputs [A] of one image mean, as ``HeadSpec.answer`` says it in numpy."""
 

@@ -114,7 +114,7 @@ class TrainConfig:
     epochs: int | None = None
     """Passes over the train split (default: the preset's)."""
     batch_size: int = 64
-    """Images per step and worker."""
+    """Images per step and worker; a set of compared images counts as one."""
     accumulate: int = 1
     """Pieces in which a worker computes its batch: less memory, the same step, but that BatchNorm sees the
     pieces. Where a GPU's memory is too small, more are made without asking."""
@@ -338,6 +338,8 @@ class WorkerSettings:
     freeze: Freeze = "none"
     hidden: int = 0
     drop_path: float = 0.0
+    images_per_row: float = 1.0
+    """Of the train split, on average: above 1 where rows hold compared images."""
 
     @property
     def num_epochs(self) -> int:

@@ -130,6 +130,7 @@ def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer
         shuffle_mib=config.shuffle_mib,
         cache_mib=config.cache_mib,
         batch_size=config.batch_size,
+        images_per_row=dataset.images_per_row("train"),
         steps_per_epoch=steps_per_epoch,
         seed=config.seed,
         out=Folder(config.out).uri,

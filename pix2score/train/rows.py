@@ -15,11 +15,12 @@ from ray.data import DataIterator
 from pix2score.cluster.offer import Offer
 from pix2score.cluster.shards import shard_rows
 from pix2score.dataset.card import PreparedDataset
+from pix2score.heads.compared import OTHERS, num_others
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.columns import pixels_of
 from pix2score.images.preprocess import Preprocess
 from pix2score.train.config import WorkerSettings
-from pix2score.train.step.batch import Batch
+from pix2score.train.step.batch import Batch, Others
 
 logger = logging.getLogger(__name__)
 KEPT_SHARE = 0.25
@@ -44,13 +45,13 @@ def training_rows(
         split: shard_rows(dataset, split, dataset.heads, settings.preprocess, offer, pad_rows=pad)
         for split, pad in padding.items()
     }
-    num_rows = sum(dataset.num_rows(split) + pad for split, pad in padding.items())
-    size_mib = num_rows * settings.preprocess.size**2 * 3 / 2**20
+    num_images = sum(dataset.num_images(split) + pad for split, pad in padding.items())
+    size_mib = num_images * settings.preprocess.size**2 * 3 / 2**20
     if size_mib > _most_mib(settings):
         return rows
     logger.info(
         "decoding %d images once for all epochs: %.0f MiB of pixels, kept in Ray's object store",
-        num_rows,
+        num_images,
         size_mib,
     )
     return {split: _kept(dataset) for split, dataset in rows.items()}
@@ -88,7 +89,8 @@ def worker_batches(
 
 
 def _shuffle_rows(settings: WorkerSettings, batch_rows: int) -> int:
-    return max(batch_rows, settings.shuffle_mib * 2**20 // (settings.preprocess.size**2 * 3))
+    row_bytes = settings.preprocess.size**2 * 3 * settings.images_per_row
+    return max(batch_rows, int(settings.shuffle_mib * 2**20 // row_bytes))
 
 
 def batch_of(table: pa.Table, heads: Sequence[HeadSpec], preprocess: Preprocess) -> Batch:
@@ -99,4 +101,16 @@ def batch_of(table: pa.Table, heads: Sequence[HeadSpec], preprocess: Preprocess)
     pixels = torch.from_numpy(pixels_of(table.column("pixels"), preprocess).copy())
     targets = {h.name: torch.tensor(h.targets(table.column(h.target_field().name))) for h in heads}
     labels = {h.name: torch.tensor(h.label_values(table.column(f"{h.name}_label"))) for h in heads}
-    return Batch(pixels, targets, labels)
+    return Batch(pixels, targets, labels, _others(table, preprocess))
+
+
+def _others(table: pa.Table, preprocess: Preprocess) -> Others | None:
+    """Images of the rows beyond the first of each; None without any."""
+    if OTHERS not in table.column_names:
+        return None
+    counts = num_others(table.column(OTHERS))
+    if not counts.any():
+        return None
+    flat = table.column(OTHERS).combine_chunks().flatten()
+    pixels = pixels_of(pa.chunked_array([flat]), preprocess).copy()
+    return Others(torch.from_numpy(pixels), torch.from_numpy(counts))

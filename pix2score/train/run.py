@@ -64,7 +64,7 @@ def _fit(settings: WorkerSettings, dataset: PreparedDataset, out: Folder, offer:
     logger.info(
         "training %s on %d images, %d steps of %d x %d",
         settings.backbone,
-        dataset.num_rows("train"),
+        dataset.num_images("train"),
         total_steps,
         max(1, settings.max_workers),
         settings.batch_size,

@@ -221,6 +221,8 @@ def _build(settings: WorkerSettings, batch_rows: int) -> Fitter:
         model.trunk.load_state_dict(initial, strict=False)  # checked when it was written
     network = prepare_model(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
     # Fewer workers than at most: each takes more of the same joint batch, in pieces of the size that fits.
-    pieces = settings.recipe.accumulate * math.ceil(batch_rows / settings.batch_size)
+    # So do rows of many images.
+    of_images = max(1, round(settings.images_per_row))
+    pieces = settings.recipe.accumulate * math.ceil(batch_rows / settings.batch_size) * of_images
     recipe = replace(settings.recipe, accumulate=pieces)
     return Fitter(network, settings.heads, settings.preprocess, recipe, get_device())

@@ -1,16 +1,18 @@
 """A batch of training pictures and labels on one worker.
 
-Shapes: B images, S input size, K bins of a head.
+Shapes: B rows, M images beyond the first of each row, S input size, A outputs of a head.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from pix2score.heads.compared import MAX_IMAGES
 from pix2score.heads.spec import MISSING, HeadSpec
 
 
@@ -26,6 +28,17 @@ class Batch:
     """uint8 RGB."""
     targets: dict[str, Tensor]
     labels: dict[str, Tensor]
+    others: Others | None = None
+    """None where every row is one image."""
+
+    @property
+    def images(self) -> Tensor:
+        """uint8 RGB [B + M, S, S, 3]: the first image of each row, then the M others, row by row."""
+        return (
+            self.pixels_BSSC
+            if self.others is None
+            else torch.cat([self.pixels_BSSC, self.others.pixels_MSSC])
+        )
 
     def to(self, device: torch.device) -> Batch:
         """The batch with pixels and targets on ``device``; raw labels stay on the CPU, where metrics are."""
@@ -34,6 +47,7 @@ class Batch:
             pixels,
             {name: target.to(device, non_blocking=True) for name, target in self.targets.items()},
             self.labels,
+            self.others and self.others.to(device),
         )
 
     def pieces(self, number: int) -> list[Batch]:
@@ -44,7 +58,50 @@ class Batch:
     def rows(self, rows: slice | Tensor) -> Batch:
         """Some of the rows."""
         targets = {name: target[rows] for name, target in self.targets.items()}
-        return Batch(self.pixels_BSSC[rows], targets, {name: v[rows] for name, v in self.labels.items()})
+        labels = {name: v[rows] for name, v in self.labels.items()}
+        return Batch(self.pixels_BSSC[rows], targets, labels, self.others and self.others.rows(rows))
+
+    def by_row(self, outputs: Mapping[str, Tensor], heads: Sequence[HeadSpec]) -> dict[str, Tensor]:
+        """What heads say of the rows, from what they say of ``images``, [B + M, A].
+
+        [B, A] of the first images; of a head that compares [B, MAX_IMAGES], each row's images side by side
+        and zeros where there is none.
+        """
+        size = len(self.pixels_BSSC)
+        return {
+            head.name: self._side_by_side(outputs[head.name]) if head.COMPARES else outputs[head.name][:size]
+            for head in heads
+        }
+
+    def _side_by_side(self, outputs_NA: Tensor) -> Tensor:
+        size = len(self.pixels_BSSC)
+        found = outputs_NA.new_zeros(size, MAX_IMAGES - 1)
+        if self.others is not None:
+            place = torch.arange(MAX_IMAGES - 1, device=found.device)
+            there = place < self.others.counts_B.to(found.device)[:, None]
+            found = found.masked_scatter(there, outputs_NA[size:, 0])
+        return torch.cat([outputs_NA[:size, :1], found], dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """Images of a batch's rows beyond the first of each."""
+
+    pixels_MSSC: Tensor
+    """uint8 RGB, row by row."""
+    counts_B: Tensor
+    """int64, on the CPU: how many each row has."""
+
+    def to(self, device: torch.device) -> Others:
+        """With the pixels on ``device``."""
+        return Others(self.pixels_MSSC.to(device, non_blocking=True), self.counts_B)
+
+    def rows(self, rows: slice | Tensor) -> Others:
+        """Those of some rows."""
+        chosen = torch.zeros(len(self.counts_B), dtype=torch.bool)
+        chosen[rows] = True
+        mine = chosen.repeat_interleave(self.counts_B)
+        return Others(self.pixels_MSSC[mine.to(self.pixels_MSSC.device)], self.counts_B[chosen])
 
 
 def is_labelled(target: Tensor) -> Tensor:

@@ -148,14 +148,15 @@ class Fitter:
 
     def _losses(self, piece: Batch, counts: Mapping[str, Tensor], network: nn.Module) -> Tensor:
         """float32 [H]: this worker's part of the joint losses, on the graph."""
-        pixels_BSSC = self.network_input(piece.pixels_BSSC)
+        pixels_BSSC = self.network_input(piece.images)
         with self.cast.autocast():
-            logits, _ = network(normalise(pixels_BSSC, self.preprocess))
+            outputs, _ = network(normalise(pixels_BSSC, self.preprocess))
         targets = {
             head.name: noisy_targets(piece, head, self.recipe.noise_of(head.name) or head.own_noise())
             for head in self.heads
         }
-        return head_losses(multi_head_loss(logits, targets, self.heads), counts, self.heads)
+        of_rows = piece.by_row(outputs, self.heads)
+        return head_losses(multi_head_loss(of_rows, targets, self.heads), counts, self.heads)
 
     def network_input(self, pixels_BSSC: Tensor) -> Tensor:
         """Augmented pictures as the network sees them before normalising, RGB in 0..255 [B, S, S, 3]."""

@@ -28,6 +28,7 @@ from pix2score.train.step.losses_number import (
     squared_error,
 )
 from pix2score.train.step.losses_pairwise import pairwise
+from pix2score.train.step.losses_preference import bradley_terry
 from pix2score.train.step.losses_tags import TAG_LOSSES
 
 ORDINAL_WIDTH = 0.1
@@ -142,6 +143,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, Any], Tensor]] = {
     "soft_squared_emd": soft_squared_emd,
     "pairwise": pairwise(_ordinal),
     **TAG_LOSSES,
+    "bradley_terry": bradley_terry,
 }
 """Name of a loss -> its sum over labelled images, of outputs [B, A], targets [B] or [B, …], and head."""
 

@@ -33,7 +33,8 @@ def measure(
         if not len(batch.pixels_BSSC):
             continue
         with caster.autocast():
-            outputs, _ = model(normalise(batch.to(device).pixels_BSSC, preprocess))
+            outputs, _ = model(normalise(batch.to(device).images, preprocess))
+        outputs = batch.by_row(outputs, heads)
         for metric in metrics:
             name = metric.head.name
             metric.add(
