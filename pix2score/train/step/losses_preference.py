@@ -25,9 +25,9 @@ def bradley_terry(rewards_BK: Tensor, target_BT: Tensor, _head: HeadSpec) -> Ten
     """
     present, ranks_BK = is_labelled(target_BT), target_BT[:, FIRST_RANK:]
     i, j = torch.triu_indices(ranks_BK.shape[1], ranks_BK.shape[1], 1, device=ranks_BK.device)
-    ahead_BP = torch.sign(ranks_BK[:, j] - ranks_BK[:, i])  # 1: the first is better; NaN: no such pair
+    ahead_BP = ranks_BK[:, j] - ranks_BK[:, i]  # above 0: the first is better; NaN: no such pair
     there_BP = ~ahead_BP.isnan()
-    first_BP = 0.5 + 0.5 * ahead_BP.nan_to_num()
+    first_BP = 0.5 + 0.5 * ahead_BP.nan_to_num().sign()
     one_BP, other_BP = rewards_BK[:, i], rewards_BK[:, j]
     cost_BP = F.binary_cross_entropy_with_logits(one_BP - other_BP, first_BP, reduction="none")
     cost_BP = cost_BP + CENTRING * (one_BP + other_BP).square()
