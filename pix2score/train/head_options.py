@@ -32,8 +32,10 @@ def check_head_options(heads: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def with_options(heads: Sequence[HeadSpec], options: Mapping[str, Mapping[str, Any]]) -> tuple[HeadSpec, ...]:
-    """The heads with weights and losses of their own. Raises ``ConfigError`` for one that does not exist, or a loss
-    that is not its kind's."""
+    """The heads with weights and losses of their own.
+
+    Raises ``ConfigError`` for a head that does not exist, or a loss that is not its kind's.
+    """
     names = [head.name for head in heads]
     for name in options:
         if name not in names:
