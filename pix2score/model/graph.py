@@ -107,7 +107,7 @@ def _exported(module: _FromPixels, card: ModelCard) -> onnx.ModelProto:
         torch.onnx.export(
             module,
             (torch.zeros((2, size, size, 3), dtype=torch.uint8),),
-            data,  # type: ignore[arg-type]  # a stream is taken, though not announced
+            data,  # type: ignore[arg-type]  # the exporter in use takes a file object
             dynamo=False,
             export_params=False,
             training=torch.onnx.TrainingMode.PRESERVE,  # BatchNorm stays a layer; runtimes fold it
