@@ -49,7 +49,8 @@ class MultiHeadModel(nn.Module):
 
         Logits are unnormalised, before the temperature.
         """
-        embedding_BD = self.trunk(image_BCHW)
+        # Where pictures were embedded before, those embeddings come in their place.
+        embedding_BD = image_BCHW if image_BCHW.ndim == 2 else self.trunk(image_BCHW)
         return self.answers(embedding_BD), embedding_BD
 
     def answers(self, embedding_BD: Tensor) -> dict[str, Tensor]:
@@ -80,8 +81,10 @@ def _output(embedding_dim: int, head: HeadSpec) -> nn.Linear:
 def normalise(pixels_BSSC: Tensor, preprocess: Preprocess) -> Tensor:
     """RGB in 0..255, uint8 or float [B, S, S, 3], as the network's float32 input [B, 3, S, S].
 
-    On the same device, channels_last in memory.
+    On the same device, channels_last in memory. Embeddings [B, D] in their place stay as they are.
     """
+    if pixels_BSSC.ndim == 2:
+        return pixels_BSSC
     image_BCHW = pixels_BSSC.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
     mean = torch.tensor(preprocess.mean, device=image_BCHW.device).view(1, 3, 1, 1)
     std = torch.tensor(preprocess.std, device=image_BCHW.device).view(1, 3, 1, 1)

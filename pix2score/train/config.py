@@ -242,6 +242,8 @@ class TrainConfig:
                 raise ConfigError("freeze trunk: a random trunk stays random; give --weights")
             if self.drop_path or self.frozen_fraction:
                 raise ConfigError("freeze trunk: leave out drop_path and frozen_fraction, which move it")
+            if self.gradient == "pcgrad":
+                raise ConfigError("freeze trunk: pcgrad is of the gradients in the trunk, which has none")
 
     def worker_range(self, default: int) -> tuple[int, int]:
         """Least and greatest number of workers. Raises ``ConfigError``."""

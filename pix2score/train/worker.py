@@ -27,6 +27,7 @@ from pix2score.storage.folder import Folder
 from pix2score.train.baseline import RidgeBaseline
 from pix2score.train.checkpoint import EpochSums, resume
 from pix2score.train.config import WorkerSettings
+from pix2score.train.embedded import EmbeddedRows
 from pix2score.train.history import WORST, EpochEntry, calibrations
 from pix2score.train.log import picture_grid, thinned
 from pix2score.train.memory import Peak, hold_to
@@ -66,6 +67,11 @@ class Loop:
         self._run = resume(self._fitter, settings)
         self._peak = Peak(self._fitter.device)
         self._baseline = RidgeBaseline(settings.heads)
+        self._embedded = (
+            EmbeddedRows(self._fitter, settings, self._batch_rows, self._seen_once)
+            if settings.freeze == "trunk"
+            else None
+        )
         self._reporter = Reporter(settings, board, is_first=is_first)
         self._saver = Saver(self._fitter, self._run, settings, self._reporter, is_first=is_first)
         self._began_at = time.monotonic()
@@ -99,13 +105,14 @@ class Loop:
         num_done = fitter.num_steps - epoch * steps_per_epoch
         self._resume_clock()
         for i, batch in enumerate(self._awaited(self._batches("train", epoch))):
-            if not epoch:
+            if not epoch and not self._embedded:
                 self._baseline.add(batch)
             if i < num_done:
                 continue
             if fitter.num_steps >= last:
                 break
-            self._keep_preview(batch)
+            if not self._embedded:
+                self._keep_preview(batch)
             self._count(self._step(batch))
             looks = fitter.num_steps % CHECK_EVERY == 0 and fitter.num_steps < last
             if termination.is_asked() or (looks and self._saver.is_due()):
@@ -170,12 +177,25 @@ class Loop:
         for batch in batches:
             if termination.is_asked():
                 self._save_and_leave_if_asked()
-            if not self._run.ridge:
+            if not self._run.ridge and not self._embedded:
                 self._baseline.judge(batch)
             yield batch
 
     def _batches(self, split: str, epoch: int = 0) -> Iterator[Batch]:
+        if self._embedded:
+            return self._embedded.batches(split, epoch)
         return worker_batches(self._settings, split, batch_rows=self._batch_rows, epoch=epoch)
+
+    def _seen_once(self, split: str) -> Iterator[Batch]:
+        """Batches with pixels, on their way to being embedded; the baseline sees them here."""
+        for batch in worker_batches(self._settings, split, batch_rows=self._batch_rows):
+            if split == "train":
+                self._keep_preview(batch)
+                if not self._run.history:
+                    self._baseline.add(batch)
+            elif not self._run.ridge:
+                self._baseline.judge(batch)
+            yield batch
 
     def _entry(self, epoch: int, metrics: list[Accumulator]) -> EpochEntry:
         sums, num_images = self._run.sums, self._settings.images_per_step
@@ -219,6 +239,8 @@ def _build(settings: WorkerSettings, batch_rows: int) -> Fitter:
     if settings.initial_trunk:
         initial = load_tensors(Folder(settings.out).read(settings.initial_trunk))
         model.trunk.load_state_dict(initial, strict=False)  # checked when it was written
+    if settings.freeze == "trunk":
+        model.trunk.requires_grad_(False)
     network = prepare_model(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
     # Fewer workers than at most: each takes more of the same joint batch, in pieces of the size that fits.
     # So do rows of many images.

@@ -34,7 +34,8 @@ class Average:
         The first ones count less, being far from any end.
         """
         decay = min(self._decay, (1 + num_steps) / (10 + num_steps))
-        mine, theirs = _floats(self.model), _floats(model)
+        is_frozen = not any(p.requires_grad for p in model.trunk.parameters())
+        mine, theirs = _floats(self.model, is_frozen), _floats(model, is_frozen)
         torch._foreach_lerp_(mine, theirs, 1 - decay)
         for counter, other in zip(_counters(self.model), _counters(model), strict=True):
             counter.copy_(other)
@@ -48,8 +49,10 @@ class Average:
         self.model.load_state_dict(state)
 
 
-def _floats(model: MultiHeadModel) -> list[Tensor]:
-    return [t for t in model.state_dict().values() if t.is_floating_point()]
+def _floats(model: MultiHeadModel, is_frozen: bool) -> list[Tensor]:
+    """Those that move: without the trunk where that is frozen."""
+    moving = {n: t for n, t in model.state_dict().items() if not (is_frozen and n.startswith("trunk."))}
+    return [t for t in moving.values() if t.is_floating_point()]
 
 
 def _counters(model: MultiHeadModel) -> list[Tensor]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -39,6 +39,12 @@ class Batch:
             if self.others is None
             else torch.cat([self.pixels_BSSC, self.others.pixels_MSSC])
         )
+
+    def with_images(self, images: Tensor) -> Batch:
+        """The same rows with other ``images`` [B + M, …], such as their embeddings."""
+        size = len(self.pixels_BSSC)
+        others = self.others and replace(self.others, pixels_MSSC=images[size:])
+        return replace(self, pixels_BSSC=images[:size], others=others)
 
     def to(self, device: torch.device) -> Batch:
         """The batch with pixels and targets on ``device``; raw labels stay on the CPU, where metrics are."""
@@ -97,11 +103,13 @@ class Others:
         return Others(self.pixels_MSSC.to(device, non_blocking=True), self.counts_B)
 
     def rows(self, rows: slice | Tensor) -> Others:
-        """Those of some rows."""
-        chosen = torch.zeros(len(self.counts_B), dtype=torch.bool)
-        chosen[rows] = True
-        mine = chosen.repeat_interleave(self.counts_B)
-        return Others(self.pixels_MSSC[mine.to(self.pixels_MSSC.device)], self.counts_B[chosen])
+        """Those of some rows, in their order."""
+        counts_B, first_B = self.counts_B[rows], (self.counts_B.cumsum(0) - self.counts_B)[rows]
+        of_row = torch.arange(int(counts_B.sum())) - (counts_B.cumsum(0) - counts_B).repeat_interleave(
+            counts_B
+        )
+        mine = first_B.repeat_interleave(counts_B) + of_row
+        return Others(self.pixels_MSSC[mine.to(self.pixels_MSSC.device)], counts_B)
 
 
 def is_labelled(target: Tensor) -> Tensor:

@@ -81,6 +81,8 @@ class Fitter:
         self.pieces = Pieces(self.model, recipe)  # after the average's copy: that one is never trained
         self.cast = Caster(recipe.precision, device)
         self._gradients = Gradients(network, recipe, self.cast, self.pieces)
+        self.is_frozen = not any(p.requires_grad for p in self.model.trunk.parameters())
+        """The trunk, in every step."""
         self.num_steps = 0
         self.num_skipped = 0
         self._running = list(self.model.buffers())  # the counters too: a skipped step leaves no trace
@@ -121,7 +123,7 @@ class Fitter:
 
     def _begin(self) -> None:
         self.network.train()
-        if trunk_is_frozen(self.num_steps, self.recipe):
+        if self.is_frozen or trunk_is_frozen(self.num_steps, self.recipe):
             self.model.trunk.eval()  # its BatchNorm keeps the statistics that fit its weights
         torch.manual_seed(step_seed(self.recipe.seed, self.num_steps) + rank())
         self.optimizer.zero_grad(set_to_none=True)
@@ -160,6 +162,8 @@ class Fitter:
 
     def network_input(self, pixels_BSSC: Tensor) -> Tensor:
         """Augmented pictures as the network sees them before normalising, RGB in 0..255 [B, S, S, 3]."""
+        if pixels_BSSC.ndim == 2:  # embeddings
+            return pixels_BSSC
         return augmented(pixels_BSSC, self.recipe.augment)
 
     def _clipped_norm(self) -> Tensor:

@@ -1,0 +1,96 @@
+"""A trunk that stays as it is: each picture is embedded once, and only what stands behind it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from pix2score.errors import ConfigError
+from pix2score.train.config import TrainConfig, WorkerSettings
+from pix2score.train.embedded import EmbeddedRows
+from pix2score.train.step.batch import Batch
+from pix2score.train.step.fitter import Fitter
+from pix2score.train.step.recipe import Recipe
+from tests.support.torch_helpers import HEADS, PREPROCESS, batch, fitter_of, settled_model, state_of
+
+
+def frozen_fitter() -> Fitter:
+    model = settled_model()
+    model.trunk.requires_grad_(False)
+    return fitter_of(model, average=0.5, learning_rate=0.05)
+
+
+class Rows:
+    """Ten drawn rows, in batches of four; counts how often it was read."""
+
+    def __init__(self) -> None:
+        self.num_reads = 0
+        self.whole = batch(10, seed=1)
+
+    def __call__(self, split: str) -> Iterator[Batch]:
+        self.num_reads += 1
+        yield from self.whole.pieces(3)
+
+
+def embedded(fitter: Fitter, rows: Rows) -> EmbeddedRows:
+    settings = WorkerSettings(
+        backbone="resnet18",
+        heads=HEADS,
+        preprocess=PREPROCESS,
+        recipe=Recipe(),
+        num_workers=0,
+        max_workers=0,
+        use_gpu=False,
+        cpus_per_worker=None,
+        shuffle_mib=1,
+        cache_mib=None,
+        batch_size=4,
+        steps_per_epoch=2,
+        seed=0,
+        out="",
+        initial_trunk=None,
+        num_threads=None,
+    )
+    return EmbeddedRows(fitter, settings, 4, rows)
+
+
+def test_each_picture_is_read_and_embedded_once_and_shuffled_in_every_epoch() -> None:
+    fitter, rows = frozen_fitter(), Rows()
+    found = embedded(fitter, rows)
+    epochs = [torch.cat([b.pixels_BSSC for b in found.batches("train", epoch)]) for epoch in (0, 1, 0)]
+    assert rows.num_reads == 1
+    assert epochs[0].shape == (8, 512)  # an incomplete batch is left out
+    assert torch.equal(epochs[0], epochs[2])
+    assert not torch.equal(epochs[0], epochs[1])
+    in_order = torch.cat([b.pixels_BSSC for b in found.batches("val", 0)])
+    assert in_order.shape == (10, 512)
+
+
+def test_an_embedding_gives_the_metrics_of_its_picture() -> None:
+    fitter, rows = frozen_fitter(), Rows()
+    of_pixels = fitter.validate(rows.whole.pieces(3))
+    of_embeddings = fitter.validate(embedded(fitter, rows).batches("val", 0))
+    for expected, found in zip(of_pixels, of_embeddings, strict=True):
+        assert found.least_nll == pytest.approx(expected.least_nll, rel=1e-5)
+
+
+def test_the_trunk_and_its_statistics_stay_and_the_outputs_move() -> None:
+    fitter, rows = frozen_fitter(), Rows()
+    found, before = embedded(fitter, rows), state_of(fitter.model)
+    losses = [fitter.train_step(b).loss for epoch in range(8) for b in found.batches("train", epoch)]
+    assert losses[-1] < losses[0]
+    for model in (fitter.model, fitter.result):
+        after = model.state_dict()
+        moved = {name for name in before if not torch.equal(after[name], before[name])}
+        assert moved == {n for n in before if n.startswith("outputs.")}
+
+
+def test_what_cannot_be_frozen_is_refused() -> None:
+    with pytest.raises(ConfigError, match="freeze trunk: a random trunk stays random; give --weights"):
+        TrainConfig(data="d", out="o", freeze="trunk")
+    with pytest.raises(ConfigError, match="freeze trunk: pcgrad"):
+        TrainConfig(data="d", out="o", freeze="trunk", weights="imagenet", gradient="pcgrad")
+    with pytest.raises(ConfigError, match="hidden: its BatchNorm needs at least 2 images"):
+        TrainConfig(data="d", out="o", hidden=8, batch_size=1)
