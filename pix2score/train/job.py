@@ -95,9 +95,12 @@ def _refuse_other_config(config: TrainConfig, dataset: PreparedDataset, out: Fol
     # Places may be spelt differently (dataset_id says whether it is the same data), and the rest changes no
     # result.
     moved = {"out", "data", "gpu_wait_s", "cpus_per_worker", "cache_mib", "memory", "checkpoint_activations"}
+    # What an older version did not know was at its default; what it had as a yes or no is a table now.
+    begun = {key: value for key, value in begun.items() if (key, value) != ("augment", True)}
+    begun = json.loads(_identity(TrainConfig(data=config.data, out=config.out), dataset)) | begun
     differences = [
         f"{k}: {begun.get(k)} there, {wanted.get(k)} now"
-        for k in wanted | begun
+        for k in begun
         if k not in moved and begun.get(k) != wanted.get(k)
     ]
     if differences:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,6 +53,21 @@ def test_the_same_command_again_does_nothing(chain: Chain) -> None:
     again = train(TrainConfig(data=chain.dataset, out=chain.model, num_workers=0, **TRAINING))
     assert again["model_version"] == chain.trained["model_version"]
     assert {path: path.stat().st_mtime_ns for path in Path(chain.model).rglob("*")} == before
+
+
+def test_a_config_of_a_version_without_some_settings_means_their_defaults(
+    chain: Chain, tmp_path: Path
+) -> None:
+    shutil.copytree(chain.model, tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    begun = json.loads(config.read_text())
+    known = {key: value for key, value in begun.items() if key not in ("layer_decay", "heads", "freeze")}
+    config.write_text(json.dumps(known | {"augment": True}))
+    out = str(tmp_path / "model")
+    again = train(TrainConfig(data=chain.dataset, out=out, num_workers=0, **TRAINING))
+    assert again["model_version"] == chain.trained["model_version"]
+    with pytest.raises(ConfigError, match=r"layer_decay: 1\.0 there, 0\.5 now"):
+        train(TrainConfig(data=chain.dataset, out=out, num_workers=0, **TRAINING, layer_decay=0.5))
 
 
 def test_a_changed_config_is_refused_with_the_difference_named(chain: Chain) -> None:
