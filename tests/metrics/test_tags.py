@@ -21,6 +21,7 @@ from pix2score.metrics.tag_histograms import (
     average_precision,
     break_even,
     fit_calibration,
+    pair_error,
     steps_of,
     steps_of_guesses,
 )
@@ -136,8 +137,9 @@ def test_thresholds_are_of_the_best_f1_and_of_rare_tags_nearer_to_that_of_all() 
     assert f1_score(target[:-1, 0], prob[:, 0] >= at[0]) == pytest.approx(best, abs=0.01)
     said = (prob >= found["threshold"]).sum()
     assert said == pytest.approx((target[:-1] == 1).sum(), rel=0.02)
-    own = probabilities(found["slope"] * EDGES[steps_of(np.float32(6.0))] + found["offset"])
-    assert found["threshold"] < at[-1] < own
+    own = found["slope"] * EDGES[steps_of(np.float32(6.0))] + found["offset"]
+    of_all = np.log(found["threshold"] / (1 - found["threshold"]))
+    assert at[-1] == pytest.approx(probabilities((own + of_all) / 2), rel=0.01)  # 10 of the 20 that suffice
 
 
 def test_measures_are_the_numbers_of_the_sums() -> None:
@@ -240,6 +242,14 @@ def test_steps_keep_the_order_of_logits_and_of_guesses() -> None:
     found = steps_of_guesses(guess).astype(int)
     assert (np.diff(found) >= 0).all()
     assert (np.diff(found)[1:6] > 0).all()
+
+
+def test_calibration_error_is_that_of_pairs_that_are_sure_by_tenths() -> None:
+    prob = np.array([0.05, 0.12, 0.18, 0.95])
+    num, true = np.array([1000.0, 10, 10, 20]), np.array([900.0, 2, 2, 13])
+    tenths = abs(0.12 * 10 + 0.18 * 10 - 4) + abs(0.95 * 20 - 13)
+    assert pair_error(prob, num, true) == pytest.approx(tenths / 40)
+    assert pair_error(prob[:1], num[:1], true[:1]) is None
 
 
 def test_at_the_break_even_as_many_are_said_as_are_true() -> None:
