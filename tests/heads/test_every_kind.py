@@ -36,7 +36,7 @@ from pix2score.serve.predict import answer_json, answer_text
 from pix2score.snapshots.config import VerifyConfig
 from pix2score.snapshots.verify import verify
 from pix2score.train.job import TrainConfig, train
-from tests.support.all_kinds import EXAMPLES, labelled_catalog
+from tests.support.all_kinds import COMPARISONS, EXAMPLES, labelled_catalog
 
 pytestmark = pytest.mark.slow
 EACH_KIND = pytest.mark.parametrize("kind", EXAMPLES)
@@ -66,7 +66,13 @@ def run(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     heads = tuple({"kind": kind, **head} for kind, head in EXAMPLES.items())
     prepare(
         PrepareConfig(
-            catalog=catalog, out=dataset, image_size=64, val_fraction=0.25, test_fraction=0.25, heads=heads
+            catalog=catalog,
+            out=dataset,
+            image_size=64,
+            val_fraction=0.25,
+            test_fraction=0.25,
+            heads=heads,
+            comparisons=str(root / COMPARISONS),
         )
     )
     train(TrainConfig(data=dataset, out=model, input_size=32, batch_size=16, epochs=2, seed=3, num_workers=0))

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from pix2score.heads.binary import BinaryHead
+from pix2score.heads.preference import PreferenceHead
 from pix2score.heads.spec import HeadSpec
 from pix2score.heads.value import ValueHead
 from pix2score.serve.graph import ANSWERS, score_of
 
 LINE = {"slope": 1.7, "offset": 0.4, "residual_std": 0.3, "threshold": 0.4}
+LINE |= {"mean": 0.2, "std": 1.3, "quantiles": [-2.0, -1.0, -1.0, 0.5, 1.5]}
 LARGE = tuple(
     np.round(1e9 + np.linspace(-3, 9, 101) ** 3).tolist()
 )  # with ties, which float32 cannot tell apart
@@ -25,12 +27,13 @@ HEADS = [
     ValueHead(name="h", column="c", range=(-1, 2), mean=0.3, std=0.6, quantiles=(-1.0, 0.0, 0.0, 0.5, 2.0)),
     ValueHead(name="h", column="c", loss="expected", mean=0.3, std=0.6),
     ValueHead(name="h", column="c", mean=1e9 + 100, std=200.0, quantiles=LARGE),
+    PreferenceHead(name="h"),
 ]
-NAMES = ["binary", "value", "expected", "large values"]
+NAMES = ["binary", "value", "expected", "large values", "preference"]
 
 
 class OfOneHead(nn.Module):
-    def __init__(self, head: HeadSpec, calibration: dict[str, float]) -> None:
+    def __init__(self, head: HeadSpec, calibration: dict[str, Any]) -> None:
         super().__init__()
         self.head, self.calibration = head, calibration
 
@@ -39,7 +42,7 @@ class OfOneHead(nn.Module):
 
 
 def assert_same(
-    head: HeadSpec, outputs: np.ndarray, calibration: dict[str, float], found: dict[str, Any]
+    head: HeadSpec, outputs: np.ndarray, calibration: dict[str, Any], found: dict[str, Any]
 ) -> None:
     columns = head.columns(head.answer(outputs[None], calibration))
     assert {f"h_{name}" for name in found} == columns.keys()
@@ -49,7 +52,7 @@ def assert_same(
 
 @pytest.mark.parametrize("head", HEADS, ids=NAMES)
 @pytest.mark.parametrize("calibration", [{}, LINE], ids=["as it is", "calibrated"])
-def test_torch_answers_as_numpy(head: HeadSpec, calibration: dict[str, float]) -> None:
+def test_torch_answers_as_numpy(head: HeadSpec, calibration: dict[str, Any]) -> None:
     served = OfOneHead(head, calibration)
     for outputs in np.random.default_rng(0).normal(0, 2, (50, head.num_outputs)).astype(np.float32):
         assert_same(head, outputs, calibration, served(torch.from_numpy(outputs)))

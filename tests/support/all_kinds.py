@@ -18,8 +18,11 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "value": {"name": "beauty", "column": "beauty", "range": [0, 20]},
     "distribution": {"name": "votes", "column": "votes", "values": [1, 2, 3]},
     "tags": {"name": "tag", "column": "tags", "min_images": 3},
+    "preference": {"name": "preferred"},
 }
-"""Kind -> a head of it, on a column that ``labelled_catalog`` writes."""
+"""Kind -> a head of it, on what ``labelled_catalog`` writes."""
+COMPARISONS = "preferred.parquet"
+"""Beside the catalog's folder: which of two or three images has most bookmarks."""
 
 
 def _labels(row: dict[str, Any]) -> dict[str, Any]:
@@ -54,4 +57,18 @@ def labelled_catalog(folder: Path, num_pictures: int = 110) -> str:
     for name, kind in LABEL_TYPES.items():
         rows = rows.append_column(name, pa.array([label[name] for label in labels], kind))
     pq.write_table(rows, place)
+    pq.write_table(_comparisons(rows.to_pylist()), folder.parent / COMPARISONS)
     return str(folder)
+
+
+def _comparisons(rows: list[dict[str, Any]]) -> pa.Table:
+    """Sets of two or three images that stand near each other in the catalog."""
+    counted = [row for row in rows if row["illust_id"] is not None and (row["bookmarks"] or -1) >= 0]
+    sets = [counted[i : i + 2 + i % 2 * step : step] for step in (1, 2, 3) for i in range(len(counted) - 6)]
+    sets = [some for some in sets if len(some) > 1]
+    members = [
+        (i, row["illust_id"], row["page"], -row["bookmarks"]) for i, some in enumerate(sets) for row in some
+    ]
+    return pa.table(
+        dict(zip(("set", "illust_id", "page", "rank"), map(list, zip(*members, strict=True)), strict=True))
+    )
