@@ -71,11 +71,17 @@ def _joined(parts: list[Batch]) -> Batch:
         torch.cat([part.pixels_BSSC for part in parts]),
         {name: torch.cat([part.targets[name] for part in parts]) for name in parts[0].targets},
         {name: torch.cat([part.labels[name] for part in parts]) for name in parts[0].labels},
-        _joined_others([part.others for part in parts if part.others]),
+        _joined_others(parts),
     )
 
 
-def _joined_others(parts: list[Others]) -> Others | None:
-    if not parts:
+def _joined_others(parts: list[Batch]) -> Others | None:
+    """Those of all rows; a part without any counts as many rows of one image."""
+    found = [part.others for part in parts if part.others]
+    if not found:
         return None
-    return Others(torch.cat([p.pixels_MSSC for p in parts]), torch.cat([p.counts_B for p in parts]))
+    counts = [
+        part.others.counts_B if part.others else torch.zeros(len(part.pixels_BSSC), dtype=torch.int64)
+        for part in parts
+    ]
+    return Others(torch.cat([others.pixels_MSSC for others in found]), torch.cat(counts))

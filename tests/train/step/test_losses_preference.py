@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -11,10 +12,21 @@ from torch import Tensor
 
 from pix2score.heads.compared import MAX_IMAGES, TARGET_SIZE
 from pix2score.heads.preference import PreferenceHead
+from pix2score.train.config import WorkerSettings
+from pix2score.train.embedded import EmbeddedRows
 from pix2score.train.step.batch import Batch, Others
 from pix2score.train.step.losses import LOSSES, head_losses, multi_head_loss
 from pix2score.train.step.losses_preference import CENTRING
-from tests.support.torch_helpers import COUNT_HEAD, PREPROCESS, FrozenNormModel, fitter_of, pixels, seeded
+from pix2score.train.step.recipe import Recipe
+from tests.support.torch_helpers import (
+    COUNT_HEAD,
+    PREPROCESS,
+    FrozenNormModel,
+    fitter_of,
+    pixels,
+    seeded,
+    settled_model,
+)
 
 HEAD = PreferenceHead(name="liked")
 HEADS = (COUNT_HEAD, HEAD)
@@ -160,3 +172,49 @@ def test_steps_learn_which_images_are_preferred() -> None:
     assert metrics.relative_loss() < 0.5
     assert PREPROCESS.size == 32
     assert np.isclose(metrics.calibrated().result()["nll"] / math.log(2), metrics.relative_loss())  # type: ignore[operator]
+
+
+class MixedRows:
+    """Batches of which some have no set, for a trunk that stays as it is."""
+
+    def __init__(self) -> None:
+        whole = mixed_batch()
+        self.parts = [
+            whole.rows(torch.tensor([1, 2])),
+            whole.rows(torch.tensor([0, 3])),
+            whole.rows(slice(4, 6)),
+        ]
+        self.parts[0] = Batch(self.parts[0].pixels_BSSC, self.parts[0].targets, self.parts[0].labels)
+
+    def __call__(self, split: str) -> Iterator[Batch]:
+        assert split == "val"
+        yield from self.parts
+
+
+def test_sets_keep_their_images_where_each_is_embedded_once() -> None:
+    fitter, rows = fitter_of(settled_model(HEADS), HEADS), MixedRows()
+    fitter.model.trunk.requires_grad_(False)
+    settings = WorkerSettings(
+        backbone="resnet18",
+        heads=HEADS,
+        preprocess=PREPROCESS,
+        recipe=Recipe(),
+        num_workers=0,
+        max_workers=0,
+        use_gpu=False,
+        cpus_per_worker=None,
+        shuffle_mib=1,
+        cache_mib=None,
+        batch_size=6,
+        steps_per_epoch=1,
+        seed=0,
+        out="",
+        initial_trunk=None,
+        num_threads=None,
+    )
+    (embedded,) = EmbeddedRows(fitter, settings, 6, rows).batches("val", 0)
+    assert embedded.others is not None
+    assert embedded.others.counts_B.tolist() == [0, 0, 1, 2, 0, 1]
+    (of_embedded, liked), (_, expected) = fitter.validate([embedded]), fitter.validate(rows.parts)
+    assert of_embedded.num_labelled == 3
+    assert liked.result()["nll"] == pytest.approx(expected.result()["nll"], rel=1e-4)
