@@ -41,16 +41,16 @@ def drawn(num: int, true_scale: float, seed: int = 0) -> tuple[Floats, Floats]:
 
 FEW = answers(
     [side_by_side(2, 1), side_by_side(0, 1, 2), side_by_side(1, 1)],
-    [target(1, 2, agreement=0.8), target(2, 1, 2, weight=2, agreement=0.5), target(1, 2)],
+    [target(1, 2, agreement=0.8), target(2, 1, 2, weight=6, agreement=0.5), target(1, 2)],
 )
 
 
 def test_accuracy_weighs_sets_counts_equal_rewards_half_and_leaves_ties_out() -> None:
     found = {name: measure(np.ones(3)) for name, measure in measures(FEW).items()}
-    assert found["pair_accuracy"] == pytest.approx((1 + 2 * 0.5 + 0.5) / 4)
+    assert found["pair_accuracy"] == pytest.approx((1 + 6 * 0.5 + 0.5) / 8)
     nll = [math.log1p(math.exp(-m)) for m in (1, 1, -1, 0)]
-    assert found["nll"] == pytest.approx((nll[0] + nll[1] + nll[2] + nll[3]) / 4)
-    assert found["rater_agreement"] == pytest.approx((0.8 + 2 * 0.5) / 3)
+    assert found["nll"] == pytest.approx((nll[0] + 3 * nll[1] + 3 * nll[2] + nll[3]) / 8)
+    assert found["rater_agreement"] == pytest.approx((0.8 + 6 * 0.5) / 7)
 
 
 def test_weights_of_rows_redraw_whole_sets() -> None:
