@@ -13,6 +13,7 @@ import pyarrow as pa
 from pix2score.errors import ConfigError
 from pix2score.heads.binary import BinaryHead
 from pix2score.heads.binary_labels import BINARY
+from pix2score.heads.classes import CLASSES, ClassesHead
 from pix2score.heads.distribution import DistributionHead
 from pix2score.heads.distribution_labels import DISTRIBUTION
 from pix2score.heads.ordered import OrderedHead
@@ -29,6 +30,7 @@ KINDS: Mapping[str, type[HeadSpec]] = {
     BINARY: BinaryHead,
     VALUE: ValueHead,
     DISTRIBUTION: DistributionHead,
+    CLASSES: ClassesHead,
     TAGS: TagsHead,
     PREFERENCE: PreferenceHead,
 }

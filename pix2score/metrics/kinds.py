@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from pix2score.heads.binary_labels import BINARY
+from pix2score.heads.classes import CLASSES
 from pix2score.heads.distribution_labels import DISTRIBUTION
 from pix2score.heads.ordered_labels import BINS, LEVELS
 from pix2score.heads.preference import PREFERENCE
@@ -15,6 +16,7 @@ from pix2score.heads.spec import HeadSpec
 from pix2score.heads.tag_labels import TAGS
 from pix2score.heads.value_labels import VALUE
 from pix2score.metrics.binary import BinaryNumbers
+from pix2score.metrics.classes import ClassNumbers
 from pix2score.metrics.distribution import DistributionNumbers
 from pix2score.metrics.formulas import Numbers
 from pix2score.metrics.ordered import OrderedNumbers
@@ -30,6 +32,7 @@ NUMBERS: Mapping[str, KindNumbers] = {
     BINARY: BinaryNumbers(),
     VALUE: ValueNumbers(),
     DISTRIBUTION: DistributionNumbers(),
+    CLASSES: ClassNumbers(),
     TAGS: TagNumbers(),
     PREFERENCE: PreferenceNumbers(),
 }

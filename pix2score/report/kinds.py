@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pix2score.heads.binary_labels import BINARY
+from pix2score.heads.classes import CLASSES
 from pix2score.heads.distribution_labels import DISTRIBUTION
 from pix2score.heads.ordered_labels import BINS, LEVELS
 from pix2score.heads.preference import PREFERENCE
@@ -12,6 +13,7 @@ from pix2score.heads.spec import HeadSpec
 from pix2score.heads.tag_labels import TAGS
 from pix2score.heads.value_labels import VALUE
 from pix2score.report.binary import BinaryPage
+from pix2score.report.classes import ClassesPage
 from pix2score.report.distribution import DistributionPage
 from pix2score.report.ordered import OrderedPage
 from pix2score.report.preference import PreferencePage
@@ -26,6 +28,7 @@ PAGES: Mapping[str, KindPage] = {
     BINARY: BinaryPage(),
     VALUE: ValuePage(),
     DISTRIBUTION: DistributionPage(),
+    CLASSES: ClassesPage(),
     TAGS: TagsPage(),
     PREFERENCE: PreferencePage(),
 }

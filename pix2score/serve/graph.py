@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pix2score.heads.binary import BinaryHead
 from pix2score.heads.binary_labels import BINARY
+from pix2score.heads.classes import CLASSES, ClassesHead
 from pix2score.heads.distribution import DistributionHead
 from pix2score.heads.distribution_labels import DISTRIBUTION
 from pix2score.heads.ordered import OrderedHead
@@ -120,12 +121,20 @@ def _preference(_head: HeadSpec, outputs_1: Tensor, calibration: Calibration) ->
     return {"reward": reward.float(), "score": quantile_of(reward, reward_quantiles(calibration)).float()}
 
 
+def _classes(_head: ClassesHead, logits_K: Tensor, calibration: Calibration) -> dict[str, Tensor]:
+    """``class``: its number; ``score``, like ``prob``: how sure the answer is."""
+    probs_K = torch.softmax(logits_K / calibration.get("temperature", 1.0), dim=0)
+    best = probs_K.max()
+    return {"class": probs_K.argmax(), "prob": best, "probs": probs_K, "score": best}
+
+
 ANSWERS: Mapping[str, Callable[[Any, Tensor, Calibration], dict[str, Tensor]]] = {
     BINS: _ordered,
     LEVELS: _ordered,
     BINARY: _binary,
     VALUE: _value,
     DISTRIBUTION: _distribution,
+    CLASSES: _classes,
     TAGS: _tags,
     PREFERENCE: _preference,
 }

@@ -16,6 +16,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "levels": {"name": "sanity", "column": "sanity", "edges": [2, 4, 6, 7]},
     "binary": {"name": "liked", "column": "liked", "positive": ["good"]},
     "value": {"name": "beauty", "column": "beauty", "range": [0, 20]},
+    "classes": {"name": "sort", "column": "liked"},
     "distribution": {"name": "votes", "column": "votes", "values": [1, 2, 3]},
     "tags": {"name": "tag", "column": "tags", "min_images": 3},
     "preference": {"name": "preferred"},
