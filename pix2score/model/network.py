@@ -42,7 +42,7 @@ class MultiHeadModel(nn.Module):
         # Suffixed: a bare name such as "type" or "update" would collide with ModuleDict's own attributes.
         self.dropout = nn.Dropout(0.0)  # its rate is the training's; not part of the model
         width = hidden or self.embedding_dim
-        self.outputs = nn.ModuleDict({f"{head.name}_logits": _output(width, head) for head in heads})
+        self.outputs = nn.ModuleDict({f"{head.name}_logits": nn.Linear(width, head.num_outputs) for head in heads})
 
     def forward(self, image_BCHW: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Head -> logits [B, K], and the embedding [B, D]; input as ``normalise`` gives it.
@@ -58,6 +58,18 @@ class MultiHeadModel(nn.Module):
         seen_BD = self.dropout(self.hidden(embedding_BD))
         return {name.removesuffix("_logits"): output(seen_BD) for name, output in self.outputs.items()}
 
+    @torch.no_grad()
+    def start_at_constant(self, heads: Sequence[HeadSpec]) -> None:
+        """Let every head answer the same for all pictures: the best constant, ``HeadSpec.initial_bias``.
+
+        So a training begins at the loss of that constant, not at what random weights say.
+        """
+        for head in heads:
+            layer, bias_A = self.outputs[f"{head.name}_logits"], head.initial_bias()
+            assert isinstance(layer, nn.Linear)
+            layer.weight.zero_()
+            layer.bias.zero_() if bias_A is None else layer.bias.copy_(torch.from_numpy(bias_A))
+
     def head_parameters(self) -> list[nn.Parameter]:
         """All parameters behind the embedding."""
         return [*self.hidden.parameters(), *self.outputs.parameters()]
@@ -68,14 +80,6 @@ def _hidden_layer(embedding_dim: int, width: int) -> nn.Module:
     if not width:
         return nn.Identity()
     return nn.Sequential(nn.Linear(embedding_dim, width, bias=False), nn.BatchNorm1d(width), nn.ReLU())
-
-
-def _output(embedding_dim: int, head: HeadSpec) -> nn.Linear:
-    layer, bias_A = nn.Linear(embedding_dim, head.num_outputs), head.initial_bias()
-    if bias_A is not None:
-        with torch.no_grad():
-            layer.bias.copy_(torch.from_numpy(bias_A))
-    return layer
 
 
 def normalise(pixels_BSSC: Tensor, preprocess: Preprocess) -> Tensor:
