@@ -23,7 +23,7 @@ from pix2score.train.step.losses import LOSSES
 
 HEAD = ClassesHead(name="sort", column="c")
 COLUMN = [LabelColumn("c", pa.string())]
-NAMES = ["cat"] * 5 + ["dog"] * 3 + ["it's"] * 2 + ["owl"]
+NAMES = ["cat"] * 3 + ["dog"] * 5 + ["it's"] * 2 + ["owl"]
 
 
 def fitted(head: ClassesHead = HEAD, names: list[str] = NAMES) -> ClassesHead:
@@ -45,8 +45,8 @@ def cleaned(head: ClassesHead, value: str | None) -> tuple[str | None, str | Non
 
 def test_classes_are_the_names_of_the_train_split_the_most_frequent_first() -> None:
     head = fitted()
-    assert head.classes == ("cat", "dog", "it's", "owl") and head.counts == (5, 3, 2, 1)
-    assert fitted(replace(HEAD, min_images=2)).classes == ("cat", "dog", "it's")
+    assert head.classes == ("dog", "cat", "it's", "owl") and head.counts == (5, 3, 2, 1)
+    assert fitted(replace(HEAD, min_images=2)).classes == ("dog", "cat", "it's")
     assert head_from_dict(head.to_dict()) == head and "classes" in head.to_dict()
 
 
@@ -55,12 +55,12 @@ def test_given_classes_drop_other_names_and_blanks_are_no_label() -> None:
     assert cleaned(given, " it's ") == ("it's", "it's")
     assert cleaned(given, "cat") == (None, "cat")
     assert cleaned(HEAD, "  ") == cleaned(HEAD, None) == (None, None)
-    assert fitted(given).counts == (2, 3)
+    assert fitted(given).counts == (2, 5)
     assert "no training image of cow" in fitted(replace(HEAD, names=("dog", "cow"))).fit_warnings(HEAD)[0]
 
 
 def test_what_cannot_be_learnt_is_refused_with_what_there_is() -> None:
-    with pytest.raises(DataError, match=r"fewer than two classes.*cat \(5\), dog \(3\)"):
+    with pytest.raises(DataError, match=r"fewer than two classes.*dog \(5\), cat \(3\)"):
         fitted(replace(HEAD, min_images=6))
     with pytest.raises(DataError, match="of one class"):
         fitted(replace(HEAD, names=("dog", "cow"))).check_learnable()
@@ -69,7 +69,7 @@ def test_what_cannot_be_learnt_is_refused_with_what_there_is() -> None:
 
 
 def test_a_name_that_train_does_not_have_is_a_missing_label() -> None:
-    found = fitted().encode(pa.array(["dog", "cow", None, "cat"]))
+    found = fitted().encode(pa.array(["cat", "cow", None, "dog"]))
     assert found.to_pylist() == [1, -1, -1, 0] and found.type == fitted().target_field().type
     assert np.isnan(fitted().label_values(pa.chunked_array([pa.array(["cow", None])]))).all()
 
@@ -119,4 +119,6 @@ def test_the_prior_costs_one_and_numbers_stand_beside_their_references() -> None
     assert verdict.numbers["accuracy"] == pytest.approx((outputs.argmax(1) == truth).mean())
     assert verdict.ridge["accuracy"] == 1 and verdict.constant["accuracy"] == pytest.approx(100 / 220)
     assert rows.relative_loss() < 0.8
+    misses = ClassNumbers().misses(head, outputs, truth)
+    np.testing.assert_allclose(np.exp(-outputs[range(220), truth]) * (1 - misses), 1)
     assert ClassNumbers().curves(answers, {})["confusion"][0][0] > 0.5
