@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from pix2score.heads.compared import MAX_IMAGES, TARGET_SIZE
 from pix2score.heads.preference import PreferenceHead
 from pix2score.train.config import WorkerSettings
 from pix2score.train.embedded import EmbeddedRows
 from pix2score.train.step.batch import Batch, Others
+from pix2score.train.step.collectives import gather_metrics
 from pix2score.train.step.losses import LOSSES, head_losses, multi_head_loss
 from pix2score.train.step.losses_preference import CENTRING
 from pix2score.train.step.recipe import Recipe
@@ -23,9 +27,11 @@ from tests.support.torch_helpers import (
     PREPROCESS,
     FrozenNormModel,
     fitter_of,
+    on_two_workers,
     pixels,
     seeded,
     settled_model,
+    state_of,
 )
 
 HEAD = PreferenceHead(name="liked")
@@ -218,3 +224,24 @@ def test_sets_keep_their_images_where_each_is_embedded_once() -> None:
     (of_embedded, liked), (_, expected) = fitter.validate([embedded]), fitter.validate(rows.parts)
     assert of_embedded.num_labelled == 3
     assert liked.result()["nll"] == pytest.approx(expected.result()["nll"], rel=1e-4)
+
+
+def half_of_it(number: int) -> dict[str, Any]:
+    """What a worker does with three rows of the batch; one has a set of two, the other two sets."""
+    torch.set_num_threads(1)
+    network = DistributedDataParallel(seeded(FrozenNormModel, heads=HEADS))
+    fitter = fitter_of(network, HEADS, clip_norm=1e9)
+    result = fitter.train_step(mixed_batch().rows(slice(3 * number, 3 * number + 3)))
+    metrics = gather_metrics(fitter.validate([mixed_batch().rows(slice(3 * number, 3 * number + 3))]))
+    return {"loss": result.loss_by_head, "state": state_of(fitter.model), "sets": metrics[1].num_labelled}
+
+
+@pytest.mark.slow
+def test_two_workers_take_the_step_of_one_with_the_sets_of_both(tmp_path: Path) -> None:
+    alone = fitter_of(seeded(FrozenNormModel, heads=HEADS), HEADS, clip_norm=1e9)
+    loss = alone.train_step(mixed_batch()).loss_by_head
+    for worker in on_two_workers(half_of_it, tmp_path / "workers"):
+        assert worker["sets"] == 3
+        assert worker["loss"] == pytest.approx(loss, rel=1e-4)
+        for name, tensor in state_of(alone.model).items():
+            torch.testing.assert_close(worker["state"][name], tensor, rtol=1e-3, atol=2e-4)
