@@ -42,7 +42,9 @@ class MultiHeadModel(nn.Module):
         # Suffixed: a bare name such as "type" or "update" would collide with ModuleDict's own attributes.
         self.dropout = nn.Dropout(0.0)  # its rate is the training's; not part of the model
         width = hidden or self.embedding_dim
-        self.outputs = nn.ModuleDict({f"{head.name}_logits": nn.Linear(width, head.num_outputs) for head in heads})
+        self.outputs = nn.ModuleDict(
+            {f"{head.name}_logits": nn.Linear(width, head.num_outputs) for head in heads}
+        )
 
     def forward(self, image_BCHW: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Head -> logits [B, K], and the embedding [B, D]; input as ``normalise`` gives it.

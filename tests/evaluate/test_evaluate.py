@@ -111,7 +111,7 @@ def test_every_head_has_intervals_and_references(compared: dict[str, Any]) -> No
         assert metrics["reliable"], name
         low, high = metrics["interval"]["nll"]
         assert low < metrics["nll"] < high
-        assert set(metrics["constant"]) == {"nll", "rps", "mae_bins", "accuracy"}
+        assert set(metrics["constant"]) == {"nll", "rps", "mae_bins", "accuracy", "mse", "rmse", "mae"}
         assert {"spearman", "kappa", "mae_bins", "auc_top20"} <= set(metrics["ridge"])
         assert 0 <= metrics["ece"] <= 1
         assert metrics["temperature"] > 0

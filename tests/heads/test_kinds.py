@@ -25,7 +25,12 @@ BY_KIND = re.compile(r"\.kind\s*(==|!=|in\b|not in\b)|(\[|get\()\w+\.kind\b")
 MAY_ASK = ("heads/", "metrics/kinds.py", "report/kinds.py", "serve/graph.py", "train/job.py")
 """The last: its flags --bins-loss and --levels-loss are one per kind."""
 
-NEEDED = {"bins": {"size": 4}, "levels": {"size": 3}, "distribution": {"values": [1, 2, 3]}}
+NEEDED = {
+    "bins": {"size": 4},
+    "levels": {"size": 3},
+    "distribution": {"values": [1, 2, 3]},
+    "preference": {"column": ""},
+}
 """Kind -> the keys that its heads cannot do without."""
 
 

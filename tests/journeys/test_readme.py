@@ -234,6 +234,10 @@ CODE = [
 def test_python_runs_as_printed(chain: Chain, demo: Path, code: str) -> None:
     ok = pix2score.read_scores(chain.scores).to_table().filter(pc.field("status") == "ok").to_pylist()
     some_id = str(next(row["illust_id"] for row in ok if row["page"] == 0))
+    # The bound printed suits a trained model; half of the rows are below the one that replaces it here.
+    unsafe = [row["sanity_probs"][3] + row["sanity_probs"][4] for row in ok]
+    bound = round(float(np.median(unsafe)), 6)
+    code = code.replace("< 0.2", f"< {bound}")
     done = subprocess.run(
         [sys.executable, "-c", code.replace(SOME_ID, some_id)],
         capture_output=True,
@@ -243,7 +247,7 @@ def test_python_runs_as_printed(chain: Chain, demo: Path, code: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     if "0.7 *" in code:  # the ranking of a recommender
-        safe = [row for row in ok if row["sanity_probs"][3] + row["sanity_probs"][4] < 0.2]
+        safe = [row for row, share in zip(ok, unsafe, strict=True) if share < bound]
         best = max(safe, key=lambda row: 0.7 * row["bookmark_score"] + 0.3 * row["view_score"])
         assert str(best["illust_id"]) in first_row(done.stdout)
     if SOME_ID in code:

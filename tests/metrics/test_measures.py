@@ -51,7 +51,7 @@ def test_a_weight_counts_an_image_so_many_times(seed: int, weights: list[int]) -
     plain = values(measures(repeated(answers, times)), int(times.sum()))
     for name, measure in weighted.items():
         if not name.startswith(("auc", "lift")):  # which images are the top is decided once, before any draw
-            assert measure(times.astype(float)) == pytest.approx(plain[name], abs=1e-9), name
+            assert measure(times.astype(float)) == pytest.approx(plain[name], abs=1e-9, rel=1e-12), name
 
 
 def test_auc_is_the_share_of_pairs_in_the_right_order_and_lift_the_gain_among_the_best_scored() -> None:

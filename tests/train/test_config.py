@@ -89,13 +89,18 @@ def test_a_file_sets_weight_loss_and_noise_of_one_head(tmp_path: Path) -> None:
     [
         ("[heads.bookmark]\nsize = 3", r"\[heads.bookmark\] has unknown key size; train sets weight"),
         ("[heads.bookmark]\nweight = -1", r"\[heads.bookmark\] weight = -1: expected a number, 0 or more"),
-        ('[heads.bookmark]\nloss = "mse"', r"\[heads.bookmark\] loss = 'mse' is not known"),
+        ("[heads.bookmark]\nloss = 3", r"\[heads.bookmark\] loss = 3: expected a string"),
         ('[[heads]]\nname = "bookmark"', r"must be tables by name here, such as \[heads.NAME\]"),
     ],
 )
 def test_what_a_training_cannot_set_of_a_head_is_refused(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         heads_of(tmp_path, text)
+
+
+def test_a_loss_of_another_kind_is_refused_by_the_head() -> None:
+    with pytest.raises(ConfigError, match=r"head 'bookmark': loss 'mse' is not known; one of auto, ordinal"):
+        with_options(HEADS, {"bookmark": {"loss": "mse"}})
 
 
 def test_a_head_that_the_dataset_lacks_and_weights_of_nothing_are_refused() -> None:

@@ -351,7 +351,7 @@ def test_the_step_reports_the_loss_that_a_hand_computation_gives() -> None:
     for head in HEADS:
         truth = images.targets[head.name]
         nll = -logits[head.name].log_softmax(1)[torch.arange(8), truth.clamp(min=0)][truth >= 0]
-        expected += head.weight * nll.mean().item() / math.log(head.num_bins)
+        expected += head.weight * nll.mean().item() / head.prior_nll
     assert fitter_of(model).train_step(images).loss == pytest.approx(expected, rel=1e-5)
 
 
@@ -391,7 +391,7 @@ def test_validation_keeps_the_rank_of_labels_beyond_float32() -> None:
 
 def test_validation_loss_is_the_weighted_mean_over_heads_at_the_best_temperature() -> None:
     metrics = fitter_of(settled_model()).validate([batch(16, 6)])
-    by_hand = [min(m.nll_by_temperature) / 16 / math.log(m.head.num_bins) for m in metrics]
+    by_hand = [min(m.nll_by_temperature) / 16 / m.head.prior_nll for m in metrics]
     assert validation_loss(metrics) == pytest.approx((1.0 * by_hand[0] + 0.5 * by_hand[1]) / 1.5)
 
 

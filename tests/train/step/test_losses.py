@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -166,13 +167,17 @@ def test_parts_of_two_workers_add_up_to_the_loss_and_gradient_of_the_joint_batch
 
 @given(st.sampled_from([COUNT_HEAD, LEVEL_HEAD]), st.floats(0, 100), st.floats(-50, 50))
 @settings(max_examples=30, deadline=None)
-def test_a_uniform_guess_costs_exactly_the_weight_of_the_head(
+def test_the_constant_answer_costs_exactly_the_weight_of_the_head(
     head: OrderedHead, weight: float, level: float
 ) -> None:
-    weighted = replace(head, weight=weight)
-    logits = {head.name: torch.full((7, head.num_bins), level)}
-    sums = multi_head_loss(logits, {head.name: torch.arange(7) % head.num_bins}, [weighted])
-    assert head_losses(sums, sums.num_labelled, [weighted]).sum().item() == pytest.approx(weight, rel=1e-5)
+    weighted = replace(head, weight=weight, loss="cross_entropy")
+    bias, truth = (
+        weighted.initial_bias(),
+        torch.arange(head.num_bins).repeat_interleave(torch.tensor(head.train_counts)),
+    )
+    logits = {head.name: torch.from_numpy(bias + np.float32(level)).expand(len(truth), -1)}
+    sums = multi_head_loss(logits, {head.name: truth}, [weighted])
+    assert head_losses(sums, sums.num_labelled, [weighted]).sum().item() == pytest.approx(weight, rel=1e-4)
 
 
 def test_half_precision_logits_are_summed_in_float32() -> None:

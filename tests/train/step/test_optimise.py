@@ -58,13 +58,14 @@ def test_a_frozen_trunk_keeps_weights_and_statistics_until_its_share_of_the_step
     assert not torch.equal(after["bn1.running_mean"], start["bn1.running_mean"])
 
 
-def test_layer_decay_slows_each_stage_beside_the_next_and_leaves_heads_and_last_stage_at_the_top() -> None:
+def test_layer_decay_slows_each_block_beside_the_next_and_leaves_heads_and_last_block_at_the_top() -> None:
     model = seeded(MultiHeadModel)
     groups = fitter_of(model, learning_rate=0.01, layer_decay=0.5, warmup_fraction=0.0, weight_decay=0.1)
     rate_of = {id(p): group["lr"] for group in groups.optimizer.param_groups for p in group["params"]}
-    expected = {"layer4": 0.01, "layer3": 0.005, "layer2": 0.0025, "layer1": 0.00125}
+    blocks = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
     for name, parameter in model.trunk.named_parameters():
-        assert rate_of[id(parameter)] == pytest.approx(expected.get(name.split(".")[0], 0.000625)), name
+        depth = next((i + 1 for i, block in enumerate(blocks) if name.startswith(block)), 0)
+        assert rate_of[id(parameter)] == pytest.approx(0.01 * 0.5 ** (len(blocks) - depth)), name
     assert {rate_of[id(p)] for p in model.outputs.parameters()} == {0.01}
     assert len(rate_of) == len(list(model.parameters()))
 
