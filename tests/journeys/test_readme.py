@@ -30,6 +30,7 @@ from PIL import Image
 import jobs
 import pix2score
 from pix2score.cli.flags import resolve
+from pix2score.cli.settings import WHOLE
 from tests.conftest import free_port
 from tests.support.paths import ROOT
 from tests.test_rooms import ROOMS
@@ -157,7 +158,8 @@ def flags_of(config: type[Any], prefix: str = "") -> Iterator[str]:
         if is_dataclass(hints[field.name]):
             yield from flags_of(hints[field.name], f"{prefix}{field.name}.")  # type: ignore[arg-type]
         else:
-            yield f"--{prefix}{field.name}".replace("_", "-")
+            name = prefix.rstrip(".") if WHOLE in field.metadata else f"{prefix}{field.name}"
+            yield f"--{name}".replace("_", "-")
 
 
 def commands(page: Path) -> list[tuple[str, list[str]]]:
