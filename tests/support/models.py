@@ -14,6 +14,7 @@ from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.presets import preset
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.folder import save_model
+from pix2score.model.graph import graph_or_none
 from tests.support.torch_helpers import HEADS, PREPROCESS, settled_model, weights_of
 
 
@@ -37,6 +38,7 @@ def cheap_model(place: Path) -> str:
         embedding_dim=512,
         temperatures={},
         about={},
+        graph=graph_or_none,  # as a training does: without it, every process would make one
     )
     return str(place)
 
@@ -69,5 +71,6 @@ def save_settled(place: Path, heads: tuple[OrderedHead, ...] = HEADS) -> str:
         embedding_dim=model.embedding_dim,
         temperatures={"bookmark": 1.5},
         about={},
+        graph=graph_or_none,
     )
     return str(place)
