@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,13 +32,24 @@ SECRET = secrets.token_hex(20)  # made anew, so that finding it anywhere means t
 BUCKET = "pix2score-tests"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--part 1/2``: the first of two parts of all files, so that long tests can take turns in CI."""
+    parser.addoption("--part", default="1/1", help="N/M: of M parts of all test files the Nth")
+
+
+def _of_part(item: pytest.Item, part: str) -> bool:
+    number, parts = map(int, part.split("/"))
+    return zlib.crc32(item.path.name.encode()) % parts == number - 1
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests that use a Ray, and long ones, run one after the other in one process; other files beside them.
 
     A file stays in one process, so that what it sets up is set up once. A night on S3 is the second form of
     one on disk: slow.
     """
+    items[:] = [item for item in items if _of_part(item, config.getoption("--part"))]
     for item in items:
         place = getattr(item, "callspec", None) and item.callspec.params.get("place")  # type: ignore[attr-defined]
         if place == "s3" and item.path.parent.name in ("nightly", "snapshots"):

@@ -119,6 +119,7 @@ def test_our_own_error_comes_out_of_a_worker_as_itself_with_the_account_of_the_r
     assert json.loads((tmp_path / PATH).read_text()) == report
 
 
+@pytest.mark.slow
 def test_what_a_constructor_raises_is_an_error_and_no_lost_node(tmp_path: Path) -> None:
     error = failed_run(tmp_path, lambda: staged(by_actors(Theirs)))
     assert not is_system_failure(error)

@@ -141,6 +141,7 @@ def test_full_and_retry_failed(place: Place) -> None:
     assert {row["run"] for row in rows(place.scores).values()} == {full["run"]}
 
 
+@pytest.mark.slow
 def test_a_catalog_whose_first_images_are_all_missing_stops_early(chain: Chain, tmp_path: Path) -> None:
     number = 4_000
     pq.write_table(

@@ -102,10 +102,12 @@ def compared(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return written  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_metrics_equal_those_of_the_model_on_the_split(chain: Chain, compared: dict[str, Any]) -> None:
     assert_metrics_are_those_of_the_model(chain, "train", compared["metrics"])
 
 
+@pytest.mark.slow
 def test_every_head_has_intervals_and_references(compared: dict[str, Any]) -> None:
     for name, metrics in compared["metrics"].items():
         assert metrics["reliable"], name
@@ -117,6 +119,7 @@ def test_every_head_has_intervals_and_references(compared: dict[str, Any]) -> No
         assert metrics["temperature"] > 0
 
 
+@pytest.mark.slow
 def test_altered_copies_and_originals_are_answered(compared: dict[str, Any]) -> None:
     for detail in compared["details"].values():
         altered = detail["altered"]
@@ -126,6 +129,7 @@ def test_altered_copies_and_originals_are_answered(compared: dict[str, Any]) -> 
         assert altered["crop_top_left_5"]["mean_prob_change"] > 0
 
 
+@pytest.mark.slow
 def test_the_comparison_names_the_head_that_differs(compared: dict[str, Any]) -> None:
     comparison = compared["comparison"]
     assert comparison["bookmark"]["verdict"] == "no difference"

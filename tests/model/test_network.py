@@ -376,6 +376,7 @@ except ConfigError as exc:
 """
 
 
+@pytest.mark.slow
 def test_the_hub_without_a_network_names_the_file_to_fetch_in_one_line(tmp_path: Path) -> None:
     """In a process of its own: the hub's client reads its settings once."""
     nobody = dict.fromkeys(("https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")

@@ -567,6 +567,7 @@ except ConfigError as exc:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 def test_a_catalog_too_large_for_the_temporary_disk_is_refused_before_it_is_read(tmp_path: Path) -> None:
     place = write_catalog(str(tmp_path / "catalog"), works(40_000))

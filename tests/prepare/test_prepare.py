@@ -227,6 +227,7 @@ def bring_back(catalog: str, away: Path) -> None:
         path.rename(Path(catalog) / "images" / path.name)
 
 
+@pytest.mark.slow
 def test_a_share_of_failures_over_the_limit_makes_no_dataset_and_what_is_done_is_resumed(
     tmp_path: Path,
 ) -> None:
@@ -255,6 +256,7 @@ def test_a_place_where_no_image_is_found_stops_with_the_limits_code(tmp_path: Pa
         prepare(PrepareConfig(catalog=catalog, out=str(tmp_path / "out"), image_size=64, max_failed=1))
 
 
+@pytest.mark.slow
 def test_a_staged_key_of_another_catalog_does_not_stand_in_the_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

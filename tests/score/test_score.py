@@ -165,6 +165,7 @@ def with_rows(chain: Chain, folder: Path, rows: pa.Table) -> str:
     return str(folder)
 
 
+@pytest.mark.slow
 def test_s9_a_truncated_catalog_cannot_empty_the_scores(chain: Chain, tmp_path: Path) -> None:
     place = str(tmp_path / "scores")
     shutil.copytree(chain.scores, place)
@@ -178,6 +179,7 @@ def test_s9_a_truncated_catalog_cannot_empty_the_scores(chain: Chain, tmp_path: 
     assert allowed["removed"] == len(rows_by_key(chain.scores)) - len(rows_by_key(place)) > 60
 
 
+@pytest.mark.slow
 def test_too_many_failures_publish_nothing_and_leave_a_summary(chain: Chain, tmp_path: Path) -> None:
     rows = chain.catalog_rows()
     missing = pa.array([f"gone/{i}.png" for i in range(rows.num_rows)])

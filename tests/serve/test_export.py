@@ -141,6 +141,7 @@ def test_another_suffix_and_a_place_without_a_model_are_mistakes(tmp_path: Path)
         export(ExportConfig(model=str(tmp_path), out=str(tmp_path / "model.onnx")))
 
 
+@pytest.mark.slow
 def test_without_the_onnx_packages_one_line_says_what_to_install(place: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     code = (

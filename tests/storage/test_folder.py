@@ -156,6 +156,7 @@ def test_a_folder_can_be_sent_to_another_process(place: str) -> None:
     assert copy.read("x") == b"1"
 
 
+@pytest.mark.slow
 def test_of_two_processes_that_create_one_name_exactly_one_succeeds(place: str) -> None:
     racers = [
         subprocess.Popen(

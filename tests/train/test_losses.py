@@ -14,6 +14,7 @@ from tests.support.chain import TRAINING, Chain
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
+@pytest.mark.slow
 def test_the_model_names_the_loss_that_it_learnt_by(chain: Chain, tmp_path: Path) -> None:
     prepared = {head.name: head.loss for head in open_dataset(chain.dataset).heads}
     assert set(prepared.values()) == {"auto"}

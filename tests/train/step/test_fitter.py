@@ -576,6 +576,7 @@ def test_what_is_not_finite_on_one_worker_is_skipped_on_both_and_they_stay_ident
         assert_same_state({name: b[name] for name in parameters}, {name: a[name] for name in parameters})
 
 
+@pytest.mark.slow
 def test_metrics_gathered_on_two_workers_are_those_of_the_joint_batch(tmp_path: Path) -> None:
     joint = fitter_of(settled_model()).validate([joint_batch(0, uneven=True)])
     for worker in on_two_workers(two_worker_metrics, tmp_path):

@@ -103,6 +103,7 @@ def test_what_was_tried_in_vain_leaves_no_trace_in_statistics_and_random_numbers
     assert_same_state(state_of(tight.model), state_of(asked.model))
 
 
+@pytest.mark.slow
 def test_activations_are_computed_twice_where_eight_pieces_do_not_fit() -> None:
     fitter = fitter_of(frozen(0.9 * need_of(IMAGES // 8)), **UNCLIPPED)
     roomy = fitter_of(frozen(), **UNCLIPPED)
@@ -112,6 +113,7 @@ def test_activations_are_computed_twice_where_eight_pieces_do_not_fit() -> None:
     assert (gradient_of(fitter) - gradient_of(roomy)).norm() < 1e-4 * gradient_of(roomy).norm()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", ["sum", "pcgrad"])
 def test_recomputing_saves_memory_and_changes_neither_weights_nor_statistics(gradient: str) -> None:
     plain, frugal = (
