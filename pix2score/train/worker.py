@@ -236,7 +236,7 @@ def _build(settings: WorkerSettings, batch_rows: int) -> Fitter:
         hidden=settings.hidden,
         drop_path=settings.drop_path,
     )
-    model.start_at_constant(settings.heads)
+    model.start_at_prior(settings.heads)
     if settings.initial_trunk:
         initial = load_tensors(Folder(settings.out).read(settings.initial_trunk))
         model.trunk.load_state_dict(initial, strict=False)  # checked when it was written
