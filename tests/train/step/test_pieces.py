@@ -160,8 +160,10 @@ def one_is_short(rank: int) -> dict[str, Any]:
     model = frozen(budget if rank == 0 else math.inf)
     fitter = fitter_of(DistributedDataParallel(model), **UNCLIPPED)
     mine = slice(rank * 4, (rank + 1) * 4)
-    losses = [fitter.train_step(part(batch(8, seed, missing=0.2), mine)).loss for seed in range(3)]
-    return {"now": fitter.pieces.now, "losses": losses, "gradient": gradient_of(fitter)}
+    losses = [fitter.train_step(part(batch(8, 0, missing=0.2), mine)).loss]
+    gradient = gradient_of(fitter)  # of the first step: Adam makes of its rounding other weights
+    losses += [fitter.train_step(part(batch(8, seed, missing=0.2), mine)).loss for seed in (1, 2)]
+    return {"now": fitter.pieces.now, "losses": losses, "gradient": gradient}
 
 
 @pytest.mark.slow
@@ -169,9 +171,11 @@ def test_workers_agree_on_pieces_though_only_one_is_short_and_step_as_one_with_b
     tmp_path: Path,
 ) -> None:
     alone = fitter_of(frozen(), **UNCLIPPED)
-    losses = [alone.train_step(batch(8, seed, missing=0.2)).loss for seed in range(3)]
+    losses = [alone.train_step(batch(8, 0, missing=0.2)).loss]
+    gradient = gradient_of(alone)
+    losses += [alone.train_step(batch(8, seed, missing=0.2)).loss for seed in (1, 2)]
     first, second = on_two_workers(one_is_short, tmp_path / "workers")
     assert first["now"] == second["now"] == Division(2, recomputes=False)
     assert first["losses"] == second["losses"] == pytest.approx(losses, rel=1e-3)
     assert torch.equal(first["gradient"], second["gradient"])
-    assert (first["gradient"] - gradient_of(alone)).norm() < 0.05 * gradient_of(alone).norm()
+    assert (first["gradient"] - gradient).norm() < 1e-3 * gradient.norm()
