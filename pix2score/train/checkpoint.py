@@ -19,8 +19,8 @@ from torch import Tensor
 from pix2score.cluster.ray_patches.services import CHECKPOINT_LIST
 from pix2score.errors import DataError
 from pix2score.storage.folder import Folder
-from pix2score.train.config import WorkerSettings
 from pix2score.train.history import BestModel, EpochEntry, rank_value
+from pix2score.train.settings import WorkerSettings
 from pix2score.train.step.fitter import Fitter, FitterState, StepResult
 
 CHECKPOINT = "state.pt"

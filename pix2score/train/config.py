@@ -10,7 +10,6 @@ from pix2score.cli.flags import Device
 from pix2score.cli.settings import WHOLE
 from pix2score.errors import ConfigError
 from pix2score.heads.ordered import OrderedHead
-from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.backbones import CLASSIC, check_backbone, wanted_input
 from pix2score.train.head_options import check_head_options
@@ -27,8 +26,6 @@ from pix2score.train.step.recipe import (
     scaled_rate,
 )
 
-INITIAL_TRUNK = "initial.safetensors"
-"""Weights that the trunk starts from, in the model folder."""
 AS_PREPARED = "as prepared"
 SGD_RATE, SGD_WEIGHT_DECAY = 50.0, 5e-4
 """SGD's usual rate of 0.05 for 64 images beside AdamW's 0.001, and its usual decay, which its rate multiplies
@@ -130,7 +127,7 @@ class TrainConfig:
     """Rate of the heads, as a multiple of the trunk's."""
     layer_decay: float = 1.0
     """Rate of each layer of the trunk over that of the next one, such as 0.75; the last has the top rate. A
-    ResNet's layers are its four stages and what is before them."""
+    ResNet's layers are its blocks, and what is before them."""
     frozen_fraction: float = 0.0
     """Share of the steps, at the start, that move the heads alone; for a trunk that begins with weights."""
     optimizer: Optimizer = "adamw"
@@ -304,54 +301,6 @@ class TrainConfig:
         """How images become the network's input. Raises ``ConfigError``."""
         wanted = wanted_input(self.backbone)
         return Preprocess(size=self.input_size, resize=self.resize, mean=wanted.mean, std=wanted.std)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WorkerSettings:
-    """Everything a worker needs; the same on all of them."""
-
-    backbone: str
-    heads: tuple[HeadSpec, ...]
-    preprocess: Preprocess
-    recipe: Recipe
-    num_workers: int
-    """0: in this process."""
-    max_workers: int
-    """Above ``num_workers`` where their number may change; ``batch_size * max_workers`` images make a step,
-    however many there are."""
-    use_gpu: bool
-    cpus_per_worker: int | None
-    """None leaves Ray Train's default."""
-    shuffle_mib: int
-    cache_mib: int | None
-    """Decoded pixels kept over the epochs, at most; None: a share of Ray's object store."""
-    batch_size: int
-    steps_per_epoch: int
-    seed: int
-    out: str
-    initial_trunk: str | None
-    num_threads: int | None
-    """Of torch on the CPU; None leaves its default."""
-    best_by: str = "val_loss"
-    patience: int | None = None
-    checkpoint_minutes: float = 10.0
-    memory_budget: int | None = None
-    """Bytes of its GPU that a worker may take; None: all."""
-    freeze: Freeze = "none"
-    hidden: int = 0
-    drop_path: float = 0.0
-    images_per_row: float = 1.0
-    """Of the train split, on average: above 1 where rows hold compared images."""
-
-    @property
-    def num_epochs(self) -> int:
-        """Epochs that the steps fill, the last perhaps in part."""
-        return -(-self.recipe.total_steps // self.steps_per_epoch)
-
-    @property
-    def images_per_step(self) -> int:
-        """Of all workers together."""
-        return self.batch_size * max(1, self.max_workers)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from pix2score.model.network import normalise
-from pix2score.train.config import WorkerSettings
+from pix2score.train.settings import WorkerSettings
 from pix2score.train.step.batch import Batch, Others
 from pix2score.train.step.fitter import Fitter
 

@@ -31,9 +31,10 @@ from pix2score.heads.spec import HeadSpec
 from pix2score.metrics.kinds import is_metric, metrics_to_rank_by
 from pix2score.model.folder import CARD, load_card
 from pix2score.storage.folder import Folder
-from pix2score.train.config import AS_PREPARED, INITIAL_TRUNK, TrainConfig, WorkerSettings
+from pix2score.train.config import AS_PREPARED, TrainConfig
 from pix2score.train.head_options import with_options
 from pix2score.train.memory import parse_budget
+from pix2score.train.settings import INITIAL_TRUNK, WorkerSettings
 from pix2score.train.step.recipe import preset_for
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from pix2score.cluster.progress import Board
 from pix2score.metrics.protocol import Accumulator
 from pix2score.storage.folder import Folder
 from pix2score.train.checkpoint import RunState
-from pix2score.train.config import WorkerSettings
 from pix2score.train.log import epoch_line, final_table, write_logs
+from pix2score.train.settings import WorkerSettings
 from pix2score.train.step.fitter import StepResult
 
 

@@ -19,7 +19,7 @@ from pix2score.heads.compared import OTHERS, num_others
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.columns import pixels_of
 from pix2score.images.preprocess import Preprocess
-from pix2score.train.config import WorkerSettings
+from pix2score.train.settings import WorkerSettings
 from pix2score.train.step.batch import Batch, Others
 
 logger = logging.getLogger(__name__)

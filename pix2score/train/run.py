@@ -23,9 +23,9 @@ from pix2score.model.folder import save_model
 from pix2score.model.graph import graph_or_none
 from pix2score.storage.folder import Folder
 from pix2score.train.checkpoint import IN_PROCESS, SavedState, parse_state, read_checkpoint, run_state
-from pix2score.train.config import INITIAL_TRUNK, WorkerSettings
 from pix2score.train.history import BestModel, EpochEntry
 from pix2score.train.rows import training_rows
+from pix2score.train.settings import INITIAL_TRUNK, WorkerSettings
 from pix2score.train.worker import train_worker
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ import time
 from pix2score.cluster.ray_patches.services import is_preemption_near
 from pix2score.host import termination
 from pix2score.train.checkpoint import RunState, save
-from pix2score.train.config import WorkerSettings
 from pix2score.train.reporter import Reporter
+from pix2score.train.settings import WorkerSettings
 from pix2score.train.step.collectives import first_says
 from pix2score.train.step.fitter import Fitter
 

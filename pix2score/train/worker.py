@@ -26,7 +26,6 @@ from pix2score.model.network import MultiHeadModel
 from pix2score.storage.folder import Folder
 from pix2score.train.baseline import RidgeBaseline
 from pix2score.train.checkpoint import EpochSums, resume
-from pix2score.train.config import WorkerSettings
 from pix2score.train.embedded import EmbeddedRows
 from pix2score.train.history import WORST, EpochEntry, calibrations
 from pix2score.train.log import picture_grid, thinned
@@ -34,6 +33,7 @@ from pix2score.train.memory import Peak, hold_to
 from pix2score.train.reporter import Reporter
 from pix2score.train.rows import worker_batches
 from pix2score.train.saver import Saver
+from pix2score.train.settings import WorkerSettings
 from pix2score.train.step.batch import Batch
 from pix2score.train.step.collectives import gather, gather_metrics
 from pix2score.train.step.fitter import Fitter, StepResult

@@ -26,9 +26,9 @@ from pix2score.model.folder import load_model
 from pix2score.prepare.config import PrepareConfig
 from pix2score.prepare.job import prepare
 from pix2score.train.checkpoint import IN_PROCESS, OF_WORKERS, RunState
-from pix2score.train.config import WorkerSettings
 from pix2score.train.history import rank_value
 from pix2score.train.job import TrainConfig, _refuse_unlearnable, train
+from pix2score.train.settings import WorkerSettings
 from tests.support.chain import TRAINING, Chain, history
 
 pytestmark = pytest.mark.usefixtures("ray_session")

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from pix2score.errors import ConfigError
-from pix2score.train.config import TrainConfig, WorkerSettings
+from pix2score.train.config import TrainConfig
 from pix2score.train.embedded import EmbeddedRows
 from pix2score.train.step.batch import Batch
 from pix2score.train.step.fitter import Fitter
-from pix2score.train.step.recipe import Recipe
-from tests.support.torch_helpers import HEADS, PREPROCESS, batch, fitter_of, settled_model, state_of
+from tests.support.settings import worker_settings
+from tests.support.torch_helpers import batch, fitter_of, settled_model, state_of
 
 
 def frozen_fitter() -> Fitter:
@@ -35,24 +35,7 @@ class Rows:
 
 
 def embedded(fitter: Fitter, rows: Rows) -> EmbeddedRows:
-    settings = WorkerSettings(
-        backbone="resnet18",
-        heads=HEADS,
-        preprocess=PREPROCESS,
-        recipe=Recipe(),
-        num_workers=0,
-        max_workers=0,
-        use_gpu=False,
-        cpus_per_worker=None,
-        shuffle_mib=1,
-        cache_mib=None,
-        batch_size=4,
-        steps_per_epoch=2,
-        seed=0,
-        out="",
-        initial_trunk=None,
-        num_threads=None,
-    )
+    settings = worker_settings()
     return EmbeddedRows(fitter, settings, 4, rows)
 
 

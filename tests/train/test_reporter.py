@@ -7,32 +7,14 @@ from typing import Any
 import pytest
 
 from pix2score.cluster.progress import Board
-from pix2score.images.preprocess import Preprocess
 from pix2score.train.checkpoint import RunState
-from pix2score.train.config import WorkerSettings
 from pix2score.train.reporter import Reporter
 from pix2score.train.step.fitter import StepResult
 from pix2score.train.step.recipe import Recipe
-from tests.support.torch_helpers import HEADS, entry
+from tests.support.settings import worker_settings
+from tests.support.torch_helpers import entry
 
-SETTINGS = WorkerSettings(
-    backbone="resnet18",
-    heads=HEADS,
-    preprocess=Preprocess(size=32),
-    recipe=Recipe(total_steps=10),
-    num_workers=0,
-    max_workers=0,
-    use_gpu=False,
-    cpus_per_worker=None,
-    shuffle_mib=1,
-    cache_mib=None,
-    batch_size=2,
-    steps_per_epoch=4,
-    seed=0,
-    out="",
-    initial_trunk=None,
-    num_threads=None,
-)
+SETTINGS = worker_settings(recipe=Recipe(total_steps=10), batch_size=2, steps_per_epoch=4)
 
 
 class Kept(Board):

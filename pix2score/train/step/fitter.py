@@ -153,10 +153,7 @@ class Fitter:
         pixels_BSSC = self.network_input(piece.images)
         with self.cast.autocast():
             outputs, _ = network(normalise(pixels_BSSC, self.preprocess))
-        targets = {
-            head.name: noisy_targets(piece, head, self.recipe.noise_of(head.name) or head.own_noise())
-            for head in self.heads
-        }
+        targets = {head.name: noisy_targets(piece, head, self.recipe.noise_of(head)) for head in self.heads}
         of_rows = piece.by_row(outputs, self.heads)
         return head_losses(multi_head_loss(of_rows, targets, self.heads), counts, self.heads)
 

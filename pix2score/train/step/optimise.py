@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import torch
 from torch import nn
 
-from pix2score.errors import ConfigError
 from pix2score.model.network import MultiHeadModel
 from pix2score.train.step.recipe import Recipe
 
@@ -48,26 +46,12 @@ def parameter_groups(model: MultiHeadModel, recipe: Recipe) -> list[dict[str, An
 
 
 def depth_by_name(trunk: nn.Module) -> dict[str, int]:
-    """Parameter of the trunk -> its layer, from 0 at the pixels.
+    """Parameter of the trunk -> its layer as timm has it, a ResNet's blocks, from 0 at the pixels."""
+    from timm.models import group_parameters
 
-    By what the network says of itself (timm's do), else by a ResNet's stages. Raises ``ConfigError``.
-    """
-    matcher = getattr(trunk, "group_matcher", None)
-    if matcher is not None:
-        from timm.models import group_parameters
-
-        found: dict[str, int] = group_parameters(trunk, matcher(coarse=False), reverse=True)
-        return found
-    depths = {name: _stage(name) for name, _ in trunk.named_parameters()}
-    if not any(depths.values()):
-        raise ConfigError("layer_decay: the layers of this backbone are not known")
-    return depths
-
-
-def _stage(name: str) -> int:
-    """1 to 4 in a ResNet's stages, 0 before them."""
-    found = re.match(r"layer(\d)\.", name)
-    return int(found[1]) if found else 0
+    matcher = trunk.group_matcher(coarse=False)  # type: ignore[operator]
+    found: dict[str, int] = group_parameters(trunk, matcher, reverse=True)
+    return found
 
 
 def trunk_is_frozen(step: int, recipe: Recipe) -> bool:

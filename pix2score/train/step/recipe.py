@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
 from pix2score.errors import ConfigError
+from pix2score.heads.spec import HeadSpec
 
 REFERENCE_BATCH = 64
 """Images per step, over all workers, for which the presets' learning rates are stated."""
@@ -141,9 +142,9 @@ class Recipe:
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ConfigError(f"{name} {getattr(self, name)}: expected 0 or more")
 
-    def noise_of(self, head: str) -> float:
-        """Standard deviation of the noise on the labels of ``head``."""
-        return self.label_noise_by_head.get(head, self.label_noise)
+    def noise_of(self, head: HeadSpec) -> float:
+        """Standard deviation of the noise on its labels: told of it alone, of all heads, or its own."""
+        return self.label_noise_by_head.get(head.name, self.label_noise or head.own_noise())
 
     def _check_schedule(self) -> None:
         for name, default, owners in _OF_SCHEDULES:

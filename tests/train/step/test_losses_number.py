@@ -14,6 +14,7 @@ from pix2score.heads.spec import HeadSpec
 from pix2score.heads.value import ValueHead
 from pix2score.train.step.batch import Batch, noisy_targets
 from pix2score.train.step.losses import head_losses, multi_head_loss
+from pix2score.train.step.recipe import Recipe
 
 LABELS = np.random.default_rng(0).exponential(size=1001) * 1e6 + 1e7
 QUANTILES = tuple(np.quantile(LABELS, np.linspace(0, 1, 101)).tolist())
@@ -86,6 +87,13 @@ def test_label_noise_is_in_the_labels_own_unit_and_new_every_time() -> None:
     first, second = (noisy_targets(at_mean, head, head.own_noise()) for _ in range(2))
     assert float((first - LABELS.mean()).std()) == pytest.approx(head.label_noise, rel=0.05)
     assert not torch.equal(first, second)
+
+
+def test_a_head_told_of_no_noise_has_none_though_it_asks_for_its_own() -> None:
+    head = replace(value(), name="h", label_noise=2.0)
+    assert Recipe().noise_of(head) == 2
+    assert Recipe(label_noise=3.0).noise_of(head) == 3
+    assert Recipe(label_noise=3.0, label_noise_by_head={"h": 0.0}).noise_of(head) == 0
 
 
 def test_noise_leaves_missing_labels_and_those_without_neighbours_as_they_are() -> None:

@@ -15,13 +15,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pix2score.heads.compared import MAX_IMAGES, TARGET_SIZE
 from pix2score.heads.preference import PreferenceHead
-from pix2score.train.config import WorkerSettings
 from pix2score.train.embedded import EmbeddedRows
 from pix2score.train.step.batch import Batch, Others
 from pix2score.train.step.collectives import gather_metrics
 from pix2score.train.step.losses import LOSSES, head_losses, multi_head_loss
 from pix2score.train.step.losses_preference import CENTRING
-from pix2score.train.step.recipe import Recipe
+from tests.support.settings import worker_settings
 from tests.support.torch_helpers import (
     COUNT_HEAD,
     PREPROCESS,
@@ -200,24 +199,7 @@ class MixedRows:
 def test_sets_keep_their_images_where_each_is_embedded_once() -> None:
     fitter, rows = fitter_of(settled_model(HEADS), HEADS), MixedRows()
     fitter.model.trunk.requires_grad_(False)
-    settings = WorkerSettings(
-        backbone="resnet18",
-        heads=HEADS,
-        preprocess=PREPROCESS,
-        recipe=Recipe(),
-        num_workers=0,
-        max_workers=0,
-        use_gpu=False,
-        cpus_per_worker=None,
-        shuffle_mib=1,
-        cache_mib=None,
-        batch_size=6,
-        steps_per_epoch=1,
-        seed=0,
-        out="",
-        initial_trunk=None,
-        num_threads=None,
-    )
+    settings = worker_settings(heads=HEADS, batch_size=6, steps_per_epoch=1)
     (embedded,) = EmbeddedRows(fitter, settings, 6, rows).batches("val", 0)
     assert embedded.others is not None
     assert embedded.others.counts_B.tolist() == [0, 0, 1, 2, 0, 1]
