@@ -42,8 +42,8 @@ FOLDERS = ("jobs", "pix2score", "tests")
 PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))])
 every_page = pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 MAX_WIDTH, MAX_README_LINES = 110, 150
-FOREIGN_FLAGS = {"--help", "--config", "--shm-size", "--head", "--no-deps", "--working-dir"}
-"""Flags of all jobs, of Docker, Ray and pip."""
+FOREIGN_FLAGS = {"--help", "--config", "--shm-size", "--head", "--no-deps", "--working-dir", "--part"}
+"""Flags of all jobs, of Docker, Ray, pip and our pytest."""
 SOME_ID = "10002868"
 """In the pages; another catalog has other ids."""
 

@@ -17,7 +17,7 @@ import ray
 from pix2score.cluster.ray_patches.auth import ask_head, has_token
 from pix2score.cluster.ray_patches.bundles import block_refs, block_slices, bundles_of
 from pix2score.cluster.ray_patches.data_actors import without_side_actors
-from pix2score.cluster.ray_patches.local_start import process_settings, python_signals, quick_node
+from pix2score.cluster.ray_patches.local_start import python_signals, quick_node
 from pix2score.cluster.ray_patches.lookup import asked, is_plain, replaced
 from pix2score.cluster.ray_patches.names import SETTINGS
 from pix2score.cluster.ray_patches.services import is_preemption_near, metric_counter, request_gpus
@@ -99,27 +99,38 @@ def test_the_switch(monkeypatch: pytest.MonkeyPatch, value: str, answer: bool) -
     assert is_plain() is answer
 
 
-def test_under_the_switch_ray_and_the_environment_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ray._private import ray_constants, services
-    from ray._private.node import Node
-    from ray.data._internal.execution import streaming_executor
+SWITCHED = """
+import os
+from ray._private import ray_constants, services
+from ray._private.node import Node
+from ray.data._internal.execution import streaming_executor
+from pix2score.cluster.ray_patches.data_actors import without_side_actors
+from pix2score.cluster.ray_patches.local_start import process_settings, python_signals, quick_node
 
-    def now() -> list[object]:
-        return [
-            Node.start_monitor,
-            services.get_node,
-            ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER,
-            streaming_executor.create_cluster_autoscaler,
-            {name: os.environ.get(name) for name in SETTINGS},
-        ]
+def now():
+    return [
+        Node.start_monitor,
+        services.get_node,
+        ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER,
+        streaming_executor.create_cluster_autoscaler,
+        {name: os.environ.get(name) for name in SETTINGS},
+    ]
 
-    before = now()
-    with quick_node(), python_signals(), without_side_actors(), process_settings(6):
-        assert all(one is not other for one, other in zip(now(), before, strict=True))
+before = now()
+with quick_node(), python_signals(), without_side_actors(), process_settings(6):
+    assert all(one is not other for one, other in zip(now(), before, strict=True))
+assert now() == before
+os.environ["PIX2SCORE_PLAIN_RAY"] = "1"
+with quick_node(), python_signals(), without_side_actors(), process_settings(6):
     assert now() == before
-    monkeypatch.setenv("PIX2SCORE_PLAIN_RAY", "1")
-    with quick_node(), python_signals(), without_side_actors(), process_settings(6):
-        assert now() == before
+"""
+
+
+def test_under_the_switch_ray_and_the_environment_stay_as_they_are() -> None:
+    # In a process of its own: the tests' Ray, where it is in this one, has patched them already.
+    code = f"SETTINGS = {SETTINGS!r}\n{SWITCHED}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 SCORE = """
