@@ -115,10 +115,7 @@ class Decoder:
         raise ImageFailure("CRASHED", f"decoder {last}, {NUM_ATTEMPTS} times")
 
     def _attempt(self, data: bytes) -> bytes:
-        child = self._living_child()
-        if self._under_way and self._under_way[0] is not data:
-            self.close()  # never the answer to another image
-            child = self._living_child()
+        child = self._child_for(data)
         wait = Wait(child.pid, self.timeout_s)
         try:
             if not self._under_way:
@@ -140,6 +137,14 @@ class Decoder:
             code, detail = json.loads(payload)
             raise ImageFailure(cast(ImageErrorCode, code), detail)
         return payload
+
+    def _child_for(self, data: bytes) -> subprocess.Popen[bytes]:
+        """The child that was given this image, though it may have died of it since, or else a living one."""
+        if self._under_way and self._under_way[0] is data:
+            return cast("subprocess.Popen[bytes]", self._child)
+        if self._under_way:
+            self.close()  # never the answer to another image
+        return self._living_child()
 
     def _send(self, child: subprocess.Popen[bytes], data: bytes, wait: Wait) -> None:
         _write_all(child, REQUEST.pack(len(data)), wait)

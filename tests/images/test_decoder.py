@@ -177,13 +177,16 @@ def test_an_image_whose_every_child_is_killed_is_crashed_and_said_to_be_so_from_
     assert_still_fine(decoder)
 
 
+@pytest.mark.parametrize("dead", [False, True], ids=["dying", "dead"])
 @pytest.mark.parametrize("signum", [signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])
-def test_what_decoding_dies_of_is_the_images_at_once(decoder: Decoder, signum: int) -> None:
+def test_what_decoding_dies_of_is_the_images_at_once(decoder: Decoder, signum: int, dead: bool) -> None:
     pid = pid_of(decoder)
     os.kill(pid, signal.SIGSTOP)
     decoder.begin(FINE)
     os.kill(pid, signum)
     os.kill(pid, signal.SIGCONT)
+    while dead and is_alive(pid):
+        time.sleep(0.01)
     failure = failure_of(decoder, FINE)
     assert (failure.code, failure.detail) == (
         "CRASHED",
