@@ -93,8 +93,9 @@ class TrainConfig:
     """Start of the trunk: none, pretrained (timm's hub; imagenet means the same), or the place of a model or
     state dict, of which is taken what fits by name and shape."""
     freeze: Freeze = "none"
-    """trunk: it stays as it begins, each picture is embedded once, unaugmented, and the outputs alone learn
-    (a linear probe). none: all learns."""
+    """trunk: it stays as it begins, each picture is embedded once, unaugmented, and the outputs alone learn,
+    a linear probe: they are solved at strengths of a penalty on their squared weights, an epoch each, from
+    strong to weak, and each head keeps what validation likes best. none: all learns."""
     hidden: int = 0
     """Width of a layer with BatchNorm and ReLU between the embedding and the outputs; 0: none."""
     dropout: float | None = None
@@ -242,6 +243,15 @@ class TrainConfig:
             if self.gradient == "pcgrad":
                 raise ConfigError("freeze trunk: pcgrad is of the gradients in the trunk, which has none")
 
+    @property
+    def solves_outputs(self) -> bool:
+        """Whether outputs are solved rather than stepped: ``train.step.probe``."""
+        return self.freeze == "trunk" and not self.hidden
+
+    def unused_where_outputs_are_solved(self) -> list[str]:
+        """Settings of steps that were given."""
+        return [f.name for f in fields(self) if f.name in _OF_STEPS and getattr(self, f.name) != f.default]
+
     def worker_range(self, default: int) -> tuple[int, int]:
         """Least and greatest number of workers. Raises ``ConfigError``."""
         given = default if self.num_workers is None else self.num_workers
@@ -278,6 +288,8 @@ class TrainConfig:
         values["augment"] = Augment() if self.freeze == "trunk" else self.augment.over(values["augment"])
         if self.dropout is not None:
             values["dropout"] = self.dropout
+        if self.solves_outputs:
+            values |= {"average": 0.0, "dropout": 0.0}
         same = (
             "head_rate",
             "layer_decay",
@@ -301,6 +313,13 @@ class TrainConfig:
         """How images become the network's input. Raises ``ConfigError``."""
         wanted = wanted_input(self.backbone)
         return Preprocess(size=self.input_size, resize=self.resize, mean=wanted.mean, std=wanted.std)
+
+
+_OF_STEPS = {
+    *("learning_rate", "head_rate", "layer_decay", "weight_decay", "optimizer", "schedule", "milestones"),
+    *("gamma", "cycles", "floor", "warmup_fraction", "dropout", "accumulate", "checkpoint_activations"),
+}
+"""Settings that only steps obey."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

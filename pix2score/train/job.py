@@ -120,7 +120,13 @@ def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer
             f"{num_rows} training rows are fewer than one batch of {config.batch_size} for each of "
             f"{max(1, most)} workers; lower --batch-size or --num-workers"
         )
-    epochs = config.epochs or preset_for(config.recipe, num_rows).epochs
+    default_epochs = preset_for(config.recipe, num_rows).epochs
+    if config.solves_outputs:
+        from pix2score.train.step.probe import NUM_STRENGTHS  # imports torch
+
+        _say_unused(config)
+        default_epochs, steps_per_epoch = NUM_STRENGTHS, 1
+    epochs = config.epochs or default_epochs
     total_steps = int(min(epochs * steps_per_epoch, config.max_steps or math.inf))
     return WorkerSettings(
         backbone=config.backbone,
@@ -148,6 +154,14 @@ def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer
         hidden=config.hidden,
         drop_path=config.drop_path,
     )
+
+
+def _say_unused(config: TrainConfig) -> None:
+    if unused := config.unused_where_outputs_are_solved():
+        logger.warning(
+            "freeze trunk: the outputs are solved, and take no steps; %s: without effect (but with hidden)",
+            ", ".join(unused),
+        )
 
 
 def _memory_budget(config: TrainConfig, use_gpu: bool) -> int | None:

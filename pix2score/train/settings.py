@@ -51,6 +51,11 @@ class WorkerSettings:
     """Of the train split, on average: above 1 where rows hold compared images."""
 
     @property
+    def solves_outputs(self) -> bool:
+        """Whether outputs are solved (``train.step.probe``); an epoch then is one strength of the penalty."""
+        return self.freeze == "trunk" and not self.hidden
+
+    @property
     def num_epochs(self) -> int:
         """Epochs that the steps fill, the last perhaps in part."""
         return -(-self.recipe.total_steps // self.steps_per_epoch)

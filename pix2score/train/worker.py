@@ -25,7 +25,7 @@ from pix2score.metrics.protocol import Accumulator
 from pix2score.model.network import MultiHeadModel
 from pix2score.storage.folder import Folder
 from pix2score.train.baseline import RidgeBaseline
-from pix2score.train.checkpoint import EpochSums, resume
+from pix2score.train.checkpoint import EpochSums, RunState, resume
 from pix2score.train.embedded import EmbeddedRows
 from pix2score.train.history import WORST, EpochEntry, calibrations
 from pix2score.train.log import picture_grid, thinned
@@ -37,6 +37,7 @@ from pix2score.train.settings import WorkerSettings
 from pix2score.train.step.batch import Batch
 from pix2score.train.step.collectives import gather, gather_metrics
 from pix2score.train.step.fitter import Fitter, StepResult
+from pix2score.train.step.probe import Probe, ProbePath
 from pix2score.train.step.validate import validation_loss
 
 CHECK_EVERY = 20
@@ -72,6 +73,8 @@ class Loop:
             if settings.freeze == "trunk"
             else None
         )
+        self._path = _path(self._fitter, self._run, settings)
+        self._probe: Probe | None = None
         self._reporter = Reporter(settings, board, is_first=is_first)
         self._saver = Saver(self._fitter, self._run, settings, self._reporter, is_first=is_first)
         self._began_at = time.monotonic()
@@ -80,13 +83,18 @@ class Loop:
 
     def is_done(self) -> bool:
         """Whether all epochs are trained, or the last ones brought nothing better."""
-        return len(self._run.history) >= self._settings.num_epochs or self._run.has_stalled(self._settings)
+        num_done = len(self._run.history)
+        is_solved = self._path is not None and not self._path.open_heads(num_done)
+        return num_done >= self._settings.num_epochs or is_solved or self._run.has_stalled(self._settings)
 
     def run_epoch(self) -> None:
         """Train and validate once, report it, and leave a checkpoint."""
         run, epoch = self._run, len(self._run.history)
-        self._train(epoch)
-        metrics = self._validate()
+        if self._path:
+            metrics = self._solve(self._path, epoch)
+        else:
+            self._train(epoch)
+            metrics = self._validate()
         entry = self._entry(epoch, metrics)
         run.history.append(entry)
         run.sums = EpochSums()
@@ -94,6 +102,7 @@ class Loop:
         run.keep_if_best(self._fitter, self._settings)
         self._reporter.epoch(run, metrics)
         self._saver.save()
+        self._saver.leave_if_asked()
 
     def report_result(self) -> None:
         """Say which epoch is saved, and how good it is."""
@@ -113,13 +122,30 @@ class Loop:
                 break
             if not self._embedded:
                 self._keep_preview(batch)
-            self._count(self._step(batch))
+            rate = self._learning_rate()
+            self._count(self._step(batch), f"rate {rate:.2g}")
             looks = fitter.num_steps % CHECK_EVERY == 0 and fitter.num_steps < last
             if termination.is_asked() or (looks and self._saver.is_due()):
                 self._stop_clock()
                 self._save_and_leave_if_asked()
                 self._resume_clock()
         self._stop_clock()
+
+    def _solve(self, path: ProbePath, epoch: int) -> list[Accumulator]:
+        """Solve the outputs at the next strength of the penalty; metrics of what each head keeps."""
+        fitter, embedded = self._fitter, self._embedded
+        assert embedded is not None
+        self._resume_clock()
+        if self._probe is None:
+            rows, heads = embedded.whole("train"), self._settings.heads
+            self._probe = Probe(fitter.model, rows, heads, fitter.recipe, fitter.device)
+            if epoch:  # resumed
+                path.know(self._validate())
+        result = self._probe.solve(path.open_heads(epoch), path.strengths[epoch])
+        fitter.num_steps += 1
+        self._count(result, f"penalty {path.strengths[epoch]:.3g}")
+        self._stop_clock()
+        return path.keep_better(self._validate(), epoch)
 
     def _step(self, batch: Batch) -> StepResult:
         fitter, before = self._fitter, self._fitter.pieces.now
@@ -148,14 +174,14 @@ class Loop:
             yield batch
             start = time.monotonic()
 
-    def _count(self, result: StepResult) -> None:
+    def _count(self, result: StepResult, pace: str) -> None:
         run, rate, step = self._run, self._learning_rate(), self._fitter.num_steps
         run.sums.add(result)
         if not result.skipped:
             point = {"step": float(step), "loss": result.loss, "learning_rate": rate}
             run.curve.append(point | {f"loss_{n}": v for n, v in result.loss_by_head.items()})
             run.curve = thinned(run.curve)
-        self._reporter.step(step, result, rate)
+        self._reporter.step(step, result, pace)
 
     def _learning_rate(self) -> float:
         return float(self._fitter.optimizer.param_groups[0]["lr"])
@@ -175,7 +201,7 @@ class Loop:
 
     def _judged(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         for batch in batches:
-            if termination.is_asked():
+            if termination.is_asked() and not self._path:  # which compares before it keeps
                 self._save_and_leave_if_asked()
             if not self._run.ridge and not self._embedded:
                 self._baseline.judge(batch)
@@ -198,8 +224,7 @@ class Loop:
             yield batch
 
     def _entry(self, epoch: int, metrics: list[Accumulator]) -> EpochEntry:
-        sums, num_images = self._run.sums, self._settings.images_per_step
-        num_steps = sums.num_good + sums.num_skipped
+        sums, num_seen = self._run.sums, self._num_seen()
         return {
             "epoch": epoch + 1,
             "steps": self._fitter.num_steps,
@@ -212,12 +237,27 @@ class Loop:
             "ridge_spearman": self._run.ridge,
             **calibrations(metrics),
             "learning_rate": self._learning_rate(),
+            **({"penalties": dict(self._path.kept)} if self._path else {}),
             "workers": self._num_workers,
-            "images_per_s": round(num_steps * num_images / max(sums.seconds, 1e-9), 1),
+            "images_per_s": round(num_seen / max(sums.seconds, 1e-9), 1),
             "seconds": round(sums.seconds, 2),
             "waited_s": round(sums.waited, 2),
             "peak_memory_mib": round(max(gather(self._peak.take_mib())), 1),
         }
+
+    def _num_seen(self) -> int:
+        """Images of this epoch, over all workers; each as often as it was looked at."""
+        if self._probe:
+            seen, self._probe.num_seen = self._probe.num_seen, 0
+            return sum(gather(seen))
+        return (self._run.sums.num_good + self._run.sums.num_skipped) * self._settings.images_per_step
+
+
+def _path(fitter: Fitter, run: RunState, settings: WorkerSettings) -> ProbePath | None:
+    if not settings.solves_outputs:
+        return None
+    kept = run.history[-1].get("penalties", {}) if run.history else {}
+    return ProbePath(fitter.model, settings.heads, settings.num_epochs, kept)
 
 
 def _prepare_torch(settings: WorkerSettings) -> None:
