@@ -225,7 +225,7 @@ class Loop:
 
     def _entry(self, epoch: int, metrics: list[Accumulator]) -> EpochEntry:
         sums, num_seen = self._run.sums, self._num_seen()
-        return {
+        entry: EpochEntry = {
             "epoch": epoch + 1,
             "steps": self._fitter.num_steps,
             "loss": sums.loss / sums.num_good if sums.num_good else None,
@@ -244,6 +244,9 @@ class Loop:
             "waited_s": round(sums.waited, 2),
             "peak_memory_mib": round(max(gather(self._peak.take_mib())), 1),
         }
+        if self._path:
+            entry["penalties"] = dict(self._path.kept)
+        return entry
 
     def _num_seen(self) -> int:
         """Images of this epoch, over all workers; each as often as it was looked at."""
