@@ -25,11 +25,12 @@ from pix2score.metrics.protocol import Accumulator
 from pix2score.model.network import MultiHeadModel
 from pix2score.storage.folder import Folder
 from pix2score.train.baseline import RidgeBaseline
-from pix2score.train.checkpoint import EpochSums, RunState, resume
+from pix2score.train.checkpoint import EpochSums, resume
 from pix2score.train.embedded import EmbeddedRows
 from pix2score.train.history import WORST, EpochEntry, calibrations
 from pix2score.train.log import picture_grid, thinned
 from pix2score.train.memory import Peak, hold_to
+from pix2score.train.probing import Probing
 from pix2score.train.reporter import Reporter
 from pix2score.train.rows import worker_batches
 from pix2score.train.saver import Saver
@@ -37,7 +38,6 @@ from pix2score.train.settings import WorkerSettings
 from pix2score.train.step.batch import Batch
 from pix2score.train.step.collectives import gather, gather_metrics
 from pix2score.train.step.fitter import Fitter, StepResult
-from pix2score.train.step.probe import Probe, ProbePath
 from pix2score.train.step.validate import validation_loss
 
 CHECK_EVERY = 20
@@ -73,8 +73,11 @@ class Loop:
             if settings.freeze == "trunk"
             else None
         )
-        self._path = _path(self._fitter, self._run, settings)
-        self._probe: Probe | None = None
+        self._probing = (
+            Probing(self._fitter, self._run, settings, self._embedded)
+            if self._embedded and settings.solves_outputs
+            else None
+        )
         self._reporter = Reporter(settings, board, is_first=is_first)
         self._saver = Saver(self._fitter, self._run, settings, self._reporter, is_first=is_first)
         self._began_at = time.monotonic()
@@ -84,14 +87,14 @@ class Loop:
     def is_done(self) -> bool:
         """Whether all epochs are trained, or the last ones brought nothing better."""
         num_done = len(self._run.history)
-        is_solved = self._path is not None and not self._path.open_heads(num_done)
+        is_solved = self._probing is not None and self._probing.is_done(num_done)
         return num_done >= self._settings.num_epochs or is_solved or self._run.has_stalled(self._settings)
 
     def run_epoch(self) -> None:
         """Train and validate once, report it, and leave a checkpoint."""
         run, epoch = self._run, len(self._run.history)
-        if self._path:
-            metrics = self._solve(self._path, epoch)
+        if self._probing:
+            metrics = self._solve(self._probing, epoch)
         else:
             self._train(epoch)
             metrics = self._validate()
@@ -131,21 +134,12 @@ class Loop:
                 self._resume_clock()
         self._stop_clock()
 
-    def _solve(self, path: ProbePath, epoch: int) -> list[Accumulator]:
+    def _solve(self, probing: Probing, epoch: int) -> list[Accumulator]:
         """Solve the outputs at the next strength of the penalty; metrics of what each head keeps."""
-        fitter, embedded = self._fitter, self._embedded
-        assert embedded is not None
         self._resume_clock()
-        if self._probe is None:
-            rows, heads = embedded.whole("train"), self._settings.heads
-            self._probe = Probe(fitter.model, rows, heads, fitter.recipe, fitter.device)
-            if epoch:  # resumed
-                path.know(self._validate())
-        result = self._probe.solve(path.open_heads(epoch), path.strengths[epoch])
-        fitter.num_steps += 1
-        self._count(result, f"penalty {path.strengths[epoch]:.3g}")
+        self._count(probing.solve(epoch, self._validate), probing.pace(epoch))
         self._stop_clock()
-        return path.keep_better(self._validate(), epoch)
+        return probing.keep_better(self._validate(), epoch)
 
     def _step(self, batch: Batch) -> StepResult:
         fitter, before = self._fitter, self._fitter.pieces.now
@@ -201,7 +195,7 @@ class Loop:
 
     def _judged(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         for batch in batches:
-            if termination.is_asked() and not self._path:  # which compares before it keeps
+            if termination.is_asked() and not self._probing:  # which compares before it keeps
                 self._save_and_leave_if_asked()
             if not self._run.ridge and not self._embedded:
                 self._baseline.judge(batch)
@@ -224,7 +218,7 @@ class Loop:
             yield batch
 
     def _entry(self, epoch: int, metrics: list[Accumulator]) -> EpochEntry:
-        sums, num_seen = self._run.sums, self._num_seen()
+        sums, num_seen, found = self._run.sums, self._num_seen(), calibrations(metrics)
         entry: EpochEntry = {
             "epoch": epoch + 1,
             "steps": self._fitter.num_steps,
@@ -235,32 +229,25 @@ class Loop:
             "val": results([m.calibrated() for m in metrics]),
             "val_ece_uncalibrated": {m.head.name: m.ece({}) for m in metrics},
             "ridge_spearman": self._run.ridge,
-            **calibrations(metrics),
+            "temperatures": found["temperatures"],
             "learning_rate": self._learning_rate(),
-            **({"penalties": dict(self._path.kept)} if self._path else {}),
             "workers": self._num_workers,
             "images_per_s": round(num_seen / max(sums.seconds, 1e-9), 1),
             "seconds": round(sums.seconds, 2),
             "waited_s": round(sums.waited, 2),
             "peak_memory_mib": round(max(gather(self._peak.take_mib())), 1),
         }
-        if self._path:
-            entry["penalties"] = dict(self._path.kept)
+        if "calibrations" in found:
+            entry["calibrations"] = found["calibrations"]
+        if self._probing:
+            entry["penalties"] = self._probing.kept
         return entry
 
     def _num_seen(self) -> int:
         """Images of this epoch, over all workers; each as often as it was looked at."""
-        if self._probe:
-            seen, self._probe.num_seen = self._probe.num_seen, 0
-            return sum(gather(seen))
+        if self._probing:
+            return sum(gather(self._probing.take_num_seen()))
         return (self._run.sums.num_good + self._run.sums.num_skipped) * self._settings.images_per_step
-
-
-def _path(fitter: Fitter, run: RunState, settings: WorkerSettings) -> ProbePath | None:
-    if not settings.solves_outputs:
-        return None
-    kept = run.history[-1].get("penalties", {}) if run.history else {}
-    return ProbePath(fitter.model, settings.heads, settings.num_epochs, kept)
 
 
 def _prepare_torch(settings: WorkerSettings) -> None:
