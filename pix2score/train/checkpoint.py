@@ -22,6 +22,7 @@ from pix2score.storage.folder import Folder
 from pix2score.train.history import BestModel, EpochEntry, rank_value
 from pix2score.train.settings import WorkerSettings
 from pix2score.train.step.fitter import Fitter, FitterState, StepResult
+from pix2score.train.step.recipe import Augment
 
 CHECKPOINT = "state.pt"
 IN_PROCESS = "checkpoints/in_process/state.pt"
@@ -63,6 +64,8 @@ class RunState:
     best: BestModel | None = None
     preview: Tensor | None = None
     """Training pictures as the network sees them, uint8."""
+    augment: dict[str, float] | None = None
+    """What was found that the data set bears; None before, and where it is not tried."""
     ridge: dict[str, float | None] = field(default_factory=dict)
     """Head -> Spearman of the ridge regression on the validation split; empty until the first epoch ends."""
 
@@ -113,7 +116,10 @@ def resume(fitter: Fitter, settings: WorkerSettings) -> RunState:
             f"the checkpoint at {settings.out} is of an earlier version of pix2score; give another --out"
         )
     fitter.load_state_dict(found["fitter"])
-    return run_state(found)
+    run = run_state(found)
+    if run.augment is not None:
+        fitter.augment = Augment(**run.augment)
+    return run
 
 
 def _last_state(settings: WorkerSettings) -> SavedState | None:

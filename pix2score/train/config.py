@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
 from pix2score.cli.flags import Device
-from pix2score.cli.settings import WHOLE
 from pix2score.errors import ConfigError
 from pix2score.heads.ordered import OrderedHead
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.backbones import CLASSIC, check_backbone, wanted_input
+from pix2score.train.augmentation import Augmentation
 from pix2score.train.head_options import check_head_options
 from pix2score.train.memory import parse_budget
 from pix2score.train.step.recipe import (
-    ROBUST,
     Augment,
     Gradient,
     Optimizer,
@@ -31,50 +30,12 @@ SGD_RATE, SGD_WEIGHT_DECAY = 50.0, 5e-4
 """SGD's usual rate of 0.05 for 64 images beside AdamW's 0.001, and its usual decay, which its rate multiplies
 too."""
 Freeze: TypeAlias = Literal["none", "trunk"]
+FEWEST_EPOCHS_TO_TRY = 8
+"""Of which one goes without augmentation, to see what of it the data set bears."""
 TRUNK_STRIDE = 32
 """Pixels of input for one of a trunk's last feature map."""
 MAX_PADDING = 10_000
 """Empty validation rows that an elastic number of workers may need, each a black picture to decode."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Augmentation:
-    """Random changes of training pictures; a strength that is not given is the preset's."""
-
-    preset: Literal["recipe", "robust", "none"] = field(default="recipe", metadata={WHOLE: "none"})
-    """recipe (the preset's: flip, slight shift, scale and colour, for large data blur and JPEG), robust
-    (that, with blurs up to 3 px and JPEG at quality 30 to 100, each on half of the pictures) or none."""
-    flip: float | None = None
-    """Chance of a left-right mirror image."""
-    flip_vertical: float | None = None
-    """Chance of an upside-down mirror image."""
-    shift: float | None = None
-    """Largest shift, share of the side."""
-    scale: float | None = None
-    """Largest change of size; 0.1 is 10 %."""
-    rotate: float | None = None
-    """Largest turn, degrees."""
-    hue: float | None = None
-    """Largest turn of the colour circle, share of it: at most 0.5."""
-    colour: float | None = None
-    """Largest relative change of contrast; brightness half, saturation one and a half times of it."""
-    blur: float | None = None
-    """Chance of a blur."""
-    blur_sigma: float | None = None
-    """Largest standard deviation of a blur, px; 0: always the same slight one."""
-    jpeg: float | None = None
-    """Chance of JPEG's quantisation."""
-    jpeg_worst: float | None = None
-    """Least quality of it, 1 to 100."""
-    jpeg_best: float | None = None
-    """Greatest quality of it."""
-
-    def over(self, of_recipe: Augment) -> Augment:
-        """The strengths, from those of a recipe. Raises ``ConfigError``."""
-        base = Augment() if self.preset == "none" else of_recipe
-        names = [f.name for f in fields(self) if f.name != "preset"]
-        given = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return replace(base, **{**(ROBUST if self.preset == "robust" else {}), **given})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -268,7 +229,13 @@ class TrainConfig:
             )
         return least, most
 
-    def make_recipe(self, *, num_rows: int, images_per_step: int, total_steps: int) -> Recipe:
+    def _tries_augment(self, num_epochs: int) -> bool:
+        is_free = self.augment.preset == "auto" and not self.augment.given
+        return is_free and self.freeze == "none" and num_epochs >= FEWEST_EPOCHS_TO_TRY
+
+    def make_recipe(
+        self, *, num_rows: int, images_per_step: int, total_steps: int, num_epochs: int = 1
+    ) -> Recipe:
         """What the preset says, but for what was given. Raises ``ConfigError``."""
         values = dict(preset_for(self.recipe, num_rows).recipe)
         if self.learning_rate is not None:
@@ -286,6 +253,7 @@ class TrainConfig:
             name: options["label_noise"] for name, options in self.heads.items() if "label_noise" in options
         }
         values["augment"] = Augment() if self.freeze == "trunk" else self.augment.over(values["augment"])
+        values["tries_augment"] = self._tries_augment(num_epochs)
         if self.dropout is not None:
             values["dropout"] = self.dropout
         if self.solves_outputs:

@@ -128,11 +128,17 @@ def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer
         default_epochs, steps_per_epoch = NUM_STRENGTHS, 1
     epochs = config.epochs or default_epochs
     total_steps = int(min(epochs * steps_per_epoch, config.max_steps or math.inf))
+    recipe = config.make_recipe(
+        num_rows=num_rows,
+        images_per_step=num_joint,
+        total_steps=total_steps,
+        num_epochs=-(-total_steps // steps_per_epoch),
+    )
     return WorkerSettings(
         backbone=config.backbone,
         heads=_heads(config, dataset),
         preprocess=config.preprocess(),
-        recipe=config.make_recipe(num_rows=num_rows, images_per_step=num_joint, total_steps=total_steps),
+        recipe=recipe,
         num_workers=least,
         max_workers=most,
         use_gpu=use_gpu,

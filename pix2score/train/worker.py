@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import ray.train
@@ -36,6 +36,7 @@ from pix2score.train.rows import worker_batches
 from pix2score.train.saver import Saver
 from pix2score.train.settings import WorkerSettings
 from pix2score.train.step.batch import Batch
+from pix2score.train.step.bearing import find_bearing
 from pix2score.train.step.collectives import gather, gather_metrics
 from pix2score.train.step.fitter import Fitter, StepResult
 from pix2score.train.step.validate import validation_loss
@@ -104,8 +105,22 @@ class Loop:
         self._fitter.end_epoch(entry["val_loss"])
         run.keep_if_best(self._fitter, self._settings)
         self._reporter.epoch(run, metrics)
+        self._find_bearing()
         self._saver.save()
         self._saver.leave_if_asked()
+
+    def _find_bearing(self) -> None:
+        """Once it can be told, do to training pictures what the data set bears, else all."""
+        fitter, run, num_epochs = self._fitter, self._run, self._settings.num_epochs
+        num_done = len(run.history)
+        if not fitter.recipe.tries_augment or run.augment is not None or num_done < num_epochs // 8:
+            return
+        found = find_bearing(fitter, self._batches("val"), fitter.recipe.augment)
+        if found is None and num_done < num_epochs // 3:
+            return
+        fitter.augment = found.augment if found else fitter.recipe.augment
+        run.augment = asdict(fitter.augment)
+        self._reporter.say(f"augmentation from now on: {found or 'all, as too little is learnt to tell'}")
 
     def report_result(self) -> None:
         """Say which epoch is saved, and how good it is."""
