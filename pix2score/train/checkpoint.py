@@ -69,9 +69,8 @@ class RunState:
     ridge: dict[str, float | None] = field(default_factory=dict)
     """Head -> Spearman of the ridge regression on the validation split; empty until the first epoch ends."""
 
-    def keep_if_best(self, fitter: Fitter, settings: WorkerSettings) -> None:
-        """Keep the model of the newest entry if none was better by the metric of ``settings.best_by``."""
-        entry = self.history[-1]
+    def keep_if_best(self, entry: EpochEntry, fitter: Fitter, settings: WorkerSettings) -> None:
+        """Keep the model of an entry if none was better by the metric of ``settings.best_by``."""
         value = rank_value(entry, settings.best_by)
         if self.best is None or value < self.best["value"]:
             weights = {

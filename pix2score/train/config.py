@@ -15,6 +15,7 @@ from pix2score.train.augmentation import Augmentation
 from pix2score.train.head_options import check_head_options
 from pix2score.train.memory import parse_budget
 from pix2score.train.step.recipe import (
+    SMALL_DATA_ROWS,
     Augment,
     Gradient,
     Optimizer,
@@ -29,6 +30,8 @@ AS_PREPARED = "as prepared"
 SGD_RATE, SGD_WEIGHT_DECAY = 50.0, 5e-4
 """SGD's usual rate of 0.05 for 64 images beside AdamW's 0.001, and its usual decay, which its rate multiplies
 too."""
+FINE_TUNE_RATE, FINE_TUNE_EPOCHS = 0.2, 10
+"""Of the preset's rate, for a trunk that begins with weights: they are near where they should be."""
 Freeze: TypeAlias = Literal["none", "trunk"]
 FEWEST_EPOCHS_TO_TRY = 8
 """Of which one goes without augmentation, to see what of it the data set bears."""
@@ -209,6 +212,16 @@ class TrainConfig:
         """Whether outputs are solved rather than stepped: ``train.step.probe``."""
         return self.freeze == "trunk" and not self.hidden
 
+    def begins_solved(self, num_rows: int) -> bool:
+        """Whether outputs are solved first: over a trunk with weights, where embeddings of all rows are few."""
+        is_fine_tuned = self.weights != "none" and self.freeze == "none" and not self.hidden
+        return is_fine_tuned and num_rows < SMALL_DATA_ROWS
+
+    def default_epochs(self, num_rows: int) -> int:
+        """Those of the preset; fewer for a trunk that begins with weights."""
+        of_preset = preset_for(self.recipe, num_rows).epochs
+        return of_preset if self.weights == "none" else min(of_preset, FINE_TUNE_EPOCHS)
+
     def unused_where_outputs_are_solved(self) -> list[str]:
         """Settings of steps that were given."""
         return [f.name for f in fields(self) if f.name in _OF_STEPS and getattr(self, f.name) != f.default]
@@ -242,6 +255,7 @@ class TrainConfig:
             values["learning_rate"] = self.learning_rate
         else:
             base = values["learning_rate"] * (SGD_RATE if self.optimizer == "sgd" else 1)
+            base *= 1 if self.weights == "none" or self.freeze == "trunk" else FINE_TUNE_RATE
             values["learning_rate"] = scaled_rate(base, self.optimizer, images_per_step)
         if self.weight_decay is not None:
             values["weight_decay"] = self.weight_decay

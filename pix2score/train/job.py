@@ -35,7 +35,6 @@ from pix2score.train.config import AS_PREPARED, TrainConfig
 from pix2score.train.head_options import with_options
 from pix2score.train.memory import parse_budget
 from pix2score.train.settings import INITIAL_TRUNK, WorkerSettings
-from pix2score.train.step.recipe import preset_for
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +119,7 @@ def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer
             f"{num_rows} training rows are fewer than one batch of {config.batch_size} for each of "
             f"{max(1, most)} workers; lower --batch-size or --num-workers"
         )
-    default_epochs = preset_for(config.recipe, num_rows).epochs
+    default_epochs = config.default_epochs(num_rows)
     if config.solves_outputs:
         from pix2score.train.step.probe import NUM_STRENGTHS  # imports torch
 
@@ -157,6 +156,7 @@ def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer
         checkpoint_minutes=config.checkpoint_minutes,
         memory_budget=_memory_budget(config, use_gpu),
         freeze=config.freeze,
+        begins_solved=config.begins_solved(num_rows),
         hidden=config.hidden,
         drop_path=config.drop_path,
     )

@@ -45,6 +45,8 @@ class WorkerSettings:
     memory_budget: int | None = None
     """Bytes of its GPU that a worker may take; None: all."""
     freeze: Freeze = "none"
+    begins_solved: bool = False
+    """Whether outputs are solved before the first step moves them and the trunk."""
     hidden: int = 0
     drop_path: float = 0.0
     images_per_row: float = 1.0

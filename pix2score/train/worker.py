@@ -30,7 +30,7 @@ from pix2score.train.embedded import EmbeddedRows
 from pix2score.train.history import WORST, EpochEntry, calibrations
 from pix2score.train.log import picture_grid, thinned
 from pix2score.train.memory import Peak, hold_to
-from pix2score.train.probing import Probing
+from pix2score.train.probing import Probing, begin_solved
 from pix2score.train.reporter import Reporter
 from pix2score.train.rows import worker_batches
 from pix2score.train.saver import Saver
@@ -75,7 +75,7 @@ class Loop:
             else None
         )
         self._probing = (
-            Probing(self._fitter, self._run, settings, self._embedded)
+            Probing(self._fitter, self._run, settings, self._embedded, settings.num_epochs)
             if self._embedded and settings.solves_outputs
             else None
         )
@@ -94,6 +94,8 @@ class Loop:
     def run_epoch(self) -> None:
         """Train and validate once, report it, and leave a checkpoint."""
         run, epoch = self._run, len(self._run.history)
+        if self._settings.begins_solved and not self._fitter.num_steps:
+            self._begin_solved()
         if self._probing:
             metrics = self._solve(self._probing, epoch)
         else:
@@ -103,11 +105,26 @@ class Loop:
         run.history.append(entry)
         run.sums = EpochSums()
         self._fitter.end_epoch(entry["val_loss"])
-        run.keep_if_best(self._fitter, self._settings)
+        run.keep_if_best(entry, self._fitter, self._settings)
         self._reporter.epoch(run, metrics)
         self._find_bearing()
         self._saver.save()
         self._saver.leave_if_asked()
+
+    def _begin_solved(self) -> None:
+        """Solve the outputs before the first step. What is not made better by steps is saved, as epoch 0."""
+        settings = self._settings
+        rows = EmbeddedRows(
+            self._fitter,
+            settings,
+            self._batch_rows,
+            lambda split: worker_batches(settings, split, batch_rows=self._batch_rows),
+        )
+        metrics, penalties = begin_solved(self._fitter, settings, rows)
+        entry = self._entry(-1, metrics)
+        entry["penalties"] = penalties
+        self._run.keep_if_best(entry, self._fitter, settings)
+        self._reporter.say(f"the outputs begin solved: validation {entry['val_loss']:.3f}")
 
     def _find_bearing(self) -> None:
         """Once it can be told, do to training pictures what the data set bears, else all."""
@@ -152,7 +169,9 @@ class Loop:
     def _solve(self, probing: Probing, epoch: int) -> list[Accumulator]:
         """Solve the outputs at the next strength of the penalty; metrics of what each head keeps."""
         self._resume_clock()
-        self._count(probing.solve(epoch, self._validate), probing.pace(epoch))
+        result = probing.solve(epoch, self._validate)
+        self._fitter.num_steps += 1
+        self._count(result, probing.pace(epoch))
         self._stop_clock()
         return probing.keep_better(self._validate(), epoch)
 
