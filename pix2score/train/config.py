@@ -55,7 +55,8 @@ class TrainConfig:
     them."""
     weights: str = "none"
     """Start of the trunk: none, pretrained (timm's hub; imagenet means the same), or the place of a model or
-    state dict, of which is taken what fits by name and shape."""
+    state dict, of which is taken what fits by name and shape. The outputs then begin solved (up to 50,000
+    rows), and all learns at a fifth of the preset's rate for at most 10 epochs, if neither is given."""
     freeze: Freeze = "none"
     """trunk: it stays as it begins, each picture is embedded once, unaugmented, and the outputs alone learn,
     a linear probe: they are solved at strengths of a penalty on their squared weights, an epoch each, from
@@ -213,7 +214,7 @@ class TrainConfig:
         return self.freeze == "trunk" and not self.hidden
 
     def begins_solved(self, num_rows: int) -> bool:
-        """Whether outputs are solved first: over a trunk with weights, where embeddings of all rows are few."""
+        """Whether outputs are solved first: over a trunk with weights, where all embeddings are few."""
         is_fine_tuned = self.weights != "none" and self.freeze == "none" and not self.hidden
         return is_fine_tuned and num_rows < SMALL_DATA_ROWS
 
