@@ -56,7 +56,8 @@ class TrainConfig:
     weights: str = "none"
     """Start of the trunk: none, pretrained (timm's hub; imagenet means the same), or the place of a model or
     state dict, of which is taken what fits by name and shape. The outputs then begin solved (up to 50,000
-    rows), and all learns at a fifth of the preset's rate for at most 10 epochs, if neither is given."""
+    rows), BatchNorm keeps its statistics, and all learns without dropout at a fifth of the preset's rate for
+    at most 10 epochs, where these are not given."""
     freeze: Freeze = "none"
     """trunk: it stays as it begins, each picture is embedded once, unaugmented, and the outputs alone learn,
     a linear probe: they are solved at strengths of a penalty on their squared weights, an epoch each, from
@@ -271,6 +272,8 @@ class TrainConfig:
         values["tries_augment"] = self._tries_augment(num_epochs)
         if self.dropout is not None:
             values["dropout"] = self.dropout
+        if self.begins_solved(num_rows):
+            values |= {"dropout": self.dropout or 0.0, "keeps_statistics": True}
         if self.solves_outputs:
             values |= {"average": 0.0, "dropout": 0.0}
         same = (

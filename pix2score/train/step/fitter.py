@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
 from pix2score.metrics.protocol import Accumulator
+from pix2score.model.batchnorm import norms_of
 from pix2score.model.network import MultiHeadModel, normalise
 from pix2score.train.step.augment import augmented
 from pix2score.train.step.average import Average
@@ -127,6 +128,9 @@ class Fitter:
         self.network.train()
         if self.is_frozen or trunk_is_frozen(self.num_steps, self.recipe):
             self.model.trunk.eval()  # its BatchNorm keeps the statistics that fit its weights
+        if self.recipe.keeps_statistics:
+            for norm in norms_of(self.model.trunk):
+                norm.eval()
         torch.manual_seed(step_seed(self.recipe.seed, self.num_steps) + rank())
         self.optimizer.zero_grad(set_to_none=True)
 

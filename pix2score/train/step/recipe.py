@@ -124,6 +124,9 @@ class Recipe:
     label_noise_by_head: dict[str, float] = field(default_factory=dict)
     """The same of single heads, over ``label_noise``."""
     augment: Augment = field(default_factory=Augment)
+    keeps_statistics: bool = False
+    """Whether the trunk's BatchNorm goes on with the statistics that it begins with: those of a batch would
+    move the embeddings away from outputs that were solved."""
     tries_augment: bool = False
     """Whether the first eighth of the epochs go without ``augment``, and the others with what of it the data
     set bears: ``bearing``."""
