@@ -26,7 +26,7 @@ from pix2score.model.network import weights_of
 from pix2score.report.evaluation import evaluation_page
 from pix2score.storage.arrow import matrix
 from pix2score.train.rows import batch_of
-from tests.support.torch_helpers import COUNT_HEAD, PREPROCESS, pixels, settled_model
+from tests.support.torch_helpers import COUNT_HEAD, NARROW, PREPROCESS, pixels, settled_model
 
 LIKED = PreferenceHead(name="liked", sets=60, pairs=80)
 HEADS = (COUNT_HEAD, LIKED)
@@ -72,7 +72,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> str:
     save_model(
         folder,
         weights_of(model),
-        backbone="resnet18",
+        backbone=NARROW,
         heads=HEADS,
         preprocess=PREPROCESS,
         embedding_dim=model.embedding_dim,
