@@ -118,9 +118,9 @@ def test_what_is_said_of_an_image_does_not_depend_on_the_row_that_it_is_in(
     said = matrix(rows.column("liked_outputs_0"))
     assert said.shape == (NUM, MAX_IMAGES)
     assert (~np.isnan(said)).sum(axis=1).tolist() == SIZES
-    alone = pa.Table.from_pylist(
-        [{**shard().slice(0, 1).to_pylist()[0], "image": png(image)} for image in IMAGES], shard().schema
-    )
+    first = shard().slice(0, 1)
+    (row,) = first.to_pylist()
+    alone = pa.Table.from_pylist([{**row, "image": png(image)} for image in IMAGES], first.schema)
     decoded = decode_for_evaluation(alone, heads=HEADS, preprocesses=[PREPROCESS], ridges={}, sample=Sample())
     of_each = AnswerRows([place], [0], batch_size=16, device="cpu", num_threads=1)(decoded)
     np.testing.assert_allclose(
