@@ -51,6 +51,7 @@ def engine(
             connection.execute("SET preserve_insertion_order=false")
             connection.execute("SET TimeZone='UTC'")
             connection.execute("SET enable_progress_bar=false")
+            connection.execute("PRAGMA disable_checkpoint_on_shutdown")  # the file goes with its folder
             yield connection
         finally:
             connection.close()
