@@ -22,11 +22,11 @@ def test_work_that_goes_on_counts_what_was_done_before_but_not_in_its_rate(
         board.begin_at(900)
         board.say("resuming")
         started = time.monotonic()
-        while time.monotonic() - started < 2:
+        while time.monotonic() - started < 4:
             time.sleep(0.1)
             board.add(1)
     lines = [record.getMessage() for record in caplog.records]
     assert lines[0] == "resuming"
     done, rate = re.match(r"trained: (\d+) of 1000, ([\d.]+)/s, about \d+ s left", lines[-1]).groups()  # type: ignore[union-attr]
-    assert 905 <= int(done) <= 920
+    assert 910 <= int(done) <= 940
     assert 5 < float(rate) < 20  # ten a second, not the nine hundred
