@@ -17,6 +17,8 @@ MAX_LEVEL = 15.0
 NUM_ENOUGH = 10
 """Images of either answer from which on a threshold is chosen by them."""
 _MAX_STEPS = 50
+NUM_AGREEING = 5
+"""Images of one artist or series agree, so that so many tell of the level of all no more than one would."""
 
 
 def fit_line(logit_N: Floats, yes_N: Flags, centre: float, start: float) -> tuple[float, float]:
@@ -24,7 +26,8 @@ def fit_line(logit_N: Floats, yes_N: Flags, centre: float, start: float) -> tupl
 
     As likely as they are under normal priors of width 1: of the slope around 1, and of the log odds at
     ``centre``, the constant answer, around ``start``, those of the train split. That weighs as much as a
-    handful of images; so 5 images move nothing far, and none give the odds of the train split.
+    handful of images; so 5 images move nothing far, and none give the odds of the train split. A level that
+    chance explains is drawn to ``start``, as ``trusted`` says.
     """
     x = np.stack([logit_N - centre, np.ones(len(logit_N))], axis=1)
     prior = np.array([1.0, start])
@@ -32,8 +35,20 @@ def fit_line(logit_N: Floats, yes_N: Flags, centre: float, start: float) -> tupl
     if not MIN_SLOPE <= found[0] <= MAX_SLOPE:
         bound = np.array([np.clip(found[0], MIN_SLOPE, MAX_SLOPE), start])
         found = _newton(x, yes_N, bound, free=np.array([False, True]))
-    slope, level = float(found[0]), float(np.clip(found[1], -MAX_LEVEL, MAX_LEVEL))
-    return slope, level - slope * centre
+    spread = probability(x @ found)
+    level = start + trusted(found[1] - start, 1 / (1 + (spread * (1 - spread)).sum()))
+    if found[0] < MAX_SLOPE:
+        found = _newton(x, yes_N, np.array([prior[0], level]), free=np.array([True, False]))
+    slope = float(np.clip(found[0], MIN_SLOPE, MAX_SLOPE))
+    return slope, float(np.clip(level, -MAX_LEVEL, MAX_LEVEL)) - slope * centre
+
+
+def trusted(shift: float, variance: float) -> float:
+    """The part of a shift that chance does not explain, by James and Stein's rule.
+
+    ``variance`` is that of images which are independent; ``NUM_AGREEING`` are taken for one.
+    """
+    return float(shift * max(0.0, 1 - NUM_AGREEING * variance / max(shift**2, 1e-300)))
 
 
 def _newton(x_N2: Floats, yes_N: Flags, prior: Floats, free: npt.NDArray[np.bool_]) -> Floats:

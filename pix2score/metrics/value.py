@@ -17,6 +17,7 @@ from pix2score.metrics.formulas import Floats, Measure, Numbers, spearman
 from pix2score.metrics.kept_rows import KeptRows
 from pix2score.metrics.measures import values
 from pix2score.metrics.number import constant_errors, number_measures
+from pix2score.metrics.platt import trusted
 from pix2score.metrics.protocol import Accumulator, Answers, Change, Curves, KindNumbers
 from pix2score.metrics.value_curves import value_curves
 
@@ -64,14 +65,18 @@ class ValueAccumulator(KeptRows):
 def fit_line(said_N: Floats, wanted_N: Floats) -> tuple[float, float]:
     """Slope and offset of the line of least squared error, of standardised answers and labels.
 
-    Normal priors of width 1 draw it to slope 1 and offset 0, with the weight of a handful of images.
+    Normal priors of width 1 draw it to slope 1 and offset 0, with the weight of a handful of images; and of
+    the offset stays what chance does not explain (``platt.trusted``).
     """
     x = np.stack([said_N, np.ones(len(said_N))], axis=1)
     slope, level = np.linalg.solve(x.T @ x + np.eye(2), x.T @ wanted_N + np.array([1.0, 0.0]))
     if not MIN_SLOPE <= slope <= MAX_SLOPE:
         slope = np.clip(slope, MIN_SLOPE, MAX_SLOPE)
         level = (wanted_N - slope * said_N).sum() / (len(said_N) + 1)
-    return float(slope), float(level)
+    left_N = wanted_N - slope * said_N - level
+    level = trusted(level, (1 + (left_N**2).sum()) / (1 + len(left_N)) ** 2)
+    slope = (said_N @ (wanted_N - level) + 1) / (said_N @ said_N + 1)
+    return float(np.clip(slope, MIN_SLOPE, MAX_SLOPE)), level
 
 
 class ValueNumbers(KindNumbers):

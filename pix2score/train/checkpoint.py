@@ -22,6 +22,7 @@ from pix2score.storage.folder import Folder
 from pix2score.train.history import BestModel, EpochEntry, rank_value
 from pix2score.train.settings import WorkerSettings
 from pix2score.train.step.fitter import Fitter, FitterState, StepResult
+from pix2score.train.step.recipe import Augment
 
 CHECKPOINT = "state.pt"
 IN_PROCESS = "checkpoints/in_process/state.pt"
@@ -63,12 +64,13 @@ class RunState:
     best: BestModel | None = None
     preview: Tensor | None = None
     """Training pictures as the network sees them, uint8."""
+    augment: dict[str, float] | None = None
+    """What was found that the data set bears; None before, and where it is not tried."""
     ridge: dict[str, float | None] = field(default_factory=dict)
     """Head -> Spearman of the ridge regression on the validation split; empty until the first epoch ends."""
 
-    def keep_if_best(self, fitter: Fitter, settings: WorkerSettings) -> None:
-        """Keep the model of the newest entry if none was better by the metric of ``settings.best_by``."""
-        entry = self.history[-1]
+    def keep_if_best(self, entry: EpochEntry, fitter: Fitter, settings: WorkerSettings) -> None:
+        """Keep the model of an entry if none was better by the metric of ``settings.best_by``."""
         value = rank_value(entry, settings.best_by)
         if self.best is None or value < self.best["value"]:
             weights = {
@@ -113,7 +115,10 @@ def resume(fitter: Fitter, settings: WorkerSettings) -> RunState:
             f"the checkpoint at {settings.out} is of an earlier version of pix2score; give another --out"
         )
     fitter.load_state_dict(found["fitter"])
-    return run_state(found)
+    run = run_state(found)
+    if run.augment is not None:
+        fitter.augment = Augment(**run.augment)
+    return run
 
 
 def _last_state(settings: WorkerSettings) -> SavedState | None:

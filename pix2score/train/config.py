@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
 from pix2score.cli.flags import Device
-from pix2score.cli.settings import WHOLE
 from pix2score.errors import ConfigError
 from pix2score.heads.ordered import OrderedHead
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.backbones import CLASSIC, check_backbone, wanted_input
+from pix2score.train.augmentation import Augmentation
 from pix2score.train.head_options import check_head_options
 from pix2score.train.memory import parse_budget
 from pix2score.train.step.recipe import (
-    ROBUST,
+    SMALL_DATA_ROWS,
     Augment,
     Gradient,
     Optimizer,
@@ -30,51 +30,15 @@ AS_PREPARED = "as prepared"
 SGD_RATE, SGD_WEIGHT_DECAY = 50.0, 5e-4
 """SGD's usual rate of 0.05 for 64 images beside AdamW's 0.001, and its usual decay, which its rate multiplies
 too."""
+FINE_TUNE_RATE, FINE_TUNE_EPOCHS = 0.2, 10
+"""Of the preset's rate, for a trunk that begins with weights: they are near where they should be."""
 Freeze: TypeAlias = Literal["none", "trunk"]
+FEWEST_EPOCHS_TO_TRY = 8
+"""Of which one goes without augmentation, to see what of it the data set bears."""
 TRUNK_STRIDE = 32
 """Pixels of input for one of a trunk's last feature map."""
 MAX_PADDING = 10_000
 """Empty validation rows that an elastic number of workers may need, each a black picture to decode."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Augmentation:
-    """Random changes of training pictures; a strength that is not given is the preset's."""
-
-    preset: Literal["recipe", "robust", "none"] = field(default="recipe", metadata={WHOLE: "none"})
-    """recipe (the preset's: flip, slight shift, scale and colour, for large data blur and JPEG), robust
-    (that, with blurs up to 3 px and JPEG at quality 30 to 100, each on half of the pictures) or none."""
-    flip: float | None = None
-    """Chance of a left-right mirror image."""
-    flip_vertical: float | None = None
-    """Chance of an upside-down mirror image."""
-    shift: float | None = None
-    """Largest shift, share of the side."""
-    scale: float | None = None
-    """Largest change of size; 0.1 is 10 %."""
-    rotate: float | None = None
-    """Largest turn, degrees."""
-    hue: float | None = None
-    """Largest turn of the colour circle, share of it: at most 0.5."""
-    colour: float | None = None
-    """Largest relative change of contrast; brightness half, saturation one and a half times of it."""
-    blur: float | None = None
-    """Chance of a blur."""
-    blur_sigma: float | None = None
-    """Largest standard deviation of a blur, px; 0: always the same slight one."""
-    jpeg: float | None = None
-    """Chance of JPEG's quantisation."""
-    jpeg_worst: float | None = None
-    """Least quality of it, 1 to 100."""
-    jpeg_best: float | None = None
-    """Greatest quality of it."""
-
-    def over(self, of_recipe: Augment) -> Augment:
-        """The strengths, from those of a recipe. Raises ``ConfigError``."""
-        base = Augment() if self.preset == "none" else of_recipe
-        names = [f.name for f in fields(self) if f.name != "preset"]
-        given = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return replace(base, **{**(ROBUST if self.preset == "robust" else {}), **given})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,10 +55,12 @@ class TrainConfig:
     them."""
     weights: str = "none"
     """Start of the trunk: none, pretrained (timm's hub; imagenet means the same), or the place of a model or
-    state dict, of which is taken what fits by name and shape."""
+    state dict, of which is taken what fits by name and shape. The outputs then begin solved (up to 50,000
+    rows), and all learns at a fifth of the preset's rate for at most 10 epochs, if neither is given."""
     freeze: Freeze = "none"
-    """trunk: it stays as it begins, each picture is embedded once, unaugmented, and the outputs alone learn
-    (a linear probe). none: all learns."""
+    """trunk: it stays as it begins, each picture is embedded once, unaugmented, and the outputs alone learn,
+    a linear probe: they are solved at strengths of a penalty on their squared weights, an epoch each, from
+    strong to weak, and each head keeps what validation likes best. none: all learns."""
     hidden: int = 0
     """Width of a layer with BatchNorm and ReLU between the embedding and the outputs; 0: none."""
     dropout: float | None = None
@@ -242,6 +208,25 @@ class TrainConfig:
             if self.gradient == "pcgrad":
                 raise ConfigError("freeze trunk: pcgrad is of the gradients in the trunk, which has none")
 
+    @property
+    def solves_outputs(self) -> bool:
+        """Whether outputs are solved rather than stepped: ``train.step.probe``."""
+        return self.freeze == "trunk" and not self.hidden
+
+    def begins_solved(self, num_rows: int) -> bool:
+        """Whether outputs are solved first: over a trunk with weights, where all embeddings are few."""
+        is_fine_tuned = self.weights != "none" and self.freeze == "none" and not self.hidden
+        return is_fine_tuned and num_rows < SMALL_DATA_ROWS
+
+    def default_epochs(self, num_rows: int) -> int:
+        """Those of the preset; fewer for a trunk that begins with weights."""
+        of_preset = preset_for(self.recipe, num_rows).epochs
+        return of_preset if self.weights == "none" else min(of_preset, FINE_TUNE_EPOCHS)
+
+    def unused_where_outputs_are_solved(self) -> list[str]:
+        """Settings of steps that were given."""
+        return [f.name for f in fields(self) if f.name in _OF_STEPS and getattr(self, f.name) != f.default]
+
     def worker_range(self, default: int) -> tuple[int, int]:
         """Least and greatest number of workers. Raises ``ConfigError``."""
         given = default if self.num_workers is None else self.num_workers
@@ -258,13 +243,20 @@ class TrainConfig:
             )
         return least, most
 
-    def make_recipe(self, *, num_rows: int, images_per_step: int, total_steps: int) -> Recipe:
+    def _tries_augment(self, num_epochs: int) -> bool:
+        is_free = self.augment.preset == "auto" and not self.augment.given
+        return is_free and self.freeze == "none" and num_epochs >= FEWEST_EPOCHS_TO_TRY
+
+    def make_recipe(
+        self, *, num_rows: int, images_per_step: int, total_steps: int, num_epochs: int = 1
+    ) -> Recipe:
         """What the preset says, but for what was given. Raises ``ConfigError``."""
         values = dict(preset_for(self.recipe, num_rows).recipe)
         if self.learning_rate is not None:
             values["learning_rate"] = self.learning_rate
         else:
             base = values["learning_rate"] * (SGD_RATE if self.optimizer == "sgd" else 1)
+            base *= 1 if self.weights == "none" or self.freeze == "trunk" else FINE_TUNE_RATE
             values["learning_rate"] = scaled_rate(base, self.optimizer, images_per_step)
         if self.weight_decay is not None:
             values["weight_decay"] = self.weight_decay
@@ -276,8 +268,11 @@ class TrainConfig:
             name: options["label_noise"] for name, options in self.heads.items() if "label_noise" in options
         }
         values["augment"] = Augment() if self.freeze == "trunk" else self.augment.over(values["augment"])
+        values["tries_augment"] = self._tries_augment(num_epochs)
         if self.dropout is not None:
             values["dropout"] = self.dropout
+        if self.solves_outputs:
+            values |= {"average": 0.0, "dropout": 0.0}
         same = (
             "head_rate",
             "layer_decay",
@@ -301,6 +296,13 @@ class TrainConfig:
         """How images become the network's input. Raises ``ConfigError``."""
         wanted = wanted_input(self.backbone)
         return Preprocess(size=self.input_size, resize=self.resize, mean=wanted.mean, std=wanted.std)
+
+
+_OF_STEPS = {
+    *("learning_rate", "head_rate", "layer_decay", "weight_decay", "optimizer", "schedule", "milestones"),
+    *("gamma", "cycles", "floor", "warmup_fraction", "dropout", "accumulate", "checkpoint_activations"),
+}
+"""Settings that only steps obey."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

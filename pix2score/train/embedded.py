@@ -38,9 +38,7 @@ class EmbeddedRows:
         Those of train in an order of the seed, the epoch and the worker's rows alone; a last incomplete one
         is left out.
         """
-        if split not in self._rows:
-            self._rows[split] = self._embedded(split)
-        rows = self._rows[split]
+        rows = self.whole(split)
         num_rows = len(rows.pixels_BSSC)
         if split != "train":
             size = self._settings.batch_size
@@ -50,6 +48,12 @@ class EmbeddedRows:
         shuffled = torch.randperm(num_rows, generator=order)
         for i in range(0, num_rows - self._batch_rows + 1, self._batch_rows):
             yield rows.rows(shuffled[i : i + self._batch_rows])
+
+    def whole(self, split: str) -> Batch:
+        """All rows of a split at once, float32 [N, D] where pixels would be."""
+        if split not in self._rows:
+            self._rows[split] = self._embedded(split)
+        return self._rows[split]
 
     @torch.no_grad()
     def _embedded(self, split: str) -> Batch:

@@ -41,6 +41,9 @@ class EpochEntry(TypedDict):
     calibrations: NotRequired[dict[str, dict[str, Any]]]
     """Of the others."""
     learning_rate: float
+    """Of the last step; where outputs are solved it has no meaning."""
+    penalties: NotRequired[dict[str, float]]
+    """Head -> strength of the penalty at which its outputs were solved, where they are."""
     workers: NotRequired[int]
     images_per_s: NotRequired[float]
     seconds: float

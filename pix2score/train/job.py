@@ -35,7 +35,6 @@ from pix2score.train.config import AS_PREPARED, TrainConfig
 from pix2score.train.head_options import with_options
 from pix2score.train.memory import parse_budget
 from pix2score.train.settings import INITIAL_TRUNK, WorkerSettings
-from pix2score.train.step.recipe import preset_for
 
 logger = logging.getLogger(__name__)
 
@@ -120,13 +119,25 @@ def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer
             f"{num_rows} training rows are fewer than one batch of {config.batch_size} for each of "
             f"{max(1, most)} workers; lower --batch-size or --num-workers"
         )
-    epochs = config.epochs or preset_for(config.recipe, num_rows).epochs
+    default_epochs = config.default_epochs(num_rows)
+    if config.solves_outputs:
+        from pix2score.train.step.probe import NUM_STRENGTHS  # imports torch
+
+        _say_unused(config)
+        default_epochs, steps_per_epoch = NUM_STRENGTHS, 1
+    epochs = config.epochs or default_epochs
     total_steps = int(min(epochs * steps_per_epoch, config.max_steps or math.inf))
+    recipe = config.make_recipe(
+        num_rows=num_rows,
+        images_per_step=num_joint,
+        total_steps=total_steps,
+        num_epochs=-(-total_steps // steps_per_epoch),
+    )
     return WorkerSettings(
         backbone=config.backbone,
         heads=_heads(config, dataset),
         preprocess=config.preprocess(),
-        recipe=config.make_recipe(num_rows=num_rows, images_per_step=num_joint, total_steps=total_steps),
+        recipe=recipe,
         num_workers=least,
         max_workers=most,
         use_gpu=use_gpu,
@@ -145,9 +156,18 @@ def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer
         checkpoint_minutes=config.checkpoint_minutes,
         memory_budget=_memory_budget(config, use_gpu),
         freeze=config.freeze,
+        begins_solved=config.begins_solved(num_rows),
         hidden=config.hidden,
         drop_path=config.drop_path,
     )
+
+
+def _say_unused(config: TrainConfig) -> None:
+    if unused := config.unused_where_outputs_are_solved():
+        logger.warning(
+            "freeze trunk: the outputs are solved, and take no steps; %s: without effect (but with hidden)",
+            ", ".join(unused),
+        )
 
 
 def _memory_budget(config: TrainConfig, use_gpu: bool) -> int | None:

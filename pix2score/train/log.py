@@ -37,11 +37,13 @@ def epoch_line(entry: EpochEntry, num_epochs: int, heads: Sequence[HeadSpec]) ->
         parts.append(f"{head.name} {'' if part is None else f'loss {part:.3f} '}{main_metric(head)} {shown}")
     skipped = f", {entry['skipped_steps']} steps skipped as non-finite" if entry["skipped_steps"] else ""
     memory = f", peak memory {entry['peak_memory_mib']:.0f} MiB" if "peak_memory_mib" in entry else ""
+    kept = ", ".join(f"{name} {value:.3g}" for name, value in entry.get("penalties", {}).items())
+    pace = f"penalties {kept}" if kept else f"rate {entry['learning_rate']:.2g}"
     waited = entry["waited_s"] / max(entry["seconds"], 1e-9)
     return (
         f"epoch {entry['epoch']}/{num_epochs}: loss {loss}, "
         f"validation {entry['val_loss']:.3f} (a constant answer costs 1 per head), "
-        f"{', '.join(parts)}, rate {entry['learning_rate']:.2g}, {entry['images_per_s']:.0f} images/s, "
+        f"{', '.join(parts)}, {pace}, {entry['images_per_s']:.0f} images/s, "
         f"{waited:.0%} of the time without a batch{memory}{skipped}"
     )
 

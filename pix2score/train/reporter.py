@@ -38,13 +38,13 @@ class Reporter:
         if self._is_first:
             self._board.say(line)
 
-    def step(self, number: int, result: StepResult, rate: float) -> None:
-        """Count step ``number``, and show its loss behind the meter."""
+    def step(self, number: int, result: StepResult, pace: str) -> None:
+        """Count step ``number``, and show its loss, and ``pace``, behind the meter."""
         if result.skipped:
             self.say(f"step {number}: loss or gradient is not finite, skipped on all workers")
         if self._is_first:
             by_head = ", ".join(f"{name} {loss:.3f}" for name, loss in result.loss_by_head.items())
-            self._board.note(f"loss {result.loss:.3f} ({by_head}), rate {rate:.2g}")
+            self._board.note(f"loss {result.loss:.3f} ({by_head}), {pace}")
             self._board.add(1)
 
     def epoch(self, run: RunState, metrics: list[Accumulator]) -> None:
@@ -58,7 +58,10 @@ class Reporter:
         if not run.best:
             return
         settings = self._settings
-        if len(run.history) < settings.num_epochs:
+        if settings.solves_outputs:
+            kept = ", ".join(f"{name} {value:.3g}" for name, value in run.history[-1]["penalties"].items())
+            self.say(f"penalty on the squared weights that validation liked best: {kept}")
+        elif len(run.history) < settings.num_epochs:
             self.say(f"stopped early: no better {settings.best_by} for {settings.patience} epochs")
         self.say(final_table(run.best["entry"], run.ridge, settings.heads))
 

@@ -80,7 +80,7 @@ def worker_batches(
     for table in shard.iter_batches(
         batch_format="pyarrow",
         batch_size=batch_rows if is_train else settings.batch_size,
-        drop_last=is_train,
+        drop_last=is_train and not settings.solves_outputs,
         prefetch_batches=2,
         local_shuffle_buffer_size=_shuffle_rows(settings, batch_rows) if is_train else None,
         local_shuffle_seed=settings.seed * 1_000_003 + epoch if is_train else None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import ray.train
@@ -30,11 +30,13 @@ from pix2score.train.embedded import EmbeddedRows
 from pix2score.train.history import WORST, EpochEntry, calibrations
 from pix2score.train.log import picture_grid, thinned
 from pix2score.train.memory import Peak, hold_to
+from pix2score.train.probing import Probing, begin_solved
 from pix2score.train.reporter import Reporter
 from pix2score.train.rows import worker_batches
 from pix2score.train.saver import Saver
 from pix2score.train.settings import WorkerSettings
 from pix2score.train.step.batch import Batch
+from pix2score.train.step.bearing import find_bearing
 from pix2score.train.step.collectives import gather, gather_metrics
 from pix2score.train.step.fitter import Fitter, StepResult
 from pix2score.train.step.validate import validation_loss
@@ -72,6 +74,11 @@ class Loop:
             if settings.freeze == "trunk"
             else None
         )
+        self._probing = (
+            Probing(self._fitter, self._run, settings, self._embedded, settings.num_epochs)
+            if self._embedded and settings.solves_outputs
+            else None
+        )
         self._reporter = Reporter(settings, board, is_first=is_first)
         self._saver = Saver(self._fitter, self._run, settings, self._reporter, is_first=is_first)
         self._began_at = time.monotonic()
@@ -80,20 +87,57 @@ class Loop:
 
     def is_done(self) -> bool:
         """Whether all epochs are trained, or the last ones brought nothing better."""
-        return len(self._run.history) >= self._settings.num_epochs or self._run.has_stalled(self._settings)
+        num_done = len(self._run.history)
+        is_solved = self._probing is not None and self._probing.is_done(num_done)
+        return num_done >= self._settings.num_epochs or is_solved or self._run.has_stalled(self._settings)
 
     def run_epoch(self) -> None:
         """Train and validate once, report it, and leave a checkpoint."""
         run, epoch = self._run, len(self._run.history)
-        self._train(epoch)
-        metrics = self._validate()
+        if self._settings.begins_solved and not self._fitter.num_steps:
+            self._begin_solved()
+        if self._probing:
+            metrics = self._solve(self._probing, epoch)
+        else:
+            self._train(epoch)
+            metrics = self._validate()
         entry = self._entry(epoch, metrics)
         run.history.append(entry)
         run.sums = EpochSums()
         self._fitter.end_epoch(entry["val_loss"])
-        run.keep_if_best(self._fitter, self._settings)
+        run.keep_if_best(entry, self._fitter, self._settings)
         self._reporter.epoch(run, metrics)
+        self._find_bearing()
         self._saver.save()
+        self._saver.leave_if_asked()
+
+    def _begin_solved(self) -> None:
+        """Solve the outputs before the first step. What is not made better by steps is saved, as epoch 0."""
+        settings = self._settings
+        rows = EmbeddedRows(
+            self._fitter,
+            settings,
+            self._batch_rows,
+            lambda split: worker_batches(settings, split, batch_rows=self._batch_rows),
+        )
+        metrics, penalties = begin_solved(self._fitter, settings, rows)
+        entry = self._entry(-1, metrics)
+        entry["penalties"] = penalties
+        self._run.keep_if_best(entry, self._fitter, settings)
+        self._reporter.say(f"the outputs begin solved: validation {entry['val_loss']:.3f}")
+
+    def _find_bearing(self) -> None:
+        """Once it can be told, do to training pictures what the data set bears, else all."""
+        fitter, run, num_epochs = self._fitter, self._run, self._settings.num_epochs
+        num_done = len(run.history)
+        if not fitter.recipe.tries_augment or run.augment is not None or num_done < num_epochs // 8:
+            return
+        found = find_bearing(fitter, self._batches("val"), fitter.recipe.augment)
+        if found is None and num_done < num_epochs // 3:
+            return
+        fitter.augment = found.augment if found else fitter.recipe.augment
+        run.augment = asdict(fitter.augment)
+        self._reporter.say(f"augmentation from now on: {found or 'all, as too little is learnt to tell'}")
 
     def report_result(self) -> None:
         """Say which epoch is saved, and how good it is."""
@@ -113,13 +157,23 @@ class Loop:
                 break
             if not self._embedded:
                 self._keep_preview(batch)
-            self._count(self._step(batch))
+            rate = self._learning_rate()
+            self._count(self._step(batch), f"rate {rate:.2g}")
             looks = fitter.num_steps % CHECK_EVERY == 0 and fitter.num_steps < last
             if termination.is_asked() or (looks and self._saver.is_due()):
                 self._stop_clock()
                 self._save_and_leave_if_asked()
                 self._resume_clock()
         self._stop_clock()
+
+    def _solve(self, probing: Probing, epoch: int) -> list[Accumulator]:
+        """Solve the outputs at the next strength of the penalty; metrics of what each head keeps."""
+        self._resume_clock()
+        result = probing.solve(epoch, self._validate)
+        self._fitter.num_steps += 1
+        self._count(result, probing.pace(epoch))
+        self._stop_clock()
+        return probing.keep_better(self._validate(), epoch)
 
     def _step(self, batch: Batch) -> StepResult:
         fitter, before = self._fitter, self._fitter.pieces.now
@@ -148,14 +202,14 @@ class Loop:
             yield batch
             start = time.monotonic()
 
-    def _count(self, result: StepResult) -> None:
+    def _count(self, result: StepResult, pace: str) -> None:
         run, rate, step = self._run, self._learning_rate(), self._fitter.num_steps
         run.sums.add(result)
         if not result.skipped:
             point = {"step": float(step), "loss": result.loss, "learning_rate": rate}
             run.curve.append(point | {f"loss_{n}": v for n, v in result.loss_by_head.items()})
             run.curve = thinned(run.curve)
-        self._reporter.step(step, result, rate)
+        self._reporter.step(step, result, pace)
 
     def _learning_rate(self) -> float:
         return float(self._fitter.optimizer.param_groups[0]["lr"])
@@ -175,7 +229,7 @@ class Loop:
 
     def _judged(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         for batch in batches:
-            if termination.is_asked():
+            if termination.is_asked() and not self._probing:  # which compares before it keeps
                 self._save_and_leave_if_asked()
             if not self._run.ridge and not self._embedded:
                 self._baseline.judge(batch)
@@ -198,9 +252,8 @@ class Loop:
             yield batch
 
     def _entry(self, epoch: int, metrics: list[Accumulator]) -> EpochEntry:
-        sums, num_images = self._run.sums, self._settings.images_per_step
-        num_steps = sums.num_good + sums.num_skipped
-        return {
+        sums, num_seen, found = self._run.sums, self._num_seen(), calibrations(metrics)
+        entry: EpochEntry = {
             "epoch": epoch + 1,
             "steps": self._fitter.num_steps,
             "loss": sums.loss / sums.num_good if sums.num_good else None,
@@ -210,14 +263,25 @@ class Loop:
             "val": results([m.calibrated() for m in metrics]),
             "val_ece_uncalibrated": {m.head.name: m.ece({}) for m in metrics},
             "ridge_spearman": self._run.ridge,
-            **calibrations(metrics),
+            "temperatures": found["temperatures"],
             "learning_rate": self._learning_rate(),
             "workers": self._num_workers,
-            "images_per_s": round(num_steps * num_images / max(sums.seconds, 1e-9), 1),
+            "images_per_s": round(num_seen / max(sums.seconds, 1e-9), 1),
             "seconds": round(sums.seconds, 2),
             "waited_s": round(sums.waited, 2),
             "peak_memory_mib": round(max(gather(self._peak.take_mib())), 1),
         }
+        if "calibrations" in found:
+            entry["calibrations"] = found["calibrations"]
+        if self._probing:
+            entry["penalties"] = self._probing.kept
+        return entry
+
+    def _num_seen(self) -> int:
+        """Images of this epoch, over all workers; each as often as it was looked at."""
+        if self._probing:
+            return sum(gather(self._probing.take_num_seen()))
+        return (self._run.sums.num_good + self._run.sums.num_skipped) * self._settings.images_per_step
 
 
 def _prepare_torch(settings: WorkerSettings) -> None:

@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from pix2score.model.folder import load_model
 from pix2score.train.checkpoint import IN_PROCESS, parse_state
 from pix2score.train.job import TrainConfig, train
 from pix2score.train.worker import CHECK_EVERY
@@ -72,3 +74,35 @@ def test_ctrl_c_while_workers_train_is_no_success(chain: Chain, tmp_path: Path) 
     assert json.loads(stdout.splitlines()[-1])["error"] == "KeyboardInterrupt"
     assert log.read_text().splitlines()[-1] == "jobs.train: interrupted; the same command again is safe"
     assert not (out / "model.json").exists()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.slow
+def test_told_between_strengths_of_a_penalty_it_ends_as_if_undisturbed(chain: Chain, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        **{k: v for k, v in TRAINING.items() if k not in ("epochs", "max_steps")},
+        **{"epochs": 60, "num_workers": 0, "weights": chain.model, "freeze": "trunk"},
+    }
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    out, log = tmp_path / "told", tmp_path / "log"
+    with log.open("w") as err:
+        words = [sys.executable, "-m", "jobs.train", "--data", chain.dataset, "--out", str(out), *flags]
+        job = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=err, text=True)
+        deadline = time.monotonic() + 120
+        while not (out / "history.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        job.terminate()
+    job.communicate(timeout=60)
+    assert job.returncode == 1, log.read_text()[-3000:]
+    num_told = len(history(out))
+    told = train(TrainConfig(data=chain.dataset, out=str(out), **settings))
+    whole = train(TrainConfig(data=chain.dataset, out=str(tmp_path / "whole"), **settings))
+    assert 0 < num_told < len(history(tmp_path / "whole")), "it was to be told on its way"
+    assert [entry["penalties"] for entry in history(out)] == [
+        entry["penalties"] for entry in history(tmp_path / "whole")
+    ]
+    assert told["model_version"] == whole["model_version"]
+    before, after = load_model(chain.model)[1], load_model(str(out))[1]
+    assert [name for name in before if not np.array_equal(before[name], after[name])] == sorted(
+        name for name in before if name.startswith("outputs.")
+    )

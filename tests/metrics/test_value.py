@@ -99,7 +99,7 @@ def test_a_model_that_is_worse_than_the_mean_gets_nearly_the_mean_everywhere() -
     totals = added(-outputs, labels)
     found = HEAD.answer(-outputs[:, None].astype(np.float32), totals.calibration()).value
     assert found.std() < 0.5
-    assert found.mean() == pytest.approx(labels.mean(), abs=0.1)
+    assert found.mean() == pytest.approx(labels.mean(), abs=0.2)
     assert totals.relative_loss() == pytest.approx(1, abs=0.03)
 
 

@@ -61,7 +61,7 @@ def test_a_file_may_name_the_preset_or_a_table_of_strengths(
 
 
 def test_an_unknown_preset_and_a_strength_out_of_range_are_one_line_each() -> None:
-    with pytest.raises(ConfigError, match=r"--augment strong: expected one of recipe, robust, none"):
+    with pytest.raises(ConfigError, match=r"--augment strong: expected one of auto, recipe, robust, none"):
         augment("--augment", "strong")
     with pytest.raises(ConfigError, match="augment rotate 200.0: expected 0 to 180"):
         augment("--augment.rotate", "200")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -10,10 +11,19 @@ import torch
 from pix2score.errors import ConfigError
 from pix2score.train.config import TrainConfig
 from pix2score.train.embedded import EmbeddedRows
+from pix2score.train.probing import begin_solved
 from pix2score.train.step.batch import Batch
 from pix2score.train.step.fitter import Fitter
+from pix2score.train.step.validate import validation_loss
 from tests.support.settings import worker_settings
-from tests.support.torch_helpers import NARROW_DIM, batch, fitter_of, settled_model, state_of
+from tests.support.torch_helpers import (
+    NARROW_DIM,
+    assert_same_state,
+    batch,
+    fitter_of,
+    settled_model,
+    state_of,
+)
 
 
 def frozen_fitter() -> Fitter:
@@ -68,6 +78,31 @@ def test_the_trunk_and_its_statistics_stay_and_the_outputs_move() -> None:
         after = model.state_dict()
         moved = {name for name in before if not torch.equal(after[name], before[name])}
         assert moved == {n for n in before if n.startswith("outputs.")}
+
+
+def test_outputs_begin_solved_where_steps_would_have_to_find_them() -> None:
+    fitter, rows = fitter_of(settled_model(), average=0.5), Rows()
+    trunk = state_of(fitter.model.trunk)
+    before = validation_loss(fitter.validate(rows.whole.pieces(3)))
+    metrics, penalties = begin_solved(fitter, worker_settings(), embedded(fitter, rows))
+    assert validation_loss(metrics) < before
+    assert validation_loss(fitter.validate(rows.whole.pieces(3))) == pytest.approx(validation_loss(metrics))
+    assert penalties.keys() == {"bookmark", "sanity"}
+    assert_same_state(state_of(fitter.model), state_of(fitter.result))
+    assert_same_state(state_of(fitter.model.trunk), trunk)
+
+
+def test_a_trunk_with_weights_learns_slower_and_shorter() -> None:
+    def settings_of(**given: Any) -> tuple[float, int, bool]:
+        config = TrainConfig(data="d", out="o", **given)
+        recipe = config.make_recipe(num_rows=1000, images_per_step=64, total_steps=10)
+        return recipe.learning_rate, config.default_epochs(1000), config.begins_solved(1000)
+
+    assert settings_of() == (1e-3, 30, False)
+    assert settings_of(weights="pretrained") == (pytest.approx(2e-4), 10, True)
+    assert settings_of(weights="pretrained", learning_rate=1e-3) == (1e-3, 10, True)
+    assert settings_of(weights="pretrained", hidden=64) == (pytest.approx(2e-4), 10, False)
+    assert not TrainConfig(data="d", out="o", weights="pretrained").begins_solved(50_000)
 
 
 def test_what_cannot_be_frozen_is_refused() -> None:

@@ -25,7 +25,7 @@ from pix2score.train.step.losses import head_losses, multi_head_loss
 from pix2score.train.step.optimise import drop_gradients, make_optimizer, trunk_is_frozen
 from pix2score.train.step.pieces import Pieces
 from pix2score.train.step.precision import Caster
-from pix2score.train.step.recipe import Recipe
+from pix2score.train.step.recipe import Augment, Recipe
 from pix2score.train.step.schedule import Schedule
 from pix2score.train.step.validate import measure
 
@@ -73,6 +73,8 @@ class Fitter:
     ) -> None:
         self.network, self.heads, self.preprocess, self.device = network, heads, preprocess, device
         self.recipe = recipe
+        self.augment = Augment() if recipe.tries_augment else recipe.augment
+        """What is done to training pictures at the moment."""
         self.model = cast(MultiHeadModel, getattr(network, "module", network))
         self.model.dropout.p = recipe.dropout
         self.optimizer = make_optimizer(self.model, recipe, device)
@@ -161,7 +163,7 @@ class Fitter:
         """Augmented pictures as the network sees them before normalising, RGB in 0..255 [B, S, S, 3]."""
         if pixels_BSSC.ndim == 2:  # embeddings
             return pixels_BSSC
-        return augmented(pixels_BSSC, self.recipe.augment)
+        return augmented(pixels_BSSC, self.augment)
 
     def _clipped_norm(self) -> Tensor:
         if trunk_is_frozen(self.num_steps, self.recipe):

@@ -69,6 +69,13 @@ _AUGMENT_RANGES: dict[str, tuple[float, float]] = {
     "jpeg_worst": (1, 100),
     "jpeg_best": (1, 100),
 }
+FAMILIES = {
+    "mirror images": ("flip",),
+    "shifts and sizes": ("shift", "scale"),
+    "colours": ("colour",),
+    "blur and JPEG": ("blur", "jpeg"),
+}
+"""Changes of a preset that are tried together: name -> fields of ``Augment``."""
 ROBUST = {"blur": 0.5, "blur_sigma": 3.0, "jpeg": 0.5, "jpeg_worst": 30.0, "jpeg_best": 100.0}
 """What makes detectors of generated pictures hold on others than they learnt from:
 https://arxiv.org/abs/1912.11035"""
@@ -117,6 +124,9 @@ class Recipe:
     label_noise_by_head: dict[str, float] = field(default_factory=dict)
     """The same of single heads, over ``label_noise``."""
     augment: Augment = field(default_factory=Augment)
+    tries_augment: bool = False
+    """Whether the first eighth of the epochs go without ``augment``, and the others with what of it the data
+    set bears: ``bearing``."""
     gradient: Gradient = "sum"
     """How the gradients of the heads meet in the trunk: sum, or pcgrad (conflicting parts projected out)."""
     precision: Precision = "auto"
