@@ -42,18 +42,28 @@ def _of_part(item: pytest.Item, part: str) -> bool:
     return zlib.crc32(item.path.name.encode()) % parts == number - 1
 
 
+def _mark_second_forms(items: list[pytest.Item]) -> None:
+    """A night on S3 is the second form of one on disk, and so are a test's further cases on S3: slow."""
+    on_s3: set[str] = set()
+    for item in items:
+        case, room = getattr(item, "callspec", None), item.path.parent.name
+        if room == "storage" or case is None or case.params.get("place") != "s3":
+            continue
+        test = item.nodeid.partition("[")[0]
+        if room in ("nightly", "snapshots") or test in on_s3:
+            item.add_marker(pytest.mark.slow)
+        on_s3.add(test)
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests that use a Ray, and long ones, run one after the other in one process; other files beside them.
 
-    A file stays in one process, so that what it sets up is set up once. A night on S3 is the second form of
-    one on disk: slow.
+    A file stays in one process, so that what it sets up is set up once.
     """
     items[:] = [item for item in items if _of_part(item, config.getoption("--part"))]
+    _mark_second_forms(items)
     for item in items:
-        place = getattr(item, "callspec", None) and item.callspec.params.get("place")  # type: ignore[attr-defined]
-        if place == "s3" and item.path.parent.name in ("nightly", "snapshots"):
-            item.add_marker(pytest.mark.slow)
         marks = {mark.name for mark in item.iter_markers()}
         uses_ray = "ray_session" in getattr(item, "fixturenames", ())
         is_in_turn = uses_ray or marks & {"starts_ray", "slow", "endurance"}

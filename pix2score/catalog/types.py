@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
+
+from pix2score.storage.sql import in_memory, numbered
 
 TEXT, INSTANT = pa.string(), pa.timestamp("us")
 _HEX = np.frombuffer(b"".join(b"%02x" % i for i in range(256)), np.uint8).reshape(256, 2)
@@ -171,13 +172,9 @@ def _text(value: bytes) -> str:
 
 def _texts(array: pa.Array) -> pa.Array:
     """The text of each value, by the very SQL that plans are made with."""
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone='UTC'")
-        connection.register("given", pa.table({"v": array, "n": pa.array(range(len(array)), pa.int64())}))
-        table = connection.sql(
-            f"SELECT {text_sql('v', array.type)} AS t FROM given ORDER BY n"
-        ).to_arrow_table()
-    return table.column("t").combine_chunks().cast(TEXT)
+    sql = f"SELECT {text_sql('v', array.type)} AS t FROM given ORDER BY position"
+    texts = in_memory(sql, given=numbered(pa.table({"v": array}), "v"))
+    return texts.column("t").combine_chunks().cast(TEXT)
 
 
 def text_sql(column: str, kind: pa.DataType) -> str:

@@ -26,7 +26,7 @@ from pix2score.model.network import weights_of
 from pix2score.report.evaluation import evaluation_page
 from pix2score.storage.arrow import matrix
 from pix2score.train.rows import batch_of
-from tests.support.torch_helpers import COUNT_HEAD, PREPROCESS, pixels, settled_model
+from tests.support.torch_helpers import COUNT_HEAD, NARROW, PREPROCESS, pixels, settled_model
 
 LIKED = PreferenceHead(name="liked", sets=60, pairs=80)
 HEADS = (COUNT_HEAD, LIKED)
@@ -72,7 +72,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> str:
     save_model(
         folder,
         weights_of(model),
-        backbone="resnet18",
+        backbone=NARROW,
         heads=HEADS,
         preprocess=PREPROCESS,
         embedding_dim=model.embedding_dim,
@@ -118,9 +118,9 @@ def test_what_is_said_of_an_image_does_not_depend_on_the_row_that_it_is_in(
     said = matrix(rows.column("liked_outputs_0"))
     assert said.shape == (NUM, MAX_IMAGES)
     assert (~np.isnan(said)).sum(axis=1).tolist() == SIZES
-    alone = pa.Table.from_pylist(
-        [{**shard().slice(0, 1).to_pylist()[0], "image": png(image)} for image in IMAGES], shard().schema
-    )
+    first = shard().slice(0, 1)
+    (row,) = first.to_pylist()
+    alone = pa.Table.from_pylist([{**row, "image": png(image)} for image in IMAGES], first.schema)
     decoded = decode_for_evaluation(alone, heads=HEADS, preprocesses=[PREPROCESS], ridges={}, sample=Sample())
     of_each = AnswerRows([place], [0], batch_size=16, device="cpu", num_threads=1)(decoded)
     np.testing.assert_allclose(

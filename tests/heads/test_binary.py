@@ -26,7 +26,7 @@ def cleaned(column: pa.Array, head: BinaryHead = HEAD) -> list[tuple[int | None,
     table, columns = pa.table({"label_0": column}), [LabelColumn("label_0", column.type)]
     reason = f"CASE WHEN {head.clean_sql(columns)} IS NULL AND {head.given_sql(columns)} IS NOT NULL "
     reason += f"THEN {head.reason_sql(columns)} END"
-    with duckdb.connect() as connection:
+    with duckdb.cursor() as connection:
         connection.register("given", table)
         return connection.execute(f"SELECT {head.clean_sql(columns)}, {reason} FROM given").fetchall()
 
@@ -62,7 +62,7 @@ def test_of_texts_those_named_are_yes_and_every_other_is_no() -> None:
 
 
 def fitted(head: BinaryHead, labels: list[int]) -> BinaryHead:
-    with duckdb.connect() as connection:
+    with duckdb.cursor() as connection:
         connection.register("labels", pa.table({"label": pa.array(labels, pa.int8())}))
         return head.fit(lambda sql: connection.sql(sql).to_arrow_reader(100))
 
@@ -168,7 +168,7 @@ def test_verify_sees_a_probability_that_is_none_or_has_another_score(
     prob: float, score: float, is_bad: bool
 ) -> None:
     (sql,) = HEAD.bad_rows_sql().values()
-    with duckdb.connect() as connection:
+    with duckdb.cursor() as connection:
         row = f"SELECT {prob!r}::FLOAT AS liked_prob, {score!r}::FLOAT AS liked_score".replace("nan", "'nan'")
         (found,) = connection.execute(f"SELECT ({sql}) IS NOT FALSE FROM ({row})").fetchone()
     assert found is is_bad

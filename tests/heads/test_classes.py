@@ -27,7 +27,7 @@ NAMES = ["cat"] * 3 + ["dog"] * 5 + ["it's"] * 2 + ["owl"]
 
 
 def fitted(head: ClassesHead = HEAD, names: list[str] = NAMES) -> ClassesHead:
-    with duckdb.connect() as connection:
+    with duckdb.cursor() as connection:
         connection.register("labels", pa.table({"label": pa.array(names, pa.string())}))
 
         def query(sql: str) -> Iterator[pa.RecordBatch]:
@@ -95,7 +95,7 @@ def test_verify_finds_a_class_that_is_not_the_most_probable_one() -> None:
     wrong = good.set_column(0, "sort_class", pa.array(["owl"] * 50))
 
     def num_bad(scores: pa.Table) -> int:
-        with duckdb.connect() as connection:
+        with duckdb.cursor() as connection:
             connection.register("scores", scores)
             return len(connection.execute(f"SELECT 1 FROM scores WHERE coalesce({sql}, true)").fetchall())
 

@@ -157,7 +157,7 @@ def test_bad_rows_are_found_and_good_ones_are_not() -> None:
     assert [f.name for f in head.fields()] == good.column_names
 
     def num_bad(scores: pa.Table) -> int:
-        with duckdb.connect() as connection:
+        with duckdb.cursor() as connection:
             connection.register("scores", scores)
             return len(connection.execute(f"SELECT 1 FROM scores WHERE coalesce({sql}, true)").fetchall())
 

@@ -10,8 +10,8 @@ from pix2score.heads.quantiles import NUM_LEVELS, knots, quantile_of, quantiles_
 
 
 def learnt(values: list[float]) -> list[float]:
-    with duckdb.connect() as connection:
-        connection.execute("CREATE TABLE t (v DOUBLE)")
+    with duckdb.cursor() as connection:
+        connection.execute("CREATE TEMP TABLE t (v DOUBLE)")
         connection.executemany("INSERT INTO t VALUES (?)", [[v] for v in values])
         (found,) = connection.execute(f"SELECT {quantiles_sql('v')} FROM t").fetchall()[0]
     return list(found)

@@ -33,7 +33,7 @@ def tags_head(**more: Any) -> TagsHead:
 
 def labels_of(rows: list[list[str]]) -> TrainLabels:
     def query(sql: str) -> Iterator[pa.RecordBatch]:
-        with duckdb.connect() as connection:
+        with duckdb.cursor() as connection:
             connection.register("labels", pa.table({"label": pa.array(rows, LISTS)}))
             yield from connection.sql(sql).to_arrow_table().to_batches()
 
@@ -42,7 +42,7 @@ def labels_of(rows: list[list[str]]) -> TrainLabels:
 
 def cleaned(head: TagsHead, values: list[Any], kind: pa.DataType) -> list[Any]:
     column = [LabelColumn("given", kind)]
-    with duckdb.connect() as connection:
+    with duckdb.cursor() as connection:
         connection.register("rows", pa.table({"given": pa.array(values, kind)}))
         sql = f"SELECT {head.clean_sql(column)} AS label FROM rows"
         return connection.sql(sql).to_arrow_table().column("label").to_pylist()
@@ -222,7 +222,7 @@ def test_verify_finds_rows_that_cannot_be(what: str, rows: list[dict[str, Any]])
     schema = pa.schema(head.fields())
     empty = {"tag_tags": [], "tag_probs": []}
     for row, is_bad in [(GOOD, False), (empty, False), *((row, True) for row in rows)]:
-        with duckdb.connect() as connection:
+        with duckdb.cursor() as connection:
             connection.register("scores", pa.Table.from_pylist([row], schema=schema))
             number = one_row(connection, f"SELECT count(*) FROM scores WHERE coalesce({sql}, true)")[0]
         assert number == is_bad, row

@@ -34,7 +34,7 @@ def cleaned(column: pa.Array, head: ValueHead = HEAD) -> list[tuple[float | None
     columns = [LabelColumn("label_0", column.type)]
     reason = f"CASE WHEN {head.clean_sql(columns)} IS NULL AND {head.given_sql(columns)} IS NOT NULL "
     reason += f"THEN {head.reason_sql(columns)} END"
-    with duckdb.connect() as connection:
+    with duckdb.cursor() as connection:
         connection.register("given", pa.table({"label_0": column}))
         return connection.execute(f"SELECT {head.clean_sql(columns)}, {reason} FROM given").fetchall()
 
@@ -63,7 +63,7 @@ def test_texts_that_are_no_numbers_and_numbers_that_are_not_finite_are_dropped()
 
 
 def fitted(labels: list[float], head: ValueHead = ValueHead(name="h", column="c")) -> ValueHead:  # noqa: B008
-    with duckdb.connect() as connection:
+    with duckdb.cursor() as connection:
         connection.register("labels", pa.table({"label": pa.array(labels, pa.float64())}))
         return head.fit(lambda sql: connection.sql(sql).to_arrow_reader(7))
 
@@ -191,7 +191,7 @@ def test_the_first_distribution_of_the_loss_expected_has_about_the_mean() -> Non
 )
 def test_verify_sees_a_value_outside_the_range(value: float, score: float, is_bad: bool) -> None:
     (sql,) = HEAD.bad_rows_sql().values()
-    with duckdb.connect() as connection:
+    with duckdb.cursor() as connection:
         row = f"SELECT '{value}'::FLOAT AS beauty_value, {score!r}::FLOAT AS beauty_score"
         (found,) = connection.execute(f"SELECT ({sql}) IS NOT FALSE FROM ({row})").fetchone()
     assert found is is_bad
@@ -200,7 +200,7 @@ def test_verify_sees_a_value_outside_the_range(value: float, score: float, is_ba
 def test_the_ends_of_a_range_that_float32_rounds_are_within_it() -> None:
     head = ValueHead(name="h", column="c", range=(0.1, 0.7), mean=0.4, std=0.1)
     (sql,) = head.bad_rows_sql().values()
-    with duckdb.connect() as connection:
+    with duckdb.cursor() as connection:
         for value in head.answer(np.array([[99.0], [-99.0]], np.float32), {}).value:
             row = f"SELECT {float(value)!r}::FLOAT AS h_value, 0.5::FLOAT AS h_score"
             assert connection.execute(f"SELECT ({sql}) IS NOT FALSE FROM ({row})").fetchone() == (False,)

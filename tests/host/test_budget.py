@@ -94,7 +94,7 @@ def facts(content: bytes | ImageFailure) -> tuple[int, int] | str:
     return content.code if isinstance(content, ImageFailure) else (len(content), content[-1])
 
 
-@pytest.mark.parametrize("kind", ["local", "s3"])
+@pytest.mark.parametrize("kind", ["local", pytest.param("s3", marks=pytest.mark.slow)])
 def test_large_and_small_contents_come_in_order_within_the_budget(
     kind: str, budget: Recorded, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -4,6 +4,7 @@ time."""
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -24,16 +25,36 @@ from tests.support.pictures import encode, noise, png
 
 SIZE = Preprocess(size=16)
 FINE = encode(noise(20, 30))
-SLOW = png(9_500, 9_500, rows=bytes((9_500 * 3 + 1) * 9_500))
-"""A black picture of 90 megapixels in 300 kB: most of a second to decode."""
+
+
+@functools.cache
+def black(side: int) -> bytes:
+    """A black picture that takes long to decode."""
+    return png(side, side, rows=bytes((side * 3 + 1) * side))
+
+
+def slow() -> bytes:
+    """36 megapixels in 130 kB: some tenths of a second to decode."""
+    return black(6_000)
+
+
+def slowest() -> bytes:
+    """90 megapixels in 300 kB: most of a second to decode."""
+    return black(9_500)
+
+
+@pytest.fixture(scope="module")
+def one_decoder() -> Iterator[Decoder]:
+    decoder = Decoder(SIZE)
+    yield decoder
+    decoder.close()
 
 
 @pytest.fixture
-def decoder() -> Iterator[Decoder]:
-    decoder = Decoder(SIZE)
-    decoder(FINE)  # the child stands
-    yield decoder
-    decoder.close()
+def decoder(one_decoder: Decoder) -> Decoder:
+    """One for all tests: a start costs 0.3 s."""
+    assert_still_fine(one_decoder)  # the child stands
+    return one_decoder
 
 
 def failure_of(decoder: Decoder, data: bytes) -> ImageFailure:
@@ -105,11 +126,11 @@ def test_failures_carry_the_code_and_detail_of_the_child(decoder: Decoder, data:
 
 
 def test_a_child_killed_from_outside_costs_no_image(decoder: Decoder) -> None:
-    expected = decoder(SLOW)
+    expected = decoder(slow())
     pid = pid_of(decoder)
     timer = threading.Timer(0.05, os.kill, (pid, signal.SIGKILL))
     timer.start()
-    assert decoder(SLOW) == expected
+    assert decoder(slow()) == expected
     timer.join()
     assert decoder.pid != pid
 
@@ -161,8 +182,9 @@ def killing(decoder: Decoder) -> Iterator[None]:
 
 
 def test_an_image_whose_child_is_killed_twice_from_outside_is_answered(decoder: Decoder) -> None:
+    data = slow()
     killer = kill_every_child(decoder, signal.SIGKILL, NUM_ATTEMPTS - 1)
-    assert decoder(SLOW) == bytes(16 * 16 * 3)
+    assert decoder(data) == bytes(16 * 16 * 3)
     killer.join(timeout=5)
     assert not killer.is_alive()
 
@@ -170,8 +192,9 @@ def test_an_image_whose_child_is_killed_twice_from_outside_is_answered(decoder: 
 def test_an_image_whose_every_child_is_killed_is_crashed_and_said_to_be_so_from_outside(
     decoder: Decoder,
 ) -> None:
+    data = slow()
     with killing(decoder):
-        failure = failure_of(decoder, SLOW)
+        failure = failure_of(decoder, data)
     assert failure.code == "CRASHED"
     assert "killed by SIGKILL from outside" in failure.detail
     assert_still_fine(decoder)
@@ -204,8 +227,9 @@ def test_a_child_that_died_between_images_costs_none(decoder: Decoder) -> None:
 def test_an_image_that_takes_too_much_processor_time_is_given_up_in_time() -> None:
     decoder = Decoder(SIZE, timeout_s=0.2)
     try:
+        data = slowest()
         start = time.monotonic()
-        failure = failure_of(decoder, SLOW)
+        failure = failure_of(decoder, data)
         assert time.monotonic() - start < 5
         assert (failure.code, failure.detail) == ("CRASHED", "decoding took over 0.2 s of processor time")
         assert_still_fine(decoder)
@@ -251,7 +275,7 @@ def test_an_image_within_its_processor_time_is_answered_however_long_its_child_w
 
 
 def test_a_child_that_stays_stopped_is_replaced_for_the_same_image() -> None:
-    decoder = Decoder(SIZE, timeout_s=1)
+    decoder = Decoder(SIZE, timeout_s=0.5)
     try:
         for data in (FINE, bytes(10 * 2**20), FINE):
             decoder(FINE)
@@ -289,10 +313,10 @@ def test_a_pause_of_the_whole_container_costs_no_image() -> None:
     script = (
         "import sys\nfrom pix2score.images.decoder import Decoder\nfrom pix2score.images.preprocess import "
         "Preprocess\n"
-        "from tests.images.test_decoder import FINE, SLOW\n"
-        "decoder = Decoder(Preprocess(size=16), timeout_s=3)\ndecoder(FINE)\npid = decoder.pid\nprint(pid, "
-        "flush=True)\n"
-        "print(len(decoder(SLOW)), decoder.pid == pid, flush=True)\n"
+        "from tests.images.test_decoder import FINE, slowest\n"
+        "decoder, data = Decoder(Preprocess(size=16), timeout_s=3), slowest()\n"
+        "decoder(FINE)\npid = decoder.pid\nprint(pid, flush=True)\n"
+        "print(len(decoder(data)), decoder.pid == pid, flush=True)\n"
     )
     owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
@@ -318,7 +342,7 @@ def test_an_image_that_needs_more_memory_than_allowed_is_too_large() -> None:
 
 
 def test_an_image_within_the_pixel_limit_fits_the_default_memory(decoder: Decoder) -> None:
-    assert decoder(SLOW) == bytes(16 * 16 * 3)
+    assert decoder(slowest()) == bytes(16 * 16 * 3)
 
 
 def test_the_child_ends_when_its_owner_is_killed() -> None:
@@ -360,10 +384,10 @@ def test_an_image_too_large_to_be_taken_early_is_taken_in_its_turn(decoder: Deco
 
 
 def test_what_happens_to_one_image_does_not_happen_to_the_next_that_was_begun() -> None:
-    decoder = Decoder(SIZE, memory_bytes=300 * 2**20, timeout_s=2)
+    decoder = Decoder(SIZE, memory_bytes=300 * 2**20, timeout_s=1)
     first = encode(noise(10, 10))
     try:
-        for bad in (SLOW, b"not a picture"):
+        for bad in (slowest(), b"not a picture"):
             decoder.begin(first)
             decoder.begin(bad)
             assert decoder.finish(first) == to_rgb(first, SIZE).tobytes()

@@ -60,7 +60,7 @@ def test_a_row_on_the_gpu_does_not_depend_on_its_batch_mates() -> None:
 def test_what_leaves_the_range_of_half_precision_is_answered_all_the_same() -> None:
     card, weights = card_and_weights()
     for name in ("weight", "bias"):
-        weights[f"trunk.layer4.1.bn2.{name}"] = weights[f"trunk.layer4.1.bn2.{name}"] * 1e6
+        weights[f"trunk.layer4.0.bn2.{name}"] = weights[f"trunk.layer4.0.bn2.{name}"] * 1e6
     for head in HEADS:
         weights[f"outputs.{head.name}_logits.weight"] = weights[f"outputs.{head.name}_logits.weight"] / 1e6
     images = pixels(19, seed=1)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -151,6 +150,8 @@ def test_macro_recall_leaves_out_bins_that_do_not_occur() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_spearman_with_ties_agrees_with_ranks_of_pandas(seed: int) -> None:
+    import pandas as pd  # a second that other tests need not wait for
+
     images = drawn(200, seed)
     labelled = images.rows(images.bins >= 0)
     # Rounded logits tie in score too.

@@ -29,6 +29,7 @@ from tests.support.torch_helpers import (
     COUNT_HEAD,
     HEADS,
     LEVEL_HEAD,
+    NARROW_DIM,
     PREPROCESS,
     card_and_weights,
     pixels,
@@ -57,7 +58,7 @@ def alone(predictor: Predictor) -> list[Prediction]:
 def assert_rows_are(
     found: Prediction, alone: list[Prediction], rows: list[int], embedding_atol: float = 1e-5
 ) -> None:
-    assert found.embedding.shape == (len(rows), 512)
+    assert found.embedding.shape == (len(rows), NARROW_DIM)
     assert found.finite.tolist() == [True] * len(rows)
     for position, row in enumerate(rows):
         np.testing.assert_allclose(found.embedding[position], alone[row].embedding[0], atol=embedding_atol)

@@ -28,7 +28,7 @@ from pix2score.snapshots.verify import verify
 from pix2score.storage.folder import Folder
 from tests.support.builders import manifest, rewritten
 from tests.support.models import save_settled
-from tests.support.torch_helpers import PREPROCESS, pixels
+from tests.support.torch_helpers import NARROW, PREPROCESS, pixels
 
 RUN = "20261121T080000-00000001"
 NAMES = ("sky", "it's", "cloud", "cat")
@@ -46,13 +46,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """An untrained network whose answers spread."""
     place, heads = str(tmp_path_factory.mktemp("model")), (tags_head(),)
     torch.manual_seed(0)
-    network = MultiHeadModel("resnet18", heads)
+    network = MultiHeadModel(NARROW, heads)
     with torch.no_grad():
         network.outputs["tag_logits"].weight *= 8
     save_model(
         place,
         weights_of(network),
-        backbone="resnet18",
+        backbone=NARROW,
         heads=heads,
         preprocess=PREPROCESS,
         embedding_dim=network.embedding_dim,

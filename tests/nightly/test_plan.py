@@ -199,9 +199,7 @@ ANY_CATALOG = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
-@given(rows=ANY_CATALOG, part_of=st.integers(1, 25))
-def test_any_catalog_is_planned_with_each_key_exactly_once(rows: list[tuple[Any, ...]], part_of: int) -> None:
+def each_key_is_planned_exactly_once(rows: list[tuple[Any, ...]], part_of: int) -> None:
     names = {
         "illust_id": pa.int64(),
         "page": pa.int32(),
@@ -222,6 +220,16 @@ def test_any_catalog_is_planned_with_each_key_exactly_once(rows: list[tuple[Any,
     assert Counter(keys(planned)) == Counter(expected)
     assert counts.catalog_rows == len(rows)
     assert counts.catalog_rows - counts.null_id - counts.duplicate_key == counts.planned == len(expected)
+
+
+test_any_catalog_is_planned_with_each_key_exactly_once = settings(max_examples=10, deadline=None)(
+    given(ANY_CATALOG, st.integers(1, 25))(each_key_is_planned_exactly_once)
+)
+test_many_catalogs_are_planned_with_each_key_exactly_once = pytest.mark.slow(
+    settings(max_examples=40, deadline=None)(
+        given(ANY_CATALOG, st.integers(1, 25))(each_key_is_planned_exactly_once)
+    )
+)
 
 
 def test_the_plan_does_not_depend_on_the_order_of_the_rows(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def staged_rows(
             is_apart=is_apart,
             gpu_decode=gpu_decode,
             engine="auto",
+            graph=None,  # the model has its own
             compiled=False,
             batch_size=8,
             part_rows=100,

@@ -23,7 +23,7 @@ from pix2score.score.job import score
 from pix2score.snapshots.config import VerifyConfig
 from pix2score.snapshots.manifest import live
 from pix2score.snapshots.verify import verify
-from tests.support.chain import Chain
+from tests.support.chain import EMBEDDING_DIM, Chain
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 EXPECTED_FAILURES = {"EMPTY": 1, "TRUNCATED": 2, "UNSUPPORTED": 1, "NOT_FOUND": 1, "FORBIDDEN": 1}
@@ -105,7 +105,7 @@ def test_embeddings_join_scores_by_key_and_run(chain: Chain) -> None:
     keys = list(zip(table.column("illust_id").to_pylist(), table.column("page").to_pylist(), strict=True))
     assert len(keys) == len(set(keys))
     assert set(keys) == good
-    assert table.schema.field("embedding").type == pa.list_(pa.float16(), 512)
+    assert table.schema.field("embedding").type == pa.list_(pa.float16(), EMBEDDING_DIM)
     run = chain.scored["run"]
     assert {row["run"] for row in rows_by_key(chain.scores).values()} == {run}
     assert all(

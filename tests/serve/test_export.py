@@ -142,7 +142,8 @@ def test_another_suffix_and_a_place_without_a_model_are_mistakes(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_without_the_onnx_packages_one_line_says_what_to_install(place: str, tmp_path: Path) -> None:
+def test_without_the_onnx_packages_one_line_says_what_to_install(tmp_path: Path) -> None:
+    place = save_settled(tmp_path / "model", backbone="resnet18")
     (tmp_path / "empty").mkdir()
     code = (
         "import sys; sys.modules['onnxscript'] = None; sys.path_importer_cache.clear()\n"

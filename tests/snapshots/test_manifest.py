@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import duckdb
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -207,6 +206,8 @@ def test_a_manifest_of_another_schema_version_is_refused(place: str) -> None:
 
 
 def test_duckdb_polars_and_pyarrow_read_the_same_rows_from_the_listed_files(tmp_path: Any) -> None:
+    import polars as pl  # a second that other tests need not wait for
+
     snapshot = publish_night(str(tmp_path), KEYS, failed=FAILED)
     paths = {
         t: [str(tmp_path / f.path) for f in snapshot.files if f.table == t] for t in ("scores", "embeddings")

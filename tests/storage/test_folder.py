@@ -550,7 +550,7 @@ def test_the_exclusive_rename_keeps_a_second_creator_out_and_moves_whole_files(t
 def test_publishing_beside_a_process_that_removes_emptied_folders_never_fails(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pix2score.storage.folder import Folder; f = Folder(sys.argv[1])\n"
-        "print('ready', flush=True); end = time.time() + 3\n"
+        "print('ready', flush=True); end = time.time() + 1.5\n"
         "while time.time() < end: f.publish('staged/other/x', b''); f.delete(['staged/other/x'])"
     )
     folder = Folder(str(tmp_path))

@@ -12,13 +12,16 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import duckdb
+import pyarrow as pa
 import pytest
 
 from pix2score.errors import ConfigError, StorageError
 from pix2score.host.scratch import LOCK
-from pix2score.storage.sql import engine, side_by_side
+from pix2score.storage.sql import _database, engine, in_memory, side_by_side
 
 HOLD = """
 import os, signal, sys, time
@@ -178,6 +181,42 @@ def test_other_errors_of_the_engine_keep_their_kind(temporary: Path) -> None:
     with pytest.raises(FileNotFoundError), engine():
         (temporary / "nothing-here").read_text()
     assert list(temporary.iterdir()) == []
+
+
+def numbers(start: int) -> pa.Table:
+    return pa.table({"i": list(range(start, start + 5))})
+
+
+def test_a_table_of_small_sql_is_unknown_to_the_next_and_to_other_threads() -> None:
+    both = threading.Barrier(2)
+
+    def total(start: int) -> list[int]:
+        both.wait()
+        return [in_memory("SELECT sum(i) s FROM t", t=numbers(start))["s"][0].as_py() for _ in range(50)]
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(total, (0, 100))) == [[10] * 50, [510] * 50]
+    with pytest.raises(duckdb.CatalogException, match="t does not exist"):
+        in_memory("SELECT * FROM t")
+
+
+def test_what_small_sql_made_or_set_is_gone_with_it() -> None:
+    hour = "SELECT extract(hour FROM epoch_ms(0)::TIMESTAMPTZ) AS h"
+    assert in_memory(hour)["h"].to_pylist() == [0]
+    in_memory("SET TimeZone='Asia/Tokyo'; CREATE TEMP TABLE left_over AS SELECT 1 AS i; SELECT 1 AS i")
+    assert in_memory(hour)["h"].to_pylist() == [0]
+    with pytest.raises(duckdb.CatalogException):
+        in_memory("SELECT * FROM left_over")
+
+
+def test_a_forked_process_runs_small_sql_in_a_database_of_its_own() -> None:
+    assert in_memory("SELECT 1 AS i")["i"].to_pylist() == [1]
+    before = _database.cache_info().currsize
+    child = os.fork()
+    if child == 0:
+        is_right = in_memory("SELECT 7 AS i")["i"].to_pylist() == [7]
+        os._exit(0 if is_right and _database.cache_info().currsize == before + 1 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_side_by_side_keeps_the_order_and_draws_only_a_few_items_ahead() -> None:

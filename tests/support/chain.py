@@ -20,8 +20,10 @@ from tests.conftest import BUCKET
 
 NUM_PICTURES = 130
 INPUT_SIZE = 32
+BACKBONE = "test_resnet"  # a small one that timm has for tests: any process knows it
+EMBEDDING_DIM = 96
 TRAINING: dict[str, Any] = {
-    "backbone": "resnet18",
+    "backbone": BACKBONE,
     "input_size": INPUT_SIZE,
     "batch_size": 16,
     "epochs": 2,

@@ -15,7 +15,7 @@ from pix2score.heads.presets import preset
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.folder import save_model
 from pix2score.model.graph import graph_or_none
-from tests.support.torch_helpers import HEADS, PREPROCESS, settled_model, weights_of
+from tests.support.torch_helpers import HEADS, NARROW, PREPROCESS, settled_model, weights_of
 
 
 def cheap_model(place: Path) -> str:
@@ -59,13 +59,13 @@ def catalog_of(num_rows: int, path: Path, size: int = 8) -> str:
     return str(path)
 
 
-def save_settled(place: Path, heads: tuple[OrderedHead, ...] = HEADS) -> str:
+def save_settled(place: Path, heads: tuple[OrderedHead, ...] = HEADS, backbone: str = NARROW) -> str:
     """A saved model whose outputs vary with the image."""
-    model = settled_model(heads)
+    model = settled_model(heads, backbone=backbone)
     save_model(
         str(place),
         weights_of(model),
-        backbone="resnet18",
+        backbone=backbone,
         heads=heads,
         preprocess=PREPROCESS,
         embedding_dim=model.embedding_dim,

@@ -6,13 +6,13 @@ from typing import Any
 
 from pix2score.train.settings import WorkerSettings
 from pix2score.train.step.recipe import Recipe
-from tests.support.torch_helpers import HEADS, PREPROCESS
+from tests.support.torch_helpers import HEADS, NARROW, PREPROCESS
 
 
 def worker_settings(**changed: Any) -> WorkerSettings:
     """Those of a small training in one process, but for what is ``changed``."""
     settings: dict[str, Any] = {
-        "backbone": "resnet18",
+        "backbone": NARROW,
         "heads": HEADS,
         "preprocess": PREPROCESS,
         "recipe": Recipe(),

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
+from timm.models import build_model_with_cfg, register_model
+from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
 from pix2score.heads.ordered import OrderedHead
@@ -48,6 +50,18 @@ LEVEL_HEAD = OrderedHead(
 )
 HEADS = (COUNT_HEAD, LEVEL_HEAD)
 RGB = npt.NDArray[np.uint8]
+NARROW_DIM = 64
+
+
+@register_model  # by a name of its own, so that a card may name it
+def narrow_resnet(pretrained: bool = False, **asked: Any) -> nn.Module:
+    """A resnet18 with a block for two and an eighth of the width: a step of it costs a fifteenth."""
+    shape = {"layers": (1, 1, 1, 1), "channels": (16, 32, 48, NARROW_DIM), "zero_init_last": False}
+    model: nn.Module = build_model_with_cfg(ResNet, NARROW, pretrained, block=BasicBlock, **shape, **asked)
+    return model
+
+
+NARROW = "narrow_resnet"
 
 
 def pixels(num_images: int, seed: int = 0, size: int = 32) -> RGB:
@@ -83,11 +97,13 @@ def part(whole: Batch, rows: slice) -> Batch:
     )
 
 
-def settled_model(heads: Sequence[OrderedHead] = HEADS, seed: int = 0) -> MultiHeadModel:
-    """A random resnet18 whose BatchNorm knows the statistics of drawn pixels, in eval mode: outputs vary with
-    the image."""
+def settled_model(
+    heads: Sequence[OrderedHead] = HEADS, seed: int = 0, backbone: str = NARROW
+) -> MultiHeadModel:
+    """A random network whose BatchNorm knows the statistics of drawn pixels, in eval mode: outputs vary
+    with the image."""
     torch.manual_seed(seed)
-    model = MultiHeadModel("resnet18", heads)
+    model = MultiHeadModel(backbone, heads)
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = None
@@ -101,7 +117,7 @@ def settled_model(heads: Sequence[OrderedHead] = HEADS, seed: int = 0) -> MultiH
 def card_of(model: MultiHeadModel, heads: Sequence[OrderedHead] = HEADS, **temperatures: float) -> ModelCard:
     """The card of a model that was never saved."""
     return ModelCard(
-        backbone="resnet18",
+        backbone=NARROW,
         heads=tuple(heads),
         preprocess=PREPROCESS,
         embedding_dim=model.embedding_dim,
@@ -146,16 +162,21 @@ class FrozenNormModel(MultiHeadModel):
         return logits, embedding
 
 
-def seeded(kind: type[MultiHeadModel], seed: int = 0, heads: Sequence[OrderedHead] = HEADS) -> MultiHeadModel:
-    """A fresh resnet18 whose initial weights depend on the seed alone."""
+def seeded(
+    kind: type[MultiHeadModel],
+    seed: int = 0,
+    heads: Sequence[OrderedHead] = HEADS,
+    backbone: str = NARROW,
+) -> MultiHeadModel:
+    """A fresh network whose initial weights depend on the seed alone."""
     torch.manual_seed(seed)
-    return kind("resnet18", heads)
+    return kind(backbone, heads)
 
 
 def frozen_copy() -> FrozenNormModel:
     """``settled_model`` with frozen BatchNorm, so that its outputs are neither huge nor dependent on batch
     mates."""
-    model = FrozenNormModel("resnet18", HEADS)
+    model = FrozenNormModel(NARROW, HEADS)
     model.load_state_dict(settled_model().state_dict())
     return model
 

@@ -28,10 +28,10 @@ def votes(num: int, seed: int = 0, most: int = 40) -> npt.NDArray[np.float32]:
 
 def fitted(labels_NK: npt.NDArray[np.float32], head: DistributionHead = HEAD) -> DistributionHead:
     """``head`` with what it learns from these votes."""
-    with duckdb.connect() as connection:
+    with duckdb.cursor() as connection:
         table = pa.table({"label": fixed_lists(labels_NK)})
         connection.register("given", table)
-        connection.execute("CREATE TABLE labels AS FROM given")
+        connection.execute("CREATE TEMP TABLE labels AS FROM given")
 
         def query(sql: str) -> Iterator[pa.RecordBatch]:
             yield from connection.sql(sql).to_arrow_reader(1000)
@@ -41,8 +41,8 @@ def fitted(labels_NK: npt.NDArray[np.float32], head: DistributionHead = HEAD) ->
 
 def sql_of(select: str, rows: Sequence[Sequence[Any]]) -> list[Any]:
     """``select`` over a table with columns a, b, c that holds ``rows``: its first column."""
-    with duckdb.connect() as connection:
-        connection.execute("CREATE TABLE t (a DOUBLE, b DOUBLE, c DOUBLE)")
+    with duckdb.cursor() as connection:
+        connection.execute("CREATE TEMP TABLE t (a DOUBLE, b DOUBLE, c DOUBLE)")
         connection.executemany("INSERT INTO t VALUES (?, ?, ?)", rows)
         return [row[0] for row in connection.execute(f"SELECT {select} FROM t").fetchall()]
 

@@ -16,7 +16,14 @@ from pix2score.train.step.batch import Batch
 from pix2score.train.step.fitter import Fitter
 from pix2score.train.step.validate import validation_loss
 from tests.support.settings import worker_settings
-from tests.support.torch_helpers import assert_same_state, batch, fitter_of, settled_model, state_of
+from tests.support.torch_helpers import (
+    NARROW_DIM,
+    assert_same_state,
+    batch,
+    fitter_of,
+    settled_model,
+    state_of,
+)
 
 
 def frozen_fitter() -> Fitter:
@@ -47,11 +54,11 @@ def test_each_picture_is_read_and_embedded_once_and_shuffled_in_every_epoch() ->
     found = embedded(fitter, rows)
     epochs = [torch.cat([b.pixels_BSSC for b in found.batches("train", epoch)]) for epoch in (0, 1, 0)]
     assert rows.num_reads == 1
-    assert epochs[0].shape == (8, 512)  # an incomplete batch is left out
+    assert epochs[0].shape == (8, NARROW_DIM)  # an incomplete batch is left out
     assert torch.equal(epochs[0], epochs[2])
     assert not torch.equal(epochs[0], epochs[1])
     in_order = torch.cat([b.pixels_BSSC for b in found.batches("val", 0)])
-    assert in_order.shape == (10, 512)
+    assert in_order.shape == (10, NARROW_DIM)
 
 
 def test_an_embedding_gives_the_metrics_of_its_picture() -> None:

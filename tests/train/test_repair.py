@@ -64,8 +64,8 @@ def test_statistics_that_are_nan_are_made_anew_and_the_model_answers(chain: Chai
 
 
 def test_a_weight_that_is_nan_cannot_be_repaired_and_is_named(chain: Chain, tmp_path: Path) -> None:
-    broken_model(chain, tmp_path / "broken", "trunk.conv1.weight")
-    with pytest.raises(DataError, match=r"cannot be repaired: trunk\.conv1\.weight"):
+    broken_model(chain, tmp_path / "broken", "trunk.conv1.0.weight")
+    with pytest.raises(DataError, match=r"cannot be repaired: trunk\.conv1\.0\.weight"):
         repair(RepairConfig(model=str(tmp_path / "broken"), data=chain.dataset, out=str(tmp_path / "sound")))
     assert not (tmp_path / "sound" / "model.json").exists()
 

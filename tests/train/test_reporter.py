@@ -49,9 +49,9 @@ def test_a_resumed_run_says_where_it_goes_on(num_steps: int, line: str) -> None:
 def test_a_step_is_counted_with_its_loss_and_a_skipped_one_is_said() -> None:
     board = Kept()
     reporter = Reporter(SETTINGS, board, is_first=True)
-    reporter.step(5, StepResult(0.5, False, {"bookmark": 0.5}), 1e-3)
+    reporter.step(5, StepResult(0.5, False, {"bookmark": 0.5}), "rate 0.001")
     assert board.calls == [("note", "loss 0.500 (bookmark 0.500), rate 0.001"), ("add", 1)]
-    reporter.step(6, StepResult(float("nan"), True, {}), 1e-3)
+    reporter.step(6, StepResult(float("nan"), True, {}), "rate 0.001")
     assert board.calls[2] == ("say", "step 6: loss or gradient is not finite, skipped on all workers")
 
 
@@ -59,7 +59,7 @@ def test_other_workers_than_the_first_report_nothing() -> None:
     board = Kept()
     reporter = Reporter(SETTINGS, board, is_first=False)
     reporter.begin(4, RunState(history=[entry()]))
-    reporter.step(5, StepResult(float("nan"), True, {}), 1e-3)
+    reporter.step(5, StepResult(float("nan"), True, {}), "rate 0.001")
     reporter.result(RunState())
     assert board.calls == []
 

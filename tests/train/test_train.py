@@ -17,7 +17,7 @@ from pix2score.dataset.card import open_dataset
 from pix2score.errors import ConfigError, DataError
 from pix2score.model.folder import load_model
 from pix2score.train.job import TrainConfig, train
-from tests.support.chain import TRAINING, Chain, history
+from tests.support.chain import BACKBONE, EMBEDDING_DIM, TRAINING, Chain, history
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -25,10 +25,10 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 def test_the_model_folder_holds_model_history_config_and_curves(chain: Chain) -> None:
     card, weights = load_model(chain.model)
     assert card.version == chain.trained["model_version"]
-    assert (card.backbone, card.preprocess.size, card.embedding_dim) == ("resnet18", 32, 512)
+    assert (card.backbone, card.preprocess.size, card.embedding_dim) == (BACKBONE, 32, EMBEDDING_DIM)
     assert set(card.temperatures) == {"bookmark", "view", "sanity"}
     assert all(0.2 <= temperature <= 10 for temperature in card.temperatures.values())
-    assert weights["outputs.bookmark_logits.weight"].shape == (15, 512)
+    assert weights["outputs.bookmark_logits.weight"].shape == (15, EMBEDDING_DIM)
     assert [entry["epoch"] for entry in history(chain.model)] == [1, 2]
     assert list((Path(chain.model) / "tensorboard").glob("events.out.tfevents.*"))
     assert (

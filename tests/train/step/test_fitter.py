@@ -35,6 +35,7 @@ from tests.support.torch_helpers import (
     COUNT_HEAD,
     HEADS,
     LEVEL_HEAD,
+    NARROW,
     PREPROCESS,
     FrozenNormModel,
     PoisonableModel,
@@ -509,7 +510,7 @@ def test_two_workers_take_the_steps_of_one_with_both_batches(workers: list[Recor
     alone = trained(
         fitter_of(frozen_copy(), **UNCLIPPED), [joint_batch(step, uneven=uneven) for step in range(STEPS)]
     )
-    parameters = [name for name, _ in FrozenNormModel("resnet18", HEADS).named_parameters()]
+    parameters = [name for name, _ in FrozenNormModel(NARROW, HEADS).named_parameters()]
     start = {name: t for name, t in state_of(frozen_copy()).items() if name in parameters}
     for worker in workers:
         found = worker[f"trained {uneven}"]
@@ -563,7 +564,7 @@ def test_pcgrad_differs_from_the_sum_where_heads_conflict() -> None:
 def test_what_is_not_finite_on_one_worker_is_skipped_on_both_and_they_stay_identical(
     workers: list[Recording], scenario: str
 ) -> None:
-    parameters = [name for name, _ in FrozenNormModel("resnet18", HEADS).named_parameters()]
+    parameters = [name for name, _ in FrozenNormModel(NARROW, HEADS).named_parameters()]
     for worker in workers:
         found = worker[scenario]
         assert found["skipped"] == [False, True, False]

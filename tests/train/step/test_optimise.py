@@ -59,7 +59,7 @@ def test_a_frozen_trunk_keeps_weights_and_statistics_until_its_share_of_the_step
 
 
 def test_layer_decay_slows_each_block_beside_the_next_and_leaves_heads_and_last_block_at_the_top() -> None:
-    model = seeded(MultiHeadModel)
+    model = seeded(MultiHeadModel, backbone="resnet18")
     groups = fitter_of(model, learning_rate=0.01, layer_decay=0.5, warmup_fraction=0.0, weight_decay=0.1)
     rate_of = {id(p): group["lr"] for group in groups.optimizer.param_groups for p in group["params"]}
     blocks = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]

@@ -18,6 +18,8 @@ from pix2score.train.step.recipe import Precision
 from tests.support.torch_helpers import (
     CPU,
     HEADS,
+    NARROW,
+    NARROW_DIM,
     PREPROCESS,
     PoisonableModel,
     assert_same_state,
@@ -101,10 +103,10 @@ def test_a_model_with_a_poisoned_buffer_is_never_saved(tmp_path: Any) -> None:
         save_model(
             str(tmp_path),
             weights,
-            backbone="resnet18",
+            backbone=NARROW,
             heads=HEADS,
             preprocess=PREPROCESS,
-            embedding_dim=512,
+            embedding_dim=NARROW_DIM,
             temperatures={},
             about={},
         )
