@@ -92,16 +92,27 @@ def test_outputs_begin_solved_where_steps_would_have_to_find_them() -> None:
     assert_same_state(state_of(fitter.model.trunk), trunk)
 
 
+def test_statistics_that_are_kept_stay_while_the_trunk_moves() -> None:
+    fitter, rows = fitter_of(settled_model(), keeps_statistics=True, learning_rate=0.05), Rows()
+    before = state_of(fitter.model.trunk)
+    fitter.train_step(rows.whole)
+    after = fitter.model.trunk.state_dict()
+    moved = {name for name in before if not torch.equal(after[name], before[name])}
+    assert moved == {name for name, _ in fitter.model.trunk.named_parameters()}
+
+
 def test_a_trunk_with_weights_learns_slower_and_shorter() -> None:
-    def settings_of(**given: Any) -> tuple[float, int, bool]:
+    def settings_of(**given: Any) -> tuple[float, float, int, bool]:
         config = TrainConfig(data="d", out="o", **given)
         recipe = config.make_recipe(num_rows=1000, images_per_step=64, total_steps=10)
-        return recipe.learning_rate, config.default_epochs(1000), config.begins_solved(1000)
+        assert recipe.keeps_statistics == config.begins_solved(1000)
+        num_epochs = config.default_epochs(1000)
+        return recipe.learning_rate, recipe.dropout, num_epochs, recipe.keeps_statistics
 
-    assert settings_of() == (1e-3, 30, False)
-    assert settings_of(weights="pretrained") == (pytest.approx(2e-4), 10, True)
-    assert settings_of(weights="pretrained", learning_rate=1e-3) == (1e-3, 10, True)
-    assert settings_of(weights="pretrained", hidden=64) == (pytest.approx(2e-4), 10, False)
+    assert settings_of() == (1e-3, 0.3, 30, False)
+    assert settings_of(weights="pretrained") == (pytest.approx(2e-4), 0, 10, True)
+    assert settings_of(weights="pretrained", learning_rate=1e-3, dropout=0.1) == (1e-3, 0.1, 10, True)
+    assert settings_of(weights="pretrained", hidden=64) == (pytest.approx(2e-4), 0.3, 10, False)
     assert not TrainConfig(data="d", out="o", weights="pretrained").begins_solved(50_000)
 
 
