@@ -107,10 +107,10 @@ def _first_images(batches: Iterator[Batch], number: int) -> list[Batch]:
 
 def _loss(fitter: Fitter, rows: Sequence[Batch], augment: Augment) -> float:
     torch.manual_seed(step_seed(fitter.recipe.seed, fitter.num_steps) + rank())
-    return validation_loss(gather_metrics(fitter.validate(_changed(rows, augment))))
+    return validation_loss(gather_metrics(fitter.validate(_changed(rows, augment, fitter.device))))
 
 
-def _changed(rows: Sequence[Batch], augment: Augment) -> Iterator[Batch]:
+def _changed(rows: Sequence[Batch], augment: Augment, device: torch.device) -> Iterator[Batch]:
     for batch in rows:
-        images = augmented(batch.images, augment).round().to(torch.uint8)
-        yield batch.with_images(images)
+        images = augmented(batch.images.to(device), augment).round().to(torch.uint8)
+        yield batch.with_images(images.cpu())
