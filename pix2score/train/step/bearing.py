@@ -30,7 +30,8 @@ from pix2score.train.step.validate import validation_loss
 MOST_COST = 0.3
 """Share of what was learnt that a change may take away."""
 LEAST_LEARNT = 0.02
-"""Of the constant answer's loss: before so much is learnt nothing can be said of a cost."""
+"""Of the constant answer's loss: before so much is learnt nothing can be said of a cost. What a model says of
+blank pictures is the same for all, so their loss is that of a constant which has been calibrated too."""
 STRENGTHS = (1.0, 0.5, 0.25)
 """At which changes that have a size are tried; others are or are not."""
 NUM_IMAGES = 4096
@@ -63,8 +64,9 @@ def find_bearing(fitter: Fitter, batches: Iterator[Batch], wanted: Augment) -> B
     None where the model has not learnt enough to tell.
     """
     rows = _first_images(batches, NUM_IMAGES // num_workers())
-    clean = _loss(fitter, rows, Augment())
-    if not clean < 1 - LEAST_LEARNT:
+    clean, blank = _loss(fitter, rows, Augment()), _loss(fitter, _blank(rows), Augment())
+    learnt = min(blank, 1.0) - clean
+    if not learnt >= LEAST_LEARNT:
         return None
     found, costs = wanted, dict[str, dict[float, float]]()
     for name, family in FAMILIES.items():
@@ -73,7 +75,7 @@ def find_bearing(fitter: Fitter, batches: Iterator[Batch], wanted: Augment) -> B
         costs[name], scaled = {}, Augment()
         for strength in STRENGTHS if family[0] in _SIZED else (1.0,):
             scaled = _only(wanted, family, strength)
-            costs[name][strength] = (_loss(fitter, rows, _always(scaled)) - clean) / (1 - clean)
+            costs[name][strength] = (_loss(fitter, rows, _always(scaled)) - clean) / learnt
             if costs[name][strength] <= MOST_COST:
                 break
         else:
@@ -103,6 +105,10 @@ def _first_images(batches: Iterator[Batch], number: int) -> list[Batch]:
             found.append(batch)
             rows += len(batch.images)
     return found
+
+
+def _blank(rows: Sequence[Batch]) -> list[Batch]:
+    return [batch.with_images(torch.zeros_like(batch.images)) for batch in rows]
 
 
 def _loss(fitter: Fitter, rows: Sequence[Batch], augment: Augment) -> float:

@@ -14,6 +14,7 @@ from pix2score.train.step.batch import Batch
 from pix2score.train.step.bearing import Bearing, find_bearing
 from pix2score.train.step.fitter import Fitter
 from pix2score.train.step.recipe import Augment
+from pix2score.train.step.validate import validation_loss
 from tests.support.torch_helpers import fitter_of, settled_model
 
 HEAD = BinaryHead(name="bright", column="bright", counts=(100, 100))
@@ -74,3 +75,12 @@ def test_a_model_that_has_learnt_nothing_cannot_tell() -> None:
     truth = torch.from_numpy(np.random.default_rng(1).integers(0, 2, 32))
     noise = Batch(rows_of("left").pixels_BSSC, {"bright": truth}, {"bright": truth.double()})
     assert find_bearing(fitter, iter([noise]), WANTED) is None
+
+
+def test_answers_of_another_share_than_the_train_splits_are_nothing_learnt() -> None:
+    """A calibrated constant is better than the train split's, whatever the pictures."""
+    fitter = fitter_of(settled_model([HEAD]), [HEAD], tries_augment=True, augment=WANTED)
+    truth = torch.from_numpy((np.random.default_rng(1).random(200) < 0.9).astype(np.int64))
+    skewed = Batch(rows_of("left", 200).pixels_BSSC, {"bright": truth}, {"bright": truth.double()})
+    assert validation_loss(fitter.validate([skewed])) < 0.7
+    assert find_bearing(fitter, iter([skewed]), WANTED) is None
