@@ -31,7 +31,7 @@ SGD_RATE, SGD_WEIGHT_DECAY = 50.0, 5e-4
 """SGD's usual rate of 0.05 for 64 images beside AdamW's 0.001, and its usual decay, which its rate multiplies
 too."""
 FINE_TUNE_RATE, FINE_TUNE_EPOCHS = 0.2, 10
-"""Of the preset's rate, for a trunk that begins with weights: they are near where they should be."""
+"""For a trunk that learns on from weights, near where they should be: share of the rate, most epochs."""
 Freeze: TypeAlias = Literal["none", "trunk"]
 FEWEST_EPOCHS_TO_TRY = 8
 """Of which one goes without augmentation, to see what of it the data set bears."""
@@ -214,15 +214,18 @@ class TrainConfig:
         """Whether outputs are solved rather than stepped: ``train.step.probe``."""
         return self.freeze == "trunk" and not self.hidden
 
+    @property
+    def _is_fine_tuned(self) -> bool:
+        return self.weights != "none" and self.freeze == "none"
+
     def begins_solved(self, num_rows: int) -> bool:
         """Whether outputs are solved first: over a trunk with weights, where all embeddings are few."""
-        is_fine_tuned = self.weights != "none" and self.freeze == "none" and not self.hidden
-        return is_fine_tuned and num_rows < SMALL_DATA_ROWS
+        return self._is_fine_tuned and not self.hidden and num_rows < SMALL_DATA_ROWS
 
     def default_epochs(self, num_rows: int) -> int:
         """Those of the preset; fewer for a trunk that begins with weights."""
         of_preset = preset_for(self.recipe, num_rows).epochs
-        return of_preset if self.weights == "none" else min(of_preset, FINE_TUNE_EPOCHS)
+        return min(of_preset, FINE_TUNE_EPOCHS) if self._is_fine_tuned else of_preset
 
     def unused_where_outputs_are_solved(self) -> list[str]:
         """Settings of steps that were given."""
@@ -257,7 +260,7 @@ class TrainConfig:
             values["learning_rate"] = self.learning_rate
         else:
             base = values["learning_rate"] * (SGD_RATE if self.optimizer == "sgd" else 1)
-            base *= 1 if self.weights == "none" or self.freeze == "trunk" else FINE_TUNE_RATE
+            base *= FINE_TUNE_RATE if self._is_fine_tuned else 1
             values["learning_rate"] = scaled_rate(base, self.optimizer, images_per_step)
         if self.weight_decay is not None:
             values["weight_decay"] = self.weight_decay

@@ -42,6 +42,8 @@ class EpochEntry(TypedDict):
     """Of the others."""
     learning_rate: float
     """Of the last step; where outputs are solved it has no meaning."""
+    augment: NotRequired[dict[str, float]]
+    """What was done to training pictures, once it was found what the data set bears."""
     penalties: NotRequired[dict[str, float]]
     """Head -> strength of the penalty at which its outputs were solved, where they are."""
     workers: NotRequired[int]

@@ -156,6 +156,7 @@ def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer
         checkpoint_minutes=config.checkpoint_minutes,
         memory_budget=_memory_budget(config, use_gpu),
         freeze=config.freeze,
+        solves_outputs=config.solves_outputs,
         begins_solved=config.begins_solved(num_rows),
         hidden=config.hidden,
         drop_path=config.drop_path,

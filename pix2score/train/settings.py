@@ -45,17 +45,14 @@ class WorkerSettings:
     memory_budget: int | None = None
     """Bytes of its GPU that a worker may take; None: all."""
     freeze: Freeze = "none"
+    solves_outputs: bool = False
+    """Whether outputs are solved (``train.step.probe``); an epoch then is one strength of the penalty."""
     begins_solved: bool = False
     """Whether outputs are solved before the first step moves them and the trunk."""
     hidden: int = 0
     drop_path: float = 0.0
     images_per_row: float = 1.0
     """Of the train split, on average: above 1 where rows hold compared images."""
-
-    @property
-    def solves_outputs(self) -> bool:
-        """Whether outputs are solved (``train.step.probe``); an epoch then is one strength of the penalty."""
-        return self.freeze == "trunk" and not self.hidden
 
     @property
     def num_epochs(self) -> int:

@@ -273,6 +273,8 @@ class Loop:
         }
         if "calibrations" in found:
             entry["calibrations"] = found["calibrations"]
+        if self._run.augment is not None:
+            entry["augment"] = self._run.augment
         if self._probing:
             entry["penalties"] = self._probing.kept
         return entry

@@ -113,6 +113,7 @@ def test_a_trunk_with_weights_learns_slower_and_shorter() -> None:
     assert settings_of(weights="pretrained") == (pytest.approx(2e-4), 0, 10, True)
     assert settings_of(weights="pretrained", learning_rate=1e-3, dropout=0.1) == (1e-3, 0.1, 10, True)
     assert settings_of(weights="pretrained", hidden=64) == (pytest.approx(2e-4), 0.3, 10, False)
+    assert settings_of(weights="pretrained", hidden=64, freeze="trunk") == (1e-3, 0.3, 30, False)
     assert not TrainConfig(data="d", out="o", weights="pretrained").begins_solved(50_000)
 
 

@@ -150,3 +150,24 @@ def test_a_killed_job_resumes_after_its_last_epoch(chain: Chain, tmp_path: Path)
     assert "resuming after epoch" in done.stderr
     assert [entry["epoch"] for entry in history(tmp_path)] == [1, 2, 3, 4, 5, 6]
     assert history(tmp_path)[0] == first[0]
+
+
+@pytest.mark.slow
+def test_what_steps_make_worse_than_solved_outputs_is_not_saved(chain: Chain, tmp_path: Path) -> None:
+    settings = TRAINING | {"epochs": 1, "learning_rate": 0.5}
+    out = str(tmp_path / "model")
+    trained = train(TrainConfig(data=chain.dataset, out=out, num_workers=0, weights=chain.model, **settings))
+    assert trained["epoch"] == 0
+    assert trained["val_loss"] < history(out)[0]["val_loss"]
+
+
+@pytest.mark.slow
+def test_from_the_second_of_eight_epochs_on_only_what_the_data_set_bears_is_done(
+    chain: Chain, tmp_path: Path
+) -> None:
+    out = str(tmp_path / "model")
+    train(TrainConfig(data=chain.dataset, out=out, num_workers=0, **(TRAINING | {"epochs": 8})))
+    entries = history(out)
+    assert "augment" not in entries[0]
+    assert entries[-1]["augment"]["flip"] in (0.0, 0.5)
+    assert entries[-1]["augment"]["shift"] in (0.0, 0.025, 0.05, 0.1)

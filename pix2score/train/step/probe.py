@@ -162,7 +162,7 @@ class ProbePath:
         for m in metrics:
             name, layer = m.head.name, output_of(self._model, m.head)
             old = self._metrics.get(name)
-            if old is None or m.relative_loss() < old.relative_loss():
+            if old is None or _loss_of(m) < _loss_of(old):
                 self._metrics[name], self._outputs[name] = m, _copied(layer)
                 self.kept[name] = self.strengths[number]
             else:
@@ -175,6 +175,12 @@ def output_of(model: MultiHeadModel, head: HeadSpec) -> nn.Linear:
     layer = model.outputs[f"{head.name}_logits"]
     assert isinstance(layer, nn.Linear)
     return layer
+
+
+def _loss_of(metrics: Accumulator) -> float:
+    """Infinite where validation has no label of the head: it keeps the strongest penalty."""
+    loss = metrics.relative_loss() if metrics.num_labelled else math.inf
+    return loss if math.isfinite(loss) else math.inf
 
 
 @torch.no_grad()

@@ -93,6 +93,16 @@ def test_each_head_keeps_the_strength_that_validation_likes_best() -> None:
     assert path.open_heads(12) == []
 
 
+def test_a_head_that_validation_has_no_label_of_stays_near_the_constant_answer() -> None:
+    train, val, model = rows_of(1), rows_of(2), model_of()
+    val.targets["noise"].fill_(-1)
+    path, probe = ProbePath(model, HEADS, 5, {}), probe_of(model, train)
+    for number, strength in enumerate(path.strengths):
+        probe.solve(path.open_heads(number), strength)
+        path.keep_better(metrics_of(model, val), number)
+    assert path.kept["noise"] == path.strengths[0] > path.kept["liked"]
+
+
 def test_a_path_that_goes_on_knows_what_it_has() -> None:
     train, val, model = rows_of(1), rows_of(2), model_of()
     path, probe = ProbePath(model, HEADS, 5, {}), probe_of(model, train)
