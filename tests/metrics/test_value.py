@@ -176,3 +176,12 @@ def test_a_value_that_moves_by_less_than_a_tenth_of_its_spread_is_the_same() -> 
     found = KIND.change(HEAD, np.array([[0.0], [0.0]]), np.array([[0.05], [0.5]]))
     assert found["same_bin"] == 0.5
     assert found["mean_score_change"] == pytest.approx((0.0199 + 0.1915) / 2, abs=0.002)
+
+
+def test_an_offset_that_chance_explains_stays_0_and_a_large_one_is_taken() -> None:
+    said = np.tile([-1.0, 1.0], 150)
+    noise = np.tile([-1.0, -1.0, 1.0, 1.0], 75)
+    slope, level = fit_line(said, 0.5 * said + noise + 0.1)
+    assert level == 0
+    assert slope == pytest.approx(0.5, abs=0.01)
+    assert fit_line(said, 0.5 * said + noise + 2)[1] == pytest.approx(2, abs=0.05)
