@@ -23,29 +23,37 @@ from pix2score.storage.folder import Folder
 from pix2score.train.history import EpochEntry
 
 EVENTS = "tensorboard/events.out.tfevents.0.pix2score"
+LEAST_WAIT_TOLD = 0.05
+"""Share of an epoch's seconds without a batch from which on it is told."""
 CURVE_POINTS = 1000
 """Of the loss by step, at most: a curve is looked at, not searched."""
 
 
 def epoch_line(entry: EpochEntry, num_epochs: int, heads: Sequence[HeadSpec]) -> str:
-    """One epoch for people."""
+    """One epoch for people. Of losses 1 is the constant answer; those of heads are in history.jsonl."""
     loss = "none" if entry["loss"] is None else f"{entry['loss']:.3f}"
-    parts = []
-    for head in heads:
-        value, part = entry["val"][head.name].get(main_metric(head)), entry["loss_by_head"].get(head.name)
-        shown = "-" if value is None else format(value, ".3f")
-        parts.append(f"{head.name} {'' if part is None else f'loss {part:.3f} '}{main_metric(head)} {shown}")
     skipped = f", {entry['skipped_steps']} steps skipped as non-finite" if entry["skipped_steps"] else ""
-    memory = f", peak memory {entry['peak_memory_mib']:.0f} MiB" if "peak_memory_mib" in entry else ""
     kept = ", ".join(f"{name} {value:.3g}" for name, value in entry.get("penalties", {}).items())
     pace = f"penalties {kept}" if kept else f"rate {entry['learning_rate']:.2g}"
     waited = entry["waited_s"] / max(entry["seconds"], 1e-9)
+    waits = f", {waited:.0%} of the time without a batch" if waited >= LEAST_WAIT_TOLD else ""
+    has_peak = entry["epoch"] == 1 and "peak_memory_mib" in entry
+    memory = f", peak memory {entry['peak_memory_mib']:.0f} MiB" if has_peak else ""
     return (
-        f"epoch {entry['epoch']}/{num_epochs}: loss {loss}, "
-        f"validation {entry['val_loss']:.3f} (a constant answer costs 1 per head), "
-        f"{', '.join(parts)}, {pace}, {entry['images_per_s']:.0f} images/s, "
-        f"{waited:.0%} of the time without a batch{memory}{skipped}"
+        f"epoch {entry['epoch']}/{num_epochs}: loss {loss}, validation {entry['val_loss']:.3f}; "
+        f"{_main_numbers(entry, heads)}; {pace}, {entry['images_per_s']:.0f} images/s{waits}{memory}{skipped}"
     )
+
+
+def _main_numbers(entry: EpochEntry, heads: Sequence[HeadSpec]) -> str:
+    """Each head's, the metric named where it is another than that of the head before."""
+    parts, before = [], ""
+    for head in heads:
+        name = main_metric(head)
+        value = _number(entry["val"][head.name].get(name))
+        parts.append(f"{head.name} {'' if name == before else f'{name} '}{value}")
+        before = name
+    return ", ".join(parts)
 
 
 def final_table(entry: EpochEntry, ridge: dict[str, float | None], heads: Sequence[HeadSpec]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +41,27 @@ def entry(**changes: Any) -> dict[str, Any]:
     return {**whole, **changes}
 
 
-def test_the_epoch_line_has_loss_per_head_metric_rate_and_skipped_steps() -> None:
+def test_the_epoch_line_has_both_losses_metrics_rate_waits_and_skipped_steps() -> None:
     line = epoch_line(entry(skipped_steps=3), 5, HEADS)
     for part in (
-        "epoch 2/5",
-        "bookmark loss 0.600 spearman 0.500",
-        "sanity loss 0.300 kappa -",
+        "epoch 2/5: loss 0.900, validation 0.950; ",
+        "bookmark spearman 0.500, sanity kappa -; ",
         "rate 0.001",
         "120 images/s, 5% of the time without a batch",
         "3 steps skipped",
     ):
         assert part in line
+
+
+def test_the_epoch_line_of_many_heads_is_one_that_is_read() -> None:
+    quiet = entry(waited_s=0.1, peak_memory_mib=1667.0)
+    assert len(epoch_line(quiet, 30, HEADS)) < 110
+    assert "batch" not in epoch_line(quiet, 30, HEADS)
+    assert "MiB" not in epoch_line(quiet, 30, HEADS)
+    assert "peak memory 1667 MiB" in epoch_line({**quiet, "epoch": 1}, 30, HEADS)
+    twice = {**quiet, "val": dict.fromkeys(("bookmark", "sanity"), quiet["val"]["bookmark"])}
+    heads = [HEADS[0], replace(HEADS[0], name="sanity")]
+    assert "bookmark spearman 0.500, sanity 0.500;" in epoch_line(twice, 30, heads)
 
 
 def test_the_final_table_stands_beside_prior_and_ridge() -> None:

@@ -33,15 +33,22 @@ from pix2score.train.step.validate import measure
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one step did.
-
-    Loss of the joint batch over all workers (1 = the constant answer on every head), its part per head, and
-    whether the step was skipped as non-finite.
-    """
+    """What one step did."""
 
     loss: float
+    """Of the joint batch over all workers: the mean over heads by their weights. 1 is the constant answer."""
     skipped: bool
+    """Whether loss or gradient was not finite."""
     loss_by_head: dict[str, float]
+    """Of the heads that have a weight; 1 is the constant answer."""
+
+    @classmethod
+    def of(cls, losses: Mapping[str, float], heads: Sequence[HeadSpec], *, skipped: bool) -> StepResult:
+        """From the losses of heads that are known, by name."""
+        weighed = [(head.weight, losses[head.name]) for head in heads if head.name in losses and head.weight]
+        total = sum(weight for weight, _ in weighed)
+        mean = sum(weight * loss for weight, loss in weighed) / total if total else 0.0
+        return cls(mean, skipped, {h.name: losses[h.name] for h in heads if h.name in losses and h.weight})
 
 
 class FitterState(TypedDict):
@@ -117,8 +124,9 @@ class Fitter:
         self.num_steps += 1
         self.schedule.move_to(self.num_steps)
         self.num_skipped += bool(num_bad)
-        by_head = {head.name: loss for head, loss in zip(self.heads, loss_H, strict=True)}
-        return StepResult(sum(loss_H), bool(num_bad), by_head)
+        parts = zip(self.heads, loss_H, strict=True)
+        losses = {head.name: part / head.weight for head, part in parts if head.weight}
+        return StepResult.of(losses, self.heads, skipped=bool(num_bad))
 
     def end_epoch(self, val_loss: float) -> None:
         """Move the ``plateau`` schedule by the validation loss."""

@@ -80,7 +80,7 @@ class Probe:
         """
         loss_by_head = {head.name: self._solve_one(head, strength) for head in heads}
         finite = {name: loss for name, loss in loss_by_head.items() if math.isfinite(loss)}
-        return StepResult(sum(finite.values()), len(finite) < len(loss_by_head), finite)
+        return StepResult.of(finite, heads, skipped=len(finite) < len(loss_by_head))
 
     def _solve_one(self, head: HeadSpec, strength: float) -> float:
         layer = output_of(self._model, head)
@@ -101,7 +101,7 @@ class Probe:
             if math.isfinite(loss):
                 layer.weight.copy_(found_AD)
                 layer.bias.copy_(bias_A - found_AD @ self._mean_D)
-        return loss * head.weight
+        return loss
 
     def _cost(self, head: HeadSpec, weight_AD: Tensor, bias_A: Tensor, strength: float) -> Tensor:
         """Loss in units of the constant answer, plus penalty; sets the gradients, where they are on."""

@@ -27,7 +27,7 @@ from pix2score.metrics.kinds import results
 from pix2score.model.network import MultiHeadModel, normalise
 from pix2score.train.step.batch import Batch, noisy_targets
 from pix2score.train.step.collectives import gather_metrics
-from pix2score.train.step.fitter import Fitter
+from pix2score.train.step.fitter import Fitter, StepResult
 from pix2score.train.step.recipe import PRESETS, Recipe
 from pix2score.train.step.schedule import learning_rate_factor
 from pix2score.train.step.validate import validation_loss
@@ -316,10 +316,18 @@ def test_a_class_becomes_its_neighbour_where_the_noise_is_above_a_half() -> None
     assert torch.equal(noisy(LEVEL_HEAD, bins, bins.double(), 0.05), bins)
 
 
-def test_the_loss_by_head_adds_up_to_the_loss() -> None:
+def test_the_loss_is_the_mean_of_the_heads_by_their_weights() -> None:
+    found = StepResult.of({"bookmark": 0.5, "sanity": 1.0}, HEADS, skipped=False)
+    weights = [head.weight for head in HEADS]
+    assert found.loss == pytest.approx((0.5 * weights[0] + weights[1]) / sum(weights))
     result = fitter_of(seeded(MultiHeadModel)).train_step(batch(4))
-    assert set(result.loss_by_head) == {"bookmark", "sanity"}
-    assert sum(result.loss_by_head.values()) == pytest.approx(result.loss)
+    assert result.loss == pytest.approx(StepResult.of(result.loss_by_head, HEADS, skipped=False).loss)
+
+
+def test_a_constant_answer_is_told_as_1_whatever_the_weights_and_a_head_without_weight_is_not_told() -> None:
+    heads = [replace(HEADS[0], weight=3.0), replace(HEADS[1], weight=0.0)]
+    found = StepResult.of({"bookmark": 1.0, "sanity": 7.0}, heads, skipped=False)
+    assert (found.loss, found.loss_by_head) == (1.0, {"bookmark": 1.0})
 
 
 def test_dropout_and_augmentation_are_the_same_after_a_resume() -> None:
@@ -352,7 +360,7 @@ def test_the_step_reports_the_loss_that_a_hand_computation_gives() -> None:
     for head in HEADS:
         truth = images.targets[head.name]
         nll = -logits[head.name].log_softmax(1)[torch.arange(8), truth.clamp(min=0)][truth >= 0]
-        expected += head.weight * nll.mean().item() / head.prior_nll
+        expected += head.weight * nll.mean().item() / head.prior_nll / sum(h.weight for h in HEADS)
     assert fitter_of(model).train_step(images).loss == pytest.approx(expected, rel=1e-5)
 
 
