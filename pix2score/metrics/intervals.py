@@ -23,6 +23,12 @@ MAX_BYTES = 512 * 2**20
 """Of those images' answers: fewer are kept of a model with thousands of outputs."""
 
 
+AWAY_FROM_0 = ("ece",)
+"""Numbers that noise alone raises: sums of absolute differences. Resampling raises them once more."""
+NOISE_GROWS = 1.15
+"""Where resampling raises such a number to this multiple, noise alone may have made it."""
+
+
 class Interval(NamedTuple):
     """The middle 95 %; a list of two numbers in JSON."""
 
@@ -45,7 +51,31 @@ def resamples(group: Bins, *, num: int = NUM_RESAMPLES, seed: int = 0) -> list[F
 
 def intervals(functions: Mapping[str, Measure], weights: Sequence[Floats]) -> dict[str, Interval | None]:
     """95 % interval of each number over the resamples."""
-    return {name: interval(measure(w) for w in weights) for name, measure in functions.items()}
+    return {
+        name: (interval_away_from_0 if name in AWAY_FROM_0 else interval_of)(measure, weights)
+        for name, measure in functions.items()
+    }
+
+
+def interval_of(measure: Measure, weights: Sequence[Floats]) -> Interval | None:
+    """The middle 95 % of a number over the resamples."""
+    return interval(measure(w) for w in weights)
+
+
+def interval_away_from_0(measure: Measure, weights: Sequence[Floats]) -> Interval | None:
+    """The same of a number that noise raises: what resampling adds to it is taken off instead (pivotal).
+
+    Simulated, 200, 600 and 3,000 images, 100 runs each: the interval of a calibrated model holds 0 in 83 to
+    89 % of them (the middle 95 % of the resamples: in none), errors of 0.03 and 0.1 lie within in 83 to 94 %.
+    """
+    value = measure(np.ones_like(weights[0])) if len(weights) else None
+    resampled = [measure(w) for w in weights]
+    ends, found = interval(resampled), [each for each in resampled if each is not None]
+    if value is None or ends is None:
+        return None
+    may_be_noise = float(np.mean(found)) >= NOISE_GROWS * value
+    low, high = max(0.0, 2 * value - ends.high), max(0.0, 2 * value - ends.low)
+    return Interval(0.0 if may_be_noise else low, high)
 
 
 def interval(found: Iterable[float | None]) -> Interval | None:
