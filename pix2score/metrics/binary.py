@@ -88,7 +88,7 @@ class BinaryNumbers(KindNumbers):
         "accuracy_at_threshold",
         "balanced_accuracy",
     )
-    summary: ClassVar[tuple[str, ...]] = ("nll", "ap", "balanced_accuracy")
+    summary: ClassVar[tuple[str, ...]] = ("nll", "ece", "ap", "balanced_accuracy")
 
     def main(self, head: HeadSpec) -> str:
         """``auc``."""

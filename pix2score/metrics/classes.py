@@ -68,7 +68,7 @@ class ClassNumbers(KindNumbers):
     loss: ClassVar[str] = "nll"
     lower_is_better: ClassVar[tuple[str, ...]] = ("nll", "ece")
     higher_is_better: ClassVar[tuple[str, ...]] = ("accuracy", "macro_recall")
-    summary: ClassVar[tuple[str, ...]] = ("nll", "macro_recall")
+    summary: ClassVar[tuple[str, ...]] = ("nll", "ece", "macro_recall")
 
     def main(self, head: HeadSpec) -> str:
         """``accuracy``."""

@@ -35,7 +35,7 @@ class OrderedNumbers(KindNumbers):
         "within_1",
         "macro_recall",
     )
-    summary: ClassVar[tuple[str, ...]] = ("nll", "mae_bins", "accuracy")
+    summary: ClassVar[tuple[str, ...]] = ("nll", "ece", "mae_bins", "accuracy")
 
     def main(self, head: HeadSpec) -> str:
         """``spearman`` for bins of a number, ``kappa`` for levels."""

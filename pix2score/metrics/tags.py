@@ -48,7 +48,7 @@ class TagNumbers(KindNumbers):
     loss: ClassVar[str] = "nll"
     lower_is_better: ClassVar[tuple[str, ...]] = ("nll", "ece")
     higher_is_better: ClassVar[tuple[str, ...]] = ("micro_f1", "macro_f1", "map", f"precision_{NUM_BEST}")
-    summary: ClassVar[tuple[str, ...]] = ("map", f"precision_{NUM_BEST}", "nll")
+    summary: ClassVar[tuple[str, ...]] = ("map", f"precision_{NUM_BEST}", "nll", "ece")
 
     def main(self, head: HeadSpec) -> str:
         """``micro_f1``."""

@@ -17,6 +17,8 @@ Row = Mapping[str, Any]
 INK, SOFT, ACCENT, OTHER = "currentColor", "var(--soft)", "var(--accent)", "var(--other)"
 MIN_IMAGES = 10
 """Steps of the calibration curve with fewer images are left out: they show chance."""
+MOST_LABELS = 20
+"""Of 11 px, slanting, side by side."""
 WIDTH, HEIGHT = 300, 180  # fits a phone of 390 px without shrinking the letters
 _CONFIG = {
     "background": None,
@@ -66,6 +68,11 @@ def _colours(names: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _labels(number: int) -> dict[str, Any]:
+    """So few that all stand apart are all shown; of more, those that do not overlap."""
+    return {"labelOverlap": number > MOST_LABELS}
+
+
 def bars(labels: Sequence[str], series: Mapping[str, Sequence[float]]) -> str:
     """Shares per bin, one bar per series side by side: the first series stands out."""
     rows = [
@@ -79,7 +86,7 @@ def bars(labels: Sequence[str], series: Mapping[str, Sequence[float]]) -> str:
             "type": "nominal",
             "sort": {"field": "order"},
             "title": None,
-            "axis": {"labelAngle": -50},
+            "axis": {"labelAngle": -50, **_labels(len(labels))},
         },
         "xOffset": {"field": "series", "sort": list(series)},
         "y": _axis("share", "share of images", axis={"format": "%"}),
@@ -146,9 +153,15 @@ def confusion(labels: Sequence[str], matrix: Sequence[Sequence[float | None]]) -
             "type": "nominal",
             "sort": {"field": "j"},
             "title": "predicted",
-            "axis": {"labelAngle": -50},
+            "axis": {"labelAngle": -50, **_labels(len(labels))},
         },
-        "y": {"field": "true", "type": "nominal", "sort": {"field": "i"}, "title": "true"},
+        "y": {
+            "field": "true",
+            "type": "nominal",
+            "sort": {"field": "i"},
+            "title": "true",
+            "axis": {"titlePadding": 24, **_labels(len(labels))},
+        },
         "fillOpacity": {
             "field": "share",
             "type": "quantitative",

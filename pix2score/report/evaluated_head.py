@@ -73,9 +73,9 @@ def _numbers(page: KindPage, verdict: HeadVerdict) -> TextTable:
 
 
 def interval_text(verdict: HeadVerdict, name: str) -> str:
-    """`` [low, high]`` of a number, empty where it has no interval."""
+    """`` [low, high]`` of a number, which a line does not break; empty where it has no interval."""
     found = verdict.interval.get(name)
-    return f" [{found.low:.3f}, {found.high:.3f}]" if found else ""
+    return f" [{number(found.low)},\N{NO-BREAK SPACE}{number(found.high)}]" if found else ""
 
 
 def _robustness(altered: Mapping[str, Change]) -> TextTable:

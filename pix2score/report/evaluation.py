@@ -29,8 +29,8 @@ def evaluation_page(findings: Findings, heads: Sequence[HeadSpec], sampled: pa.T
         head_section(head, metrics[head.name], findings.details[head.name], sampled) for head in heads
     ]
     lead = [
-        "How well the model answers images by artists (groups) that it never saw. Brackets are 95 % "
-        "intervals over redrawn groups."
+        "How well the model answers images of groups that it never saw; a group is all that has to stay "
+        "together, such as the images of one artist. Brackets are 95 % intervals over redrawn groups."
     ]
     num_sampled = sampled.num_rows if sampled else 0
     foot = f"Pictures are chosen from a random sample of {num_sampled} images of the split."
@@ -38,7 +38,7 @@ def evaluation_page(findings: Findings, heads: Sequence[HeadSpec], sampled: pa.T
 
 
 def _overview(findings: Findings, heads: Sequence[HeadSpec]) -> Section:
-    header = ["head", "images", "main number", "ridge", "other numbers (of the best constant)"]
+    header = ["head", "main number", "ridge", "others (of the best constant)"]
     note = (
         "Main number: 1 is perfect; 0 is chance, 0.5 for AUC and pair accuracy. "
         "Ridge: a regression on colours and edges. "
@@ -46,23 +46,22 @@ def _overview(findings: Findings, heads: Sequence[HeadSpec]) -> Section:
     )
     rows = [_overview_row(head, findings.metrics[head.name]) for head in heads]
     lines = [_sentence(head, findings.metrics[head.name]) for head in heads]
-    return Section(title="In short", lines=lines, tables=[TextTable(header, rows, note)])
+    return Section(title="In short", lines=lines, tables=[TextTable(header, rows, note, prose=True)])
 
 
 def _overview_row(head: HeadSpec, verdict: HeadVerdict) -> list[str]:
     if not verdict.num_labelled:
-        return [head.name, "0", *["-"] * 3]
+        return [f"{head.name}\n0 images", *["-"] * 3]
     numbers, main = verdict.numbers, verdict.main
     others = [
         f"{name} {number(numbers.get(name))} ({number(verdict.constant.get(name))})"
         for name in numbers_of(head).summary
     ]
     return [
-        head.name,
-        str(verdict.num_labelled),
+        f"{head.name}\n{verdict.num_labelled} images",
         f"{main} {number(numbers[main])}{interval_text(verdict, main)}",
         number(verdict.ridge.get(main)),
-        ", ".join(others),
+        "\n".join(others),
     ]
 
 

@@ -12,8 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pix2score.cli.packages import need
+from pix2score.heads.bins import short
 
 NEEDED = ("vl_convert", "jinja2")
+LARGE = 1000
+"""Numbers from here on are shortened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,5 +101,7 @@ def encoded(image: bytes) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number for a cell, ``-`` where there is none."""
-    return "-" if value is None else f"{value:.{digits}f}"
+    """A number for a cell, ``-`` where there is none; a large one in a few characters: ``84.5M``."""
+    if value is None:
+        return "-"
+    return short(value) if abs(value) >= LARGE else f"{value:.{digits}f}"
