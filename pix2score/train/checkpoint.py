@@ -80,11 +80,13 @@ class RunState:
                 self.best = {"value": value, "entry": entry, "weights": weights}
 
     def has_stalled(self, settings: WorkerSettings) -> bool:
-        """Whether the last ``patience`` epochs brought nothing better."""
+        """Whether the last ``patience`` epochs brought nothing better; those of a trial do not count."""
         if settings.patience is None or not self.history:
             return False
         values = [rank_value(entry, settings.best_by) for entry in self.history]
-        return len(values) - 1 - values.index(min(values)) >= settings.patience
+        num_best = values.index(min(values)) + 1
+        num_tried = sum("augment" not in entry for entry in self.history) if self.augment is not None else 0
+        return len(values) - max(num_best, num_tried) >= settings.patience
 
     def to_dict(self) -> dict[str, Any]:
         """Fields by name, ``sums`` as plain values. Shallow: ``asdict`` would copy every tensor."""

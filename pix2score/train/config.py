@@ -15,6 +15,7 @@ from pix2score.train.augmentation import Augmentation
 from pix2score.train.head_options import check_head_options
 from pix2score.train.memory import parse_budget
 from pix2score.train.step.recipe import (
+    PRESETS,
     SMALL_DATA_ROWS,
     Augment,
     Gradient,
@@ -32,6 +33,9 @@ SGD_RATE, SGD_WEIGHT_DECAY = 50.0, 5e-4
 too."""
 FINE_TUNE_RATE, FINE_TUNE_EPOCHS = 0.2, 10
 """For a trunk that learns on from weights, near where they should be: share of the rate, most epochs."""
+STALLED_SHARE = 1 / 3
+"""Of the epochs: so many without anything better end a training on small data, which is soon learnt by
+heart."""
 Freeze: TypeAlias = Literal["none", "trunk"]
 FEWEST_EPOCHS_TO_TRY = 8
 """Of which one goes without augmentation, to see what of it the data set bears."""
@@ -131,7 +135,8 @@ class TrainConfig:
     best_by: str = "val_loss"
     """Metric that chooses the saved epoch: val_loss, or HEAD.METRIC such as bookmark.spearman."""
     patience: int | None = None
-    """Stop when so many epochs in a row brought nothing better."""
+    """Stop when so many epochs in a row brought nothing better (default: a third of the epochs of the preset
+    for small data, none of others; none where the number of epochs is given)."""
     checkpoint_minutes: float = 10.0
     """A checkpoint after so many minutes, besides that of every epoch: about the most that a killed worker
     costs."""
@@ -226,6 +231,13 @@ class TrainConfig:
         """Those of the preset; fewer for a trunk that begins with weights."""
         of_preset = preset_for(self.recipe, num_rows).epochs
         return min(of_preset, FINE_TUNE_EPOCHS) if self._is_fine_tuned else of_preset
+
+    def stops_after(self, num_rows: int) -> int | None:
+        """Epochs in a row without anything better that end the training; None: it goes to its end."""
+        if self.patience or self.epochs or self.max_steps or self.solves_outputs:
+            return self.patience
+        is_small = preset_for(self.recipe, num_rows) is PRESETS["small"]
+        return math.ceil(self.default_epochs(num_rows) * STALLED_SHARE) if is_small else None
 
     def unused_where_outputs_are_solved(self) -> list[str]:
         """Settings of steps that were given."""

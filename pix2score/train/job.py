@@ -152,7 +152,7 @@ def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer
         initial_trunk=INITIAL_TRUNK if config.weights != "none" else None,
         num_threads=None if use_gpu else config.cpus_per_worker or max(1, offer.num_cores // max(1, most)),
         best_by=config.best_by,
-        patience=config.patience,
+        patience=config.stops_after(num_rows),
         checkpoint_minutes=config.checkpoint_minutes,
         memory_budget=_memory_budget(config, use_gpu),
         freeze=config.freeze,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import ray.train
@@ -36,10 +36,10 @@ from pix2score.train.rows import worker_batches
 from pix2score.train.saver import Saver
 from pix2score.train.settings import WorkerSettings
 from pix2score.train.step.batch import Batch
-from pix2score.train.step.bearing import find_bearing
 from pix2score.train.step.collectives import gather, gather_metrics
 from pix2score.train.step.fitter import Fitter, StepResult
 from pix2score.train.step.validate import validation_loss
+from pix2score.train.trial import Trial
 
 CHECK_EVERY = 20
 """Steps between looks at the clock and at Ray's warning of a node to be taken away; each look is agreed on by
@@ -67,6 +67,7 @@ class Loop:
         self._batch_rows = settings.images_per_step // self._num_workers
         self._fitter = _build(settings, self._batch_rows)
         self._run = resume(self._fitter, settings)
+        self._trial = Trial(self._fitter, self._run, settings.num_epochs)
         self._peak = Peak(self._fitter.device)
         self._baseline = RidgeBaseline(settings.heads)
         self._embedded = (
@@ -107,7 +108,8 @@ class Loop:
         self._fitter.end_epoch(entry["val_loss"])
         run.keep_if_best(entry, self._fitter, self._settings)
         self._reporter.epoch(run, metrics)
-        self._find_bearing()
+        if self._trial.is_due() and (told := self._trial.end_if_told(lambda: self._batches("val"))):
+            self._reporter.say(told)
         self._saver.save()
         self._saver.leave_if_asked()
 
@@ -125,19 +127,6 @@ class Loop:
         entry["penalties"] = penalties
         self._run.keep_if_best(entry, self._fitter, settings)
         self._reporter.say(f"the outputs begin solved: validation {entry['val_loss']:.3f}")
-
-    def _find_bearing(self) -> None:
-        """Once it can be told, do to training pictures what the data set bears, else all."""
-        fitter, run, num_epochs = self._fitter, self._run, self._settings.num_epochs
-        num_done = len(run.history)
-        if not fitter.recipe.tries_augment or run.augment is not None or num_done < num_epochs // 8:
-            return
-        found = find_bearing(fitter, self._batches("val"), fitter.recipe.augment)
-        if found is None and num_done < num_epochs // 3:
-            return
-        fitter.augment = found.augment if found else fitter.recipe.augment
-        run.augment = asdict(fitter.augment)
-        self._reporter.say(f"augmentation from now on: {found or 'all, as too little is learnt to tell'}")
 
     def report_result(self) -> None:
         """Say which epoch is saved, and how good it is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,3 +111,23 @@ def test_a_head_that_the_dataset_lacks_and_weights_of_nothing_are_refused() -> N
         with_options(HEADS, {"likes": {"weight": 2}})
     with pytest.raises(ConfigError, match="every weight is 0"):
         with_options(HEADS, {"bookmark": {"weight": 0}, "sanity": {"weight": 0}})
+
+
+@pytest.mark.parametrize(
+    ("settings", "num_rows", "expected"),
+    [
+        ({}, 1000, 10),
+        ({"weights": "imagenet"}, 1000, 4),
+        ({}, 100_000, None),
+        ({"recipe": "small"}, 100_000, 10),
+        ({"epochs": 30}, 1000, None),
+        ({"max_steps": 30}, 1000, None),
+        ({"epochs": 30, "patience": 3}, 1000, 3),
+        ({"patience": 3}, 100_000, 3),
+        ({"weights": "imagenet", "freeze": "trunk"}, 1000, None),
+    ],
+)
+def test_a_training_on_small_data_ends_where_nothing_gets_better_unless_told_its_epochs(
+    settings: dict[str, Any], num_rows: int, expected: int | None
+) -> None:
+    assert TrainConfig(data="d", out="o", **settings).stops_after(num_rows) == expected

@@ -132,6 +132,16 @@ class Fitter:
         """Move the ``plateau`` schedule by the validation loss."""
         self.schedule.end_epoch(val_loss, self.num_steps)
 
+    def go_back(self, weights: Mapping[str, Tensor]) -> None:
+        """Go on from the weights of an earlier ``result``, as if the steps since had not been made.
+
+        The optimiser begins anew; the schedule goes on.
+        """
+        self.model.load_state_dict(weights)
+        if self.average:
+            self.average.load_state_dict(weights)
+        self.optimizer.state.clear()
+
     def _begin(self) -> None:
         self.network.train()
         if self.is_frozen or trunk_is_frozen(self.num_steps, self.recipe):
