@@ -23,6 +23,7 @@ from pix2score.host import termination
 from pix2score.metrics.kinds import results
 from pix2score.metrics.protocol import Accumulator
 from pix2score.model.network import MultiHeadModel
+from pix2score.model.small_maps import multiply_small_maps
 from pix2score.storage.folder import Folder
 from pix2score.train.baseline import RidgeBaseline
 from pix2score.train.checkpoint import EpochSums, resume
@@ -297,6 +298,8 @@ def _build(settings: WorkerSettings, batch_rows: int) -> Fitter:
         model.trunk.load_state_dict(initial, strict=False)  # checked when it was written
     if settings.freeze == "trunk":
         model.trunk.requires_grad_(False)
+    elif get_device().type == "cpu":
+        multiply_small_maps(model.trunk)
     network = prepare_model(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
     # Fewer workers than at most: each takes more of the same joint batch, in pieces of the size that fits.
     # So do rows of many images.

@@ -153,7 +153,9 @@ def test_the_page_tells_unreliable_and_missing_heads(place: str, rows: pa.Table)
     assert "bookmark: only 30 labelled images. These numbers are unreliable." in text
     assert "sanity: no labelled image in this split." in text
     assert "bookmark\n30 images" in text
-    assert re.search(r"nll [0-9.]+ \([0-9.]+\)\nece ", text), "one number a line, and the calibration among them"
+    assert re.search(r"nll [0-9.]+ \([0-9.]+\)\nece ", text), (
+        "one number a line, and the calibration among them"
+    )
     assert "ABOVE the bound" in text  # originals turned upside down are not what was prepared
 
 

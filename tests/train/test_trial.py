@@ -39,7 +39,9 @@ def nothing_to_learn() -> Iterator[Batch]:
 
 def run_of(fitter: Fitter, best: int, num_epochs: int) -> RunState:
     """So many epochs, of which number ``best`` is the best: the weights of this moment."""
-    history: list[Any] = [{"epoch": n + 1, "val_loss": 0.5 if n + 1 == best else 0.9} for n in range(num_epochs)]
+    history: list[Any] = [
+        {"epoch": n + 1, "val_loss": 0.5 if n + 1 == best else 0.9} for n in range(num_epochs)
+    ]
     weights = {name: t.clone() for name, t in fitter.result.state_dict().items()}
     return RunState(history=history, best={"value": 0.5, "entry": {"epoch": best}, "weights": weights})  # type: ignore[typeddict-item]
 
