@@ -17,7 +17,7 @@ from pix2score.heads.compared import OTHERS, num_others
 from pix2score.heads.spec import HeadSpec
 from pix2score.metrics.formulas import Floats
 from pix2score.metrics.kinds import numbers_of
-from pix2score.metrics.ridge import PENALTY, HeadSums
+from pix2score.metrics.ridge import HeadSums
 from pix2score.storage.arrow import flat_lists, matrix
 
 
@@ -26,27 +26,35 @@ def fit_ridges(
 ) -> dict[str, Floats]:
     """Head -> weights [G, 1 + D] of the regression from simple features to ``KindNumbers.ridge_target``.
 
-    Learnt from ``num_rows`` train images, which are mixed. A head without labels among them has no weights.
+    Learnt from ``num_rows`` train images, which are mixed; at most as many of the validation split choose the
+    penalty. A head without labels among them has no weights.
     """
-    if not num_rows or not dataset.num_rows("train"):
-        return {}
+    learnt = _sums(dataset, "train", heads, num_rows, offer)
+    chosen = _sums(dataset, "val", heads, num_rows, offer)
+    weights = {}
+    for name, total in learnt.items():
+        if total.num:
+            penalty = total.best_penalty(chosen.get(name))
+            weights[name] = total.solve([penalty]).reshape(-1, total.gram.shape[0])
+    return weights
+
+
+def _sums(
+    dataset: PreparedDataset, split: str, heads: Sequence[HeadSpec], num_rows: int, offer: Offer
+) -> dict[str, HeadSums]:
     sums: dict[str, HeadSums] = {}
-    for table in _features(dataset, heads, num_rows, offer).iter_batches(
-        batch_format="pyarrow", batch_size=1024
-    ):
-        _add(sums, heads, table)
-    return {
-        name: total.solve([PENALTY]).reshape(-1, total.gram.shape[0])
-        for name, total in sums.items()
-        if total.num
-    }
+    if num_rows and dataset.num_rows(split):
+        rows = _features(dataset, split, heads, num_rows, offer)
+        for table in rows.iter_batches(batch_format="pyarrow", batch_size=1024):
+            _add(sums, heads, table)
+    return sums
 
 
 def _features(
-    dataset: PreparedDataset, heads: Sequence[HeadSpec], num_rows: int, offer: Offer
+    dataset: PreparedDataset, split: str, heads: Sequence[HeadSpec], num_rows: int, offer: Offer
 ) -> ray.data.Dataset:
     return (
-        shards(dataset, "train")
+        shards(dataset, split)
         .limit(num_rows)
         .map_batches(
             ridge_rows,

@@ -27,7 +27,8 @@ class EvaluateConfig:
     """With --compare: exit 1 unless the model is really better in a head and really worse in none (a
     promotion gate)."""
     ridge_rows: int = 20_000
-    """Train images that the ridge reference learns from; 0 leaves it out."""
+    """Train images that the ridge reference learns from, and at most as many of the validation split that
+    choose its penalty; 0 leaves it out."""
     device: Device = "auto"
     """auto (GPU if the cluster has one), cpu or gpu."""
     gpu_wait_s: float = 0

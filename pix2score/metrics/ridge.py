@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pix2score.heads.spec import HeadSpec, present
-from pix2score.metrics.formulas import rank_correlation
 from pix2score.metrics.kinds import numbers_of
 
 Floats = npt.NDArray[np.float64]
@@ -24,10 +23,9 @@ SIDE, CELLS, ANGLES, GRID, LEVELS = 64, 8, 9, 4, 8
 """Pictures are seen at SIDE px: gradient angles in CELLS x CELLS cells, mean colour in GRID x GRID, and
 LEVELS of each channel."""
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-"""Per image, of standardised features; training takes the best on the validation split, which favours the
-ridge."""
+"""Per image, of standardised features; the one that errs least on the validation split is taken."""
 PENALTY = 3.0
-"""Where no split is left to choose one by: the best in group-wise cross-validation on 3,345 drawings."""
+"""Without validation labels: the best in group-wise cross-validation on 3,345 drawings."""
 
 
 def features(pixels_BSSC: npt.NDArray[np.uint8]) -> Floats:
@@ -119,6 +117,15 @@ class HeadSums:
         found_AEG = np.concatenate([intercept[:, None], weights], axis=1)
         return np.asarray(found_AEG.transpose(0, 2, 1).reshape(shape))
 
+    def best_penalty(self, validation: HeadSums | None) -> float:
+        """Whose answers have the least squared error on ``validation``."""
+        if validation is None or not validation.num:
+            return PENALTY
+        weights_AGE = self.solve().reshape(len(PENALTIES), -1, len(self.gram))
+        wanted_GE = validation.moment.reshape(len(self.gram), -1).T
+        squares_A = np.einsum("age,ef,agf->a", weights_AGE, validation.gram, weights_AGE, optimize=True)
+        return PENALTIES[int(np.argmin(squares_A - 2 * (weights_AGE * wanted_GE).sum((1, 2))))]
+
 
 def answers(weights_AE: Floats, features_BD: Floats) -> Floats:
     """[B, A]: what each row of weights, intercept first, predicts."""
@@ -126,20 +133,20 @@ def answers(weights_AE: Floats, features_BD: Floats) -> Floats:
 
 
 class Ridge:
-    """One ridge per head: ``add`` the train split, then ``solve`` for the weights."""
+    """One ridge per head: ``add`` images of the train split; those of the validation split choose penalties."""
 
     def __init__(self, heads: Sequence[HeadSpec]) -> None:
         self.heads = heads
         self.sums: dict[str, HeadSums] = {}
 
-    def add(self, pixels_BSSC: npt.NDArray[np.uint8], targets: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Add a batch of the train split: head -> targets, missing ones included."""
-        found = features(pixels_BSSC)
+    def add(self, features_BD: Floats, targets: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Add a batch: head -> targets, missing ones included."""
         for head in self.heads:
             labelled = present(targets[head.name])
             wanted = numbers_of(head).ridge_target(head, targets[head.name][labelled])
             if wanted is not None and wanted.ndim == 1:
-                self.sums.setdefault(head.name, HeadSums.zeros(found.shape[1])).add(found[labelled], wanted)
+                zeros = HeadSums.zeros(features_BD.shape[1])
+                self.sums.setdefault(head.name, zeros).add(features_BD[labelled], wanted)
 
     def merge(self, other: Ridge) -> Ridge:
         """Of both sets of images."""
@@ -150,13 +157,5 @@ class Ridge:
         return merged
 
     def solve(self) -> dict[str, Floats]:
-        """Head -> weights [A, 1 + D]."""
+        """Head -> weights [A, 1 + D], a row for each of ``PENALTIES``."""
         return {name: sums.solve() for name, sums in self.sums.items()}
-
-
-def best_correlation(score_NA: Floats, label_N: Floats) -> float | None:
-    """The best rank correlation over penalties; None where labels or scores are constant."""
-    if not len(label_N):
-        return None
-    found = [rank_correlation(score_NA[:, i], label_N) for i in range(score_NA.shape[1])]
-    return max((c for c in found if c is not None), default=None)

@@ -5,14 +5,17 @@ From the first images that the network sees; it is judged on the same validation
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
 from pix2score.heads.spec import HeadSpec, present
-from pix2score.metrics.formulas import Floats
-from pix2score.metrics.ridge import Ridge, answers, best_correlation, features
+from pix2score.metrics.formulas import Floats, rank_correlation
+from pix2score.metrics.ridge import PENALTIES, Ridge, answers, features
 from pix2score.train.step.batch import Batch
 from pix2score.train.step.collectives import gather
 
@@ -30,7 +33,7 @@ class RidgeBaseline:
 
     def __init__(self, heads: Sequence[HeadSpec]) -> None:
         self._heads = heads
-        self._ridge = Ridge(heads)
+        self._ridge, self._validation = Ridge(heads), Ridge(heads)
         self._threads = ThreadpoolController()
         self._num_seen, self._num_judged = 0, 0
         self._weights: dict[str, Floats] = {}
@@ -41,25 +44,22 @@ class RidgeBaseline:
         if self._num_seen < MAX_ROWS:
             self._num_seen += len(batch.pixels_BSSC)
             with self._threads.limit(limits=1, user_api="blas"):
-                self._ridge.add(
-                    batch.pixels_BSSC.numpy(), {name: t.numpy() for name, t in batch.targets.items()}
-                )
+                self._ridge.add(*_rows(batch))
 
     def solve(self) -> None:
         """Fit to the rows of all workers, which call it together."""
-        first, *others = gather(self._ridge)
-        for other in others:
-            first = first.merge(other)
-        self._weights = first.solve()
+        self._ridge = _merged(self._ridge)
+        self._weights = self._ridge.solve()
 
     def judge(self, batch: Batch) -> None:
         """Answer rows of the validation split, after ``solve``."""
         if self._num_judged >= MAX_ROWS or not self._weights:
             return
-        found = features(batch.pixels_BSSC.numpy())
+        found, targets = _rows(batch)
         self._num_judged += len(found)
+        self._validation.add(found, targets)
         for name, weights in self._weights.items():
-            labelled = present(batch.targets[name].numpy())
+            labelled = present(targets[name])
             scores = answers(weights, found[labelled])
             self._judged[name].append(
                 np.concatenate([scores, batch.labels[name].numpy()[labelled, None]], axis=1)
@@ -67,10 +67,23 @@ class RidgeBaseline:
 
     def correlations(self) -> dict[str, float | None]:
         """Head -> Spearman on the validation rows of all workers, None where there is none."""
-        everyone = gather(self._judged)
-        found = {}
+        everyone, validation = gather(self._judged), _merged(self._validation)
+        found: dict[str, float | None] = {}
         for head in self._heads:
             parts = [part for judged in everyone for part in judged[head.name] if len(part)]
-            rows = np.concatenate(parts) if parts else np.zeros((0, 2))
-            found[head.name] = best_correlation(rows[:, :-1], rows[:, -1])
+            if not parts:
+                found[head.name] = None
+                continue
+            rows = np.concatenate(parts)
+            penalty = self._ridge.sums[head.name].best_penalty(validation.sums.get(head.name))
+            found[head.name] = rank_correlation(rows[:, PENALTIES.index(penalty)], rows[:, -1])
         return found
+
+
+def _rows(batch: Batch) -> tuple[Floats, dict[str, npt.NDArray[Any]]]:
+    return features(batch.pixels_BSSC.numpy()), {name: t.numpy() for name, t in batch.targets.items()}
+
+
+def _merged(mine: Ridge) -> Ridge:
+    first, *others = gather(mine)
+    return functools.reduce(Ridge.merge, others, first)
