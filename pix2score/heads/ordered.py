@@ -240,8 +240,12 @@ class OrderedHead(OrderedLabels):
         return f"{self.name}_score"
 
     def histogram(self, rows: pa.Table) -> npt.NDArray[np.int64]:
-        """Rows per predicted bin."""
-        found = rows.column(f"{self.name}_bin").drop_null().to_numpy()
+        """Rows by the bin of the train split in which their score lies.
+
+        Not by ``_bin``: where labels tie, one bin is the most probable one of nearly every picture.
+        """
+        score = rows.column(f"{self.name}_score").drop_null().to_numpy()
+        found = np.searchsorted(self.shares.cumsum()[:-1], score, side="right")
         return np.bincount(found, minlength=self.num_bins).astype(np.int64)
 
     def histogram_labels(self) -> list[str]:

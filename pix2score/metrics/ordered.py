@@ -73,8 +73,8 @@ class OrderedNumbers(KindNumbers):
         return cast(Curves, curves(OrderedAnswers.of(answers), temperature))
 
     def score(self, head: HeadSpec, outputs: npt.NDArray[Any]) -> Floats:
-        """Mean bin over K - 1."""
-        return np.asarray(np.exp(outputs) @ np.linspace(0, 1, _ordered(head).num_bins))
+        """``<h>_score``: the expected quantile."""
+        return np.asarray(np.exp(outputs) @ _ordered(head).ranks)
 
     def misses(self, head: HeadSpec, outputs: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Floats:
         """Distance of the expected bin from the true one."""

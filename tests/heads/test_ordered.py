@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pix2score.heads.ordered import OrderedHead
@@ -25,6 +26,21 @@ def test_score_and_expected_are_means_under_the_calibrated_probabilities() -> No
     assert found.bin.tolist() == [2]
     assert found.score[0] == pytest.approx((0.3 + 2 * 0.75 + 3 * 0.95) / 6)
     assert found.expected[0] == pytest.approx((4 + 2 * 12 + 3 * 50) / 6)
+
+
+def test_a_night_is_told_by_scores_where_one_bin_is_the_most_probable_of_all() -> None:
+    """Half of the labels tie in the first bin: it is the best answer, but not by as much everywhere."""
+    logits = np.log(
+        np.array([[0.60, 0.30, 0.10], [0.45, 0.35, 0.20], [0.34, 0.33, 0.33], [0.10, 0.20, 0.70]])
+    )
+    head = OrderedHead(name="h", column="c", edges=(10, 30), counts=(4, 3, 3), typical=(4, 12, 50))
+    answer = head.answer(logits.astype(np.float32), {})
+    assert answer.bin.tolist() == [0, 0, 0, 2]
+    rows = pa.table({"h_score": pa.array([*answer.score.tolist(), None], pa.float32())})
+    assert [round(float(s), 2) for s in answer.score] == [0.37, 0.45, 0.53, 0.73]
+    assert head.histogram(rows).tolist() == [1, 2, 1]
+    constant = pa.table({"h_score": np.float32([0.0, 0.4, 0.6999, 1.0])})
+    assert head.histogram(constant).tolist() == [1, 2, 1]
 
 
 def test_logits_that_are_not_finite_give_finite_answers() -> None:

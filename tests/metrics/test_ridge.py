@@ -50,7 +50,9 @@ def test_sums_of_two_workers_merge_to_those_of_one() -> None:
 
 def test_a_head_without_labels_predicts_nothing() -> None:
     assert not HeadSums.zeros(5).solve().any()
-    assert HeadSums.zeros(5).best_penalty(HeadSums.zeros(5)) == HeadSums.zeros(5).best_penalty(None) == PENALTY
+    assert (
+        HeadSums.zeros(5).best_penalty(HeadSums.zeros(5)) == HeadSums.zeros(5).best_penalty(None) == PENALTY
+    )
 
 
 def test_features_tell_colour_and_direction() -> None:

@@ -23,8 +23,8 @@ def test_a_night_gathers_the_same_whatever_the_batches() -> None:
         assert night.rows == 200
         assert night.failed == {"NOT_FOUND": 7}
         assert len(night.failures["NOT_FOUND"]) == module.NUM_FAILED
-        assert night.bins["bookmark"].tolist() == [0, 193, 0]
-        assert night.fresh["bookmark"].tolist() == [0, 193, 0]
+        assert night.bins["bookmark"].tolist() == [64, 65, 64]
+        assert night.fresh["bookmark"].tolist() == [64, 65, 64]
         best = [row["bookmark_score"] for row in night.extremes["bookmark", "highest"]]
         worst = [row["bookmark_score"] for row in night.extremes["bookmark", "lowest"]]
         assert best == sorted(score.drop_null().to_pylist(), reverse=True)[:6]
