@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
-from pix2score.catalog.columns import Columns, fields_of, resolve_columns
+from pix2score.catalog.columns import Columns, fields_of, mapped_as_before, resolve_columns
 from pix2score.catalog.files import find_files, hive_values, relist
 from pix2score.catalog.read import BATCH_ROWS, image_batches, image_values, leaf, opened
 from pix2score.catalog.shape import field_type, hive_kinds, shape_of
@@ -35,6 +35,8 @@ class Catalog:
     folder: Folder
     files: tuple[Entry, ...]
     columns: Columns
+    asked: Columns
+    """Those that were mapped; ``columns`` has those found by their usual names, too."""
     schema: pa.Schema
     """Every column, those of the files' paths too; mapped ones and labels in the type that they are read
     as."""
@@ -206,12 +208,21 @@ def _shown(value: Any) -> str:
         return f"{value.value} ({value.type})"
 
 
-def open_catalog(place: str, columns: Columns, heads: Sequence[HeadSpec] = ()) -> Catalog:
+def open_catalog(
+    place: str,
+    columns: Columns,
+    heads: Sequence[HeadSpec] = (),
+    *,
+    before: Mapping[str, str | None] | None = None,
+) -> Catalog:
     """The catalog at ``place`` (one Parquet file, or a folder of them) with its columns resolved.
 
     In a folder, the Parquet files of its top level are the catalog; only if there are none, those of its
     subfolders: images may lie below. ``name=value`` folders are columns, unless the file itself has one of
     that name.
+
+    ``before``: how columns of an earlier catalog were mapped, for those that have no usual name here and are
+    not asked for.
 
     Raises:
         DataError: nothing there, not Parquet, a column is missing (it is named, with those present and the
@@ -219,7 +230,8 @@ def open_catalog(place: str, columns: Columns, heads: Sequence[HeadSpec] = ()) -
     """
     folder, files = find_files(place)
     shape = shape_of(place, folder, files)
-    resolved = resolve_columns(columns, shape, folder)
+    asked = mapped_as_before(columns, before or {}, shape)
+    resolved = resolve_columns(asked, shape, folder)
     labels = tuple(dict.fromkeys(name for head in heads for name in head.label_columns))
     for name in labels:
         shape.require(
@@ -231,6 +243,7 @@ def open_catalog(place: str, columns: Columns, heads: Sequence[HeadSpec] = ()) -
         folder=folder,
         files=tuple(files),
         columns=resolved,
+        asked=asked,
         schema=pa.schema([*fields.values(), *others.values()]),
         labels=labels,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.types as pt
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 PAGE_TEXT = r"p?[0-9]+"
 """A page as text: its number, or as it is in the file names of works (``p0``)."""
 
+USUAL_ID = "illust_id"
 _DEFAULTS = {
     "page": ("page",),
     "uri": ("uri",),
@@ -47,7 +48,7 @@ _DEFAULTS = {
 class Columns:
     """Our name = the catalog's column. A column that is not there and was not asked for counts as absent."""
 
-    id: str = "illust_id"
+    id: str = USUAL_ID
     """Id of the illustration, int64 or string."""
     page: str | None = None
     """Page within a work, from 0 (default: page, if there is one)."""
@@ -64,6 +65,20 @@ class Columns:
     """Identifies an image's content (default: fingerprint or etag, if there is one)."""
     updated_at: str | None = None
     """Which of several rows of one key is newest (default: updated_at, if there is one)."""
+
+
+def mapped_as_before(columns: Columns, before: Mapping[str, str | None], shape: Shape) -> Columns:
+    """``columns``; what was not asked for, and has no usual name here, is named as ``before`` if that is
+    there."""
+    found: dict[str, str] = {}
+    for ours, usual in (("id", (USUAL_ID,)), *_DEFAULTS.items()):
+        asked, name = getattr(columns, ours), before.get(ours)
+        is_free = asked is None or (ours == "id" and asked == USUAL_ID)
+        if is_free and name and shape.has(name) and not any(shape.has(other) for other in usual):
+            found[ours] = name
+    if any(getattr(columns, ours) or (ours not in found and shape.has(ours)) for ours in ("uri", "image")):
+        found = {ours: name for ours, name in found.items() if ours not in ("uri", "image")}
+    return replace(columns, **found)
 
 
 def resolve_columns(columns: Columns, shape: Shape, folder: Folder) -> Columns:

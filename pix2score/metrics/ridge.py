@@ -133,7 +133,7 @@ def answers(weights_AE: Floats, features_BD: Floats) -> Floats:
 
 
 class Ridge:
-    """One ridge per head: ``add`` images of the train split; those of the validation split choose penalties."""
+    """One ridge per head, of images of the train split; one of validation images chooses its penalty."""
 
     def __init__(self, heads: Sequence[HeadSpec]) -> None:
         self.heads = heads

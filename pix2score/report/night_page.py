@@ -65,8 +65,8 @@ def _drift(night: NightStats, before: NightStats | None, drift: Mapping[str, Dri
         if 0 < fresh < total:
             series["scored this night"] = _shares(head.summarised(night.fresh[head.name]))
         caption = (
-            f"{head.name}: share of images by what was predicted (of bins: where the score lies); {fresh:,} of "
-            f"{total:,} scored this night."
+            f"{head.name}: share of images by what was predicted (of bins: where the score lies); {fresh:,} "
+            f"of {total:,} scored this night."
         )
         drawn.append(Chart(charts.bars(head.histogram_labels(), series), caption))
     moved = [Line(text) for head in night.heads for text in _moved(head, night, before)]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 
-from pix2score.catalog.catalog import Catalog, open_catalog
+from pix2score.catalog.catalog import Catalog, Columns, open_catalog
 from pix2score.catalog.contents import ImageRows
 from pix2score.cli.summary import StageTimer
 from pix2score.cluster.tasks import executor_for
@@ -22,6 +23,7 @@ from pix2score.snapshots.pieces import STAGED, Origin
 from pix2score.snapshots.tables import Layout
 from pix2score.storage.folder import Folder
 
+logger = logging.getLogger(__name__)
 SMALL_BYTES, SMALL_ROWS = 2**20, 20_000  # of a catalog and a live snapshot: sorted in some 20 MB
 
 
@@ -50,7 +52,10 @@ def open_run(config: ScoreConfig, laps: StageTimer) -> Run:
     """Check every input, before Ray starts and anything is written, and return the run."""
     card, _ = load_model(config.model)  # all of it: altered weights are found here, not by an actor
     load_graph(config.model, card)
-    catalog = open_catalog(config.catalog, config.columns)
+    catalog = open_catalog(config.catalog, config.columns, before=card.about.get("columns"))
+    if catalog.asked != config.columns:
+        logger.info("columns as in the dataset of the model: %s", _mapped(config.columns, catalog.asked))
+        config = replace(config, columns=catalog.asked)  # and recorded so: verify reads the catalog again
     images = ImageRows.of(catalog, image_source(catalog.folder.uri, config.image_root))
     out = Folder(config.out)
     if config.decode == "gpu" and card.preprocess.resize != "squash":
@@ -65,6 +70,11 @@ def open_run(config: ScoreConfig, laps: StageTimer) -> Run:
     live = read_snapshot(out, parent) if parent else None
     laps.lap("check_inputs")
     return Run(config, origin, card, catalog, images, out, live, layout, laps, this_process())
+
+
+def _mapped(before: Columns, now: Columns) -> str:
+    names = [f.name for f in fields(Columns) if getattr(before, f.name) != getattr(now, f.name)]
+    return ", ".join(f"{name} = {getattr(now, name)}" for name in names)
 
 
 def first_plan(run: Run) -> ScoringPlan:

@@ -138,6 +138,7 @@ def _save_best(
         "recipe": asdict(settings.recipe),
         "made_for": asdict(wanted_input(settings.backbone)),
         "dataset": {"uri": dataset.folder.uri, "id": dataset.id, "rows": dataset.card["rows"]},
+        "columns": dataset.card["config"]["columns"],
         "packages": versions(PACKAGES),
     }
     save_model(

@@ -123,6 +123,31 @@ def test_other_column_names_are_mapped(tmp_path: Any) -> None:
     ]
 
 
+BEFORE = {"id": "work", "page": "p", "uri": "path", "image": None, "fingerprint": "md5", "group": "who"}
+
+
+def asked(place: str, columns: Columns) -> Columns:
+    return open_catalog(place, columns, before=BEFORE).asked
+
+
+def test_columns_without_a_usual_name_are_mapped_as_before(tmp_path: Any) -> None:
+    place = write_catalog(str(tmp_path), {"work": [1], "p": [3], "path": ["a"], "md5": ["x"]})
+    assert asked(place, Columns()) == Columns(id="work", page="p", uri="path", fingerprint="md5")
+    assert rows(open_catalog(place, Columns(), before=BEFORE))[0]["uri"] == "a"
+    with pytest.raises(DataError, match="has no column 'illust_id'"):
+        open_catalog(place, Columns())
+
+
+def test_what_is_asked_for_or_has_its_usual_name_goes_before_how_it_was(tmp_path: Any) -> None:
+    table = {"illust_id": [1], "work": [2], "path": ["a"], "image": [b"x"], "etag": ["y"], "md5": ["x"]}
+    place = write_catalog(str(tmp_path / "usual"), table)
+    assert asked(place, Columns()) == Columns()
+    other = write_catalog(str(tmp_path / "other"), {"work": [1], "number": [2], "path": ["a"], "file": ["b"]})
+    assert asked(other, Columns(id="number", uri="file")) == Columns(id="number", uri="file")
+    bytes_too = write_catalog(str(tmp_path / "bytes"), {"work": [1], "path": ["a"], "picture": [b"x"]})
+    assert asked(bytes_too, Columns(image="picture")) == Columns(id="work", image="picture")
+
+
 def test_usual_column_names_are_found_without_asking(tmp_path: Any) -> None:
     table = {
         "illust_id": [1],

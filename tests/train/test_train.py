@@ -31,10 +31,10 @@ def test_the_model_folder_holds_model_history_config_and_curves(chain: Chain) ->
     assert weights["outputs.bookmark_logits.weight"].shape == (15, EMBEDDING_DIM)
     assert [entry["epoch"] for entry in history(chain.model)] == [1, 2]
     assert list((Path(chain.model) / "tensorboard").glob("events.out.tfevents.*"))
-    assert (
-        json.loads((Path(chain.model) / "config.json").read_text())["dataset_id"]
-        == open_dataset(chain.dataset).id
-    )
+    dataset = open_dataset(chain.dataset)
+    assert json.loads((Path(chain.model) / "config.json").read_text())["dataset_id"] == dataset.id
+    assert card.about["columns"] == dataset.card["config"]["columns"]
+    assert card.about["columns"]["id"] == "illust_id"
 
 
 def test_validation_counts_every_labelled_row(chain: Chain) -> None:
