@@ -124,6 +124,15 @@ class TrainConfig:
     label_noise: float = 0.0
     """Standard deviation of noise on the training labels, in their own unit, before they are binned. For a
     single head: [heads.NAME] in --config, with weight, loss or label_noise of that head."""
+    average: float | None = None
+    """Share of all steps over which weights are averaged, exponentially; each epoch the averaged ones or the
+    last step's are taken, whichever validate better (default: the preset's; 0: the last step's)."""
+    r_drop: float = 0.0
+    """R-Drop: weight of how far two answers to the same picture, under two dropout masks, are apart. Needs
+    dropout."""
+    adversarial: float = 0.0
+    """Each step also learns from its pictures moved by so much (L2 norm of the normalised picture) where the
+    loss grows fastest; such as 0.5. Twice the time."""
     gradient: Gradient = "sum"
     """sum, or pcgrad: conflicting parts of the heads' gradients are projected out; about as many times slower
     as there are heads."""
@@ -211,6 +220,8 @@ class TrainConfig:
                 raise ConfigError("freeze trunk: a random trunk stays random; give --weights")
             if self.drop_path or self.frozen_fraction:
                 raise ConfigError("freeze trunk: leave out drop_path and frozen_fraction, which move it")
+            if self.adversarial:
+                raise ConfigError("freeze trunk: adversarial moves pictures, and these are embedded once")
             if self.gradient == "pcgrad":
                 raise ConfigError("freeze trunk: pcgrad is of the gradients in the trunk, which has none")
 
@@ -285,12 +296,13 @@ class TrainConfig:
         }
         values["augment"] = Augment() if self.freeze == "trunk" else self.augment.over(values["augment"])
         values["tries_augment"] = self._tries_augment(num_epochs)
-        if self.dropout is not None:
-            values["dropout"] = self.dropout
+        for name in ("dropout", "average"):
+            if getattr(self, name) is not None:
+                values[name] = getattr(self, name)
         if self.begins_solved(num_rows):
             values |= {"dropout": self.dropout or 0.0, "keeps_statistics": True}
         if self.solves_outputs:
-            values |= {"average": 0.0, "dropout": 0.0}
+            values |= {"average": 0.0, "dropout": 0.0, "r_drop": 0.0}
         same = (
             "head_rate",
             "layer_decay",
@@ -304,11 +316,14 @@ class TrainConfig:
             "accumulate",
             "checkpoint_activations",
             "label_noise",
+            "r_drop",
+            "adversarial",
             "gradient",
             "precision",
             "seed",
         )
-        return Recipe(**values, **{name: getattr(self, name) for name in same}, total_steps=total_steps)
+        given = {name: getattr(self, name) for name in same}
+        return Recipe(**{**given, **values}, total_steps=total_steps)
 
     def preprocess(self) -> Preprocess:
         """How images become the network's input. Raises ``ConfigError``."""
@@ -319,6 +334,7 @@ class TrainConfig:
 _OF_STEPS = {
     *("learning_rate", "head_rate", "layer_decay", "weight_decay", "optimizer", "schedule", "milestones"),
     *("gamma", "cycles", "floor", "warmup_fraction", "dropout", "accumulate", "checkpoint_activations"),
+    *("average", "r_drop"),
 }
 """Settings that only steps obey."""
 

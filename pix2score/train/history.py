@@ -40,6 +40,8 @@ class EpochEntry(TypedDict):
     """Of the heads that a temperature calibrates."""
     calibrations: NotRequired[dict[str, dict[str, Any]]]
     """Of the others."""
+    weights: NotRequired[str]
+    """averaged or last: those that validated better; all else in this line is of them."""
     learning_rate: float
     """Of the last step; where outputs are solved it has no meaning."""
     augment: NotRequired[dict[str, float]]

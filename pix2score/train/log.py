@@ -77,7 +77,8 @@ def final_table(entry: EpochEntry, ridge: dict[str, float | None], heads: Sequen
                 "-" if temperature is None else f"{temperature:.2f}",
             ]
         )
-    return f"validation of epoch {entry['epoch']}, which is saved:\n{aligned(rows)}"
+    weights = f", its {entry['weights']} weights" if "weights" in entry else ""
+    return f"validation of epoch {entry['epoch']}{weights}, which is saved:\n{aligned(rows)}"
 
 
 def _number(value: float | None) -> str:

@@ -102,7 +102,7 @@ class Loop:
             metrics = self._solve(self._probing, epoch)
         else:
             self._train(epoch)
-            metrics = self._validate()
+            metrics = self._validate_better()
         entry = self._entry(epoch, metrics)
         run.history.append(entry)
         run.sums = EpochSums()
@@ -217,6 +217,18 @@ class Loop:
         self._run.ridge = self._run.ridge or self._baseline.correlations()
         return metrics
 
+    def _validate_better(self) -> list[Accumulator]:
+        """Of the averaged weights or the last step's, whichever are better, which then are the result."""
+        fitter = self._fitter
+        fitter.takes_average = True
+        averaged = self._validate()
+        if not fitter.average:
+            return averaged
+        fitter.takes_average = False
+        last = self._validate()
+        fitter.takes_average = validation_loss(averaged) <= validation_loss(last)
+        return averaged if fitter.takes_average else last
+
     def _judged(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         for batch in batches:
             if termination.is_asked() and not self._probing:  # which compares before it keeps
@@ -263,6 +275,8 @@ class Loop:
         }
         if "calibrations" in found:
             entry["calibrations"] = found["calibrations"]
+        if self._fitter.average and self._fitter.num_steps:
+            entry["weights"] = "averaged" if self._fitter.takes_average else "last"
         if self._run.augment is not None:
             entry["augment"] = self._run.augment
         if self._probing:

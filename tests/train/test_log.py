@@ -72,6 +72,11 @@ def test_the_final_table_stands_beside_prior_and_ridge() -> None:
     assert "no label" in sanity
 
 
+def test_the_final_table_says_which_weights_are_saved() -> None:
+    assert "validation of epoch 2, which is saved" in final_table(entry(), {}, HEADS)
+    assert "epoch 2, its averaged weights, which" in final_table(entry(weights="averaged"), {}, HEADS)
+
+
 def test_pictures_stand_side_by_side_in_order() -> None:
     images = torch.from_numpy(pixels(9)).float()
     grid = picture_grid(images, columns=4)

@@ -30,6 +30,7 @@ def test_the_model_folder_holds_model_history_config_and_curves(chain: Chain) ->
     assert all(0.2 <= temperature <= 10 for temperature in card.temperatures.values())
     assert weights["outputs.bookmark_logits.weight"].shape == (15, EMBEDDING_DIM)
     assert [entry["epoch"] for entry in history(chain.model)] == [1, 2]
+    assert {entry["weights"] for entry in history(chain.model)} <= {"averaged", "last"}
     assert list((Path(chain.model) / "tensorboard").glob("events.out.tfevents.*"))
     dataset = open_dataset(chain.dataset)
     assert json.loads((Path(chain.model) / "config.json").read_text())["dataset_id"] == dataset.id

@@ -21,6 +21,7 @@ from pix2score.train.step.augment import augmented
 from pix2score.train.step.average import Average
 from pix2score.train.step.batch import Batch, is_labelled, noisy_targets
 from pix2score.train.step.collectives import rank, share_from_first, sum_over_workers
+from pix2score.train.step.consistency import disagreements
 from pix2score.train.step.gradients import Gradients
 from pix2score.train.step.losses import head_losses, multi_head_loss
 from pix2score.train.step.optimise import drop_gradients, make_optimizer, trunk_is_frozen
@@ -88,6 +89,8 @@ class Fitter:
         self.optimizer = make_optimizer(self.model, recipe, device)
         self.schedule = Schedule(self.optimizer, recipe)
         self.average = Average(self.model, recipe) if recipe.average else None
+        self.takes_average = True
+        """Whether the averaged weights, where there are some, are the result, or the last step's."""
         self.pieces = Pieces(self.model, recipe)  # after the average's copy: that one is never trained
         self.cast = Caster(recipe.precision, device)
         self._gradients = Gradients(network, recipe, self.cast, self.pieces)
@@ -99,8 +102,8 @@ class Fitter:
 
     @property
     def result(self) -> MultiHeadModel:
-        """The model that is validated and saved: the averaged one where the recipe averages."""
-        return self.average.model if self.average else self.model
+        """The model that is validated and saved: with averaged weights, if there are some and they are taken."""
+        return self.average.model if self.average and self.takes_average else self.model
 
     def train_step(self, batch: Batch) -> StepResult:
         """Make one optimiser step on the joint batch of all workers.
@@ -162,7 +165,7 @@ class Fitter:
 
         return self._gradients.make(
             batch,
-            lambda piece, network: self._losses(piece, counts, network),
+            lambda piece, network, moved: self._losses(piece, counts, network, moved),
             step=self.num_steps,
             order_seed=step_seed(self.recipe.seed, self.num_steps),
             start_over=start_over,
@@ -172,14 +175,28 @@ class Fitter:
         counts_H = torch.stack([is_labelled(batch.targets[head.name]).sum() for head in self.heads])
         return {head.name: n for head, n in zip(self.heads, sum_over_workers(counts_H), strict=True)}
 
-    def _losses(self, piece: Batch, counts: Mapping[str, Tensor], network: nn.Module) -> Tensor:
-        """float32 [H]: this worker's part of the joint losses, on the graph."""
-        pixels_BSSC = self.network_input(piece.images)
+    def _losses(
+        self, piece: Batch, counts: Mapping[str, Tensor], network: nn.Module, moved: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """float32 [H] on the graph: this worker's part of the joint losses; and what the network saw.
+
+        ``moved``: that in place of the piece's own pictures.
+        """
+        seen = normalise(self.network_input(piece.images), self.preprocess) if moved is None else moved
+        if self.recipe.adversarial and moved is None:
+            seen = seen.requires_grad_()
         with self.cast.autocast():
-            outputs, _ = network(normalise(pixels_BSSC, self.preprocess))
+            outputs, embedding_BD = network(seen)
         targets = {head.name: noisy_targets(piece, head, self.recipe.noise_of(head)) for head in self.heads}
         of_rows = piece.by_row(outputs, self.heads)
-        return head_losses(multi_head_loss(of_rows, targets, self.heads), counts, self.heads)
+        part_H = head_losses(multi_head_loss(of_rows, targets, self.heads), counts, self.heads)
+        if self.recipe.r_drop:
+            with self.cast.autocast():
+                again = piece.by_row(self.model.answers(embedding_BD), self.heads)
+            again_H = head_losses(multi_head_loss(again, targets, self.heads), counts, self.heads)
+            apart_H = disagreements(of_rows, again, targets, counts, self.heads)
+            part_H = (part_H + again_H) / 2 + self.recipe.r_drop * apart_H
+        return part_H, seen
 
     def network_input(self, pixels_BSSC: Tensor) -> Tensor:
         """Augmented pictures as the network sees them before normalising, RGB in 0..255 [B, S, S, 3]."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pix2score.model.network import MultiHeadModel
+from pix2score.train.step.adversarial import moved_against, statistics_kept
 from pix2score.train.step.batch import Batch
 from pix2score.train.step.collectives import num_workers, share_from_first, sum_over_workers
 from pix2score.train.step.pcgrad import conflict_free, flat, unflatten_into_gradients
@@ -21,8 +22,9 @@ from pix2score.train.step.pieces import Pieces, is_out_of_memory, shortage
 from pix2score.train.step.precision import Caster
 from pix2score.train.step.recipe import Recipe
 
-Losses: TypeAlias = Callable[[Batch, nn.Module], Tensor]
-"""A piece, and the network to ask -> float32 [H] on the graph: this worker's part of the joint losses."""
+Losses: TypeAlias = Callable[[Batch, nn.Module, Tensor | None], tuple[Tensor, Tensor]]
+"""A piece, the network to ask, and its input where that is not the piece's own -> float32 [H] on the graph,
+this worker's part of the joint losses; and the network's input."""
 Found: TypeAlias = tuple[Tensor, Tensor | None]
 """This worker's part of the joint losses, float32 [H], and for PCGrad of their gradients, float32 [H, P]."""
 
@@ -97,10 +99,15 @@ class Gradients:
         total_H: Tensor | float = 0.0
         gradient_HP: Tensor | None = None
         for i, piece in enumerate(pieces):
-            with _reducing(network, i == len(pieces) - 1):
-                part_H = losses(piece, network)
+            is_last, moves = i == len(pieces) - 1, bool(self._recipe.adversarial)
+            with _reducing(network, is_last and not moves):
+                part_H, seen = losses(piece, network, None)
                 with self._pieces.backward():
                     rows_HP = backward(part_H)
+            if moves:
+                with _reducing(network, is_last), statistics_kept(self._model):
+                    again_H, _ = losses(piece, network, moved_against(seen, self._recipe.adversarial))
+                    backward(again_H)
             total_H = total_H + part_H.detach()
             gradient_HP = rows_HP if gradient_HP is None or rows_HP is None else gradient_HP + rows_HP
         return cast(Tensor, total_H), gradient_HP

@@ -130,6 +130,11 @@ class Recipe:
     tries_augment: bool = False
     """Whether the first eighth of the epochs go without ``augment``, and the others with what of it the data
     set bears: ``bearing``."""
+    r_drop: float = 0.0
+    """Weight of how far two answers under two dropout masks are apart: ``consistency``."""
+    adversarial: float = 0.0
+    """L2 norm by which each normalised picture is moved where the loss grows, for a second pass:
+    ``adversarial``."""
     gradient: Gradient = "sum"
     """How the gradients of the heads meet in the trunk: sum, or pcgrad (conflicting parts projected out)."""
     precision: Precision = "auto"
@@ -151,7 +156,13 @@ class Recipe:
         for name in ("learning_rate", "head_rate", "clip_norm"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise ConfigError(f"{name} {getattr(self, name)}: expected a positive number")
-        for name in ("weight_decay", "label_noise"):
+        if self.r_drop and not self.dropout:
+            raise ConfigError(
+                "r_drop compares two dropout masks, and dropout is 0; give dropout, such as 0.3"
+            )
+        if self.adversarial and self.gradient == "pcgrad":
+            raise ConfigError("adversarial: not together with gradient pcgrad; take sum")
+        for name in ("weight_decay", "label_noise", "r_drop", "adversarial"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ConfigError(f"{name} {getattr(self, name)}: expected 0 or more")
 

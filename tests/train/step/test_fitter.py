@@ -429,7 +429,11 @@ JOINT_RECIPES: dict[str, dict[str, Any]] = {
     "accumulate": {"accumulate": 3},
     "pcgrad in pieces": {"gradient": "pcgrad", "accumulate": 2},
     "sgd": {"optimizer": "sgd", "average": 0.3},
+    "adversarial": {"adversarial": 0.5},
+    "adversarial in pieces": {"adversarial": 0.5, "accumulate": 2},
+    "r_drop": {"r_drop": 1.0, "dropout": 1e-9},
 }
+LONG = (*CONFLICTING, *CONFLICTING)  # in the first two steps gradients are added up after the backward pass
 Recording = dict[str, Any]
 
 
@@ -465,7 +469,7 @@ def two_worker_scenarios(rank: int) -> Recording:
         )
     for name, recipe in JOINT_RECIPES.items():
         fitter = fitter_of(DistributedDataParallel(frozen_copy()), **UNCLIPPED, **recipe)
-        found[name] = trained(fitter, [part(joint_batch(s, uneven=False), mine) for s in CONFLICTING])
+        found[name] = trained(fitter, [part(joint_batch(s, uneven=False), mine) for s in LONG])
     found["infinite loss"] = poisoned_on_rank_0(
         rank, DistributedDataParallel(frozen_copy()), "offset", -math.inf
     )
@@ -541,7 +545,7 @@ def test_two_workers_have_the_gradient_of_one_with_both_batches_by_every_way_of_
 ) -> None:
     alone = trained(
         fitter_of(frozen_copy(), **UNCLIPPED, **JOINT_RECIPES[name]),
-        [joint_batch(s, uneven=False) for s in CONFLICTING],
+        [joint_batch(s, uneven=False) for s in LONG],
     )
     zero = {name: torch.zeros_like(g) for name, g in alone["gradient"].items()}
     for worker in workers:
