@@ -16,7 +16,7 @@ from pix2score.train.config import TrainConfig
 from pix2score.train.step.consistency import DISAGREEMENTS, disagreements
 from pix2score.train.step.losses import LOSSES
 from pix2score.train.step.recipe import Recipe
-from tests.support.torch_helpers import HEADS, batch, fitter_of, seeded
+from tests.support.torch_helpers import batch, fitter_of, seeded
 
 BINARY = BinaryHead(name="liked", column="liked", counts=(50, 150))
 
