@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 def moved_against(image_BCHW: Tensor, length: float) -> Tensor:
-    """Network inputs moved by a step of L2 norm ``length`` each, along the gradient that a backward pass left.
+    """Network inputs moved by an L2 norm of ``length`` each, along the gradient that a backward pass left.
 
     A picture without a gradient (no head has a label) stays.
     """

@@ -102,7 +102,7 @@ class Fitter:
 
     @property
     def result(self) -> MultiHeadModel:
-        """The model that is validated and saved: with averaged weights, if there are some and they are taken."""
+        """The model that is validated and saved: with averaged weights, if they are taken."""
         return self.average.model if self.average and self.takes_average else self.model
 
     def train_step(self, batch: Batch) -> StepResult:
