@@ -26,7 +26,7 @@ ROOMS = [
         "metrics",
         "report",
     ),
-    *("model", "serve", "train.step"),  # torch from here on
+    *("model", "serve", "train.step", "ascend"),  # torch from here on
     *("cluster", "prepare", "train", "evaluate", "score", "benchmark", "demo"),  # Ray from here on
 ]
 FIRST_WITH = {
@@ -130,6 +130,7 @@ def test_help_of_every_job_loads_no_torch() -> None:
         "demo",
         "repair",
         "predict",
+        "ascend",
         "export",
         "report",
         "vacuum",

@@ -29,6 +29,9 @@ class EvaluateConfig:
     ridge_rows: int = 20_000
     """Train images that the ridge reference learns from, and at most as many of the validation split that
     choose its penalty; 0 leaves it out."""
+    adversarial: int = 64
+    """Images, about, on which it is tried whether each head answers otherwise within 2/255 of every pixel;
+    each costs some 14 forward passes a head. 0 leaves it out."""
     device: Device = "auto"
     """auto (GPU if the cluster has one), cpu or gpu."""
     gpu_wait_s: float = 0
@@ -37,5 +40,6 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         if self.require_better and not self.compare:
             raise ConfigError("--require-better needs --compare MODEL: better than what?")
-        if self.ridge_rows < 0:
-            raise ConfigError(f"ridge_rows {self.ridge_rows}: at least 0")
+        for name in ("ridge_rows", "adversarial"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} {getattr(self, name)}: at least 0")

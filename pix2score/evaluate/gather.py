@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from pix2score.heads.spec import HeadSpec, present
 from pix2score.metrics.comparison import HeadComparison, compare
-from pix2score.metrics.findings import HeadDetails
+from pix2score.metrics.findings import Adversarial, HeadDetails
 from pix2score.metrics.formulas import Floats
 from pix2score.metrics.intervals import MAX_BYTES, MAX_ROWS
 from pix2score.metrics.kinds import accumulator, numbers_of
@@ -93,7 +93,17 @@ class Evaluation:
         answers = self.answers(head)
         calibration = self._card.calibration(head.name)
         drawn = numbers_of(head).curves(answers, calibration) if len(answers.truth) else None
-        return HeadDetails(drawn, self._altered(head))
+        return HeadDetails(drawn, self._altered(head), self._adversarial(head))
+
+    def _adversarial(self, head: HeadSpec) -> Adversarial | None:
+        rows, column = self.sampled(), f"{head.name}_adversarial"
+        if (
+            rows is None
+            or column not in rows.column_names
+            or not len(tried := rows.column(column).drop_null())
+        ):
+            return None
+        return {"images": len(tried), "changed": pc.mean(tried.cast("int8")).as_py()}
 
     def _altered(self, head: HeadSpec) -> dict[str, Change]:
         rows = self.sampled()
@@ -117,7 +127,7 @@ class Evaluation:
 
 
 def _is_kept(column: str) -> bool:
-    return "_altered_" not in column and not column.endswith(("thumbnail", "_saliency"))
+    return "_altered_" not in column and not column.endswith(("thumbnail", "_saliency", "_adversarial"))
 
 
 def _targets(rows: pa.Table, head: HeadSpec) -> npt.NDArray[Any]:

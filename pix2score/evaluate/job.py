@@ -120,6 +120,7 @@ def _measure(
         split=config.split,
         offer=offer,
         use_gpu=offer.wants_gpu(config.device),
+        num_adversarial=config.adversarial,
     )
     ridges = fit_ridges(dataset, heads, config.ridge_rows, offer)
     rows = pipeline.rows(ridges, _sample(config, dataset))

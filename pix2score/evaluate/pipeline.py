@@ -39,6 +39,8 @@ class EvaluationPipeline:
     split: str
     offer: Offer
     use_gpu: bool
+    num_adversarial: int = 0
+    """Images of which each head is led to another answer, about."""
 
     def rows(self, ridges: Mapping[str, Floats], sample: Sample) -> ray.data.Dataset:
         """Rows of ``stages.AnswerRows``, lazily."""
@@ -71,6 +73,7 @@ class EvaluationPipeline:
             fn_constructor_kwargs={
                 "graphs": graphs,
                 "explained": NUM_EXPLAINED / num_rows,
+                "adversarial": self.num_adversarial / num_rows,
                 "batch_size": GPU_BATCH if use_gpu else CPU_BATCH,
                 **settings,
             },

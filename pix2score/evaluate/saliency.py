@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from pix2score.ascend.ascent import Explained, gains
 from pix2score.errors import DataError
+from pix2score.heads.aims import aims_of
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.encode import encode
 from pix2score.model.forward_torch import network_of
-from pix2score.model.network import MultiHeadModel, normalise
-from pix2score.serve.graph import score_of
+from pix2score.model.network import MultiHeadModel
 
 if TYPE_CHECKING:
     from pix2score.model.predictor import Predictor
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 def saliency(
     predictor: Predictor, head: HeadSpec, pixels_NSSC: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.float32]:
-    """How much each place raises the head's score: float32 [N, S, S], 1 at each image's strongest place.
+    """How much each place raises what the head says: float32 [N, S, S], 1 at each image's strongest place.
+
+    What it says is what ``heads.aims`` has as up: a score, a value, how probable yes or the class said is.
 
     Grad-CAM (Selvaraju et al. 2017) on the trunk's last map of places, so as coarse as that: fields of 32 px
     in a ResNet. A transformer's is the input of its last block, since what comes after may be pooled from one
@@ -38,17 +41,16 @@ def saliency(
     Raises ``DataError`` if the trunk has no such map.
     """
     network = network_of(predictor.card, predictor.weights, predictor.device)
-    image_NCHW = normalise(
-        torch.from_numpy(np.array(pixels_NSSC)).to(predictor.device), predictor.card.preprocess
-    )
+    model, calibration = Explained(network, predictor.card), predictor.card.calibration(head.name)
     maps: list[Tensor] = []
     hook = _last_map(network).register_forward_hook(lambda _module, _inputs, output: maps.append(output))
     try:
-        outputs_NA = network(image_NCHW)[0][head.name]
+        outputs_NA = model.outputs(torch.from_numpy(np.array(pixels_NSSC)).to(predictor.device), head)
     finally:
         hook.remove()
-    score_N = score_of(head, outputs_NA, predictor.card.calibration(head.name))
-    (gradient,) = torch.autograd.grad(score_N.sum(), maps[0])
+    said = head.answer(outputs_NA.detach().float().cpu().numpy(), calibration)
+    aims = [aims_of(head).up(head, said, row) for row in range(len(outputs_NA))]
+    (gradient,) = torch.autograd.grad(gains(head, outputs_NA, calibration, aims).sum(), maps[0])
     map_NCHW, gradient_NCHW = (_as_places(network, found) for found in (maps[0], gradient))
     coarse_N1HW = (gradient_NCHW.mean(dim=(2, 3), keepdim=True) * map_NCHW).sum(1, keepdim=True).relu()
     size = predictor.card.preprocess.size

@@ -11,7 +11,7 @@ import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,9 @@ from pix2score.images.preprocess import Preprocess
 from pix2score.metrics.ridge import SIDE, Floats, answers, features
 from pix2score.model.predictor import Predictor, load_predictor
 from pix2score.storage.arrow import fixed_lists, lists_of
+
+if TYPE_CHECKING:
+    from pix2score.evaluate.adversarial import Adversary
 
 logger = logging.getLogger(__name__)
 
@@ -230,7 +233,8 @@ class AnswerRows:
     a head that compares those of all images of the row, MAX_IMAGES of them.
 
     Where ``altered_<name>`` is not null, ``<h>_altered_<name>`` has the first model's of that copy. For a
-    share ``explained`` of the rows, ``<h>_saliency`` is a JPEG that shows where the first model looks.
+    share ``explained`` of the rows, ``<h>_saliency`` is a JPEG that shows where the first model looks; of a
+    share ``adversarial``, ``<h>_adversarial`` is whether it can be led to another answer.
     """
 
     def __init__(
@@ -239,10 +243,12 @@ class AnswerRows:
         pixels: Sequence[int],
         *,
         explained: float = 0.0,
+        adversarial: float = 0.0,
         graphs: Sequence[bytes | None] = (),
         **settings: Any,
     ) -> None:
-        self._explained = explained
+        self._explained, self._attacked = explained, adversarial
+        self._kept: Adversary | None = None
         of_models = zip(models, graphs or [None] * len(models), strict=True)
         self._predictors = [load_predictor(model, graph=graph, **settings) for model, graph in of_models]
         self._pixels = pixels
@@ -264,7 +270,26 @@ class AnswerRows:
                 columns[f"{head.name}_outputs_{i}"] = fixed_lists(said)
         for name in (*ALTERATIONS, ORIGINAL):
             columns |= self._altered(name, rows.column(f"altered_{name}"))
-        return pa.table(columns | self._saliency(rows))
+        return pa.table(columns | self._saliency(rows) | self._led(rows))
+
+    def _led(self, rows: pa.Table) -> dict[str, pa.Array]:
+        if not self._attacked:
+            return {}
+        chosen = np.array([draw_of(key) < self._attacked for key in _keys(rows)], dtype=bool)
+        columns = {h.name: np.zeros(len(chosen), dtype=bool) for h in self._predictors[0].card.heads}
+        if chosen.any():
+            of_pixels = rows.column(f"pixels_{self._pixels[0]}").filter(pa.array(chosen))
+            pixels = pixels_of(of_pixels, self._predictors[0].card.preprocess)
+            for name, changed in self._adversary().changed(pixels).items():
+                columns[name][chosen] = changed
+        return {f"{name}_adversarial": pa.array(found, mask=~chosen) for name, found in columns.items()}
+
+    def _adversary(self) -> Adversary:
+        if self._kept is None:
+            from pix2score.evaluate.adversarial import Adversary  # imports torch
+
+            self._kept = Adversary(self._predictors[0])
+        return self._kept
 
     def _saliency(self, rows: pa.Table) -> dict[str, pa.Array]:
         chosen = [i for i, key in enumerate(_keys(rows)) if draw_of(key) < self._explained]

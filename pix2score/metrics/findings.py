@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from pix2score.metrics.comparison import HeadComparison, is_better
 from pix2score.metrics.protocol import Change, Curves
 from pix2score.metrics.verdict import HeadVerdict
+
+ADVERSARIAL_REACH = 2
+"""Values of 255 by which each pixel may move where it is tried to lead a head to another answer."""
+
+
+class Adversarial(TypedDict):
+    """How many of the images tried got another answer within ``ADVERSARIAL_REACH``."""
+
+    images: int
+    changed: float
+    """Share of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +30,13 @@ class HeadDetails:
     """None without labels."""
     altered: dict[str, Change]
     """Alteration of the image -> how far the answers move."""
+    adversarial: Adversarial | None = None
+    """None where it was not tried."""
 
     def to_dict(self) -> dict[str, Any]:
         """As metrics.json holds it."""
-        return {**(self.curves or {}), "altered": self.altered}
+        tried = {"adversarial": self.adversarial} if self.adversarial else {}
+        return {**(self.curves or {}), "altered": self.altered, **tried}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

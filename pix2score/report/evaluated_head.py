@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pix2score.heads.compared import key_text
 from pix2score.heads.spec import HeadSpec, present
-from pix2score.metrics.findings import HeadDetails
+from pix2score.metrics.findings import ADVERSARIAL_REACH, HeadDetails
 from pix2score.metrics.kinds import numbers_of
 from pix2score.metrics.protocol import Change, Curves
 from pix2score.metrics.verdict import HeadVerdict
@@ -51,7 +51,7 @@ def head_section(
     page = page_of(head)
     return Section(
         title=head.name,
-        lines=[Line(page.note(verdict), "note")],
+        lines=[Line(page.note(verdict), "note"), *_adversarial(details)],
         tables=[_numbers(page, verdict), _robustness(details.altered)],
         charts=page.charts(head, details.curves),
         galleries=_galleries(head, sampled, details.curves),
@@ -98,6 +98,21 @@ def _robustness(altered: Mapping[str, Change]) -> TextTable:
             "change of probability."
         )
     return TextTable(["image", "images", "mean |Δ probability|", "mean |Δ score|", "same bin"], rows, note)
+
+
+def _adversarial(details: HeadDetails) -> list[Line]:
+    found = details.adversarial
+    if found is None:
+        return []
+    return [
+        Line(
+            f"Adversarial: {found['changed']:.0%} of {found['images']} images are answered otherwise once "
+            f"pixels move, against the model, by at most {ADVERSARIAL_REACH} of 255, which nobody sees. "
+            "Otherwise is: another most probable bin, class or tag; no for yes; of a number, a score that "
+            "moved by a twentieth. Expect nearly all: little protects a model not trained against it.",
+            "note",
+        )
+    ]
 
 
 def _galleries(head: HeadSpec, sampled: pa.Table | None, curves: Curves) -> list[Gallery]:

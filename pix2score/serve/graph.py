@@ -60,9 +60,9 @@ class ServedModel(nn.Module):
         return outputs | {"embedding": embedding_BD[0]}
 
 
-def score_of(head: HeadSpec, outputs_BA: Tensor, calibration: Calibration) -> Tensor:
-    """The number that a head's pictures are ordered by, [B], on the graph: what a saliency map explains."""
-    return torch.stack([ANSWERS[head.kind](head, row_A, calibration)["score"] for row_A in outputs_BA])
+def answers_of(head: HeadSpec, outputs_BA: Tensor, calibration: Calibration) -> list[dict[str, Tensor]]:
+    """What ``ANSWERS`` says of each row, on the graph."""
+    return [ANSWERS[head.kind](head, row_A, calibration) for row_A in outputs_BA]
 
 
 def _ordered(head: OrderedHead, logits_K: Tensor, calibration: Calibration) -> dict[str, Tensor]:
@@ -110,7 +110,7 @@ def quantile_of(number: Tensor, quantiles: Sequence[float]) -> Tensor:
 
 
 def _tags(_head: TagsHead, logits_V: Tensor, calibration: Calibration) -> dict[str, Tensor]:
-    """All probabilities [V]; ``score``: of the surest tag, which is what a saliency map explains."""
+    """All probabilities [V]; ``score``: of the surest tag."""
     calibrated_V = logits_V * calibration.get("slope", 1.0) + calibration.get("offset", 0.0)
     probs_V = torch.sigmoid(calibrated_V)
     return {"probs": probs_V, "score": probs_V.max()}

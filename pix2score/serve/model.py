@@ -66,7 +66,7 @@ class Model:
         ``device``: auto (GPU if there is one), cpu or gpu. Raises ``DataError`` if there is no model there or
         it was altered, ``ConfigError`` if a GPU was asked for and there is none.
         """
-        of_torch = _torch_device(device)
+        of_torch = torch_device(device)
         return cls(load_predictor(place, batch_size=batch_size, device=of_torch, num_threads=None))
 
     @property
@@ -81,7 +81,7 @@ class Model:
         time limit, as a night's are.
         """
         with self._turn:
-            pixels = [_pixels(picture, self.card.preprocess, self._decoder) for picture in pictures]
+            pixels = [read_pixels(picture, self.card.preprocess, self._decoder) for picture in pictures]
             good = [image for image in pixels if not isinstance(image, ImageFailure)]
             answers = iter(self._answers(np.stack(good)) if good else ())
         return [image if isinstance(image, ImageFailure) else next(answers) for image in pixels]
@@ -103,7 +103,7 @@ class Model:
         ]
 
 
-def _torch_device(device: Literal[Device, "cuda"]) -> str:
+def torch_device(device: Literal[Device, "cuda"]) -> str:
     """The device as torch names it."""
     if device == "cpu":
         return "cpu"
@@ -116,9 +116,10 @@ def _torch_device(device: Literal[Device, "cuda"]) -> str:
     raise ConfigError(f"--device {device}, but this machine has no GPU that torch can use; use --device cpu")
 
 
-def _pixels(
+def read_pixels(
     picture: Picture, preprocess: Preprocess, decoder: Decoder
 ) -> npt.NDArray[np.uint8] | ImageFailure:
+    """The model's input of one picture, uint8 (S, S, 3), or why there is none."""
     try:
         if isinstance(picture, Image.Image):
             return picture_to_rgb(picture, preprocess)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pix2score.ascend.config import AscendConfig
 from pix2score.cli.flags import as_plain, resolve
 from pix2score.evaluate.config import EvaluateConfig
 from pix2score.prepare.config import PrepareConfig
@@ -29,6 +30,7 @@ CLASSES: dict[str, Any] = {
     "verify": VerifyConfig,
     "report": ReportConfig,
     "export": ExportConfig,
+    "ascend": AscendConfig,
 }
 
 

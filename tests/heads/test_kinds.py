@@ -12,6 +12,7 @@ import pytest
 import pix2score
 from pix2score.catalog.catalog import Columns, open_catalog
 from pix2score.errors import ConfigError, DataError
+from pix2score.heads.aims import AIMS
 from pix2score.heads.kinds import KINDS, head_from_dict, kinds_for
 from pix2score.heads.ordered import OrderedHead
 from pix2score.metrics.kinds import NUMBERS
@@ -86,7 +87,7 @@ def loss_names(kind: str) -> set[str]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_has_losses_numbers_pages_and_a_graph(kind: str) -> None:
     assert loss_names(kind) <= LOSSES.keys()
-    assert all(kind in table for table in (NUMBERS, PAGES, ANSWERS))
+    assert all(kind in table for table in (NUMBERS, PAGES, ANSWERS, AIMS))
 
 
 def test_every_loss_is_of_some_kind() -> None:

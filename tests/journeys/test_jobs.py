@@ -25,6 +25,7 @@ JOBS = (
     "vacuum",
     "benchmark",
     "predict",
+    "ascend",
     "export",
     "report",
 )

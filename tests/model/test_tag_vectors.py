@@ -19,7 +19,7 @@ from pix2score.model.folder import load_model, save_model
 from pix2score.model.network import MultiHeadModel, weights_of
 from pix2score.model.predictor import Prediction, Predictor
 from pix2score.serve.export import facts
-from pix2score.serve.graph import ServedModel, score_of
+from pix2score.serve.graph import ServedModel
 from pix2score.snapshots.config import VerifyConfig
 from pix2score.snapshots.manifest import publish
 from pix2score.snapshots.pieces import Origin, write_piece
@@ -158,5 +158,3 @@ def test_the_graph_answers_all_probabilities_and_says_their_names(model: str, pr
     assert found["tag_score"].item() == pytest.approx(wanted.max(), abs=1e-3)
     assert facts(card)["tag_tags"] == list(NAMES)
     assert facts(card)["tag_thresholds"] == CALIBRATION["thresholds"]
-    outputs = torch.zeros((2, 4))
-    assert score_of(card.heads[0], outputs, CALIBRATION).shape == (2,)
