@@ -66,13 +66,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_settled(tmp_path_factory.mktemp("saved"))
 
 
-def answered(place: str, sample: Sample, explained: float = 0.0) -> pa.Table:
+def answered(place: str, sample: Sample, **shares: float) -> pa.Table:
     rows = decode_for_evaluation(
         shard_rows(), heads=HEADS, preprocesses=[PREPROCESS], ridges={}, sample=sample
     )
-    return AnswerRows(
-        [place, place], [0, 0], explained=explained, batch_size=16, device="cpu", num_threads=1
-    )(rows)
+    return AnswerRows([place, place], [0, 0], **shares, batch_size=16, device="cpu", num_threads=1)(rows)
 
 
 @pytest.fixture(scope="module")
