@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pix2score.heads.aims import Aim, aims_of
+from pix2score.heads.aims import Aim
 from pix2score.heads.spec import Calibration, HeadSpec
 from pix2score.images.preprocess import RGBPixels
 from pix2score.model.folder import ModelCard
@@ -145,23 +145,22 @@ def rounded(moved_SSC: npt.NDArray[np.float32], before_SSC: RGBPixels, bound: fl
     return np.asarray(near.clip(0, LIGHT).astype(np.uint8))
 
 
-def led_away(
-    model: Explained, head: HeadSpec, pixels_BSSC: RGBPixels, answer: object, *, reach: int, num_steps: int
+def stepped(
+    model: Explained,
+    head: HeadSpec,
+    moved_BSSC: RGBPixels,
+    start_BSSC: RGBPixels,
+    aims: Sequence[Aim],
+    reach: int,
 ) -> RGBPixels:
-    """Pictures of whole numbers, each at most ``reach`` of 255 from its own, that are answered otherwise.
+    """Pictures of whole numbers one step of one on towards their aims, along the sign of the gradient.
 
-    By ``num_steps`` steps of one each along the sign of the gradient. ``answer``: the head's to them, from
-    which each is led to another.
+    At most ``reach`` of 255 from ``start_BSSC``.
     """
-    aims = [aims_of(head).away(head, answer, row) for row in range(len(pixels_BSSC))]
-    start_BSSC = _tensor(pixels_BSSC, model)
-    low, high = _box(start_BSSC, reach)
-    moved_BSSC = start_BSSC
-    for _ in range(num_steps):
-        moved_BSSC = moved_BSSC.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(model.gain(moved_BSSC, head, aims).sum(), [moved_BSSC])
-        moved_BSSC = (moved_BSSC + slope.sign()).clamp(low, high)
-    return np.asarray(moved_BSSC.detach().cpu().numpy().astype(np.uint8))
+    moved = _tensor(moved_BSSC, model).requires_grad_()
+    (slope,) = torch.autograd.grad(model.gain(moved, head, aims).sum(), [moved])
+    low, high = _box(_tensor(start_BSSC, model), reach)
+    return np.asarray((moved + slope.sign()).clamp(low, high).detach().cpu().numpy().astype(np.uint8))
 
 
 def _tensor(pixels_BSSC: RGBPixels, model: Explained) -> Tensor:

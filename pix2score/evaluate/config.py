@@ -31,7 +31,7 @@ class EvaluateConfig:
     choose its penalty; 0 leaves it out."""
     adversarial: int = 64
     """Images, about, on which it is tried whether each head answers otherwise within 2/255 of every pixel;
-    each costs some 14 forward passes a head. 0 leaves it out."""
+    fewer where that takes over a minute. 0 leaves it out."""
     device: Device = "auto"
     """auto (GPU if the cluster has one), cpu or gpu."""
     gpu_wait_s: float = 0

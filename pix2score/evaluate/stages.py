@@ -275,14 +275,16 @@ class AnswerRows:
     def _led(self, rows: pa.Table) -> dict[str, pa.Array]:
         if not self._attacked:
             return {}
-        chosen = np.array([draw_of(key) < self._attacked for key in _keys(rows)], dtype=bool)
-        columns = {h.name: np.zeros(len(chosen), dtype=bool) for h in self._predictors[0].card.heads}
-        if chosen.any():
-            of_pixels = rows.column(f"pixels_{self._pixels[0]}").filter(pa.array(chosen))
+        names = [head.name for head in self._predictors[0].card.heads]
+        columns: dict[str, list[bool | None]] = {name: [None] * rows.num_rows for name in names}
+        chosen = [i for i, key in enumerate(_keys(rows)) if draw_of(key) < self._attacked]
+        if chosen:
+            of_pixels = rows.column(f"pixels_{self._pixels[0]}").take(chosen)
             pixels = pixels_of(of_pixels, self._predictors[0].card.preprocess)
             for name, changed in self._adversary().changed(pixels).items():
-                columns[name][chosen] = changed
-        return {f"{name}_adversarial": pa.array(found, mask=~chosen) for name, found in columns.items()}
+                for i, is_changed in zip(chosen, changed.tolist(), strict=False):  # fewer where time was over
+                    columns[name][i] = is_changed
+        return {f"{name}_adversarial": pa.array(found, pa.bool_()) for name, found in columns.items()}
 
     def _adversary(self) -> Adversary:
         if self._kept is None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pix2score.ascend.ascent import Explained, ascended, gains, led_away, number_of, rounded
+from pix2score.ascend.ascent import Explained, ascended, gains, number_of, rounded, stepped
 from pix2score.heads.aims import Aim, aims_of
 from pix2score.heads.kinds import KINDS
 from pix2score.heads.spec import HeadSpec
@@ -107,14 +107,16 @@ def test_log_odds_are_those_of_the_answer_and_do_not_flatten(kind: str) -> None:
 
 
 @EACH_KIND
-def test_another_answer_is_near(model: Explained, kind: str) -> None:
+def test_steps_of_one_lead_away_and_end_at_their_reach(model: Explained, kind: str) -> None:
     head, images = FITTED[kind], pixels(8, seed=5)
     before = answer_to(model, head, images)
-    led = led_away(model, head, images, before, reach=2, num_steps=4)
-    assert np.abs(led.astype(int) - images).max() == 2
     aims = [aims_of(head).away(head, before, row) for row in range(8)]
+    moved = [images]
+    for _ in range(3):
+        moved.append(stepped(model, head, moved[-1], images, aims, reach=2))
+    assert [np.abs(led.astype(int) - images).max() for led in moved] == [0, 1, 2, 2]
     with torch.no_grad():
-        gained = [model.gain(torch.from_numpy(shown), head, aims) for shown in (images, led)]
+        gained = [model.gain(torch.from_numpy(led), head, aims) for led in (images, moved[-1])]
     assert (gained[1] > gained[0]).all()
 
 

@@ -69,6 +69,18 @@ def test_a_model_that_is_sure_of_everything_is_no_harder_to_lead() -> None:
     assert counts[0] == counts[1] > 0
 
 
+def test_when_time_is_over_the_first_batches_are_told_and_the_rest_is_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    adversary = Adversary(predictor_of(settled_model()), most_s=1e-9)
+    found = adversary.changed(pixels(10, seed=5))
+    assert {name: len(changed) for name, changed in found.items()} == {"bookmark": 8, "sanity": 0}
+    adversary.changed(pixels(1))
+    assert [record.message for record in caplog.records if "time is over" in record.message] == [
+        "adversarial: time is over, so fewer images are tried; --adversarial 0 tries none"
+    ]
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_settled(tmp_path_factory.mktemp("saved"))
