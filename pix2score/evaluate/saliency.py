@@ -19,7 +19,7 @@ from pix2score.errors import DataError
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.encode import encode
 from pix2score.model.forward_torch import network_of
-from pix2score.model.network import MultiHeadModel, normalise
+from pix2score.model.network import Network, normalise
 from pix2score.serve.graph import score_of
 
 if TYPE_CHECKING:
@@ -48,8 +48,10 @@ def saliency(
     finally:
         hook.remove()
     score_N = score_of(head, outputs_NA, predictor.card.calibration(head.name))
-    (gradient,) = torch.autograd.grad(score_N.sum(), maps[0])
-    map_NCHW, gradient_NCHW = (_as_places(network, found) for found in (maps[0], gradient))
+    # Of an ensemble the first member's map is looked at, and it may have no share in this head.
+    (found,) = torch.autograd.grad(score_N.sum(), maps[0], allow_unused=True)
+    gradient = torch.zeros_like(maps[0]) if found is None else found
+    map_NCHW, gradient_NCHW = (_as_places(network, part) for part in (maps[0], gradient))
     coarse_N1HW = (gradient_NCHW.mean(dim=(2, 3), keepdim=True) * map_NCHW).sum(1, keepdim=True).relu()
     size = predictor.card.preprocess.size
     fine = F.interpolate(coarse_N1HW, (size, size), mode="bilinear")[:, 0].detach().cpu().numpy()
@@ -59,7 +61,7 @@ def saliency(
     )
 
 
-def _last_map(network: MultiHeadModel) -> nn.Module:
+def _last_map(network: Network) -> nn.Module:
     """The module whose output still has places."""
     trunk = network.trunk
     if hasattr(trunk, "num_prefix_tokens") and hasattr(trunk, "blocks"):
@@ -70,7 +72,7 @@ def _last_map(network: MultiHeadModel) -> nn.Module:
         raise DataError(f"{type(trunk).__name__} names no last map, so where it looks is not shown") from None
 
 
-def _as_places(network: MultiHeadModel, found: Tensor) -> Tensor:
+def _as_places(network: Network, found: Tensor) -> Tensor:
     """[N, C, h, w] of a module's output: NCHW, NHWC, or tokens behind those that stand for no place."""
     trunk = network.trunk
     if found.ndim == 3:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pix2score.cli.flags import as_plain, resolve
+from pix2score.ensemble.config import EnsembleConfig
 from pix2score.evaluate.config import EvaluateConfig
 from pix2score.prepare.config import PrepareConfig
 from pix2score.report.config import ReportConfig
@@ -24,6 +25,7 @@ CLASSES: dict[str, Any] = {
     "prepare": PrepareConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
+    "ensemble": EnsembleConfig,
     "repair": RepairConfig,
     "score": ScoreConfig,
     "verify": VerifyConfig,

@@ -16,7 +16,9 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def load(model: str) -> tuple[MultiHeadModel, int]:
     """The network in eval mode, and the side of its input in px."""
     card, weights = load_model(model)
-    return model_from_card(card, weights), card.preprocess.size
+    network = model_from_card(card, weights)
+    assert isinstance(network, MultiHeadModel), "peers are measured with one network"
+    return network, card.preprocess.size
 
 
 @torch.inference_mode()
