@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ from pix2score.cluster.offer import Offer
 from pix2score.cluster.session import session
 from pix2score.dataset.card import PreparedDataset, check_heads, open_dataset
 from pix2score.ensemble.config import EnsembleConfig
-from pix2score.ensemble.selection import HeadAnswers, chosen_shares
 from pix2score.errors import ConfigError
 from pix2score.evaluate.pipeline import EvaluationPipeline
 from pix2score.evaluate.stages import Sample
@@ -31,6 +30,9 @@ from pix2score.model.members import Member, refuse_ensemble
 from pix2score.storage.arrow import matrix
 from pix2score.storage.folder import Folder
 
+if TYPE_CHECKING:
+    from pix2score.ensemble.selection import HeadAnswers
+
 logger = logging.getLogger(__name__)
 Weights = Mapping[str, npt.NDArray[Any]]
 
@@ -41,6 +43,8 @@ def ensemble(config: EnsembleConfig) -> dict[str, Any]:
     Raises ``DataError`` where a model is none, or an ensemble itself, ``ConfigError`` where heads or pixels
     of two models differ.
     """
+    from pix2score.ensemble.selection import chosen_shares  # imports torch
+
     loaded, dataset, out = (
         [load_model(place) for place in config.models],
         open_dataset(config.data),
@@ -116,6 +120,8 @@ def _answers(
 
 
 def _of_head(head: HeadSpec, rows: pa.Table, number: int) -> HeadAnswers:
+    from pix2score.ensemble.selection import HeadAnswers
+
     labels = head.label_values(rows.column(f"{head.name}_label"))
     return HeadAnswers(
         head=_as_mean(head),

@@ -19,7 +19,8 @@ from pix2score.errors import DataError
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.encode import encode
 from pix2score.model.forward_torch import network_of
-from pix2score.model.network import Network, normalise
+from pix2score.model.network import normalise
+from pix2score.model.networks import Network
 from pix2score.serve.graph import score_of
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from pix2score.model.folder import ModelCard, Weights
-from pix2score.model.network import Network, model_from_card, normalise
+from pix2score.model.network import normalise
+from pix2score.model.networks import Network, model_from_card
 
 logger = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float32]

@@ -22,7 +22,7 @@ from pix2score.errors import TrainingError
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.folder import WEIGHTS, ModelCard, Span
 from pix2score.model.forward_onnx import BATCH, EMBEDDING, LOGITS, PIXELS, UNUSED
-from pix2score.model.network import Network, network_of_card
+from pix2score.model.networks import Network, network_of_card
 
 logger = logging.getLogger(__name__)
 OPSET = 18

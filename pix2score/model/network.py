@@ -6,20 +6,16 @@ Shapes: B images, C channels, H height, W width, S input size, D embedding, K bi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
-from pix2score.model.folder import ModelCard, Shape, Weights, check_shapes
+from pix2score.model.folder import Shape, check_shapes
 from pix2score.model.trunk import build_trunk, embedding_dim
-
-if TYPE_CHECKING:
-    from pix2score.model.ensemble import EnsembleModel
 
 
 class MultiHeadModel(nn.Module):
@@ -99,29 +95,6 @@ def normalise(pixels_BSSC: Tensor, preprocess: Preprocess) -> Tensor:
     mean = torch.tensor(preprocess.mean, device=image_BCHW.device).view(1, 3, 1, 1)
     std = torch.tensor(preprocess.std, device=image_BCHW.device).view(1, 3, 1, 1)
     return (image_BCHW / 255 - mean) / std
-
-
-Network: TypeAlias = "MultiHeadModel | EnsembleModel"
-
-
-def network_of_card(card: ModelCard) -> Network:
-    """The network that a card describes, with random weights."""
-    if card.members:
-        from pix2score.model.ensemble import EnsembleModel
-
-        return EnsembleModel(card.members, card.heads, card.preprocess)
-    return MultiHeadModel(card.backbone, card.heads, size=card.preprocess.size, hidden=card.hidden)
-
-
-def model_from_card(card: ModelCard, weights: Weights) -> Network:
-    """The trained network in eval mode.
-
-    Raises ``DataError`` listing weights that are missing, surplus or of another shape.
-    """
-    model = network_of_card(card)
-    tensors = {name: torch.from_numpy(np.array(tensor)) for name, tensor in weights.items()}
-    load_exactly(model, tensors, f"model {card.version}")
-    return model.eval()
 
 
 def weights_of(model: nn.Module) -> dict[str, npt.NDArray[Any]]:

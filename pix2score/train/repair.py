@@ -58,7 +58,8 @@ def repair(config: RepairConfig) -> dict[str, Any]:
 def _repaired(
     config: RepairConfig, card: ModelCard, weights: Weights, dataset: PreparedDataset, offer: Offer
 ) -> dict[str, Any]:
-    from pix2score.model.network import MultiHeadModel, model_from_card  # imports torch
+    from pix2score.model.network import MultiHeadModel  # imports torch
+    from pix2score.model.networks import model_from_card
 
     model = model_from_card(card, weights)
     assert isinstance(model, MultiHeadModel), "ensembles are refused"

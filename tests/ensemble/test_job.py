@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
+import pyarrow.compute as pc
 import pytest
 
+from pix2score import read_scores
 from pix2score.ensemble.config import EnsembleConfig
 from pix2score.ensemble.job import ensemble
 from pix2score.errors import ConfigError, DataError
@@ -18,6 +21,13 @@ from pix2score.model.folder import ModelCard, load_model, save_model
 from pix2score.model.graph import graph_or_none
 from pix2score.model.initial import initial_trunk
 from pix2score.model.predictor import Predictor, load_predictor
+from pix2score.score.config import ScoreConfig
+from pix2score.score.job import score
+from pix2score.serve.config import ExportConfig
+from pix2score.serve.export import export
+from pix2score.snapshots.config import VerifyConfig
+from pix2score.snapshots.manifest import live
+from pix2score.snapshots.verify import verify
 from pix2score.train.config import RepairConfig
 from pix2score.train.repair import repair
 from tests.support.chain import Chain
@@ -145,3 +155,23 @@ def test_one_model_or_the_same_twice_is_refused() -> None:
         EnsembleConfig(models=("a",), data="d", out="o")
     with pytest.raises(ConfigError, match="given twice"):
         EnsembleConfig(models=("a", "a"), data="d", out="o")
+
+
+@pytest.mark.slow
+def test_it_is_scored_verified_and_exported_as_any_other_model(
+    chain: Chain, made: tuple[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    scores = str(tmp_path / "scores")
+    score(ScoreConfig(catalog=chain.catalog, model=made[0], out=scores, max_failed=1.0))
+    verify(VerifyConfig(scores=scores, catalog=chain.catalog))
+    assert live(scores).manifest["model_version"] == made[1]["model_version"]
+    first = read_scores(scores).to_table(filter=pc.field("status") == "ok").slice(0, 1).to_pylist()[0]
+    assert sum(first["bookmark_probs"]) == pytest.approx(1, abs=1e-4)
+    served = tmp_path / "served.onnx"
+    export(ExportConfig(model=made[0], out=str(served)))
+    (image,) = pixels(1, seed=3, size=32)
+    session = onnxruntime.InferenceSession(str(served))
+    names = [output.name for output in session.get_outputs()]
+    found = dict(zip(names, session.run(None, {session.get_inputs()[0].name: image}), strict=True))
+    said = load_predictor(made[0], batch_size=1, device="cpu", num_threads=1).predict(image[None])
+    np.testing.assert_allclose(found["bookmark_probs"], said.heads["bookmark"].probs[0], atol=1e-4)

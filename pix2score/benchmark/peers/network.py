@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pix2score.model.folder import load_model
-from pix2score.model.network import MultiHeadModel, model_from_card
+from pix2score.model.network import MultiHeadModel
+from pix2score.model.networks import model_from_card
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
