@@ -1,0 +1,49 @@
+"""Threads that do not get their cores are told of, once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pix2score.train.threads import LEAST_S, fitting
+
+BUSY = f"""
+import time, torch
+from pix2score.train.threads import Threads
+torch.set_num_threads({{number}})
+threads = Threads(is_cpu={{is_cpu}})
+threads.begin()
+end, a = time.monotonic() + {LEAST_S + 1}, torch.ones(800, 800)
+while time.monotonic() < end:
+    a = (a @ a).clamp(max=1)
+print(threads.end(0.0), threads.end(0.0), torch.get_num_threads(), sep="|")
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "cpu_s", "wall_s", "expected"),
+    [(2, 19.0, 10.0, 2), (2, 10.0, 10.0, 1), (16, 40.0, 10.0, 4), (16, 120.0, 10.0, 16), (2, 0.2, 1.0, 2)],
+)
+def test_so_many_fit_as_cores_were_there_for(number: int, cpu_s: float, wall_s: float, expected: int) -> None:
+    assert fitting(number, cpu_s, wall_s) == expected
+
+
+@pytest.mark.parametrize("is_cpu", [True, False])
+def test_threads_that_share_a_core_are_told_of_once_and_stay(is_cpu: bool) -> None:
+    """A process held to one core: three threads get a third of their time each."""
+    core = str(min(os.sched_getaffinity(0)))
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        ["taskset", "-c", core, sys.executable, "-c", BUSY.format(number=3, is_cpu=is_cpu)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+        env=environment,
+    )
+    told, again, number = done.stdout.strip().split("|")
+    assert (again, number) == ("None", "3")
+    assert ("3 threads got those of 1" in told and "--cpus-per-worker 1" in told) == is_cpu
