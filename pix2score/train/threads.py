@@ -33,7 +33,7 @@ class Threads:
         self._cpu_s, self._wall_s = time.process_time(), time.monotonic()
 
     def end(self, waited_s: float) -> str | None:
-        """They end; ``waited_s`` of their seconds no batch was there. What people should know, if anything."""
+        """They end; in ``waited_s`` of their seconds no batch was there. What people should know of it."""
         number = torch.get_num_threads()
         wall_s = time.monotonic() - self._wall_s - waited_s
         fewer = fitting(number, time.process_time() - self._cpu_s, wall_s)
@@ -41,8 +41,8 @@ class Threads:
             return None
         self._looks = False
         return (
-            f"others use this machine's cores: {number} threads got those of {fewer}, and a step waits for the "
-            f"slowest; --cpus-per-worker {fewer} may be faster"
+            f"others use this machine's cores: {number} threads got those of {fewer}, and a step waits for "
+            f"the slowest; --cpus-per-worker {fewer} may be faster"
         )
 
 
