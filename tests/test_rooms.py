@@ -27,7 +27,16 @@ ROOMS = [
         "report",
     ),
     *("model", "serve", "train.step", "ascend"),  # torch from here on
-    *("cluster", "prepare", "train", "evaluate", "score", "benchmark", "demo"),  # Ray from here on
+    *(
+        "cluster",
+        "prepare",
+        "train",
+        "evaluate",
+        "ensemble",
+        "score",
+        "benchmark",
+        "demo",
+    ),  # Ray from here on
 ]
 FIRST_WITH = {
     "torch": "model",
@@ -128,6 +137,7 @@ def test_help_of_every_job_loads_no_torch() -> None:
         "verify",
         "evaluate",
         "demo",
+        "ensemble",
         "repair",
         "predict",
         "ascend",

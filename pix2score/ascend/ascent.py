@@ -19,7 +19,8 @@ from pix2score.heads.aims import Aim
 from pix2score.heads.spec import Calibration, HeadSpec
 from pix2score.images.preprocess import RGBPixels
 from pix2score.model.folder import ModelCard
-from pix2score.model.network import MultiHeadModel, normalise
+from pix2score.model.network import normalise
+from pix2score.model.networks import Network
 from pix2score.serve.graph import answers_of
 from pix2score.train.step.augment import augmented
 from pix2score.train.step.recipe import PRESETS, ROBUST, Augment
@@ -40,7 +41,7 @@ ROUNDED = Augment(**_JPEG)
 class Explained:
     """A network with what its outputs mean."""
 
-    network: MultiHeadModel
+    network: Network
     """In eval mode."""
     card: ModelCard
 

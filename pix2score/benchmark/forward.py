@@ -19,7 +19,8 @@ from pix2score.model.backbones import wanted_input
 from pix2score.model.folder import ModelCard, Weights, save_model
 from pix2score.model.forward_torch import HALF
 from pix2score.model.graph import graph_or_none
-from pix2score.model.network import MultiHeadModel, model_from_card, normalise, weights_of
+from pix2score.model.network import MultiHeadModel, normalise, weights_of
+from pix2score.model.networks import model_from_card
 from pix2score.model.predictor import Predictor
 
 RESIDUAL_GAIN = 0.2  # of a block's last BatchNorm: with 1, the sums of 33 random blocks leave float16

@@ -21,7 +21,7 @@ from pix2score.heads.aims import aims_of
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.encode import encode
 from pix2score.model.forward_torch import network_of
-from pix2score.model.network import MultiHeadModel
+from pix2score.model.networks import Network
 
 if TYPE_CHECKING:
     from pix2score.model.predictor import Predictor
@@ -50,8 +50,11 @@ def saliency(
         hook.remove()
     said = head.answer(outputs_NA.detach().float().cpu().numpy(), calibration)
     aims = [aims_of(head).up(head, said, row) for row in range(len(outputs_NA))]
-    (gradient,) = torch.autograd.grad(gains(head, outputs_NA, calibration, aims).sum(), maps[0])
-    map_NCHW, gradient_NCHW = (_as_places(network, found) for found in (maps[0], gradient))
+    gain_N = gains(head, outputs_NA, calibration, aims)
+    # Of an ensemble the first member's map is looked at, and it may have no share in this head.
+    (found,) = torch.autograd.grad(gain_N.sum(), maps[0], allow_unused=True)
+    gradient = torch.zeros_like(maps[0]) if found is None else found
+    map_NCHW, gradient_NCHW = (_as_places(network, part) for part in (maps[0], gradient))
     coarse_N1HW = (gradient_NCHW.mean(dim=(2, 3), keepdim=True) * map_NCHW).sum(1, keepdim=True).relu()
     size = predictor.card.preprocess.size
     fine = F.interpolate(coarse_N1HW, (size, size), mode="bilinear")[:, 0].detach().cpu().numpy()
@@ -61,7 +64,7 @@ def saliency(
     )
 
 
-def _last_map(network: MultiHeadModel) -> nn.Module:
+def _last_map(network: Network) -> nn.Module:
     """The module whose output still has places."""
     trunk = network.trunk
     if hasattr(trunk, "num_prefix_tokens") and hasattr(trunk, "blocks"):
@@ -72,7 +75,7 @@ def _last_map(network: MultiHeadModel) -> nn.Module:
         raise DataError(f"{type(trunk).__name__} names no last map, so where it looks is not shown") from None
 
 
-def _as_places(network: MultiHeadModel, found: Tensor) -> Tensor:
+def _as_places(network: Network, found: Tensor) -> Tensor:
     """[N, C, h, w] of a module's output: NCHW, NHWC, or tokens behind those that stand for no place."""
     trunk = network.trunk
     if found.ndim == 3:

@@ -111,13 +111,20 @@ class OrderedAccumulator:
         return float(np.exp(log_t[i] + shift * (log_t[1] - log_t[0])).clip(TEMPERATURES[0], TEMPERATURES[-1]))
 
     def calibrated(self) -> OrderedAccumulator:
-        """The same sums, with NLL and calibration error at the fitted temperature.
+        """The same images, at the fitted temperature: as the saved model answers.
 
-        As the saved model answers.
+        Beyond ``MAX_KEPT`` images only NLL and calibration error are; the temperature hardly moves an order.
         """
-        found = copy.copy(self)
-        if self.num_labelled:
-            found.nll_sum, found.temperature = float(self.nll_by_temperature.min()), self.best_temperature()
+        found, temperature = copy.copy(self), self.best_temperature()
+        if not self.num_labelled:
+            return found
+        if sum(len(bins) for _, bins in self.kept) == self.num_labelled:
+            logits, truth = (np.concatenate(parts) for parts in zip(*self.kept, strict=True))
+            found = OrderedAccumulator(self.head, temperature)
+            found.nll_by_temperature, found.kept = self.nll_by_temperature, self.kept
+            labels = np.concatenate(self.pairs)[:, 1]
+            found._add_probabilities(log_softmax(logits.astype(np.float64) / temperature), truth, labels)
+        found.nll_sum, found.temperature = float(self.nll_by_temperature.min()), temperature
         return found
 
     def result(self) -> Numbers:

@@ -25,6 +25,7 @@ from pix2score.heads.kinds import head_from_dict
 from pix2score.heads.spec import Calibration, HeadSpec
 from pix2score.images.preprocess import Preprocess, preprocess_from_dict
 from pix2score.model.backbones import check_form
+from pix2score.model.members import Member, member_from_dict
 from pix2score.storage.folder import Folder
 
 FORMAT = 1
@@ -56,6 +57,8 @@ class ModelCard:
     """Metrics, training config and package versions."""
     calibrations: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Of the other heads."""
+    members: tuple[Member, ...] = ()
+    """The networks of an ensemble, of which the first makes the embedding; none of a single network."""
 
     def calibration(self, head: str) -> Calibration:
         """What the head's outputs are calibrated with; empty where nothing was fitted."""
@@ -81,6 +84,7 @@ class ModelCard:
             "weights_sha256": self.weights_sha256,
             # Left out where there is none: models made before there could be one keep their version.
             **({"hidden": self.hidden} if self.hidden else {}),
+            **({"members": [member.to_dict() for member in self.members]} if self.members else {}),
         }
 
     def to_json(self) -> bytes:
@@ -104,6 +108,7 @@ def save_model(
     about: dict[str, Any],
     calibrations: dict[str, dict[str, Any]] | None = None,
     hidden: int = 0,
+    members: tuple[Member, ...] = (),
     graph: Callable[[ModelCard, Mapping[str, Span]], bytes | None] = lambda *_: None,
 ) -> ModelCard:
     """Write the model to ``place``, weights first, the card that makes it a model last; return the card.
@@ -127,6 +132,7 @@ def save_model(
         hidden=hidden,
         about=about,
         calibrations=calibrations or {},
+        members=members,
     )
     made, folder = graph(card, spans(data)), Folder(place)
     folder.publish(WEIGHTS, data, replace=True)
@@ -173,6 +179,7 @@ def load_card(place: str) -> ModelCard:
             graph_sha256=content.get("graph_sha256"),
             about=content["about"],
             calibrations=content.get("calibrations", {}),
+            members=tuple(member_from_dict(plain) for plain in content.get("members", ())),
         )
         stated = content["model_version"]
         check_form(card.backbone)

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from pix2score.model.folder import ModelCard, Weights
-from pix2score.model.network import MultiHeadModel, model_from_card, normalise
+from pix2score.model.network import normalise
+from pix2score.model.networks import Network, model_from_card
 
 logger = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float32]
@@ -102,13 +103,13 @@ def within_range(outputs: Outputs, exactly: Callable[[], Outputs]) -> Outputs:
     return kept, embedding_BD.where(good_B1, exact_BD)
 
 
-def network_of(card: ModelCard, weights: Weights, device: torch.device | str) -> MultiHeadModel:
+def network_of(card: ModelCard, weights: Weights, device: torch.device | str) -> Network:
     """The network in eval mode on ``device``, channels_last."""
     network = model_from_card(card, weights).to(device)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def _compiled(network: MultiHeadModel) -> Any:
+def _compiled(network: Network) -> Any:
     """By torch.compile; where that cannot be done, torch says so in its log and the network runs as it is."""
     import torch._dynamo
 

@@ -22,7 +22,7 @@ from pix2score.errors import TrainingError
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.folder import WEIGHTS, ModelCard, Span
 from pix2score.model.forward_onnx import BATCH, EMBEDDING, LOGITS, PIXELS, UNUSED
-from pix2score.model.network import MultiHeadModel
+from pix2score.model.networks import Network, network_of_card
 
 logger = logging.getLogger(__name__)
 OPSET = 18
@@ -40,7 +40,7 @@ def export_graph(card: ModelCard, spans: Mapping[str, Span] | None = None) -> by
     Raises ``TrainingError`` if the exporter cannot write this network.
     """
     start = time.monotonic()
-    network = MultiHeadModel(card.backbone, card.heads, size=card.preprocess.size, hidden=card.hidden)
+    network = network_of_card(card)
     _make_distinct(network)
     try:
         proto = _exported(_FromPixels(network, card).eval(), card)
@@ -69,7 +69,7 @@ def graph_or_none(card: ModelCard, spans: Mapping[str, Span] | None = None) -> b
 class _FromPixels(nn.Module):
     """The network behind its normalisation, with outputs in the graph's order."""
 
-    def __init__(self, network: MultiHeadModel, card: ModelCard) -> None:
+    def __init__(self, network: Network, card: ModelCard) -> None:
         super().__init__()
         self.network, self.heads = network, [head.name for head in card.heads]
         self.scale, self.shift = _normalisation(card.preprocess)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pix2score.errors import ConfigError, DataError
 from pix2score.model.backbones import check_backbone
 from pix2score.model.folder import CARD, NUM_LISTED, load_model
+from pix2score.model.members import refuse_ensemble
 from pix2score.model.trunk import build_trunk
 from pix2score.storage.folder import Folder
 
@@ -200,7 +201,8 @@ def _url(cfg: Any) -> str:
 def _read(place: str) -> Tensors:
     whole = Folder(place)
     if whole.is_file(CARD):
-        _, arrays = load_model(place)
+        card, arrays = load_model(place)
+        refuse_ensemble(card.members, f"give one of its members as --weights instead of {place}")
         trunk = {
             name.removeprefix("trunk."): array for name, array in arrays.items() if name.startswith("trunk.")
         }

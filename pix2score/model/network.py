@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
-from pix2score.model.folder import ModelCard, Shape, Weights, check_shapes
+from pix2score.model.folder import Shape, check_shapes
 from pix2score.model.trunk import build_trunk, embedding_dim
 
 
@@ -98,18 +97,7 @@ def normalise(pixels_BSSC: Tensor, preprocess: Preprocess) -> Tensor:
     return (image_BCHW / 255 - mean) / std
 
 
-def model_from_card(card: ModelCard, weights: Weights) -> MultiHeadModel:
-    """The trained network in eval mode.
-
-    Raises ``DataError`` listing weights that are missing, surplus or of another shape.
-    """
-    model = MultiHeadModel(card.backbone, card.heads, size=card.preprocess.size, hidden=card.hidden)
-    tensors = {name: torch.from_numpy(np.array(tensor)) for name, tensor in weights.items()}
-    load_exactly(model, tensors, f"model {card.version}")
-    return model.eval()
-
-
-def weights_of(model: MultiHeadModel) -> dict[str, npt.NDArray[Any]]:
+def weights_of(model: nn.Module) -> dict[str, npt.NDArray[Any]]:
     """Parameters and buffers as numpy arrays on the CPU."""
     return {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
 

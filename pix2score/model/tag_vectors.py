@@ -19,6 +19,7 @@ from pix2score.catalog.keys import Id, Key
 from pix2score.errors import DataError
 from pix2score.heads.tags import TagsHead, probabilities
 from pix2score.model.folder import ModelCard, Weights, load_model
+from pix2score.model.members import refuse_ensemble
 from pix2score.snapshots.manifest import live
 from pix2score.snapshots.read import read_embeddings
 from pix2score.storage.arrow import fixed_lists, matrix
@@ -43,6 +44,7 @@ def tag_vectors(scores: str, model: str, keys: Id | Key | Sequence[Id | Key]) ->
             a key without an embedding (not in the catalog, or its image failed).
     """
     card, weights = load_model(model)
+    refuse_ensemble(card.members, "its tags do not follow from the stored embedding; score has them")
     heads = [head for head in card.heads if isinstance(head, TagsHead)]
     if not heads:
         raise DataError(f"model {model} has no head of kind tags")

@@ -30,7 +30,8 @@ from pix2score.heads.value import ValueHead
 from pix2score.heads.value_labels import VALUE
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.folder import ModelCard, Weights
-from pix2score.model.network import model_from_card, normalise
+from pix2score.model.network import normalise
+from pix2score.model.networks import model_from_card
 
 FIXED_POINT = 2.0**22  # Pillow holds resampling weights as integers of so many parts
 

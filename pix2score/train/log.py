@@ -6,6 +6,7 @@ Written by the first worker, beside the model.
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,6 +80,23 @@ def final_table(entry: EpochEntry, ridge: dict[str, float | None], heads: Sequen
         )
     weights = f", its {entry['weights']} weights" if "weights" in entry else ""
     return f"validation of epoch {entry['epoch']}{weights}, which is saved:\n{aligned(rows)}"
+
+
+def below_ridge(entry: EpochEntry, ridge: dict[str, float | None], heads: Sequence[HeadSpec]) -> list[str]:
+    """A sentence for each head that orders validation images less well than the ridge does, by more than
+    chance may do."""
+    found = []
+    for head in heads:
+        numbers, theirs = entry["val"][head.name], ridge.get(head.name)
+        mine, number = numbers.get("spearman"), numbers["num_labelled"]
+        if mine is None or theirs is None or not number or mine >= theirs - 1 / math.sqrt(number):
+            continue
+        found.append(
+            f"{head.name}: a ridge regression on colours and outlines orders the validation images better "
+            f"({theirs:.3f} against {mine:.3f}); a trunk that has learnt from other pictures may help: "
+            "--weights pretrained --freeze trunk"
+        )
+    return found
 
 
 def _number(value: float | None) -> str:

@@ -21,6 +21,7 @@ from pix2score.errors import DataError
 from pix2score.metrics.kinds import results
 from pix2score.metrics.protocol import Accumulator
 from pix2score.model.folder import CARD, ModelCard, Weights, load_model, save_model
+from pix2score.model.members import refuse_ensemble
 from pix2score.storage.folder import Folder
 from pix2score.train.config import RepairConfig
 from pix2score.train.history import calibrations
@@ -47,6 +48,7 @@ def repair(config: RepairConfig) -> dict[str, Any]:
     dataset, out = open_dataset(config.data), Folder(config.out)
     if out.is_file(CARD):
         raise DataError(f"{out.uri} holds a model already; give another --out")
+    refuse_ensemble(card.members, "repair its members, and make it again")
     check_heads(config.model, card.heads, dataset)
     with session() as offer, recorded(out, "summary.json", {"job": "repair", "out": out.uri}) as summary:
         summary.update(_repaired(config, card, weights, dataset, offer))
@@ -56,9 +58,11 @@ def repair(config: RepairConfig) -> dict[str, Any]:
 def _repaired(
     config: RepairConfig, card: ModelCard, weights: Weights, dataset: PreparedDataset, offer: Offer
 ) -> dict[str, Any]:
-    from pix2score.model.network import model_from_card  # imports torch
+    from pix2score.model.network import MultiHeadModel  # imports torch
+    from pix2score.model.networks import model_from_card
 
     model = model_from_card(card, weights)
+    assert isinstance(model, MultiHeadModel), "ensembles are refused"
     broken = _broken_statistics(model, config.model)
     logger.info("%d of BatchNorm's statistics are not finite; all are recomputed", len(broken))
     num_images = _recompute_statistics(model, card, dataset, offer, config.num_images)

@@ -12,7 +12,7 @@ from pix2score.cluster.progress import Board
 from pix2score.metrics.protocol import Accumulator
 from pix2score.storage.folder import Folder
 from pix2score.train.checkpoint import RunState
-from pix2score.train.log import epoch_line, final_table, write_logs
+from pix2score.train.log import below_ridge, epoch_line, final_table, write_logs
 from pix2score.train.settings import WorkerSettings
 from pix2score.train.step.fitter import StepResult
 
@@ -64,6 +64,8 @@ class Reporter:
         elif len(run.history) < settings.num_epochs:
             self.say(f"stopped early: no better {settings.best_by} for {settings.patience} epochs")
         self.say(final_table(run.best["entry"], run.ridge, settings.heads))
+        for line in below_ridge(run.best["entry"], run.ridge, settings.heads):
+            self.say(line)
 
 
 def _pictures(run: RunState, metrics: list[Accumulator]) -> dict[str, npt.NDArray[np.uint8]]:

@@ -40,6 +40,7 @@ from pix2score.train.step.batch import Batch
 from pix2score.train.step.collectives import gather, gather_metrics
 from pix2score.train.step.fitter import Fitter, StepResult
 from pix2score.train.step.validate import validation_loss
+from pix2score.train.threads import Threads
 from pix2score.train.trial import Trial
 
 CHECK_EVERY = 20
@@ -68,6 +69,7 @@ class Loop:
         self._batch_rows = settings.images_per_step // self._num_workers
         self._fitter = _build(settings, self._batch_rows)
         self._run = resume(self._fitter, settings)
+        self._threads = Threads(is_cpu=self._fitter.device.type == "cpu")
         self._trial = Trial(self._fitter, self._run, settings.num_epochs)
         self._peak = Peak(self._fitter.device)
         self._baseline = RidgeBaseline(settings.heads)
@@ -138,6 +140,8 @@ class Loop:
         last = min(self._settings.recipe.total_steps, (epoch + 1) * steps_per_epoch)
         num_done = fitter.num_steps - epoch * steps_per_epoch
         self._resume_clock()
+        self._threads.begin()
+        waited = self._run.sums.waited
         for i, batch in enumerate(self._awaited(self._batches("train", epoch))):
             if not epoch and not self._embedded:
                 self._baseline.add(batch)
@@ -155,6 +159,8 @@ class Loop:
                 self._save_and_leave_if_asked()
                 self._resume_clock()
         self._stop_clock()
+        if told := self._threads.end(self._run.sums.waited - waited):
+            self._reporter.say(told)
 
     def _solve(self, probing: Probing, epoch: int) -> list[Accumulator]:
         """Solve the outputs at the next strength of the penalty; metrics of what each head keeps."""

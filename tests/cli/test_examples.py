@@ -9,6 +9,7 @@ import pytest
 
 from pix2score.ascend.config import AscendConfig
 from pix2score.cli.flags import as_plain, resolve
+from pix2score.ensemble.config import EnsembleConfig
 from pix2score.evaluate.config import EvaluateConfig
 from pix2score.prepare.config import PrepareConfig
 from pix2score.report.config import ReportConfig
@@ -25,6 +26,7 @@ CLASSES: dict[str, Any] = {
     "prepare": PrepareConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
+    "ensemble": EnsembleConfig,
     "repair": RepairConfig,
     "score": ScoreConfig,
     "verify": VerifyConfig,

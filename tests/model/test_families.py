@@ -17,7 +17,8 @@ from pix2score.model.backbones import wanted_input
 from pix2score.model.batchnorm import norms_of, reestimate_norms
 from pix2score.model.folder import GRAPH, load_graph, load_model, save_model
 from pix2score.model.graph import export_graph
-from pix2score.model.network import MultiHeadModel, model_from_card, normalise, weights_of
+from pix2score.model.network import MultiHeadModel, normalise, weights_of
+from pix2score.model.networks import model_from_card
 from pix2score.model.predictor import Predictor, load_predictor
 from tests.support.torch_helpers import COUNT_HEAD, HEADS, pixels
 

@@ -25,7 +25,8 @@ from pix2score.model.backbones import CLASSIC as BACKBONES
 from pix2score.model.backbones import check_backbone
 from pix2score.model.folder import load_model, save_model
 from pix2score.model.initial import initial_trunk
-from pix2score.model.network import MultiHeadModel, load_exactly, model_from_card, normalise, weights_of
+from pix2score.model.network import MultiHeadModel, load_exactly, normalise, weights_of
+from pix2score.model.networks import model_from_card
 from pix2score.model.trunk import build_trunk, check_size
 from tests.support.torch_helpers import HEADS, NARROW, NARROW_DIM, PREPROCESS, pixels, settled_model, state_of
 

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from pix2score.metrics.accumulate import CELL, OrderedAccumulator
 from pix2score.storage.folder import Folder
 from pix2score.train.log import (
     CURVE_POINTS,
+    below_ridge,
     epoch_line,
     final_table,
     picture_grid,
@@ -75,6 +77,19 @@ def test_the_final_table_stands_beside_prior_and_ridge() -> None:
 def test_the_final_table_says_which_weights_are_saved() -> None:
     assert "validation of epoch 2, which is saved" in final_table(entry(), {}, HEADS)
     assert "epoch 2, its averaged weights, which" in final_table(entry(weights="averaged"), {}, HEADS)
+
+
+@pytest.mark.parametrize(
+    ("ridge", "number", "is_told"),
+    [(0.7, 100, True), (0.59, 100, False), (0.59, 10_000, True), (0.4, 100, False), (None, 100, False)],
+)
+def test_a_head_that_is_below_the_ridge_by_more_than_chance_is_told_what_may_help(
+    ridge: float | None, number: int, is_told: bool
+) -> None:
+    val = {"bookmark": {"num_labelled": number, "spearman": 0.5}, "sanity": {"num_labelled": 0}}
+    found = below_ridge(entry(val=val), {"bookmark": ridge, "sanity": 0.9}, HEADS)
+    assert len(found) == is_told
+    assert all("bookmark: a ridge regression" in line and "--freeze trunk" in line for line in found)
 
 
 def test_pictures_stand_side_by_side_in_order() -> None:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pix2score.model.folder import load_model
-from pix2score.model.network import MultiHeadModel, model_from_card
+from pix2score.model.network import MultiHeadModel
+from pix2score.model.networks import model_from_card
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -16,7 +17,9 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def load(model: str) -> tuple[MultiHeadModel, int]:
     """The network in eval mode, and the side of its input in px."""
     card, weights = load_model(model)
-    return model_from_card(card, weights), card.preprocess.size
+    network = model_from_card(card, weights)
+    assert isinstance(network, MultiHeadModel), "peers are measured with one network"
+    return network, card.preprocess.size
 
 
 @torch.inference_mode()
