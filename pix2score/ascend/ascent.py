@@ -47,7 +47,8 @@ class Explained:
 
     def outputs(self, pixels_BSSC: Tensor, head: HeadSpec) -> Tensor:
         """[B, A] of RGB in 0..255, uint8 or float, on the graph; float64, as scores flatten out."""
-        return self.network(normalise(pixels_BSSC, self.card.preprocess))[0][head.name].double()
+        outputs: dict[str, Tensor] = self.network(normalise(pixels_BSSC, self.card.preprocess))[0]
+        return outputs[head.name].double()
 
     def answers(self, pixels_BSSC: Tensor, head: HeadSpec) -> list[dict[str, Tensor]]:
         """What ``serve.graph.ANSWERS`` says of each picture."""
@@ -88,8 +89,9 @@ def _log_odds(outputs_A: Tensor, calibration: Calibration, aim: Aim) -> Tensor:
     """Of the probability that ``aim`` is about, from the outputs themselves."""
     this = aim.index or 0
     if not aim.is_exclusive:
-        return outputs_A[this] * calibration.get("slope", 1.0) + calibration.get("offset", 0.0)
-    logits_A = outputs_A / calibration.get("temperature", 1.0)
+        odds: Tensor = outputs_A[this] * calibration.get("slope", 1.0) + calibration.get("offset", 0.0)
+        return odds
+    logits_A: Tensor = outputs_A / calibration.get("temperature", 1.0)
     others = torch.cat([logits_A[:this], logits_A[this + 1 :]])
     return logits_A[this] - torch.logsumexp(others, dim=0)
 
