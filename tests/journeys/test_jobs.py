@@ -26,6 +26,7 @@ JOBS = (
     "benchmark",
     "predict",
     "ascend",
+    "ensemble",
     "export",
     "report",
 )
