@@ -25,6 +25,7 @@ ROOMS = [
         "nightly",
         "metrics",
         "report",
+        "kpi",
     ),
     *("model", "serve", "train.step"),  # torch from here on
     *("cluster", "prepare", "train", "evaluate", "score", "benchmark", "demo"),  # Ray from here on
@@ -133,5 +134,6 @@ def test_help_of_every_job_loads_no_torch() -> None:
         "export",
         "report",
         "vacuum",
+        "kpi",
     ]
     assert "torch" not in _loaded(f"import {', '.join('jobs.' + job for job in jobs)}")

@@ -9,6 +9,7 @@ import pytest
 
 from pix2score.cli.flags import as_plain, resolve
 from pix2score.evaluate.config import EvaluateConfig
+from pix2score.kpi.config import KpiConfig
 from pix2score.prepare.config import PrepareConfig
 from pix2score.report.config import ReportConfig
 from pix2score.score.config import ScoreConfig
@@ -29,6 +30,7 @@ CLASSES: dict[str, Any] = {
     "verify": VerifyConfig,
     "report": ReportConfig,
     "export": ExportConfig,
+    "kpi": KpiConfig,
 }
 
 

@@ -27,6 +27,7 @@ JOBS = (
     "predict",
     "export",
     "report",
+    "kpi",
 )
 
 
