@@ -2,7 +2,7 @@
 
     kpi/<run>/part-*.parquet   illust_id, page, kpi_expected (float64, in the KPI's own unit), kpi_score
                                (float32, its place in 0..1 among the rows held out when the model was fitted)
-    kpi/<run>/_SUCCESS         written last: without it the table is not whole
+    kpi/<run>.json             what the job tells; written last: without it the table is not whole
 
 Streams: what is held at a time is a block of embeddings and the answers of a part.
 """
@@ -33,7 +33,6 @@ from pix2score.storage.parquet import parquet_bytes
 
 logger = logging.getLogger(__name__)
 PART_ROWS = 500_000
-SUCCESS = "_SUCCESS"
 
 
 def apply(config: KpiConfig, part_rows: int = PART_ROWS) -> dict[str, Any]:
@@ -53,7 +52,7 @@ def apply(config: KpiConfig, part_rows: int = PART_ROWS) -> dict[str, Any]:
         summary.update(snapshot=source.snapshot, model_version=source.model_version)
         summary.update(_write(out, run, part_rows, fitted, source, labels))
         done = {**summary, "config": as_plain(config)}
-        out.publish(f"kpi/{run}/{SUCCESS}", json.dumps(done, indent=1, ensure_ascii=False).encode())
+        out.publish(f"kpi/{run}.json", json.dumps(done, indent=1, ensure_ascii=False).encode())
     return summary
 
 

@@ -107,10 +107,8 @@ def _join(
 ) -> None:
     load_positions(connection, source)
     load_scores(connection, source, features.scores)
-    try:
-        counts |= join_labels(connection, source, features.scores)
-    finally:
-        logger.info("%s", described(counts))
+    counts |= join_labels(connection, source, features.scores, described(counts))
+    logger.info("%s", described(counts))
     logger.info(
         "%d rows to learn from and measure on; left out: %d of keys that are not in the scores, %d without "
         "an embedding",

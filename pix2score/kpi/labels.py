@@ -30,6 +30,7 @@ from pix2score.storage.sql import load, one_row
 Kind = Literal["rate", "number"]
 KPI, CLICKS, IMPRESSIONS = "kpi", "clicks", "impressions"
 WORDS = {
+    "unknown_id": "whose id the scores cannot have",
     "no_label": "without a number",
     "negative": "with a negative number",
     "no_impressions": "without impressions",
@@ -225,14 +226,17 @@ def described(counts: dict[str, Any]) -> str:
     return f"{counts['rows']} labels{': ' + ', '.join(parts) if parts else ''}"
 
 
+def _id_name(id_type: pa.DataType) -> str:
+    return "BIGINT" if pt.is_integer(id_type) else "VARCHAR"
+
+
 def _key_sql(schema: pa.Schema, id_type: pa.DataType) -> str:
-    id_name = "BIGINT" if pt.is_integer(id_type) else "VARCHAR"
     page = "0"
     if "page" in schema.names:  # 2, 2.0, "2" and "p2" are one
         text = text_sql("page", schema.field("page").type)
         number = f"coalesce(TRY_CAST(ltrim(trim({text}), 'p') AS INTEGER), -1)"
         page = f"CASE WHEN page IS NULL THEN 0 ELSE {number} END"
-    return f"TRY_CAST(illust_id AS {id_name}) AS illust_id, {page}::INTEGER AS page"
+    return f"TRY_CAST(illust_id AS {_id_name(id_type)}) AS illust_id, {page}::INTEGER AS page"
 
 
 def _judged_sql(schema: pa.Schema, id_type: pa.DataType) -> str:
@@ -240,19 +244,21 @@ def _judged_sql(schema: pa.Schema, id_type: pa.DataType) -> str:
     group = text_sql('"group"', schema.field("group").type) if "group" in names else "NULL"
     split = text_sql("split", schema.field("split").type) if "split" in names else "NULL::VARCHAR"
     own = {"illust_id", "page", "group", "split"}
+    reason = _reason_sql(names, _id_name(id_type))
     others = "".join(f", {quoted(name)}" for name in names if name not in own)
     return (
-        f"SELECT {_key_sql(schema, id_type)}, {_reason_sql(names)} AS reason, {split} AS split, "
+        f"SELECT {_key_sql(schema, id_type)}, {reason} AS reason, {split} AS split, "
         f'coalesce({group}, CAST(illust_id AS VARCHAR)) AS "group"{others} FROM given'
     )
 
 
-def _reason_sql(names: Sequence[str]) -> str:
+def _reason_sql(names: Sequence[str], id_name: str) -> str:
+    start = f"CASE WHEN TRY_CAST(illust_id AS {id_name}) IS NULL THEN 'unknown_id' "
     if KPI in names:
-        return "CASE WHEN kpi IS NULL OR NOT isfinite(kpi) THEN 'no_label' END"
+        return f"{start} WHEN kpi IS NULL OR NOT isfinite(kpi) THEN 'no_label' END"
     finite = "isfinite(clicks) AND isfinite(impressions)"
     return (
-        f"CASE WHEN NOT coalesce({finite}, false) THEN 'no_label' "
+        f"{start} WHEN NOT coalesce({finite}, false) THEN 'no_label' "
         "WHEN clicks < 0 OR impressions < 0 THEN 'negative' WHEN clicks > impressions THEN 'more_clicks' "
         "WHEN impressions = 0 THEN 'no_impressions' END"
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -80,11 +79,12 @@ def load_scores(connection: duckdb.DuckDBPyConnection, source: Source, columns: 
 
 
 def join_labels(
-    connection: duckdb.DuckDBPyConnection, source: Source, columns: Sequence[str]
-) -> dict[str, Any]:
+    connection: duckdb.DuckDBPyConnection, source: Source, columns: Sequence[str], so_far: str
+) -> dict[str, int]:
     """Make table ``usable``: rows of ``labelled`` with their position and ``columns`` of SCORES; return
     counts of the others.
 
+    ``so_far``: what became of the labels before, in words.
     Raises ``DataError`` if none is left, with keys of both sides.
     """
     scores = "".join(f", s.{quoted(name)}" for name in columns)
@@ -101,18 +101,18 @@ def join_labels(
     (usable,) = one_row(connection, "SELECT count(*) FROM usable")
     if not usable:
         raise DataError(
-            f"no label belongs to a live embedding of {source.place}: {unknown} labels are of keys that are "
-            f"not in its scores, {without} of images without an embedding (they failed); first keys of the "
-            f"labels: {_first(connection, 'judged')}; of the scores: {_first(connection, 'scored')}"
+            f"no label belongs to a live embedding of {source.place} ({so_far}; {unknown} of keys that are "
+            f"not in its scores, {without} of images without an embedding, as they failed); first ids of the "
+            f"labels: {_first(connection, 'given')}; of the scores: {_first(connection, 'scored')}"
         )
     return {"unknown_key": unknown, "without_embedding": without, "usable": usable}
 
 
 def _first(connection: duckdb.DuckDBPyConnection, table: str) -> str:
-    rows = connection.execute(
-        f"SELECT illust_id, page FROM {table} ORDER BY 1, 2 LIMIT {NUM_EXAMPLES}"
-    ).fetchall()
-    return ", ".join(f"{i!r} page {page}" for i, page in rows) or "none"
+    sql = (
+        f"SELECT DISTINCT illust_id FROM {table} WHERE illust_id IS NOT NULL ORDER BY 1 LIMIT {NUM_EXAMPLES}"
+    )
+    return ", ".join(repr(row[0]) for row in connection.execute(sql).fetchall()) or "none"
 
 
 class PlainColumns:

@@ -112,13 +112,14 @@ def _check(kind: Kind, truth_N: Floats, splits: dict[str, slice]) -> None:
             f"{len(truth_N)} labels with an embedding: too few to learn from, at least {MIN_ROWS}"
         )
     sizes = ", ".join(f"{splits[name].stop - splits[name].start} {name}" for name in SPLITS)
+    empty = [name for name in SPLITS if splits[name].start == splits[name].stop]
+    if empty:
+        raise DataError(
+            f"no label is in split {empty[0]} ({sizes}): train, val and test each need some; a column split "
+            "says which, or --val-fraction and --test-fraction how many"
+        )
     for name in SPLITS:
         part = truth_N[splits[name]]
-        if not len(part):
-            raise DataError(
-                f"no label is in split {name} ({sizes}): train, val and test each need some; a column split "
-                "says which, or --val-fraction and --test-fraction how many"
-            )
         if (part == part[0]).all() and (name == "train" or kind == "number" or part[0] in (0, 1)):
             raise DataError(
                 f"the KPI is {part[0]:g} in all {len(part)} rows of split {name}: nothing to learn"
