@@ -23,7 +23,7 @@ from pix2score.snapshots.tables import Layout
 from pix2score.storage.sql import engine, load, one_row
 
 BLOCK_ROWS = 4_096
-READAHEAD_BLOCKS = 4  # the scanner's default would hold gigabytes of embeddings
+READAHEAD_BLOCKS = 1
 NUM_EXAMPLES = 3
 
 
@@ -42,6 +42,7 @@ class Source:
             columns=[*KEY, *columns],
             batch_size=BLOCK_ROWS,
             batch_readahead=READAHEAD_BLOCKS,
+            use_threads=False,  # with threads up to nine files of 51 MB were read ahead of a slow consumer
             fragment_readahead=1,
             fragment_scan_options=pds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True),
         )

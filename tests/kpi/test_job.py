@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import re
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,10 @@ from pix2score.cli.main import run
 from pix2score.errors import ConfigError, DataError
 from pix2score.kpi.apply import apply
 from pix2score.kpi.config import KpiConfig
-from pix2score.kpi.job import kpi
+from pix2score.kpi.job import _read, kpi
+from pix2score.kpi.labels import open_labels
 from pix2score.kpi.models import MODELS, load
+from pix2score.kpi.rows import open_source
 from pix2score.snapshots.read import read_embeddings
 from tests.support.kpi import Kpis, publish_kpis, write_labels
 
@@ -209,6 +213,21 @@ def test_a_side_value_that_is_missing_when_applying_is_answered_all_the_same(
     assert np.isfinite(table.column("kpi_expected").to_numpy()).all()
 
 
+@pytest.mark.parametrize("max_rows", [200_000, 450])
+def test_no_group_is_in_two_splits_or_in_both_halves_of_train(rates: Fit, max_rows: int) -> None:
+    config = replace(rates.config, max_rows=max_rows)
+    labels = open_labels(str(config.labels), (), with_kpi=True)
+    table, _ = _read(config, open_source(config.scores), labels)
+    assert len(table) == min(max_rows, 598)
+    parts = {name: set(table.group_N[part].tolist()) for name, part in table.splits.items()}
+    assert not parts["train"] & parts["val"]
+    assert not parts["train"] & parts["test"]
+    assert not parts["val"] & parts["test"]
+    assert not parts["first"] & parts["second"]
+    assert parts["first"] | parts["second"] == parts["train"]
+    assert min(len(part) for part in parts.values()) > 10
+
+
 # Mistakes
 
 
@@ -256,8 +275,6 @@ HALF = [i % 2 for i in IDS]
 def test_labels_that_cannot_be_learnt_from_are_one_line(
     tmp_path: Path, columns: dict[str, Any], message: str
 ) -> None:
-    import re
-
     text = refused(labels_of(tmp_path, columns))
     assert re.search(message, text)
     assert "\n" not in text
@@ -299,6 +316,11 @@ def test_embeddings_of_another_model_are_refused(
     publish_kpis(str(tmp_path), 10, **world)
     with pytest.raises(DataError, match=message):
         kpi(KpiConfig(scores=str(tmp_path), apply=str(rates.out)))
+
+
+def test_a_package_that_is_missing_is_one_line(rates: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightgbm", None)  # as Python sees a package that is not there
+    assert refused(rates.config).endswith("needs lightgbm, not installed here: pip install 'pix2score[kpi]'")
 
 
 def test_a_model_of_side_columns_asks_for_them(revenue: Fit) -> None:
