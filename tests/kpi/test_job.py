@@ -220,6 +220,7 @@ def test_no_group_is_in_two_splits_or_in_both_halves_of_train(rates: Fit, max_ro
     table, _ = _read(config, open_source(config.scores), labels)
     assert len(table) == min(max_rows, 598)
     parts = {name: set(table.group_N[part].tolist()) for name, part in table.splits.items()}
+    assert len(set(table.group_N.tolist())) <= len(set(rates.world.group.tolist())), "groups, not images"
     assert not parts["train"] & parts["val"]
     assert not parts["train"] & parts["test"]
     assert not parts["val"] & parts["test"]
