@@ -172,6 +172,7 @@ def described_splits(counts: PlanCounts) -> str:
 
 
 def split_by_hash(rule: SplitRule) -> str:
+    """SQL: the split of a row by the hash of its column ``group``."""
     # md5 rather than DuckDB's own hash: the split must not move with a version of DuckDB.
     draw = "md5_number_lower('split/' || \"group\") / 18446744073709551616.0"
     return (
