@@ -25,6 +25,7 @@ ROOMS = [
         "nightly",
         "metrics",
         "report",
+        "kpi",
     ),
     *("model", "serve", "train.step", "ascend"),  # torch from here on
     *(
@@ -144,5 +145,6 @@ def test_help_of_every_job_loads_no_torch() -> None:
         "export",
         "report",
         "vacuum",
+        "kpi",
     ]
     assert "torch" not in _loaded(f"import {', '.join('jobs.' + job for job in jobs)}")

@@ -115,7 +115,7 @@ def _split_rows(
     """Make table ``chosen``, rows with split and clean labels; fill ``counts``."""
     columns = {head.name: label_columns(catalog, head) for head in heads}
     clean = ", ".join(f"{head.clean_sql(columns[head.name])} AS {head.name}_label" for head in heads)
-    split = _given_split() if catalog.columns.split else _split_by_hash(rule)
+    split = given_split() if catalog.columns.split else split_by_hash(rule)
     connection.execute(
         f"CREATE TABLE split_rows AS SELECT * REPLACE ({split} AS split), split AS given_split, {clean}, "
         f"row_number() OVER (PARTITION BY illust_id ORDER BY page) AS nth_page FROM keyed"
@@ -142,7 +142,7 @@ def _split_rows(
     )
 
 
-def _given_split() -> str:
+def given_split() -> str:
     """SQL: the split that the catalog names, in capitals, with spaces around, or by a usual other name."""
     name = "lower(trim(split))"
     names = " ".join(
@@ -171,7 +171,8 @@ def described_splits(counts: PlanCounts) -> str:
     return f"{values}; accepted: {accepted}"
 
 
-def _split_by_hash(rule: SplitRule) -> str:
+def split_by_hash(rule: SplitRule) -> str:
+    """SQL: the split of a row by the hash of its column ``group``."""
     # md5 rather than DuckDB's own hash: the split must not move with a version of DuckDB.
     draw = "md5_number_lower('split/' || \"group\") / 18446744073709551616.0"
     return (

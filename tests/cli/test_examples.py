@@ -11,6 +11,7 @@ from pix2score.ascend.config import AscendConfig
 from pix2score.cli.flags import as_plain, resolve
 from pix2score.ensemble.config import EnsembleConfig
 from pix2score.evaluate.config import EvaluateConfig
+from pix2score.kpi.config import KpiConfig
 from pix2score.prepare.config import PrepareConfig
 from pix2score.report.config import ReportConfig
 from pix2score.score.config import ScoreConfig
@@ -33,6 +34,7 @@ CLASSES: dict[str, Any] = {
     "report": ReportConfig,
     "export": ExportConfig,
     "ascend": AscendConfig,
+    "kpi": KpiConfig,
 }
 
 

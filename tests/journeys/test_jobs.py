@@ -29,6 +29,7 @@ JOBS = (
     "ensemble",
     "export",
     "report",
+    "kpi",
 )
 
 
