@@ -54,11 +54,11 @@ def _constant(table: Table, split: str) -> Floats:
 
 
 def _linear_and_trees(table: Table, seed: int) -> list[Model]:
-    loss = logistic if table.kind == "rate" else squared
+    loss = logistic if table.target == "rate" else squared
     train, val = table.rows("train"), table.rows("val")
     linear = fit_linear(train, val, loss)
     logger.info("linear model fitted on %d rows of %d features", table.num("train"), table.features.width)
-    forest = fit_forest(table.kind, train, val, seed)
+    forest = fit_forest(table.target, train, val, seed)
     logger.info("%d trees fitted on %d rows", forest.num_trees(), table.num("train"))
     return [_model(table, LINEAR, linear=linear), _model(table, ONLY_TREES, forest=forest)]
 
@@ -66,13 +66,13 @@ def _linear_and_trees(table: Table, seed: int) -> list[Model]:
 def _with_leaves(table: Table, seed: int, trees: Model, halves_from: int) -> list[Model]:
     learnt_by, forest = "train", trees.forest
     if table.num("train") >= halves_from and min(table.num("first"), table.num("second")) >= halves_from / 4:
-        forest = fit_forest(table.kind, table.rows("first"), table.rows("val"), seed)
+        forest = fit_forest(table.target, table.rows("first"), table.rows("val"), seed)
         learnt_by = "second"
         logger.info(
             "leaves: trees from %d rows, weights from %d others", table.num("first"), table.num("second")
         )
     assert forest is not None, "the trees alone are a forest"
-    loss = logistic if table.kind == "rate" else squared
+    loss = logistic if table.target == "rate" else squared
     raw = [table.rows_NF[table.splits[split]] for split in (learnt_by, "val")]
     leaves = [leaf_columns(forest, rows) for rows in raw]
     found = []
@@ -87,12 +87,12 @@ def _with_leaves(table: Table, seed: int, trees: Model, halves_from: int) -> lis
 
 def _model(table: Table, name: str, **parts: Any) -> Model:
     centre, deviation = table.centre_and_deviation
-    return Model(name=name, kind=table.kind, centre=centre, deviation=deviation, **parts)
+    return Model(name=name, target=table.target, centre=centre, deviation=deviation, **parts)
 
 
 def best_by_validation(table: Table, fits: Fits) -> str:
     """Name of the model whose main number is lowest on the validation split."""
-    main, found = MAIN[table.kind], numbers(table.truth("val"), fits.val)
+    main, found = MAIN[table.target], numbers(table.truth("val"), fits.val)
     best = min(fits.models, key=lambda name: found[name][main])
     if not found[best][main] < found[CONSTANT][main]:
         logger.warning(
@@ -110,8 +110,8 @@ def metrics(table: Table, fits: Fits, best: str) -> dict[str, Any]:
     val = numbers(table.truth("val"), fits.val)
     test = numbers_with_intervals(table.truth("test"), fits.test, CONSTANT)
     return {
-        "kind": table.kind,
-        "main": MAIN[table.kind],
+        "target": table.target,
+        "main": MAIN[table.target],
         "best": best,
         "reliable": is_reliable(table.truth("test")),
         "rows": {split: table.num(split) for split in SPLITS},

@@ -42,13 +42,13 @@ PARAMETERS = {
 _OBJECTIVES = {"rate": "cross_entropy", "number": "regression"}
 
 
-def fit_forest(kind: str, train: Rows, val: Rows, seed: int) -> lightgbm.Booster:
+def fit_forest(target: str, train: Rows, val: Rows, seed: int) -> lightgbm.Booster:
     """Trees of one dense block for a ``rate`` or a ``number``, as many as the validation split bears."""
     import lightgbm as lgb
 
     parameters = {
         **PARAMETERS,
-        "objective": _OBJECTIVES[kind],
+        "objective": _OBJECTIVES[target],
         "feature_fraction": min(1.0, COLUMNS_PER_TREE / train.blocks[0].shape[1]),
         "seed": seed,
         "num_threads": num_threads(len(train.truth)),

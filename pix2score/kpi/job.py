@@ -82,7 +82,7 @@ def fit(config: KpiConfig) -> dict[str, Any]:
         )
         out.publish(METRICS, json.dumps(found, indent=1).encode(), replace=True)
         summary["kpi_version"] = save(out, fitted)
-        summary.update({name: found[name] for name in ("kind", "best", "rows")})
+        summary.update({name: found[name] for name in ("target", "best", "rows")})
         summary["test"] = {name: of["test"][found["main"]] for name, of in found["models"].items()}
     return summary
 
@@ -97,9 +97,9 @@ def _read(config: KpiConfig, source: Source, labels: Labels) -> tuple[Table, dic
     )
     rule = SplitRule(val_fraction=config.val_fraction, test_fraction=config.test_fraction, max_pages=0)
     with engine(what="joining labels and embeddings") as connection:
-        kind, counts = load_labels(connection, labels, source.layout.id_type, rule)
+        target, counts = load_labels(connection, labels, source.layout.id_type, rule)
         _join(connection, source, features, counts)
-        return read_table(connection, source, kind, features, config.max_rows), counts
+        return read_table(connection, source, target, features, config.max_rows), counts
 
 
 def _join(

@@ -27,7 +27,7 @@ from pix2score.errors import DataError
 from pix2score.storage.folder import Entry, Folder
 from pix2score.storage.sql import load, one_row
 
-Kind = Literal["rate", "number"]
+Target = Literal["rate", "number"]
 KPI, CLICKS, IMPRESSIONS = "kpi", "clicks", "impressions"
 WORDS = {
     "unknown_id": "whose id the scores cannot have",
@@ -167,8 +167,8 @@ def _number_field(shape: Shape, name: str) -> pa.Field:
 
 def load_labels(
     connection: duckdb.DuckDBPyConnection, labels: Labels, id_type: pa.DataType, rule: SplitRule
-) -> tuple[Kind, dict[str, Any]]:
-    """Make table ``labelled``, a row for each key with a label; return the kind of KPI, and counts.
+) -> tuple[Target, dict[str, Any]]:
+    """Make table ``labelled``, a row for each key with a label; return what it is, and counts.
 
     Columns: ``illust_id`` (of the scores' type), ``page``, ``truth``, ``weight`` (impressions; 1 without),
     ``group``, ``split``, and the side columns.
@@ -177,7 +177,7 @@ def load_labels(
     names = labels.schema.names
     connection.execute(f"CREATE TABLE judged AS {_judged_sql(labels.schema, id_type)}")
     (rows,) = one_row(connection, "SELECT count(*) FROM judged")
-    kind: Kind = "rate" if CLICKS in names or _is_yes_or_no(connection) else "number"
+    target: Target = "rate" if CLICKS in names or _is_yes_or_no(connection) else "number"
     truth = "avg(kpi)" if KPI in names else "sum(clicks) / sum(impressions)"
     weight = "1.0" if KPI in names else "sum(impressions)"
     side = "".join(f", {side_sql(column)}" for column in labels.side)
@@ -195,7 +195,7 @@ def load_labels(
     if num_unknown:
         dropped["unknown_split"] = num_unknown
     (repeated,) = one_row(connection, "SELECT coalesce(sum(times - 1), 0)::BIGINT FROM summed")
-    return kind, {"rows": rows, "dropped": dropped, "repeated": repeated}
+    return target, {"rows": rows, "dropped": dropped, "repeated": repeated}
 
 
 def load_side(connection: duckdb.DuckDBPyConnection, labels: Labels, id_type: pa.DataType) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pix2score.kpi.labels import Kind
+from pix2score.kpi.labels import Target
 from pix2score.metrics.formulas import Floats, Measure, auc, spearman
 from pix2score.metrics.intervals import MIN_LABELLED, intervals, paired_interval, resamples
 from pix2score.metrics.measures import values
@@ -26,7 +26,7 @@ _FLOOR = 1e-12
 class Truth:
     """Labelled rows of one split."""
 
-    kind: Kind
+    target: Target
     truth: Floats
     weight: Floats
     group: np.typing.NDArray[np.int64]
@@ -34,7 +34,7 @@ class Truth:
 
 def measures(rows: Truth, expected_N: Floats) -> dict[str, Measure]:
     """Every number of these expectations."""
-    return _of_rate(rows, expected_N) if rows.kind == "rate" else _of_number(rows, expected_N)
+    return _of_rate(rows, expected_N) if rows.target == "rate" else _of_number(rows, expected_N)
 
 
 def _of_rate(rows: Truth, expected_N: Floats) -> dict[str, Measure]:
@@ -94,7 +94,7 @@ def numbers_with_intervals(
 ) -> dict[str, dict[str, Any]]:
     """Model -> its numbers, their 95 % intervals by group, and of its main number the difference to that of
     ``reference``, paired."""
-    weights, main = resamples(rows.group), MAIN[rows.kind]
+    weights, main = resamples(rows.group), MAIN[rows.target]
     found = {name: measures(rows, said) for name, said in expected.items()}
     result: dict[str, dict[str, Any]] = {}
     for name, functions in found.items():

@@ -1,7 +1,7 @@
 """The four models of a KPI, and the folder that holds the best of them.
 
-    kpi.json              what it is: features, kind, scale, quantiles, the snapshot it was fitted on; written
-                          last, it makes the folder a model
+    kpi.json              what it is: features, target, scale, quantiles, the snapshot it was fitted on;
+                          written last, it makes the folder a model
     linear.safetensors    mean and deviation of the features, weights of the linear model, if it has one
     trees.txt             LightGBM's own text, if it has trees
 
@@ -26,7 +26,7 @@ from pix2score.errors import DataError
 from pix2score.heads.quantiles import quantile_of
 from pix2score.kpi.features import Features, Matrix, Scale, features_from_dict
 from pix2score.kpi.forest import leaf_columns, read_forest, tree_margins
-from pix2score.kpi.labels import Kind
+from pix2score.kpi.labels import Target
 from pix2score.kpi.linear import Linear, margins, probability
 from pix2score.metrics.formulas import Floats
 from pix2score.storage.folder import Folder
@@ -45,7 +45,7 @@ class Model:
     """One fitted model: what it says of standardised features."""
 
     name: str
-    kind: Kind
+    target: Target
     centre: float = 0.0
     deviation: float = 1.0
     """Of a number in the train split: its unit of learning."""
@@ -55,7 +55,7 @@ class Model:
     def expected(self, rows_NF: Matrix) -> Floats:
         """[N]: the expected KPI, in its own unit."""
         margin_N = self._margins(rows_NF)
-        return probability(margin_N) if self.kind == "rate" else self.centre + self.deviation * margin_N
+        return probability(margin_N) if self.target == "rate" else self.centre + self.deviation * margin_N
 
     def _margins(self, rows_NF: Matrix) -> Floats:
         if self.forest is None:
@@ -114,7 +114,7 @@ def _card(fitted: Fitted, sha256: Mapping[str, str]) -> dict[str, Any]:
     model = fitted.model
     return {
         "model": model.name,
-        "kind": model.kind,
+        "target": model.target,
         "centre": model.centre,
         "deviation": model.deviation,
         "penalty": model.linear.penalty if model.linear else None,
@@ -162,7 +162,7 @@ def _fitted(card: Mapping[str, Any], files: Mapping[str, bytes], about: dict[str
     has_weights = "weight" in tensors
     model = Model(
         name=card["model"],
-        kind=card["kind"],
+        target=card["target"],
         centre=card["centre"],
         deviation=card["deviation"],
         linear=Linear(tensors["weight"], float(tensors["bias"][0]), card["penalty"]) if has_weights else None,

@@ -17,7 +17,7 @@ import pyarrow as pa
 from pix2score.dataset.card import SPLITS
 from pix2score.errors import DataError
 from pix2score.kpi.features import Features, Matrix, Scale, learnt_scale, learnt_values
-from pix2score.kpi.labels import Kind
+from pix2score.kpi.labels import Target
 from pix2score.kpi.linear import Blocks, Rows
 from pix2score.kpi.measure import Truth
 from pix2score.kpi.rows import Source
@@ -40,7 +40,7 @@ ORDER BY nth_split, half, position
 class Table:
     """Rows of train, then val, then test; within train those of the first half of the groups first."""
 
-    kind: Kind
+    target: Target
     features: Features
     scale: Scale
     rows_NF: Matrix
@@ -62,7 +62,7 @@ class Table:
     def centre_and_deviation(self) -> tuple[float, float]:
         """Of a number in the train split: what it is learnt in; of a rate 0 and 1."""
         truth_N = self.truth_N[self.splits["train"]]
-        return (0.0, 1.0) if self.kind == "rate" else (float(truth_N.mean()), float(truth_N.std()))
+        return (0.0, 1.0) if self.target == "rate" else (float(truth_N.mean()), float(truth_N.std()))
 
     def rows(self, split: str, blocks: Blocks | None = None) -> Rows:
         """What models learn from: the features of a split, or other columns of its rows."""
@@ -73,11 +73,11 @@ class Table:
     def truth(self, split: str) -> Truth:
         """What answers are measured on."""
         part = self.splits[split]
-        return Truth(self.kind, self.truth_N[part], self.weight_N[part], self.group_N[part])
+        return Truth(self.target, self.truth_N[part], self.weight_N[part], self.group_N[part])
 
 
 def read_table(
-    connection: duckdb.DuckDBPyConnection, source: Source, kind: Kind, features: Features, max_rows: int
+    connection: duckdb.DuckDBPyConnection, source: Source, target: Target, features: Features, max_rows: int
 ) -> Table:
     """The rows of table ``usable``, at most ``max_rows``, with their embeddings.
 
@@ -86,7 +86,7 @@ def read_table(
     found = connection.sql(_ORDERED.replace("MAX_ROWS", str(max_rows))).to_arrow_table()
     truth_N, weight_N = (found.column(name).to_numpy().astype(np.float64) for name in ("truth", "weight"))
     splits = _slices(found)
-    _check(kind, truth_N, splits)
+    _check(target, truth_N, splits)
     learnt = _learnt(features, found, splits["train"])
     rows_NF = np.empty((len(truth_N), learnt.width), np.float32)
     learnt.fill(rows_NF, None, found)
@@ -95,7 +95,7 @@ def read_table(
     scale = learnt_scale(rows_NF[splits["train"]])
     scale.apply(rows_NF)
     group_N = found.column("group_number").to_numpy()
-    return Table(kind, learnt, scale, rows_NF, truth_N, weight_N, group_N, splits)
+    return Table(target, learnt, scale, rows_NF, truth_N, weight_N, group_N, splits)
 
 
 def _slices(found: pa.Table) -> dict[str, slice]:
@@ -106,7 +106,7 @@ def _slices(found: pa.Table) -> dict[str, slice]:
     return {**splits, "first": slice(0, middle), "second": slice(middle, ends[0])}
 
 
-def _check(kind: Kind, truth_N: Floats, splits: dict[str, slice]) -> None:
+def _check(target: Target, truth_N: Floats, splits: dict[str, slice]) -> None:
     if len(truth_N) < MIN_ROWS:
         raise DataError(
             f"{len(truth_N)} labels with an embedding: too few to learn from, at least {MIN_ROWS}"
@@ -120,7 +120,7 @@ def _check(kind: Kind, truth_N: Floats, splits: dict[str, slice]) -> None:
         )
     for name in SPLITS:
         part = truth_N[splits[name]]
-        if (part == part[0]).all() and (name == "train" or kind == "number" or part[0] in (0, 1)):
+        if (part == part[0]).all() and (name == "train" or target == "number" or part[0] in (0, 1)):
             raise DataError(
                 f"the KPI is {part[0]:g} in all {len(part)} rows of split {name}: nothing to learn"
             )

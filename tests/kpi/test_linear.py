@@ -106,7 +106,7 @@ def table_of(num: int) -> Table:
 def test_many_rows_teach_trees_and_their_weights_apart(halves_from: int, shares_rows: bool) -> None:
     table = table_of(1000)
     trees = Model(
-        name=ONLY_TREES, kind="rate", forest=fit_forest("rate", table.rows("train"), table.rows("val"), 0)
+        name=ONLY_TREES, target="rate", forest=fit_forest("rate", table.rows("train"), table.rows("val"), 0)
     )
     leaves, both = _with_leaves(table, 0, trees, halves_from)
     assert (leaves.forest is trees.forest) == (both.forest is trees.forest) == shares_rows

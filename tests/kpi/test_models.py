@@ -30,7 +30,7 @@ def fitted(name: str) -> Fitted:
     rows = Rows(blocks, Y, ROWS.weight)
     linear = fit_linear(rows, rows, logistic, [0.1]) if blocks else None
     return Fitted(
-        model=Model(name=name, kind="rate", linear=linear, forest=forest),
+        model=Model(name=name, target="rate", linear=linear, forest=forest),
         features=Features(5, (), ()),
         scale=Scale(np.full(5, 0.1), np.full(5, 1.5)),
         quantiles=np.linspace(0, 1, 101),
@@ -54,7 +54,7 @@ def test_a_file_that_was_altered_is_refused(tmp_path: Path, file: str) -> None:
     path = tmp_path / file
     data = bytearray(path.read_bytes())
     if file == "kpi.json":
-        path.write_text(json.dumps({**json.loads(data), "kind": "number"}))
+        path.write_text(json.dumps({**json.loads(data), "target": "number"}))
     else:
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
