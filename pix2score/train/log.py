@@ -24,6 +24,7 @@ from pix2score.storage.folder import Folder
 from pix2score.train.history import EpochEntry
 
 EVENTS = "tensorboard/events.out.tfevents.0.pix2score"
+_WEIGHTS = {"averaged": "averaged weights", "last": "the weights of its last step"}
 LEAST_WAIT_TOLD = 0.05
 """Share of an epoch's seconds without a batch from which on it is told."""
 CURVE_POINTS = 1000
@@ -78,8 +79,8 @@ def final_table(entry: EpochEntry, ridge: dict[str, float | None], heads: Sequen
                 "-" if temperature is None else f"{temperature:.2f}",
             ]
         )
-    weights = f", its {entry['weights']} weights" if "weights" in entry else ""
-    return f"validation of epoch {entry['epoch']}{weights}, which is saved:\n{aligned(rows)}"
+    weights = f", with {_WEIGHTS[entry['weights']]}," if "weights" in entry else ","
+    return f"validation of epoch {entry['epoch']}{weights} which is saved:\n{aligned(rows)}"
 
 
 def below_ridge(entry: EpochEntry, ridge: dict[str, float | None], heads: Sequence[HeadSpec]) -> list[str]:

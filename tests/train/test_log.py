@@ -76,7 +76,9 @@ def test_the_final_table_stands_beside_prior_and_ridge() -> None:
 
 def test_the_final_table_says_which_weights_are_saved() -> None:
     assert "validation of epoch 2, which is saved" in final_table(entry(), {}, HEADS)
-    assert "epoch 2, its averaged weights, which" in final_table(entry(weights="averaged"), {}, HEADS)
+    assert "epoch 2, with averaged weights, which is saved" in final_table(
+        entry(weights="averaged"), {}, HEADS
+    )
 
 
 @pytest.mark.parametrize(
