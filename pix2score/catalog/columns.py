@@ -68,17 +68,29 @@ class Columns:
 
 
 def mapped_as_before(columns: Columns, before: Mapping[str, str | None], shape: Shape) -> Columns:
-    """``columns``; what was not asked for, and has no usual name here, is named as ``before`` if that is
-    there."""
+    """``columns``; of a catalog in which id or image would not be found, what was not asked for and has no
+    usual name is named as ``before``, if that is there.
+
+    Of others nothing: a fingerprint or a page that yesterday's night did not see would change its keys.
+    """
+    if _has_id(columns, shape) and _has_images(columns, shape):
+        return columns
     found: dict[str, str] = {}
     for ours, usual in (("id", (USUAL_ID,)), *_DEFAULTS.items()):
         asked, name = getattr(columns, ours), before.get(ours)
-        is_free = asked is None or (ours == "id" and asked == USUAL_ID)
+        is_free = asked is None or (ours == "id" and not _has_id(columns, shape))
         if is_free and name and shape.has(name) and not any(shape.has(other) for other in usual):
             found[ours] = name
-    if any(getattr(columns, ours) or (ours not in found and shape.has(ours)) for ours in ("uri", "image")):
-        found = {ours: name for ours, name in found.items() if ours not in ("uri", "image")}
-    return replace(columns, **found)
+    unwanted = {"group", "split", *(("uri", "image") if _has_images(columns, shape) else ())}
+    return replace(columns, **{ours: name for ours, name in found.items() if ours not in unwanted})
+
+
+def _has_id(columns: Columns, shape: Shape) -> bool:
+    return columns.id != USUAL_ID or shape.has(USUAL_ID)
+
+
+def _has_images(columns: Columns, shape: Shape) -> bool:
+    return any(getattr(columns, ours) or shape.has(ours) for ours in ("uri", "image"))
 
 
 def resolve_columns(columns: Columns, shape: Shape, folder: Folder) -> Columns:

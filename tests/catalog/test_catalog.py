@@ -144,8 +144,18 @@ def test_what_is_asked_for_or_has_its_usual_name_goes_before_how_it_was(tmp_path
     assert asked(place, Columns()) == Columns()
     other = write_catalog(str(tmp_path / "other"), {"work": [1], "number": [2], "path": ["a"], "file": ["b"]})
     assert asked(other, Columns(id="number", uri="file")) == Columns(id="number", uri="file")
+    split_too = write_catalog(
+        str(tmp_path / "split"), {"work": [1], "uri": ["a"], "who": [[1]], "md5": ["x"]}
+    )
+    assert asked(split_too, Columns()) == Columns(id="work", fingerprint="md5"), "score splits nothing"
     bytes_too = write_catalog(str(tmp_path / "bytes"), {"work": [1], "path": ["a"], "picture": [b"x"]})
     assert asked(bytes_too, Columns(image="picture")) == Columns(id="work", image="picture")
+
+
+def test_a_catalog_that_was_read_before_is_read_as_before(tmp_path: Any) -> None:
+    """Its keys and fingerprints must not change because a model knows more of them."""
+    place = write_catalog(str(tmp_path), {"illust_id": [1], "uri": ["a"], "p": [3], "md5": ["x"]})
+    assert asked(place, Columns()) == Columns()
 
 
 def test_usual_column_names_are_found_without_asking(tmp_path: Any) -> None:
