@@ -1,8 +1,7 @@
 """Whether torch's threads get the cores that they are for, on a CPU that others use too.
 
 Threads of OpenMP meet several times in each layer, and spin while they wait. Where one of them does not get a
-core, all others burn theirs: on two cores beside another job that took both, a step of resnet18 at 64 px with
-two threads took about four times as long as with one.
+core, all others burn theirs.
 """
 
 from __future__ import annotations
@@ -11,9 +10,12 @@ import time
 
 import torch
 
+from pix2score.train.checkpoint import EpochSums
+
 STARVED = 0.6
-"""Share of its threads' time that a process gets at most where others use the cores. On an idle machine it is
-above 0.9: threads that wait spin, which counts."""
+"""Share of its threads' time that a process gets at most where others use the cores. Steps of resnet18 at 32
+to 96 px with two threads on two idle cores got 0.94 to 1.0, and 0.79 to 0.9 with OMP_WAIT_POLICY=passive:
+threads that wait spin, which counts."""
 LEAST_S = 5.0
 """Of an epoch's steps: shorter ones say nothing."""
 
@@ -25,18 +27,16 @@ class Threads:
     """
 
     def __init__(self, *, is_cpu: bool) -> None:
-        self._looks = is_cpu
-        self._cpu_s, self._wall_s = time.process_time(), time.monotonic()
+        self._looks, self._cpu_s, self._steps_s = is_cpu, 0.0, 0.0
 
-    def begin(self) -> None:
+    def begin(self, sums: EpochSums) -> None:
         """The steps of an epoch begin."""
-        self._cpu_s, self._wall_s = time.process_time(), time.monotonic()
+        self._cpu_s, self._steps_s = time.process_time(), _busy_s(sums)
 
-    def end(self, waited_s: float) -> str | None:
-        """They end; in ``waited_s`` of their seconds no batch was there. What people should know of it."""
+    def end(self, sums: EpochSums) -> str | None:
+        """They end; what people should know, if anything."""
         number = torch.get_num_threads()
-        wall_s = time.monotonic() - self._wall_s - waited_s
-        fewer = fitting(number, time.process_time() - self._cpu_s, wall_s)
+        fewer = fitting(number, time.process_time() - self._cpu_s, _busy_s(sums) - self._steps_s)
         if not self._looks or fewer == number:
             return None
         self._looks = False
@@ -44,6 +44,11 @@ class Threads:
             f"others use this machine's cores: {number} threads got those of {fewer}, and a step waits for "
             f"the slowest; --cpus-per-worker {fewer} may be faster"
         )
+
+
+def _busy_s(sums: EpochSums) -> float:
+    """Seconds of steps in which there was a batch; those of checkpoints do not count."""
+    return sums.seconds - sums.waited
 
 
 def fitting(number: int, cpu_s: float, wall_s: float) -> int:

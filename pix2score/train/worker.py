@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -140,8 +140,7 @@ class Loop:
         last = min(self._settings.recipe.total_steps, (epoch + 1) * steps_per_epoch)
         num_done = fitter.num_steps - epoch * steps_per_epoch
         self._resume_clock()
-        self._threads.begin()
-        waited = self._run.sums.waited
+        self._threads.begin(self._run.sums)
         for i, batch in enumerate(self._awaited(self._batches("train", epoch))):
             if not epoch and not self._embedded:
                 self._baseline.add(batch)
@@ -159,7 +158,7 @@ class Loop:
                 self._save_and_leave_if_asked()
                 self._resume_clock()
         self._stop_clock()
-        if told := self._threads.end(self._run.sums.waited - waited):
+        if told := self._threads.end(self._run.sums):
             self._reporter.say(told)
 
     def _solve(self, probing: Probing, epoch: int) -> list[Accumulator]:
@@ -216,24 +215,24 @@ class Loop:
             self._run.preview = picture_grid(self._fitter.network_input(shown))
 
     def _validate(self) -> list[Accumulator]:
-        """Metrics over all workers; in the first epoch the baseline is judged on the same rows."""
-        if not self._run.ridge:
-            self._baseline.solve()
-        metrics = gather_metrics(self._fitter.validate(self._judged(self._batches("val"))))
-        self._run.ridge = self._run.ridge or self._baseline.correlations()
-        return metrics
+        """Metrics over all workers of the result as it is."""
+        return self._over_all(lambda batches: [self._fitter.validate(batches)])[0]
 
     def _validate_better(self) -> list[Accumulator]:
         """Of the averaged weights or the last step's, whichever are better, which then are the result."""
-        fitter = self._fitter
-        fitter.takes_average = True
-        averaged = self._validate()
-        if not fitter.average:
-            return averaged
-        fitter.takes_average = False
-        last = self._validate()
-        fitter.takes_average = validation_loss(averaged) <= validation_loss(last)
-        return averaged if fitter.takes_average else last
+        first, *last = self._over_all(self._fitter.validate_both)
+        self._fitter.takes_average = not last or validation_loss(first) <= validation_loss(last[0])
+        return first if self._fitter.takes_average else last[0]
+
+    def _over_all(
+        self, validated: Callable[[Iterator[Batch]], list[list[Accumulator]]]
+    ) -> list[list[Accumulator]]:
+        """Metrics over all workers; in the first epoch the baseline is judged on the same rows."""
+        if not self._run.ridge:
+            self._baseline.solve()
+        metrics = [gather_metrics(of) for of in validated(self._judged(self._batches("val")))]
+        self._run.ridge = self._run.ridge or self._baseline.correlations()
+        return metrics
 
     def _judged(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         for batch in batches:

@@ -15,15 +15,17 @@ import os, time
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 import torch
 from pix2score.train import threads
+from pix2score.train.checkpoint import EpochSums
 threads.LEAST_S = 0.5
 torch.set_num_threads(3)
 looks, is_gpu = threads.Threads(is_cpu=True), threads.Threads(is_cpu=False)
 for each in (looks, is_gpu):
-    each.begin()
+    each.begin(EpochSums())
 end, a = time.monotonic() + 1, torch.ones(800, 800)
 while time.monotonic() < end:
     a = (a @ a).clamp(max=1)
-print(is_gpu.end(0.0), looks.end(0.0), looks.end(0.0), torch.get_num_threads(), sep="|")
+sums = EpochSums(seconds=3.0, waited=2.0)
+print(is_gpu.end(sums), looks.end(sums), looks.end(sums), torch.get_num_threads(), sep="|")
 """
 
 

@@ -29,7 +29,7 @@ from pix2score.train.step.pieces import Pieces
 from pix2score.train.step.precision import Caster
 from pix2score.train.step.recipe import Augment, Recipe
 from pix2score.train.step.schedule import Schedule
-from pix2score.train.step.validate import measure
+from pix2score.train.step.validate import measure_each
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,9 +225,20 @@ class Fitter:
 
     def validate(self, batches: Iterable[Batch]) -> list[Accumulator]:
         """Metrics of this worker's batches; merge them over workers with ``collectives.gather_metrics``."""
-        share_from_first(self.result.buffers())  # those of a checkpoint, by which every worker must validate
-        return measure(
-            self.result, self._as_fits(batches), self.heads, self.preprocess, self.device, self.cast
+        return self._measured([self.result], batches)[0]
+
+    def validate_both(self, batches: Iterable[Batch]) -> list[list[Accumulator]]:
+        """The same of the averaged weights, if there are some, and of the last step's, in that order."""
+        averaged = [self.average.model] if self.average else []
+        return self._measured([*averaged, self.model], batches)
+
+    def _measured(
+        self, models: Sequence[MultiHeadModel], batches: Iterable[Batch]
+    ) -> list[list[Accumulator]]:
+        for model in models:
+            share_from_first(model.buffers())  # those of a checkpoint, by which every worker must validate
+        return measure_each(
+            models, self._as_fits(batches), self.heads, self.preprocess, self.device, self.cast
         )
 
     def _as_fits(self, batches: Iterable[Batch]) -> Iterator[Batch]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
@@ -16,7 +17,6 @@ from pix2score.train.step.batch import Batch, is_labelled
 from pix2score.train.step.precision import Caster
 
 
-@torch.no_grad()
 def measure(
     model: MultiHeadModel,
     batches: Iterable[Batch],
@@ -26,21 +26,40 @@ def measure(
     caster: Caster,
 ) -> list[Accumulator]:
     """Metrics of ``model`` in eval mode, per head. Rows without any label cost no forward pass."""
-    model.eval()
-    metrics = [accumulator(head) for head in heads]
+    return measure_each([model], batches, heads, preprocess, device, caster)[0]
+
+
+@torch.no_grad()
+def measure_each(
+    models: Sequence[MultiHeadModel],
+    batches: Iterable[Batch],
+    heads: Sequence[HeadSpec],
+    preprocess: Preprocess,
+    device: torch.device,
+    caster: Caster,
+) -> list[list[Accumulator]]:
+    """The same of several models, which see each batch in turn: it is read and decoded once."""
+    for model in models:
+        model.eval()
+    metrics = [[accumulator(head) for head in heads] for _ in models]
     for whole in batches:
         batch = whole.rows(torch.stack([is_labelled(whole.targets[head.name]) for head in heads]).any(0))
         if not len(batch.pixels_BSSC):
             continue
-        with caster.autocast():
-            outputs, _ = model(normalise(batch.to(device).images, preprocess))
-        outputs = batch.by_row(outputs, heads)
-        for metric in metrics:
-            name = metric.head.name
-            metric.add(
-                outputs[name].float().cpu().numpy(), batch.targets[name].numpy(), batch.labels[name].numpy()
-            )
+        seen = normalise(batch.to(device).images, preprocess)
+        for model, of_model in zip(models, metrics, strict=True):
+            with caster.autocast():
+                outputs, _ = model(seen)
+            _add(of_model, batch, batch.by_row(outputs, heads))
     return metrics
+
+
+def _add(metrics: Sequence[Accumulator], batch: Batch, outputs: Mapping[str, Tensor]) -> None:
+    for metric in metrics:
+        name = metric.head.name
+        metric.add(
+            outputs[name].float().cpu().numpy(), batch.targets[name].numpy(), batch.labels[name].numpy()
+        )
 
 
 def validation_loss(metrics: Sequence[Accumulator]) -> float:

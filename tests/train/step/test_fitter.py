@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import io
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -350,6 +351,27 @@ def test_rows_without_any_label_cost_validation_no_forward_pass() -> None:
         bins[2:] = -1
     fitter_of(model).validate([images, part(images, slice(2, None))])
     assert seen == [2]
+
+
+def test_averaged_and_last_weights_are_validated_on_one_reading_of_the_rows() -> None:
+    fitter = fitter_of(settled_model(), average=0.5, learning_rate=0.01)
+    fitter.train_step(batch(8, 3))
+    read = []
+
+    def rows() -> Iterator[Batch]:
+        for seed in (1, 2):
+            read.append(seed)
+            yield batch(6, seed)
+
+    found = fitter.validate_both(rows())
+    assert read == [1, 2]
+    alone = []
+    for fitter.takes_average in (True, False):
+        alone.append(fitter.validate([batch(6, 1), batch(6, 2)]))
+    for ours, theirs in zip(found, alone, strict=True):
+        assert results(ours) == results(theirs)
+    assert results(found[0]) != results(found[1])
+    assert len(fitter_of(settled_model()).validate_both([batch(6, 1)])) == 1
 
 
 def test_the_step_reports_the_loss_that_a_hand_computation_gives() -> None:
