@@ -23,7 +23,7 @@ from pix2score.evaluate.pipeline import EvaluationPipeline
 from pix2score.evaluate.stages import Sample
 from pix2score.heads.spec import HeadSpec
 from pix2score.heads.value import ValueHead
-from pix2score.metrics.kinds import loss_metric, main_metric, results
+from pix2score.metrics.kinds import calibrations, loss_metric, main_metric, results
 from pix2score.metrics.protocol import Accumulator
 from pix2score.model.folder import ModelCard, load_model, save_model
 from pix2score.model.members import Member, refuse_ensemble
@@ -175,8 +175,7 @@ def _save(
 ) -> ModelCard:
     from pix2score.model.graph import graph_or_none  # imports torch
 
-    first, found = loaded[0][0], {m.head.name: m.calibration() for m in metrics if m.num_labelled}
-    temperatures = {name: float(c["temperature"]) for name, c in found.items() if c.keys() == {"temperature"}}
+    first = loaded[0][0]
     return save_model(
         config.out,
         {
@@ -188,8 +187,7 @@ def _save(
         heads=tuple(_as_mean(head) for head in first.heads),
         preprocess=first.preprocess,
         embedding_dim=first.embedding_dim,
-        temperatures=temperatures,
-        calibrations={name: dict(c) for name, c in found.items() if name not in temperatures},
+        **calibrations(metrics),
         hidden=first.hidden,
         members=tuple(_member(card, i, shares) for i, (card, _) in enumerate(loaded)),
         about={

@@ -6,6 +6,7 @@ Shapes: N images, A outputs of a head.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NotRequired, TypedDict
 
 from pix2score.heads.binary_labels import BINARY
 from pix2score.heads.classes import CLASSES
@@ -78,3 +79,19 @@ def lower_is_better(metric: str) -> bool:
 def results(metrics: Sequence[Accumulator]) -> dict[str, Numbers]:
     """Head -> ``Accumulator.result``."""
     return {m.head.name: m.result() for m in metrics}
+
+
+class Calibrations(TypedDict):
+    """How answers are calibrated, as ``model.folder.save_model`` takes it."""
+
+    temperatures: dict[str, float]
+    """Of the heads that a temperature calibrates."""
+    calibrations: NotRequired[dict[str, dict[str, Any]]]
+
+
+def calibrations(metrics: Sequence[Accumulator]) -> Calibrations:
+    """What fits the images counted best."""
+    found = {m.head.name: m.calibration() for m in metrics}
+    other = {name: c for name, c in found.items() if c.keys() != {"temperature"}}
+    temperatures = {name: float(c["temperature"]) for name, c in found.items() if name not in other}
+    return {"temperatures": temperatures, "calibrations": other} if other else {"temperatures": temperatures}

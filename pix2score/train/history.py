@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from pix2score.metrics.formulas import Numbers
 from pix2score.metrics.kinds import lower_is_better
-from pix2score.metrics.protocol import Accumulator
 
 if TYPE_CHECKING:
     from torch import Tensor  # takes seconds, and --help needs none
@@ -63,21 +61,6 @@ class BestModel(TypedDict):
     value: float
     entry: EpochEntry
     weights: dict[str, Tensor]
-
-
-class Calibrations(TypedDict):
-    """Both parts of an entry that say how answers are calibrated."""
-
-    temperatures: dict[str, float]
-    calibrations: NotRequired[dict[str, dict[str, Any]]]
-
-
-def calibrations(metrics: Sequence[Accumulator]) -> Calibrations:
-    """What fits the validation split best, for an entry and for ``save_model``."""
-    found = {m.head.name: m.calibration() for m in metrics}
-    other = {name: c for name, c in found.items() if c.keys() != {"temperature"}}
-    temperatures = {name: float(c["temperature"]) for name, c in found.items() if name not in other}
-    return {"temperatures": temperatures, "calibrations": other} if other else {"temperatures": temperatures}
 
 
 def rank_value(entry: EpochEntry, best_by: str) -> float:

@@ -18,13 +18,12 @@ from pix2score.cluster.session import session
 from pix2score.cluster.shards import shard_rows
 from pix2score.dataset.card import PreparedDataset, check_heads, open_dataset
 from pix2score.errors import DataError
-from pix2score.metrics.kinds import results
+from pix2score.metrics.kinds import calibrations, results
 from pix2score.metrics.protocol import Accumulator
 from pix2score.model.folder import CARD, ModelCard, Weights, load_model, save_model
 from pix2score.model.members import refuse_ensemble
 from pix2score.storage.folder import Folder
 from pix2score.train.config import RepairConfig
-from pix2score.train.history import calibrations
 
 if TYPE_CHECKING:
     from pix2score.model.network import MultiHeadModel

@@ -20,7 +20,7 @@ from safetensors.torch import load as load_tensors
 from pix2score.cluster.local import num_local_cores
 from pix2score.cluster.progress import Board
 from pix2score.host import termination
-from pix2score.metrics.kinds import results
+from pix2score.metrics.kinds import calibrations, results
 from pix2score.metrics.protocol import Accumulator
 from pix2score.model.network import MultiHeadModel
 from pix2score.model.small_maps import multiply_small_maps
@@ -28,7 +28,7 @@ from pix2score.storage.folder import Folder
 from pix2score.train.baseline import RidgeBaseline
 from pix2score.train.checkpoint import EpochSums, resume
 from pix2score.train.embedded import EmbeddedRows
-from pix2score.train.history import WORST, EpochEntry, calibrations
+from pix2score.train.history import WORST, EpochEntry
 from pix2score.train.log import picture_grid, thinned
 from pix2score.train.memory import Peak, hold_to
 from pix2score.train.probing import Probing, begin_solved
