@@ -49,6 +49,10 @@ def test_the_mean_is_at_least_as_good_as_every_member(of_value: bool) -> None:
     assert shares[0] > shares[1] >= shares[2]
 
 
+def test_three_that_know_as_much_all_count() -> None:
+    assert min(chosen_shares(answers(1.5, 1.5, 1.5))) > 0.15
+
+
 def test_without_labels_all_count_the_same() -> None:
     assert chosen_shares(answers(0.5, 1.0, unlabelled=NUM)) == [0.5, 0.5]
 

@@ -8,6 +8,7 @@ import pytest
 
 from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.probabilities import log_softmax
+from pix2score.metrics.kinds import numbers_of
 
 HEAD = OrderedHead(name="h", column="c", edges=(10, 30), counts=(6, 3, 1), typical=(4, 12, 50))
 
@@ -41,6 +42,13 @@ def test_a_night_is_told_by_scores_where_one_bin_is_the_most_probable_of_all() -
     assert head.histogram(rows).tolist() == [1, 2, 1]
     constant = pa.table({"h_score": np.float32([0.0, 0.4, 0.6999, 1.0])})
     assert head.histogram(constant).tolist() == [1, 2, 1]
+
+
+def test_galleries_are_ordered_by_the_score_that_rows_have() -> None:
+    logits = np.log(np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]], dtype=np.float32))
+    answer = HEAD.answer(logits, {})
+    found = numbers_of(HEAD).score(HEAD, HEAD.measured(answer))
+    np.testing.assert_allclose(found, answer.score, rtol=1e-5)
 
 
 def test_logits_that_are_not_finite_give_finite_answers() -> None:
