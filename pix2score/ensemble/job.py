@@ -18,14 +18,14 @@ from pix2score.cluster.offer import Offer
 from pix2score.cluster.session import session
 from pix2score.dataset.card import PreparedDataset, check_heads, open_dataset
 from pix2score.ensemble.config import EnsembleConfig
-from pix2score.errors import ConfigError
+from pix2score.errors import ConfigError, DataError
 from pix2score.evaluate.pipeline import EvaluationPipeline
 from pix2score.evaluate.stages import Sample
 from pix2score.heads.spec import HeadSpec
 from pix2score.heads.value import ValueHead
 from pix2score.metrics.kinds import calibrations, loss_metric, main_metric, results
 from pix2score.metrics.protocol import Accumulator
-from pix2score.model.folder import ModelCard, load_model, save_model
+from pix2score.model.folder import CARD, ModelCard, load_model, save_model
 from pix2score.model.members import Member, refuse_ensemble
 from pix2score.storage.arrow import matrix
 from pix2score.storage.folder import Folder
@@ -40,8 +40,8 @@ Weights = Mapping[str, npt.NDArray[Any]]
 def ensemble(config: EnsembleConfig) -> dict[str, Any]:
     """Write the ensemble to ``config.out``; return its version and validation numbers beside the members'.
 
-    Raises ``DataError`` where a model is none, or an ensemble itself, ``ConfigError`` where heads or pixels
-    of two models differ.
+    Raises ``DataError`` where a model is none, or an ensemble itself, or ``out`` holds one already;
+    ``ConfigError`` where heads or pixels of two models differ.
     """
     from pix2score.ensemble.selection import chosen_shares  # imports torch
 
@@ -50,6 +50,8 @@ def ensemble(config: EnsembleConfig) -> dict[str, Any]:
         open_dataset(config.data),
         Folder(config.out),
     )
+    if out.is_file(CARD):
+        raise DataError(f"{out.uri} holds a model already; give another --out")
     cards = [card for card, _ in loaded]
     for place, card in zip(config.models, cards, strict=True):
         refuse_ensemble(card.members, f"give the members of {place} themselves")
@@ -58,7 +60,7 @@ def ensemble(config: EnsembleConfig) -> dict[str, Any]:
     dataset.parts("val")
     with (
         session(gpu_wait_s=config.gpu_wait_s) as offer,
-        recorded(out, "summary.json", {"job": "ensemble"}) as summary,
+        recorded(out, "summary.json", {"job": "ensemble", "out": out.uri}) as summary,
     ):
         answers = _answers(config, cards, dataset, offer)
         shares = {name: chosen_shares(found) for name, found in answers.items()}

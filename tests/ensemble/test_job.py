@@ -118,11 +118,13 @@ def test_an_evaluation_of_it_finds_the_numbers_that_it_was_made_with(
 
 
 def test_what_needs_one_network_refuses_it(
-    chain: Chain, made: tuple[str, dict[str, Any]], tmp_path: Path
+    chain: Chain, members: list[str], made: tuple[str, dict[str, Any]], tmp_path: Path
 ) -> None:
     again = EnsembleConfig(models=(made[0], chain.model), data=chain.dataset, out=str(tmp_path / "again"))
     with pytest.raises(DataError, match=r"ensemble of 3 networks: give the members"):
         ensemble(again)
+    with pytest.raises(DataError, match="holds a model already; give another --out"):
+        ensemble(EnsembleConfig(models=tuple(members), data=chain.dataset, out=members[1]))
     with pytest.raises(DataError, match="ensemble of 3 networks: repair its members"):
         repair(RepairConfig(model=made[0], data=chain.dataset, out=str(tmp_path / "repaired")))
     with pytest.raises(DataError, match="give one of its members as --weights"):
