@@ -8,15 +8,15 @@ rows are worked on, and in what order, is ``nightly.plan`` and ``dataset.plan``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
-from pix2score.catalog.columns import Columns, fields_of, mapped_as_before, resolve_columns
+from pix2score.catalog.columns import Columns, fields_of, mapped_as_before, resolve_columns, without_absent
 from pix2score.catalog.files import find_files, hive_values, relist
 from pix2score.catalog.read import BATCH_ROWS, image_batches, image_values, leaf, opened
 from pix2score.catalog.shape import field_type, hive_kinds, shape_of
@@ -41,7 +41,9 @@ class Catalog:
     """Every column, those of the files' paths too; mapped ones and labels in the type that they are read
     as."""
     labels: tuple[str, ...] = ()
-    """Label columns to read along, in the catalog's names."""
+    """Label columns to read along, in the catalog's names; those that it lacks are null."""
+    extras: Mapping[str, str] = field(default_factory=dict)
+    """Our name -> the catalog's column, of further columns to read along."""
 
     @property
     def id_type(self) -> pa.DataType:
@@ -81,7 +83,7 @@ class Catalog:
             "updated_at": columns.updated_at,
         }
         labels = {f"label_{i}": name for i, name in enumerate(self.labels)}
-        return {ours: theirs for ours, theirs in (named | labels).items() if theirs}
+        return {ours: theirs for ours, theirs in (named | labels | dict(self.extras)).items() if theirs}
 
     def rows_schema(self) -> pa.Schema:
         """Schema of ``batches``: ``illust_id``, what the catalog has of ``plan``'s columns, and ``label_0``
@@ -214,6 +216,8 @@ def open_catalog(
     heads: Sequence[HeadSpec] = (),
     *,
     before: Mapping[str, str | None] | None = None,
+    extras: Mapping[str, str] | None = None,
+    may_lack: Collection[str] = (),
 ) -> Catalog:
     """The catalog at ``place`` (one Parquet file, or a folder of them) with its columns resolved.
 
@@ -222,7 +226,8 @@ def open_catalog(
     that name.
 
     ``before``: how columns of an earlier catalog were mapped, for those that have no usual name here and are
-    not asked for.
+    not asked for. ``extras``: further columns to read, by our name for them. ``may_lack``: names of label
+    columns, extras and mapped columns, but for id and image, that need not be there.
 
     Raises:
         DataError: nothing there, not Parquet, a column is missing (it is named, with those present and the
@@ -230,14 +235,18 @@ def open_catalog(
     """
     folder, files = find_files(place)
     shape = shape_of(place, folder, files)
-    asked = mapped_as_before(columns, before or {}, shape)
+    asked = without_absent(mapped_as_before(columns, before or {}, shape), may_lack, shape)
     resolved = resolve_columns(asked, shape, folder)
     labels = tuple(dict.fromkeys(name for head in heads for name in head.label_columns))
     for name in labels:
-        shape.require(
-            name, "it is the label column of a head; [[heads]] column = … in --config names another"
-        )
-    fields = fields_of(resolved, shape, heads)
+        if name not in may_lack:
+            shape.require(
+                name, "it is the label column of a head; [[heads]] column = … in --config names another"
+            )
+    extra = {ours: name for ours, name in (extras or {}).items() if name not in may_lack or shape.has(name)}
+    for ours, name in extra.items():
+        shape.require(name, f"--{ours}-column names another")
+    fields = fields_of(resolved, shape, heads, extra.values())
     others = {name: pa.field(name, shape.kind(name)) for name in shape.names if name not in fields}
     return Catalog(
         folder=folder,
@@ -246,4 +255,5 @@ def open_catalog(
         asked=asked,
         schema=pa.schema([*fields.values(), *others.values()]),
         labels=labels,
+        extras=extra,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -42,6 +42,8 @@ _DEFAULTS = {
     "fingerprint": ("fingerprint", "etag"),
     "updated_at": ("updated_at",),
 }
+OPTIONAL = ("page", "group", "split", "fingerprint", "updated_at")
+"""Columns without which rows are rows all the same."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +85,13 @@ def mapped_as_before(columns: Columns, before: Mapping[str, str | None], shape: 
             found[ours] = name
     unwanted = {"group", "split", *(("uri", "image") if _has_images(columns, shape) else ())}
     return replace(columns, **{ours: name for ours, name in found.items() if ours not in unwanted})
+
+
+def without_absent(columns: Columns, may_lack: Collection[str], shape: Shape) -> Columns:
+    """``columns`` without those of ``OPTIONAL`` that may be lacking, and are."""
+    names = {ours: getattr(columns, ours) for ours in OPTIONAL}
+    absent = [ours for ours, name in names.items() if name in may_lack and not shape.has(name)]
+    return replace(columns, **dict.fromkeys(absent))
 
 
 def _has_id(columns: Columns, shape: Shape) -> bool:
@@ -178,7 +187,9 @@ def _holds_pages(shape: Shape, folder: Folder, name: str) -> bool:
     return all(value is None or re.fullmatch(PAGE_TEXT, value.strip()) for value in values)
 
 
-def fields_of(columns: Columns, shape: Shape, heads: Sequence[HeadSpec]) -> dict[str, pa.Field]:
+def fields_of(
+    columns: Columns, shape: Shape, heads: Sequence[HeadSpec], extras: Iterable[str] = ()
+) -> dict[str, pa.Field]:
     """Every column in use with the type that it is read as; of an image its own."""
     fields = {columns.id: id_field(shape, columns.id)}
     if columns.uri:
@@ -187,11 +198,11 @@ def fields_of(columns: Columns, shape: Shape, heads: Sequence[HeadSpec]) -> dict
         fields[columns.image] = pa.field(columns.image, shape.kind(columns.image))
     if columns.page:
         fields[columns.page] = page_field(shape, columns.page)
-    for name in (columns.group, columns.split, columns.fingerprint, columns.updated_at):
+    for name in (columns.group, columns.split, columns.fingerprint, columns.updated_at, *extras):
         if name and name not in fields:
             fields[name] = value_field(shape, name)
     for head in heads:
         for name in head.label_columns:
-            if name not in fields:
+            if name not in fields and shape.has(name):
                 fields[name] = label_field(shape, name, head)
     return fields

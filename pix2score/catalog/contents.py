@@ -8,13 +8,14 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import pyarrow as pa
 
 from pix2score.catalog.catalog import Catalog
 from pix2score.catalog.image_column import COLUMN_BYTES, DamagedColumn, image_column
+from pix2score.catalog.several import Catalogs
 from pix2score.errors import DataError, ImageFailure, StorageError
 from pix2score.host.budget import bounded_runs, in_flight
 from pix2score.images.decode import MAX_BYTES
@@ -36,12 +37,24 @@ class ImageRows:
     image_column: str | None
     pinned: dict[str, Entry]
     """Catalog files by path, as they were planned."""
+    members: tuple[ImageRows, ...] = ()
+    """Of several catalogs that embed images: a row's file begins with the number of its own and a slash."""
 
     @classmethod
     def of(cls, catalog: Catalog, source: ImageSource) -> ImageRows:
         """For the rows of a plan made from ``catalog``."""
         pinned = {entry.path: entry for entry in catalog.files} if catalog.embedded else {}
         return cls(source, catalog.folder, catalog.image_path, pinned)
+
+    @classmethod
+    def of_all(cls, catalogs: Catalogs, image_roots: Sequence[str]) -> ImageRows:
+        """For the rows of a plan made from several; each may name images in the folders of all."""
+        folders = [catalog.folder.uri for catalog in catalogs.members]
+        source = image_source(folders[0], (*folders[1:], *image_roots))
+        first = cls.of(catalogs.first, source)
+        if len(folders) == 1 or not catalogs.first.embedded:
+            return first
+        return replace(first, members=tuple(cls.of(catalog, source) for catalog in catalogs.members))
 
     def contents(self, rows: pa.Table) -> Iterator[Content]:
         """Content of each row in order; the next few are fetched while the caller works on these.
@@ -127,6 +140,9 @@ class ImageRows:
             yield _Batch.taken(contents)
 
     def _embedded_image(self, file: str, row: int) -> bytes | ImageFailure:
+        if self.members:
+            number, _, path = file.partition("/")
+            return self.members[int(number)]._embedded_image(path, row)
         try:
             with image_column(self.folder.uri, self.pinned[file], str(self.image_column), row) as reader:
                 value = reader.value(row)
@@ -187,15 +203,23 @@ class _Batch:
 def log_failures(failed: Counter[str], catalog: Catalog, image_roots: Sequence[str] = ()) -> None:
     """A warning per error code; and for uris that may not be read an example of each kind, with what to do
     where something can be done."""
+    log_failures_of(failed, Catalogs.of(catalog), image_roots)
+
+
+def log_failures_of(failed: Counter[str], catalogs: Catalogs, image_roots: Sequence[str] = ()) -> None:
+    """``log_failures`` of several catalogs, each of which may name images in the folders of all."""
     for code, number in failed.most_common():
         logger.warning("%d images failed as %s", number, code)
-    if failed["FORBIDDEN"] and not catalog.embedded:
-        for failure in _refused(catalog, image_source(catalog.folder.uri, image_roots)):
+    if not failed["FORBIDDEN"] or catalogs.first.embedded:
+        return
+    folders = [catalog.folder.uri for catalog in catalogs.members]
+    for catalog in catalogs.members:
+        for failure in _refused(catalog, image_source(catalog.folder.uri, (*folders, *image_roots))):
             logger.warning("FORBIDDEN: %s", failure.detail)
             if is_outside(failure):
                 logger.warning(
                     "uris outside %s are not read; --image-root PLACE allows another place",
-                    catalog.folder.uri,
+                    " and ".join(folders),
                 )
 
 

@@ -25,9 +25,12 @@ from pix2score.storage.parquet import open_parquet
 from pix2score.storage.sql import engine, load, one_row
 
 logger = logging.getLogger(__name__)
+SOURCE, WEIGHT = "source", "weight"
+"""Our names of columns that say where a row's labels come from, and what it weighs in training."""
 PLAN_DISK_BYTES = 350
 """Temporary disk per catalog row: its columns and the live row's, compressed, and both once more while they
 are joined and sorted."""
+_ONLY_WHERE_USED = ("comparisons", "key_of_another", "bad_weight", "relabelled", "sources")
 
 
 @dataclass(slots=True)
@@ -49,11 +52,19 @@ class PlanCounts:
     """Value of the split column that names no split -> rows; the most frequent ones."""
     comparisons: dict[str, Any] = field(default_factory=dict)
     """What became of a table of comparisons (``dataset.comparisons``); empty without one."""
+    key_of_another: int = 0
+    """Rows whose key an earlier one of several catalogs has."""
+    bad_weight: int = 0
+    """Rows whose weight is negative or no number."""
+    relabelled: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    """Head -> source -> ``labels`` that were moved, and how many of them were ``clipped``."""
+    sources: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Source -> split -> rows planned; ``key_of_another``: its rows that lost their key."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Plain values for JSON; without those of comparisons and sources where there are none."""
         plain = asdict(self)
-        return plain if self.comparisons else {k: v for k, v in plain.items() if k != "comparisons"}
+        return {name: value for name, value in plain.items() if value or name not in _ONLY_WHERE_USED}
 
 
 @contextlib.contextmanager
@@ -67,22 +78,32 @@ def catalog_rows(catalog: Catalog, counts: PlanCounts) -> Iterator[duckdb.DuckDB
     """
     rows = estimated_rows(catalog)
     with engine(disk_bytes=rows * PLAN_DISK_BYTES, what=f"planning about {rows} catalog rows") as connection:
-        load(connection, "incoming_rows", catalog.rows_schema(), catalog.batches())
-        catalog.check_unchanged()
-        counts.catalog_rows, counts.null_id = one_row(
-            connection, "SELECT count(*), count(*) - count(illust_id) FROM incoming_rows"
-        )
-        try:
-            _create_keyed(connection, catalog)
-        except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.OutOfRangeException) as exc:
-            raise DataError(f"catalog {catalog.folder.uri}: a page is not a 32-bit number: {exc}") from None
-        (num_keys,) = one_row(connection, "SELECT count(*) FROM keyed")
-        counts.duplicate_key = counts.catalog_rows - counts.null_id - num_keys
-        if not num_keys:
-            raise DataError(
-                f"catalog {catalog.folder.uri} has no rows with an id ({counts.catalog_rows} rows in all)"
-            )
+        load_keyed(connection, catalog, counts)
         yield connection
+
+
+def load_keyed(connection: duckdb.DuckDBPyConnection, catalog: Catalog, counts: PlanCounts) -> None:
+    """Make view ``keyed`` as ``catalog_rows`` says; ``drop_keyed`` removes what it is made of."""
+    load(connection, "incoming_rows", catalog.rows_schema(), catalog.batches())
+    catalog.check_unchanged()
+    counts.catalog_rows, counts.null_id = one_row(
+        connection, "SELECT count(*), count(*) - count(illust_id) FROM incoming_rows"
+    )
+    try:
+        _create_keyed(connection, catalog)
+    except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.OutOfRangeException) as exc:
+        raise DataError(f"catalog {catalog.folder.uri}: a page is not a 32-bit number: {exc}") from None
+    (num_keys,) = one_row(connection, "SELECT count(*) FROM keyed")
+    counts.duplicate_key = counts.catalog_rows - counts.null_id - num_keys
+    if not num_keys:
+        raise DataError(
+            f"catalog {catalog.folder.uri} has no rows with an id ({counts.catalog_rows} rows in all)"
+        )
+
+
+def drop_keyed(connection: duckdb.DuckDBPyConnection) -> None:
+    """Remove what ``load_keyed`` made."""
+    connection.execute("DROP VIEW keyed; DROP VIEW identified; DROP TABLE repeated; DROP TABLE incoming_rows")
 
 
 def estimated_rows(catalog: Catalog) -> int:
@@ -167,6 +188,7 @@ def _identified_sql(catalog: Catalog) -> str:
     )
     newest = '"updated_at"' if "updated_at" in names else "NULL"
     labels = "".join(f", label_{i}" for i in range(len(catalog.labels)))
+    labels += "".join(f", {sql} AS {ours}" for ours, sql in _extras_sql(catalog).items())
     where = 'file, "row"' if catalog.embedded else 'NULL::VARCHAR AS file, NULL::BIGINT AS "row"'
     return (
         f"SELECT illust_id, {_page_sql(schema)}::INTEGER AS page, {text('uri')} AS uri, {where}, {marked} AS "
@@ -175,6 +197,16 @@ def _identified_sql(catalog: Catalog) -> str:
         f"split{labels}, {newest} AS newest, "
         f"rowid AS position FROM incoming_rows WHERE illust_id IS NOT NULL"
     )
+
+
+def _extras_sql(catalog: Catalog) -> dict[str, str]:
+    """Our name -> SQL, of further columns: a source as text, a weight as a number, -1 where it is none."""
+    schema, found = catalog.rows_schema(), {}
+    for ours in catalog.extras:
+        text = text_sql(f'"{ours}"', schema.field(ours).type)
+        number = f"CASE WHEN {text} IS NOT NULL THEN coalesce(TRY_CAST({text} AS DOUBLE), -1) END"
+        found[ours] = number if ours == WEIGHT else text
+    return found
 
 
 def _page_sql(schema: pa.Schema) -> str:
@@ -225,12 +257,16 @@ def order_sql(catalog: Catalog) -> str:
     return "ORDER BY md5_number_lower(concat_ws('/', illust_id, page)), illust_id, page"
 
 
-def plan_schema(id_type: pa.DataType, label_types: Sequence[tuple[str, pa.DataType]] = ()) -> pa.Schema:
+def plan_schema(
+    id_type: pa.DataType,
+    label_types: Sequence[tuple[str, pa.DataType]] = (),
+    further: Sequence[pa.Field] = (),
+) -> pa.Schema:
     """One row per illustration to be worked on.
 
     ``uri`` names the image, or ``file`` and ``row`` the catalog file (relative path) and row that embed it.
     ``fingerprint`` is ``kind:value``. ``group`` and ``split`` and the raw labels ``<h>_label`` are for
-    prepare.
+    prepare, and so are ``further`` fields.
     """
     labels = [pa.field(f"{head}_label", t) for head, t in label_types]
     return pa.schema(
@@ -243,5 +279,6 @@ def plan_schema(id_type: pa.DataType, label_types: Sequence[tuple[str, pa.DataTy
             pa.field("group", pa.string()),
             pa.field("split", pa.string()),
             *labels,
+            *further,
         ]
     )

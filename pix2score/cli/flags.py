@@ -19,8 +19,8 @@ from pix2score.cli.settings import POSITIONAL, WHOLE, Config, Setting, build, se
 from pix2score.errors import ConfigError
 
 Device: TypeAlias = Literal["auto", "cpu", "gpu"]
-TABLES_ONLY_IN_FILES = "heads"
-"""The one setting without a flag: tables are unreadable as flags."""
+TABLES_ONLY_IN_FILES = ("heads", "sources")
+"""The settings without a flag: tables are unreadable as flags."""
 
 
 def resolve(config_class: type[Config], argv: Sequence[str], *, prog: str = "", about: str = "") -> Config:
@@ -31,11 +31,13 @@ def resolve(config_class: type[Config], argv: Sequence[str], *, prog: str = "", 
             value.
     """
     settings = {setting.name: setting for setting in settings_of(config_class)}
-    of_tables = settings.pop(TABLES_ONLY_IN_FILES, None)
+    of_tables = {name: settings.pop(name, None) for name in TABLES_ONLY_IN_FILES}
     flags = _from_flags(list(settings.values()), argv, prog, about)
     path = flags.pop("config", None)
     file = load_toml(path) if path is not None else {}
-    tables = _tables(file.pop(TABLES_ONLY_IN_FILES, None), path, of_tables)
+    tables: dict[str, Any] = {}
+    for name, setting in of_tables.items():
+        tables |= _tables(name, file.pop(name, None), path, setting)
     given = {**_flat(config_class, file, path), **flags}
     missing = [s.flag for s in settings.values() if s.is_required and s.name not in given]
     if missing:
@@ -167,28 +169,22 @@ def _as_group(hint: Any, given: Any) -> Any:
     return {whole[0].name: given or whole[0].metadata[WHOLE]}
 
 
-def _tables(tables: Any, path: str | None, setting: Setting | None) -> dict[str, Any]:
-    """``heads`` of a file, if it has any: a list of tables, or tables by name, as the job takes them."""
+def _tables(name: str, tables: Any, path: str | None, setting: Setting | None) -> dict[str, Any]:
+    """``heads`` or ``sources`` of a file, if it has any: a list of tables, or tables by name."""
     if tables is None:
         return {}
     if setting is None:
         raise ConfigError(
-            f"--config {path}: unknown key {TABLES_ONLY_IN_FILES!r}: heads belong to jobs.prepare; give this "
-            "job a file without them"
+            f"--config {path}: unknown key {name!r}: {name} belong to jobs.prepare; give this job a file "
+            "without them"
         )
     if get_origin(setting.hint) is dict:
         if not (isinstance(tables, dict) and all(isinstance(table, dict) for table in tables.values())):
-            raise ConfigError(
-                f"--config {path}: {TABLES_ONLY_IN_FILES} must be tables by name here, such as "
-                f"[{TABLES_ONLY_IN_FILES}.NAME]"
-            )
-        return {TABLES_ONLY_IN_FILES: tables}
+            raise ConfigError(f"--config {path}: {name} must be tables by name here, such as [{name}.NAME]")
+        return {name: tables}
     if not (isinstance(tables, list) and all(isinstance(table, dict) for table in tables)):
-        raise ConfigError(
-            f"--config {path}: {TABLES_ONLY_IN_FILES} must be tables, each under its own "
-            f"[[{TABLES_ONLY_IN_FILES}]]"
-        )
-    return {TABLES_ONLY_IN_FILES: tuple(tables)}
+        raise ConfigError(f"--config {path}: {name} must be tables, each under its own [[{name}]]")
+    return {name: tuple(tables)}
 
 
 def as_plain(config: Any) -> dict[str, Any]:

@@ -55,7 +55,12 @@ class Setting:
     @property
     def is_list(self) -> bool:
         """Whether it holds any number of values."""
-        return get_origin(self.hint) is tuple
+        return get_origin(self.hint) is tuple or self._is_single_or_list
+
+    @property
+    def _is_single_or_list(self) -> bool:
+        """Whether it is one value, or a tuple where several are given: ``str | tuple[str, ...]``."""
+        return any(get_origin(kind) is tuple for kind in get_args(self.hint))
 
     @property
     def is_choice(self) -> bool:
@@ -70,12 +75,14 @@ class Setting:
     @property
     def kinds(self) -> tuple[Any, ...]:
         """Types that a value may have; of a choice the words."""
-        return tuple(kind for kind in get_args(self.hint) if kind is not ...) or (self.hint,)
+        kinds = tuple(kind for kind in get_args(self.hint) if kind is not ...) or (self.hint,)
+        return tuple(kind for kind in kinds if get_origin(kind) is not tuple)
 
     def value(self, given: Any) -> Any:
         """``given``, by a flag or a file, in the field's type. Raises ``ConfigError`` naming the flag."""
         if self.is_list:
-            return tuple(self._one(value) for value in (given if isinstance(given, list) else [given]))
+            values = tuple(self._one(value) for value in (given if isinstance(given, list) else [given]))
+            return values[0] if self._is_single_or_list and len(values) == 1 else values
         return self._one(given)
 
     def _one(self, given: Any) -> Any:

@@ -180,7 +180,7 @@ def decoded_rows(
         parts,
         task_rows=rows_of,
         sizes=None
-        if images.image_column is None
+        if images.image_column is None or images.members
         else embedded_sizes(folder, parts, images, offer, rows_of(0)),
         block_rows=min(most, block_rows(task)) if isinstance(task, Preprocess) else most,
         row_bytes=task.size**2 * 3 if isinstance(task, Preprocess) else SHARD_ROW_BYTES,

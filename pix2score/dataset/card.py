@@ -48,6 +48,12 @@ class PreparedDataset:
             )
         return parts
 
+    @property
+    def catalogs(self) -> list[str]:
+        """Places of the catalogs that it was made of, in the order in which their rows count."""
+        card = self.card
+        return [found["uri"] for found in (card["catalog"], *card.get("more_catalogs", ()))]
+
     def num_rows(self, split: str) -> int:
         """Rows of a split."""
         return int(self.card["rows"][split])
@@ -84,9 +90,14 @@ def open_dataset(place: str) -> PreparedDataset:
 
 
 def dataset_schema(
-    id_type: pa.DataType, heads: Sequence[HeadSpec], label_types: Sequence[tuple[str, pa.DataType]]
+    id_type: pa.DataType,
+    heads: Sequence[HeadSpec],
+    label_types: Sequence[tuple[str, pa.DataType]],
+    further: Sequence[pa.Field] = (),
 ) -> pa.Schema:
     """One training image: its bytes, and per head the label, null where missing, and its target.
+
+    ``further``: source and weight, where they are used.
 
     With a head that compares, a row may hold a set of images instead: the first, and ``others``.
     """
@@ -96,6 +107,7 @@ def dataset_schema(
         [
             *key_fields(id_type),
             pa.field("group", pa.string()),
+            *further,
             pa.field("image", pa.binary(), nullable=False),
             *others,
             *labels,

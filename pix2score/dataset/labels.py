@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from pix2score.catalog.catalog import Catalog
 from pix2score.catalog.rows import PlanCounts
+from pix2score.dataset.sources import SourceRules
 from pix2score.heads.spec import HeadSpec, LabelColumn
 
 MAX_EXAMPLES = 5
@@ -22,9 +23,13 @@ def label_columns(catalog: Catalog, head: HeadSpec) -> list[LabelColumn]:
     ]
 
 
-def label_types(catalog: Catalog, heads: Sequence[HeadSpec]) -> list[tuple[str, pa.DataType]]:
+def label_types(
+    catalog: Catalog, heads: Sequence[HeadSpec], rules: SourceRules
+) -> list[tuple[str, pa.DataType]]:
     """(head, type of its clean label)."""
-    return [(head.name, head.label_type(label_columns(catalog, head))) for head in heads]
+    return [
+        (head.name, rules.label_type(head, head.label_type(label_columns(catalog, head)))) for head in heads
+    ]
 
 
 def dropped_labels(

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
-from pix2score.catalog.catalog import Catalog
 from pix2score.catalog.keys import key_fields
-from pix2score.catalog.rows import PlanCounts, catalog_rows, order_sql, plan_schema
+from pix2score.catalog.rows import SOURCE, WEIGHT, PlanCounts, order_sql, plan_schema
+from pix2score.catalog.several import Catalogs, rows_of_all
 from pix2score.dataset.card import SPLITS
 from pix2score.dataset.comparisons import OTHERS_FIELD, Comparisons, add_sets
 from pix2score.dataset.labels import (
@@ -24,6 +24,7 @@ from pix2score.dataset.labels import (
     label_columns,
     label_types,
 )
+from pix2score.dataset.sources import SourceRules
 from pix2score.errors import DataError
 from pix2score.heads.spec import HeadSpec
 from pix2score.storage.folder import Folder
@@ -37,6 +38,7 @@ SPLIT_NAMES = {
     "test": ("test", "testing"),
 }
 """Split -> what catalogs call it, in small letters."""
+NO_RULES = SourceRules()
 _UNKNOWN_SPLITS = (
     "SELECT coalesce(given_split, '(none)'), count(*) FROM split_rows WHERE split IS NULL OR split NOT IN "
     f"{SPLITS} "
@@ -54,13 +56,14 @@ class SplitRule:
 
 
 def plan_dataset(
-    catalog: Catalog,
+    catalogs: Catalogs,
     heads: Sequence[HeadSpec],
     rule: SplitRule,
     folder: Folder,
     prefix: str,
     done: Sequence[str] = (),
     comparisons: Comparisons | None = None,
+    rules: SourceRules = NO_RULES,
 ) -> tuple[list[Part], PlanCounts, list[HeadSpec]]:
     """Write the parts of a training set; return them, counts, and the heads with what they learnt.
 
@@ -70,17 +73,19 @@ def plan_dataset(
     Raises ``DataError`` for zero rows or a head without two values, before anything is written.
     """
     counts = PlanCounts()
-    with catalog_rows(catalog, counts) as connection:
-        types = label_types(catalog, heads)
-        _split_rows(connection, catalog, heads, rule, counts)
+    with rows_of_all(catalogs, counts) as connection:
+        catalog = catalogs.first
+        types = label_types(catalog, heads, rules)
+        rules.check_sources(connection)
+        _split_rows(connection, catalogs, heads, rule, rules, counts)
         if comparisons:
             _add_sets(connection, comparisons, heads, counts)
-        _refuse_none(catalog, heads, counts)
+        _refuse_none(catalogs, heads, counts)
         fitted = [_fit_head(connection, head) for head in heads]
         keys = pa.schema([field.with_nullable(True) for field in key_fields(catalog.id_type)])
         load(connection, "done", keys, parquet_batches(folder, done, keys.names))
         sql = f"SELECT * FROM chosen ANTI JOIN done USING (illust_id, page) {order_sql(catalog)}"
-        schema = plan_schema(catalog.id_type, types)
+        schema = plan_schema(catalog.id_type, types, rules.fields())
         schema = schema.append(OTHERS_FIELD) if comparisons else schema
         return write_parts(connection, sql, schema, folder, prefix), counts, fitted
 
@@ -98,48 +103,95 @@ def _add_sets(
     counts.unlabelled -= counts.comparisons.pop("num_unlabelled")
 
 
-def _refuse_none(catalog: Catalog, heads: Sequence[HeadSpec], counts: PlanCounts) -> None:
+def _refuse_none(catalogs: Catalogs, heads: Sequence[HeadSpec], counts: PlanCounts) -> None:
     if not counts.planned:
         raise DataError(
-            f"no row of catalog {catalog.folder.uri} can be trained on: {'; '.join(_why_none(heads, counts))}"
+            f"no row of catalog {catalogs.place} can be trained on: {'; '.join(_why_none(heads, counts))}"
         )
 
 
 def _split_rows(
     connection: duckdb.DuckDBPyConnection,
-    catalog: Catalog,
+    catalogs: Catalogs,
     heads: Sequence[HeadSpec],
     rule: SplitRule,
+    rules: SourceRules,
     counts: PlanCounts,
 ) -> None:
     """Make table ``chosen``, rows with split and clean labels; fill ``counts``."""
-    columns = {head.name: label_columns(catalog, head) for head in heads}
-    clean = ", ".join(f"{head.clean_sql(columns[head.name])} AS {head.name}_label" for head in heads)
-    split = given_split() if catalog.columns.split else split_by_hash(rule)
+    columns = {head.name: label_columns(catalogs.first, head) for head in heads}
+    cleaned = {head.name: head.clean_sql(columns[head.name]) for head in heads}
+    clean = ", ".join(f"{rules.label_sql(head, cleaned[head.name])} AS {head.name}_label" for head in heads)
+    weight = f", {rules.weight_sql()} AS {WEIGHT}" if rules.has_weight else ""
     connection.execute(
-        f"CREATE TABLE split_rows AS SELECT * REPLACE ({split} AS split), split AS given_split, {clean}, "
-        f"row_number() OVER (PARTITION BY illust_id ORDER BY page) AS nth_page FROM keyed"
+        f"CREATE TABLE split_rows AS SELECT * REPLACE ({_split_sql(catalogs, rule)} AS split{weight}), "
+        f"split AS given_split, {clean}, "
+        f"row_number() OVER (PARTITION BY illust_id ORDER BY page) AS nth_page FROM {_rows_sql(catalogs)}"
     )
     for head in heads:
         dropped = dropped_labels(connection, head, columns[head.name])
         counts.dropped_labels[head.name] = {reason: number for reason, number, _ in dropped}
         counts.dropped_examples[head.name] = {reason: examples for reason, _, examples in dropped}
+        moved = rules.relabelled(connection, head, cleaned[head.name])
+        counts.relabelled |= {head.name: moved} if moved else {}
+    _choose(connection, heads, rule, rules, counts)
+
+
+def _rows_sql(catalogs: Catalogs) -> str:
+    """SQL: what rows are split; of several catalogs with ``split_of_group`` beside each row.
+
+    That is the split that a catalog gives the row's group: a row whose own catalog names no split follows it,
+    so that a group stays in one.
+    """
+    if catalogs.are_plain:
+        return "keyed"
+    given = given_split()
+    named = (
+        f'SELECT "group", min({given}) AS split_of_group FROM keyed '
+        f"WHERE names_split AND ({given}) IN {SPLITS} GROUP BY 1"
+    )
+    return f'keyed LEFT JOIN ({named}) USING ("group")'
+
+
+def _split_sql(catalogs: Catalogs, rule: SplitRule) -> str:
+    if catalogs.are_plain:
+        return given_split() if catalogs.first.columns.split else split_by_hash(rule)
+    return (
+        f"CASE WHEN names_split THEN {given_split()} WHEN split_of_group IS NOT NULL THEN split_of_group "
+        f"ELSE {split_by_hash(rule)} END"
+    )
+
+
+def _choose(
+    connection: duckdb.DuckDBPyConnection,
+    heads: Sequence[HeadSpec],
+    rule: SplitRule,
+    rules: SourceRules,
+    counts: PlanCounts,
+) -> None:
     unlabelled = " AND ".join(f"{head.name}_label IS NULL" for head in heads)
+    # infinite ones too; NaN is none
+    bad_weight = f"WHEN NOT ({WEIGHT} >= 0 AND isfinite({WEIGHT})) THEN 'bad_weight' " * rules.has_weight
     reason = (
         f"CASE WHEN split IS NULL OR split NOT IN {SPLITS} THEN 'unknown_split' WHEN nth_page > "
         f"{rule.max_pages} "
-        f"THEN 'over_max_pages' WHEN {unlabelled} THEN 'unlabelled' ELSE 'planned' END"
+        f"THEN 'over_max_pages' {bad_weight}WHEN {unlabelled} THEN 'unlabelled' ELSE 'planned' END"
     )
     by_reason = dict(connection.execute(f"SELECT {reason}, count(*) FROM split_rows GROUP BY 1").fetchall())
     counts.planned = by_reason.get("planned", 0)
     counts.unknown_split = by_reason.get("unknown_split", 0)
     counts.over_max_pages = by_reason.get("over_max_pages", 0)
     counts.unlabelled = by_reason.get("unlabelled", 0)
+    counts.bad_weight = by_reason.get("bad_weight", 0)
     if counts.unknown_split:
         counts.unknown_splits = dict(connection.execute(_UNKNOWN_SPLITS).fetchall())
     connection.execute(
         f"CREATE TABLE chosen AS SELECT * EXCLUDE (given_split) FROM split_rows WHERE {reason} = 'planned'"
     )
+    if rules.has_source:
+        by_source = f"SELECT {SOURCE}, split, count(*) FROM chosen GROUP BY ALL ORDER BY ALL"
+        for source, split, number in connection.execute(by_source).fetchall():
+            counts.sources.setdefault(source, {})[split] = number
 
 
 def given_split() -> str:
@@ -156,8 +208,10 @@ def _why_none(heads: Sequence[HeadSpec], counts: PlanCounts) -> list[str]:
     facts = [
         (counts.null_id, "without an id"),
         (counts.duplicate_key, "older ones of a key"),
+        (counts.key_of_another, "of a key of an earlier catalog"),
         (counts.unknown_split, f"of no known split ({described_splits(counts)})"),
         (counts.over_max_pages, "beyond max_pages"),
+        (counts.bad_weight, "of a negative weight"),
         (counts.unlabelled, "without a label"),
     ]
     listed = ", ".join(f"{number} {words}" for number, words in facts if number)

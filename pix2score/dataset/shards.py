@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pix2score.catalog.keys import key_fields
+from pix2score.catalog.rows import SOURCE, WEIGHT
 from pix2score.dataset.card import SPLITS
 from pix2score.heads.compared import OTHERS, num_others
 from pix2score.heads.spec import HeadSpec
@@ -108,7 +109,11 @@ class ShardWriter:
         return publish_receipt(self.out, f"{self.staged}/{piece}.json", receipt, named, _read_receipt)
 
     def _labelled(self, rows: pa.Table) -> pa.Table:
-        columns = {name: rows.column(name) for name in ("illust_id", "page", "group")}
+        columns = {
+            name: rows.column(name)
+            for name in ("illust_id", "page", "group", SOURCE, WEIGHT)
+            if name in rows.column_names
+        }
         columns["image"] = rows.column("data")
         columns |= {OTHERS: rows.column(OTHERS)} if OTHERS in rows.column_names else {}
         for head in self.heads:

@@ -21,7 +21,7 @@ from pix2score.cli.tables import aligned
 from pix2score.cluster.offer import Offer
 from pix2score.cluster.session import session
 from pix2score.dataset.card import PreparedDataset, check_heads, open_dataset
-from pix2score.errors import ConfigError, NotBetterError
+from pix2score.errors import ConfigError, ImageFailure, NotBetterError
 from pix2score.evaluate.baseline import fit_ridges
 from pix2score.evaluate.config import EvaluateConfig
 from pix2score.evaluate.gather import Evaluation
@@ -140,7 +140,9 @@ def _sample(config: EvaluateConfig, dataset: PreparedDataset) -> Sample:
     num_rows, card = dataset.num_rows(config.split), dataset.card
     altered = NUM_ALTERED / num_rows
     keys = _drawn_keys(dataset, config.split, altered)
-    found = original_images(card["catalog"]["uri"], card["config"], keys)
+    found: dict[Key, bytes | ImageFailure] = {}
+    for place in dataset.catalogs:
+        found |= original_images(place, card["config"], [key for key in keys if key not in found])
     originals = {key: image for key, image in found.items() if isinstance(image, bytes)}
     return Sample(shown=NUM_SHOWN / num_rows, altered=altered, originals=originals)
 

@@ -197,6 +197,11 @@ class OrderedLabels(HeadSpec):
 
     # Labels
 
+    @property
+    def label_bounds(self) -> tuple[float, float] | None:
+        """``min_value`` upwards; None for classes."""
+        return None if self.are_classes else (self.min_value, self.max_value)
+
     @classmethod
     def accepts(cls, column: pa.DataType) -> bool:
         """Numbers, or text that may hold them."""

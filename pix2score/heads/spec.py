@@ -96,6 +96,11 @@ class HeadSpec(ABC):
         """Columns of the catalog that make its label."""
         return (self.column,)
 
+    @property
+    def label_bounds(self) -> tuple[float, float] | None:
+        """Least and greatest label where labels are numbers of a scale; None where they are none."""
+        return None
+
     @classmethod
     @abstractmethod
     def accepts(cls, column: pa.DataType) -> bool:

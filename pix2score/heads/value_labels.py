@@ -77,6 +77,11 @@ class ValueLabels(HeadSpec):
         low, high = self.range or (-LARGEST, LARGEST)
         return float(low), float(high)
 
+    @property
+    def label_bounds(self) -> tuple[float, float] | None:
+        """``bounds``."""
+        return self.bounds
+
     @classmethod
     def accepts(cls, column: pa.DataType) -> bool:
         """Numbers, or text that may hold them."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from pix2score.catalog.catalog import Catalog
 from pix2score.catalog.rows import PlanCounts
-from pix2score.cli.flags import as_plain
+from pix2score.catalog.several import Catalogs
 from pix2score.dataset.card import CARD, FORMAT, SPLITS
 from pix2score.dataset.labels import label_types
 from pix2score.dataset.shards import Shard
@@ -24,26 +24,33 @@ from pix2score.storage.folder import Folder
 
 def dataset_card(
     config: PrepareConfig,
-    catalog: Catalog,
+    catalogs: Catalogs,
     heads: Sequence[HeadSpec],
     counts: PlanCounts,
     shards: Sequence[Shard],
 ) -> dict[str, Any]:
     """Content of dataset.json."""
+    catalog, *more = catalogs.members
+    of_more = {"more_catalogs": [_pinned(other) for other in more]} if more else {}
     per_split = {split: sum(s.rows for s in shards if s.split == split) for split in SPLITS}
     return {
         "format": FORMAT,
         "heads": [head.to_dict() for head in heads],
         "id_type": str(catalog.id_type),
-        "label_types": {name: str(kind) for name, kind in label_types(catalog, heads)},
+        "label_types": {name: str(kind) for name, kind in label_types(catalog, heads, config.rules())},
         "image_size": config.image_size,
         "rows": per_split,
         "dropped": {**counts.to_dict(), "failed_images": dict(failed_by_code(shards))},
         "shards": [asdict(shard) for shard in shards if shard.split in SPLITS],
-        "catalog": {"uri": catalog.folder.uri, "files": [asdict(entry) for entry in catalog.files]},
-        "config": as_plain(config),
+        "catalog": _pinned(catalog),
+        **of_more,
+        "config": config.plain(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _pinned(catalog: Catalog) -> dict[str, Any]:
+    return {"uri": catalog.folder.uri, "files": [asdict(entry) for entry in catalog.files]}
 
 
 def card_summary(content: dict[str, Any]) -> dict[str, Any]:

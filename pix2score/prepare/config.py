@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pix2score.catalog.catalog import Columns
+from pix2score.cli.flags import as_plain
+from pix2score.dataset.sources import SourceRules
 from pix2score.errors import ConfigError
 from pix2score.heads.kinds import head_from_dict
 from pix2score.heads.presets import preset
@@ -18,8 +20,9 @@ from pix2score.heads.spec import HeadSpec
 class PrepareConfig:
     """Settings of ``jobs.prepare``."""
 
-    catalog: str
-    """Parquet file, or folder of them: a local path or s3://bucket/prefix."""
+    catalog: str | tuple[str, ...]
+    """Parquet file, or folder of them: a local path or s3://bucket/prefix. Given several times, all of them
+    become one dataset; of a key that two have the first one's row counts."""
     out: str
     """Where the dataset goes: a local folder or s3://bucket/prefix."""
     image_size: int = 256
@@ -40,10 +43,17 @@ class PrepareConfig:
     """Another place that catalog uris may point into, beside the catalog's folder; may be repeated."""
     max_failed: float = 0.05
     """Make no dataset if more than this share of the images failed, and more than 100 of them."""
+    source_column: str | None = None
+    """Column that says where a row's labels come from, such as the group of raters (default: the number of
+    its catalog, from 0)."""
+    weight_column: str | None = None
+    """Column of numbers from 0 by which the row's loss is multiplied in training; null is 1."""
     columns: Columns = field(default_factory=Columns)
     heads: tuple[dict[str, Any], ...] = ()
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._check_catalogs()
         if not 8 <= self.image_size <= 4096:
             raise ConfigError(f"image_size {self.image_size} px: expected 8 to 4096")
         for name, share in (("val_fraction", self.val_fraction), ("test_fraction", self.test_fraction)):
@@ -58,7 +68,33 @@ class PrepareConfig:
             raise ConfigError(f"max_pages {self.max_pages}: at least 1")
         if not 0 <= self.max_failed <= 1:
             raise ConfigError(f"max_failed {self.max_failed}: expected 0 to 1")
-        self.head_specs()
+        self.rules().check(self.head_specs())
+
+    @property
+    def catalogs(self) -> tuple[str, ...]:
+        """Every catalog, in the order given."""
+        return (self.catalog,) if isinstance(self.catalog, str) else self.catalog
+
+    def rules(self) -> SourceRules:
+        """What sources and weights mean for rows. Raises ``ConfigError``."""
+        return SourceRules.of(
+            self.sources,
+            has_source=len(self.catalogs) > 1 or self.source_column is not None,
+            has_weight=self.weight_column is not None,
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """Plain values; without those of several sources where there is one, as in datasets without them."""
+        plain = as_plain(self)
+        unused = {"source_column": None, "weight_column": None, "sources": {}}
+        return {name: value for name, value in plain.items() if unused.get(name, ...) != value}
+
+    def _check_catalogs(self) -> None:
+        if not self.catalogs:
+            raise ConfigError("catalog: at least one")
+        twice = [place for place, number in Counter(self.catalogs).items() if number > 1]
+        if twice:
+            raise ConfigError(f"catalog {', '.join(twice)} is given more than once")
 
     def head_specs(self) -> tuple[HeadSpec, ...]:
         """The heads of the file, else of the preset. Raises ``ConfigError``."""

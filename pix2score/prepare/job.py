@@ -20,10 +20,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from pix2score.catalog.catalog import Catalog, open_catalog
-from pix2score.catalog.contents import ImageRows, log_failures
-from pix2score.catalog.rows import PlanCounts
-from pix2score.cli.flags import as_plain
+from pix2score.catalog.catalog import Catalog
+from pix2score.catalog.contents import ImageRows, log_failures_of
+from pix2score.catalog.rows import SOURCE, WEIGHT, PlanCounts
+from pix2score.catalog.several import Catalogs, open_catalogs
 from pix2score.cli.summary import recorded
 from pix2score.cluster.decode import decoded_blocks, decoded_rows
 from pix2score.cluster.offer import Offer
@@ -38,12 +38,12 @@ from pix2score.dataset.labels import described_labels, label_types
 from pix2score.dataset.plan import SplitRule, described_splits, plan_dataset
 from pix2score.dataset.resume import ResumedShards, resume_shards
 from pix2score.dataset.shards import Shard, ShardWriter, shard_rows_of, staged_shards
+from pix2score.dataset.sources import SourceRules, described_sources
 from pix2score.errors import ConfigError, DataError, LimitError, StorageError
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.failure_limits import ALL_MISSING_ROWS, check_failed
 from pix2score.images.preprocess import ALGORITHM
 from pix2score.images.repeats import Repeats
-from pix2score.images.source import image_source
 from pix2score.prepare.card import card_summary, dataset_card, failed_by_code, publish_card
 from pix2score.prepare.config import PrepareConfig
 from pix2score.prepare.sets import decoded_sets
@@ -62,21 +62,24 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
         LimitError: too many images failed; no dataset is made, what is done is kept for the next attempt.
     """
     heads = config.head_specs()
-    catalog = open_catalog(config.catalog, config.columns, heads)
+    asked = {SOURCE: config.source_column, WEIGHT: config.weight_column}
+    extras = {ours: name for ours, name in asked.items() if name}
+    catalogs = open_catalogs(config.catalogs, config.columns, heads, extras)
     comparisons = open_comparisons(config.comparisons) if config.comparisons else None
-    source = image_source(catalog.folder.uri, config.image_root)
+    images = ImageRows.of_all(catalogs, config.image_root)
     out = Folder(config.out)
-    _refuse_catalogs_own_folder(catalog, out)
+    for catalog in catalogs.members:
+        _refuse_catalogs_own_folder(catalog, out)
     if out.is_file(CARD):
         raise DataError(f"{config.out} already holds a dataset; give another --out, or remove it first")
-    staged = f"staged/{_plan_id(config, catalog, comparisons)}"
-    work = _Work(config, catalog, heads, ImageRows.of(catalog, source), out, staged, comparisons)
+    staged = f"staged/{_plan_id(config, catalogs, comparisons)}"
+    work = _Work(config, catalogs, heads, images, out, staged, comparisons, config.rules())
     with session() as offer, recorded(out, "summary.json", {"job": "prepare", "out": out.uri}) as summary:
         fitted, counts, done = _write_shards(work, offer)
-        log_failures(failed_by_code(done.shards), catalog, config.image_root)
+        log_failures_of(failed_by_code(done.shards), catalogs, config.image_root)
         shards = sorted(done.shards, key=lambda shard: shard.path)
         _check_any_training(work, done)
-        content = dataset_card(config, catalog, fitted, counts, shards)
+        content = dataset_card(config, catalogs, fitted, counts, shards)
         publish_card(out, content)
         _clear(work, done.left_out)
         summary.update(card_summary(content))
@@ -88,20 +91,21 @@ class _Work:
     """What one invocation works with."""
 
     config: PrepareConfig
-    catalog: Catalog
+    catalogs: Catalogs
     heads: tuple[HeadSpec, ...]
     images: ImageRows
     out: Folder
     staged: str
     comparisons: Comparisons | None
+    rules: SourceRules
 
 
-def _plan_id(config: PrepareConfig, catalog: Catalog, comparisons: Comparisons | None) -> str:
+def _plan_id(config: PrepareConfig, catalogs: Catalogs, comparisons: Comparisons | None) -> str:
     """Equal for equal settings and an unchanged catalog: then what a killed attempt finished is resumed."""
     # Not max_failed: who allows more failures after a stop wants what is done already.
-    asked = {name: value for name, value in as_plain(config).items() if name != "max_failed"}
+    asked = {name: value for name, value in config.plain().items() if name != "max_failed"}
     facts = asked | {
-        "files": [(entry.path, entry.size, entry.etag) for entry in catalog.files],
+        "files": [(e.path, e.size, e.etag) for catalog in catalogs.members for e in catalog.files],
         "algorithm": ALGORITHM,
     }
     if comparisons:
@@ -143,6 +147,16 @@ def _warn(asked: Sequence[HeadSpec], fitted: Sequence[HeadSpec], counts: PlanCou
         )
     if counts.comparisons:
         _tell_comparisons(counts)
+    for line in described_sources(counts):
+        logger.info("%s", line)
+    if counts.key_of_another:
+        logger.warning(
+            "%d rows have a key that an earlier --catalog has: its row counts, these are left out; ids of "
+            "their own keep both",
+            counts.key_of_another,
+        )
+    if counts.bad_weight:
+        logger.warning("%d rows left out: their weight is negative or no number", counts.bad_weight)
 
 
 def _tell_comparisons(counts: PlanCounts) -> None:
@@ -203,11 +217,16 @@ def _plan(work: _Work, done: ResumedShards) -> tuple[list[Part], PlanCounts, lis
     )
     prefix = f"{work.staged}/plan-{uuid.uuid4().hex[:12]}/rows"
     paths = [shard.path for shard in done.shards]
-    return on_cluster(plan_dataset, work.catalog, work.heads, rule, work.out, prefix, paths, work.comparisons)
+    return on_cluster(
+        plan_dataset,
+        *(work.catalogs, work.heads, rule, work.out, prefix, paths, work.comparisons, work.rules),
+    )
 
 
 def _shard_schema(work: _Work) -> pa.Schema:
-    return dataset_schema(work.catalog.id_type, work.heads, label_types(work.catalog, work.heads))
+    catalog, rules = work.catalogs.first, work.rules
+    types = label_types(catalog, work.heads, rules)
+    return dataset_schema(catalog.id_type, work.heads, types, rules.fields())
 
 
 def _round(
@@ -244,7 +263,7 @@ def _check_failed(work: _Work, shards: Sequence[Shard], num_planned: int) -> Non
     try:
         check_failed(failed, num_done, num_planned, work.config.max_failed)
     except LimitError:
-        log_failures(failed, work.catalog, work.config.image_root)
+        log_failures_of(failed, work.catalogs, work.config.image_root)
         raise
 
 
@@ -260,6 +279,5 @@ def _check_any_training(work: _Work, done: ResumedShards) -> None:
         _clear(work, (*done.shards, *done.left_out))
         codes = ", ".join(f"{number} {code}" for code, number in failed_by_code(done.shards).most_common())
         raise DataError(
-            f"no training image of catalog {work.catalog.folder.uri} could be read ({codes}): no dataset was "
-            "made"
+            f"no training image of catalog {work.catalogs.place} could be read ({codes}): no dataset was made"
         )

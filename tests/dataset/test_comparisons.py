@@ -13,6 +13,7 @@ import pytest
 
 from pix2score.catalog.catalog import Columns, open_catalog
 from pix2score.catalog.rows import PlanCounts
+from pix2score.catalog.several import Catalogs
 from pix2score.dataset.comparisons import described, open_comparisons
 from pix2score.dataset.plan import SplitRule, plan_dataset
 from pix2score.errors import ConfigError, DataError
@@ -52,7 +53,9 @@ def planned(
     catalog = open_catalog(write_catalog(str(root / "catalog"), columns), Columns(split="split"), heads)
     comparisons, out = open_comparisons(table(root, rows, **more)), Folder(str(root / "out"))
     rule = SplitRule(val_fraction=0.1, test_fraction=0.1, max_pages=4)
-    parts, counts, fitted = plan_dataset(catalog, heads, rule, out, "plan/rows", done, comparisons)
+    parts, counts, fitted = plan_dataset(
+        Catalogs.of(catalog), heads, rule, out, "plan/rows", done, comparisons
+    )
     return planned_rows(out, parts), counts, fitted
 
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pix2score.catalog.catalog import Columns, open_catalog
+from pix2score.catalog.several import Catalogs
 from pix2score.dataset.card import dataset_schema
 from pix2score.dataset.plan import SplitRule, plan_dataset
 from pix2score.dataset.resume import ResumedShards, resume_shards
@@ -51,7 +52,7 @@ class Attempts:
         rule = SplitRule(val_fraction=0.2, test_fraction=0.1, max_pages=4)
         paths = [shard.path for shard in done.shards]
         parts, counts, _ = plan_dataset(
-            self.catalog, HEADS, rule, self.out, f"plans/{self.num_made}/rows", paths
+            Catalogs.of(self.catalog), HEADS, rule, self.out, f"plans/{self.num_made}/rows", paths
         )
         assert total_rows(parts) + done.rows == counts.planned
         return done, planned_rows(self.out, parts), counts.planned

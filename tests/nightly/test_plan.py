@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from pix2score.catalog.catalog import Columns, open_catalog
 from pix2score.catalog.rows import PlanCounts, estimated_rows, stored_fingerprint_sql
+from pix2score.catalog.several import Catalogs
 from pix2score.dataset.labels import described_labels
 from pix2score.dataset.plan import SplitRule, described_splits, plan_dataset
 from pix2score.errors import DataError
@@ -67,7 +68,7 @@ def dataset(
     catalog = open_catalog(place, columns or Columns(), heads)
     with tempfile.TemporaryDirectory() as out:
         folder = Folder(out)
-        parts, counts, fitted = plan_dataset(catalog, heads, rule, folder, "plan/part")
+        parts, counts, fitted = plan_dataset(Catalogs.of(catalog), heads, rule, folder, "plan/part")
         return planned_rows(folder, parts), counts, fitted
 
 
@@ -270,7 +271,7 @@ def test_a_catalog_without_rows_is_refused_and_nothing_is_written(place: str, id
     with pytest.raises(DataError, match="no rows with an id"):
         first_night(place, out)
     with pytest.raises(DataError, match="no rows with an id"):
-        plan_dataset(open_catalog(place, Columns(), [GIVEN]), [GIVEN], RULE, out, "plan")
+        plan_dataset(Catalogs.of(open_catalog(place, Columns(), [GIVEN])), [GIVEN], RULE, out, "plan")
     assert out.entries() == []
 
 
@@ -483,7 +484,7 @@ def test_a_head_with_one_value_is_refused_and_nothing_is_written(tmp_path: Path)
         Folder(str(tmp_path / "out")),
     )
     with pytest.raises(DataError, match="'bookmark'.*two distinct values"):
-        plan_dataset(open_catalog(place, Columns(), [LEARNT]), [LEARNT], ALL_TRAIN, out, "plan")
+        plan_dataset(Catalogs.of(open_catalog(place, Columns(), [LEARNT])), [LEARNT], ALL_TRAIN, out, "plan")
     assert out.entries() == []
 
 
@@ -667,7 +668,9 @@ def test_labels_of_any_number_type_are_read(tmp_path: Path, kind: pa.DataType) -
     head = OrderedHead(name="liked", column="liked", kind="levels", size=2)
     catalog = open_catalog(str(tmp_path), Columns(split="split"), [head])
     rule = SplitRule(val_fraction=0.1, test_fraction=0.1, max_pages=4)
-    _, counts, (fitted,) = plan_dataset(catalog, [head], rule, Folder(str(tmp_path / "out")), "plan")
+    _, counts, (fitted,) = plan_dataset(
+        Catalogs.of(catalog), [head], rule, Folder(str(tmp_path / "out")), "plan"
+    )
     assert (counts.planned, fitted.counts) == (4, (2, 2))
 
 
