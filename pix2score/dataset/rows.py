@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pix2score.catalog.rows import WEIGHT
 from pix2score.errors import DataError, ImageFailure
 from pix2score.heads.compared import OTHERS
 from pix2score.heads.spec import HeadSpec
@@ -20,8 +21,8 @@ def decode_shard(rows: pa.Table, *, heads: Sequence[HeadSpec], preprocess: Prepr
     """Ray Data stage: shard rows in, pixels and labels out.
 
     ``pixels`` (fixed-size binary, S*S*3 bytes), and per head its target and ``<h>_label``, as stored; with a
-    head that compares ``others``, a list of such pixels, null in rows of one image. A
-    padding row (no image) comes out black with every label missing, so that it weighs nothing.
+    head that compares ``others``, a list of such pixels, null in rows of one image; ``weight`` where the
+    shards have it. A padding row (no image) comes out black with every label missing: it weighs nothing.
 
     Raises ``DataError`` if an image does not decode: prepare has decoded each one, so something else is
     wrong, such as a Pillow without a format, and going on would silently train on less.
@@ -35,6 +36,8 @@ def decode_shard(rows: pa.Table, *, heads: Sequence[HeadSpec], preprocess: Prepr
         target, label = head.target_field(), rows.column(f"{head.name}_label")
         columns[target.name] = pc.if_else(has_image, rows.column(target.name), pa.scalar(None, target.type))
         columns[f"{head.name}_label"] = pc.if_else(has_image, label, pa.scalar(None, label.type))
+    if WEIGHT in rows.column_names:
+        columns[WEIGHT] = rows.column(WEIGHT).fill_null(1)
     if any(head.COMPARES for head in heads):
         columns[OTHERS] = other_pixels(rows, preprocess)
     return pa.table(columns)

@@ -76,7 +76,13 @@ def _joined(parts: list[Batch]) -> Batch:
         {name: torch.cat([part.targets[name] for part in parts]) for name in parts[0].targets},
         {name: torch.cat([part.labels[name] for part in parts]) for name in parts[0].labels},
         _joined_others(parts),
+        _joined_weights(parts),
     )
+
+
+def _joined_weights(parts: list[Batch]) -> torch.Tensor | None:
+    found = [part.weights_B for part in parts if part.weights_B is not None]
+    return torch.cat(found) if found else None
 
 
 def _joined_others(parts: list[Batch]) -> Others | None:

@@ -12,6 +12,7 @@ import ray.train
 import torch
 from ray.data import DataIterator
 
+from pix2score.catalog.rows import WEIGHT
 from pix2score.cluster.offer import Offer
 from pix2score.cluster.shards import shard_rows
 from pix2score.dataset.card import PreparedDataset
@@ -101,7 +102,11 @@ def batch_of(table: pa.Table, heads: Sequence[HeadSpec], preprocess: Preprocess)
     pixels = torch.from_numpy(pixels_of(table.column("pixels"), preprocess).copy())
     targets = {h.name: torch.tensor(h.targets(table.column(h.target_field().name))) for h in heads}
     labels = {h.name: torch.tensor(h.label_values(table.column(f"{h.name}_label"))) for h in heads}
-    return Batch(pixels, targets, labels, _others(table, preprocess))
+    return Batch(pixels, targets, labels, _others(table, preprocess), _weights(table))
+
+
+def _weights(table: pa.Table) -> torch.Tensor | None:
+    return torch.tensor(table.column(WEIGHT).to_numpy()) if WEIGHT in table.column_names else None
 
 
 def _others(table: pa.Table, preprocess: Preprocess) -> Others | None:

@@ -30,6 +30,8 @@ class Batch:
     labels: dict[str, Tensor]
     others: Others | None = None
     """None where every row is one image."""
+    weights_B: Tensor | None = None
+    """float32, 0 or more: what each row's labels weigh in training; None where all weigh 1."""
 
     @property
     def images(self) -> Tensor:
@@ -54,6 +56,7 @@ class Batch:
             {name: target.to(device, non_blocking=True) for name, target in self.targets.items()},
             self.labels,
             self.others and self.others.to(device),
+            None if self.weights_B is None else self.weights_B.to(device, non_blocking=True),
         )
 
     def pieces(self, number: int) -> list[Batch]:
@@ -65,7 +68,8 @@ class Batch:
         """Some of the rows."""
         targets = {name: target[rows] for name, target in self.targets.items()}
         labels = {name: v[rows] for name, v in self.labels.items()}
-        return Batch(self.pixels_BSSC[rows], targets, labels, self.others and self.others.rows(rows))
+        weights = None if self.weights_B is None else self.weights_B[rows]
+        return Batch(self.pixels_BSSC[rows], targets, labels, self.others and self.others.rows(rows), weights)
 
     def by_row(self, outputs: Mapping[str, Tensor], heads: Sequence[HeadSpec]) -> dict[str, Tensor]:
         """What heads say of the rows, from what they say of ``images``, [B + M, A].
@@ -118,6 +122,20 @@ def is_labelled(target: Tensor) -> Tensor:
     return ~first.isnan() if first.is_floating_point() else first != MISSING
 
 
+def label_mass(target: Tensor, weights_B: Tensor | None) -> Tensor:
+    """How many rows have a label, int64 scalar; with weights their sum, float32."""
+    labelled_B = is_labelled(target)
+    return labelled_B.sum() if weights_B is None else weights_B[labelled_B].sum()
+
+
+def weighted_sum(terms: Tensor, weights_L: Tensor | None) -> Tensor:
+    """Sum of terms [L] or [L, …] of labelled rows, each row's times its weight."""
+    if weights_L is None:
+        return terms.sum()
+    of_row = terms.sum(tuple(range(1, terms.ndim))) if terms.ndim > 1 else terms
+    return (of_row * weights_L).sum()
+
+
 def noisy_targets(batch: Batch, head: HeadSpec, std: float) -> Tensor:
     """Targets of the labels moved by normal noise of ``std`` in their own unit; a missing one stays missing.
 
@@ -132,3 +150,8 @@ def noisy_targets(batch: Batch, head: HeadSpec, std: float) -> Tensor:
         return target_B
     moved = torch.from_numpy(moved_B).to(target_B)
     return torch.where(is_labelled(target_B), moved, target_B)
+
+
+def or_one(mass: Tensor) -> Tensor:
+    """``mass``, or 1 where there is none to divide by."""
+    return torch.where(mass > 0, mass, torch.ones_like(mass))

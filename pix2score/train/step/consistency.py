@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pix2score.heads.spec import HeadSpec
-from pix2score.train.step.batch import is_labelled
+from pix2score.train.step.batch import is_labelled, or_one, weighted_sum
 from pix2score.train.step.losses_tags import TAG_LOSSES
 
 
@@ -47,6 +47,7 @@ def disagreements(
     targets: Mapping[str, Tensor],
     num_labelled_all: Mapping[str, Tensor],
     heads: Sequence[HeadSpec],
+    weights_B: Tensor | None = None,
 ) -> Tensor:
     """float32 [H]: this worker's part of the mean over labelled images, in the unit of the head's loss."""
     parts = []
@@ -54,5 +55,7 @@ def disagreements(
         labelled_B = is_labelled(targets[head.name])
         apart_B = DISAGREEMENTS[head.loss_name](first[head.name].float(), second[head.name].float())
         scale = head.weight / head.null_cost
-        parts.append(apart_B[labelled_B].sum() / num_labelled_all[head.name].clamp(min=1) * scale)
+        weights_L = None if weights_B is None else weights_B[labelled_B]
+        total = weighted_sum(apart_B[labelled_B], weights_L)
+        parts.append(total / or_one(num_labelled_all[head.name]) * scale)
     return torch.stack(parts)

@@ -19,7 +19,7 @@ from pix2score.model.batchnorm import norms_of
 from pix2score.model.network import MultiHeadModel, normalise
 from pix2score.train.step.augment import augmented
 from pix2score.train.step.average import Average
-from pix2score.train.step.batch import Batch, is_labelled, noisy_targets
+from pix2score.train.step.batch import Batch, label_mass, noisy_targets
 from pix2score.train.step.collectives import rank, share_from_first, sum_over_workers
 from pix2score.train.step.consistency import disagreements
 from pix2score.train.step.gradients import Gradients
@@ -172,7 +172,7 @@ class Fitter:
         )
 
     def _num_labelled_all(self, batch: Batch) -> dict[str, Tensor]:
-        counts_H = torch.stack([is_labelled(batch.targets[head.name]).sum() for head in self.heads])
+        counts_H = torch.stack([label_mass(batch.targets[head.name], batch.weights_B) for head in self.heads])
         return {head.name: n for head, n in zip(self.heads, sum_over_workers(counts_H), strict=True)}
 
     def _losses(
@@ -189,12 +189,16 @@ class Fitter:
             outputs, embedding_BD = network(seen)
         targets = {head.name: noisy_targets(piece, head, self.recipe.noise_of(head)) for head in self.heads}
         of_rows = piece.by_row(outputs, self.heads)
-        part_H = head_losses(multi_head_loss(of_rows, targets, self.heads), counts, self.heads)
+        part_H = head_losses(
+            multi_head_loss(of_rows, targets, self.heads, piece.weights_B), counts, self.heads
+        )
         if self.recipe.r_drop:
             with self.cast.autocast():
                 again = piece.by_row(self.model.answers(embedding_BD), self.heads)
-            again_H = head_losses(multi_head_loss(again, targets, self.heads), counts, self.heads)
-            apart_H = disagreements(of_rows, again, targets, counts, self.heads)
+            again_H = head_losses(
+                multi_head_loss(again, targets, self.heads, piece.weights_B), counts, self.heads
+            )
+            apart_H = disagreements(of_rows, again, targets, counts, self.heads, piece.weights_B)
             part_H = (part_H + again_H) / 2 + self.recipe.r_drop * apart_H
         return part_H, seen
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from pix2score.errors import ConfigError
 from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.spec import MISSING, HeadSpec
-from pix2score.train.step.batch import is_labelled
+from pix2score.train.step.batch import is_labelled, label_mass, or_one, weighted_sum
 from pix2score.train.step.losses_distribution import soft_cross_entropy, soft_squared_emd
 from pix2score.train.step.losses_number import (
     binary_cross_entropy,
@@ -51,24 +51,39 @@ _BALANCE_STEPS = 200
 
 @dataclass(frozen=True, slots=True)
 class LossSums:
-    """Per head: ``loss_sum`` (float32 scalar, nats, on the graph) and ``num_labelled`` (int64 scalar)."""
+    """Per head: ``loss_sum`` (float32 scalar, nats, on the graph) and ``num_labelled``.
+
+    That is an int64 scalar, or float32, the sum of their weights, where rows have weights.
+    """
 
     loss_sum: dict[str, Tensor]
     num_labelled: dict[str, Tensor]
 
 
-def _cross_entropy(logits_BK: Tensor, labels_B: Tensor, _head: OrderedHead) -> Tensor:
-    return F.cross_entropy(logits_BK, labels_B, ignore_index=MISSING, reduction="sum")
+def _cross_entropy(
+    logits_BK: Tensor,
+    labels_B: Tensor,
+    _head: OrderedHead,
+    weights_L: Tensor | None = None,
+    weight_K: Tensor | None = None,
+) -> Tensor:
+    if weights_L is None:
+        return F.cross_entropy(logits_BK, labels_B, weight=weight_K, ignore_index=MISSING, reduction="sum")
+    present = labels_B != MISSING
+    cost_L = F.cross_entropy(logits_BK[present], labels_B[present], weight=weight_K, reduction="none")
+    return weighted_sum(cost_L, weights_L)
 
 
-def _ordinal(logits_BK: Tensor, labels_B: Tensor, head: OrderedHead) -> Tensor:
+def _ordinal(
+    logits_BK: Tensor, labels_B: Tensor, head: OrderedHead, weights_L: Tensor | None = None
+) -> Tensor:
     """Cross-entropy against a bell around the true bin.
 
     A near miss is nearly right, and no bin is certain.
     """
     present = labels_B != MISSING
     target_KK = soft_labels(head.train_counts).to(logits_BK.device)
-    return -(target_KK[labels_B.clamp(min=0)] * logits_BK.log_softmax(1))[present].sum()
+    return -weighted_sum((target_KK[labels_B.clamp(min=0)] * logits_BK.log_softmax(1))[present], weights_L)
 
 
 @functools.lru_cache(maxsize=64)
@@ -91,7 +106,9 @@ def soft_labels(counts: tuple[int, ...]) -> Tensor:
     return (target_KK / target_KK.sum(1, keepdim=True)).float()
 
 
-def _squared_emd(logits_BK: Tensor, labels_B: Tensor, head: OrderedHead) -> Tensor:
+def _squared_emd(
+    logits_BK: Tensor, labels_B: Tensor, head: OrderedHead, weights_L: Tensor | None = None
+) -> Tensor:
     """Squared differences of the cumulative probabilities.
 
     Scaled so that a uniform guess costs ln K as with cross-entropy.
@@ -102,21 +119,25 @@ def _squared_emd(logits_BK: Tensor, labels_B: Tensor, head: OrderedHead) -> Tens
     uniform_cost = ((bins + 1) / k - steps_KK).square().sum(1).mean()
     present = labels_B != MISSING
     misses_BK = logits_BK.softmax(1).cumsum(1) - steps_KK[labels_B.clamp(min=0)]
-    return misses_BK[present].square().sum() * (math.log(k) / uniform_cost)
+    return weighted_sum(misses_BK[present].square(), weights_L) * (math.log(k) / uniform_cost)
 
 
-def _class_weighted(logits_BK: Tensor, labels_B: Tensor, head: OrderedHead) -> Tensor:
+def _class_weighted(
+    logits_BK: Tensor, labels_B: Tensor, head: OrderedHead, weights_L: Tensor | None = None
+) -> Tensor:
     """Cross-entropy in which every class weighs the same in all, as far as ``class_weights`` allow."""
     weight_K = torch.tensor(head.class_weights, dtype=torch.float32, device=logits_BK.device)
-    return F.cross_entropy(logits_BK, labels_B, weight=weight_K, ignore_index=MISSING, reduction="sum")
+    return _cross_entropy(logits_BK, labels_B, head, weights_L, weight_K)
 
 
-def _logit_adjusted(logits_BK: Tensor, labels_B: Tensor, head: OrderedHead) -> Tensor:
+def _logit_adjusted(
+    logits_BK: Tensor, labels_B: Tensor, head: OrderedHead, weights_L: Tensor | None = None
+) -> Tensor:
     """Cross-entropy of logits + log share, so that the logits themselves favour no class.
 
     https://arxiv.org/abs/2007.07314
     """
-    return _cross_entropy(logits_BK + _shares(head, logits_BK.device).log(), labels_B, head)
+    return _cross_entropy(logits_BK + _shares(head, logits_BK.device).log(), labels_B, head, weights_L)
 
 
 def _shares(head: OrderedHead, device: torch.device) -> Tensor:
@@ -128,7 +149,7 @@ def _shares(head: OrderedHead, device: torch.device) -> Tensor:
     return counts_K / counts_K.sum()
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor, Any], Tensor]] = {
+LOSSES: dict[str, Callable[[Tensor, Tensor, Any, Tensor | None], Tensor]] = {
     "cross_entropy": _cross_entropy,
     "ordinal": _ordinal,
     "squared_emd": _squared_emd,
@@ -145,11 +166,15 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, Any], Tensor]] = {
     **TAG_LOSSES,
     "bradley_terry": bradley_terry,
 }
-"""Name of a loss -> its sum over labelled images, of outputs [B, A], targets [B] or [B, …], and head."""
+"""Name of a loss -> its sum over labelled images, of outputs [B, A], targets [B] or [B, …], head, and the
+weights of the labelled images, or None."""
 
 
 def multi_head_loss(
-    outputs_BA: Mapping[str, Tensor], targets: Mapping[str, Tensor], heads: Sequence[HeadSpec]
+    outputs_BA: Mapping[str, Tensor],
+    targets: Mapping[str, Tensor],
+    heads: Sequence[HeadSpec],
+    weights_B: Tensor | None = None,
 ) -> LossSums:
     """Loss of each head, summed over the images that have a label for it.
 
@@ -159,6 +184,7 @@ def multi_head_loss(
     Args:
         outputs_BA: head -> float [B, A] as the network gives them; A differs per head.
         targets: head -> [B] or [B, …]: ``Batch.targets``.
+        weights_B: ``Batch.weights_B``.
 
     Returns:
         A head with no labelled image gives 0 and 0 and sends no gradient.
@@ -171,8 +197,12 @@ def multi_head_loss(
         raise ConfigError(
             f"heads differ: specs {sorted(names)}, logits {sorted(outputs_BA)}, labels {sorted(targets)}"
         )
-    loss_sum = {h.name: LOSSES[h.loss_name](outputs_BA[h.name].float(), targets[h.name], h) for h in heads}
-    num_labelled = {head.name: is_labelled(targets[head.name]).sum() for head in heads}
+    loss_sum, num_labelled = {}, {}
+    for head in heads:
+        target = targets[head.name]
+        weights_L = None if weights_B is None else weights_B[is_labelled(target)]
+        loss_sum[head.name] = LOSSES[head.loss_name](outputs_BA[head.name].float(), target, head, weights_L)
+        num_labelled[head.name] = label_mass(target, weights_B)
     return LossSums(loss_sum, num_labelled)
 
 
@@ -181,11 +211,11 @@ def head_losses(sums: LossSums, num_labelled_all: Mapping[str, Tensor], heads: S
 
     Every head on the scale where the constant answer costs its weight.
 
-    ``num_labelled_all`` counts over all workers, so that adding the results of all workers gives the losses
-    of the joint batch.
+    ``num_labelled_all`` counts over all workers, or adds weights, so that adding the results of all workers
+    gives the losses of the joint batch.
     """
     parts = [
-        sums.loss_sum[head.name] / num_labelled_all[head.name].clamp(min=1) * (head.weight / head.null_cost)
+        sums.loss_sum[head.name] / or_one(num_labelled_all[head.name]) * (head.weight / head.null_cost)
         for head in heads
     ]
     return torch.stack(parts)

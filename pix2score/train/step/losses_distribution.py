@@ -6,15 +6,20 @@ import torch
 from torch import Tensor
 
 from pix2score.heads.distribution import DistributionHead
+from pix2score.train.step.batch import weighted_sum
 
 
-def soft_cross_entropy(logits_BK: Tensor, target_BL: Tensor, _head: DistributionHead) -> Tensor:
+def soft_cross_entropy(
+    logits_BK: Tensor, target_BL: Tensor, _head: DistributionHead, weights_L: Tensor | None = None
+) -> Tensor:
     """Cross-entropy of votes' shares, times each image's weight: least where the answer is the shares."""
     share_NK, weight_N, is_there = _parts(target_BL)
-    return -((share_NK * logits_BK[is_there].log_softmax(1)).sum(1) * weight_N).sum()
+    return -weighted_sum((share_NK * logits_BK[is_there].log_softmax(1)).sum(1) * weight_N, weights_L)
 
 
-def soft_squared_emd(logits_BK: Tensor, target_BL: Tensor, head: DistributionHead) -> Tensor:
+def soft_squared_emd(
+    logits_BK: Tensor, target_BL: Tensor, head: DistributionHead, weights_L: Tensor | None = None
+) -> Tensor:
     """Squared differences of the cumulative shares, times each image's weight.
 
     https://arxiv.org/abs/1709.05424; values that lie farther apart weigh more.
@@ -22,7 +27,7 @@ def soft_squared_emd(logits_BK: Tensor, target_BL: Tensor, head: DistributionHea
     share_NK, weight_N, is_there = _parts(target_BL)
     miss_NK = (logits_BK[is_there].softmax(1) - share_NK).cumsum(1)
     step_K = torch.tensor(head.steps(), dtype=miss_NK.dtype, device=miss_NK.device)
-    return ((miss_NK[:, :-1].square() * step_K).sum(1) * weight_N).sum()
+    return weighted_sum((miss_NK[:, :-1].square() * step_K).sum(1) * weight_N, weights_L)
 
 
 def _parts(target_BL: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,17 +12,22 @@ from torch import Tensor
 from pix2score.heads.binary import FOCUS, BinaryHead
 from pix2score.heads.spec import MISSING
 from pix2score.heads.value import ValueHead
+from pix2score.train.step.batch import weighted_sum
 
 
-def binary_cross_entropy(outputs_B1: Tensor, yes_B: Tensor, head: BinaryHead) -> Tensor:
+def binary_cross_entropy(
+    outputs_B1: Tensor, yes_B: Tensor, head: BinaryHead, weights_L: Tensor | None = None
+) -> Tensor:
     """Of log odds; an image that is yes weighs ``head.weight_of_yes``."""
-    return _weighted_bce(outputs_B1, yes_B, head)[0].sum()
+    return weighted_sum(_weighted_bce(outputs_B1, yes_B, head)[0], weights_L)
 
 
-def binary_focal(outputs_B1: Tensor, yes_B: Tensor, head: BinaryHead) -> Tensor:
+def binary_focal(
+    outputs_B1: Tensor, yes_B: Tensor, head: BinaryHead, weights_L: Tensor | None = None
+) -> Tensor:
     """The same times ``(1 - probability of the true answer) ** FOCUS``. https://arxiv.org/abs/1708.02002"""
     cost_L, true_L = _weighted_bce(outputs_B1, yes_B, head)
-    return ((1 - true_L) ** FOCUS * cost_L).sum()
+    return weighted_sum((1 - true_L) ** FOCUS * cost_L, weights_L)
 
 
 def _weighted_bce(outputs_B1: Tensor, yes_B: Tensor, head: BinaryHead) -> tuple[Tensor, Tensor]:
@@ -34,19 +39,26 @@ def _weighted_bce(outputs_B1: Tensor, yes_B: Tensor, head: BinaryHead) -> tuple[
     return weight_L * cost_L, torch.exp(-cost_L)
 
 
-def squared_error(outputs_B1: Tensor, number_B: Tensor, head: ValueHead) -> Tensor:
+def squared_error(
+    outputs_B1: Tensor, number_B: Tensor, head: ValueHead, weights_L: Tensor | None = None
+) -> Tensor:
     """In units of the train split's variance."""
     present, wanted_B = _standardised(number_B, head)
-    return F.mse_loss(outputs_B1[present, 0], wanted_B[present], reduction="sum")
+    return weighted_sum((outputs_B1[present, 0] - wanted_B[present]).square(), weights_L)
 
 
-def smooth_l1(outputs_B1: Tensor, number_B: Tensor, head: ValueHead) -> Tensor:
+def smooth_l1(
+    outputs_B1: Tensor, number_B: Tensor, head: ValueHead, weights_L: Tensor | None = None
+) -> Tensor:
     """Half the squared error up to a standard deviation, beyond it the error less a half."""
     present, wanted_B = _standardised(number_B, head)
-    return F.smooth_l1_loss(outputs_B1[present, 0], wanted_B[present], reduction="sum")
+    cost_L = F.smooth_l1_loss(outputs_B1[present, 0], wanted_B[present], reduction="none")
+    return weighted_sum(cost_L, weights_L)
 
 
-def expected_value(outputs_BK: Tensor, number_B: Tensor, head: ValueHead) -> Tensor:
+def expected_value(
+    outputs_BK: Tensor, number_B: Tensor, head: ValueHead, weights_L: Tensor | None = None
+) -> Tensor:
     """Cross-entropy of a distribution over ``head.support`` and squared error of its mean.
 
     https://arxiv.org/abs/2010.10721
@@ -56,8 +68,8 @@ def expected_value(outputs_BK: Tensor, number_B: Tensor, head: ValueHead) -> Ten
     support_K = torch.as_tensor(head.support, dtype=torch.float32, device=outputs_BK.device)
     at_L1 = wanted_L.clamp(support_K[0], support_K[-1])[:, None]
     shares_LK = (1 - (at_L1 - support_K).abs() / (support_K[1] - support_K[0])).clamp(min=0)
-    entropy = -(shares_LK * logits_LK.log_softmax(1)).sum()
-    return entropy + F.mse_loss(logits_LK.softmax(1) @ support_K, wanted_L, reduction="sum")
+    entropy = -weighted_sum(shares_LK * logits_LK.log_softmax(1), weights_L)
+    return entropy + weighted_sum((logits_LK.softmax(1) @ support_K - wanted_L).square(), weights_L)
 
 
 def _standardised(number_B: Tensor, head: ValueHead) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.spec import HeadSpec
-from pix2score.train.step.batch import is_labelled
+from pix2score.train.step.batch import is_labelled, weighted_sum
 
 ORDER_SHARE = 0.5
 """Of order in the loss of bins; the rest is the ordinal loss, without which bins would have no probabilities:
@@ -43,17 +43,18 @@ LEAST = 1e-12
 
 
 def pairwise(
-    ordinal: Callable[[Tensor, Tensor, OrderedHead], Tensor],
-) -> Callable[[Tensor, Tensor, HeadSpec], Tensor]:
+    ordinal: Callable[[Tensor, Tensor, OrderedHead, Tensor | None], Tensor],
+) -> Callable[[Tensor, Tensor, HeadSpec, Tensor | None], Tensor]:
     """The loss, of heads with bins (together with ``ordinal``) and of heads with one number."""
 
-    def loss(outputs_BA: Tensor, target_B: Tensor, head: HeadSpec) -> Tensor:
+    def loss(outputs_BA: Tensor, target_B: Tensor, head: HeadSpec, weights_L: Tensor | None = None) -> Tensor:
         is_there = is_labelled(target_B)
         outputs_LA, label_L = outputs_BA[is_there], target_B[is_there]
         if not isinstance(head, OrderedHead):
-            return pair_cost(outputs_LA[:, 0][:, None] - outputs_LA[:, 0], label_L).sum()
-        order = pair_cost(odds_of_bins(outputs_LA), label_L).sum() * (head.null_cost / math.log(2))
-        return ORDER_SHARE * order + (1 - ORDER_SHARE) * ordinal(outputs_BA, target_B, head)
+            return weighted_sum(pair_cost(outputs_LA[:, 0][:, None] - outputs_LA[:, 0], label_L), weights_L)
+        cost_L = pair_cost(odds_of_bins(outputs_LA), label_L)
+        order = weighted_sum(cost_L, weights_L) * (head.null_cost / math.log(2))
+        return ORDER_SHARE * order + (1 - ORDER_SHARE) * ordinal(outputs_BA, target_B, head, weights_L)
 
     return loss
 

@@ -11,13 +11,15 @@ from torch import Tensor
 
 from pix2score.heads.compared import FIRST_RANK, WEIGHT
 from pix2score.heads.spec import HeadSpec
-from pix2score.train.step.batch import is_labelled
+from pix2score.train.step.batch import is_labelled, weighted_sum
 
 CENTRING = 0.01
 """Of the squared sum of a pair's rewards, which their difference leaves open: as in TRL's reward trainer."""
 
 
-def bradley_terry(rewards_BK: Tensor, target_BT: Tensor, _head: HeadSpec) -> Tensor:
+def bradley_terry(
+    rewards_BK: Tensor, target_BT: Tensor, _head: HeadSpec, weights_L: Tensor | None = None
+) -> Tensor:
     """Negative log chance of each pair's order, averaged over a set's pairs; an equal rank is half of each.
 
     All pairs of a set are in one step, and weigh together what the set does: shuffled over steps, pairs of
@@ -32,4 +34,4 @@ def bradley_terry(rewards_BK: Tensor, target_BT: Tensor, _head: HeadSpec) -> Ten
     cost_BP = F.binary_cross_entropy_with_logits(one_BP - other_BP, first_BP, reduction="none")
     cost_BP = cost_BP + CENTRING * (one_BP + other_BP).square()
     mean_B = (cost_BP * there_BP).sum(1) / there_BP.sum(1).clamp(min=1)
-    return (mean_B * target_BT[:, WEIGHT].nan_to_num())[present].sum()
+    return weighted_sum((mean_B * target_BT[:, WEIGHT].nan_to_num())[present], weights_L)

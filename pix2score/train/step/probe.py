@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pix2score.heads.spec import HeadSpec
 from pix2score.metrics.protocol import Accumulator
 from pix2score.model.network import MultiHeadModel
-from pix2score.train.step.batch import Batch, is_labelled, noisy_targets
+from pix2score.train.step.batch import Batch, label_mass, noisy_targets
 from pix2score.train.step.collectives import sum_over_workers
 from pix2score.train.step.fitter import StepResult
 from pix2score.train.step.losses import head_losses, multi_head_loss
@@ -63,13 +63,13 @@ class Probe:
         """``num_seen``: rows of this worker that were looked at, each as often as it was."""
         self._mean_D, self._scale_D = _moments(rows.images, device)
         targets = {head.name: noisy_targets(rows, head, recipe.noise_of(head)) for head in heads}
-        noisy = Batch(rows.pixels_BSSC, targets, {}, rows.others)
+        noisy = Batch(rows.pixels_BSSC, targets, {}, rows.others, rows.weights_B)
         size = len(rows.pixels_BSSC)
         self._chunks = [noisy.rows(slice(i, i + _CHUNK_ROWS)) for i in range(0, size, _CHUNK_ROWS)]
         if device.type == "cuda" and 2 * rows.images.nbytes < torch.cuda.mem_get_info(device)[0]:
             self._chunks = [chunk.to(device) for chunk in self._chunks]
         counts = sum_over_workers(
-            torch.stack([is_labelled(target).sum() for target in targets.values()]).to(device)
+            torch.stack([label_mass(target, rows.weights_B) for target in targets.values()]).to(device)
         )
         self._num_labelled = dict(zip(targets, counts, strict=True))
 
@@ -126,7 +126,7 @@ class Probe:
         raw_AD = weight_AD / self._scale_D
         outputs_NA = F.linear(chunk.images, raw_AD, bias_A - raw_AD @ self._mean_D)
         of_rows = chunk.by_row({head.name: outputs_NA}, [head])
-        sums = multi_head_loss(of_rows, {head.name: chunk.targets[head.name]}, [head])
+        sums = multi_head_loss(of_rows, {head.name: chunk.targets[head.name]}, [head], chunk.weights_B)
         return head_losses(sums, self._num_labelled, [head]).sum() / (head.weight or 1.0)
 
 
