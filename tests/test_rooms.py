@@ -27,13 +27,14 @@ ROOMS = [
         "report",
         "kpi",
     ),
-    *("model", "serve", "train.step", "ascend"),  # torch from here on
+    *("model", "serve", "train.step", "ascend", "pseudo"),  # torch from here on
     *(
         "cluster",
         "prepare",
         "train",
         "evaluate",
         "ensemble",
+        "align",
         "score",
         "benchmark",
         "demo",

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.types as pt
@@ -90,8 +91,10 @@ def mapped_as_before(columns: Columns, before: Mapping[str, str | None], shape: 
 def without_absent(columns: Columns, may_lack: Collection[str], shape: Shape) -> Columns:
     """``columns`` without those of ``OPTIONAL`` that may be lacking, and are."""
     names = {ours: getattr(columns, ours) for ours in OPTIONAL}
-    absent = [ours for ours, name in names.items() if name in may_lack and not shape.has(name)]
-    return replace(columns, **dict.fromkeys(absent))
+    absent: dict[str, Any] = {
+        ours: None for ours, name in names.items() if name in may_lack and not shape.has(name)
+    }
+    return replace(columns, **absent)
 
 
 def _has_id(columns: Columns, shape: Shape) -> bool:

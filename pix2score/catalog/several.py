@@ -152,7 +152,7 @@ def _joined_sql(catalogs: Catalogs, number: int) -> str:
     is_one = len(catalogs.members) == 1
     source = f"coalesce({SOURCE}, '{number}')" if SOURCE in catalog.extras else f"'{number}'"
     weight = WEIGHT if WEIGHT in catalog.extras else "NULL::DOUBLE"
-    uri = "uri" if is_one else _absolute_uri(catalog.folder.uri)
+    uri = "uri" if is_one else absolute_uri(catalog.folder.uri)
     file = "file" if is_one else f"'{number}/' || file"
     labels = "".join(f", label_{i}" for i in range(len(catalog.labels)))
     return (
@@ -162,7 +162,7 @@ def _joined_sql(catalogs: Catalogs, number: int) -> str:
     )
 
 
-def _absolute_uri(folder: str) -> str:
+def absolute_uri(folder: str) -> str:
     """SQL: a uri below its own catalog's ``folder``, unless it says itself where it begins."""
     begins = r"(/|\\\\|[A-Za-z]:[\\/]|[A-Za-z][A-Za-z0-9+.-]*://|(?i:file|data):).*"
     below = folder.rstrip("/").replace("'", "''")

@@ -15,7 +15,8 @@ import pyarrow as pa
 from pix2score.heads import bins
 from pix2score.heads.binary_labels import BALANCED, BinaryLabels
 from pix2score.heads.probabilities import finite
-from pix2score.heads.spec import Calibration, Floats
+from pix2score.heads.spec import Calibration, Floats, Guess
+from pix2score.heads.tag_sql import literal
 
 FOCUS = 2.0
 """Exponent of the focal loss, as in Lin et al. 2017."""
@@ -106,6 +107,19 @@ class BinaryHead(BinaryLabels):
     def columns(self, answer: BinaryAnswer) -> dict[str, pa.Array]:
         """In the order of ``fields``."""
         return {f"{self.name}_prob": pa.array(answer.prob), f"{self.name}_score": pa.array(answer.score)}
+
+    def guess_sql(self, least: float) -> Guess:  # noqa: ARG002
+        """Yes where that is more probable: 1 or 0, or a text that means yes and one that does not."""
+        prob = f"{self.name}_prob"
+        yes, no, kind = "1", "0", pa.int64()
+        if self.positive is not None:
+            yes, no, kind = literal(self.positive[0]), literal(f"not {self.positive[0]}"), pa.string()
+        return Guess(
+            f"CASE WHEN {prob} >= 0.5 THEN {yes} ELSE {no} END",
+            kind,
+            f"greatest({prob}, 1 - {prob})",
+            f"CASE WHEN {prob} >= 0.5 THEN 'yes' ELSE 'no' END",
+        )
 
     def measured(self, answer: BinaryAnswer) -> Floats:
         """Log odds, [N, 1]."""

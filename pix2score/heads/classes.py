@@ -22,6 +22,7 @@ from pix2score.heads.spec import (
     Calibration,
     Check,
     Floats,
+    Guess,
     HeadSpec,
     LabelColumn,
     TrainLabels,
@@ -233,6 +234,11 @@ class ClassesHead(HeadSpec):
             f"{self.name}_prob": pa.array(answer.prob),
             f"{self.name}_probs": fixed_lists(answer.probs),
         }
+
+    def guess_sql(self, least: float) -> Guess:  # noqa: ARG002
+        """The most probable class, by name."""
+        name = f"{self.name}_class"
+        return Guess(name, pa.string(), f"{self.name}_prob", name)
 
     def measured(self, answer: ClassAnswer) -> Floats:
         """Log-probabilities: logits whose temperature is 1."""

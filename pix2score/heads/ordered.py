@@ -18,7 +18,7 @@ from pix2score.errors import DataError
 from pix2score.heads import bins
 from pix2score.heads.ordered_labels import OrderedLabels
 from pix2score.heads.probabilities import finite, log_softmax
-from pix2score.heads.spec import MISSING, Calibration, Floats, HeadSpec
+from pix2score.heads.spec import MISSING, Calibration, Floats, Guess, HeadSpec
 from pix2score.storage.arrow import fixed_lists
 
 _LARGEST = float(np.finfo(np.float32).max)  # an expected value beyond it would be infinite in its column
@@ -188,6 +188,14 @@ class OrderedHead(OrderedLabels):
             f"{self.name}_score": pa.array(answer.score),
             f"{self.name}_expected": pa.array(answer.expected),
         }
+
+    def guess_sql(self, least: float) -> Guess:  # noqa: ARG002
+        """The typical value of the most probable bin; of classes its number."""
+        best = f"{self.name}_bin"
+        values = ", ".join(repr(float(v)) for v in self.typical_values)
+        label = best if self.are_classes else f"list_extract([{values}], {best} + 1)"
+        kind = pa.int64() if self.are_classes else pa.float64()
+        return Guess(label, kind, f"{self.name}_probs[{best} + 1]", f"CAST({best} AS VARCHAR)")
 
     def measured(self, answer: OrderedAnswer) -> Floats:
         """Log-probabilities: logits whose temperature is 1."""

@@ -40,6 +40,19 @@ class LabelColumn(NamedTuple):
     type: pa.DataType
 
 
+class Guess(NamedTuple):
+    """A label that an answer stands for, as SQL over a row of SCORES."""
+
+    label: str
+    """As the label column of a catalog would hold it."""
+    type: pa.DataType
+    """Of that column."""
+    confidence: str
+    """Probability that it is right, 0 to 1."""
+    category: str
+    """Text: the class by which rows are balanced."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeadSpec(ABC):
     """One target of the model."""
@@ -229,6 +242,11 @@ class HeadSpec(ABC):
         return {f"{self.name}_predict": self.legend()} if self.legend() else {}
 
     # The scores table
+
+    def guess_sql(self, least: float) -> Guess | None:  # noqa: ARG002
+        """The label that an answer makes likely, of at least probability ``least``; None for kinds without
+        classes."""
+        return None
 
     @property
     def row_bytes(self) -> int:

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pix2score.heads.probabilities import finite
-from pix2score.heads.spec import Calibration, Floats
+from pix2score.heads.spec import Calibration, Floats, Guess
 from pix2score.heads.tag_labels import TAGS, TagLabels
-from pix2score.heads.tag_sql import rows_of
+from pix2score.heads.tag_sql import literal, rows_of
 
 GAMMA, CLIP = 4.0, 0.05
 """Of the asymmetric loss: how much less easy negatives weigh, and below which probability they weigh
@@ -111,6 +111,18 @@ class TagsHead(TagLabels):
             f"{self.name}_tags": pa.ListArray.from_arrays(offsets, names),
             f"{self.name}_probs": pa.ListArray.from_arrays(offsets, pa.array(answer.probs, pa.float32())),
         }
+
+    def guess_sql(self, least: float) -> Guess:
+        """Tags of at least probability ``least``, as sure as the least sure; of the rarest one's class."""
+        tags, probs = f"{self.name}_tags", f"{self.name}_probs"
+        number = f"len(list_filter({probs}, lambda p: p >= {least!r}))"  # most probable first
+        kept = f"{tags}[:{number}]"
+        names = ", ".join(map(literal, self.names))
+        places = f"list_transform({kept}, lambda tag: list_position([{names}], tag))"
+        rarest = f"list_extract([{names}], list_max({places}))"
+        label = kept if self.separator is None else f"array_to_string({kept}, {literal(self.separator)})"
+        kind = pa.list_(pa.string()) if self.separator is None else pa.string()
+        return Guess(label, kind, f"{probs}[{number}]", rarest)
 
     def measured(self, answer: TagAnswer) -> Floats:
         """Calibrated logits."""

@@ -98,6 +98,16 @@ class DistributionNumbers(KindNumbers):
         ours = _distribution(head)
         return ours.score_of(ours.moments(np.exp(outputs))[0])
 
+    def has_number(self, head: HeadSpec) -> bool:
+        """Always."""
+        return True
+
+    def in_label_unit(self, answers: Answers) -> tuple[Floats, Floats] | None:
+        """Means of the answer and of the votes."""
+        found = DistributionAnswers.of(answers)
+        moments = found.head.moments
+        return moments(found.probs)[0], moments(found.shares)[0]
+
     def misses(self, head: HeadSpec, outputs: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Floats:
         """Distance of the mean from that of the votes."""
         ours = _distribution(head)

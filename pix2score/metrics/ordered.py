@@ -76,6 +76,16 @@ class OrderedNumbers(KindNumbers):
         """``<h>_score``: the expected quantile."""
         return np.asarray(np.exp(outputs) @ _ordered(head).ranks)
 
+    def has_number(self, head: HeadSpec) -> bool:
+        """Not of classes."""
+        return not _ordered(head).are_classes
+
+    def in_label_unit(self, answers: Answers) -> tuple[Floats, Floats] | None:
+        """``<h>_expected`` and the label; None for classes."""
+        if not self.has_number(answers.head):
+            return None
+        return OrderedAnswers.of(answers).expected, answers.label
+
     def misses(self, head: HeadSpec, outputs: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Floats:
         """Distance of the expected bin from the true one."""
         return np.asarray(np.abs(np.exp(outputs) @ np.arange(outputs.shape[1]) - truth))

@@ -126,6 +126,14 @@ class KindNumbers(ABC):
     def score(self, head: HeadSpec, outputs: npt.NDArray[Any]) -> Floats:
         """One number per image by which the highest and the lowest are shown, [N]."""
 
+    def has_number(self, head: HeadSpec) -> bool:  # noqa: ARG002
+        """Whether the answer is a number in the label's unit: ``in_label_unit``."""
+        return False
+
+    def in_label_unit(self, answers: Answers) -> tuple[Floats, Floats] | None:  # noqa: ARG002
+        """What was said and what is true as numbers in the label's unit, [N] each; None for other labels."""
+        return None
+
     @abstractmethod
     def misses(self, head: HeadSpec, outputs: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Floats:
         """How far each labelled image is from its label, [N]."""

@@ -119,6 +119,14 @@ class ValueNumbers(KindNumbers):
         """The answer."""
         return _in_own_unit(head, outputs)
 
+    def has_number(self, head: HeadSpec) -> bool:
+        """Always."""
+        return True
+
+    def in_label_unit(self, answers: Answers) -> tuple[Floats, Floats] | None:
+        """The answer and the label."""
+        return _said(answers), answers.label
+
     def misses(self, head: HeadSpec, outputs: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Floats:
         """Distance from the label."""
         return np.asarray(np.abs(_in_own_unit(head, outputs) - truth))

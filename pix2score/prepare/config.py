@@ -86,7 +86,7 @@ class PrepareConfig:
     def plain(self) -> dict[str, Any]:
         """Plain values; without those of several sources where there is one, as in datasets without them."""
         plain = as_plain(self)
-        unused = {"source_column": None, "weight_column": None, "sources": {}}
+        unused: dict[str, Any] = {"source_column": None, "weight_column": None, "sources": {}}
         return {name: value for name, value in plain.items() if unused.get(name, ...) != value}
 
     def _check_catalogs(self) -> None:

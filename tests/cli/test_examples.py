@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from pix2score.align.config import AlignConfig
 from pix2score.ascend.config import AscendConfig
 from pix2score.cli.flags import as_plain, resolve
 from pix2score.ensemble.config import EnsembleConfig
 from pix2score.evaluate.config import EvaluateConfig
 from pix2score.kpi.config import KpiConfig
 from pix2score.prepare.config import PrepareConfig
+from pix2score.pseudo.config import PseudoConfig
 from pix2score.report.config import ReportConfig
 from pix2score.score.config import ScoreConfig
 from pix2score.serve.config import ExportConfig
@@ -28,6 +30,8 @@ CLASSES: dict[str, Any] = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "ensemble": EnsembleConfig,
+    "align": AlignConfig,
+    "pseudo": PseudoConfig,
     "repair": RepairConfig,
     "score": ScoreConfig,
     "verify": VerifyConfig,

@@ -27,6 +27,8 @@ JOBS = (
     "predict",
     "ascend",
     "ensemble",
+    "align",
+    "pseudo",
     "export",
     "report",
     "kpi",

@@ -1,0 +1,249 @@
+"""pseudo: rows of the live snapshot that a head is sure of become a catalog with labels and weights.
+
+Owns the catalog that it writes: part-*.parquet with key, ``uri`` or ``image``, ``artist_id`` (the group), the
+head's label column and ``weight``. Works out of core.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pix2score.catalog.catalog import Catalog, Columns, open_catalog
+from pix2score.catalog.contents import ImageRows
+from pix2score.catalog.keys import KEY, key_fields
+from pix2score.catalog.rows import WEIGHT, PlanCounts, catalog_rows
+from pix2score.catalog.several import absolute_uri
+from pix2score.cli.flags import as_plain
+from pix2score.cli.summary import recorded
+from pix2score.dataset.plan import SplitRule, given_split, split_by_hash
+from pix2score.errors import ConfigError, DataError, ImageFailure
+from pix2score.heads.spec import Guess, HeadSpec
+from pix2score.images.source import image_source
+from pix2score.model.folder import load_card
+from pix2score.pseudo.config import PseudoConfig
+from pix2score.snapshots.manifest import Snapshot, live
+from pix2score.snapshots.read import read_scores
+from pix2score.snapshots.tables import OK
+from pix2score.storage.folder import Folder
+from pix2score.storage.parquet import parquet_bytes
+from pix2score.storage.sql import load, one_row, query
+
+logger = logging.getLogger(__name__)
+GROUP = "artist_id"
+"""As prepare looks for it."""
+PART_ROWS = 16_384
+PART_IMAGES = 256
+"""Rows of a part that holds images: some hundred MB of large ones."""
+
+
+def pseudo(config: PseudoConfig) -> dict[str, Any]:
+    """Write the catalog to ``config.out``; return how many rows of each class it has, and why others not.
+
+    Raises ``ConfigError`` for a head that has no classes, or labels for the model that gave them;
+    ``DataError`` where there are no scores or nothing is sure enough.
+    """
+    snapshot, out = live(config.scores), Folder(config.out)
+    head, guess = _guess(config, snapshot)
+    _check_student(config, snapshot)
+    if out.entries(suffix=".parquet"):
+        raise DataError(f"{out.uri} holds a catalog already; give another --out")
+    catalog = _catalog(config, snapshot)
+    with recorded(out, "summary.json", {"job": "pseudo", "out": out.uri}) as summary:
+        with catalog_rows(catalog, PlanCounts()) as connection:
+            counts = _choose(connection, config, snapshot, catalog, head, guess)
+            counts["unreadable"] = _write(connection, config, out, catalog, head, guess)
+            classes = dict(
+                connection.execute(
+                    "SELECT category, count(*) FROM chosen GROUP BY 1 ORDER BY 2 DESC, 1"
+                ).fetchall()
+            )
+        _say(config, out, counts, classes)
+        summary.update(
+            snapshot=snapshot.number,
+            model_version=snapshot.manifest["model_version"],
+            head=head.name,
+            rows=counts,
+            classes=classes,
+            config=as_plain(config),
+        )
+    return summary
+
+
+def _guess(config: PseudoConfig, snapshot: Snapshot) -> tuple[HeadSpec, Guess]:
+    heads = {head.name: head for head in snapshot.layout.heads}
+    guesses = {name: head.guess_sql(config.min_confidence) for name, head in heads.items()}
+    guess = guesses.get(config.head)
+    if guess is None:
+        what = f"of kind {heads[config.head].kind} has no classes" if config.head in heads else "is not known"
+        able = [name for name, found in guesses.items() if found]
+        raise ConfigError(
+            f"head {config.head!r} {what}; heads of {config.scores} whose answers can be labels: "
+            f"{', '.join(able) or 'none'}"
+        )
+    return heads[config.head], guess
+
+
+def _check_student(config: PseudoConfig, snapshot: Snapshot) -> None:
+    if config.student is None or config.force:
+        return
+    version = load_card(config.student).version
+    if version == snapshot.manifest["model_version"]:
+        raise ConfigError(
+            f"student {config.student} is the model ({version}) that gave these answers: a model's own "
+            "labels teach it little; take the scores of another model or an ensemble, or give --force"
+        )
+
+
+def _catalog(config: PseudoConfig, snapshot: Snapshot) -> Catalog:
+    place = config.catalog or snapshot.manifest.get("catalog", {}).get("uri")
+    if place is None:
+        raise ConfigError(f"the snapshot of {config.scores} does not name its catalog; give --catalog")
+    before = snapshot.manifest["config"].get("columns") or {}
+    catalog = open_catalog(place, _mapped(config.columns, before))
+    if not catalog.id_type.equals(snapshot.layout.id_type):
+        raise DataError(
+            f"ids are {catalog.id_type} in catalog {place} and {snapshot.layout.id_type} in {config.scores}: "
+            "it is not the catalog that was scored"
+        )
+    return catalog
+
+
+def _mapped(asked: Columns, before: dict[str, Any]) -> Columns:
+    """The mapping of the night, but for what is asked."""
+    default = Columns()
+    given = {f.name: getattr(asked, f.name) for f in dataclasses.fields(asked)}
+    changed = {name: value for name, value in given.items() if value != getattr(default, name)}
+    known = {name: value for name, value in before.items() if name in given}
+    return Columns(**{**known, **changed})
+
+
+def _choose(
+    connection: duckdb.DuckDBPyConnection,
+    config: PseudoConfig,
+    snapshot: Snapshot,
+    catalog: Catalog,
+    head: HeadSpec,
+    guess: Guess,
+) -> dict[str, int]:
+    """Make table ``chosen``: rows of ``keyed`` with label, weight and category; count the others."""
+    scores = read_scores(config.scores, snapshot.number)
+    names = [*KEY, "status", *(field.name for field in head.fields())]
+    schema = pa.schema([scores.schema.field(name) for name in names])
+    load(connection, "scored", schema, scores.scanner(columns=names).to_batches())
+    rule = SplitRule(val_fraction=config.val_fraction, test_fraction=config.test_fraction, max_pages=1)
+    split = given_split() if catalog.columns.split else split_by_hash(rule)
+    connection.execute(
+        "CREATE TABLE guessed AS SELECT k.*, s.* EXCLUDE (illust_id, page) FROM ("
+        f"SELECT illust_id, page, CAST({guess.label} AS {_sql_type(guess.type)}) AS label, "
+        f"CAST({guess.confidence} AS FLOAT) AS {WEIGHT}, {guess.category} AS category "
+        f"FROM scored WHERE status = '{OK}') s JOIN "
+        f'(SELECT illust_id, page, uri, file, "row", "group", {split} AS split FROM keyed) k '
+        "USING (illust_id, page)"
+    )
+    connection.execute(
+        f"CREATE TABLE sure AS SELECT *, row_number() OVER (PARTITION BY category ORDER BY {WEIGHT} DESC, "
+        f"illust_id, page) AS place FROM guessed WHERE {WEIGHT} >= {config.min_confidence!r}::FLOAT "
+        "AND category IS NOT NULL AND split = 'train'"
+    )
+    limit = "true" if config.per_class is None else f"place <= {config.per_class}"
+    connection.execute(f"CREATE TABLE chosen AS SELECT * EXCLUDE (place) FROM sure WHERE {limit}")
+    return _counts(connection, config, snapshot)
+
+
+def _counts(
+    connection: duckdb.DuckDBPyConnection, config: PseudoConfig, snapshot: Snapshot
+) -> dict[str, int]:
+    least = f"{WEIGHT} >= {config.min_confidence!r}::FLOAT AND category IS NOT NULL"
+    scored, with_picture, sure, in_train, chosen = one_row(
+        connection,
+        f"SELECT (SELECT count(*) FROM scored WHERE status = '{OK}'), (SELECT count(*) FROM guessed), "
+        f"(SELECT count(*) FROM guessed WHERE {least}), (SELECT count(*) FROM sure), "
+        "(SELECT count(*) FROM chosen)",
+    )
+    if not chosen:
+        raise DataError(
+            f"no answer of {config.scores} (snapshot {snapshot.number}) can be a label: of {scored} scored "
+            f"pictures {with_picture} are in the catalog, {sure} reach a probability of "
+            f"{config.min_confidence:g}, {in_train} of them in the train split; a smaller --min-confidence "
+            "takes more"
+        )
+    return {
+        "scored": scored,
+        "not_in_catalog": scored - with_picture,
+        "below_min_confidence": with_picture - sure,
+        "in_val_or_test": sure - in_train,
+        "over_per_class": in_train - chosen,
+        "chosen": chosen,
+    }
+
+
+def _write(
+    connection: duckdb.DuckDBPyConnection,
+    config: PseudoConfig,
+    out: Folder,
+    catalog: Catalog,
+    head: HeadSpec,
+    guess: Guess,
+) -> int:
+    """Publish the parts; return how many images of the catalog could not be read."""
+    (label,), where = head.label_columns, [pa.field("file", pa.string()), pa.field("row", pa.int64())]
+    place = where if catalog.embedded else [pa.field("uri", pa.string())]
+    further = [pa.field("group", pa.string()), pa.field("label", guess.type), pa.field(WEIGHT, pa.float32())]
+    schema = pa.schema([*key_fields(catalog.id_type), *place, *further])
+    uri = absolute_uri(catalog.folder.uri)
+    order = 'file, "row"' if catalog.embedded else "illust_id, page"
+    sql = f"SELECT * REPLACE ({uri} AS uri) FROM chosen ORDER BY {order}"
+    tables = query(connection, sql, schema, PART_IMAGES if catalog.embedded else PART_ROWS)
+    num_unreadable = 0
+    for number, table in enumerate(_with_images(tables, catalog, config) if catalog.embedded else tables):
+        readable = table.filter(pc.is_valid(table.column("image"))) if catalog.embedded else table
+        num_unreadable += table.num_rows - readable.num_rows
+        named = readable.rename_columns(_names(catalog, label, readable.column_names))
+        out.publish(f"part-{number:05}.parquet", parquet_bytes(named), replace=True)
+    return num_unreadable
+
+
+def _names(catalog: Catalog, label: str, ours: list[str]) -> list[str]:
+    """Names as the catalog has them, so that one mapping does for both; of a field of a struct our own."""
+    columns = catalog.columns
+    theirs = {
+        "illust_id": columns.id,
+        "page": columns.page,
+        "uri": columns.uri,
+        "image": columns.image,
+        "group": columns.group or GROUP,
+        "label": label,
+    }
+    return [name if (found := theirs.get(name)) is None or "." in found else found for name in ours]
+
+
+def _with_images(tables: Iterator[pa.Table], catalog: Catalog, config: PseudoConfig) -> Iterator[pa.Table]:
+    images = ImageRows.of(catalog, image_source(catalog.folder.uri, config.image_root))
+    for table in tables:
+        found = [None if isinstance(c, ImageFailure) else c for c in images.contents(table)]
+        yield table.drop_columns(["file", "row"]).append_column("image", pa.array(found, pa.binary()))
+
+
+def _sql_type(kind: pa.DataType) -> str:
+    return {pa.int64(): "BIGINT", pa.float64(): "DOUBLE", pa.string(): "VARCHAR"}.get(kind, "VARCHAR[]")
+
+
+def _say(config: PseudoConfig, out: Folder, counts: dict[str, int], classes: dict[str, int]) -> None:
+    logger.info(
+        "%d rows of %d scored: %d are less sure than %g, %d lie in val or test, %d are beyond %s of a class",
+        *(counts["chosen"], counts["scored"], counts["below_min_confidence"], config.min_confidence),
+        *(counts["in_val_or_test"], counts["over_per_class"], config.per_class),
+    )
+    shown = ", ".join(f"{name} {number}" for name, number in list(classes.items())[:20])
+    logger.info("rows of each class: %s%s", shown, "" if len(classes) <= 20 else ", …")
+    logger.info(
+        "prepare them after the true labels: jobs.prepare --catalog TRUE --catalog %s --weight-column %s",
+        *(out.uri, WEIGHT),
+    )
