@@ -120,8 +120,7 @@ def _split_rows(
 ) -> None:
     """Make table ``chosen``, rows with split and clean labels; fill ``counts``."""
     columns = {head.name: label_columns(catalogs.first, head) for head in heads}
-    cleaned = {head.name: head.clean_sql(columns[head.name]) for head in heads}
-    clean = ", ".join(f"{rules.label_sql(head, cleaned[head.name])} AS {head.name}_label" for head in heads)
+    clean = ", ".join(f"{rules.label_sql(head, columns[head.name])} AS {head.name}_label" for head in heads)
     weight = f", {rules.weight_sql()} AS {WEIGHT}" if rules.has_weight else ""
     connection.execute(
         f"CREATE TABLE split_rows AS SELECT * REPLACE ({_split_sql(catalogs, rule)} AS split{weight}), "
@@ -132,7 +131,7 @@ def _split_rows(
         dropped = dropped_labels(connection, head, columns[head.name])
         counts.dropped_labels[head.name] = {reason: number for reason, number, _ in dropped}
         counts.dropped_examples[head.name] = {reason: examples for reason, _, examples in dropped}
-        moved = rules.relabelled(connection, head, cleaned[head.name])
+        moved = rules.relabelled(connection, head, columns[head.name])
         counts.relabelled |= {head.name: moved} if moved else {}
     _choose(connection, heads, rule, rules, counts)
 

@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from pix2score.catalog.rows import SOURCE, WEIGHT, PlanCounts
 from pix2score.errors import ConfigError
-from pix2score.heads.spec import HeadSpec, is_number
+from pix2score.heads.number_labels import number_sql
+from pix2score.heads.spec import HeadSpec, LabelColumn, is_number
 from pix2score.storage.sql import one_row
 
 _KEYS = ("weight", "relabel")
@@ -89,13 +90,14 @@ class SourceRules:
         """``kind``, or float64 where labels are moved along a line."""
         return pa.float64() if head.name in self.lines else kind
 
-    def label_sql(self, head: HeadSpec, clean: str) -> str:
-        """SQL: the clean label on its source's line, held within what the head can have."""
-        lines = self.lines.get(head.name)
+    def label_sql(self, head: HeadSpec, columns: Sequence[LabelColumn]) -> str:
+        """SQL: the clean label; of a source with a line whatever number there is, on the line, held within
+        what the head can have."""
+        clean, lines = head.clean_sql(columns), self.lines.get(head.name)
         if not lines:
             return clean
         cases = " ".join(
-            f"WHEN {text_literal(source)} THEN {_clipped(_moved(line, clean), head)}"
+            f"WHEN {text_literal(source)} THEN {_clipped(_moved(line, columns), head)}"
             for source, line in lines.items()
         )
         return f"CASE {SOURCE} {cases} ELSE CAST({clean} AS DOUBLE) END"
@@ -119,12 +121,12 @@ class SourceRules:
             raise ConfigError(f"[sources.{source}]: no row is of that source{hint} (sources: {shown})")
 
     def relabelled(
-        self, connection: duckdb.DuckDBPyConnection, head: HeadSpec, clean: str
+        self, connection: duckdb.DuckDBPyConnection, head: HeadSpec, columns: Sequence[LabelColumn]
     ) -> dict[str, dict[str, int]]:
         """Source -> how many labels of ``keyed`` were moved, and how many of them had to be ``clipped``."""
         counts = {}
         for source, line in self.lines.get(head.name, {}).items():
-            moved = _moved(line, clean)
+            moved = _moved(line, columns)
             labels, clipped = one_row(
                 connection,
                 f"SELECT count(moved), count(*) FILTER (moved <> {_clipped('moved', head)}) FROM "
@@ -157,16 +159,18 @@ def text_literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _moved(line: Line, label: str) -> str:
-    return f"({line.slope!r} * CAST({label} AS DOUBLE) + {line.offset!r})"
+def _moved(line: Line, columns: Sequence[LabelColumn]) -> str:
+    """SQL: the number in the column on the line, null where there is none or no finite one."""
+    number = f"CAST({number_sql(columns[0])} AS DOUBLE)"
+    return f"CASE WHEN isfinite({number}) THEN {line.slope!r} * {number} + {line.offset!r} END"
 
 
 def _clipped(number: str, head: HeadSpec) -> str:
     """SQL: ``number`` within the head's bounds; null stays null, as DuckDB's own greatest would not."""
     assert head.label_bounds is not None, "check() refuses such a head"
     low, high = head.label_bounds
-    cases = [f"WHEN {number} < {low!r} THEN {low!r}"] if math.isfinite(low) else []
-    cases += [f"WHEN {number} > {high!r} THEN {high!r}"] if math.isfinite(high) else []
+    cases = [f"WHEN ({number}) < {low!r} THEN {low!r}"] if math.isfinite(low) else []
+    cases += [f"WHEN ({number}) > {high!r} THEN {high!r}"] if math.isfinite(high) else []
     return f"CASE {' '.join(cases)} ELSE {number} END" if cases else number
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -114,17 +115,18 @@ def test_rows_of_a_weight_that_is_none_are_left_out_and_counted(tmp_path: Path) 
 
 
 def test_labels_of_a_source_move_along_its_line_and_stay_within_the_range(tmp_path: Path) -> None:
-    given = {**B, "beauty": [0, 1, 1000]}
+    given = {"illust_id": [4, 5, 6, 7, 8], "uri": ["b"] * 5, "beauty": [3, 1000, -9, None, math.nan]}
     rows, counts = planned(
         tmp_path,
         A,
         given,
-        heads=(ValueHead(name="beauty", column="beauty", range=(-1, 2000)), wide("raw")),
-        sources={"1": {"relabel": {"beauty": [2.5, -0.5]}}},
-    )
-    assert {i: row["beauty_label"] for i, row in rows.items()} == {1: 0.1, 2: 0.2, 3: 0.3, 4: 2, 5: 2000}
-    assert {i: row["raw_label"] for i, row in rows.items()} == {1: 0.1, 2: 0.2, 3: 0.3, 4: 1, 5: 1000}
-    assert counts.relabelled == {"beauty": {"1": {"labels": 2, "clipped": 1}}}
+        heads=(BEAUTY, wide("raw")),
+        sources={"1": {"relabel": {"beauty": [0.25, -0.5]}}},
+    )  # 3 is beyond the range on the scale of its source, and within on that of the head
+    found = {i: (row["beauty_label"], row["raw_label"]) for i, row in rows.items()}
+    assert found == {1: (0.1, 0.1), 2: (0.2, 0.2), 3: (0.3, 0.3), 4: (0.25, 3), 5: (1, 1000), 6: (-1, -9)}
+    assert counts.relabelled == {"beauty": {"1": {"labels": 3, "clipped": 2}}}
+    assert counts.dropped_labels["beauty"] == {"not_finite": 1}
 
 
 def test_labels_are_moved_before_they_are_binned(tmp_path: Path) -> None:
