@@ -33,14 +33,18 @@ from pix2score.model.folder import ModelCard, Weights
 from pix2score.model.network import normalise
 from pix2score.model.networks import model_from_card
 
+OUTPUTS = "_outputs"
+"""Ending of the name of a head's raw outputs [A], which only a comparison asks for."""
 FIXED_POINT = 2.0**22  # Pillow holds resampling weights as integers of so many parts
 
 
 class ServedModel(nn.Module):
     """Preprocessing, network and decoding in one module; its output is a flat dictionary of tensors."""
 
-    def __init__(self, card: ModelCard, weights: Weights) -> None:
+    def __init__(self, card: ModelCard, weights: Weights, *, with_outputs: bool = False) -> None:
+        """``with_outputs``: heads' raw outputs, too, before calibration."""
         super().__init__()
+        self.with_outputs = with_outputs
         self.network = model_from_card(card, weights)
         self.preprocess = card.preprocess
         self.heads = card.heads
@@ -58,6 +62,8 @@ class ServedModel(nn.Module):
         for head in self.heads:
             answer = ANSWERS[head.kind](head, outputs_of[head.name][0], self.calibrations[head.name])
             outputs |= {f"{head.name}_{name}": tensor for name, tensor in answer.items()}
+        if self.with_outputs:
+            outputs |= {f"{head.name}{OUTPUTS}": outputs_of[head.name][0] for head in self.heads}
         return outputs | {"embedding": embedding_BD[0]}
 
 
