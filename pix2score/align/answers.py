@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pix2score.align.lines import Rows
 from pix2score.catalog.keys import KEY
@@ -105,14 +106,17 @@ def _by_value(
     with engine(what="joining answers with their sources") as connection:
         load(connection, "named", schema, values())
         connection.register("found", found)
-        table = connection.execute(
+        table = connection.sql(
             f'SELECT named."{column}" AS value, "group", said, label FROM found JOIN named USING '
             f'({", ".join(KEY)}) WHERE named."{column}" IS NOT NULL AND isfinite(label) AND isfinite(said) '
             "ORDER BY value, illust_id, page"
         ).to_arrow_table()
-    numbers = {name: table.column(name).to_numpy() for name in ("label", "said", "group")}
-    names = np.asarray(table.column("value").to_pylist(), dtype=object)
     return {
-        str(value): Rows(*(numbers[name][names == value] for name in ("label", "said", "group")))
-        for value in sorted(set(names.tolist()))
+        value: _rows(table.filter(pc.equal(table.column("value"), value)))
+        for value in pc.unique(table.column("value")).to_pylist()
     }
+
+
+def _rows(table: pa.Table) -> Rows:
+    label, said, group = (table.column(name).to_numpy() for name in ("label", "said", "group"))
+    return Rows(label, said, group)
