@@ -54,7 +54,7 @@ class ServedModel(nn.Module):
         """uint8 [H, W, 3] -> the columns of the scores table for one image.
 
         Per head ``<h>_probs`` float32 [K], ``<h>_bin`` int64 [], ``<h>_score`` and ``<h>_expected`` float32
-        []; and ``embedding`` float32 [D].
+        [], and where the head has it ``<h>_median`` int64 []; and ``embedding`` float32 [D].
         """
         image_BCHW = normalise(resize(image_HWC, self.preprocess).permute(1, 2, 0)[None], self.preprocess)
         outputs_of, embedding_BD = self.network(image_BCHW)
@@ -77,7 +77,10 @@ def _ordered(head: OrderedHead, logits_K: Tensor, calibration: Calibration) -> d
     ranks = torch.tensor(head.ranks, dtype=torch.float32, device=logits_K.device)
     typical = torch.tensor(head.typical_values, dtype=torch.float32, device=logits_K.device)
     score = (probs_K * ranks).sum().clamp(0, 1)
-    return {"probs": probs_K, "bin": probs_K.argmax(), "score": score, "expected": (probs_K * typical).sum()}
+    found = {"probs": probs_K, "bin": probs_K.argmax(), "score": score, "expected": (probs_K * typical).sum()}
+    if head.has_median:
+        found["median"] = (probs_K.cumsum(0) < 0.5).sum().clamp(max=head.num_bins - 1)
+    return found
 
 
 def _binary(head: BinaryHead, outputs_1: Tensor, calibration: Calibration) -> dict[str, Tensor]:
