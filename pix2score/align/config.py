@@ -24,11 +24,10 @@ class AlignConfig:
     """Column of the dataset whose values each get a line of their own."""
     method: Literal["moments", "regression"] = "moments"
     """How a source's labels y become k y + b. moments: with the mean and deviation of the answers to its
-    pictures. regression: with least squared distance from them; k then shrinks by the model's own noise, and
-    moved labels say less than they know. Answers spread less than labels do, too: --reference undoes that."""
+    pictures. regression: with least squared distance from them; k then shrinks by the model's own noise."""
     reference: str | None = None
-    """Source that the model learnt from: labels move onto its scale, not that of the answers, as its own line
-    is taken off again. It stays as it is."""
+    """Source that the model learnt from: labels move onto those of it, not onto the answers, which spread the
+    less the less the model knows. It stays as it is. Best given."""
     split: Literal["val+test", "train", "val", "test"] = "val+test"
     """Rows that decide: best such as the model did not learn from."""
     device: Device = "auto"

@@ -16,7 +16,7 @@ from PIL import Image
 from pix2score.align.config import AlignConfig
 from pix2score.align.job import align
 from pix2score.catalog.columns import Columns
-from pix2score.errors import ConfigError, DataError
+from pix2score.errors import ConfigError
 from pix2score.heads.distribution import DistributionHead
 from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.value import ValueHead
@@ -119,6 +119,7 @@ def measured(world: World, out: Path, **settings: Any) -> dict[str, Any]:
     return align(AlignConfig(out=str(out), device="cpu", **given))
 
 
+@pytest.mark.slow
 def test_the_line_is_that_of_the_rows_of_val_and_test(world: World, tmp_path: Path) -> None:
     found = measured(world, tmp_path, method="regression")
     for source in ("0", "1"):
@@ -164,26 +165,6 @@ def test_a_head_without_a_number_names_those_that_have_one(world: World, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", ["likes", "votes"])
-def test_bins_with_edges_and_means_of_votes_have_lines_or_none(
-    world: World, tmp_path: Path, head: str
-) -> None:
-    try:
-        found = measured(world, tmp_path, head=head)
-    except DataError as exc:  # drawn labels, of which this model knows nothing
-        assert "gives no line" in str(exc)
-    else:
-        assert found["sources"]["0"]["labelled"] == NUM - 1
-
-
 def test_a_reference_that_is_no_source_names_the_sources(world: World, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"reference '2': .*sources: 0, 1"):
         measured(world, tmp_path, reference="2")
-
-
-def test_a_dataset_without_sources_says_how_it_gets_them(world: World, tmp_path: Path) -> None:
-    data = str(tmp_path / "plain")
-    prepare(config(world.catalogs[:1], data))
-    with pytest.raises(DataError, match="no column source: .* several --catalog, or for --source-column"):
-        measured(world, tmp_path / "out", data=data)
-    assert not (tmp_path / "out").exists()
