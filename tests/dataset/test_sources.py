@@ -9,9 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from pix2score.align.config import AlignConfig
 from pix2score.catalog.catalog import Columns
 from pix2score.catalog.rows import PlanCounts
 from pix2score.catalog.several import open_catalogs
+from pix2score.cli.flags import resolve
 from pix2score.dataset.plan import SplitRule, plan_dataset
 from pix2score.dataset.sources import SourceRules, described_sources
 from pix2score.errors import ConfigError, DataError
@@ -222,3 +224,17 @@ def test_a_table_of_a_source_that_is_wrong_says_what_is(table: dict[str, Any], m
 def test_a_catalog_given_twice_is_refused() -> None:
     with pytest.raises(ConfigError, match="a is given more than once"):
         PrepareConfig(catalog=("a", "a"), out="b")
+
+
+def test_catalogs_are_given_by_flags_or_by_a_list_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "prepare.toml"
+    file.write_text('catalog = ["a", "b"]\n[sources.1]\nweight = 0.5\n')
+    found = resolve(PrepareConfig, ["--config", str(file), "--out", "o"])
+    assert (found.catalogs, found.rules().weights) == (("a", "b"), {"1": 0.5})
+    assert resolve(PrepareConfig, ["--catalog", "a", "--out", "o"]).catalog == "a"
+    assert resolve(PrepareConfig, ["--catalog", "c", "--catalog", "d", "--out", "o"]).catalogs == ("c", "d")
+    with pytest.raises(ConfigError, match="sources belong to jobs.prepare"):
+        resolve(AlignConfig, ["--config", str(file)])
+    file.write_text('catalog = "a"\nsources = 3\n')
+    with pytest.raises(ConfigError, match=r"sources must be tables by name here, such as \[sources.NAME\]"):
+        resolve(PrepareConfig, ["--config", str(file), "--out", "o"])
