@@ -1,4 +1,4 @@
-"""Bring labels of several sources, such as groups of raters, onto one scale by what a model answers."""
+"""Bring labels of several sources, such as groups of raters, onto one scale by a frozen model."""
 
 from __future__ import annotations
 
