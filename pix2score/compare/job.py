@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 from pix2score.cli.flags import as_plain
@@ -23,7 +22,7 @@ from pix2score.cluster.offer import Offer
 from pix2score.cluster.session import session
 from pix2score.compare.config import CompareConfig
 from pix2score.compare.findings import ComparedRuns, Run, compared_runs
-from pix2score.compare.measuring import Ridges, labels_by_head, measured
+from pix2score.compare.measuring import labels_by_head, measured
 from pix2score.compare.page import comparison_page
 from pix2score.compare.table import table_text
 from pix2score.compare.trainings import (
@@ -103,14 +102,14 @@ def _train(
     if done:
         logger.info("%d of %d trainings were done before", len(done), len(trainings))
 
-    @cache
-    def ridges() -> Ridges:
-        return fit_ridges(dataset, dataset.heads, RIDGE_ROWS, offer)
-
     def said(training: Training) -> str:
         return _said(training, dataset)
 
     rest = [training for training in trainings if training not in done]
+    if not rest:
+        return failures
+    logger.info("fitting the ridge regression that is shown beside the models")
+    ridges = fit_ridges(dataset, dataset.heads, RIDGE_ROWS, offer)
     at_a_time = num_side_by_side(trainings, offer, config.side_by_side)
     return failures | train_all(rest, dataset, ridges, offer, Progress(len(rest), at_a_time, said))
 

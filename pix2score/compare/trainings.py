@@ -121,23 +121,20 @@ class Progress:
 def train_all(
     trainings: Sequence[Training],
     dataset: PreparedDataset,
-    ridges: Callable[[], Ridges],
+    ridges: Ridges,
     offer: Offer,
     progress: Progress,
 ) -> dict[str, str]:
-    """Train and measure them; name -> one line of each that failed.
-
-    ``ridges``: the reference that answers beside the models, asked for when a model is to be measured.
-    """
+    """Train and measure them, beside the reference ``ridges``; name -> one line of each that failed."""
     if progress.at_a_time == 1 or len(trainings) < 2:
         return dict(_in_turn(trainings, dataset, ridges, offer, progress))
-    return _side_by_side(trainings, dataset, ridges(), progress)
+    return _side_by_side(trainings, dataset, ridges, progress)
 
 
 def _in_turn(
     trainings: Sequence[Training],
     dataset: PreparedDataset,
-    ridges: Callable[[], Ridges],
+    ridges: Ridges,
     offer: Offer,
     progress: Progress,
 ) -> Iterator[tuple[str, str]]:
@@ -145,7 +142,7 @@ def _in_turn(
         progress.begin(training, trainings[number + 1 :])
         start, failure = time.monotonic(), None
         try:
-            train_and_measure(training, dataset, ridges(), offer)
+            train_and_measure(training, dataset, ridges, offer)
         except Exception as exc:
             failure = message_of(exc)
             yield training.name, failure
