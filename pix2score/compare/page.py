@@ -11,9 +11,9 @@ from pix2score.compare.table import (
     COSTS,
     cost_rows,
     failure_lines,
-    head_header,
-    head_rows,
     interval_text,
+    narrow_header,
+    narrow_rows,
     num_images,
     signed,
 )
@@ -21,11 +21,11 @@ from pix2score.report.page import Chart, Line, Section, TextTable, page
 from pix2score.report.run_charts import dots_with_intervals, learning_curves
 
 NOTE = (
-    "Main number: the mean over seeds; more is better. +- seeds: standard deviation over seeds. 95 %: the "
-    "same models on redrawn groups of images. Paired: the difference of both means on the same redrawn "
-    "groups. Better and worse: that interval leaves out 0, and the difference is more than twice its "
-    "standard error over seeds, if there are several. Loss: 1 is the best constant answer; less is better. "
-    "Ridge: a regression on colours and outlines."
+    "Main number: the mean over seeds, +- their standard deviation; more is better. Brackets: 95 %, the same "
+    "models on redrawn groups of images; of a difference both runs on the same redrawn groups. Better and "
+    "worse: that interval leaves out 0, and the difference is more than twice its standard error over seeds, "
+    "if there are several. Loss: 1 is the best constant answer; less is better. Ridge: a regression on "
+    "colours and outlines."
 )
 COST_NOTE = (
     "Means over seeds; memory is the most that a worker took, of GPUs alone. GFLOPs: 1e9 multiplications and "
@@ -44,11 +44,9 @@ def comparison_page(found: ComparedRuns, *, split: str, dataset_id: str) -> byte
     }
     failures = [Line(line, "bad") for line in failure_lines(found)]
     verdicts = [Line(line, mood) for line, mood in _verdicts(found)]
-    table = TextTable(["run", *COSTS], cost_rows(found), COST_NOTE)
-    sections = [
-        Section(title="In short", lines=[*failures, *verdicts], tables=[table], charts=_losses(found))
-    ]
-    sections += [_head_section(found, head) for head in found.heads]
+    short = Section(title="In short", lines=[*failures, *verdicts], charts=_losses(found))
+    sections = [short, *(_head_section(found, head) for head in found.heads)]
+    sections.append(Section(title="What they cost", tables=_costs(found)))
     lead = [
         "Every run trained on one dataset and measured on the same images, beside the first one, "
         f"{found.runs[0].name}."
@@ -73,8 +71,19 @@ def _verdicts(found: ComparedRuns) -> list[tuple[str, str]]:
     return lines
 
 
+def _costs(found: ComparedRuns) -> list[TextTable]:
+    """Two, each so narrow that a phone shows it whole: of the networks, and of their training."""
+    rows = [["run", *COSTS], *cost_rows(found)]
+    networks = [[run, parameters, flops, backbone] for run, backbone, parameters, flops, *_ in rows]
+    trainings = [[run, *rest] for run, _, _, _, *rest in rows]
+    return [
+        TextTable(networks[0], networks[1:], prose=True),  # a backbone's long name wraps
+        TextTable(trainings[0], trainings[1:], COST_NOTE),
+    ]
+
+
 def _head_section(found: ComparedRuns, head: str) -> Section:
-    table = TextTable(head_header(found, head), head_rows(found, head), NOTE)
+    table = TextTable(narrow_header(found, head), narrow_rows(found, head), NOTE)
     return Section(
         title=f"{head} ({num_images(found, head)} images)",
         tables=[table],
@@ -89,7 +98,8 @@ def _numbers(found: ComparedRuns, head: str) -> list[Chart]:
     values = {name: of.mean for name, of in results.items() if of.mean is not None}
     intervals = {name: (of.interval.low, of.interval.high) for name, of in results.items() if of.interval}
     main = next(iter(results.values())).main
-    drawn = dots_with_intervals(values, intervals, _seeds(results), f"{head} {main}")
+    names = [run.name for run in found.runs]
+    drawn = dots_with_intervals(values, intervals, _seeds(results), names, f"{head} {main}")
     return [
         Chart(drawn, "Dot: mean over seeds; line: 95 % over redrawn groups of images; ticks: single seeds.")
     ]

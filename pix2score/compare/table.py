@@ -15,6 +15,7 @@ COSTS = (
     *("backbone", "parameters, M", "GFLOPs an image", "training images/s", "time in steps", "epochs"),
     "peak GPU memory, MiB",
 )
+"""What a run costs: of its network, then of its training."""
 
 
 def table_text(found: ComparedRuns) -> str:
@@ -47,6 +48,26 @@ def head_rows(found: ComparedRuns, head: str) -> list[list[str]]:
         for run in found.runs
     ]
     return rows + [[name, *_cells(results[name])] for name in found.references() if name in results]
+
+
+def narrow_header(found: ComparedRuns, head: str) -> list[str]:
+    """Columns of ``narrow_rows``."""
+    full = head_header(found, head)
+    return [full[0], full[1], full[4], full[7]]
+
+
+def narrow_rows(found: ComparedRuns, head: str) -> list[list[str]]:
+    """``head_rows`` in so few columns that a phone shows them whole."""
+    rows = [[*row, *[""] * (8 - len(row))] for row in head_rows(found, head)]
+    return [
+        [name, _joined(mean, f"+-{spread}" if spread not in ("", "-") else "", own), _joined(*against), loss]
+        for name, mean, spread, own, *against, loss in rows
+    ]
+
+
+def _joined(*parts: str) -> str:
+    """With breaks between the parts, not within an interval."""
+    return " ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts if part)
 
 
 def label(run: Run) -> str:

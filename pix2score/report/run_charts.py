@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pix2score.report.svg import SOFT, Row, axis, svg
+from pix2score.report.svg import INK, SOFT, Row, axis, svg
 
 COLOURS = (
     *("var(--accent)", "var(--other)", "var(--good)", "var(--bad)"),
-    *("#9b6ad8", "#159a9c", "#b0588f", "var(--soft)"),
+    *("#9b6ad8", "#159a9c", "#b0588f", "#8a7a1c"),
 )
 """Of runs, in their order, told apart on light and dark; beyond them again from the first."""
 ROW_PX = 30
 """Height of a run in a chart where they lie one below the other."""
+MAX_TICKS = 8
+"""Of epochs below a chart."""
 LABEL_PX = 110
 """Room for a run's name at its left; a longer one is cut."""
 
 
-def _run_colours(names: Sequence[str], **more: Any) -> dict[str, Any]:
-    colours = [COLOURS[i % len(COLOURS)] for i in range(len(names))]
-    scale = {"domain": list(names), "range": colours}
+def _run_colours(runs: Sequence[str], others: Sequence[str] = (), **more: Any) -> dict[str, Any]:
+    """A run has the same colour in every chart; ``others`` are grey."""
+    colours = [COLOURS[i % len(COLOURS)] for i in range(len(runs))]
+    scale = {"domain": [*runs, *others], "range": [*colours, *[SOFT] * len(others)]}
     return {"field": "run", "type": "nominal", "scale": scale, **more}
 
 
@@ -28,11 +31,12 @@ def dots_with_intervals(
     values: Mapping[str, float],
     intervals: Mapping[str, tuple[float, float]],
     by_seed: Sequence[Row],
+    runs: Sequence[str],
     title: str,
 ) -> str:
     """Name -> a dot, its interval as a line, and single seeds (rows of ``run`` and ``value``) as small ticks.
 
-    Names lie one below the other, in their order.
+    Names lie one below the other, in their order; those that are not of ``runs`` are grey.
     """
     ends = {name: intervals.get(name, (value, value)) for name, value in values.items()}
     rows = [
@@ -46,7 +50,7 @@ def dots_with_intervals(
         "title": None,
         "axis": {"labelLimit": LABEL_PX, "labelOverlap": False},
     }
-    colour = _run_colours(list(values), legend=None)
+    colour = _run_colours(runs, [name for name in values if name not in runs], legend=None)
     x = axis("value", title, scale={"zero": False})
     line = {
         "mark": {"type": "rule", "strokeWidth": 2},
@@ -54,7 +58,7 @@ def dots_with_intervals(
     }
     seeds = {
         "data": {"values": list(by_seed)},
-        "mark": {"type": "tick", "thickness": 1, "size": 12, "color": SOFT},
+        "mark": {"type": "tick", "thickness": 1.5, "size": 14, "color": INK},
         "encoding": {"y": y, "x": x},
     }
     dots = {
@@ -66,8 +70,9 @@ def dots_with_intervals(
 
 def learning_curves(points: Sequence[Row], runs: Sequence[str], title: str) -> str:
     """A line for each run and seed (rows of ``run``, ``seed``, ``epoch`` and ``value``), coloured by run."""
+    last = max(point["epoch"] for point in points)
     encoding = {
-        "x": axis("epoch", "epoch", axis={"tickMinStep": 1}),
+        "x": axis("epoch", "epoch", axis={"values": list(range(1, last + 1, -(-last // MAX_TICKS)))}),
         "y": axis("value", title, scale={"zero": False}),
         "color": _run_colours(runs, legend={"columns": 2, "labelLimit": LABEL_PX}),
         "detail": {"field": "seed", "type": "nominal"},
