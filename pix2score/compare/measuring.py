@@ -129,7 +129,7 @@ def measure(
         details={},
     )
     record = {**findings.to_dict(), "cost": cost_of(model, card, use_gpu=use_gpu).to_dict()}
-    place.publish(ANSWERS, parquet_bytes(_ordered(pa.concat_tables(kept), card.heads)), replace=True)
+    place.publish(ANSWERS, parquet_bytes(in_one_order(pa.concat_tables(kept), card.heads)), replace=True)
     place.publish(METRICS, json.dumps(record, indent=1).encode(), replace=True)
 
 
@@ -148,7 +148,7 @@ def _kept(rows: pa.Table, share: float) -> pa.Table:
     return found.filter(pa.array([draw_of(key) < share for key in keys]))
 
 
-def _ordered(rows: pa.Table, heads: Sequence[HeadSpec]) -> pa.Table:
+def in_one_order(rows: pa.Table, heads: Sequence[HeadSpec]) -> pa.Table:
     """By key, and where that may be the first of several sets of compared images, by how those compare."""
     compared = [rows.column(head.target_field().name) for head in heads if head.COMPARES]
     by = [("illust_id", "ascending"), ("page", "ascending")]

@@ -188,18 +188,19 @@ def test_a_gpu_that_is_not_there_ends_the_job_at_once(chain: Chain, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_side_by_side_gives_the_models_of_one_after_the_other(
-    chain: Chain, made: tuple[CompareConfig, dict[str, Any]], tmp_path: Path
+def test_side_by_side_each_is_trained_and_measured_in_a_task_of_its_own(
+    chain: Chain, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config, summary = made
-    found = compare(replace(config, out=str(tmp_path), side_by_side=2, runs=config.runs[1:]))
-    for seed in config.seeds:
-        models = [
-            Path(c.training(config.runs[1], seed).out) for c in (config, replace(config, out=str(tmp_path)))
-        ]
-        cards = [json.loads((model / "model.json").read_text()) for model in models]
-        assert cards[0]["about"]["val"].keys() == cards[1]["about"]["val"].keys()
-    assert found["runs"][0]["heads"]["bookmark"]["mean"] == pytest.approx(
-        summary["runs"][1]["heads"]["bookmark"]["mean"], abs=0.02
-    )
-    assert "/nowhere/model.safetensors" in found["runs"][1]["failures"]["0"]
+    config = config_of(chain, tmp_path, side_by_side=2, seeds=(0,))
+    with caplog.at_level(logging.INFO):
+        found = compare(config)
+    begun = [record.message for record in caplog.records if record.message.startswith("training ")]
+    assert [line.partition("-seed0")[0] for line in begun] == [
+        f"training {number} of 3: {name}" for number, name in enumerate(("slow", "fast", "broken"), 1)
+    ]
+    assert "; before it" not in begun[1]  # it began while the first one was at work
+    slow, fast, broken = found["runs"]
+    for run in (slow, fast):
+        assert run["cost"]["epochs"] == 1
+        assert run["heads"]["bookmark"]["mean"] is not None
+    assert "/nowhere/model.safetensors" in broken["failures"]["0"]

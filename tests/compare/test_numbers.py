@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 
 from pix2score.compare.config import CONSTANT, RIDGE
-from pix2score.compare.measuring import ANSWERS, Measured, kept_share
+from pix2score.compare.measuring import ANSWERS, Measured, in_one_order, kept_share
 from pix2score.compare.numbers import head_results, verdict_of
 from pix2score.errors import DataError
+from pix2score.heads.preference import PreferenceHead
 from pix2score.metrics.formulas import spearman
 from pix2score.metrics.intervals import MAX_ROWS, Interval, resamples
 from pix2score.metrics.protocol import Answers
@@ -168,3 +169,14 @@ def test_better_is_more_than_other_images_and_other_seeds_would_make(
 def test_of_a_large_split_as_many_answers_are_kept_as_give_intervals() -> None:
     assert kept_share(MAX_ROWS // 2, [COUNT_HEAD]) == 1
     assert kept_share(4 * MAX_ROWS, [COUNT_HEAD]) == pytest.approx(0.25)
+
+
+def test_answers_are_kept_in_one_order_also_where_an_image_leads_several_sets() -> None:
+    head = PreferenceHead(name="liked", sets=4, pairs=4)
+    ranks, key = pa.array([[1, 2], [2, 1], [1, 1], [1, 2]], head.target_field().type), pa.array([7, 7, 7, 3])
+    rows = pa.table({"illust_id": key, "page": pa.array([0, 0, 0, 1]), head.target_field().name: ranks})
+    first = in_one_order(rows, [head])
+    for order in ([3, 1, 0, 2], [2, 0, 1, 3]):
+        assert in_one_order(rows.take(order), [head]).equals(first)
+    assert first.column("illust_id").to_pylist() == [3, 7, 7, 7]
+    assert first.column_names == rows.column_names
