@@ -10,6 +10,7 @@ import pytest
 from pix2score.align.config import AlignConfig
 from pix2score.ascend.config import AscendConfig
 from pix2score.cli.flags import as_plain, resolve
+from pix2score.compare.config import CompareConfig
 from pix2score.ensemble.config import EnsembleConfig
 from pix2score.evaluate.config import EvaluateConfig
 from pix2score.kpi.config import KpiConfig
@@ -32,6 +33,7 @@ CLASSES: dict[str, Any] = {
     "ensemble": EnsembleConfig,
     "align": AlignConfig,
     "pseudo": PseudoConfig,
+    "compare": CompareConfig,
     "repair": RepairConfig,
     "score": ScoreConfig,
     "verify": VerifyConfig,

@@ -9,7 +9,6 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pix2score.align.config import AlignConfig
 from pix2score.catalog.catalog import Columns
 from pix2score.catalog.rows import PlanCounts
 from pix2score.catalog.several import open_catalogs
@@ -233,8 +232,6 @@ def test_catalogs_are_given_by_flags_or_by_a_list_of_a_file(tmp_path: Path) -> N
     assert (found.catalogs, found.rules().weights) == (("a", "b"), {"1": 0.5})
     assert resolve(PrepareConfig, ["--catalog", "a", "--out", "o"]).catalog == "a"
     assert resolve(PrepareConfig, ["--catalog", "c", "--catalog", "d", "--out", "o"]).catalogs == ("c", "d")
-    with pytest.raises(ConfigError, match="sources belong to jobs.prepare"):
-        resolve(AlignConfig, ["--config", str(file)])
     file.write_text('catalog = "a"\nsources = 3\n')
     with pytest.raises(ConfigError, match=r"sources must be tables by name here, such as \[sources.NAME\]"):
         resolve(PrepareConfig, ["--config", str(file), "--out", "o"])

@@ -29,6 +29,7 @@ JOBS = (
     "ensemble",
     "align",
     "pseudo",
+    "compare",
     "export",
     "report",
     "kpi",
