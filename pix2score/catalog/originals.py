@@ -34,7 +34,9 @@ def original_images(
     try:
         columns = Columns(**config["columns"])
         # which of several catalogs it is, is not known: the others may lack what one has
-        opened = open_catalog(catalog, columns, may_lack={columns.group, columns.split} - {None})
+        opened = open_catalog(
+            catalog, columns, may_lack=[name for name in (columns.group, columns.split) if name]
+        )
         rows = [row for batch in opened.batches() for row in _rows_of(batch, wanted)]
     except (DataError, StorageError, FileNotFoundError) as exc:
         logger.info("original images are not at hand: %s", exc)
