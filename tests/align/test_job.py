@@ -27,7 +27,7 @@ from pix2score.model.predictor import load_predictor
 from pix2score.prepare.config import PrepareConfig
 from pix2score.prepare.job import prepare
 from tests.support.builders import write_catalog
-from tests.support.torch_helpers import NARROW, PREPROCESS, pixels, settled_model
+from tests.support.torch_helpers import PREPROCESS, pixels, settled_model
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -52,11 +52,11 @@ class World(NamedTuple):
 
 def saved(place: Path) -> str:
     """A model whose answers vary with the picture."""
-    model = settled_model(HEADS)  # type: ignore[arg-type]
+    model = settled_model(HEADS, backbone="resnet18")  # type: ignore[arg-type]
     save_model(
         str(place),
         weights_of(model),
-        backbone=NARROW,
+        backbone="resnet18",
         heads=HEADS,
         preprocess=PREPROCESS,
         embedding_dim=model.embedding_dim,
