@@ -26,7 +26,7 @@ from pix2score.evaluate.baseline import fit_ridges
 from pix2score.evaluate.config import EvaluateConfig
 from pix2score.evaluate.gather import Evaluation
 from pix2score.evaluate.pipeline import EvaluationPipeline
-from pix2score.evaluate.stages import Sample, draw_of
+from pix2score.evaluate.sample import Sample, draw_of
 from pix2score.heads.spec import HeadSpec
 from pix2score.metrics.comparison import HeadComparison
 from pix2score.metrics.findings import Findings

@@ -11,7 +11,9 @@ from pix2score.cluster.offer import Offer
 from pix2score.cluster.source import ParquetParts
 from pix2score.cluster.task_sizes import MAX_TASK_ROWS, SHARD_ROW_BYTES, block_rows
 from pix2score.dataset.card import PreparedDataset
-from pix2score.evaluate.stages import AnswerRows, Sample, decode_for_evaluation
+from pix2score.evaluate.answers import AnswerRows
+from pix2score.evaluate.sample import Sample
+from pix2score.evaluate.stages import decode_for_evaluation
 from pix2score.images.preprocess import Preprocess
 from pix2score.metrics.formulas import Floats
 from pix2score.model.folder import ModelCard

@@ -13,9 +13,9 @@ import pytest
 
 from pix2score.dataset.card import open_dataset
 from pix2score.errors import ConfigError, DataError, NotBetterError
+from pix2score.evaluate.alterations import ALTERATIONS, ORIGINAL
 from pix2score.evaluate.config import EvaluateConfig
 from pix2score.evaluate.job import evaluate
-from pix2score.evaluate.stages import ALTERATIONS, ORIGINAL
 from pix2score.images.decode import to_rgb
 from pix2score.model.folder import load_model, save_model
 from pix2score.model.predictor import Predictor
