@@ -79,7 +79,8 @@ class AnswerRows:
                     said = _said_of_sets(predictor, head, said, rows.column(f"others_{pixels}"))
                 columns[f"{head.name}_outputs_{i}"] = fixed_lists(said)
         for name in (*ALTERATIONS, ORIGINAL):
-            columns |= self._altered(name, rows.column(f"altered_{name}"))
+            if f"altered_{name}" in rows.column_names:
+                columns |= self._altered(name, rows.column(f"altered_{name}"))
         return pa.table(columns | self._saliency(rows) | self._led(rows))
 
     def _led(self, rows: pa.Table) -> dict[str, pa.Array]:

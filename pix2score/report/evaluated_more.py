@@ -1,0 +1,182 @@
+"""What the report of an evaluation says of all heads side by side.
+
+By the values of a column, on images altered more and more, and how heads go with one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from pix2score.heads.spec import HeadSpec
+from pix2score.metrics.correlation import Correlations, Matrix
+from pix2score.metrics.intervals import Interval
+from pix2score.metrics.kinds import numbers_of
+from pix2score.metrics.parts import MIN_PART, ByColumn, Part
+from pix2score.metrics.perturbed import AtStrength, HeadPerturbed, Perturbed
+from pix2score.metrics.verdict import HeadVerdict
+from pix2score.report import interval_charts
+from pix2score.report.evaluated_head import interval_text
+from pix2score.report.page import Chart, Line, Section, TextTable, number
+
+FEW = "\N{NO-BREAK SPACE}*"
+"""Mark of a number of few images."""
+SERIES = 3
+"""Heads in one picture: the page has as many colours."""
+SHORT = {
+    "share_yes": "yes",
+    "ap": "AP",
+    "accuracy": "accuracy",
+    "accuracy_at_threshold": "at the threshold",
+    "best_threshold": "best threshold",
+    "balanced_accuracy_at_best_threshold": "balanced there",
+    "mae_bins": "MAE, bins",
+    "nll": "NLL",
+    "ece": "ECE",
+    "mse": "MSE",
+}
+"""Numbers as the head of a narrow column has them."""
+OF_NUMBER = {
+    "jpeg": "quality of JPEG",
+    "blur": "blur, standard deviation in px",
+    "resize": "factor of resizing down and up",
+    "noise": "noise, standard deviation of 0..1",
+}
+
+
+def by_section(column: ByColumn, heads: Sequence[HeadSpec], whole: Mapping[str, HeadVerdict]) -> Section:
+    """A table and a picture for each head: its numbers for each value of a column, beside all rows."""
+    note = f"{column.note} {FEW.strip()} fewer than {MIN_PART} labelled images: no interval, and unreliable."
+    known = [head for head in heads if whole[head.name].num_labelled]
+    return Section(
+        title=f"By {column.column}",
+        lines=[Line(note, "note")],
+        tables=[_by_table(head, whole[head.name], column.parts) for head in known],
+        charts=[chart for head in known for chart in _by_chart(head, whole[head.name], column.parts)],
+    )
+
+
+def _by_table(head: HeadSpec, whole: HeadVerdict, parts: Sequence[Part]) -> TextTable:
+    names = numbers_of(head).part_summary
+    verdicts = [("all", whole), *((part.value, part.metrics[head.name]) for part in parts)]
+    shown = [n for n in names if any(_known(verdict).get(n) is not None for _, verdict in verdicts)]
+    rows = [_by_row(value, verdict, whole.main, shown) for value, verdict in verdicts]
+    header = [head.name, "images", whole.main, *(SHORT.get(name, name) for name in shown)]
+    note = ""
+    if "best_threshold" in shown:
+        note = (
+            "Best threshold: of best balanced accuracy on the very images of its row, so what is reached "
+            "there is a little flattering; at the threshold: that of the model."
+        )
+    return TextTable(header, rows, note)
+
+
+def _by_row(value: str, verdict: HeadVerdict, main: str, shown: Sequence[str]) -> list[str]:
+    if not verdict.num_labelled:
+        return [value, "0", *["-"] * (1 + len(shown))]
+    known, mark = _known(verdict), "" if verdict.reliable else FEW
+    cells = [f"{number(known.get(main))}{interval_text(verdict, main)}{mark}"]
+    return [value, str(verdict.num_labelled), *cells, *(number(known.get(name)) for name in shown)]
+
+
+def _known(verdict: HeadVerdict) -> dict[str, float | None]:
+    return {**verdict.numbers, **verdict.notes}
+
+
+def _by_chart(head: HeadSpec, whole: HeadVerdict, parts: Sequence[Part]) -> Iterator[Chart]:
+    main = whole.main
+    verdicts = [(part.value, part.metrics[head.name]) for part in parts]
+    points = [
+        interval_charts.NamedPoint(value, found, verdict.interval.get(main))
+        for value, verdict in verdicts
+        if (found := verdict.numbers.get(main)) is not None
+    ]
+    if points:
+        caption = f"{head.name}: {main} for each value, with its 95 % interval. Dashed: all rows."
+        yield Chart(interval_charts.named_points(points, whole.numbers.get(main), main), caption)
+
+
+def perturbed_section(perturbed: Perturbed, heads: Sequence[HeadSpec]) -> Section:
+    """A table for each head and a picture for each way to alter images."""
+    known = [head for head in heads if perturbed.heads[head.name].num_labelled]
+    groups = [known[i : i + SERIES] for i in range(0, len(known), SERIES)]
+    ways = list(perturbed.heads[heads[0].name].altered) if heads else []
+    text = (
+        f"{perturbed.num_rows} images of the split, altered at their own size before the model's resize. "
+        "Brackets: 95 % intervals over redrawn groups, of the difference on the same groups."
+    )
+    return Section(
+        title="On images altered more and more",
+        lines=[Line(text, "note")],
+        tables=[_perturbed_table(head, perturbed.heads[head.name]) for head in known],
+        charts=[chart for way in ways for some in groups for chart in _curve(way, some, perturbed)],
+    )
+
+
+def _perturbed_table(head: HeadSpec, found: HeadPerturbed) -> TextTable:
+    names = [name for name in numbers_of(head).part_summary if name in found.plain.numbers]
+    rows = [_perturbed_row("as they are", found.plain, found.main, names)]
+    for way, strengths in found.altered.items():
+        rows += [_perturbed_row(f"{way} {at.strength:g}", at, found.main, names) for at in strengths]
+    header = [head.name, found.main, "difference", "mean |Δ prob.|", *(SHORT.get(n, n) for n in names)]
+    return TextTable(header, rows)
+
+
+def _perturbed_row(title: str, at: AtStrength, main: str, names: Sequence[str]) -> list[str]:
+    return [
+        title,
+        f"{number(at.numbers.get(main))}{_brackets(at.interval)}",
+        f"{number(at.difference)}{_brackets(at.difference_interval)}",
+        number(at.change["mean_prob_change"], 4) if at.change else "-",
+        *(number(at.numbers.get(name)) for name in names),
+    ]
+
+
+def _brackets(found: Interval | None) -> str:
+    return f" [{number(found.low)},\N{NO-BREAK SPACE}{number(found.high)}]" if found else ""
+
+
+def _curve(way: str, heads: Sequence[HeadSpec], perturbed: Perturbed) -> Iterator[Chart]:
+    curves, plain = {}, {}
+    for head in heads:
+        found = perturbed.heads[head.name]
+        name = f"{head.name}, {found.main}"
+        points = [point for at in found.altered[way] if (point := _point(at, found.main))]
+        if points and (before := found.plain.numbers.get(found.main)) is not None:
+            curves[name], plain[name] = points, before
+    if curves:
+        along = next(iter(curves.values()))
+        falls = along[0].x > along[-1].x
+        svg = interval_charts.curves(curves, plain, OF_NUMBER.get(way, way), falls=falls)
+        yield Chart(svg, "Further right images are altered more. Dashed: the same images as they are.")
+
+
+def _point(at: AtStrength, main: str) -> interval_charts.CurvePoint | None:
+    value = at.numbers.get(main)
+    if value is None or at.strength is None:
+        return None
+    return interval_charts.CurvePoint(at.strength, value, at.interval)
+
+
+def _correlation_charts(found: Correlations) -> list[Chart]:
+    caption = f"Scores, of {_images(found.answers)} images."
+    drawn = [Chart(interval_charts.heat(found.heads, found.answers.spearman), caption)]
+    if found.labels:
+        caption = f"Labels, where images have both: {_images(found.labels)}."
+        drawn.append(Chart(interval_charts.heat(found.heads, found.labels.spearman), caption))
+    return drawn
+
+
+def correlation_section(found: Correlations) -> Section:
+    """Whether heads say the same: what readers ask of several scores first."""
+    text = (
+        "Rank correlation (Spearman) of each two heads: 1 is the same order, 0 none, -1 the reverse. Where "
+        "scores go together far more than labels do, the heads have learnt one thing."
+    )
+    return Section(
+        title="How heads go together", lines=[Line(text, "note")], charts=_correlation_charts(found)
+    )
+
+
+def _images(matrix: Matrix) -> str:
+    counts = [n for i, line in enumerate(matrix.num_rows) for n in line[:i]]
+    return f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
