@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pix2score.cli.flags import Device
 from pix2score.errors import ConfigError
 from pix2score.evaluate.perturbations import Perturbation, perturbations
+from pix2score.metrics.parts import MIN_PART
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,8 +57,8 @@ class EvaluateConfig:
         for name in ("ridge_rows", "adversarial"):
             if (getattr(self, name) or 0) < 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: at least 0")
-        if self.perturb_rows < 1:
-            raise ConfigError(f"--perturb-rows {self.perturb_rows}: at least 1")
+        if self.perturb_rows < MIN_PART:
+            raise ConfigError(f"--perturb-rows {self.perturb_rows}: at least {MIN_PART}, or nothing is told")
         _ = self.perturbations
 
     @property

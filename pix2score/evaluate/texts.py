@@ -11,7 +11,7 @@ from pix2score.metrics.correlation import Correlations
 from pix2score.metrics.intervals import Interval
 from pix2score.metrics.kinds import main_metric, numbers_of
 from pix2score.metrics.parts import ByColumn
-from pix2score.metrics.perturbed import Perturbed
+from pix2score.metrics.perturbed import AtStrength, HeadPerturbed, Perturbed
 from pix2score.metrics.verdict import HeadVerdict
 
 
@@ -39,52 +39,50 @@ def table_text(heads: Sequence[HeadSpec], metrics: dict[str, dict[str, Any]]) ->
 
 
 def by_text(heads: Sequence[HeadSpec], whole: Mapping[str, HeadVerdict], by: ByColumn) -> str:
-    """Per head and value the main number with its interval, beside that of all rows."""
-    rows = [["value", "head", "images", "main", "95 %", "others"]]
-    for head in heads:
-        found = [("all", whole[head.name]), *((part.value, part.metrics[head.name]) for part in by.parts)]
-        rows += [_part_row(value, head, verdict) for value, verdict in found]
+    """A table for each head: the main number of each value with its interval, beside that of all rows."""
+    return "\n\n".join(
+        _head_by(head, [("all", whole[head.name]), *((p.value, p.metrics[head.name]) for p in by.parts)])
+        for head in heads
+    )
+
+
+def _head_by(head: HeadSpec, verdicts: Sequence[tuple[str, HeadVerdict]]) -> str:
+    names = numbers_of(head).part_summary
+    known = [{**verdict.numbers, **verdict.notes} for _, verdict in verdicts]
+    shown = [name for name in names if any(numbers.get(name) is not None for numbers in known)]
+    rows = [[head.name, "images", main_metric(head), "95 %", *shown]]
+    for (value, verdict), numbers in zip(verdicts, known, strict=True):
+        images = f"{verdict.num_labelled}" + ("" if verdict.reliable else " (few)")
+        interval = _interval(verdict.interval.get(main_metric(head)))
+        cells = [_number(numbers.get(name)) for name in (main_metric(head), *shown)]
+        rows.append([value, images, cells[0], interval, *cells[1:]])
     return aligned(rows)
-
-
-def _part_row(value: str, head: HeadSpec, verdict: HeadVerdict) -> list[str]:
-    if not verdict.num_labelled:
-        return [value, head.name, "0"]
-    main, known = main_metric(head), {**verdict.numbers, **verdict.notes}
-    names = [name for name in numbers_of(head).part_summary if known.get(name) is not None]
-    return [
-        value,
-        head.name,
-        f"{verdict.num_labelled}" + ("" if verdict.reliable else " (few)"),
-        f"{main} {_number(known.get(main))}",
-        _interval(verdict.interval.get(main)),
-        ", ".join(f"{name} {_number(known[name])}" for name in names),
-    ]
 
 
 def perturbed_text(heads: Sequence[HeadSpec], perturbed: Perturbed) -> str:
-    """Per head the main number at each strength, and its paired difference to the same images unaltered."""
-    rows = [["images", "head", "main", "95 %", "difference", "95 %, paired", "mean |Δ probability|"]]
-    for head in heads:
-        found = perturbed.heads[head.name]
-        main = found.plain.numbers.get(found.main)
-        as_they_are = f"{found.main} {_number(main)}"
-        rows.append(["as they are", head.name, as_they_are, _interval(found.plain.interval)])
-        for name, strengths in found.altered.items():
-            for at in strengths:
-                assert at.change is not None and at.strength is not None, "only of images as they are"
-                rows.append(
-                    [
-                        f"{name} {at.strength:g}",
-                        head.name,
-                        f"{found.main} {_number(at.numbers.get(found.main))}",
-                        _interval(at.interval),
-                        _number(at.difference),
-                        _interval(at.difference_interval),
-                        f"{at.change['mean_prob_change']:.4f}",
-                    ]
-                )
-    return aligned(rows)
+    """A table for each head: its main number at each strength, and the difference to images as they are."""
+    return "\n\n".join(_head_perturbed(head, perturbed.heads[head.name]) for head in heads)
+
+
+def _head_perturbed(head: HeadSpec, found: HeadPerturbed) -> str:
+    shown = [name for name in numbers_of(head).part_summary if name in found.plain.numbers]
+    header = [head.name, found.main, "95 %", "difference", "95 %, paired", "mean |Δ probability|", *shown]
+    rows = [_strength("as they are", found.plain, found.main, shown)]
+    for way, strengths in found.altered.items():
+        rows += [_strength(f"{way} {at.strength:.3g}", at, found.main, shown) for at in strengths]
+    return aligned([header, *rows])
+
+
+def _strength(title: str, at: AtStrength, main: str, shown: Sequence[str]) -> list[str]:
+    return [
+        title,
+        _number(at.numbers.get(main)),
+        _interval(at.interval),
+        _number(at.difference),
+        _interval(at.difference_interval),
+        f"{at.change['mean_prob_change']:.4f}" if at.change else "-",
+        *(_number(at.numbers.get(name)) for name in shown),
+    ]
 
 
 def correlations_text(found: Correlations) -> str:

@@ -23,12 +23,14 @@ FEW = "\N{NO-BREAK SPACE}*"
 SERIES = 3
 """Heads in one picture: the page has as many colours."""
 SHORT = {
-    "share_yes": "yes",
+    "share_yes": "share of yes",
     "ap": "AP",
-    "accuracy": "accuracy",
+    "map": "mAP",
+    "mae": "MAE",
+    "macro_recall": "macro recall",
     "accuracy_at_threshold": "at the threshold",
     "best_threshold": "best threshold",
-    "balanced_accuracy_at_best_threshold": "balanced there",
+    "balanced_accuracy_at_best_threshold": "balanced accuracy there",
     "mae_bins": "MAE, bins",
     "nll": "NLL",
     "ece": "ECE",
@@ -56,26 +58,31 @@ def by_section(column: ByColumn, heads: Sequence[HeadSpec], whole: Mapping[str, 
 
 
 def _by_table(head: HeadSpec, whole: HeadVerdict, parts: Sequence[Part]) -> TextTable:
-    names = numbers_of(head).part_summary
     verdicts = [("all", whole), *((part.value, part.metrics[head.name]) for part in parts)]
-    shown = [n for n in names if any(_known(verdict).get(n) is not None for _, verdict in verdicts)]
-    rows = [_by_row(value, verdict, whole.main, shown) for value, verdict in verdicts]
-    header = [head.name, "images", whole.main, *(SHORT.get(name, name) for name in shown)]
+    names = _shown(head, [_known(verdict) for _, verdict in verdicts])
+    rows = [_by_row(value, verdict, whole.main, names) for value, verdict in verdicts]
     note = ""
-    if "best_threshold" in shown:
+    if "best_threshold" in names:
         note = (
             "Best threshold: of best balanced accuracy on the very images of its row, so what is reached "
-            "there is a little flattering; at the threshold: that of the model."
+            "there is a little flattering. At the threshold: accuracy at that of the model."
         )
-    return TextTable(header, rows, note)
+    header = [head.name, "images", whole.main, *(SHORT.get(name, name) for name in names)]
+    return TextTable(header, rows, note, stacks=True)
 
 
-def _by_row(value: str, verdict: HeadVerdict, main: str, shown: Sequence[str]) -> list[str]:
+def _by_row(value: str, verdict: HeadVerdict, main: str, names: Sequence[str]) -> list[str]:
     if not verdict.num_labelled:
-        return [value, "0", *["-"] * (1 + len(shown))]
+        return [value, "0", *["-"] * (1 + len(names))]
     known, mark = _known(verdict), "" if verdict.reliable else FEW
-    cells = [f"{number(known.get(main))}{interval_text(verdict, main)}{mark}"]
-    return [value, str(verdict.num_labelled), *cells, *(number(known.get(name)) for name in shown)]
+    first = f"{number(known.get(main))}{mark}{interval_text(verdict, main)}"
+    return [value, str(verdict.num_labelled), first, *(number(known.get(name)) for name in names)]
+
+
+def _shown(head: HeadSpec, rows: Sequence[Mapping[str, float | None]]) -> list[str]:
+    """Numbers beside the main one that any row has."""
+    names = numbers_of(head).part_summary
+    return [name for name in names if any(known.get(name) is not None for known in rows)]
 
 
 def _known(verdict: HeadVerdict) -> dict[str, float | None]:
@@ -113,12 +120,12 @@ def perturbed_section(perturbed: Perturbed, heads: Sequence[HeadSpec]) -> Sectio
 
 
 def _perturbed_table(head: HeadSpec, found: HeadPerturbed) -> TextTable:
-    names = [name for name in numbers_of(head).part_summary if name in found.plain.numbers]
+    names = _shown(head, [found.plain.numbers])
     rows = [_perturbed_row("as they are", found.plain, found.main, names)]
     for way, strengths in found.altered.items():
-        rows += [_perturbed_row(f"{way} {at.strength:g}", at, found.main, names) for at in strengths]
-    header = [head.name, found.main, "difference", "mean |Δ prob.|", *(SHORT.get(n, n) for n in names)]
-    return TextTable(header, rows)
+        rows += [_perturbed_row(f"{way} {at.strength:.3g}", at, found.main, names) for at in strengths]
+    header = [head.name, found.main, "difference", "mean |Δ probability|"]
+    return TextTable([*header, *(SHORT.get(name, name) for name in names)], rows, stacks=True)
 
 
 def _perturbed_row(title: str, at: AtStrength, main: str, names: Sequence[str]) -> list[str]:

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 from pix2score.metrics.intervals import Interval
 from pix2score.report.charts import ACCENT, HEIGHT, INK, OTHER, SOFT, WIDTH, axis, colours, svg
 
+SURE = {"test": "isValid(datum.low)", "value": 1}
+"""Of a dot that has an interval; others are hollow."""
 DASHED = {"strokeDash": [4, 4]}
-ROW_HEIGHT = 20
+ROW_HEIGHT, LEFT = 20, 20
 CELL = 44
 """Side of a cell of a heat chart, px, where there is room."""
 
@@ -33,7 +35,7 @@ class CurvePoint(NamedTuple):
 def named_points(points: Sequence[NamedPoint], whole: float | None, title: str) -> str:
     """A dot with its interval per name, in this order; ``whole`` is a dashed line."""
     rows = [{"name": p.name, "order": i, "value": p.value, **_ends(p.interval)} for i, p in enumerate(points)]
-    x = axis("value", title, scale={"zero": False}, axis={"tickCount": 5})
+    x = axis("value", title, scale={"zero": False, "padding": 8}, axis={"tickCount": 4})
     y = {
         "field": "name",
         "type": "nominal",
@@ -48,14 +50,14 @@ def named_points(points: Sequence[NamedPoint], whole: float | None, title: str) 
             "encoding": {"y": y, "x": {**x, "field": "low"}, "x2": {"field": "high"}},
         },
         {
-            "mark": {"type": "point", "filled": True, "color": ACCENT, "size": 40},
-            "encoding": {"x": x, "y": y},
+            "mark": {"type": "point", "fill": ACCENT, "stroke": ACCENT, "size": 40, "opacity": 1},
+            "encoding": {"x": x, "y": y, "fillOpacity": {"condition": SURE, "value": 0.1}},
         },
     ]
     if whole is not None:
         rule = {"mark": {"type": "rule", "color": OTHER, **DASHED}, "encoding": {"x": x}}
         layers.append({"data": {"values": [{"value": whole}]}, **rule})
-    return svg(layers, rows, width=WIDTH - 90, height=max(60, ROW_HEIGHT * len(rows)))
+    return svg(layers, rows, width=WIDTH - 90, height=max(60, ROW_HEIGHT * len(rows)), left=LEFT)
 
 
 def _ends(interval: Interval | None) -> dict[str, float]:
@@ -145,4 +147,4 @@ def heat(names: Sequence[str], matrix: Sequence[Sequence[float | None]]) -> str:
         {"mark": {"type": "text", "fontSize": 10, "color": INK}, "encoding": {**cells, **text}},
     ]
     side = min(WIDTH - 60, CELL * len(names))
-    return svg(layers, rows, width=side, height=side * 3 // 4)
+    return svg(layers, rows, width=side, height=side * 3 // 4, left=LEFT)
