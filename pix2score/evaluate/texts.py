@@ -52,7 +52,8 @@ def _head_by(head: HeadSpec, verdicts: Sequence[tuple[str, HeadVerdict]]) -> str
     shown = [name for name in names if any(numbers.get(name) is not None for numbers in known)]
     rows = [[head.name, "images", main_metric(head), "95 %", *shown]]
     for (value, verdict), numbers in zip(verdicts, known, strict=True):
-        images = f"{verdict.num_labelled}" + ("" if verdict.reliable else " (few)")
+        is_few = verdict.num_labelled and not verdict.reliable
+        images = f"{verdict.num_labelled}" + (" (few)" if is_few else "")
         interval = _interval(verdict.interval.get(main_metric(head)))
         cells = [_number(numbers.get(name)) for name in (main_metric(head), *shown)]
         rows.append([value, images, cells[0], interval, *cells[1:]])

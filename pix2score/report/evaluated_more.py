@@ -6,6 +6,7 @@ By the values of a column, on images altered more and more, and how heads go wit
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from pix2score.heads.spec import HeadSpec
 from pix2score.metrics.correlation import Correlations, Matrix
@@ -43,6 +44,9 @@ OF_NUMBER = {
     "resize": "factor of resizing down and up",
     "noise": "noise, standard deviation of 0..1",
 }
+
+UNALTERED = {"blur": 0.0, "resize": 1.0, "noise": 0.0}
+"""Strengths that leave an image as it is: where curves begin."""
 
 
 def by_section(column: ByColumn, heads: Sequence[HeadSpec], whole: Mapping[str, HeadVerdict]) -> Section:
@@ -147,7 +151,9 @@ def _curve(way: str, heads: Sequence[HeadSpec], perturbed: Perturbed) -> Iterato
     for head in heads:
         found = perturbed.heads[head.name]
         name = f"{head.name}, {found.main}"
-        points = [point for at in found.altered[way] if (point := _point(at, found.main))]
+        start = [replace(found.plain, strength=UNALTERED[way])] if way in UNALTERED else []
+        strengths = [*start, *found.altered[way]]
+        points = [point for at in strengths if (point := _point(at, found.main))]
         if points and (before := found.plain.numbers.get(found.main)) is not None:
             curves[name], plain[name] = points, before
     if curves:
@@ -185,5 +191,6 @@ def correlation_section(found: Correlations) -> Section:
 
 
 def _images(matrix: Matrix) -> str:
-    counts = [n for i, line in enumerate(matrix.num_rows) for n in line[:i]]
+    """Of pairs that have any."""
+    counts = [n for i, line in enumerate(matrix.num_rows) for n in line[:i] if n] or [0]
     return f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"

@@ -74,7 +74,12 @@ def curves(
         for name, points in series.items()
         for p in points
     ]
-    x = axis("x", title, scale={"zero": False, "reverse": falls, "padding": 8}, axis={"tickCount": 5})
+    x = axis(
+        "x",
+        title,
+        scale={"zero": False, "reverse": falls, "padding": 8},
+        axis={"tickCount": 5, "format": "~g"},
+    )
     y, color = axis("value", "", scale={"zero": False}), {**colours(names), "legend": LEGEND}
     levels = [{"series": name, "value": value} for name, value in plain.items()]
     layers: list[Mapping[str, Any]] = [
