@@ -107,11 +107,11 @@ def _perturbed(config: EvaluateConfig, pipeline: EvaluationPipeline, heads: Sequ
     logger.info("--perturb: about %d rows, each as it is and altered in %d ways", num_rows, len(altered))
     answered = pipeline.perturbed_rows(altered, num_rows)
     meter = Meter("perturbed copies answered", num_rows * (1 + len(altered)), logger)
-    rows = gathered(metered(answered.iter_batches(batch_format="pyarrow", batch_size=1024), meter), heads)
+    rows = gathered(_metered(answered.iter_batches(batch_format="pyarrow", batch_size=1024), meter), heads)
     return measured(rows, pipeline.cards[0], heads, altered)
 
 
-def metered(tables: Iterable[pa.Table], meter: Meter) -> Iterator[pa.Table]:
+def _metered(tables: Iterable[pa.Table], meter: Meter) -> Iterator[pa.Table]:
     """The same tables; rate and time left are logged while they go by."""
     for table in tables:
         meter.add(table.num_rows)

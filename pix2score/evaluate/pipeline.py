@@ -75,9 +75,8 @@ class EvaluationPipeline:
             batch_size=PERTURBED_ROWS,
             **self.offer.decode_placement(),
         )
-        return self._answered(
-            decoded, self.models[:1], [preprocess], min(num_rows, self.dataset.num_rows(self.split))
-        )
+        num_copies = min(num_rows, self.dataset.num_rows(self.split)) * (1 + len(perturbations))
+        return self._answered(decoded, self.models[:1], [preprocess], num_copies)
 
     def _decoded(
         self, preprocesses: Sequence[Preprocess], ridges: Mapping[str, Floats], sample: Sample

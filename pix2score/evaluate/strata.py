@@ -60,11 +60,15 @@ def check_columns(dataset: PreparedDataset, columns: Sequence[str]) -> Catalog |
     """The catalog that has ``columns``, opened; None where none of them needs one.
 
     Raises ``DataError`` where it has no such column (the nearest is named), or cannot be read any more;
-    ``ConfigError`` for one whose values are no parts.
+    ``ConfigError`` for one whose values are no parts, or where several catalogs could have it.
     """
     wanted = [name for name in dict.fromkeys(columns) if not (name == SOURCE and _has_source(dataset))]
     if not wanted:
         return None
+    if dataset.card.get("more_catalogs"):
+        raise ConfigError(
+            f"--by {', '.join(wanted)}: the dataset is of several catalogs; of such only --by {SOURCE}"
+        )
     place, config = dataset.card["catalog"]["uri"], dataset.card["config"]
     try:
         catalog = open_catalog(place, Columns(**config["columns"]), others=wanted)

@@ -71,13 +71,13 @@ def test_every_row_has_the_value_that_the_catalog_has(tmp_path: Path) -> None:
     values = {
         "model": [("sd", "mj", None, "o'hara")[i % 4] for i in range(NUM)],
         "is_ad": [i % 3 == 0 for i in range(NUM)],
-        "year": [2019 + i % 5 for i in range(NUM)],
+        "year": [2019 + min(i % 7, 4) for i in range(NUM)],
     }
     by_model, by_ad, by_year = strata(split_of(tmp_path, values), "model", "is_ad", "year")
     keys: list[Key] = [(i, 0) for i in (7, 3, 118, 0, 1, 2)]
     assert named(by_model, keys) == ["o'hara", "o'hara", "(none)", "sd", "mj", "(none)"]
     assert named(by_ad, keys) == ["false", "true", "false", "true", "false", "false"]
-    assert named(by_year, keys) == ["2021", "2022", "2022", "2019", "2020", "2021"]
+    assert named(by_year, keys) == ["2019", "2022", "2023", "2019", "2020", "2021"]
     assert by_year.parts.names == ("2019", "2020", "2021", "2022", "2023")
     assert sum(by_model.num_rows) == NUM
     assert by_model.num_rows == [30] * 4
@@ -92,6 +92,7 @@ def test_the_rarest_of_many_texts_are_summed(tmp_path: Path) -> None:
     assert found.parts.names[-1] == f"others ({len(counts) - 20} values)"
     shown = found.parts.names[:20]
     assert found.num_rows[:20] == [counts[name] for name in shown]
+    assert found.num_rows[:20] == sorted(found.num_rows[:20], reverse=True)
     assert min(found.num_rows[:20]) >= max(n for text, n in counts.items() if text not in shown)
     assert sum(found.num_rows) == NUM
 
@@ -134,11 +135,12 @@ def test_of_rows_with_one_key_the_newest_counts_and_pages_are_apart(tmp_path: Pa
     assert named(found, [("b", 0), ("a", 1), ("a", 0)]) == ["other", "second", "new"]
 
 
-def test_a_set_of_compared_images_counts_as_its_first_image(tmp_path: Path) -> None:
-    keys: list[Key] = [(7, FIRST_PAGE - 1), (8, FIRST_PAGE - 2), (8, 0)]
-    dataset = split_of(tmp_path, {"model": [("sd", "mj")[i % 2] for i in range(NUM)]}, keys)
-    (found,) = strata(dataset, "model")
-    assert named(found, keys) == ["mj", "sd", "sd"]
+def test_a_set_of_compared_images_counts_as_its_first_images_first_page(tmp_path: Path) -> None:
+    rows = {"illust_id": [7, 7, 8], "page": [1, 0, 0], "uri": ["a", "b", "c"], "model": ["xl", "sd", "mj"]}
+    write_catalog(str(tmp_path / "catalog"), pa.table(rows))
+    keys: list[Key] = [(7, FIRST_PAGE - 1), (8, FIRST_PAGE - 2), (7, 1)]
+    (found,) = strata(dataset_of(tmp_path, keys), "model")
+    assert named(found, keys) == ["sd", "mj", "xl"]
 
 
 def test_rows_that_left_the_catalog_are_told_and_have_no_value(
@@ -174,12 +176,13 @@ def test_sources_come_from_the_shards_that_have_them(tmp_path: Path) -> None:
             r"--by model, modle: .*no column 'modle' \(did you mean model\?\); it has illust_id, uri",
         ),
         ("tags", ConfigError, "--by tags: is list.* in the catalog, expected text, yes or no, or a number"),
+        ("size", ConfigError, "--by size: is struct"),
     ],
 )
 def test_a_column_that_cannot_be_told_apart_by_is_a_mistake(
     tmp_path: Path, column: str, error: type[Exception], words: str
 ) -> None:
-    dataset = split_of(tmp_path, {"model": ["sd"] * NUM, "tags": [["a"]] * NUM})
+    dataset = split_of(tmp_path, {"model": ["sd"] * NUM, "tags": [["a"]] * NUM, "size": [{"w": 1}] * NUM})
     with pytest.raises(error, match=words) as caught:
         check_columns(dataset, ["model", column])
     assert caught.value.exit_code == 2  # type: ignore[attr-defined]
@@ -190,3 +193,11 @@ def test_a_catalog_that_is_gone_is_named(tmp_path: Path) -> None:
         DataError, match="--by model: of the catalog that the dataset was made from: no catalog"
     ):
         check_columns(dataset_of(tmp_path, [(1, 0)]), ["model"])
+
+
+def test_of_several_catalogs_only_the_source_is_known(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path, [(1, 0)], source=["scut"])
+    dataset.card["more_catalogs"] = [{"uri": "other"}]
+    assert strata(dataset, "source")[0].parts.names == ("scut",)
+    with pytest.raises(ConfigError, match="--by model: the dataset is of several catalogs; of such only"):
+        check_columns(dataset, ["source", "model"])
