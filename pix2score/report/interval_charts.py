@@ -147,7 +147,7 @@ def heat(names: Sequence[str], matrix: Sequence[Sequence[float | None]]) -> str:
         },
     }
     text = {"text": {"field": "text", "type": "nominal"}}
-    layers = [
+    layers: list[Mapping[str, Any]] = [
         {"mark": {"type": "rect"}, "encoding": {**cells, **fill}},
         {"mark": {"type": "text", "fontSize": 10, "color": INK}, "encoding": {**cells, **text}},
     ]
