@@ -53,7 +53,8 @@ itself."""
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Write metrics.json and report.html to ``config.out``; return the metrics of each head.
 
-    Raises ``DataError``: no model, no dataset, an empty split, or heads that do not match (they are named).
+    Raises ``DataError``: no model, no dataset, an empty split, heads that do not match (they are named), or a
+    column of ``by`` that the catalog lacks.
     Raises ``NotBetterError`` after everything is written.
     """
     places = _models(config)
