@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pix2score.evaluate.strata import Strata
-from pix2score.heads.spec import HeadSpec, present
+from pix2score.heads.spec import Calibration, HeadSpec, present
 from pix2score.metrics import correlation
 from pix2score.metrics.comparison import HeadComparison, compare
 from pix2score.metrics.correlation import Correlations, correlations, has_score
@@ -65,7 +65,7 @@ class Evaluation:
             for i in np.unique(part).tolist():
                 self._of_parts[column, i].add(rows.filter(pa.array(part == i)))
         if self._num_kept < MAX_ROWS and self._kept_bytes < self._max_bytes:
-            self._rows.append(rows.select([name for name in rows.column_names if _is_kept(name)]))
+            self._rows.append(rows.select([name for name in rows.column_names if is_kept(name)]))
             self._num_kept += rows.num_rows
             self._kept_bytes += self._rows[-1].nbytes
         shown = rows.filter(pc.is_valid(rows.column("thumbnail")))
@@ -74,17 +74,8 @@ class Evaluation:
 
     def answers(self, head: HeadSpec, model: int = 0, rows: pa.Table | None = None) -> Answers:
         """Answers to the rows kept, or to ``rows`` of them, that have a label."""
-        rows = self.kept() if rows is None else rows
-        targets = _targets(rows, head)
-        labelled = present(targets)
-        return Answers(
-            head,
-            matrix(rows.column(f"{head.name}_outputs_{model}"))[labelled].astype(np.float64),
-            targets[labelled],
-            _labels(rows, head)[labelled],
-            rows.column("group").to_numpy()[labelled],
-            {} if model else self._card.calibration(head.name),
-        )
+        calibration = {} if model else self._card.calibration(head.name)
+        return answers_in(self.kept() if rows is None else rows, head, model, calibration)
 
     def metrics(self) -> dict[str, HeadVerdict]:
         """The numbers of the first model."""
@@ -194,7 +185,22 @@ def _ridge(rows: pa.Table, head: HeadSpec) -> Floats | None:
     return guess[:, 0] if guess.shape[1] == 1 else guess
 
 
-def _is_kept(column: str) -> bool:
+def answers_in(rows: pa.Table, head: HeadSpec, model: int, calibration: Calibration) -> Answers:
+    """Answers of the rows of ``stages.AnswerRows`` that have a label."""
+    targets = _targets(rows, head)
+    labelled = present(targets)
+    return Answers(
+        head,
+        matrix(rows.column(f"{head.name}_outputs_{model}"))[labelled].astype(np.float64),
+        targets[labelled],
+        _labels(rows, head)[labelled],
+        rows.column("group").to_numpy()[labelled],
+        calibration,
+    )
+
+
+def is_kept(column: str) -> bool:
+    """Whether a column of ``stages.AnswerRows`` holds answers, not what a sample is shown with."""
     return "_altered_" not in column and not column.endswith(("thumbnail", "_saliency", "_adversarial"))
 
 

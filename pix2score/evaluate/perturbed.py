@@ -10,22 +10,21 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pix2score.catalog.keys import Key
 from pix2score.dataset.card import PreparedDataset
+from pix2score.evaluate.gather import answers_in
 from pix2score.evaluate.perturbations import Perturbation
 from pix2score.evaluate.sample import draw_of, group_number, keys_of
 from pix2score.heads.compared import OTHERS
-from pix2score.heads.spec import HeadSpec, present
+from pix2score.heads.spec import HeadSpec
 from pix2score.images.columns import pixel_type
 from pix2score.images.decode import open_upright, picture_to_rgb
 from pix2score.images.preprocess import Preprocess
 from pix2score.metrics.intervals import MAX_BYTES
 from pix2score.metrics.perturbed import Copy, HeadPerturbed, Perturbed, head_perturbed
-from pix2score.metrics.protocol import Answers
 from pix2score.model.folder import ModelCard
 from pix2score.storage.arrow import matrix
 from pix2score.storage.parts import Part
@@ -141,16 +140,5 @@ def _head(
 
 
 def _copy(head: HeadSpec, card: ModelCard, rows: pa.Table) -> Copy:
-    outputs = matrix(rows.column(f"{head.name}_outputs_0"))
-    targets = head.targets(rows.column(head.target_field().name))
-    labelled = present(targets)
-    labels = head.label_values(rows.column(f"{head.name}_label"))
-    answers = Answers(
-        head,
-        outputs[labelled].astype(np.float64),
-        targets[labelled],
-        labels[labelled],
-        rows.column("group").to_numpy()[labelled],
-        card.calibration(head.name),
-    )
-    return Copy(outputs, answers)
+    answers = answers_in(rows, head, 0, card.calibration(head.name))
+    return Copy(matrix(rows.column(f"{head.name}_outputs_0")), answers)

@@ -48,13 +48,15 @@ class EvaluationPipeline:
     use_gpu: bool
     num_adversarial: int = 0
     """Images of which each head is led to another answer, about."""
+    num_explained: int = NUM_EXPLAINED
+    """Images of which it is found where each head looks, about."""
 
     def rows(self, ridges: Mapping[str, Floats], sample: Sample) -> ray.data.Dataset:
         """Rows of ``stages.AnswerRows``, lazily."""
         # Two models of one preprocessing share their pixels.
         preprocesses = list(dict.fromkeys(card.preprocess for card in self.cards))
         num_rows = self.dataset.num_rows(self.split)
-        shares = {"explained": NUM_EXPLAINED / num_rows, "adversarial": self.num_adversarial / num_rows}
+        shares = {"explained": self.num_explained / num_rows, "adversarial": self.num_adversarial / num_rows}
         decoded = self._decoded(preprocesses, ridges, sample)
         return self._answered(decoded, self.models, preprocesses, num_rows, **shares)
 

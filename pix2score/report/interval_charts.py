@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pix2score.metrics.intervals import Interval
-from pix2score.report.charts import ACCENT, HEIGHT, INK, OTHER, SOFT, WIDTH, axis, colours, svg
+from pix2score.report.charts import colours
+from pix2score.report.svg import ACCENT, HEIGHT, INK, OTHER, SOFT, WIDTH, axis, svg
 
 SURE = {"test": "isValid(datum.low)", "value": 1}
 """Of a dot that has an interval; others are hollow."""
