@@ -31,9 +31,16 @@ from pix2score.heads.spec import HeadSpec
 from pix2score.metrics.kinds import is_metric, metrics_to_rank_by
 from pix2score.model.folder import CARD, load_card
 from pix2score.storage.folder import Folder
-from pix2score.train.config import AS_PREPARED, TrainConfig
+from pix2score.train.config import TrainConfig
+from pix2score.train.flags import AS_PREPARED
 from pix2score.train.head_options import with_options
 from pix2score.train.memory import parse_budget
+from pix2score.train.recipes import (
+    default_epochs,
+    make_recipe,
+    stops_after,
+    unused_where_outputs_are_solved,
+)
 from pix2score.train.settings import INITIAL_TRUNK, WorkerSettings
 
 logger = logging.getLogger(__name__)
@@ -119,15 +126,16 @@ def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer
             f"{num_rows} training rows are fewer than one batch of {config.batch_size} for each of "
             f"{max(1, most)} workers; lower --batch-size or --num-workers"
         )
-    default_epochs = config.default_epochs(num_rows)
+    usual_epochs = default_epochs(config, num_rows)
     if config.solves_outputs:
         from pix2score.train.step.probe import NUM_STRENGTHS  # imports torch
 
         _say_unused(config)
-        default_epochs, steps_per_epoch = NUM_STRENGTHS, 1
-    epochs = config.epochs or default_epochs
+        usual_epochs, steps_per_epoch = NUM_STRENGTHS, 1
+    epochs = config.epochs or usual_epochs
     total_steps = int(min(epochs * steps_per_epoch, config.max_steps or math.inf))
-    recipe = config.make_recipe(
+    recipe = make_recipe(
+        config,
         num_rows=num_rows,
         images_per_step=num_joint,
         total_steps=total_steps,
@@ -152,7 +160,7 @@ def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer
         initial_trunk=INITIAL_TRUNK if config.weights != "none" else None,
         num_threads=None if use_gpu else config.cpus_per_worker or max(1, offer.num_cores // max(1, most)),
         best_by=config.best_by,
-        patience=config.stops_after(num_rows),
+        patience=stops_after(config, num_rows),
         checkpoint_minutes=config.checkpoint_minutes,
         memory_budget=_memory_budget(config, use_gpu),
         freeze=config.freeze,
@@ -164,7 +172,7 @@ def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer
 
 
 def _say_unused(config: TrainConfig) -> None:
-    if unused := config.unused_where_outputs_are_solved():
+    if unused := unused_where_outputs_are_solved(config):
         logger.warning(
             "freeze trunk: the outputs are solved, and take no steps; %s: without effect (but with hidden)",
             ", ".join(unused),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
-from pix2score.train.config import Freeze
+from pix2score.train.flags import Freeze
 from pix2score.train.step.recipe import Recipe
 
 INITIAL_TRUNK = "initial.safetensors"
