@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 
 from pix2score.errors import ConfigError
 from pix2score.heads.ordered import OrderedHead
@@ -48,6 +49,7 @@ class TrainConfig(TrainFlags):
         if self.memory is not None:
             parse_budget(self.memory)
         self.worker_range(0)
+        self._check_options()
         make_recipe(self, num_rows=1, images_per_step=1, total_steps=1)
 
     def _check_network(self) -> None:
@@ -70,3 +72,33 @@ class TrainConfig(TrainFlags):
                 raise ConfigError("freeze trunk: adversarial moves pictures, and these are embedded once")
             if self.gradient == "pcgrad":
                 raise ConfigError("freeze trunk: pcgrad is of the gradients in the trunk, which has none")
+
+    def _check_options(self) -> None:
+        if self.resample is not None:
+            head_and_exponent(self.resample)
+            if self.freeze == "trunk":
+                raise ConfigError("resample: not with freeze trunk, which embeds each row once")
+        if self.teacher is None:
+            if self.unlabelled is not None:
+                raise ConfigError("unlabelled: only a teacher can teach these rows; give --teacher")
+            if self.teacher_weight != _DEFAULT_WEIGHT:
+                raise ConfigError(f"teacher_weight {self.teacher_weight}: give --teacher")
+        elif self.freeze == "trunk":
+            raise ConfigError("teacher: not with freeze trunk, which embeds each picture once")
+        if not 0 < self.teacher_weight <= 1:
+            raise ConfigError(f"teacher_weight {self.teacher_weight}: expected above 0 and at most 1")
+
+
+def head_and_exponent(text: str) -> tuple[str, float]:
+    """What ``--resample HEAD:0.5`` says. Raises ``ConfigError``."""
+    head, _, number = text.rpartition(":")
+    try:
+        exponent = float(number)
+    except ValueError:
+        exponent = math.nan
+    if not (head and 0 < exponent <= 1):
+        raise ConfigError(f"resample {text}: expected HEAD:EXPONENT, such as bookmark:0.5, above 0 up to 1")
+    return head, exponent
+
+
+_DEFAULT_WEIGHT = next(f.default for f in fields(TrainFlags) if f.name == "teacher_weight")

@@ -110,6 +110,20 @@ class TrainFlags:
     gradient: Gradient = "sum"
     """sum, or pcgrad: conflicting parts of the heads' gradients are projected out; about as many times slower
     as there are heads."""
+    resample: str | None = None
+    """HEAD:0.5: rows of the head's rare bins, classes or tags come more often in an epoch, (t / f) ^ 0.5
+    times (LVIS), at most 10: f is the share of the rarest one that the row has, t an even share, of tags the
+    median tag's. 0.5 is usual, 1 makes all even, near 0 none. Probabilities stay those of the data as it is;
+    the labels of other heads come once."""
+    teacher: str | None = None
+    """A model, or an ensemble, that answers the pictures as the student sees them in each step; the student
+    learns from its answers too, where they have the same heads."""
+    teacher_weight: float = 0.7
+    """Of the teacher's answers in the loss; the rest is the labels'. A row without a label learns from the
+    teacher alone."""
+    unlabelled: str | None = None
+    """A second prepared dataset, of which each picture of the train split is mixed in, without its labels:
+    the teacher answers it."""
     bins_loss: str = "as prepared"
     """Of all heads of kind bins: ordinal, cross_entropy, squared_emd, class_weighted, logit_adjusted or
     pairwise."""
