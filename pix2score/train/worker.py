@@ -141,7 +141,7 @@ class Loop:
         self._threads.begin(self._run.sums)
         for i, batch in enumerate(self._awaited(self._batches("train", epoch))):
             if not epoch and not self._embedded:
-                self._baseline.add(batch)
+                self._learn_baseline(batch)
             if i < num_done:
                 continue
             if fitter.num_steps >= last:
@@ -158,6 +158,10 @@ class Loop:
         self._stop_clock()
         if told := self._threads.end(self._run.sums):
             self._reporter.say(told)
+
+    def _learn_baseline(self, batch: Batch) -> None:
+        for rows in labelled(iter([batch])) if self._settings.has_unlabelled else [batch]:
+            self._baseline.add(rows)
 
     def _solve(self, probing: Probing, epoch: int) -> list[Accumulator]:
         """Solve the outputs at the next strength of the penalty; metrics of what each head keeps."""
