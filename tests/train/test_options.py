@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
+import signal
+import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +19,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pix2score.cluster.session import session
-from pix2score.dataset.card import open_dataset
+from pix2score.dataset.card import PreparedDataset, open_dataset
 from pix2score.errors import ConfigError, DataError
+from pix2score.heads.spec import HeadSpec
 from pix2score.heads.value import ValueHead
+from pix2score.host import termination
 from pix2score.model.folder import load_card
+from pix2score.train.checkpoint import IN_PROCESS, parse_state
 from pix2score.train.config import TrainConfig
 from pix2score.train.job import train, worker_settings
 from pix2score.train.options import find_options
@@ -168,11 +175,49 @@ def test_options_that_do_not_go_together_are_one_line(settings: dict[str, Any], 
 
 @pytest.mark.slow
 def test_two_workers_train_together_on_resampled_rows_with_a_teacher(chain: Chain, tmp_path: Path) -> None:
-    settings = {"batch_size": 8, "resample": "bookmark:1.0", "teacher": chain.model, "epochs": 3}
-    result = train(config(chain, tmp_path / "model", **(settings | {"num_workers": 2})))
+    settings = {"batch_size": 8, "epochs": 3, "num_workers": 2, "weights": chain.model}
+    asked = {"resample": "bookmark:1.0", "teacher": chain.model}
+    result = train(config(chain, tmp_path / "model", **settings, **asked))
     entries = history(tmp_path / "model")
     assert [entry["epoch"] for entry in entries] == [1, 2, 3]
     assert result["skipped_steps"] == 0
     (part,) = open_dataset(chain.dataset).parts("val")
     labels = pq.read_table(f"{chain.dataset}/{part.path}").column("sanity_bin").to_numpy()
     assert entries[-1]["val"]["sanity"]["num_labelled"] == (labels >= 0).sum()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [{"resample": "bookmark:1.0"}, {"teacher": "", "unlabelled": ""}], ids=str
+)
+def test_a_training_that_was_told_to_end_goes_on_with_the_rows_that_are_left(
+    chain: Chain, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    places = {"teacher": chain.model, "unlabelled": chain.dataset}
+    asked = {name: value or places[name] for name, value in options.items()}
+    settings = {**asked, "batch_size": 2, "checkpoint_minutes": 1e-3}
+    out, state = tmp_path / "told", tmp_path / "told" / IN_PROCESS
+    with termination.handled(), pytest.raises(termination.Terminated):
+        threading.Thread(target=tell_once_there_is, args=(state,)).start()
+        train(config(chain, out, **settings))
+    first_epoch = int(plan_resampling("bookmark", 1.0, *of(chain)).num_rows) // 2
+    assert 0 < parse_state(state.read_bytes())["fitter"]["num_steps"] < first_epoch
+    with termination.handled():
+        train(config(chain, out, **settings))
+        train(config(chain, tmp_path / "whole", **settings))
+    for entry, known in zip(history(out), history(tmp_path / "whole"), strict=True):
+        same = ("epoch", "steps", "loss", "val_loss", "temperatures")
+        assert {key: entry[key] for key in same} == {key: known[key] for key in same}
+
+
+def of(chain: Chain) -> tuple[PreparedDataset, tuple[HeadSpec, ...]]:
+    dataset = open_dataset(chain.dataset)
+    return dataset, dataset.heads
+
+
+def tell_once_there_is(file: Path) -> None:
+    """End this process, as a cluster does, once a training has left its first checkpoint."""
+    deadline = time.monotonic() + 60
+    while not file.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
