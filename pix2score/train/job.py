@@ -50,9 +50,9 @@ def train(config: TrainConfig) -> dict[str, Any]:
     """Train the model at ``config.out``, or go on with it; return its version and validation metrics.
 
     Raises:
-        DataError: no dataset, an empty split, or weights that do not fit.
-        ConfigError: another config was begun at ``out`` (the differences are listed), or the batch does not
-            fit the data.
+        DataError: no dataset, an empty split, no teacher, or weights that do not fit.
+        ConfigError: another config was begun at ``out`` (the differences are listed), or the batch or an
+            option does not fit the data.
     """
     dataset, out = open_dataset(config.data), Folder(config.out)
     refuse_other_config(config, dataset, out)

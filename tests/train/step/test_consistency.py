@@ -40,6 +40,11 @@ def test_it_is_nothing_between_equal_answers_symmetric_and_positive_else(loss: s
     assert (apart(a, b) > 0).all()
 
 
+def test_a_loss_of_order_of_one_number_has_one_too() -> None:
+    a, b = drawn(1, 6, 1), drawn(2, 6, 1)
+    torch.testing.assert_close(DISAGREEMENTS["pairwise"](a, b), (a - b).square()[:, 0])
+
+
 def test_of_shares_and_chances_it_is_the_mean_of_both_divergences_by_torchs_own() -> None:
     a, b = drawn(3, 5, 4), drawn(4, 5, 4)
     p, q = (torch.distributions.Categorical(logits=x) for x in (a, b))

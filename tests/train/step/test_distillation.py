@@ -255,7 +255,12 @@ def test_labels_and_teacher_weigh_what_they_are_told() -> None:
         gradients(taught(frozen(HEADS), HEADS, t), images)
         for t in (None, teacher_of(other, HEADS, 1.0), teacher_of(other, HEADS, 0.7))
     )
+    nothing = {name: torch.full_like(target, -1) for name, target in images.targets.items()}
+    unlabelled = gradients(
+        taught(frozen(HEADS), HEADS, teacher_of(other, HEADS, 1.0)), replace(images, targets=nothing)
+    )
     for name in labels:
+        torch.testing.assert_close(teacher[name], unlabelled[name])
         expected = 0.3 * labels[name] + 0.7 * teacher[name]
         torch.testing.assert_close(both[name], expected, rtol=1e-3, atol=1e-6)
 
