@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from pix2score.heads.tags import TagsHead
 from pix2score.train.config import TrainConfig, head_and_exponent
 from pix2score.train.resample import Resampling, repeated, shuffled_batches, times
 from pix2score.train.step.batch import Batch
+from pix2score.train.step.collectives import while_all_have
 from pix2score.train.step.objective import Objective
-from tests.support.torch_helpers import COUNT_HEAD, HEADS
+from tests.support.torch_helpers import COUNT_HEAD, CPU, HEADS, on_two_workers
 
 FACTORS = (1.0, 1.0, 1.3, 2.6)
 PLAN = Resampling(head=COUNT_HEAD, factors=FACTORS, num_rows=0.0)
@@ -197,3 +199,22 @@ def test_the_exponent_stands_behind_the_last_colon() -> None:
 def test_rows_that_are_embedded_once_cannot_come_again() -> None:
     with pytest.raises(ConfigError, match="resample: not with freeze trunk"):
         TrainConfig(data="d", out="o", resample="b:0.5", freeze="trunk", weights="imagenet")
+
+
+# Two workers
+
+
+def batches_of_a_worker(rank: int) -> dict[str, Any]:
+    """Ids of the batches that one of two workers trains on, and how many it could have."""
+    mine = [rows(150, first=150 * rank + start) for start in (0, 300)]
+    alone = list(batches([epoch(mine)]))
+    together = list(while_all_have(iter(alone), CPU))
+    return {"ids": [t.column("illust_id").to_pylist() for t in together], "could": len(alone)}
+
+
+@pytest.mark.slow
+def test_workers_with_unlike_numbers_of_rows_end_an_epoch_together(tmp_path: Path) -> None:
+    workers = on_two_workers(batches_of_a_worker, tmp_path)
+    could = [worker["could"] for worker in workers]
+    assert could[0] != could[1]
+    assert [len(worker["ids"]) for worker in workers] == [min(could)] * 2
