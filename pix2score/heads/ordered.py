@@ -32,13 +32,16 @@ class OrderedAnswer:
     """What one head says of N images.
 
     ``probs`` float32 [N, K], calibrated; ``bin`` int16 [N], their argmax; ``score`` float32 [N] in [0, 1],
-    the expected quantile; ``expected`` float32 [N] in the head's own unit.
+    the expected quantile; ``expected`` float32 [N] in the head's own unit; ``median`` int16 [N], the bin in
+    which half of the probability is reached: where labels tie, one bin is the most probable one of nearly
+    every image, and this one still tells them apart.
     """
 
     probs: Floats
     bin: npt.NDArray[np.int16]
     score: Floats
     expected: Floats
+    median: npt.NDArray[np.int16]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,12 +162,14 @@ class OrderedHead(OrderedLabels):
         return float(costs[0] / costs[1] * math.log(self.num_bins))
 
     def fields(self) -> list[pa.Field]:
-        """``_bin``, ``_probs``, ``_score`` and ``_expected``."""
+        """``_bin``, ``_probs``, ``_score``, ``_expected``, and ``_median`` where it has one."""
+        median = [pa.field(f"{self.name}_median", pa.int16())] if self.has_median else []
         return [
             pa.field(f"{self.name}_bin", pa.int16()),
             pa.field(f"{self.name}_probs", pa.list_(pa.float32(), self.num_bins)),
             pa.field(f"{self.name}_score", pa.float32()),
             pa.field(f"{self.name}_expected", pa.float32()),
+            *median,
         ]
 
     def answer(self, outputs_NA: Floats, calibration: Calibration) -> OrderedAnswer:
@@ -178,15 +183,18 @@ class OrderedHead(OrderedLabels):
             bin=probs_f32.argmax(axis=1).astype(np.int16),
             score=(probs @ self.ranks).clip(0, 1).astype(np.float32),
             expected=expected.astype(np.float32),
+            median=bins.median_bin(probs),
         )
 
     def columns(self, answer: OrderedAnswer) -> dict[str, pa.Array]:
         """In the order of ``fields``."""
+        median = {f"{self.name}_median": pa.array(answer.median)} if self.has_median else {}
         return {
             f"{self.name}_bin": pa.array(answer.bin),
             f"{self.name}_probs": fixed_lists(answer.probs),
             f"{self.name}_score": pa.array(answer.score),
             f"{self.name}_expected": pa.array(answer.expected),
+            **median,
         }
 
     def measured(self, answer: OrderedAnswer) -> Floats:
@@ -196,12 +204,14 @@ class OrderedHead(OrderedLabels):
     def plain(self, answer: OrderedAnswer, row: int) -> dict[str, Any]:
         """Most probable bin, its range, and the numbers."""
         best = int(answer.bin[row])
+        median = {"median": int(answer.median[row])} if self.has_median else {}
         return {
             "bin": best,
             "label": self.legend()[str(best)],
             "probs": answer.probs[row].tolist(),
             "score": float(answer.score[row]),
             "expected": float(answer.expected[row]),
+            **median,
         }
 
     def text(self, plain: Mapping[str, Any]) -> str:
@@ -218,16 +228,26 @@ class OrderedHead(OrderedLabels):
         return bins.labels(self.bin_edges, self.min_value)
 
     def bad_rows_sql(self) -> dict[str, str]:
-        """Bin, probabilities, score and expected value agree."""
+        """Bin, probabilities, score, expected value and median agree."""
         name, probs = self.name, f"{self.name}_probs::FLOAT[]"
+        median = f" OR {self._bad_median_sql(probs)}" if self.has_median else ""
         return {
             f"ok rows whose {name} is not a distribution with its argmax": (
                 f"{name}_bin NOT BETWEEN 0 AND {self.num_bins - 1} "
                 f"OR NOT abs(list_sum({probs}) - 1) < {_SUM_TOLERANCE} OR list_min({probs}) < 0 "
                 f"OR ({probs})[{name}_bin + 1] < list_max({probs}) OR NOT isfinite({name}_expected) "
-                f"OR NOT {name}_score BETWEEN 0 AND 1"
+                f"OR NOT {name}_score BETWEEN 0 AND 1{median}"
             )
         }
+
+    def _bad_median_sql(self, probs: str) -> str:
+        """SQL: less than half of the probability up to it, or half of it before."""
+        median = f"{self.name}_median"
+        return (
+            f"{median} NOT BETWEEN 0 AND {self.num_bins - 1} "
+            f"OR list_sum(({probs})[:{median} + 1]) < 0.5 - {_SUM_TOLERANCE} "
+            f"OR coalesce(list_sum(({probs})[:{median}]), 0) > 0.5 + {_SUM_TOLERANCE}"
+        )
 
     @property
     def night_columns(self) -> list[str]:

@@ -65,6 +65,9 @@ class OrderedLabels(HeadSpec):
     """Training rows per bin; set by prepare."""
     typical: tuple[float, ...] | None = None
     """Median training value of each bin, in the head's own unit; set by prepare."""
+    has_median: bool = False
+    """Whether rows have ``<h>_median``; set by prepare. Models of older datasets have none, and their tables
+    stay as they are."""
 
     LOSSES: ClassVar[tuple[str, ...]] = (
         "ordinal",
@@ -133,7 +136,8 @@ class OrderedLabels(HeadSpec):
         """Plain values for JSON; infinite ``min_value`` as the string "-inf"."""
         plain = HeadSpec.to_dict(self)
         plain["min_value"] = self.min_value if math.isfinite(self.min_value) else "-inf"
-        return {key: plain[key] for key in _KEYS}
+        median = {"has_median": True} if self.has_median else {}
+        return {key: plain[key] for key in _KEYS} | median
 
     @property
     def loss_name(self) -> str:
@@ -258,7 +262,7 @@ class OrderedLabels(HeadSpec):
     ) -> Self:
         """This head with what was learnt from the train split; ``edges`` None keeps classes as classes."""
         size = len(edges) + 1 if edges is not None else self.size
-        stats: dict[str, Any] = {"counts": tuple(counts), "typical": tuple(typical)}
+        stats: dict[str, Any] = {"counts": tuple(counts), "typical": tuple(typical), "has_median": True}
         return replace(self, edges=None if edges is None else tuple(edges), size=size, **stats)
 
 

@@ -1,10 +1,10 @@
 """The forward pass in torch: what a GPU runs, and a CPU without ONNX Runtime.
 
 On a GPU: uint8 over a pinned buffer and a stream of its own, so that it travels while the batch before is
-computed; normalised there; half precision, channels_last; compiled if asked for. Half precision is fp16: its
-10 bits of mantissa keep probabilities within 5e-3 of float32's, which bf16's 7 do not (0.009 on a trained
-ResNet18; ResNet50 on an H200 was 5 % faster in bf16). A row that leaves fp16's range is computed again in
-float32.
+computed; normalised there; half precision, channels_last; compiled if asked for. Half precision is fp16 where
+nothing else is asked for, which GPUs without bf16 have too: its 10 bits of mantissa keep probabilities within
+5e-3 of float32's, which bf16's 7 do not (0.009 on a trained ResNet18; ResNet50 on an H200 was 5 % faster in
+bf16). A row that leaves fp16's range is computed again in float32.
 
 Shapes: B images, S input size, D embedding, K bins of a head.
 """
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float32]
 Outputs = tuple[dict[str, Tensor], Tensor]
 HALF = torch.float16
+HALVES = {"auto": HALF, "fp16": HALF, "bf16": torch.bfloat16, "fp32": None}
+"""By the name of a precision."""
 
 
 class TorchForward:
@@ -44,10 +46,14 @@ class TorchForward:
         device: str,
         num_threads: int | None,
         compiled: bool = False,
+        precision: str = "auto",
     ) -> None:
-        """Raises ``DataError`` listing weights that do not fit the card."""
+        """``precision``: on a GPU, of ``HALVES``; auto is fp16.
+
+        Raises ``DataError`` listing weights that do not fit the card."""
         self.device, self.card, self.num_pieces, self.num_threads = torch.device(device), card, 1, num_threads
         self.is_cuda = self.device.type == "cuda"
+        self.half = HALVES[precision] if self.is_cuda else None
         self.network = network_of(card, weights, self.device)
         self._run: Any = _compiled(self.network) if compiled and self.is_cuda else self.network
         self._upload: Any = torch.cuda.Stream(self.device) if self.is_cuda else None  # type: ignore[no-untyped-call]
@@ -73,9 +79,9 @@ class TorchForward:
 
     def _outputs(self, pixels: npt.NDArray[np.uint8]) -> Outputs:
         image_BCHW = normalise(self._uploaded(pixels), self.card.preprocess)
-        with torch.autocast("cuda", dtype=HALF, enabled=self.is_cuda):
+        with torch.autocast("cuda", dtype=self.half, enabled=self.half is not None):
             outputs = cast(Outputs, self._run(image_BCHW))
-        return within_range(outputs, lambda: self.network(image_BCHW)) if self.is_cuda else outputs
+        return within_range(outputs, lambda: self.network(image_BCHW)) if self.half is not None else outputs
 
     def _uploaded(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
         if self._upload is None:

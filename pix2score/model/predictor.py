@@ -21,6 +21,8 @@ from pix2score.model.folder import ModelCard, Weights, load_graph, load_model
 
 logger = logging.getLogger(__name__)
 Engine: TypeAlias = Literal["auto", "onnx", "torch"]
+Precision: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
+"""Of a forward pass on a GPU; auto: fp16. A CPU has float32: auto or fp32."""
 Forward: TypeAlias = Callable[[npt.NDArray[np.uint8]], tuple[dict[str, Floats], Floats]]
 """uint8 [B, S, S, 3] -> logits [B, K] by head before temperature, and embedding [B, D]."""
 
@@ -55,25 +57,27 @@ class Predictor:
         engine: Engine = "auto",
         num_threads: int | None = None,
         compiled: bool = False,
+        precision: Precision = "auto",
         graph: bytes | None = None,
     ) -> None:
         """Load the network onto ``device``.
 
         ``device``: cpu or cuda, said by the caller: a process may see a GPU that it was not given.
         ``engine``: auto is ONNX Runtime on a CPU, torch on a GPU. ``num_threads``: on the CPU, None for all.
-        ``compiled``: by torch.compile, on a GPU only. ``graph``: the model's ``model.onnx``; without it the
-        ONNX engine makes one, which imports torch and takes seconds.
+        ``compiled``: by torch.compile, on a GPU only. ``precision``: of a GPU. ``graph``: the model's
+        ``model.onnx``; without it the ONNX engine makes one, which imports torch and takes seconds.
 
         Raises ``DataError`` listing weights that are missing, surplus or of another shape, ``ConfigError``
-        for an engine that cannot be.
+        for an engine or a precision that cannot be.
         """
         if batch_size < 1:
             raise ConfigError(f"batch size {batch_size}: at least 1")
         self.card, self.weights, self.batch_size, self.device = card, weights, batch_size, device
+        check_precision(precision, device)
         self.engine = _engine(engine, device)
         graph = (graph or _made_graph(card)) if self.engine == "onnx" else None
         self.engine = "onnx" if graph else "torch"
-        self._forward = _forward(card, weights, graph, batch_size, device, num_threads, compiled)
+        self._forward = _forward(card, weights, graph, batch_size, device, num_threads, compiled, precision)
 
     def predict(self, pixels_NSSC: npt.NDArray[np.uint8]) -> Prediction:
         """Predictions of N >= 0 images, uint8 RGB [N, S, S, 3] as ``images.decode.to_rgb`` gives them."""
@@ -107,6 +111,7 @@ def load_predictor(
     num_threads: int | None,
     engine: Engine = "auto",
     compiled: bool = False,
+    precision: Precision = "auto",
     graph: bytes | None = None,
 ) -> Predictor:
     """The predictor of the model folder ``model`` for this process; the rest as ``Predictor`` has it.
@@ -124,8 +129,15 @@ def load_predictor(
         num_threads=num_threads,
         engine=engine,
         compiled=compiled,
+        precision=precision,
         graph=graph,
     )
+
+
+def check_precision(precision: Precision, device: str) -> None:
+    """Raises ``ConfigError`` for one that ``device`` does not have."""
+    if device == "cpu" and precision in ("bf16", "fp16"):
+        raise ConfigError(f"precision {precision} is for GPUs; on a CPU the network runs in float32")
 
 
 def graph_if_absent(model: str, card: ModelCard) -> bytes | None:
@@ -174,6 +186,7 @@ def _forward(
     device: str,
     num_threads: int | None,
     compiled: bool,
+    precision: Precision,
 ) -> Forward:
     """By ONNX Runtime where there is a graph, else by torch."""
     if graph is not None:
@@ -182,7 +195,9 @@ def _forward(
         return OnnxForward(card, weights, graph, batch_size=batch_size, num_threads=num_threads)
     from pix2score.model.forward_torch import TorchForward  # imports torch
 
-    return TorchForward(card, weights, device=device, num_threads=num_threads, compiled=compiled)
+    return TorchForward(
+        card, weights, device=device, num_threads=num_threads, compiled=compiled, precision=precision
+    )
 
 
 def _joined(parts: list[Floats], width: int) -> Floats:

@@ -8,7 +8,7 @@ from typing import Literal
 from pix2score.catalog.catalog import Columns
 from pix2score.cli.flags import Device
 from pix2score.errors import ConfigError
-from pix2score.model.predictor import Engine
+from pix2score.model.predictor import Engine, Precision, check_precision
 from pix2score.snapshots.tables import EmbeddingDtype
 
 
@@ -33,6 +33,9 @@ class ScoreConfig:
     """auto (GPU if the cluster has one), cpu or gpu."""
     engine: Engine = "auto"
     """What runs the network: auto (ONNX Runtime on a CPU, torch on a GPU), onnx or torch."""
+    precision: Precision = "auto"
+    """Of the forward pass on a GPU: auto (fp16, which every GPU has), fp16, bf16 or fp32. A row that leaves
+    fp16's range is computed again in float32. A CPU has float32."""
     compile: bool = False
     """On a GPU: compile the network first, which takes a minute at the start of each predictor."""
     decode: Literal["cpu", "gpu"] = "cpu"
@@ -70,6 +73,8 @@ class ScoreConfig:
                 raise ConfigError(f"{name} {value}: at least 1")
         if self.decode == "gpu" and self.device == "cpu":
             raise ConfigError("decode gpu and device cpu: JPEGs are decoded where the model runs")
+        if self.device == "cpu":
+            check_precision(self.precision, "cpu")
         for name in ("max_failed", "max_removed", "max_changed"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected 0 to 1")

@@ -22,7 +22,7 @@ from pix2score.cluster.offer import Offer
 from pix2score.cluster.rounds import Rounds
 from pix2score.cluster.session import session
 from pix2score.errors import ConfigError, StorageError
-from pix2score.model.predictor import graph_if_absent
+from pix2score.model.predictor import check_precision, graph_if_absent
 from pix2score.nightly.plan import ScoringPlan
 from pix2score.nightly.publish import Publication, publish_night
 from pix2score.score.account import (
@@ -75,6 +75,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         run.laps.lap("start_ray")
         summary.is_written = not config.dry_run
         use_gpu = offer.wants_gpu(config.device)
+        check_precision(config.precision, "cuda" if use_gpu else "cpu")
         if config.decode == "gpu" and not use_gpu:
             raise ConfigError(
                 "decode gpu: this Ray has no GPU; leave it out, or wait for one with --gpu-wait-s"
@@ -189,6 +190,7 @@ def _pipeline(run: Run, offer: Offer, use_gpu: bool) -> ScorePipeline:
         engine=config.engine,
         graph=None if use_gpu or config.engine == "torch" else graph_if_absent(config.model, run.card),
         compiled=config.compile,
+        precision=config.precision,
         batch_size=config.batch_size or (BATCH_SIZE_GPU if use_gpu else BATCH_SIZE_CPU),
         part_rows=config.part_rows or (PART_ROWS_GPU if use_gpu else PART_ROWS_CPU),
     )

@@ -26,7 +26,7 @@ from pix2score.cluster.sink import Staging
 from pix2score.cluster.stage_times import Slots
 from pix2score.images.failure_limits import ALL_MISSING_ROWS
 from pix2score.images.preprocess import Preprocess
-from pix2score.model.predictor import Engine
+from pix2score.model.predictor import Engine, Precision
 from pix2score.score.stages import ScoreImages, stage_piece
 from pix2score.snapshots.pieces import Origin, Receipt
 from pix2score.snapshots.tables import Layout
@@ -57,6 +57,7 @@ class ScorePipeline:
     graph: bytes | None
     """Of a model folder that lacks one: made once, here, and not by every actor."""
     compiled: bool
+    precision: Precision
     batch_size: int
     """Images per forward pass."""
     part_rows: int
@@ -117,6 +118,7 @@ class ScorePipeline:
                 "engine": self.engine,
                 "graph": self.graph,
                 "compiled": self.compiled,
+                "precision": self.precision,
                 "gpu_decode": self.gpu_decode,
                 **settings,
             },

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pix2score.cli.packages import need
+from pix2score.dataset.card import PreparedDataset, check_heads, open_dataset
 from pix2score.model.folder import ModelCard, load_model
 from pix2score.serve.config import ExportConfig
 from pix2score.storage.folder import Folder
@@ -32,21 +33,39 @@ def export(config: ExportConfig) -> dict[str, Any]:
 
     Raises ``DataError`` if there is no model, ``ConfigError`` if the packages for the format are missing.
     """
-    from pix2score.serve.graph import ServedModel  # imports torch, which --help does not need
+    from pix2score.serve.graph import OUTPUTS, ServedModel  # imports torch, which --help does not need
 
     card, weights = load_model(config.model)
-    served = ServedModel(card, weights).eval()
+    dataset = _dataset(config, card)
+    served = ServedModel(card, weights, with_outputs=config.int8).eval()
     out = Folder(config.out)
     suffix = next(suffix for suffix in _WRITERS if config.out.endswith(suffix))
-    size = out.parent.publish(out.name, _WRITERS[suffix](served, card), replace=True)
+    data, found = _WRITERS[suffix](served, card), {}
+    if dataset:
+        from pix2score.serve.quantise import quantised
+
+        data, found["int8"] = quantised(data, card, dataset)
+    size = out.parent.publish(out.name, data, replace=True)
     return {
         "job": "export",
         "model_version": card.version,
         "preprocess_id": card.preprocess.id,
         "out": out.uri,
         "bytes": size,
-        "outputs": _output_names(served),
+        "outputs": [name for name in _output_names(served) if not name.endswith(OUTPUTS)],
+        **found,
     }
+
+
+def _dataset(config: ExportConfig, card: ModelCard) -> PreparedDataset | None:
+    """What the ranges of 8 bits come from, checked before the exporter's minute."""
+    if config.calibrate is None:
+        return None
+    dataset = open_dataset(config.calibrate)
+    for split in ("train", "val"):
+        dataset.parts(split)
+    check_heads(config.model, card.heads, dataset)
+    return dataset
 
 
 def facts(card: ModelCard) -> dict[str, Any]:

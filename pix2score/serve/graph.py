@@ -33,14 +33,18 @@ from pix2score.model.folder import ModelCard, Weights
 from pix2score.model.network import normalise
 from pix2score.model.networks import model_from_card
 
+OUTPUTS = "_outputs"
+"""Ending of the name of a head's raw outputs [A], which only a comparison asks for."""
 FIXED_POINT = 2.0**22  # Pillow holds resampling weights as integers of so many parts
 
 
 class ServedModel(nn.Module):
     """Preprocessing, network and decoding in one module; its output is a flat dictionary of tensors."""
 
-    def __init__(self, card: ModelCard, weights: Weights) -> None:
+    def __init__(self, card: ModelCard, weights: Weights, *, with_outputs: bool = False) -> None:
+        """``with_outputs``: heads' raw outputs, too, before calibration."""
         super().__init__()
+        self.with_outputs = with_outputs
         self.network = model_from_card(card, weights)
         self.preprocess = card.preprocess
         self.heads = card.heads
@@ -50,7 +54,7 @@ class ServedModel(nn.Module):
         """uint8 [H, W, 3] -> the columns of the scores table for one image.
 
         Per head ``<h>_probs`` float32 [K], ``<h>_bin`` int64 [], ``<h>_score`` and ``<h>_expected`` float32
-        []; and ``embedding`` float32 [D].
+        [], and where the head has it ``<h>_median`` int64 []; and ``embedding`` float32 [D].
         """
         image_BCHW = normalise(resize(image_HWC, self.preprocess).permute(1, 2, 0)[None], self.preprocess)
         outputs_of, embedding_BD = self.network(image_BCHW)
@@ -58,6 +62,8 @@ class ServedModel(nn.Module):
         for head in self.heads:
             answer = ANSWERS[head.kind](head, outputs_of[head.name][0], self.calibrations[head.name])
             outputs |= {f"{head.name}_{name}": tensor for name, tensor in answer.items()}
+        if self.with_outputs:
+            outputs |= {f"{head.name}{OUTPUTS}": outputs_of[head.name][0] for head in self.heads}
         return outputs | {"embedding": embedding_BD[0]}
 
 
@@ -71,7 +77,10 @@ def _ordered(head: OrderedHead, logits_K: Tensor, calibration: Calibration) -> d
     ranks = torch.tensor(head.ranks, dtype=torch.float32, device=logits_K.device)
     typical = torch.tensor(head.typical_values, dtype=torch.float32, device=logits_K.device)
     score = (probs_K * ranks).sum().clamp(0, 1)
-    return {"probs": probs_K, "bin": probs_K.argmax(), "score": score, "expected": (probs_K * typical).sum()}
+    found = {"probs": probs_K, "bin": probs_K.argmax(), "score": score, "expected": (probs_K * typical).sum()}
+    if head.has_median:
+        found["median"] = (probs_K.cumsum(0) < 0.5).sum().clamp(max=head.num_bins - 1)
+    return found
 
 
 def _binary(head: BinaryHead, outputs_1: Tensor, calibration: Calibration) -> dict[str, Tensor]:

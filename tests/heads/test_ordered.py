@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pix2score.heads.kinds import head_from_dict
 from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.probabilities import log_softmax
 from pix2score.metrics.kinds import numbers_of
@@ -27,6 +28,29 @@ def test_score_and_expected_are_means_under_the_calibrated_probabilities() -> No
     assert found.bin.tolist() == [2]
     assert found.score[0] == pytest.approx((0.3 + 2 * 0.75 + 3 * 0.95) / 6)
     assert found.expected[0] == pytest.approx((4 + 2 * 12 + 3 * 50) / 6)
+
+
+def test_the_median_is_the_bin_in_which_half_of_the_probability_is_reached() -> None:
+    probs = np.array([[0.6, 0.3, 0.1], [0.3, 0.3, 0.4], [0.1, 0.2, 0.7], [0.5, 0.0, 0.5]])
+    found = HEAD.answer(np.log(np.maximum(probs, 1e-30)).astype(np.float32), {})
+    assert found.median.tolist()[:3] == [0, 1, 2]
+    assert found.median.dtype == np.int16
+    assert found.bin.tolist()[1] == 2  # the most probable one says more of it than there is
+
+
+def test_heads_learnt_from_now_on_have_a_median_and_older_ones_keep_their_columns() -> None:
+    old = OrderedHead(name="h", column="c", edges=(10, 30), counts=(4, 3, 3), typical=(4, 12, 50))
+    assert "has_median" not in old.to_dict()
+    assert head_from_dict(old.to_dict()) == old
+    assert [field.name for field in old.fields()] == ["h_bin", "h_probs", "h_score", "h_expected"]
+    new = OrderedHead(name="h", column="c", edges=(10, 30)).fitted(
+        edges=(10, 30), counts=(4, 3, 3), typical=(4, 12, 50)
+    )
+    assert head_from_dict(new.to_dict()) == new
+    answer = new.answer(np.zeros((2, 3), np.float32), {})
+    assert list(new.columns(answer)) == [field.name for field in new.fields()]
+    assert new.fields()[-1].name == "h_median"
+    assert new.plain(answer, 0)["median"] == 1
 
 
 def test_a_night_is_told_by_scores_where_one_bin_is_the_most_probable_of_all() -> None:

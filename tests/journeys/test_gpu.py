@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,6 +46,15 @@ def test_half_precision_probabilities_are_those_of_float32_within_5e_3() -> None
         sure = top[:, 1] - top[:, 0] > 1e-2
         assert sure.any()
         assert np.array_equal(found.heads[head.name].bin[sure], exact.heads[head.name].bin[sure])
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-3), ("fp16", 5e-3), ("bf16", 5e-2)])
+def test_every_precision_answers_as_the_cpu_within_its_bound(precision: Any, bound: float) -> None:
+    images = pixels(16, seed=1)
+    exact = Predictor(*card_and_weights(), batch_size=8).predict(images)
+    found = Predictor(*card_and_weights(), batch_size=8, device="cuda", precision=precision).predict(images)
+    for head in HEADS:
+        np.testing.assert_allclose(found.heads[head.name].probs, exact.heads[head.name].probs, atol=bound)
 
 
 def test_a_row_on_the_gpu_does_not_depend_on_its_batch_mates() -> None:

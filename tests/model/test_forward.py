@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ import torch
 from pix2score.cli import packages
 from pix2score.errors import ConfigError, DataError
 from pix2score.model.folder import ModelCard, Weights
-from pix2score.model.forward_torch import Outputs, TorchForward, within_range
+from pix2score.model.forward_torch import HALVES, Outputs, TorchForward, within_range
 from pix2score.model.network import MultiHeadModel, weights_of
 from pix2score.model.predictor import Engine, Predictor
+from pix2score.score.config import ScoreConfig
 from tests.support.torch_helpers import HEADS, card_and_weights, pixels
 
 ENGINES: list[Engine] = ["onnx", "torch"]
@@ -98,6 +100,24 @@ def test_an_engine_that_is_not_there_falls_back_with_a_line(
 def test_onnx_on_a_gpu_is_refused() -> None:
     with pytest.raises(ConfigError, match="runs on the CPU only"):
         Predictor(*card_and_weights(), batch_size=2, engine="onnx", device="cuda")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_half_precision_on_a_cpu_is_refused(precision: Any) -> None:
+    with pytest.raises(ConfigError, match=f"precision {precision} is for GPUs"):
+        Predictor(*card_and_weights(), batch_size=2, precision=precision)
+    with pytest.raises(ConfigError, match=f"precision {precision} is for GPUs"):
+        ScoreConfig(catalog="c", model="m", out="o", device="cpu", precision=precision)
+
+
+def test_a_precision_is_what_the_network_runs_in() -> None:
+    card, weights = card_and_weights()
+    halves = {
+        name: TorchForward(card, weights, device="cpu", num_threads=None, precision=name).half
+        for name in ("auto", "fp16", "bf16", "fp32")
+    }
+    assert set(halves.values()) == {None}  # of a CPU
+    assert {"auto": torch.float16, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": None} == HALVES
 
 
 def test_a_batch_that_does_not_fit_into_memory_goes_in_halves_with_the_same_answers(

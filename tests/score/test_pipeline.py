@@ -49,6 +49,7 @@ def staged_rows(
             use_gpu=False,
             is_apart=is_apart,
             gpu_decode=gpu_decode,
+            precision="auto",
             engine="auto",
             graph=None,  # the model has its own
             compiled=False,

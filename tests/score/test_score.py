@@ -141,6 +141,7 @@ def test_expected_values_and_scores_follow_the_probabilities(chain: Chain) -> No
                     row[f"{name}_expected"], np.dot(row[f"{name}_probs"], head.typical), rtol=1e-4
                 )
                 assert 0 <= row[f"{name}_score"] <= 1
+                assert row[f"{name}_median"] == int((np.cumsum(row[f"{name}_probs"]) < 0.5).sum())
 
 
 @pytest.mark.slow

@@ -213,6 +213,9 @@ def test_a_failed_row_without_a_known_code_is_named(local_scores: str) -> None:
         ("bookmark_probs", [float("nan"), 0.75, 0.25], "ok rows whose bookmark is not a distribution"),
         ("sanity_score", 1.5, "ok rows whose sanity is not a distribution"),
         ("sanity_score", float("nan"), "ok rows whose sanity is not a distribution"),
+        ("sanity_median", 0, "ok rows whose sanity is not a distribution"),
+        ("sanity_median", 2, "ok rows whose sanity is not a distribution"),
+        ("sanity_median", None, "ok rows whose sanity is not a distribution"),
         ("sanity_expected", float("inf"), "ok rows whose sanity is not a distribution"),
     ],
 )

@@ -25,7 +25,7 @@ from pix2score.storage.parts import Part
 Key = tuple[int | str, int]
 HEADS = (
     OrderedHead(name="bookmark", column="bookmarks", edges=(10, 30)),
-    OrderedHead(name="sanity", column="sanity", kind="levels", edges=(2,)),
+    OrderedHead(name="sanity", column="sanity", kind="levels", edges=(2,), has_median=True),
 )
 LAYOUT = Layout(pa.int64(), HEADS, 4, "float16")
 MODEL_VERSION = "0123456789ab"
@@ -68,7 +68,7 @@ def scores_table(
     }
     for head in layout.heads:
         probs = [0.25, 0.75] + [0.0] * (head.num_bins - 2)
-        values = {"bin": 1, "probs": probs, "score": 0.5, "expected": 20.0}
+        values = {"bin": 1, "probs": probs, "score": 0.5, "expected": 20.0, "median": 1}
         columns |= {
             f"{head.name}_{name}": [value if ok else None for ok in is_ok] for name, value in values.items()
         }
