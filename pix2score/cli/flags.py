@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from itertools import groupby
 from types import NoneType
-from typing import Any, Literal, NoReturn, TypeAlias, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, TypeAlias, get_type_hints
 
 from pix2score.cli.settings import POSITIONAL, WHOLE, Config, Setting, build, settings_of
 from pix2score.errors import ConfigError
 
 Device: TypeAlias = Literal["auto", "cpu", "gpu"]
-TABLES_ONLY_IN_FILES = "heads"
-"""The one setting without a flag: tables are unreadable as flags."""
+HEADS = "heads"
+"""Tables that one file may have for several jobs, of which not all take them."""
 
 
 def resolve(config_class: type[Config], argv: Sequence[str], *, prog: str = "", about: str = "") -> Config:
@@ -30,13 +30,25 @@ def resolve(config_class: type[Config], argv: Sequence[str], *, prog: str = "", 
         ConfigError: an unknown flag or key (the nearest known one is named), a missing one, or a refused
             value.
     """
-    settings = {setting.name: setting for setting in settings_of(config_class)}
-    of_tables = settings.pop(TABLES_ONLY_IN_FILES, None)
-    flags = _from_flags(list(settings.values()), argv, prog, about)
+    settings = [setting for setting in settings_of(config_class) if not setting.is_table]
+    flags = _from_flags(settings, argv, prog, about)
     path = flags.pop("config", None)
     file = load_toml(path) if path is not None else {}
-    tables = _tables(file.pop(TABLES_ONLY_IN_FILES, None), path, of_tables)
-    given = {**_flat(config_class, file, path), **flags}
+    return config_of(config_class, file, f"--config {path}: ", flags)
+
+
+def config_of(
+    config_class: type[Config], table: Mapping[str, Any], where: str, flags: Mapping[str, Any] | None = None
+) -> Config:
+    """The config that a table with the keys of a file for ``--config`` describes; ``flags`` win.
+
+    ``where`` begins messages about the table. Raises ``ConfigError`` as ``resolve`` does.
+    """
+    settings = {setting.name: setting for setting in settings_of(config_class)}
+    of_tables = {name: settings.pop(name) for name, found in list(settings.items()) if found.is_table}
+    tables = {n: _tables(table[n], where, setting) for n, setting in of_tables.items() if n in table}
+    rest = {key: value for key, value in table.items() if key not in of_tables}
+    given = {**flat(config_class, rest, where), **(flags or {})}
     missing = [s.flag for s in settings.values() if s.is_required and s.name not in given]
     if missing:
         raise ConfigError(f"{', '.join(missing)} must be given; --help lists the flags")
@@ -136,25 +148,29 @@ def load_toml(path: str) -> dict[str, Any]:
         raise ConfigError(f"--config {path} is not valid TOML: {exc}") from None
 
 
-def _flat(
-    config_class: type[Any], table: Mapping[str, Any], path: str | None, prefix: str = ""
-) -> dict[str, Any]:
-    """What a file gives, by dotted name. Raises ``ConfigError`` for an unknown key."""
+def flat(config_class: type[Any], table: Mapping[str, Any], where: str, prefix: str = "") -> dict[str, Any]:
+    """What a table gives, by dotted name. Raises ``ConfigError`` for an unknown key."""
     hints = get_type_hints(config_class)
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, given in table.items():
         value, name = _as_group(hints.get(key), given), prefix + key
         if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(hints)}"
-            raise ConfigError(f"--config {path}: unknown key {name!r}; {hint}")
+            raise ConfigError(f"{where}{_unknown(key, name, hints)}")
         if isinstance(value, dict) != is_dataclass(hints[key]):
             kinds = (
                 "a single value, not a table" if isinstance(value, dict) else "a table, not a single value"
             )
-            raise ConfigError(f"--config {path}: {name!r} is {kinds}")
-        flat |= _flat(hints[key], value, path, f"{name}.") if isinstance(value, dict) else {name: value}
-    return flat
+            raise ConfigError(f"{where}{name!r} is {kinds}")
+        found |= flat(hints[key], value, where, f"{name}.") if isinstance(value, dict) else {name: value}
+    return found
+
+
+def _unknown(key: str, name: str, known: Mapping[str, Any]) -> str:
+    if key == HEADS:
+        return f"unknown key {HEADS!r}: heads belong to jobs.prepare; give this job a file without them"
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    return f"unknown key {name!r}; {hint}"
 
 
 def _as_group(hint: Any, given: Any) -> Any:
@@ -167,28 +183,17 @@ def _as_group(hint: Any, given: Any) -> Any:
     return {whole[0].name: given or whole[0].metadata[WHOLE]}
 
 
-def _tables(tables: Any, path: str | None, setting: Setting | None) -> dict[str, Any]:
-    """``heads`` of a file, if it has any: a list of tables, or tables by name, as the job takes them."""
-    if tables is None:
-        return {}
-    if setting is None:
-        raise ConfigError(
-            f"--config {path}: unknown key {TABLES_ONLY_IN_FILES!r}: heads belong to jobs.prepare; give this "
-            "job a file without them"
-        )
-    if get_origin(setting.hint) is dict:
-        if not (isinstance(tables, dict) and all(isinstance(table, dict) for table in tables.values())):
-            raise ConfigError(
-                f"--config {path}: {TABLES_ONLY_IN_FILES} must be tables by name here, such as "
-                f"[{TABLES_ONLY_IN_FILES}.NAME]"
-            )
-        return {TABLES_ONLY_IN_FILES: tables}
+def _tables(given: Any, where: str, setting: Setting) -> Any:
+    """What a file gives where a job takes a table, tables by name, or a list of tables."""
+    name, form, tables = setting.name, f"a table, [{setting.name}]", [given]
+    if setting.is_list:
+        form, tables = f"tables, each under its own [[{name}]]", given
+    elif setting.holds_tables_by_name:
+        form = f"tables by name here, such as [{name}.NAME]"
+        tables = [given, *given.values()] if isinstance(given, dict) else [given]
     if not (isinstance(tables, list) and all(isinstance(table, dict) for table in tables)):
-        raise ConfigError(
-            f"--config {path}: {TABLES_ONLY_IN_FILES} must be tables, each under its own "
-            f"[[{TABLES_ONLY_IN_FILES}]]"
-        )
-    return {TABLES_ONLY_IN_FILES: tuple(tables)}
+        raise ConfigError(f"{where}{name} must be {form}")
+    return tuple(given) if setting.is_list else given
 
 
 def as_plain(config: Any) -> dict[str, Any]:

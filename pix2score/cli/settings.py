@@ -58,6 +58,16 @@ class Setting:
         return get_origin(self.hint) is tuple
 
     @property
+    def is_table(self) -> bool:
+        """Whether it holds tables, which only a file can give: they are unreadable as flags."""
+        return any(get_origin(hint) is dict for hint in (self.hint, *get_args(self.hint)[:1]))
+
+    @property
+    def holds_tables_by_name(self) -> bool:
+        """Whether a file gives it as ``[NAME.X]``, any number of them."""
+        return get_origin(self.hint) is dict and get_origin(get_args(self.hint)[1]) is dict
+
+    @property
     def is_choice(self) -> bool:
         """Whether its value is one of ``kinds``, not of a type that ``kinds`` names."""
         return get_origin(self.hint) is Literal

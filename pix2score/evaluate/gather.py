@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pix2score.heads.spec import HeadSpec, present
+from pix2score.heads.spec import Calibration, HeadSpec, present
 from pix2score.metrics.comparison import HeadComparison, compare
 from pix2score.metrics.findings import Adversarial, HeadDetails
 from pix2score.metrics.formulas import Floats
@@ -48,7 +48,7 @@ class Evaluation:
             outputs = matrix(rows.column(f"{head.name}_outputs_0"))
             self._totals[head.name].add(outputs, _targets(rows, head), _labels(rows, head))
         if self._num_kept < MAX_ROWS and self._kept_bytes < self._max_bytes:
-            self._rows.append(rows.select([name for name in rows.column_names if _is_kept(name)]))
+            self._rows.append(rows.select([name for name in rows.column_names if is_kept(name)]))
             self._num_kept += rows.num_rows
             self._kept_bytes += self._rows[-1].nbytes
         shown = rows.filter(pc.is_valid(rows.column("thumbnail")))
@@ -57,17 +57,8 @@ class Evaluation:
 
     def answers(self, head: HeadSpec, model: int = 0) -> Answers:
         """Answers to the rows kept that have a label."""
-        rows = pa.concat_tables(self._rows)
-        targets = _targets(rows, head)
-        labelled = present(targets)
-        return Answers(
-            head,
-            matrix(rows.column(f"{head.name}_outputs_{model}"))[labelled].astype(np.float64),
-            targets[labelled],
-            _labels(rows, head)[labelled],
-            rows.column("group").to_numpy()[labelled],
-            {} if model else self._card.calibration(head.name),
-        )
+        calibration = {} if model else self._card.calibration(head.name)
+        return answers_in(pa.concat_tables(self._rows), head, model, calibration)
 
     def metrics(self) -> dict[str, HeadVerdict]:
         """The numbers of the first model."""
@@ -126,7 +117,22 @@ class Evaluation:
         return pa.concat_tables(self._sampled) if self._sampled else None
 
 
-def _is_kept(column: str) -> bool:
+def answers_in(rows: pa.Table, head: HeadSpec, model: int, calibration: Calibration) -> Answers:
+    """Answers of the rows of ``stages.AnswerRows`` that have a label."""
+    targets = _targets(rows, head)
+    labelled = present(targets)
+    return Answers(
+        head,
+        matrix(rows.column(f"{head.name}_outputs_{model}"))[labelled].astype(np.float64),
+        targets[labelled],
+        _labels(rows, head)[labelled],
+        rows.column("group").to_numpy()[labelled],
+        calibration,
+    )
+
+
+def is_kept(column: str) -> bool:
+    """Whether a column of ``stages.AnswerRows`` holds answers, not what a sample is shown with."""
     return "_altered_" not in column and not column.endswith(("thumbnail", "_saliency", "_adversarial"))
 
 

@@ -41,6 +41,8 @@ class EvaluationPipeline:
     use_gpu: bool
     num_adversarial: int = 0
     """Images of which each head is led to another answer, about."""
+    num_explained: int = NUM_EXPLAINED
+    """Images of which it is found where each head looks, about."""
 
     def rows(self, ridges: Mapping[str, Floats], sample: Sample) -> ray.data.Dataset:
         """Rows of ``stages.AnswerRows``, lazily."""
@@ -72,7 +74,7 @@ class EvaluationPipeline:
             fn_constructor_args=(self.models, pixels),
             fn_constructor_kwargs={
                 "graphs": graphs,
-                "explained": NUM_EXPLAINED / num_rows,
+                "explained": self.num_explained / num_rows,
                 "adversarial": self.num_adversarial / num_rows,
                 "batch_size": GPU_BATCH if use_gpu else CPU_BATCH,
                 **settings,

@@ -29,7 +29,7 @@ def digitize(values: Values, edges: Sequence[Number]) -> npt.NDArray[np.int16]:
 def median_bin(probs_NK: npt.NDArray[np.float64]) -> npt.NDArray[np.int16]:
     """The first bin up to which half of the probability lies, int16 [N]."""
     before = probs_NK.cumsum(axis=1) < 0.5
-    return np.minimum(before.sum(axis=1), probs_NK.shape[1] - 1).astype(np.int16)
+    return np.asarray(np.minimum(before.sum(axis=1), probs_NK.shape[1] - 1).astype(np.int16))
 
 
 def learn_edges(value_counts: Callable[[], ValueCounts], num_bins: int, *, head: str = "") -> list[Number]:

@@ -7,57 +7,18 @@ So a report holds no script for them, weighs little, and turns dark with its rea
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pix2score.metrics.curves import Reliability
+from pix2score.report.svg import ACCENT, HEIGHT, OTHER, SOFT, WIDTH, Row
+from pix2score.report.svg import axis as _axis
+from pix2score.report.svg import svg as _svg
 
-Row = Mapping[str, Any]
-INK, SOFT, ACCENT, OTHER = "currentColor", "var(--soft)", "var(--accent)", "var(--other)"
 MIN_IMAGES = 10
 """Steps of the calibration curve with fewer images are left out: they show chance."""
 MOST_LABELS = 20
 """Of 11 px, slanting, side by side."""
-WIDTH, HEIGHT = 300, 180  # fits a phone of 390 px without shrinking the letters
-_CONFIG = {
-    "background": None,
-    "view": {"stroke": None},
-    "font": "system-ui, sans-serif",
-    "axis": {
-        "labelColor": INK,
-        "titleColor": INK,
-        "domainColor": SOFT,
-        "tickColor": SOFT,
-        "gridColor": SOFT,
-        "gridOpacity": 0.35,
-        "labelFontSize": 11,
-        "titleFontSize": 11,
-        "titleFontWeight": "normal",
-        "labelOverlap": True,
-    },
-    "legend": {"labelColor": INK, "titleColor": INK, "orient": "top", "title": None, "labelFontSize": 11},
-}
-
-
-def _svg(
-    layers: Sequence[Mapping[str, Any]], rows: Sequence[Row], width: int = WIDTH, height: int = HEIGHT
-) -> str:
-    import vl_convert
-
-    spec = {
-        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
-        "data": {"values": list(rows)},
-        "width": width,
-        "height": height,
-        "config": _CONFIG,
-        "layer": list(layers),
-    }
-    return str(vl_convert.vegalite_to_svg(json.dumps(spec), vl_version="5.21"))
-
-
-def _axis(field: str, title: str, **more: Any) -> dict[str, Any]:
-    return {"field": field, "type": "quantitative", "title": title, **more}
 
 
 def _colours(names: Sequence[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 
 from pix2score.ascend.config import AscendConfig
 from pix2score.cli.flags import as_plain, resolve
+from pix2score.compare.config import CompareConfig
 from pix2score.ensemble.config import EnsembleConfig
 from pix2score.evaluate.config import EvaluateConfig
 from pix2score.kpi.config import KpiConfig
@@ -28,6 +29,7 @@ CLASSES: dict[str, Any] = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "ensemble": EnsembleConfig,
+    "compare": CompareConfig,
     "repair": RepairConfig,
     "score": ScoreConfig,
     "verify": VerifyConfig,

@@ -27,6 +27,7 @@ JOBS = (
     "predict",
     "ascend",
     "ensemble",
+    "compare",
     "export",
     "report",
     "kpi",

@@ -1,0 +1,1 @@
+"""Several trainings over one dataset, with several seeds each, side by side in one table."""
