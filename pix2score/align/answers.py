@@ -15,7 +15,7 @@ from pix2score.cluster.offer import Offer
 from pix2score.dataset.card import PreparedDataset
 from pix2score.errors import DataError
 from pix2score.evaluate.pipeline import EvaluationPipeline
-from pix2score.evaluate.stages import Sample
+from pix2score.evaluate.sample import Sample
 from pix2score.heads.spec import HeadSpec, present
 from pix2score.metrics.intervals import MAX_ROWS
 from pix2score.metrics.kinds import numbers_of

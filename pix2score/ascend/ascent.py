@@ -45,6 +45,11 @@ class Explained:
     """In eval mode."""
     card: ModelCard
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are, and its pictures must be."""
+        return next(self.network.parameters()).device
+
     def outputs(self, pixels_BSSC: Tensor, head: HeadSpec) -> Tensor:
         """[B, A] of RGB in 0..255, uint8 or float, on the graph; float64, as scores flatten out."""
         outputs: dict[str, Tensor] = self.network(normalise(pixels_BSSC, self.card.preprocess))[0]
@@ -167,8 +172,7 @@ def stepped(
 
 
 def _tensor(pixels_BSSC: RGBPixels, model: Explained) -> Tensor:
-    device = next(model.network.parameters()).device
-    return torch.from_numpy(np.array(pixels_BSSC)).to(device).float()
+    return torch.from_numpy(np.array(pixels_BSSC)).to(model.device).float()
 
 
 def _box(start: Tensor, reach: float) -> tuple[Tensor, Tensor]:

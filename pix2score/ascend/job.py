@@ -113,12 +113,8 @@ def _aim(config: AscendConfig, model: Explained, head: HeadSpec, pixels: RGBPixe
     if config.towards is not None:
         return aims_of(head).towards(head, config.towards, calibration)
     with torch.no_grad():
-        outputs = model.outputs(torch.from_numpy(pixels.copy())[None].to(_device(model)), head)
+        outputs = model.outputs(torch.from_numpy(pixels.copy())[None].to(model.device), head)
     return aims_of(head).up(head, head.answer(outputs.float().cpu().numpy(), calibration), 0)
-
-
-def _device(model: Explained) -> torch.device:
-    return next(model.network.parameters()).device
 
 
 def _told(found: dict[str, Any]) -> str:

@@ -42,9 +42,8 @@ def measured(
     """
     after_SSC = rounded(moved_SSC, before_SSC, bound)
     stages = np.stack([before_SSC, moved_SSC, after_SSC, _jpeg(after_SSC), _resized(after_SSC)])
-    device = next(model.network.parameters()).device
     with torch.no_grad():
-        answers = model.answers(torch.from_numpy(stages.astype(np.float32)).to(device), head)
+        answers = model.answers(torch.from_numpy(stages.astype(np.float32)).to(model.device), head)
     away = after_SSC.astype(np.float64) - before_SSC
     return {
         "score": {stage: float(a["score"]) for stage, a in zip(STAGES, answers, strict=True)},

@@ -19,7 +19,7 @@ import pyarrow.types as pt
 from pix2score.catalog.columns import Columns, fields_of, mapped_as_before, resolve_columns, without_absent
 from pix2score.catalog.files import find_files, hive_values, relist
 from pix2score.catalog.read import BATCH_ROWS, image_batches, image_values, leaf, opened
-from pix2score.catalog.shape import field_type, hive_kinds, shape_of
+from pix2score.catalog.shape import field_type, hive_kinds, shape_of, value_field
 from pix2score.catalog.types import read_as
 from pix2score.errors import DataError
 from pix2score.heads.spec import HeadSpec
@@ -218,6 +218,7 @@ def open_catalog(
     before: Mapping[str, str | None] | None = None,
     extras: Mapping[str, str] | None = None,
     may_lack: Collection[str] = (),
+    others: Sequence[str] = (),
 ) -> Catalog:
     """The catalog at ``place`` (one Parquet file, or a folder of them) with its columns resolved.
 
@@ -228,6 +229,7 @@ def open_catalog(
     ``before``: how columns of an earlier catalog were mapped, for those that have no usual name here and are
     not asked for. ``extras``: further columns to read, by our name for them. ``may_lack``: names of label
     columns, extras and mapped columns, but for id and image, that need not be there.
+    ``others``: columns to read along as label columns are, in the type that their values have in common.
 
     Raises:
         DataError: nothing there, not Parquet, a column is missing (it is named, with those present and the
@@ -243,17 +245,20 @@ def open_catalog(
             shape.require(
                 name, "it is the label column of a head; [[heads]] column = … in --config names another"
             )
+    for name in others:
+        shape.require(name, "name one of these")
     extra = {ours: name for ours, name in (extras or {}).items() if name not in may_lack or shape.has(name)}
     for ours, name in extra.items():
         shape.require(name, f"--{ours}-column names another")
     fields = fields_of(resolved, shape, heads, extra.values())
-    others = {name: pa.field(name, shape.kind(name)) for name in shape.names if name not in fields}
+    fields |= {name: value_field(shape, name) for name in others if name not in fields}
+    rest = {name: pa.field(name, shape.kind(name)) for name in shape.names if name not in fields}
     return Catalog(
         folder=folder,
         files=tuple(files),
         columns=resolved,
         asked=asked,
-        schema=pa.schema([*fields.values(), *others.values()]),
-        labels=labels,
+        schema=pa.schema([*fields.values(), *rest.values()]),
+        labels=tuple(dict.fromkeys((*labels, *others))),
         extras=extra,
     )

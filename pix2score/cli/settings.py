@@ -131,6 +131,12 @@ def settings_of(config_class: Any, prefix: str = "", group: type | None = None) 
 
 
 def _texts_below_fields(config_class: type[Any]) -> dict[str, str]:
+    """Those of the classes that it is made from too."""
+    owners = [owner for owner in reversed(config_class.__mro__) if is_dataclass(owner)]
+    return {name: text for owner in owners for name, text in _own_texts(owner).items()}
+
+
+def _own_texts(config_class: type[Any]) -> dict[str, str]:
     try:
         source = inspect.getsource(config_class)
     except OSError:  # made at a prompt

@@ -116,6 +116,39 @@ class ParquetParts(Datasource):
         )
 
 
+class Interleaved(Datasource):
+    """Tasks of several sources, those of each spread evenly over the whole."""
+
+    def __init__(self, sources: Sequence[ParquetParts]) -> None:
+        super().__init__()
+        self._sources = list(sources)
+
+    def get_name(self) -> str:
+        """Of the stage in Ray's listings."""
+        return "+".join(source.get_name() for source in self._sources)
+
+    @property
+    def num_tasks(self) -> int:
+        """Read tasks, whatever parallelism is asked for."""
+        return sum(source.num_tasks for source in self._sources)
+
+    def estimate_inmemory_data_size(self) -> int:
+        """Bytes of all rows, roughly."""
+        return sum(source.estimate_inmemory_data_size() for source in self._sources)
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
+    ) -> list[ReadTask]:
+        """Those of all sources, in an order that depends on their numbers alone."""
+        of_sources = [source.get_read_tasks(parallelism) for source in self._sources]
+        placed = [
+            ((i + 0.5) / len(tasks), number, task)
+            for number, tasks in enumerate(of_sources)
+            for i, task in enumerate(tasks)
+        ]
+        return [task for _, _, task in sorted(placed, key=lambda entry: entry[:2])]
+
+
 def _blocks(folder: Folder, cut: _Cut, block_rows: int, stage_ref: Any, pad_rows: int) -> Iterator[Block]:
     stage: Stage = ray.get(stage_ref) if stage_ref is not None else _as_it_is
     rows = None

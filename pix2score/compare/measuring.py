@@ -22,7 +22,7 @@ from pix2score.dataset.card import PreparedDataset, check_heads
 from pix2score.errors import DataError
 from pix2score.evaluate.gather import Evaluation, answers_in, is_kept
 from pix2score.evaluate.pipeline import EvaluationPipeline
-from pix2score.evaluate.stages import Sample, draw_of
+from pix2score.evaluate.sample import Sample, draw_of
 from pix2score.heads.spec import HeadSpec, present
 from pix2score.metrics.findings import Findings
 from pix2score.metrics.formulas import Floats

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pix2score.catalog.keys import KEY
 from pix2score.catalog.rows import WEIGHT
 from pix2score.errors import DataError, ImageFailure
 from pix2score.heads.compared import OTHERS
@@ -17,12 +18,15 @@ from pix2score.images.decode import to_rgb
 from pix2score.images.preprocess import Preprocess
 
 
-def decode_shard(rows: pa.Table, *, heads: Sequence[HeadSpec], preprocess: Preprocess) -> pa.Table:
+def decode_shard(
+    rows: pa.Table, *, heads: Sequence[HeadSpec], preprocess: Preprocess, keeps_key: bool = False
+) -> pa.Table:
     """Ray Data stage: shard rows in, pixels and labels out.
 
     ``pixels`` (fixed-size binary, S*S*3 bytes), and per head its target and ``<h>_label``, as stored; with a
     head that compares ``others``, a list of such pixels, null in rows of one image; ``weight`` where the
     shards have it. A padding row (no image) comes out black with every label missing: it weighs nothing.
+    ``keeps_key``: with the columns of the key.
 
     Raises ``DataError`` if an image does not decode: prepare has decoded each one, so something else is
     wrong, such as a Pillow without a format, and going on would silently train on less.
@@ -40,7 +44,15 @@ def decode_shard(rows: pa.Table, *, heads: Sequence[HeadSpec], preprocess: Prepr
         columns[WEIGHT] = rows.column(WEIGHT).fill_null(1)
     if any(head.COMPARES for head in heads):
         columns[OTHERS] = other_pixels(rows, preprocess)
+    columns |= {name: rows.column(name) for name in KEY} if keeps_key else {}
     return pa.table(columns)
+
+
+def decode_unlabelled(rows: pa.Table, *, preprocess: Preprocess, columns: pa.Schema) -> pa.Table:
+    """The same of rows whose labels are not to be known: ``columns`` beside the pixels, all null."""
+    pixels = decode_shard(rows, heads=(), preprocess=preprocess)
+    nulls = {field.name: pa.nulls(len(rows), field.type) for field in columns}
+    return pa.table({"pixels": pixels.column("pixels"), **nulls})
 
 
 def other_pixels(rows: pa.Table, preprocess: Preprocess) -> pa.Array:

@@ -18,7 +18,8 @@ from pix2score.demo.config import DemoConfig
 from pix2score.demo.second_night import pass_a_day
 from pix2score.errors import DataError
 from pix2score.evaluate.config import EvaluateConfig
-from pix2score.evaluate.job import evaluate, table_text
+from pix2score.evaluate.job import evaluate
+from pix2score.evaluate.texts import table_text
 from pix2score.nightly.request import REASONS
 from pix2score.prepare.config import PrepareConfig
 from pix2score.prepare.job import prepare

@@ -20,7 +20,7 @@ from pix2score.dataset.card import PreparedDataset, check_heads, open_dataset
 from pix2score.ensemble.config import EnsembleConfig
 from pix2score.errors import ConfigError, DataError
 from pix2score.evaluate.pipeline import EvaluationPipeline
-from pix2score.evaluate.stages import Sample
+from pix2score.evaluate.sample import Sample
 from pix2score.heads.spec import HeadSpec
 from pix2score.heads.value import ValueHead
 from pix2score.metrics.kinds import calibrations, loss_metric, main_metric, results

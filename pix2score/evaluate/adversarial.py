@@ -16,7 +16,7 @@ from pix2score.ascend.ascent import Explained, stepped
 from pix2score.heads.aims import aims_of
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import RGBPixels
-from pix2score.metrics.findings import ADVERSARIAL_REACH
+from pix2score.metrics.findings import ADVERSARIAL_REACH, ADVERSARIAL_S
 from pix2score.model.forward_torch import network_of
 
 if TYPE_CHECKING:
@@ -25,14 +25,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 NUM_STEPS = 4
 """Of one value of a pixel each: twice as many as reach the bound, so that a pixel may turn back once."""
-MOST_S = 60.0
-"""Of a worker, after which no batch is begun: on a CPU a gradient of a large network takes seconds."""
 
 
 class Adversary:
     """Leads pictures to other answers by the gradient of a predictor's network, loaded once."""
 
-    def __init__(self, predictor: Predictor, most_s: float = MOST_S) -> None:
+    def __init__(self, predictor: Predictor, most_s: float = ADVERSARIAL_S) -> None:
         network = network_of(predictor.card, predictor.weights, predictor.device).requires_grad_(False)
         self._predictor, self._model = predictor, Explained(network, predictor.card)
         self._left_s, self._is_told = most_s, False

@@ -12,7 +12,7 @@ from pix2score.cluster.offer import Offer
 from pix2score.cluster.task_sizes import MAX_TASK_ROWS
 from pix2score.dataset.card import PreparedDataset
 from pix2score.evaluate.pipeline import shards
-from pix2score.evaluate.stages import ridge_rows
+from pix2score.evaluate.ridge_stage import ridge_rows
 from pix2score.heads.compared import OTHERS, num_others
 from pix2score.heads.spec import HeadSpec
 from pix2score.metrics.formulas import Floats

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from pix2score.cli.flags import Device
 from pix2score.errors import ConfigError
+from pix2score.evaluate.perturbations import Perturbation, perturbations
+from pix2score.metrics.parts import MIN_PART
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,9 +31,21 @@ class EvaluateConfig:
     ridge_rows: int = 20_000
     """Train images that the ridge reference learns from, and at most as many of the validation split that
     choose its penalty; 0 leaves it out."""
-    adversarial: int = 64
+    by: tuple[str, ...] = ()
+    """Column of the catalog that the dataset was made from, or source where shards have it: every number of
+    every head for each of its values, too; may be given several times. Its 20 most frequent values; a number
+    of more is cut into quarters."""
+    perturb: tuple[str, ...] = ()
+    """Ways to alter the images more and more, such as jpeg=90..30,blur=1..3,resize=.5,noise=.02: numbers at
+    each strength, beside those of the same images as they are. jpeg is its quality, blur a standard deviation
+    in px, resize a factor down and up again, noise a standard deviation of 0..1; a..b are 4 even steps. They
+    act on the prepared image at its own size, before the model's resize."""
+    perturb_rows: int = 2000
+    """Rows of the split, about, that --perturb alters; their intervals tell whether so many are enough."""
+    adversarial: int | None = None
     """Images, about, on which it is tried whether each head answers otherwise within 2/255 of every pixel;
-    fewer where that takes over a minute. 0 leaves it out."""
+    fewer where that takes over a minute. 0 leaves it out; by default 64, and 16 without a GPU, where it takes
+    seconds per image and head of a large network."""
     device: Device = "auto"
     """auto (GPU if the cluster has one), cpu or gpu."""
     gpu_wait_s: float = 0
@@ -41,5 +55,13 @@ class EvaluateConfig:
         if self.require_better and not self.compare:
             raise ConfigError("--require-better needs --compare MODEL: better than what?")
         for name in ("ridge_rows", "adversarial"):
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: at least 0")
+        if self.perturb_rows < MIN_PART:
+            raise ConfigError(f"--perturb-rows {self.perturb_rows}: at least {MIN_PART}, or nothing is told")
+        _ = self.perturbations
+
+    @property
+    def perturbations(self) -> tuple[Perturbation, ...]:
+        """What ``perturb`` means. Raises ``ConfigError``."""
+        return perturbations(self.perturb)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -17,20 +17,23 @@ from pix2score.catalog.keys import Key
 from pix2score.catalog.originals import original_images
 from pix2score.cli.flags import as_plain
 from pix2score.cli.summary import recorded
-from pix2score.cli.tables import aligned
 from pix2score.cluster.offer import Offer
+from pix2score.cluster.progress import Meter
 from pix2score.cluster.session import session
 from pix2score.dataset.card import PreparedDataset, check_heads, open_dataset
 from pix2score.errors import ConfigError, ImageFailure, NotBetterError
 from pix2score.evaluate.baseline import fit_ridges
 from pix2score.evaluate.config import EvaluateConfig
 from pix2score.evaluate.gather import Evaluation
+from pix2score.evaluate.perturbed import affordable_rows, gathered, measured
 from pix2score.evaluate.pipeline import EvaluationPipeline
-from pix2score.evaluate.stages import Sample, draw_of
+from pix2score.evaluate.sample import Sample, draw_of
+from pix2score.evaluate.strata import Strata, check_columns, strata_of
+from pix2score.evaluate.texts import by_text, correlations_text, perturbed_text
 from pix2score.heads.spec import HeadSpec
 from pix2score.metrics.comparison import HeadComparison
-from pix2score.metrics.findings import Findings
-from pix2score.metrics.kinds import main_metric, numbers_of
+from pix2score.metrics.findings import ADVERSARIAL_S, Findings
+from pix2score.metrics.perturbed import Perturbed
 from pix2score.model.folder import ModelCard, load_model
 from pix2score.report.evaluation import evaluation_page
 from pix2score.report.page import check_packages
@@ -40,6 +43,8 @@ from pix2score.storage.parquet import parquet_batches
 logger = logging.getLogger(__name__)
 NUM_SHOWN = 2_000
 """Images that the report may choose its thumbnails from: a random sample of the split, some 10 MB."""
+NUM_ADVERSARIAL, NUM_ADVERSARIAL_CPU = 64, 16
+"""Images that are led to other answers unless told otherwise, and so many without a GPU."""
 NUM_ALTERED = 256
 """Images whose altered copies are answered too; their mean change is then known to a few percent of
 itself."""
@@ -48,7 +53,8 @@ itself."""
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Write metrics.json and report.html to ``config.out``; return the metrics of each head.
 
-    Raises ``DataError``: no model, no dataset, an empty split, or heads that do not match (they are named).
+    Raises ``DataError``: no model, no dataset, an empty split, heads that do not match (they are named), or a
+    column of ``by`` that the catalog lacks.
     Raises ``NotBetterError`` after everything is written.
     """
     places = _models(config)
@@ -57,12 +63,16 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     dataset.parts(config.split)
     for place, card in zip(places, cards, strict=True):
         check_heads(place, card.heads, dataset)
+    catalog = check_columns(dataset, config.by)
     with (
         session(gpu_wait_s=config.gpu_wait_s) as offer,
         recorded(out, "summary.json", {"job": "evaluate", "split": config.split}) as summary,
     ):
-        evaluation = _measure(config, cards, dataset, offer)
-        findings = _findings(config, cards, dataset, evaluation)
+        strata = strata_of(dataset, config.split, config.by, catalog)
+        pipeline = _pipeline(config, cards, dataset, offer)
+        evaluation = _measure(config, pipeline, strata)
+        findings = _findings(config, pipeline, evaluation)
+        _tell(findings, evaluation.heads)
         summary.update(findings.to_dict(), config=as_plain(config))
         _publish(out, summary, findings, evaluation)
         if config.require_better and not findings.is_better:
@@ -75,24 +85,53 @@ def _models(config: EvaluateConfig) -> list[str]:
     return [place for place in (config.model, config.compare) if place]
 
 
-def _findings(
-    config: EvaluateConfig, cards: Sequence[ModelCard], dataset: PreparedDataset, evaluation: Evaluation
-) -> Findings:
+def _findings(config: EvaluateConfig, pipeline: EvaluationPipeline, evaluation: Evaluation) -> Findings:
+    cards = pipeline.cards
     return Findings(
         model_version=cards[0].version,
-        dataset_id=dataset.id,
+        dataset_id=pipeline.dataset.id,
         split=config.split,
         metrics=evaluation.metrics(),
         details=evaluation.details(),
         compared_with=cards[1].version if config.compare else "",
         comparison=evaluation.comparison() if config.compare else {},
+        by=evaluation.by(),
+        perturbed=_perturbed(config, pipeline, evaluation.heads) if config.perturb else None,
+        correlations=evaluation.correlations(),
     )
 
 
+def _perturbed(config: EvaluateConfig, pipeline: EvaluationPipeline, heads: Sequence[HeadSpec]) -> Perturbed:
+    """A second pass, over few rows: their many copies would not fit beside all rows of the first."""
+    altered, num_all = config.perturbations, pipeline.dataset.num_rows(config.split)
+    num_rows = affordable_rows(min(config.perturb_rows, num_all), heads, len(altered))
+    logger.info("--perturb: about %d rows, each as it is and altered in %d ways", num_rows, len(altered))
+    answered = pipeline.perturbed_rows(altered, num_rows)
+    meter = Meter("perturbed copies answered", num_rows * (1 + len(altered)), logger)
+    rows = gathered(_metered(answered.iter_batches(batch_format="pyarrow", batch_size=1024), meter), heads)
+    return measured(rows, pipeline.cards[0], heads, altered)
+
+
+def _metered(tables: Iterable[pa.Table], meter: Meter) -> Iterator[pa.Table]:
+    """The same tables; rate and time left are logged while they go by."""
+    for table in tables:
+        meter.add(table.num_rows)
+        yield table
+
+
+def _tell(findings: Findings, heads: Sequence[HeadSpec]) -> None:
+    for column in findings.by:
+        logger.info("by %s: %s\n%s", column.column, column.note, by_text(heads, findings.metrics, column))
+    if findings.perturbed:
+        logger.info("perturbed:\n%s", perturbed_text(heads, findings.perturbed))
+    if findings.correlations:
+        logger.info("how scores of heads go together:\n%s", correlations_text(findings.correlations))
+
+
 def _publish(out: Folder, summary: Mapping[str, Any], findings: Findings, evaluation: Evaluation) -> None:
-    details = {name: head.to_dict() for name, head in findings.details.items()}
     _publish_page(out, findings, evaluation)
-    out.publish("metrics.json", json.dumps({**summary, "details": details}, indent=1).encode(), replace=True)
+    written = json.dumps({**summary, **findings.more()}, indent=1)
+    out.publish("metrics.json", written.encode(), replace=True)
 
 
 def _publish_page(out: Folder, findings: Findings, evaluation: Evaluation) -> None:
@@ -109,22 +148,36 @@ def _verdicts(comparison: Mapping[str, HeadComparison]) -> str:
     return ", ".join(f"{name} {head.verdict}" for name, head in comparison.items())
 
 
-def _measure(
+def _pipeline(
     config: EvaluateConfig, cards: Sequence[ModelCard], dataset: PreparedDataset, offer: Offer
-) -> Evaluation:
-    heads = _common_heads(cards)
-    pipeline = EvaluationPipeline(
+) -> EvaluationPipeline:
+    use_gpu = offer.wants_gpu(config.device)
+    num_adversarial = config.adversarial
+    if num_adversarial is None:
+        num_adversarial = NUM_ADVERSARIAL if use_gpu else NUM_ADVERSARIAL_CPU
+    return EvaluationPipeline(
         models=_models(config),
         cards=cards,
         dataset=dataset,
         split=config.split,
         offer=offer,
-        use_gpu=offer.wants_gpu(config.device),
-        num_adversarial=config.adversarial,
+        use_gpu=use_gpu,
+        num_adversarial=num_adversarial,
     )
-    ridges = fit_ridges(dataset, heads, config.ridge_rows, offer)
+
+
+def _measure(config: EvaluateConfig, pipeline: EvaluationPipeline, strata: Sequence[Strata]) -> Evaluation:
+    heads, dataset = _common_heads(pipeline.cards), pipeline.dataset
+    ridges = fit_ridges(dataset, heads, config.ridge_rows, pipeline.offer)
     rows = pipeline.rows(ridges, _sample(config, dataset))
-    evaluation = Evaluation(cards[0], heads)
+    evaluation = Evaluation(pipeline.cards[0], heads, strata=strata)
+    if pipeline.num_adversarial:
+        logger.info(
+            "about %d images are led to other answers, for at most %.0f s of each worker; --adversarial 0 "
+            "leaves that out",
+            pipeline.num_adversarial,
+            ADVERSARIAL_S,
+        )
     for table in rows.iter_batches(batch_format="pyarrow", batch_size=1024):
         evaluation.add(table)
     return evaluation
@@ -159,30 +212,3 @@ def _drawn_keys(dataset: PreparedDataset, split: str, share: float) -> list[Key]
 def _drawn(batch: pa.RecordBatch, share: float) -> list[Key]:
     keys = zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)
     return [key for key in keys if draw_of(key) < share]
-
-
-def table_text(heads: Sequence[HeadSpec], metrics: dict[str, dict[str, Any]]) -> str:
-    """Per head its main number, and others beside what the best constant reaches, for a terminal."""
-    rows = [["head", "images", "main", "in brackets: the best constant"]]
-    for head in heads:
-        m = metrics[head.name]
-        if not m["num_labelled"]:
-            rows.append([head.name, "0", "no label"])
-            continue
-        others = [
-            f"{name} {_number(m[name])} ({_number(m['constant'].get(name))})"
-            for name in numbers_of(head).summary
-        ]
-        rows.append(
-            [
-                head.name,
-                str(m["num_labelled"]),
-                f"{main_metric(head)} {_number(m[main_metric(head)])}",
-                *others,
-            ]
-        )
-    return aligned(rows)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

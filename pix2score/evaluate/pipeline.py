@@ -11,11 +11,16 @@ from pix2score.cluster.offer import Offer
 from pix2score.cluster.source import ParquetParts
 from pix2score.cluster.task_sizes import MAX_TASK_ROWS, SHARD_ROW_BYTES, block_rows
 from pix2score.dataset.card import PreparedDataset
-from pix2score.evaluate.stages import AnswerRows, Sample, decode_for_evaluation
+from pix2score.evaluate.answers import AnswerRows
+from pix2score.evaluate.perturbations import Perturbation
+from pix2score.evaluate.perturbed import decode_perturbed, sampled_parts
+from pix2score.evaluate.sample import Sample
+from pix2score.evaluate.stages import decode_for_evaluation
 from pix2score.images.preprocess import Preprocess
 from pix2score.metrics.formulas import Floats
 from pix2score.model.folder import ModelCard
 from pix2score.model.predictor import graph_if_absent
+from pix2score.storage.parts import Part
 
 NUM_EXPLAINED = 12
 """Images of which the report shows where each head looks, about."""
@@ -23,6 +28,8 @@ ANSWER_ROWS = 256
 """Rows that an actor answers at a time."""
 GPU_BATCH, CPU_BATCH = 256, 32
 """Images in one forward pass."""
+PERTURBED_ROWS = 32
+"""Rows that a task alters at a time; at 224 px and 12 perturbations they give 60 MB, table by table."""
 ANSWER_CPUS = 0.5
 """CPUs that an answering actor holds in Ray's books. Other than the 1 of the decoding tasks before it, since
 Ray fuses neighbouring stages that ask for the same: they would then decode and answer by turns."""
@@ -48,7 +55,30 @@ class EvaluationPipeline:
         """Rows of ``stages.AnswerRows``, lazily."""
         # Two models of one preprocessing share their pixels.
         preprocesses = list(dict.fromkeys(card.preprocess for card in self.cards))
-        return self._answered(self._decoded(preprocesses, ridges, sample), preprocesses)
+        num_rows = self.dataset.num_rows(self.split)
+        shares = {"explained": self.num_explained / num_rows, "adversarial": self.num_adversarial / num_rows}
+        decoded = self._decoded(preprocesses, ridges, sample)
+        return self._answered(decoded, self.models, preprocesses, num_rows, **shares)
+
+    def perturbed_rows(self, perturbations: Sequence[Perturbation], num_rows: int) -> ray.data.Dataset:
+        """Rows of ``stages.AnswerRows`` by the first model, with ``perturbed.COPY``, lazily."""
+        parts, share = sampled_parts(self.dataset, self.split, num_rows)
+        preprocess, heads = self.cards[0].preprocess, tuple(self.cards[0].heads)
+        # Each row's copies go out as a table: few rows are in memory, however many copies there are.
+        decoded = _read(self.dataset, parts).map_batches(
+            decode_perturbed,
+            fn_kwargs={
+                "heads": heads,
+                "preprocess": preprocess,
+                "perturbations": tuple(perturbations),
+                "share": share,
+            },
+            batch_format="pyarrow",
+            batch_size=PERTURBED_ROWS,
+            **self.offer.decode_placement(),
+        )
+        num_copies = min(num_rows, self.dataset.num_rows(self.split)) * (1 + len(perturbations))
+        return self._answered(decoded, self.models[:1], [preprocess], num_copies)
 
     def _decoded(
         self, preprocesses: Sequence[Preprocess], ridges: Mapping[str, Floats], sample: Sample
@@ -63,21 +93,27 @@ class EvaluationPipeline:
             **self.offer.decode_placement(),
         )
 
-    def _answered(self, rows: ray.data.Dataset, preprocesses: Sequence[Preprocess]) -> ray.data.Dataset:
-        num_rows, use_gpu = self.dataset.num_rows(self.split), self.use_gpu
+    def _answered(
+        self,
+        rows: ray.data.Dataset,
+        models: Sequence[str],
+        preprocesses: Sequence[Preprocess],
+        num_rows: int,
+        **shares: float,
+    ) -> ray.data.Dataset:
+        use_gpu, cards = self.use_gpu, self.cards[: len(models)]
         settings = self.offer.predictor_settings(use_gpu=use_gpu)
-        pixels = [preprocesses.index(card.preprocess) for card in self.cards]
-        pairs = zip(self.models, self.cards, strict=True)
+        pixels = [preprocesses.index(card.preprocess) for card in cards]
+        pairs = zip(models, cards, strict=True)
         graphs = [None if use_gpu else graph_if_absent(model, card) for model, card in pairs]
         return rows.map_batches(
             AnswerRows,
-            fn_constructor_args=(self.models, pixels),
+            fn_constructor_args=(models, pixels),
             fn_constructor_kwargs={
                 "graphs": graphs,
-                "explained": self.num_explained / num_rows,
-                "adversarial": self.num_adversarial / num_rows,
                 "batch_size": GPU_BATCH if use_gpu else CPU_BATCH,
                 **settings,
+                **shares,
             },
             batch_format="pyarrow",
             batch_size=ANSWER_ROWS,
@@ -89,5 +125,8 @@ class EvaluationPipeline:
 
 def shards(dataset: PreparedDataset, split: str) -> ray.data.Dataset:
     """Rows of a split's shards as they are stored, lazily."""
-    parts = ParquetParts(dataset.folder, dataset.parts(split), row_bytes=SHARD_ROW_BYTES)
-    return ray.data.read_datasource(parts)
+    return _read(dataset, dataset.parts(split))
+
+
+def _read(dataset: PreparedDataset, parts: Sequence[Part]) -> ray.data.Dataset:
+    return ray.data.read_datasource(ParquetParts(dataset.folder, parts, row_bytes=SHARD_ROW_BYTES))

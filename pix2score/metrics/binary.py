@@ -90,6 +90,12 @@ class BinaryNumbers(KindNumbers):
     )
     summary: ClassVar[tuple[str, ...]] = ("nll", "ece", "ap", "balanced_accuracy")
 
+    @property
+    def part_summary(self) -> tuple[str, ...]:
+        """AP, accuracies, and the threshold that suits the part best, with what it reaches there."""
+        at_best = ("best_threshold", "balanced_accuracy_at_best_threshold")
+        return ("share_yes", "ap", "accuracy", "accuracy_at_threshold", *at_best)
+
     def main(self, head: HeadSpec) -> str:
         """``auc``."""
         return "auc"
@@ -116,6 +122,18 @@ class BinaryNumbers(KindNumbers):
     def notes(self, answers: Answers, calibration: Calibration) -> dict[str, Any]:
         """Slope, offset and threshold."""
         return {name: float(value) for name, value in calibration.items()}
+
+    def part_notes(self, answers: Answers) -> dict[str, float]:
+        """The share of yes; and the threshold of best balanced accuracy on these very images, with what it
+        reaches on them: optimistic, and only where ``NUM_ENOUGH`` images have either answer."""
+        prob, yes = probability(answers.outputs[:, 0]), answers.truth == 1
+        found = {"share_yes": float(yes.mean())}
+        if min(yes.sum(), (~yes).sum()) < NUM_ENOUGH:
+            return found
+        threshold = best_threshold(prob, yes, _binary(answers.head).prior)
+        reached = values(_at_threshold(prob, yes, threshold), len(yes))
+        told = {f"{name.removesuffix('_at_threshold')}_at_best_threshold": x for name, x in reached.items()}
+        return {**found, "best_threshold": threshold, **{n: x for n, x in told.items() if x is not None}}
 
     def curves(self, answers: Answers, calibration: Calibration) -> Curves:
         """``binary_curves.BinaryCurves``."""

@@ -108,6 +108,11 @@ class DistributionNumbers(KindNumbers):
         moments = found.head.moments
         return moments(found.probs)[0], moments(found.shares)[0]
 
+    def label_number(self, head: HeadSpec, label: Floats) -> Floats | None:
+        """Mean of the votes."""
+        votes = label.sum(axis=1, keepdims=True)
+        return _distribution(head).moments(label / np.where(votes > 0, votes, np.nan))[0]
+
     def misses(self, head: HeadSpec, outputs: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Floats:
         """Distance of the mean from that of the votes."""
         ours = _distribution(head)

@@ -7,11 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from pix2score.metrics.comparison import HeadComparison, is_better
+from pix2score.metrics.correlation import Correlations
+from pix2score.metrics.parts import ByColumn
+from pix2score.metrics.perturbed import Perturbed
 from pix2score.metrics.protocol import Change, Curves
 from pix2score.metrics.verdict import HeadVerdict
 
 ADVERSARIAL_REACH = 2
 """Values of 255 by which each pixel may move where it is tried to lead a head to another answer."""
+ADVERSARIAL_S = 60.0
+"""Of a worker, after which no batch is begun: on a CPU a gradient of a large network takes seconds."""
 
 
 class Adversarial(TypedDict):
@@ -51,6 +56,12 @@ class Findings:
     compared_with: str = ""
     """Version of the other model; empty without one."""
     comparison: Mapping[str, HeadComparison] = field(default_factory=dict)
+    by: tuple[ByColumn, ...] = ()
+    """The same numbers by the values of columns."""
+    perturbed: Perturbed | None = None
+    """None where no image was altered."""
+    correlations: Correlations | None = None
+    """Of the heads with one another; None below two that have a score."""
 
     @property
     def is_better(self) -> bool:
@@ -66,3 +77,11 @@ class Findings:
         comparison = {name: head.to_dict() for name, head in self.comparison.items()}
         against = {"compared_with": self.compared_with, "comparison": comparison, "is_better": self.is_better}
         return {**found, "metrics": metrics, **against}
+
+    def more(self) -> dict[str, Any]:
+        """What metrics.json holds beside that, too long for a summary."""
+        by = {"by": {found.column: found.to_dict() for found in self.by}} if self.by else {}
+        perturbed = {"perturbed": self.perturbed.to_dict()} if self.perturbed else {}
+        going = {"correlations": self.correlations.to_dict()} if self.correlations else {}
+        details = {name: head.to_dict() for name, head in self.details.items()}
+        return {**by, **perturbed, **going, "details": details}

@@ -94,6 +94,11 @@ class KindNumbers(ABC):
     summary: ClassVar[tuple[str, ...]]
     """Numbers that a terminal shows beside the main one, those of the constant in brackets."""
 
+    @property
+    def part_summary(self) -> tuple[str, ...]:
+        """Numbers shown beside the main one for a part of the images, or for altered images."""
+        return self.summary
+
     @abstractmethod
     def main(self, head: HeadSpec) -> str:
         """Name of the number to judge a head by."""
@@ -117,6 +122,14 @@ class KindNumbers(ABC):
     @abstractmethod
     def notes(self, answers: Answers, calibration: Calibration) -> dict[str, Any]:
         """What else to say of the calibration, for metrics.json."""
+
+    def part_notes(self, answers: Answers) -> dict[str, float]:  # noqa: ARG002
+        """What else to say of a part of the images, such as one source: what would suit it best."""
+        return {}
+
+    def label_number(self, head: HeadSpec, label: Floats) -> Floats | None:  # noqa: ARG002
+        """Labels as one number per image, [N], NaN where missing; None where they are no such thing."""
+        return label if label.ndim == 1 else None
 
     @abstractmethod
     def curves(self, answers: Answers, calibration: Calibration) -> Curves:

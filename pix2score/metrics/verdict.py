@@ -45,7 +45,11 @@ class HeadVerdict:
 
 
 def head_verdict(
-    answers: Answers, totals: Accumulator, calibration: Calibration, ridge: Floats | None
+    answers: Answers,
+    totals: Accumulator,
+    calibration: Calibration,
+    ridge: Floats | None,
+    min_labelled: int = MIN_LABELLED,
 ) -> HeadVerdict:
     """Judge one head.
 
@@ -54,11 +58,12 @@ def head_verdict(
         totals: of all images.
         calibration: that the answers were calibrated with.
         ridge: guesses of the ridge regression on the images kept, if there is one.
+        min_labelled: images below which numbers are unreliable and have no interval.
     """
     num = len(answers.truth)
     if not num:
         return HeadVerdict()
-    kind, is_reliable = numbers_of(answers.head), num >= MIN_LABELLED
+    kind, is_reliable = numbers_of(answers.head), num >= min_labelled
     functions = kind.measures(answers)
     return HeadVerdict(
         num_labelled=totals.num_labelled,

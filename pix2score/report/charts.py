@@ -11,9 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pix2score.metrics.curves import Reliability
-from pix2score.report.svg import ACCENT, HEIGHT, OTHER, SOFT, WIDTH, Row
-from pix2score.report.svg import axis as _axis
-from pix2score.report.svg import svg as _svg
+from pix2score.report.svg import ACCENT, HEIGHT, OTHER, SOFT, WIDTH, Row, axis, svg
 
 MIN_IMAGES = 10
 """Steps of the calibration curve with fewer images are left out: they show chance."""
@@ -21,7 +19,8 @@ MOST_LABELS = 20
 """Of 11 px, slanting, side by side."""
 
 
-def _colours(names: Sequence[str]) -> dict[str, Any]:
+def colours(names: Sequence[str]) -> dict[str, Any]:
+    """A channel of field ``series``: up to three names, the first standing out."""
     return {
         "field": "series",
         "type": "nominal",
@@ -50,10 +49,10 @@ def bars(labels: Sequence[str], series: Mapping[str, Sequence[float]]) -> str:
             "axis": {"labelAngle": -50, **_labels(len(labels))},
         },
         "xOffset": {"field": "series", "sort": list(series)},
-        "y": _axis("share", "share of images", axis={"format": "%"}),
-        "color": _colours(list(series)),
+        "y": axis("share", "share of images", axis={"format": "%"}),
+        "color": colours(list(series)),
     }
-    return _svg([{"mark": {"type": "bar"}, "encoding": encoding}], rows)
+    return svg([{"mark": {"type": "bar"}, "encoding": encoding}], rows)
 
 
 def calibration(reliability: Reliability, of: str = "the predicted bin") -> str:
@@ -66,8 +65,8 @@ def calibration(reliability: Reliability, of: str = "the predicted bin") -> str:
         if point["images"] >= MIN_IMAGES
     ]
     x, y = (
-        _axis("confidence", f"probability of {of}", scale={"domain": [0, 1]}),
-        _axis("correct", "share correct"),
+        axis("confidence", f"probability of {of}", scale={"domain": [0, 1]}),
+        axis("correct", "share correct"),
     )
     diagonal = {
         "data": {"values": [{"confidence": 0, "correct": 0}, {"confidence": 1, "correct": 1}]},
@@ -76,18 +75,18 @@ def calibration(reliability: Reliability, of: str = "the predicted bin") -> str:
     }
     points = {
         "mark": {"type": "line", "point": True},
-        "encoding": {"x": x, "y": y, "color": _colours([after, before])},
+        "encoding": {"x": x, "y": y, "color": colours([after, before])},
     }
-    return _svg([diagonal, points], rows)
+    return svg([diagonal, points], rows)
 
 
 def precision_recall(points: Sequence[Row]) -> str:
     """Precision against recall, both from 0 to 1."""
     encoding = {
-        "x": _axis("recall", "recall", scale={"domain": [0, 1]}),
-        "y": _axis("precision", "precision", scale={"domain": [0, 1]}),
+        "x": axis("recall", "recall", scale={"domain": [0, 1]}),
+        "y": axis("precision", "precision", scale={"domain": [0, 1]}),
     }
-    return _svg([{"mark": {"type": "line", "color": ACCENT}, "encoding": encoding}], points)
+    return svg([{"mark": {"type": "line", "color": ACCENT}, "encoding": encoding}], points)
 
 
 def named_bars(names: Sequence[str], values: Sequence[float], title: str) -> str:
@@ -95,10 +94,10 @@ def named_bars(names: Sequence[str], values: Sequence[float], title: str) -> str
     rows = [{"name": n, "order": i, "value": v} for i, (n, v) in enumerate(zip(names, values, strict=True))]
     encoding = {
         "y": {"field": "name", "type": "nominal", "sort": {"field": "order"}, "title": None},
-        "x": _axis("value", title, scale={"domain": [0, 1]}),
+        "x": axis("value", title, scale={"domain": [0, 1]}),
     }
     height = max(HEIGHT, 18 * len(rows))
-    return _svg([{"mark": {"type": "bar", "color": ACCENT}, "encoding": encoding}], rows, height=height)
+    return svg([{"mark": {"type": "bar", "color": ACCENT}, "encoding": encoding}], rows, height=height)
 
 
 def confusion(labels: Sequence[str], matrix: Sequence[Sequence[float | None]]) -> str:
@@ -130,7 +129,7 @@ def confusion(labels: Sequence[str], matrix: Sequence[Sequence[float | None]]) -
             "legend": None,
         },
     }
-    return _svg([{"mark": {"type": "rect", "fill": ACCENT}, "encoding": encoding}], rows, height=WIDTH - 40)
+    return svg([{"mark": {"type": "rect", "fill": ACCENT}, "encoding": encoding}], rows, height=WIDTH - 40)
 
 
 def score_against_label(
@@ -138,7 +137,7 @@ def score_against_label(
 ) -> str:
     """Single images as dots; the line is the median label of each tenth by score, the band its quartiles."""
     x, y = (
-        _axis("score", score, scale={"zero": False}),
+        axis("score", score, scale={"zero": False}),
         {"type": "quantitative", "title": column, "scale": {"zero": False}},
     )
     if is_count:  # a count of 0 is drawn at 1: a logarithm has no 0
@@ -166,7 +165,7 @@ def score_against_label(
         "mark": {"type": "line", "point": True, "color": ACCENT},
         "encoding": {"x": x, "y": {**y, "field": "median"}},
     }
-    return _svg([dots, band, line], curve)
+    return svg([dots, band, line], curve)
 
 
 def lines(
@@ -178,17 +177,17 @@ def lines(
     """
     rows = [{"x": x, "y": y, "series": name} for name, points in series.items() for x, y in points]
     share = {"scale": {"domain": [0, 1]}}
-    encoding = {"x": _axis("x", x_title, **share), "y": _axis("y", y_title, **share)}
+    encoding = {"x": axis("x", x_title, **share), "y": axis("y", y_title, **share)}
     drawn = {
         "mark": {"type": "line", "point": {"size": 12}},
-        "encoding": {**encoding, "color": _colours(list(series))},
+        "encoding": {**encoding, "color": colours(list(series))},
     }
     equal = {
         "data": {"values": [{"x": 0, "y": 0}, {"x": 1, "y": 1}]},
         "mark": {"type": "line", "strokeDash": [4, 4], "color": SOFT},
         "encoding": encoding,
     }
-    return _svg([equal, drawn] if diagonal else [drawn], rows)
+    return svg([equal, drawn] if diagonal else [drawn], rows)
 
 
 def predicted_against_label(curve: Sequence[Row], scatter: Sequence[Row], column: str) -> str:
@@ -196,7 +195,7 @@ def predicted_against_label(curve: Sequence[Row], scatter: Sequence[Row], column
 
     The band is its quartiles. Dashed: where both are equal.
     """
-    x = _axis("predicted", "predicted", scale={"zero": False})
+    x = axis("predicted", "predicted", scale={"zero": False})
     y: dict[str, Any] = {"type": "quantitative", "title": column, "scale": {"zero": False}}
     dots = {
         "data": {"values": list(scatter)},
@@ -217,14 +216,14 @@ def predicted_against_label(curve: Sequence[Row], scatter: Sequence[Row], column
         "mark": {"type": "line", "point": True, "color": ACCENT},
         "encoding": {"x": x, "y": {**y, "field": "median"}},
     }
-    return _svg([dots, equal, band, line], curve)
+    return svg([dots, equal, band, line], curve)
 
 
 def shares_along(points: Sequence[Row], field: str, title: str) -> str:
     """Share of images by a number, as an area."""
-    encoding = {"x": _axis(field, title), "y": _axis("share", "share of images", axis={"format": "%"})}
+    encoding = {"x": axis(field, title), "y": axis("share", "share of images", axis={"format": "%"})}
     mark = {"type": "area", "interpolate": "step", "color": ACCENT, "opacity": 0.6}
-    return _svg([{"mark": mark, "encoding": encoding}], points)
+    return svg([{"mark": mark, "encoding": encoding}], points)
 
 
 def share_right(steps: Sequence[Row], x: str, title: str) -> str:
@@ -237,8 +236,8 @@ def share_right(steps: Sequence[Row], x: str, title: str) -> str:
     line = {
         "mark": {"type": "line", "point": True, "color": ACCENT},
         "encoding": {
-            "x": _axis(x, title),
-            "y": _axis("correct", "share correct", scale={"zero": False}),
+            "x": axis(x, title),
+            "y": axis("correct", "share correct", scale={"zero": False}),
         },
     }
-    return _svg([level, line], steps)
+    return svg([level, line], steps)

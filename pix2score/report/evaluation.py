@@ -12,6 +12,7 @@ from pix2score.metrics.findings import Findings
 from pix2score.metrics.kinds import numbers_of
 from pix2score.metrics.verdict import HeadVerdict
 from pix2score.report.evaluated_head import head_section, interval_text
+from pix2score.report.evaluated_more import by_section, correlation_section, perturbed_section
 from pix2score.report.page import Line, Section, TextTable, number, page
 
 
@@ -25,6 +26,9 @@ def evaluation_page(findings: Findings, heads: Sequence[HeadSpec], sampled: pa.T
         "labelled images": " / ".join(str(metrics[head.name].num_labelled) for head in heads),
     }
     sections = [_overview(findings, heads), *_comparison(findings)]
+    sections += [by_section(column, heads, metrics) for column in findings.by]
+    sections += [perturbed_section(findings.perturbed, heads)] if findings.perturbed else []
+    sections += [correlation_section(findings.correlations)] if findings.correlations else []
     sections += [
         head_section(head, metrics[head.name], findings.details[head.name], sampled) for head in heads
     ]

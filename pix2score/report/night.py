@@ -19,7 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pix2score.heads.spec import HeadSpec
+from pix2score.metrics.correlation import Correlations, correlations, has_score
 
+NUM_RANKED = 20_000
+"""Rows whose scores are compared between heads: the standard error is then 0.007."""
 NUM_EXTREME, NUM_RANDOM, NUM_FAILED = 6, 48, 3
 
 
@@ -40,6 +43,8 @@ class NightStats:
     failures: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     drawn: list[dict[str, Any]] = field(default_factory=list)
     """A random sample."""
+    scores: npt.NDArray[np.float64] | None = None
+    """A larger one: a random number, and ``<h>_score`` of each head that has one, [n, 1 + H]."""
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Count a batch, and keep what of it is among the most extreme, or drawn."""
@@ -59,6 +64,7 @@ class NightStats:
                 self.extremes[head.name, end] = kept[:NUM_EXTREME]
         self._add_failures(rows.filter(pc.equal(rows.column("status"), "failed")))
         self._draw(ok)
+        self._draw_scores(ok)
         self.rows += rows.num_rows
 
     def _add_failures(self, failed: pa.Table) -> None:
@@ -70,6 +76,28 @@ class NightStats:
                 .slice(0, NUM_FAILED - len(kept))
                 .to_pylist()
             )
+
+    @property
+    def scored(self) -> list[HeadSpec]:
+        """The heads that have a score."""
+        return [head for head in self.heads if has_score(head)]
+
+    def correlations(self) -> Correlations | None:
+        """How scores go with one another; None below two heads that have one, or without rows."""
+        if self.scores is None:
+            return None
+        names = [head.name for head in self.scored]
+        return correlations(dict(zip(names, self.scores[:, 1:].T, strict=True)), {})
+
+    def _draw_scores(self, ok: pa.Table) -> None:
+        """As ``_draw``, of scores alone."""
+        if not ok.num_rows or not self.scored:
+            return
+        numbers = np.random.default_rng(self.rows).random(ok.num_rows)
+        columns = [ok.column(f"{h.name}_score").cast(pa.float64()).to_numpy() for h in self.scored]
+        rows = np.stack([numbers, *columns], axis=1)
+        rows = rows if self.scores is None else np.concatenate([self.scores, rows])
+        self.scores = rows[np.argsort(rows[:, 0], kind="stable")[:NUM_RANKED]]
 
     def _draw(self, ok: pa.Table) -> None:
         """Give each row a random number and keep the smallest of all.

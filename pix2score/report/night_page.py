@@ -12,6 +12,7 @@ from pix2score.catalog.keys import Key
 from pix2score.heads.spec import HeadSpec
 from pix2score.report import charts
 from pix2score.report.drift import Drift, drift_lines
+from pix2score.report.evaluated_more import correlation_section
 from pix2score.report.night import NightStats
 from pix2score.report.page import Chart, Gallery, Line, Picture, Section, TextTable, page
 from pix2score.snapshots.manifest import Snapshot
@@ -43,6 +44,8 @@ def night_page(
     against = f", compared with snapshot {manifest['parent']}" if before else ""
     lead = [f"Published {manifest.get('published_at', '-')} by run {manifest['run']}{against}."]
     sections = [_drift(night, before, drift), _failures(night, before, images), *_rate(manifest)]
+    if found := night.correlations():
+        sections.append(correlation_section(found))
     sections += [_extremes(head, night, images) for head in night.heads if head.order_column]
     sections.append(_search(night, images))
     foot = f"Catalog: {manifest.get('catalog', {}).get('uri', '-')}"

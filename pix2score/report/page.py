@@ -29,12 +29,16 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class TextTable:
-    """Cells as text; ``prose``: the last column holds sentences, which wrap."""
+    """Cells as text; ``prose``: the last column holds sentences, which wrap.
+
+    ``stacks``: on a narrow page every row is a paragraph of names and numbers instead.
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
     prose: bool = False
+    stacks: bool = False
 
 
 @dataclass(frozen=True, slots=True)

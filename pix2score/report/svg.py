@@ -31,9 +31,16 @@ _CONFIG = {
 
 
 def svg(
-    layers: Sequence[Mapping[str, Any]], rows: Sequence[Row], width: int = WIDTH, height: int = HEIGHT
+    layers: Sequence[Mapping[str, Any]],
+    rows: Sequence[Row],
+    width: int = WIDTH,
+    height: int = HEIGHT,
+    left: int = 5,
 ) -> str:
-    """The chart of ``layers`` over ``rows``, sizes in px."""
+    """The chart of ``layers`` over ``rows``, sizes in px; ``left``: room beside names.
+
+    A browser's letters are wider than those that are drawn with here, by a tenth or so.
+    """
     import vl_convert
 
     spec = {
@@ -41,6 +48,7 @@ def svg(
         "data": {"values": list(rows)},
         "width": width,
         "height": height,
+        "padding": {"left": left, "top": 5, "right": 5, "bottom": 5},
         "config": _CONFIG,
         "layer": list(layers),
     }

@@ -1,178 +1,25 @@
-"""Settings of ``jobs.train``, and the recipe that they and a preset make."""
+"""Settings of ``jobs.train``, checked."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass, fields
 
-from pix2score.cli.flags import Device
 from pix2score.errors import ConfigError
 from pix2score.heads.ordered import OrderedHead
-from pix2score.images.preprocess import Preprocess
-from pix2score.model.backbones import CLASSIC, check_backbone, wanted_input
-from pix2score.train.augmentation import Augmentation
+from pix2score.model.backbones import CLASSIC, check_backbone
+from pix2score.train.flags import AS_PREPARED, TrainFlags
 from pix2score.train.head_options import check_head_options
 from pix2score.train.memory import parse_budget
-from pix2score.train.step.recipe import (
-    PRESETS,
-    SMALL_DATA_ROWS,
-    Augment,
-    Gradient,
-    Optimizer,
-    Precision,
-    Recipe,
-    Schedule,
-    preset_for,
-    scaled_rate,
-)
+from pix2score.train.recipes import make_recipe
 
-AS_PREPARED = "as prepared"
-SGD_RATE, SGD_WEIGHT_DECAY = 50.0, 5e-4
-"""SGD's usual rate of 0.05 for 64 images beside AdamW's 0.001, and its usual decay, which its rate multiplies
-too."""
-FINE_TUNE_RATE, FINE_TUNE_EPOCHS = 0.2, 10
-"""For a trunk that learns on from weights, near where they should be: share of the rate, most epochs."""
-STALLED_SHARE = 1 / 3
-"""Of the epochs: so many without anything better end a training on small data, which is soon learnt by
-heart."""
-Freeze: TypeAlias = Literal["none", "trunk"]
-FEWEST_EPOCHS_TO_TRY = 8
-"""Of which one goes without augmentation, to see what of it the data set bears."""
 TRUNK_STRIDE = 32
 """Pixels of input for one of a trunk's last feature map."""
-MAX_PADDING = 10_000
-"""Empty validation rows that an elastic number of workers may need, each a black picture to decode."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainConfig:
-    """Settings of ``jobs.train``."""
-
-    data: str
-    """Prepared dataset: a local folder or s3://bucket/prefix."""
-    out: str
-    """Where the model goes. The same command again resumes what is there."""
-    backbone: str = "resnet101"
-    """A network of timm's by name: resnet18, convnext_tiny, vit_small_patch14_dinov2 or any other; with a
-    tag, as resnet50.tv2_in1k, where it has several pretrained weights. Pictures are normalised as it wants
-    them."""
-    weights: str = "none"
-    """Start of the trunk: none, pretrained (timm's hub; imagenet means the same), or the place of a model or
-    state dict, of which is taken what fits by name and shape. The outputs then begin solved (up to 50,000
-    rows), BatchNorm keeps its statistics, and all learns without dropout at a fifth of the preset's rate for
-    at most 10 epochs, where these are not given."""
-    freeze: Freeze = "none"
-    """trunk: it stays as it begins, each picture is embedded once, unaugmented, and the outputs alone learn,
-    a linear probe: they are solved at strengths of a penalty on their squared weights, an epoch each, from
-    strong to weak, and each head keeps what validation likes best. none: all learns."""
-    hidden: int = 0
-    """Width of a layer with BatchNorm and ReLU between the embedding and the outputs; 0: none."""
-    dropout: float | None = None
-    """Of what the outputs see (default: the preset's)."""
-    drop_path: float = 0.0
-    """Chance that the last block of the trunk is passed over in a step; of earlier ones less."""
-    input_size: int = 224
-    """Side of the square that the network sees, px."""
-    resize: str = "squash"
-    """squash (whole picture, aspect given up), pad (on white) or crop (centre)."""
-    recipe: str = "auto"
-    """Preset that fills in what is not given below: small, large, or auto (small below 50,000 training
-    rows)."""
-    epochs: int | None = None
-    """Passes over the train split (default: the preset's)."""
-    batch_size: int = 64
-    """Images per step and worker; a set of compared images counts as one."""
-    accumulate: int = 1
-    """Pieces in which a worker computes its batch: less memory, the same step, but that BatchNorm sees the
-    pieces. Where a GPU's memory is too small, more are made without asking."""
-    checkpoint_activations: bool = False
-    """Compute activations again in the backward pass instead of keeping them: less memory, more time. Without
-    asking where eight times the pieces do not fit."""
-    memory: str | None = None
-    """Most memory of its GPU that a worker may take, such as 12GiB: a step is cut to fit (default: all)."""
-    learning_rate: float | None = None
-    """Top rate, for the batch of all workers together. Default: the preset's, which holds for 64 images a
-    step, scaled by the square root of the images a step of all workers (sgd: in proportion)."""
-    head_rate: float = 1.0
-    """Rate of the heads, as a multiple of the trunk's."""
-    layer_decay: float = 1.0
-    """Rate of each layer of the trunk over that of the next one, such as 0.75; the last has the top rate. A
-    ResNet's layers are its blocks, and what is before them."""
-    frozen_fraction: float = 0.0
-    """Share of the steps, at the start, that move the heads alone; for a trunk that begins with weights."""
-    optimizer: Optimizer = "adamw"
-    """adamw or sgd."""
-    schedule: Schedule = "cosine"
-    """How the rate falls after a linear warm-up: cosine, step, exponential, plateau (to 0.3 of it after two
-    epochs of no lower validation loss) or onecycle (which rises and falls by cosines)."""
-    warmup_fraction: float | None = None
-    """Share of the steps in which the rate rises (default: the preset's)."""
-    milestones: tuple[float, ...] = ()
-    """Of schedule step: a share of all steps after which the rate is multiplied by gamma, such as 0.7. May be
-    given several times (default: after each third)."""
-    gamma: float = 0.1
-    """Of schedule step: what the rate is multiplied by."""
-    cycles: int = 1
-    """Of schedule cosine: how often the rate falls; each fall begins at the top rate."""
-    floor: float | None = None
-    """Least rate as a share of the top one, of schedules cosine (default: 0) and exponential (default:
-    0.01)."""
-    weight_decay: float | None = None
-    """Of kernels and matrices (default: the preset's); norms and biases have none."""
-    augment: Augmentation = field(default_factory=Augmentation)
-    label_noise: float = 0.0
-    """Standard deviation of noise on the training labels, in their own unit, before they are binned. For a
-    single head: [heads.NAME] in --config, with weight, loss or label_noise of that head."""
-    average: float | None = None
-    """Share of all steps over which weights are averaged, exponentially; each epoch the averaged ones or the
-    last step's are taken, whichever validate better (default: the preset's; 0: the last step's)."""
-    r_drop: float = 0.0
-    """R-Drop: weight of how far two answers to the same picture, under two dropout masks, are apart. Needs
-    dropout."""
-    adversarial: float = 0.0
-    """Each step also learns from its pictures moved by so much (L2 norm of the normalised picture) where the
-    loss grows fastest; such as 0.5. Twice the time."""
-    gradient: Gradient = "sum"
-    """sum, or pcgrad: conflicting parts of the heads' gradients are projected out; about as many times slower
-    as there are heads."""
-    bins_loss: str = "as prepared"
-    """Of all heads of kind bins: ordinal, cross_entropy, squared_emd, class_weighted, logit_adjusted or
-    pairwise."""
-    levels_loss: str = "as prepared"
-    """The same of heads of kind levels."""
-    best_by: str = "val_loss"
-    """Metric that chooses the saved epoch: val_loss, or HEAD.METRIC such as bookmark.spearman."""
-    patience: int | None = None
-    """Stop when so many epochs in a row brought nothing better (default: a third of the epochs of the preset
-    for small data, none of others; none where the number of epochs is given)."""
-    checkpoint_minutes: float = 10.0
-    """A checkpoint after so many minutes, besides that of every epoch: about the most that a killed worker
-    costs."""
-    shuffle_mib: int = 256
-    """Memory of decoded pixels among which each worker shuffles, beside what a step takes. Shards are random
-    samples already."""
-    cache_mib: int | None = None
-    """MiB of decoded pixels that may be kept in Ray's object store: a dataset that fits is decoded once, not
-    in every epoch (default: a quarter of the store of all nodes; 0: never)."""
-    precision: Precision = "auto"
-    """auto (bf16 on a GPU that has it, else fp16; fp32 on a CPU), fp32, bf16 or fp16."""
-    max_steps: int | None = None
-    """Stop after this many steps in all."""
-    num_workers: int | str | None = None
-    """Data-parallel workers (default: the cluster's GPUs; without any 1, and 0 on a Ray of this machine
-    alone). MIN..MAX, such as 2..8: as many as there are nodes for, always with batch_size * MAX images a
-    step. 0: in this process, which starts some ten seconds sooner; if it dies, the same command goes on."""
-    cpus_per_worker: int | None = None
-    """CPUs that each worker holds in Ray's books (default: 1 without a GPU, none beside one). Nearly all of a
-    node's: one worker a node."""
-    device: Device = "auto"
-    """auto (GPU if the cluster has one), cpu or gpu."""
-    gpu_wait_s: float = 0
-    """Seconds to wait for the cluster's autoscaler to bring a GPU, if there is none."""
-    seed: int = 0
-    """Of initial weights, order, augmentation and dropout."""
-    heads: dict[str, dict[str, Any]] = field(default_factory=dict)
+class TrainConfig(TrainFlags):
+    """Settings of ``jobs.train``. Raises ``ConfigError`` for those that no training can have."""
 
     def __post_init__(self) -> None:
         check_backbone(self.backbone)
@@ -202,7 +49,8 @@ class TrainConfig:
         if self.memory is not None:
             parse_budget(self.memory)
         self.worker_range(0)
-        self.make_recipe(num_rows=1, images_per_step=1, total_steps=1)
+        self._check_options()
+        make_recipe(self, num_rows=1, images_per_step=1, total_steps=1)
 
     def _check_network(self) -> None:
         if self.backbone not in CLASSIC:
@@ -225,133 +73,32 @@ class TrainConfig:
             if self.gradient == "pcgrad":
                 raise ConfigError("freeze trunk: pcgrad is of the gradients in the trunk, which has none")
 
-    @property
-    def solves_outputs(self) -> bool:
-        """Whether outputs are solved rather than stepped: ``train.step.probe``."""
-        return self.freeze == "trunk" and not self.hidden
-
-    @property
-    def _is_fine_tuned(self) -> bool:
-        return self.weights != "none" and self.freeze == "none"
-
-    def begins_solved(self, num_rows: int) -> bool:
-        """Whether outputs are solved first: over a trunk with weights, where all embeddings are few."""
-        return self._is_fine_tuned and not self.hidden and num_rows < SMALL_DATA_ROWS
-
-    def default_epochs(self, num_rows: int) -> int:
-        """Those of the preset; fewer for a trunk that begins with weights."""
-        of_preset = preset_for(self.recipe, num_rows).epochs
-        return min(of_preset, FINE_TUNE_EPOCHS) if self._is_fine_tuned else of_preset
-
-    def stops_after(self, num_rows: int) -> int | None:
-        """Epochs in a row without anything better that end the training; None: it goes to its end."""
-        if self.patience or self.epochs or self.max_steps or self.solves_outputs:
-            return self.patience
-        is_small = preset_for(self.recipe, num_rows) is PRESETS["small"]
-        return math.ceil(self.default_epochs(num_rows) * STALLED_SHARE) if is_small else None
-
-    def unused_where_outputs_are_solved(self) -> list[str]:
-        """Settings of steps that were given."""
-        return [f.name for f in fields(self) if f.name in _OF_STEPS and getattr(self, f.name) != f.default]
-
-    def worker_range(self, default: int) -> tuple[int, int]:
-        """Least and greatest number of workers. Raises ``ConfigError``."""
-        given = default if self.num_workers is None else self.num_workers
-        low, _, high = str(given).partition("..")
-        if not (low.isdigit() and (high.isdigit() or ".." not in str(given))):
-            raise ConfigError(f"num_workers {given}: expected a number, or a range such as 2..8")
-        least, most = int(low), int(high or low)
-        if high and not 1 <= least < most:
-            raise ConfigError(f"num_workers {given}: a range begins at 1 or more, and ends above")
-        if math.lcm(*range(max(1, least), max(1, most) + 1)) > MAX_PADDING and high:
-            raise ConfigError(
-                f"num_workers {given}: so wide a range cannot share the validation rows evenly; 1..10 or "
-                "8..10 can"
-            )
-        return least, most
-
-    def _tries_augment(self, num_epochs: int) -> bool:
-        is_free = self.augment.preset == "auto" and not self.augment.given
-        return is_free and self.freeze == "none" and num_epochs >= FEWEST_EPOCHS_TO_TRY
-
-    def make_recipe(
-        self, *, num_rows: int, images_per_step: int, total_steps: int, num_epochs: int = 1
-    ) -> Recipe:
-        """What the preset says, but for what was given. Raises ``ConfigError``."""
-        values = dict(preset_for(self.recipe, num_rows).recipe)
-        if self.learning_rate is not None:
-            values["learning_rate"] = self.learning_rate
-        else:
-            base = values["learning_rate"] * (SGD_RATE if self.optimizer == "sgd" else 1)
-            base *= FINE_TUNE_RATE if self._is_fine_tuned else 1
-            values["learning_rate"] = scaled_rate(base, self.optimizer, images_per_step)
-        if self.weight_decay is not None:
-            values["weight_decay"] = self.weight_decay
-        elif self.optimizer == "sgd":
-            values["weight_decay"] = SGD_WEIGHT_DECAY
-        if self.warmup_fraction is not None:
-            values["warmup_fraction"] = self.warmup_fraction
-        values["label_noise_by_head"] = {
-            name: options["label_noise"] for name, options in self.heads.items() if "label_noise" in options
-        }
-        values["augment"] = Augment() if self.freeze == "trunk" else self.augment.over(values["augment"])
-        values["tries_augment"] = self._tries_augment(num_epochs)
-        for name in ("dropout", "average"):
-            if getattr(self, name) is not None:
-                values[name] = getattr(self, name)
-        if self.begins_solved(num_rows):
-            values |= {"dropout": self.dropout or 0.0, "keeps_statistics": True}
-        if self.solves_outputs:
-            values |= {"average": 0.0, "dropout": 0.0, "r_drop": 0.0}
-        same = (
-            "head_rate",
-            "layer_decay",
-            "frozen_fraction",
-            "optimizer",
-            "schedule",
-            "milestones",
-            "gamma",
-            "cycles",
-            "floor",
-            "accumulate",
-            "checkpoint_activations",
-            "label_noise",
-            "r_drop",
-            "adversarial",
-            "gradient",
-            "precision",
-            "seed",
-        )
-        given = {name: getattr(self, name) for name in same}
-        return Recipe(**{**given, **values}, total_steps=total_steps)
-
-    def preprocess(self) -> Preprocess:
-        """How images become the network's input. Raises ``ConfigError``."""
-        wanted = wanted_input(self.backbone)
-        return Preprocess(size=self.input_size, resize=self.resize, mean=wanted.mean, std=wanted.std)
+    def _check_options(self) -> None:
+        if self.resample is not None:
+            head_and_exponent(self.resample)
+            if self.freeze == "trunk":
+                raise ConfigError("resample: not with freeze trunk, which embeds each row once")
+        if self.teacher is None:
+            if self.unlabelled is not None:
+                raise ConfigError("unlabelled: only a teacher can teach these rows; give --teacher")
+            if self.teacher_weight != _DEFAULT_WEIGHT:
+                raise ConfigError(f"teacher_weight {self.teacher_weight}: give --teacher")
+        elif self.freeze == "trunk":
+            raise ConfigError("teacher: not with freeze trunk, which embeds each picture once")
+        if not 0 < self.teacher_weight <= 1:
+            raise ConfigError(f"teacher_weight {self.teacher_weight}: expected above 0 and at most 1")
 
 
-_OF_STEPS = {
-    *("learning_rate", "head_rate", "layer_decay", "weight_decay", "optimizer", "schedule", "milestones"),
-    *("gamma", "cycles", "floor", "warmup_fraction", "dropout", "accumulate", "checkpoint_activations"),
-    *("average", "r_drop"),
-}
-"""Settings that only steps obey."""
+def head_and_exponent(text: str) -> tuple[str, float]:
+    """What ``--resample HEAD:0.5`` says. Raises ``ConfigError``."""
+    head, _, number = text.rpartition(":")
+    try:
+        exponent = float(number)
+    except ValueError:
+        exponent = math.nan
+    if not (head and 0 < exponent <= 1):
+        raise ConfigError(f"resample {text}: expected HEAD:EXPONENT, such as bookmark:0.5, above 0 up to 1")
+    return head, exponent
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RepairConfig:
-    """Settings of ``jobs.repair``."""
-
-    model: str
-    """Model folder to repair; it stays as it is."""
-    data: str
-    """Prepared dataset, best the one that the model learnt from."""
-    out: str
-    """Where the repaired model goes."""
-    num_images: int = 4096
-    """Training pictures from which the statistics are made."""
-
-    def __post_init__(self) -> None:
-        if self.num_images < 2:
-            raise ConfigError(f"num_images {self.num_images}: a variance needs at least 2")
+_DEFAULT_WEIGHT = next(f.default for f in fields(TrainFlags) if f.name == "teacher_weight")

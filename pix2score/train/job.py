@@ -13,11 +13,9 @@ Owns the model folder while it grows:
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from pix2score.cli.flags import as_plain
@@ -26,14 +24,21 @@ from pix2score.cluster.local import is_local
 from pix2score.cluster.offer import Offer
 from pix2score.cluster.session import session
 from pix2score.dataset.card import PreparedDataset, open_dataset
-from pix2score.errors import ConfigError, DataError
+from pix2score.errors import ConfigError
 from pix2score.heads.spec import HeadSpec
 from pix2score.metrics.kinds import is_metric, metrics_to_rank_by
 from pix2score.model.folder import CARD, load_card
 from pix2score.storage.folder import Folder
-from pix2score.train.config import AS_PREPARED, TrainConfig
-from pix2score.train.head_options import with_options
+from pix2score.train.config import TrainConfig
+from pix2score.train.identity import identity, refuse_other_config
 from pix2score.train.memory import parse_budget
+from pix2score.train.options import Options, find_options
+from pix2score.train.recipes import (
+    default_epochs,
+    make_recipe,
+    stops_after,
+    unused_where_outputs_are_solved,
+)
 from pix2score.train.settings import INITIAL_TRUNK, WorkerSettings
 
 logger = logging.getLogger(__name__)
@@ -45,19 +50,19 @@ def train(config: TrainConfig) -> dict[str, Any]:
     """Train the model at ``config.out``, or go on with it; return its version and validation metrics.
 
     Raises:
-        DataError: no dataset, an empty split, or weights that do not fit.
-        ConfigError: another config was begun at ``out`` (the differences are listed), or the batch does not
-            fit the data.
+        DataError: no dataset, an empty split, no teacher, or weights that do not fit.
+        ConfigError: another config was begun at ``out`` (the differences are listed), or the batch or an
+            option does not fit the data.
     """
     dataset, out = open_dataset(config.data), Folder(config.out)
-    _refuse_other_config(config, dataset, out)
+    refuse_other_config(config, dataset, out)
     if out.is_file(CARD):
         logger.info("%s is already trained", out.uri)
         return _summary(out)
     for split in ("train", "val"):
         dataset.parts(split)
     _refuse_unlearnable(config, dataset)
-    _heads(config, dataset)
+    options = find_options(config, dataset)
     # torch takes 5-6 s to import: a mistake in the flags should not have to wait for it.
     from pix2score.model.initial import initial_trunk
     from pix2score.train.run import run_training
@@ -67,67 +72,36 @@ def train(config: TrainConfig) -> dict[str, Any]:
         session(gpu_wait_s=config.gpu_wait_s) as offer,
         recorded(out, "summary.json", {"job": "train", "out": out.uri}) as summary,
     ):
-        settings = _worker_settings(config, dataset, offer)
-        out.publish("config.json", _identity(config, dataset), replace=True)
-        run_training(settings, dataset, trunk, as_plain(config), offer)
+        settings = worker_settings(config, dataset, options, offer)
+        out.publish("config.json", identity(config, dataset), replace=True)
+        run_training(settings, dataset, options.unlabelled, trunk, as_plain(config), offer)
         summary.update(_summary(out))
     return summary
 
 
-def _identity(config: TrainConfig, dataset: PreparedDataset) -> bytes:
-    return json.dumps({**as_plain(config), "dataset_id": dataset.id}, indent=1).encode()
-
-
-def _refuse_other_config(config: TrainConfig, dataset: PreparedDataset, out: Folder) -> None:
-    try:
-        begun = json.loads(out.read("config.json"))
-    except (FileNotFoundError, NotADirectoryError):
-        if out.is_file(CARD):
-            raise DataError(
-                f"{out.uri} holds a model that this command did not begin; give another --out"
-            ) from None
-        return
-    except ValueError:
-        begun = None
-    if not isinstance(begun, dict):
-        raise DataError(f"{out.full('config.json')} is not the config of a training; give another --out")
-    wanted = json.loads(_identity(config, dataset))
-    # Places may be spelt differently (dataset_id says whether it is the same data), and the rest changes no
-    # result.
-    moved = {"out", "data", "gpu_wait_s", "cpus_per_worker", "cache_mib", "memory", "checkpoint_activations"}
-    # What an older version did not know was at its default; what it had as a yes or no is a table now.
-    begun = {key: value for key, value in begun.items() if (key, value) != ("augment", True)}
-    begun = json.loads(_identity(TrainConfig(data=config.data, out=config.out), dataset)) | begun
-    differences = [
-        f"{k}: {begun.get(k)} there, {wanted.get(k)} now"
-        for k in begun
-        if k not in moved and begun.get(k) != wanted.get(k)
-    ]
-    if differences:
-        raise ConfigError(
-            f"{out.uri} was begun with another config ({'; '.join(differences)}); give another --out"
-        )
-
-
-def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer) -> WorkerSettings:
+def worker_settings(
+    config: TrainConfig, dataset: PreparedDataset, options: Options, offer: Offer
+) -> WorkerSettings:
+    """What the workers of a training are given. Raises ``ConfigError`` where a batch is too large."""
     use_gpu = offer.wants_gpu(config.device)
     least, most = config.worker_range(_default_workers(Folder(config.out), offer, use_gpu))
-    num_rows, num_joint = dataset.num_rows("train"), config.batch_size * max(1, most)
-    steps_per_epoch = num_rows // num_joint
+    num_rows, num_joint = options.num_rows(dataset), config.batch_size * max(1, most)
+    steps_per_epoch = options.epoch_rows(dataset) // num_joint
     if not steps_per_epoch:
         raise ConfigError(
             f"{num_rows} training rows are fewer than one batch of {config.batch_size} for each of "
             f"{max(1, most)} workers; lower --batch-size or --num-workers"
         )
-    default_epochs = config.default_epochs(num_rows)
+    usual_epochs = default_epochs(config, num_rows)
     if config.solves_outputs:
         from pix2score.train.step.probe import NUM_STRENGTHS  # imports torch
 
         _say_unused(config)
-        default_epochs, steps_per_epoch = NUM_STRENGTHS, 1
-    epochs = config.epochs or default_epochs
+        usual_epochs, steps_per_epoch = NUM_STRENGTHS, 1
+    epochs = config.epochs or usual_epochs
     total_steps = int(min(epochs * steps_per_epoch, config.max_steps or math.inf))
-    recipe = config.make_recipe(
+    recipe = make_recipe(
+        config,
         num_rows=num_rows,
         images_per_step=num_joint,
         total_steps=total_steps,
@@ -135,7 +109,7 @@ def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer
     )
     return WorkerSettings(
         backbone=config.backbone,
-        heads=_heads(config, dataset),
+        heads=options.heads,
         preprocess=config.preprocess(),
         recipe=recipe,
         num_workers=least,
@@ -152,7 +126,7 @@ def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer
         initial_trunk=INITIAL_TRUNK if config.weights != "none" else None,
         num_threads=None if use_gpu else config.cpus_per_worker or max(1, offer.num_cores // max(1, most)),
         best_by=config.best_by,
-        patience=config.stops_after(num_rows),
+        patience=stops_after(config, num_rows),
         checkpoint_minutes=config.checkpoint_minutes,
         memory_budget=_memory_budget(config, use_gpu),
         freeze=config.freeze,
@@ -160,11 +134,14 @@ def _worker_settings(config: TrainConfig, dataset: PreparedDataset, offer: Offer
         begins_solved=config.begins_solved(num_rows),
         hidden=config.hidden,
         drop_path=config.drop_path,
+        resampling=options.resampling,
+        teacher=options.teacher,
+        has_unlabelled=options.unlabelled is not None,
     )
 
 
 def _say_unused(config: TrainConfig) -> None:
-    if unused := config.unused_where_outputs_are_solved():
+    if unused := unused_where_outputs_are_solved(config):
         logger.warning(
             "freeze trunk: the outputs are solved, and take no steps; %s: without effect (but with hidden)",
             ", ".join(unused),
@@ -194,17 +171,6 @@ def _default_workers(out: Folder, offer: Offer, use_gpu: bool) -> int:
     return 0 if is_local() and not out.is_file(OF_WORKERS) else 1
 
 
-def _heads(config: TrainConfig, dataset: PreparedDataset) -> tuple[HeadSpec, ...]:
-    """The dataset's heads with the losses asked for."""
-    asked = {"bins": config.bins_loss, "levels": config.levels_loss}
-    losses = [asked.get(head.kind, AS_PREPARED) for head in dataset.heads]
-    heads = [
-        head if loss == AS_PREPARED else replace(head, loss=loss)
-        for head, loss in zip(dataset.heads, losses, strict=True)
-    ]
-    return with_options(heads, config.heads)
-
-
 def _refuse_unlearnable(config: TrainConfig, dataset: PreparedDataset) -> None:
     for head in dataset.heads:
         head.check_learnable()
@@ -225,4 +191,5 @@ def _metrics_of(heads: Sequence[HeadSpec]) -> str:
 def _summary(out: Folder) -> dict[str, Any]:
     card = load_card(out.uri)
     facts = {key: card.about[key] for key in ("epoch", "val_loss", "skipped_steps", "val")}
+    facts |= {"teacher": card.about["teacher"]} if "teacher" in card.about else {}
     return {"job": "train", "out": out.uri, "model_version": card.version, "backbone": card.backbone, **facts}

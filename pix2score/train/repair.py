@@ -23,7 +23,7 @@ from pix2score.metrics.protocol import Accumulator
 from pix2score.model.folder import CARD, ModelCard, Weights, load_model, save_model
 from pix2score.model.members import refuse_ensemble
 from pix2score.storage.folder import Folder
-from pix2score.train.config import RepairConfig
+from pix2score.train.repair_config import RepairConfig
 
 if TYPE_CHECKING:
     from pix2score.model.network import MultiHeadModel

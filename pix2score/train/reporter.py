@@ -29,7 +29,7 @@ class Reporter:
             self._board.begin_at(num_steps)
         if num_steps:
             epochs = len(run.history)
-            done = num_steps - epochs * self._settings.steps_per_epoch
+            done = num_steps - (run.history[-1]["steps"] if epochs else 0)
             middle = f" and {done} steps" if done > 0 else ""
             self.say(f"resuming after epoch {epochs}{middle}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Iterator, Sequence
@@ -20,8 +21,9 @@ from pix2score.heads.compared import OTHERS, num_others
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.columns import pixels_of
 from pix2score.images.preprocess import Preprocess
+from pix2score.train.resample import Resampling, repeated, shuffled_batches
 from pix2score.train.settings import WorkerSettings
-from pix2score.train.step.batch import Batch, Others
+from pix2score.train.step.batch import Batch, Others, is_labelled
 
 logger = logging.getLogger(__name__)
 KEPT_SHARE = 0.25
@@ -30,9 +32,12 @@ batches need the rest."""
 
 
 def training_rows(
-    dataset: PreparedDataset, settings: WorkerSettings, offer: Offer
+    dataset: PreparedDataset,
+    settings: WorkerSettings,
+    offer: Offer,
+    unlabelled: PreparedDataset | None = None,
 ) -> dict[str, ray.data.Dataset]:
-    """Splits train and val.
+    """Splits train and val; the pictures of ``unlabelled`` are mixed into train.
 
     Decoded once for all epochs if their pixels fit in ``settings.cache_mib``, else again in every epoch.
     """
@@ -41,12 +46,13 @@ def training_rows(
     pad_rows = -dataset.num_rows("val") % math.lcm(
         *range(max(1, settings.num_workers), max(1, settings.max_workers) + 1)
     )
-    padding = {"train": 0, "val": pad_rows}
+    shards = functools.partial(shard_rows, dataset, heads=dataset.heads, preprocess=settings.preprocess)
     rows = {
-        split: shard_rows(dataset, split, dataset.heads, settings.preprocess, offer, pad_rows=pad)
-        for split, pad in padding.items()
+        "train": shards("train", offer=offer, mixed_in=unlabelled, keeps_key=settings.resampling is not None),
+        "val": shards("val", offer=offer, pad_rows=pad_rows),
     }
-    num_images = sum(dataset.num_images(split) + pad for split, pad in padding.items())
+    num_images = dataset.num_images("train") + dataset.num_images("val") + pad_rows
+    num_images += unlabelled.num_rows("train") if unlabelled else 0
     size_mib = num_images * settings.preprocess.size**2 * 3 / 2**20
     if size_mib > _most_mib(settings):
         return rows
@@ -70,13 +76,18 @@ def _kept(rows: ray.data.Dataset) -> ray.data.Dataset:
 
 
 def worker_batches(
-    settings: WorkerSettings, split: str, *, batch_rows: int, epoch: int = 0
+    settings: WorkerSettings, split: str, *, batch_rows: int, epoch: int = 0, once: bool = False
 ) -> Iterator[Batch]:
     """This worker's batches of a split.
 
-    Those of train come in an order that depends on seed, epoch and the number of workers alone.
+    Those of train come in an order that depends on seed, epoch and the number of workers alone, and some of
+    their rows several times where the training resamples: not ``once`` each.
     """
     shard: DataIterator = ray.train.get_dataset_shard(split)
+    if split == "train" and settings.resampling and not once:
+        for table in _resampled(shard, settings, settings.resampling, batch_rows, epoch):
+            yield batch_of(table, settings.heads, settings.preprocess)
+        return
     is_train = split == "train"
     for table in shard.iter_batches(
         batch_format="pyarrow",
@@ -87,6 +98,26 @@ def worker_batches(
         local_shuffle_seed=settings.seed * 1_000_003 + epoch if is_train else None,
     ):
         yield batch_of(table, settings.heads, settings.preprocess)
+
+
+def labelled(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same without the rows that have no label."""
+    for batch in batches:
+        rows = torch.stack([is_labelled(target) for target in batch.targets.values()]).any(0)
+        if rows.any():
+            yield batch if rows.all() else batch.rows(rows)
+
+
+def _resampled(
+    shard: DataIterator, settings: WorkerSettings, plan: Resampling, batch_rows: int, epoch: int
+) -> Iterator[pa.Table]:
+    tables = shard.iter_batches(batch_format="pyarrow", batch_size=batch_rows, prefetch_batches=2)
+    return shuffled_batches(
+        repeated(iter(tables), settings.heads, plan, seed=settings.seed, epoch=epoch),
+        batch_rows=batch_rows,
+        buffer_rows=_shuffle_rows(settings, batch_rows),
+        seed=settings.seed * 1_000_003 + epoch,
+    )
 
 
 def _shuffle_rows(settings: WorkerSettings, batch_rows: int) -> int:
@@ -106,7 +137,9 @@ def batch_of(table: pa.Table, heads: Sequence[HeadSpec], preprocess: Preprocess)
 
 
 def _weights(table: pa.Table) -> torch.Tensor | None:
-    return torch.tensor(table.column(WEIGHT).to_numpy()) if WEIGHT in table.column_names else None
+    return (
+        torch.tensor(table.column(WEIGHT).fill_null(1).to_numpy()) if WEIGHT in table.column_names else None
+    )
 
 
 def _others(table: pa.Table, preprocess: Preprocess) -> Others | None:

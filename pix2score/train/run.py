@@ -36,6 +36,7 @@ PACKAGES = ("pix2score", "torch", "torchvision", "timm", "ray", "pillow", "numpy
 def run_training(
     settings: WorkerSettings,
     dataset: PreparedDataset,
+    unlabelled: PreparedDataset | None,
     trunk: dict[str, torch.Tensor] | None,
     config: dict[str, Any],
     offer: Offer,
@@ -44,12 +45,14 @@ def run_training(
 
     ``config`` is what its card will say of the settings.
 
+    ``unlabelled``: a dataset whose pictures are mixed into the train split, for a teacher to answer.
+
     ``trunk``: weights that the trunk starts from, None for random ones.
     """
     out = Folder(settings.out)
     if trunk is not None:
         out.publish(INITIAL_TRUNK, _as_safetensors(trunk), replace=True)
-    result = _fit(settings, dataset, out, offer)
+    result = _fit(settings, dataset, unlabelled, out, offer)
     _save_best(settings, dataset, config, result, out)
 
 
@@ -59,7 +62,13 @@ def _as_safetensors(tensors: dict[str, torch.Tensor]) -> bytes:
     return save({name: tensor.contiguous() for name, tensor in tensors.items()})
 
 
-def _fit(settings: WorkerSettings, dataset: PreparedDataset, out: Folder, offer: Offer) -> Result:
+def _fit(
+    settings: WorkerSettings,
+    dataset: PreparedDataset,
+    unlabelled: PreparedDataset | None,
+    out: Folder,
+    offer: Offer,
+) -> Result:
     total_steps = settings.recipe.total_steps
     logger.info(
         "training %s on %d images, %d steps of %d x %d",
@@ -69,7 +78,13 @@ def _fit(settings: WorkerSettings, dataset: PreparedDataset, out: Folder, offer:
         max(1, settings.max_workers),
         settings.batch_size,
     )
-    rows = training_rows(dataset, settings, offer)
+    if unlabelled:
+        labelled, others = dataset.num_images("train"), unlabelled.num_rows("train")
+        logger.info(
+            "mixing in %d unlabelled images: on average %.1f of the %d of a step have labels",
+            *(others, settings.images_per_step * labelled / (labelled + others), settings.images_per_step),
+        )
+    rows = training_rows(dataset, settings, offer, unlabelled)
     if settings.num_workers == 0:
         logger.info("training in this process")
     else:
@@ -140,6 +155,7 @@ def _save_best(
         "dataset": {"uri": dataset.folder.uri, "id": dataset.id, "rows": dataset.card["rows"]},
         "columns": dataset.card["config"]["columns"],
         "packages": versions(PACKAGES),
+        **({"teacher": settings.teacher.to_dict()} if settings.teacher else {}),
     }
     save_model(
         out.uri,

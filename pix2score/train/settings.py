@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
-from pix2score.train.config import Freeze
+from pix2score.train.flags import Freeze
+from pix2score.train.resample import Resampling
 from pix2score.train.step.recipe import Recipe
+from pix2score.train.teaching import TeacherPlace
 
 INITIAL_TRUNK = "initial.safetensors"
 """Weights that the trunk starts from, in the model folder."""
@@ -51,6 +53,10 @@ class WorkerSettings:
     """Whether outputs are solved before the first step moves them and the trunk."""
     hidden: int = 0
     drop_path: float = 0.0
+    resampling: Resampling | None = None
+    teacher: TeacherPlace | None = None
+    has_unlabelled: bool = False
+    """Whether pictures of another dataset are mixed into the train split."""
     images_per_row: float = 1.0
     """Of the train split, on average: above 1 where rows hold compared images."""
 

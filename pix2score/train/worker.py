@@ -6,39 +6,31 @@ on are read again, and passed over.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import ray.train
-import torch
-from ray.train.torch import get_device, prepare_model
-from safetensors.torch import load as load_tensors
 
-from pix2score.cluster.local import num_local_cores
 from pix2score.cluster.progress import Board
 from pix2score.host import termination
 from pix2score.metrics.kinds import calibrations, results
 from pix2score.metrics.protocol import Accumulator
-from pix2score.model.network import MultiHeadModel
-from pix2score.model.small_maps import multiply_small_maps
-from pix2score.storage.folder import Folder
 from pix2score.train.baseline import RidgeBaseline
+from pix2score.train.build import build_fitter, prepare_torch
 from pix2score.train.checkpoint import EpochSums, resume
 from pix2score.train.embedded import EmbeddedRows
 from pix2score.train.history import WORST, EpochEntry
 from pix2score.train.log import picture_grid, thinned
-from pix2score.train.memory import Peak, hold_to
+from pix2score.train.memory import Peak
 from pix2score.train.probing import Probing, begin_solved
 from pix2score.train.reporter import Reporter
-from pix2score.train.rows import worker_batches
+from pix2score.train.rows import labelled, worker_batches
 from pix2score.train.saver import Saver
 from pix2score.train.settings import WorkerSettings
 from pix2score.train.step.batch import Batch
-from pix2score.train.step.collectives import gather, gather_metrics
-from pix2score.train.step.fitter import Fitter, StepResult
+from pix2score.train.step.collectives import gather, gather_metrics, while_all_have
+from pix2score.train.step.fitter import StepResult
 from pix2score.train.step.validate import validation_loss
 from pix2score.train.threads import Threads
 from pix2score.train.trial import Trial
@@ -62,12 +54,12 @@ class Loop:
     """Epochs of one worker, from the last checkpoint on."""
 
     def __init__(self, settings: WorkerSettings, board: Board) -> None:
-        _prepare_torch(settings)
+        prepare_torch(settings)
         context = ray.train.get_context()
         is_first = context.get_world_rank() == 0
         self._settings, self._num_workers = settings, context.get_world_size()
         self._batch_rows = settings.images_per_step // self._num_workers
-        self._fitter = _build(settings, self._batch_rows)
+        self._fitter = build_fitter(settings, self._batch_rows)
         self._run = resume(self._fitter, settings)
         self._threads = Threads(is_cpu=self._fitter.device.type == "cpu")
         self._trial = Trial(self._fitter, self._run, settings.num_epochs)
@@ -123,13 +115,18 @@ class Loop:
             self._fitter,
             settings,
             self._batch_rows,
-            lambda split: worker_batches(settings, split, batch_rows=self._batch_rows),
+            self._each_once,
         )
         metrics, penalties = begin_solved(self._fitter, settings, rows)
         entry = self._entry(-1, metrics)
         entry["penalties"] = penalties
         self._run.keep_if_best(entry, self._fitter, settings)
         self._reporter.say(f"the outputs begin solved: validation {entry['val_loss']:.3f}")
+
+    def _each_once(self, split: str) -> Iterator[Batch]:
+        """Rows that can be solved for."""
+        batches = worker_batches(self._settings, split, batch_rows=self._batch_rows, once=True)
+        return labelled(batches) if self._settings.has_unlabelled else batches
 
     def report_result(self) -> None:
         """Say which epoch is saved, and how good it is."""
@@ -138,12 +135,13 @@ class Loop:
     def _train(self, epoch: int) -> None:
         fitter, steps_per_epoch = self._fitter, self._settings.steps_per_epoch
         last = min(self._settings.recipe.total_steps, (epoch + 1) * steps_per_epoch)
-        num_done = fitter.num_steps - epoch * steps_per_epoch
+        # An epoch that resamples may be a step short: what is left by chance, on the worker with the fewest.
+        num_done = fitter.num_steps - (self._run.history[-1]["steps"] if self._run.history else 0)
         self._resume_clock()
         self._threads.begin(self._run.sums)
         for i, batch in enumerate(self._awaited(self._batches("train", epoch))):
             if not epoch and not self._embedded:
-                self._baseline.add(batch)
+                self._learn_baseline(batch)
             if i < num_done:
                 continue
             if fitter.num_steps >= last:
@@ -160,6 +158,10 @@ class Loop:
         self._stop_clock()
         if told := self._threads.end(self._run.sums):
             self._reporter.say(told)
+
+    def _learn_baseline(self, batch: Batch) -> None:
+        for rows in labelled(iter([batch])) if self._settings.has_unlabelled else [batch]:
+            self._baseline.add(rows)
 
     def _solve(self, probing: Probing, epoch: int) -> list[Accumulator]:
         """Solve the outputs at the next strength of the penalty; metrics of what each head keeps."""
@@ -245,7 +247,10 @@ class Loop:
     def _batches(self, split: str, epoch: int = 0) -> Iterator[Batch]:
         if self._embedded:
             return self._embedded.batches(split, epoch)
-        return worker_batches(self._settings, split, batch_rows=self._batch_rows, epoch=epoch)
+        batches = worker_batches(self._settings, split, batch_rows=self._batch_rows, epoch=epoch)
+        if split == "train" and self._settings.resampling:
+            return while_all_have(batches, self._fitter.device)
+        return batches
 
     def _seen_once(self, split: str) -> Iterator[Batch]:
         """Batches with pixels, on their way to being embedded; the baseline sees them here."""
@@ -293,36 +298,3 @@ class Loop:
         if self._probing:
             return sum(gather(self._probing.take_num_seen()))
         return (self._run.sums.num_good + self._run.sums.num_skipped) * self._settings.images_per_step
-
-
-def _prepare_torch(settings: WorkerSettings) -> None:
-    if settings.num_threads:
-        torch.set_num_threads(min(settings.num_threads, num_local_cores()))
-    if settings.memory_budget:
-        hold_to(settings.memory_budget, get_device())
-    torch.manual_seed(settings.seed)
-
-
-def _build(settings: WorkerSettings, batch_rows: int) -> Fitter:
-    model = MultiHeadModel(
-        settings.backbone,
-        settings.heads,
-        size=settings.preprocess.size,
-        hidden=settings.hidden,
-        drop_path=settings.drop_path,
-    )
-    model.start_at_prior(settings.heads)
-    if settings.initial_trunk:
-        initial = load_tensors(Folder(settings.out).read(settings.initial_trunk))
-        model.trunk.load_state_dict(initial, strict=False)  # checked when it was written
-    if settings.freeze == "trunk":
-        model.trunk.requires_grad_(False)
-    elif get_device().type == "cpu":
-        multiply_small_maps(model.trunk)
-    network = prepare_model(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
-    # Fewer workers than at most: each takes more of the same joint batch, in pieces of the size that fits.
-    # So do rows of many images.
-    of_images = max(1, round(settings.images_per_row))
-    pieces = settings.recipe.accumulate * math.ceil(batch_rows / settings.batch_size) * of_images
-    recipe = replace(settings.recipe, accumulate=pieces)
-    return Fitter(network, settings.heads, settings.preprocess, recipe, get_device())

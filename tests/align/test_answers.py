@@ -17,7 +17,9 @@ from pix2score.align.answers import _by_value, _pairs, check_column
 from pix2score.dataset.card import dataset_schema, open_dataset
 from pix2score.dataset.sources import SourceRules
 from pix2score.errors import DataError
-from pix2score.evaluate.stages import AnswerRows, Sample, decode_for_evaluation
+from pix2score.evaluate.answers import AnswerRows
+from pix2score.evaluate.sample import Sample
+from pix2score.evaluate.stages import decode_for_evaluation
 from pix2score.heads.distribution import DistributionHead
 from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.spec import HeadSpec

@@ -20,8 +20,8 @@ from pix2score.report.config import ReportConfig
 from pix2score.score.config import ScoreConfig
 from pix2score.serve.config import ExportConfig
 from pix2score.snapshots.config import VerifyConfig
-from pix2score.train.config import RepairConfig
 from pix2score.train.job import TrainConfig
+from pix2score.train.repair_config import RepairConfig
 from tests.conftest import BUCKET
 from tests.support.paths import ROOT
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from pix2score.cluster.offer import Offer
-from pix2score.cluster.source import ParquetParts, _blocks, _cut
+from pix2score.cluster.source import Interleaved, ParquetParts, _blocks, _cut
 from pix2score.cluster.task_sizes import EMBEDDED_TASK_ROWS, MAX_TASK_ROWS, MAX_TASKS, task_rows
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_bytes
@@ -89,3 +89,20 @@ def test_empty_rows_go_through_the_stage_too_in_blocks_of_its_size(tmp_path: Pat
         assert block.num_rows <= 16
         rows += block.column("row").to_pylist()
     assert rows == [*range(30), *[None] * 40]
+
+
+def test_tasks_of_two_sources_take_turns_by_their_numbers(tmp_path: Path) -> None:
+    folders = [Folder(str(tmp_path / name)) for name in ("few", "many")]
+    few, many = (
+        ParquetParts(folder, written(folder, sizes, 100), task_rows=lambda left: 10)
+        for folder, sizes in zip(folders, ([30], [40, 50]), strict=True)
+    )
+    both = Interleaved([few, many])
+    assert both.num_tasks == few.num_tasks + many.num_tasks == 12
+    blocks = [block for task in both.get_read_tasks(1) for block in task()]
+    rows = [block.column("row").to_pylist() for block in blocks]
+    order = [number for i, number in enumerate(rows) if i % 4 == 1]
+    assert order == [list(range(first, first + 10)) for first in (0, 10, 20)]
+    assert [number for i, number in enumerate(rows) if i % 4 != 1] == [
+        list(range(first, first + 10)) for first in range(0, 90, 10)
+    ]

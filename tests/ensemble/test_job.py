@@ -28,8 +28,8 @@ from pix2score.serve.export import export
 from pix2score.snapshots.config import VerifyConfig
 from pix2score.snapshots.manifest import live
 from pix2score.snapshots.verify import verify
-from pix2score.train.config import RepairConfig
 from pix2score.train.repair import repair
+from pix2score.train.repair_config import RepairConfig
 from tests.support.chain import Chain
 from tests.support.torch_helpers import pixels
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from pix2score.evaluate.adversarial import Adversary
 from pix2score.evaluate.gather import Evaluation
-from pix2score.evaluate.stages import Sample, draw_of
+from pix2score.evaluate.sample import Sample, draw_of
 from pix2score.heads.aims import aims_of
 from pix2score.metrics.findings import ADVERSARIAL_REACH, Findings
 from pix2score.model.folder import load_model

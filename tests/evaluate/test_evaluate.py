@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from scipy.stats import spearmanr
 
 from pix2score.dataset.card import open_dataset
 from pix2score.errors import ConfigError, DataError, NotBetterError
+from pix2score.evaluate.alterations import ALTERATIONS, ORIGINAL
 from pix2score.evaluate.config import EvaluateConfig
 from pix2score.evaluate.job import evaluate
-from pix2score.evaluate.stages import ALTERATIONS, ORIGINAL
 from pix2score.images.decode import to_rgb
 from pix2score.model.folder import load_model, save_model
 from pix2score.model.predictor import Predictor
@@ -95,6 +97,9 @@ def compared(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> dict[str
         out=str(out),
         split="train",
         require_better=True,
+        by=("artist_id", "bookmarks"),
+        perturb=("jpeg=90..10,noise=.2",),
+        perturb_rows=60,
     )
     found = evaluate(config)
     written = json.loads((out / "metrics.json").read_text())
@@ -127,6 +132,64 @@ def test_altered_copies_and_originals_are_answered(compared: dict[str, Any]) -> 
         assert all(change["images"] > 20 for change in altered.values())
         assert altered[ORIGINAL]["mean_prob_change"] <= 0.01  # prepared images stand for their originals
         assert altered["crop_top_left_5"]["mean_prob_change"] > 0
+
+
+@pytest.mark.slow
+def test_the_numbers_of_each_quarter_are_those_of_its_rows(chain: Chain, compared: dict[str, Any]) -> None:
+    parts = open_dataset(chain.dataset).parts("train")
+    rows = pa.concat_tables([pq.read_table(f"{chain.dataset}/{part.path}") for part in parts])
+    labels = rows.column("bookmark_label").to_pylist()
+    quarters = compared["by"]["bookmarks"]["values"]
+    known = np.array([label for label in labels if label is not None])
+    part = np.digitize(known, np.quantile(known, [0.25, 0.5, 0.75]))
+    found = [q["metrics"]["bookmark"]["num_labelled"] for q in quarters if q["value"] != "(none)"]
+    assert found == np.bincount(part).tolist()
+    assert sum(q["num_rows"] for q in quarters) == rows.num_rows
+    for column in ("bookmarks", "artist_id"):
+        views = [v["metrics"]["view"] for v in compared["by"][column]["values"]]
+        weights = [m["num_labelled"] for m in views]
+        nll = np.average([m.get("nll", 0.0) for m in views], weights=weights)
+        assert nll == pytest.approx(compared["metrics"]["view"]["nll"])
+
+
+@pytest.mark.slow
+def test_perturbed_copies_are_answered_beside_the_same_images(compared: dict[str, Any]) -> None:
+    perturbed = compared["perturbed"]
+    assert 30 < perturbed["num_rows"] < 80
+    for head in perturbed["heads"].values():
+        assert [at["strength"] for at in head["jpeg"]] == [90, 63, 37, 10]
+        moved = [at["mean_prob_change"] for at in (*head["jpeg"], *head["noise"])]
+        assert 0 < moved[0] < moved[3]
+        assert all(at["images"] == perturbed["num_rows"] for at in head["jpeg"])
+        assert head["jpeg"][0]["difference"] == pytest.approx(
+            head["jpeg"][0][head["main"]] - head["unperturbed"][head["main"]]
+        )
+
+
+@pytest.mark.slow
+def test_how_heads_go_together_is_told_of_answers_and_labels(chain: Chain, compared: dict[str, Any]) -> None:
+    found = compared["correlations"]
+    assert found["heads"] == ["bookmark", "view", "sanity"]
+    parts = open_dataset(chain.dataset).parts("train")
+    rows = pa.concat_tables([pq.read_table(f"{chain.dataset}/{part.path}") for part in parts])
+    both = rows.filter(pc.is_valid(rows.column("bookmark_label"))).filter(pc.field("view_label").is_valid())
+    labels = [both.column(f"{name}_label").to_numpy().astype(float) for name in ("bookmark", "view")]
+    assert found["labels"]["spearman"][0][1] == pytest.approx(spearmanr(*labels).statistic)
+    assert found["labels"]["num_rows"][0][1] == both.num_rows
+    assert found["answers"]["num_rows"][0][1] == rows.num_rows
+
+
+@pytest.mark.slow
+def test_without_a_gpu_few_images_are_led_to_other_answers(compared: dict[str, Any]) -> None:
+    for detail in compared["details"].values():
+        assert 4 < detail["adversarial"]["images"] < 30  # of 70; with a GPU nearly all would be tried
+
+
+def test_an_unknown_column_is_a_mistake_before_anything_runs(chain: Chain, tmp_path: Path) -> None:
+    config = EvaluateConfig(model=chain.model, data=chain.dataset, out=str(tmp_path / "out"), by=("artist",))
+    with pytest.raises(DataError, match=r"--by artist: .* \(did you mean artist_id\?\)"):
+        evaluate(config)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

@@ -14,9 +14,12 @@ from PIL import Image
 
 from pix2score.dataset.card import dataset_schema
 from pix2score.dataset.rows import decode_shard
+from pix2score.evaluate.answers import AnswerRows
 from pix2score.evaluate.baseline import _add
 from pix2score.evaluate.gather import Evaluation
-from pix2score.evaluate.stages import AnswerRows, Sample, decode_for_evaluation, ridge_rows
+from pix2score.evaluate.ridge_stage import ridge_rows
+from pix2score.evaluate.sample import Sample
+from pix2score.evaluate.stages import decode_for_evaluation
 from pix2score.heads.compared import FIRST_PAGE, LABEL, MAX_IMAGES
 from pix2score.heads.preference import PreferenceHead
 from pix2score.metrics.findings import Findings

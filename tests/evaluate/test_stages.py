@@ -15,17 +15,12 @@ from PIL import Image
 from pix2score.catalog.catalog import Columns
 from pix2score.catalog.originals import original_images
 from pix2score.errors import ImageFailure
+from pix2score.evaluate.alterations import ALTERATIONS, ORIGINAL, thumbnail
+from pix2score.evaluate.answers import AnswerRows
 from pix2score.evaluate.gather import Evaluation
 from pix2score.evaluate.saliency import overlay, saliency
-from pix2score.evaluate.stages import (
-    ALTERATIONS,
-    ORIGINAL,
-    AnswerRows,
-    Sample,
-    decode_for_evaluation,
-    draw_of,
-    thumbnail,
-)
+from pix2score.evaluate.sample import Sample, draw_of
+from pix2score.evaluate.stages import decode_for_evaluation
 from pix2score.metrics.findings import Findings
 from pix2score.model.folder import load_model
 from pix2score.model.predictor import Predictor

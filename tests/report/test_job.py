@@ -60,6 +60,7 @@ def test_the_report_of_a_real_night_shows_pictures_and_failures(chain: Chain, tm
     assert_self_contained(text)
     assert summary["rows"] == chain.scored["scored"]
     assert "What limited the run" in text
+    assert "How heads go together" in text
     assert chain.scored["limiting_stage"] in html.unescape(text)
     assert text.count("data:image/jpeg;base64,") > 20
     for code in chain.scored["failed_by_code"]:

@@ -11,13 +11,14 @@ from pix2score.cli.flags import resolve
 from pix2score.errors import ConfigError
 from pix2score.train.config import TrainConfig
 from pix2score.train.head_options import with_options
+from pix2score.train.recipes import make_recipe, stops_after
 from pix2score.train.step.recipe import PRESETS, Augment
 from tests.support.torch_helpers import HEADS
 
 
 def augment(*flags: str) -> Augment:
     config = resolve(TrainConfig, ["--data", "d", "--out", "o", *flags])
-    return config.make_recipe(num_rows=10, images_per_step=64, total_steps=5).augment
+    return make_recipe(config, num_rows=10, images_per_step=64, total_steps=5).augment
 
 
 def test_strengths_that_are_not_given_are_the_presets() -> None:
@@ -81,7 +82,7 @@ def test_a_file_sets_weight_loss_and_noise_of_one_head(tmp_path: Path) -> None:
     first, second = with_options(HEADS, config.heads)
     assert (first.weight, first.loss) == (2.0, HEADS[0].loss)
     assert (second.weight, second.loss) == (HEADS[1].weight, "class_weighted")
-    recipe = config.make_recipe(num_rows=10, images_per_step=64, total_steps=5)
+    recipe = make_recipe(config, num_rows=10, images_per_step=64, total_steps=5)
     assert [recipe.noise_of(head) for head in HEADS] == [0.3, 0.0]
 
 
@@ -130,4 +131,4 @@ def test_a_head_that_the_dataset_lacks_and_weights_of_nothing_are_refused() -> N
 def test_a_training_on_small_data_ends_where_nothing_gets_better_unless_told_its_epochs(
     settings: dict[str, Any], num_rows: int, expected: int | None
 ) -> None:
-    assert TrainConfig(data="d", out="o", **settings).stops_after(num_rows) == expected
+    assert stops_after(TrainConfig(data="d", out="o", **settings), num_rows) == expected

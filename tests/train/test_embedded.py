@@ -12,6 +12,7 @@ from pix2score.errors import ConfigError
 from pix2score.train.config import TrainConfig
 from pix2score.train.embedded import EmbeddedRows
 from pix2score.train.probing import begin_solved
+from pix2score.train.recipes import default_epochs, make_recipe
 from pix2score.train.step.batch import Batch
 from pix2score.train.step.fitter import Fitter
 from pix2score.train.step.validate import validation_loss
@@ -104,9 +105,9 @@ def test_statistics_that_are_kept_stay_while_the_trunk_moves() -> None:
 def test_a_trunk_with_weights_learns_slower_and_shorter() -> None:
     def settings_of(**given: Any) -> tuple[float, float, int, bool]:
         config = TrainConfig(data="d", out="o", **given)
-        recipe = config.make_recipe(num_rows=1000, images_per_step=64, total_steps=10)
+        recipe = make_recipe(config, num_rows=1000, images_per_step=64, total_steps=10)
         assert recipe.keeps_statistics == config.begins_solved(1000)
-        num_epochs = config.default_epochs(1000)
+        num_epochs = default_epochs(config, 1000)
         return recipe.learning_rate, recipe.dropout, num_epochs, recipe.keeps_statistics
 
     assert settings_of() == (1e-3, 0.3, 30, False)

@@ -16,8 +16,8 @@ from pix2score.errors import ConfigError, DataError
 from pix2score.model.batchnorm import is_running_statistic
 from pix2score.model.folder import load_card, load_model, save_model
 from pix2score.model.predictor import Predictor
-from pix2score.train.config import RepairConfig
 from pix2score.train.repair import repair
+from pix2score.train.repair_config import RepairConfig
 from tests.support.chain import Chain
 from tests.support.torch_helpers import pixels
 

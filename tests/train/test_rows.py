@@ -12,7 +12,9 @@ import ray
 
 from pix2score.cluster.session import session
 from pix2score.dataset.card import PreparedDataset, open_dataset
-from pix2score.train.job import TrainConfig, _worker_settings
+from pix2score.train.config import TrainConfig
+from pix2score.train.job import worker_settings
+from pix2score.train.options import find_options
 from pix2score.train.rows import batch_of, training_rows
 from tests.support.chain import INPUT_SIZE, Chain
 
@@ -25,7 +27,9 @@ def read(dataset: PreparedDataset, **settings: Any) -> dict[str, ray.data.Datase
         data=dataset.folder.uri, out="/nowhere", input_size=INPUT_SIZE, batch_size=4, **settings
     )
     with session() as offer:
-        return training_rows(dataset, _worker_settings(config, dataset, offer), offer)
+        return training_rows(
+            dataset, worker_settings(config, dataset, find_options(config, dataset), offer), offer
+        )
 
 
 def pixels_and_labels(

@@ -5,7 +5,7 @@ Without a process group each is the identity.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -46,6 +46,16 @@ def first_says(flag: bool, device: torch.device) -> bool:
     verdict = torch.tensor([float(flag)], device=device)
     share_from_first([verdict])
     return bool(verdict)
+
+
+def while_all_have(items: Iterator[T], device: torch.device) -> Iterator[T]:
+    """The same items, until the first worker has none left: all of them ask equally often."""
+    while True:
+        item = next(items, None)
+        num_without = sum_over_workers(torch.tensor([float(item is None)], device=device))
+        if item is None or num_without:
+            return
+        yield item
 
 
 def gather(mine: T) -> list[T]:

@@ -32,11 +32,17 @@ def _of_numbers(a_BA: Tensor, b_BA: Tensor) -> Tensor:
     return (a_BA - b_BA).square().flatten(1).sum(1)
 
 
-SHARES = ("cross_entropy", "ordinal", "squared_emd", "class_weighted", "logit_adjusted", "pairwise")
+def _of_bins_or_a_number(a_BA: Tensor, b_BA: Tensor) -> Tensor:
+    """A loss of order is for heads with bins and for heads with one number."""
+    return (_of_shares if a_BA.shape[1] > 1 else _of_numbers)(a_BA, b_BA)
+
+
+SHARES = ("cross_entropy", "ordinal", "squared_emd", "class_weighted", "logit_adjusted")
 DISAGREEMENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     **dict.fromkeys((*SHARES, "soft_cross_entropy", "soft_squared_emd", "expected"), _of_shares),
     **dict.fromkeys(("binary_cross_entropy", "binary_focal", *TAG_LOSSES), _of_chances),
     **dict.fromkeys(("mse", "smooth_l1", "bradley_terry"), _of_numbers),
+    "pairwise": _of_bins_or_a_number,
 }
 """Name of a loss -> how far apart two answers [B, A] are, [B]."""
 

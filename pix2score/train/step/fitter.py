@@ -19,11 +19,10 @@ from pix2score.model.batchnorm import norms_of
 from pix2score.model.network import MultiHeadModel, normalise
 from pix2score.train.step.augment import augmented
 from pix2score.train.step.average import Average
-from pix2score.train.step.batch import Batch, label_mass, noisy_targets
+from pix2score.train.step.batch import Batch, noisy_targets
 from pix2score.train.step.collectives import rank, share_from_first, sum_over_workers
-from pix2score.train.step.consistency import disagreements
 from pix2score.train.step.gradients import Gradients
-from pix2score.train.step.losses import head_losses, multi_head_loss
+from pix2score.train.step.objective import JointCounts, Objective
 from pix2score.train.step.optimise import drop_gradients, make_optimizer, trunk_is_frozen
 from pix2score.train.step.pieces import Pieces
 from pix2score.train.step.precision import Caster
@@ -79,7 +78,10 @@ class Fitter:
         preprocess: Preprocess,
         recipe: Recipe,
         device: torch.device,
+        objective: Objective | None = None,
     ) -> None:
+        """``objective``: what its steps make smaller; by default the losses of labels."""
+        self.objective = objective or Objective(heads)
         self.network, self.heads, self.preprocess, self.device = network, heads, preprocess, device
         self.recipe = recipe
         self.augment = Augment() if recipe.tries_augment else recipe.augment
@@ -157,7 +159,7 @@ class Fitter:
 
     def _joint_gradients(self, batch: Batch, running: Sequence[Tensor]) -> Tensor:
         """Set every ``grad`` to that of the joint loss; return this worker's part of it, float32 [H]."""
-        counts = self._num_labelled_all(batch)
+        counts = self.objective.counts(batch)
 
         def start_over() -> None:
             self._undo(running)
@@ -171,12 +173,8 @@ class Fitter:
             start_over=start_over,
         )
 
-    def _num_labelled_all(self, batch: Batch) -> dict[str, Tensor]:
-        counts_H = torch.stack([label_mass(batch.targets[head.name], batch.weights_B) for head in self.heads])
-        return {head.name: n for head, n in zip(self.heads, sum_over_workers(counts_H), strict=True)}
-
     def _losses(
-        self, piece: Batch, counts: Mapping[str, Tensor], network: nn.Module, moved: Tensor | None
+        self, piece: Batch, counts: JointCounts, network: nn.Module, moved: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """float32 [H] on the graph: this worker's part of the joint losses; and what the network saw.
 
@@ -188,19 +186,24 @@ class Fitter:
         with self.cast.autocast():
             outputs, embedding_BD = network(seen)
         targets = {head.name: noisy_targets(piece, head, self.recipe.noise_of(head)) for head in self.heads}
-        of_rows = piece.by_row(outputs, self.heads)
-        part_H = head_losses(
-            multi_head_loss(of_rows, targets, self.heads, piece.weights_B), counts, self.heads
-        )
+        of_rows, objective = piece.by_row(outputs, self.heads), self.objective
+        said = self._teacher_says(piece, seen)
+        part_H = objective.losses(of_rows, targets, said, piece, counts)
         if self.recipe.r_drop:
             with self.cast.autocast():
                 again = piece.by_row(self.model.answers(embedding_BD), self.heads)
-            again_H = head_losses(
-                multi_head_loss(again, targets, self.heads, piece.weights_B), counts, self.heads
-            )
-            apart_H = disagreements(of_rows, again, targets, counts, self.heads, piece.weights_B)
+            again_H = objective.losses(again, targets, said, piece, counts)
+            apart_H = objective.disagreements(of_rows, again, targets, piece, counts)
             part_H = (part_H + again_H) / 2 + self.recipe.r_drop * apart_H
         return part_H, seen
+
+    def _teacher_says(self, piece: Batch, seen: Tensor) -> dict[str, Tensor] | None:
+        """What the teacher answers to the rows, from what the network sees; None without one."""
+        teacher = self.objective.teacher
+        if teacher is None:
+            return None
+        answered = [head for head in self.heads if head.name in teacher.names]
+        return piece.by_row(teacher.answers(seen, self.cast), answered)
 
     def network_input(self, pixels_BSSC: Tensor) -> Tensor:
         """Augmented pictures as the network sees them before normalising, RGB in 0..255 [B, S, S, 3]."""

@@ -13,6 +13,7 @@ from pix2score.errors import ConfigError
 from pix2score.heads.binary import BinaryHead
 from pix2score.model.network import MultiHeadModel
 from pix2score.train.config import TrainConfig
+from pix2score.train.recipes import make_recipe, unused_where_outputs_are_solved
 from pix2score.train.step.consistency import DISAGREEMENTS, disagreements
 from pix2score.train.step.losses import LOSSES
 from pix2score.train.step.recipe import Recipe
@@ -37,6 +38,11 @@ def test_it_is_nothing_between_equal_answers_symmetric_and_positive_else(loss: s
     assert apart(a, b).shape == (6,)
     torch.testing.assert_close(apart(a, b), apart(b, a))
     assert (apart(a, b) > 0).all()
+
+
+def test_a_loss_of_order_of_one_number_has_one_too() -> None:
+    a, b = drawn(1, 6, 1), drawn(2, 6, 1)
+    torch.testing.assert_close(DISAGREEMENTS["pairwise"](a, b), (a - b).square()[:, 0])
 
 
 def test_of_shares_and_chances_it_is_the_mean_of_both_divergences_by_torchs_own() -> None:
@@ -84,8 +90,8 @@ def test_without_dropout_it_is_refused_and_where_outputs_are_solved_it_has_no_ef
         Recipe(r_drop=1.0)
     settings: dict[str, Any] = {"data": "d", "out": "o", "r_drop": 1.0, "weights": "imagenet"}
     config = TrainConfig(**settings, freeze="trunk")
-    assert config.unused_where_outputs_are_solved() == ["r_drop"]
+    assert unused_where_outputs_are_solved(config) == ["r_drop"]
     with pytest.raises(ConfigError, match="dropout is 0"):
-        TrainConfig(**settings).make_recipe(num_rows=1000, images_per_step=64, total_steps=10)
+        make_recipe(TrainConfig(**settings), num_rows=1000, images_per_step=64, total_steps=10)
     with pytest.raises(ConfigError, match="r_drop -1"):
         Recipe(r_drop=-1.0, dropout=0.1)
