@@ -1,4 +1,4 @@
-"""Train several recipes on one dataset, with several seeds each, and compare them in one table and page."""
+"""Train several recipes on one dataset, with several seeds, and compare them in one table and page."""
 
 from __future__ import annotations
 

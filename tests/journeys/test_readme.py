@@ -143,9 +143,9 @@ JOBS = [module.name for module in pkgutil.iter_modules(jobs.__path__) if not mod
 
 
 def config_of(job: str) -> type[Any]:
-    """The settings of a job: a class named for it in a ``config.py``."""
-    for path in sorted(ROOT.glob("pix2score/*/config.py")):
-        module = importlib.import_module(f"pix2score.{path.parent.name}.config")
+    """The settings of a job: a class named for it in a ``config.py`` or ``…_config.py``."""
+    for path in sorted(ROOT.glob("pix2score/*/*config.py")):
+        module = importlib.import_module(f"pix2score.{path.parent.name}.{path.stem}")
         if found := getattr(module, f"{job.title()}Config", None):
             return found  # type: ignore[no-any-return]
     raise AssertionError(f"no config.py has the settings of jobs.{job}")

@@ -27,7 +27,7 @@ from pix2score.train.step.losses_number import (
     smooth_l1,
     squared_error,
 )
-from pix2score.train.step.losses_pairwise import pairwise
+from pix2score.train.step.losses_pairwise import PAIRWISE, pairwise
 from pix2score.train.step.losses_preference import bradley_terry
 from pix2score.train.step.losses_tags import TAG_LOSSES
 
@@ -162,7 +162,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, Any, Tensor | None], Tensor]] = {
     "expected": expected_value,
     "soft_cross_entropy": soft_cross_entropy,
     "soft_squared_emd": soft_squared_emd,
-    "pairwise": pairwise(_ordinal),
+    PAIRWISE: pairwise(_ordinal),
     **TAG_LOSSES,
     "bradley_terry": bradley_terry,
 }

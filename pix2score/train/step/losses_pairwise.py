@@ -38,6 +38,8 @@ together, nor weights by distance (0.555 each at 0.7), nor the odds of the mean 
 the bins (0.557 at 0.5) made a difference. So on plain counts it is no better than ordinal.
 The share was chosen by these same test numbers, which flatters it a little.
 """
+PAIRWISE = "pairwise"
+"""Name of the loss."""
 LEAST = 1e-12
 """Added to the probability of an order: two answers may be certain, and wrong."""
 

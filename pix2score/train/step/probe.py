@@ -10,7 +10,7 @@ Shapes: N rows, D embedding, A outputs of a head.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from pix2score.train.step.batch import Batch, label_mass, noisy_targets
 from pix2score.train.step.collectives import sum_over_workers
 from pix2score.train.step.fitter import StepResult
 from pix2score.train.step.losses import head_losses, multi_head_loss
+from pix2score.train.step.losses_pairwise import PAIRWISE
 from pix2score.train.step.recipe import Recipe
 
 NUM_STRENGTHS = 13
@@ -35,6 +36,8 @@ NUM_WORSE = 3
 _MAX_PASSES = 40
 """Of L-BFGS over the rows, for each strength; it begins where the strength before ended."""
 _CHUNK_ROWS = 4096
+COMPARED_ROWS = 256
+"""At once, of a loss that compares each row with every other: its cost grows with their square."""
 _DEAD = 1e-6
 """Standard deviation below which a dimension says nothing."""
 
@@ -107,7 +110,7 @@ class Probe:
         """Loss in units of the constant answer, plus penalty; sets the gradients, where they are on."""
         parameters, wants_gradient = [weight_AD, bias_A], torch.is_grad_enabled()
         total = torch.zeros(1 + sum(p.numel() for p in parameters), device=self._device)
-        for chunk in self._chunks:
+        for chunk in self._pieces(head):
             self.num_seen += len(chunk.pixels_BSSC)
             loss = self._loss(head, chunk.to(self._device), weight_AD, bias_A)
             total[0] += loss.detach()
@@ -121,6 +124,14 @@ class Probe:
             )
             bias_A.grad = total[1 + weight_AD.numel() :].clone()
         return total[0] + 0.5 * strength * weight_AD.detach().square().sum()
+
+    def _pieces(self, head: HeadSpec) -> Iterator[Batch]:
+        if head.loss_name != PAIRWISE:
+            yield from self._chunks
+            return
+        for chunk in self._chunks:
+            for start in range(0, len(chunk.pixels_BSSC), COMPARED_ROWS):
+                yield chunk.rows(slice(start, start + COMPARED_ROWS))
 
     def _loss(self, head: HeadSpec, chunk: Batch, weight_AD: Tensor, bias_A: Tensor) -> Tensor:
         raw_AD = weight_AD / self._scale_D

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from pix2score.heads.binary import BinaryHead
+from pix2score.heads.ordered import OrderedHead
 from pix2score.metrics.kinds import accumulator
 from pix2score.metrics.protocol import Accumulator
 from pix2score.model.network import MultiHeadModel
@@ -152,3 +153,20 @@ def test_workers_with_unlike_shares_find_the_outputs_of_one(tmp_path: Path) -> N
         assert torch.equal(first[f"{name}.weight"], second[f"{name}.weight"])
         found = x_ND @ first[f"{name}.weight"].T + first[f"{name}.bias"]
         torch.testing.assert_close(found, output_of(model, head)(x_ND), atol=5e-3, rtol=1e-3)
+
+
+def test_a_loss_that_compares_rows_sees_few_at_once_and_others_all() -> None:
+    rows = rows_of(5, 600)
+    targets = {"liked": rows.targets["liked"], "order": rows.targets["liked"].clamp(min=0)}
+    order = OrderedHead(name="order", column="c", edges=(1,), loss="pairwise", counts=(1, 1), typical=(0, 1))
+    heads = (LIKED, order)
+    model = MultiHeadModel("resnet18", heads)
+    probe = Probe(model, Batch(rows.pixels_BSSC, targets, {}), heads, Recipe(), CPU)
+    assert [len(piece.pixels_BSSC) for piece in probe._pieces(order)] == [256, 256, 88]
+    assert [len(piece.pixels_BSSC) for piece in probe._pieces(LIKED)] == [600]
+    ProbePath(model, heads, 3, {})
+    probe.solve(heads, 0.1)
+    with torch.no_grad():
+        said = output_of(model, order)(rows.pixels_BSSC).diff(dim=1)[:, 0]
+    yes, no = said[targets["order"] == 1].numpy(), said[targets["order"] == 0].numpy()
+    assert (yes[:, None] > no).mean() > 0.9
