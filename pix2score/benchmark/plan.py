@@ -23,6 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pix2score.catalog.catalog import Catalog, Columns, open_catalog
+from pix2score.heads.bins import median_bin
 from pix2score.heads.presets import preset
 from pix2score.nightly.executor import LocalThreads
 from pix2score.nightly.merge import merge_range
@@ -253,6 +254,7 @@ def _predictions(num_rows: int) -> dict[str, pa.Array]:
         columns[f"{head.name}_probs"] = fixed_lists(probs)
         columns[f"{head.name}_score"] = pa.array(probs[:, 0])
         columns[f"{head.name}_expected"] = pa.array(probs[:, 1] * 1000)
+        columns[f"{head.name}_median"] = pa.array(median_bin(probs.astype(np.float64)))
     return columns
 
 

@@ -29,12 +29,15 @@ class Meter:
     logger: logging.Logger
     done: int = 0
     began_at: int = 0
+    in_start_up: int = 0
+    """Done since the beginning when the first were seen: nobody knows in what time."""
     started: float = field(default_factory=time.monotonic)
     logged: float = field(default_factory=time.monotonic)
 
     def begin_at(self, number: int) -> None:
         """``number`` were done before: the rate is of what is done from now on."""
         self.done = self.began_at = number
+        self.in_start_up = 0
         self.started = self.logged = time.monotonic()
 
     def add(self, number: int, note: str = "") -> None:
@@ -44,11 +47,13 @@ class Meter:
         """
         if self.done == self.began_at:  # start-up says nothing about the rate
             self.started = self.logged = time.monotonic()
+            self.in_start_up = number
         self.done += number
         if self.done == self.began_at or time.monotonic() - self.logged < LOG_EVERY_S:
             return
         self.logged = time.monotonic()
-        rate = (self.done - self.began_at) / max(_POLL_S, self.logged - self.started)
+        counted = self.done - self.began_at - self.in_start_up or self.in_start_up
+        rate = counted / max(_POLL_S, self.logged - self.started)
         left = duration(max(0, self.total - self.done) / rate)
         self.logger.info(
             "%s: %d of %d, %.1f/s, about %s left%s",
