@@ -132,6 +132,7 @@ def test_the_line_is_that_of_the_rows_of_val_and_test(world: World, tmp_path: Pa
     assert json.loads((tmp_path / "align.json").read_text())["sources"] == found["sources"]
 
 
+@pytest.mark.slow
 def test_what_is_written_prepares_labels_onto_the_scale_of_the_reference(
     world: World, tmp_path: Path
 ) -> None:
