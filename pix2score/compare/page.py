@@ -21,7 +21,7 @@ from pix2score.report.page import Chart, Line, Section, TextTable, page
 from pix2score.report.run_charts import dots_with_intervals, learning_curves
 
 NOTE = (
-    "Main number: the mean over seeds, +- their standard deviation; more is better. Brackets: 95 %, the same "
+    "Main number: the mean over seeds, ± their standard deviation; more is better. Brackets: 95 %, the same "
     "models on redrawn groups of images; of a difference both runs on the same redrawn groups. Better and "
     "worse: that interval leaves out 0, and the difference is more than twice its standard error over seeds, "
     "if there are several. Loss: 1 is the best constant answer; less is better. Ridge: a regression on "

@@ -37,7 +37,7 @@ def num_images(found: ComparedRuns, head: str) -> int:
 def head_header(found: ComparedRuns, head: str) -> list[str]:
     """Columns of ``head_rows``."""
     main = next(iter(found.heads[head].values())).main
-    return ["run", main, "+- seeds", "95 %", f"minus {found.runs[0].name}", "95 %, paired", "verdict", "loss"]
+    return ["run", main, "± seeds", "95 %", f"minus {found.runs[0].name}", "95 %, paired", "verdict", "loss"]
 
 
 def head_rows(found: ComparedRuns, head: str) -> list[list[str]]:
@@ -60,7 +60,7 @@ def narrow_rows(found: ComparedRuns, head: str) -> list[list[str]]:
     """``head_rows`` in so few columns that a phone shows them whole."""
     rows = [[*row, *[""] * (8 - len(row))] for row in head_rows(found, head)]
     return [
-        [name, _joined(mean, f"+-{spread}" if spread not in ("", "-") else "", own), _joined(*against), loss]
+        [name, _joined(mean, f"± {spread}" if spread not in ("", "-") else "", own), _joined(*against), loss]
         for name, mean, spread, own, *against, loss in rows
     ]
 

@@ -51,7 +51,7 @@ def dots_with_intervals(
         "axis": {"labelLimit": LABEL_PX, "labelOverlap": False},
     }
     colour = _run_colours(runs, [name for name in values if name not in runs], legend=None)
-    x = axis("value", title, scale={"zero": False})
+    x = axis("value", title, scale={"zero": False}, axis={"tickCount": 4})
     line = {
         "mark": {"type": "rule", "strokeWidth": 2},
         "encoding": {"y": y, "x": {**x, "field": "low"}, "x2": {"field": "high"}, "color": colour},
@@ -65,7 +65,7 @@ def dots_with_intervals(
         "mark": {"type": "point", "filled": True, "size": 60},
         "encoding": {"y": y, "x": x, "color": colour},
     }
-    return svg([line, seeds, dots], rows, width=220, height=ROW_PX * len(rows))
+    return svg([line, seeds, dots], rows, width=210, height=ROW_PX * len(rows), left=16)
 
 
 def learning_curves(points: Sequence[Row], runs: Sequence[str], title: str) -> str:
@@ -73,9 +73,9 @@ def learning_curves(points: Sequence[Row], runs: Sequence[str], title: str) -> s
     last = max(point["epoch"] for point in points)
     encoding = {
         "x": axis("epoch", "epoch", axis={"values": list(range(1, last + 1, -(-last // MAX_TICKS)))}),
-        "y": axis("value", title, scale={"zero": False}),
+        "y": axis("value", title, scale={"zero": False}, axis={"titlePadding": 12}),
         "color": _run_colours(runs, legend={"columns": 2, "labelLimit": LABEL_PX}),
         "detail": {"field": "seed", "type": "nominal"},
     }
     mark = {"type": "line", "strokeWidth": 1.5, "point": {"size": 14}}
-    return svg([{"mark": mark, "encoding": encoding}], points)
+    return svg([{"mark": mark, "encoding": encoding}], points, width=270, left=16)
