@@ -19,6 +19,7 @@ def test_the_report_of_an_evaluation_has_every_head_and_chart(chain: Chain, tmp_
     assert_self_contained(text)
     for head in ("bookmark", "view", "sanity"):
         assert f"<h2>{head}</h2>" in text
-    assert text.count("<svg") == 9
+    assert text.count("<svg") == 11  # three of each head, and how scores and labels go together
+    assert "How heads go together" in text
     assert "Where this head looks" in text
     assert "Largest misses" in text
