@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,14 +13,13 @@ from pix2score.catalog.keys import KEY
 from pix2score.cluster.offer import Offer
 from pix2score.dataset.card import PreparedDataset
 from pix2score.errors import DataError
+from pix2score.evaluate.gather import answers_in
 from pix2score.evaluate.pipeline import EvaluationPipeline
 from pix2score.evaluate.sample import Sample
 from pix2score.heads.spec import HeadSpec, present
 from pix2score.metrics.intervals import MAX_ROWS
 from pix2score.metrics.kinds import numbers_of
-from pix2score.metrics.protocol import Answers
 from pix2score.model.folder import ModelCard
-from pix2score.storage.arrow import matrix
 from pix2score.storage.parquet import open_parquet, parquet_batches
 from pix2score.storage.sql import engine, load
 
@@ -30,9 +28,8 @@ logger = logging.getLogger(__name__)
 
 def check_column(dataset: PreparedDataset, column: str) -> None:
     """Raise ``DataError`` if rows of the dataset have no such column, saying how they get it."""
-    with open_parquet(dataset.folder, dataset.card["shards"][0]["path"]) as file:
-        if column in file.schema_arrow.names:
-            return
+    if dataset.has_column(column):
+        return
     raise DataError(
         f"dataset {dataset.folder.uri} has no column {column}: jobs.prepare writes it for several --catalog, "
         "or for --source-column NAME"
@@ -73,23 +70,13 @@ def answered_rows(
 
 def _pairs(rows: pa.Table, head: HeadSpec, card: ModelCard) -> pa.Table:
     """Key, group, label and answer of the rows that have a label."""
-    targets = head.targets(rows.column(head.target_field().name))
-    labelled = present(targets)
-    answers = Answers(
-        head,
-        matrix(rows.column(f"{head.name}_outputs_0"))[labelled].astype(np.float64),
-        targets[labelled],
-        head.label_values(rows.column(f"{head.name}_label"))[labelled],
-        rows.column("group").to_numpy()[labelled],
-        card.calibration(head.name),
-    )
+    labelled = rows.filter(pa.array(present(head.targets(rows.column(head.target_field().name)))))
+    answers = answers_in(labelled, head, 0, card.calibration(head.name))
     pairs = numbers_of(head).in_label_unit(answers)
     assert pairs is not None, "a head without a number is refused before"
-    keys = rows.select(list(KEY)).filter(pa.array(labelled))
     said, label = pairs
-    return pa.table(
-        {**{name: keys.column(name) for name in KEY}, "group": answers.group, "said": said, "label": label}
-    )
+    keys = {name: labelled.column(name) for name in KEY}
+    return pa.table({**keys, "group": answers.group, "said": said, "label": label})
 
 
 def _by_value(

@@ -13,14 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from pix2score.cluster.offer import Offer
 from pix2score.compare.cost import cost_of
 from pix2score.dataset.card import PreparedDataset, check_heads
 from pix2score.errors import DataError
-from pix2score.evaluate.gather import Evaluation, answers_in, is_kept
+from pix2score.evaluate.gather import Evaluation, answers_in, is_kept, ridge_in
 from pix2score.evaluate.pipeline import EvaluationPipeline
 from pix2score.evaluate.sample import Sample, draw_of
 from pix2score.heads.spec import HeadSpec, present
@@ -29,7 +28,6 @@ from pix2score.metrics.formulas import Floats
 from pix2score.metrics.intervals import MAX_BYTES, MAX_ROWS
 from pix2score.metrics.protocol import Answers
 from pix2score.model.folder import CARD, load_card
-from pix2score.storage.arrow import matrix
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import open_parquet, parquet_batches, parquet_bytes
 
@@ -56,12 +54,7 @@ class Measured:
     def ridge(self, head: str) -> Floats | None:
         """What the ridge regression says of the same images; None where there is none for the head."""
         spec = self._spec(head)
-        rows = self._rows(spec)
-        if f"ridge_{head}" not in rows.column_names:
-            return None
-        labelled = present(spec.targets(rows.column(spec.target_field().name)))
-        guess = matrix(rows.column(f"ridge_{head}"))[labelled].astype(np.float64)
-        return guess[:, 0] if guess.shape[1] == 1 else guess
+        return ridge_in(self._rows(spec), spec)
 
     def _spec(self, head: str) -> HeadSpec:
         return next(each for each in self.heads if each.name == head)

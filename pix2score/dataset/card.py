@@ -19,6 +19,7 @@ from pix2score.heads.compared import OTHERS
 from pix2score.heads.kinds import head_from_dict
 from pix2score.heads.spec import HeadSpec
 from pix2score.storage.folder import Folder
+from pix2score.storage.parquet import open_parquet
 from pix2score.storage.parts import Part
 
 CARD = "dataset.json"
@@ -53,6 +54,11 @@ class PreparedDataset:
         """Places of the catalogs that it was made of, in the order in which their rows count."""
         card = self.card
         return [found["uri"] for found in (card["catalog"], *card.get("more_catalogs", ()))]
+
+    def has_column(self, name: str) -> bool:
+        """Whether shards have it: ``source`` and ``weight`` are only there where they are used."""
+        with open_parquet(self.folder, self.card["shards"][0]["path"]) as file:
+            return name in file.schema_arrow.names
 
     def num_rows(self, split: str) -> int:
         """Rows of a split."""

@@ -19,6 +19,7 @@ from pix2score.catalog.rows import SOURCE, WEIGHT, PlanCounts
 from pix2score.errors import ConfigError
 from pix2score.heads.number_labels import number_sql
 from pix2score.heads.spec import HeadSpec, LabelColumn, is_number
+from pix2score.storage.quoting import literal
 from pix2score.storage.sql import one_row
 
 _KEYS = ("weight", "relabel")
@@ -97,7 +98,7 @@ class SourceRules:
         if not lines:
             return clean
         cases = " ".join(
-            f"WHEN {text_literal(source)} THEN {_clipped(_moved(line, columns), head)}"
+            f"WHEN {literal(source)} THEN {_clipped(_moved(line, columns), head)}"
             for source, line in lines.items()
         )
         return f"CASE {SOURCE} {cases} ELSE CAST({clean} AS DOUBLE) END"
@@ -106,7 +107,7 @@ class SourceRules:
         """SQL: the weight of a row, of its own column ``weight`` and of its source."""
         if not self.weights:
             return f"coalesce({WEIGHT}, 1)"
-        cases = " ".join(f"WHEN {text_literal(s)} THEN {w!r}" for s, w in self.weights.items())
+        cases = " ".join(f"WHEN {literal(s)} THEN {w!r}" for s, w in self.weights.items())
         return f"coalesce({WEIGHT}, 1) * CASE {SOURCE} {cases} ELSE 1.0 END"
 
     def check_sources(self, connection: duckdb.DuckDBPyConnection) -> None:
@@ -130,7 +131,7 @@ class SourceRules:
             labels, clipped = one_row(
                 connection,
                 f"SELECT count(moved), count(*) FILTER (moved <> {_clipped('moved', head)}) FROM "
-                f"(SELECT {moved} AS moved FROM keyed WHERE {SOURCE} = {text_literal(source)})",
+                f"(SELECT {moved} AS moved FROM keyed WHERE {SOURCE} = {literal(source)})",
             )
             counts[source] = {"labels": labels, "clipped": clipped}
         return counts
@@ -152,11 +153,6 @@ def described_sources(counts: PlanCounts) -> list[str]:
 
 def _words(name: str) -> str:
     return "left out, as an earlier catalog has their key" if name == "key_of_another" else f"{name} rows"
-
-
-def text_literal(text: str) -> str:
-    """``text`` as SQL."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _moved(line: Line, columns: Sequence[LabelColumn]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import duckdb
 
 from pix2score.heads.bins import short
+from pix2score.storage.quoting import literal
 from pix2score.storage.sql import one_row
 
 MAX_VALUES = 20
@@ -42,7 +43,7 @@ def most_frequent(
         connection, f"SELECT count(DISTINCT {text}), count(*) - count({text}) FROM found"
     )
     rest = num_values - len(names)
-    number = " ".join(f"WHEN {quoted(name)} THEN {i}" for i, name in enumerate(names))
+    number = " ".join(f"WHEN {literal(name)} THEN {i}" for i, name in enumerate(names))
     more = [f"others ({rest} values)"] if rest else []
     none = len(names) + len(more)
     sql = f"CASE WHEN {text} IS NULL THEN {none} ELSE CASE {text} {number} ELSE {len(names)} END END"
@@ -76,8 +77,3 @@ def _listed(borders: Sequence[float]) -> str:
 def _range(low: float, high: float, is_whole: bool) -> str:
     texts = [short(end) if abs(end) >= 1000 or is_whole else f"{end:.3g}" for end in (low, high)]
     return f"{texts[0]} to {texts[1]}"
-
-
-def quoted(text: str) -> str:
-    """As a literal of SQL."""
-    return "'" + text.replace("'", "''") + "'"

@@ -107,7 +107,7 @@ class Evaluation:
             self.answers(head, rows=rows),
             totals.of[head.name],
             calibration,
-            _ridge(rows, head),
+            ridge_in(rows, head),
             min_labelled,
         )
 
@@ -177,7 +177,8 @@ class _Totals:
             total.add(matrix(rows.column(f"{name}_outputs_0")), _targets(rows, head), _labels(rows, head))
 
 
-def _ridge(rows: pa.Table, head: HeadSpec) -> Floats | None:
+def ridge_in(rows: pa.Table, head: HeadSpec) -> Floats | None:
+    """What the ridge regression says of the rows that have a label; None where there is none for the head."""
     name = f"ridge_{head.name}"
     if name not in rows.column_names:
         return None

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from pix2score.catalog.catalog import Catalog, Columns, open_catalog
-from pix2score.catalog.rows import PlanCounts, catalog_rows
+from pix2score.catalog.rows import SOURCE, PlanCounts, catalog_rows
 from pix2score.catalog.types import is_list, text_sql
 from pix2score.dataset.card import PreparedDataset
 from pix2score.errors import ConfigError, DataError, StorageError
@@ -28,8 +28,6 @@ from pix2score.storage.parquet import open_parquet, parquet_batches
 from pix2score.storage.sql import engine, in_memory, load, numbered, one_row
 
 logger = logging.getLogger(__name__)
-SOURCE = "source"
-"""Column of shards that were prepared from several catalogs."""
 _HASH = "hash(illust_id, page)"
 
 
@@ -62,7 +60,7 @@ def check_columns(dataset: PreparedDataset, columns: Sequence[str]) -> Catalog |
     Raises ``DataError`` where it has no such column (the nearest is named), or cannot be read any more;
     ``ConfigError`` for one whose values are no parts, or where several catalogs could have it.
     """
-    wanted = [name for name in dict.fromkeys(columns) if not (name == SOURCE and _has_source(dataset))]
+    wanted = [name for name in dict.fromkeys(columns) if not (name == SOURCE and dataset.has_column(SOURCE))]
     if not wanted:
         return None
     if dataset.card.get("more_catalogs"):
@@ -105,11 +103,6 @@ def strata_of(
             ]
     order = list(dict.fromkeys(columns))
     return sorted(found, key=lambda strata: order.index(strata.column))
-
-
-def _has_source(dataset: PreparedDataset) -> bool:
-    with open_parquet(dataset.folder, dataset.card["shards"][0]["path"]) as file:
-        return SOURCE in file.schema_arrow.names
 
 
 def _load_keys(

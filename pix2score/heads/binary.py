@@ -16,7 +16,7 @@ from pix2score.heads import bins
 from pix2score.heads.binary_labels import BALANCED, BinaryLabels
 from pix2score.heads.probabilities import finite
 from pix2score.heads.spec import Calibration, Floats, Guess
-from pix2score.heads.tag_sql import literal
+from pix2score.storage.quoting import literal
 
 FOCUS = 2.0
 """Exponent of the focal loss, as in Lin et al. 2017."""

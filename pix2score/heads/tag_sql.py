@@ -8,6 +8,7 @@ import pyarrow.types as pt
 
 from pix2score.errors import ConfigError
 from pix2score.heads.spec import LabelColumn
+from pix2score.storage.quoting import literal
 
 _SPACES = "' ' || chr(9) || chr(10) || chr(13) || chr(160)"
 
@@ -31,11 +32,6 @@ def names_of(head: str, column: str, given: LabelColumn, separator: str | None) 
 def as_text(given: LabelColumn) -> str:
     """SQL: what a column holds, as text."""
     return f"array_to_string({given.sql}, ', ')" if _is_list(given) else given.sql
-
-
-def literal(text: str) -> str:
-    """SQL: ``text``."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def rows_of(texts: Iterable[str]) -> str:

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from pix2score.heads.probabilities import finite
 from pix2score.heads.spec import Calibration, Floats, Guess
 from pix2score.heads.tag_labels import TAGS, TagLabels
-from pix2score.heads.tag_sql import literal, rows_of
+from pix2score.heads.tag_sql import rows_of
+from pix2score.storage.quoting import literal
 
 GAMMA, CLIP = 4.0, 0.05
 """Of the asymmetric loss: how much less easy negatives weigh, and below which probability they weigh

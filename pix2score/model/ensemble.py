@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.members import Member
-from pix2score.model.network import MultiHeadModel
+from pix2score.model.network import MultiHeadModel, renormalised
 from pix2score.model.pooling import calibrated, pooled
 
 
@@ -36,7 +35,7 @@ class EnsembleModel(nn.Module):
     def forward(self, image_BCHW: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Head -> outputs [B, A], and the embedding [B, D]; input as ``normalise`` gives it."""
         answers = [
-            network(self._as_wanted(image_BCHW, about))
+            network(renormalised(image_BCHW, self._preprocess, about))
             for network, about in zip(self.members, self._about, strict=True)
         ]
         return {head.name: self._pooled(head, [a[0] for a in answers]) for head in self._heads}, answers[0][1]
@@ -47,17 +46,6 @@ class EnsembleModel(nn.Module):
             for said, about in zip(outputs, self._about, strict=True)
         ]
         return pooled(head, found, [about.shares[head.name] for about in self._about])
-
-    def _as_wanted(self, image_BCHW: Tensor, member: Member) -> Tensor:
-        """Normalised with the member's own mean and deviation."""
-        ours = self._preprocess
-        if (tuple(ours.mean), tuple(ours.std)) == (member.mean, member.std):
-            return image_BCHW
-        mean, std, own_mean, own_std = (
-            torch.tensor(v, dtype=torch.float32, device=image_BCHW.device).view(1, 3, 1, 1)
-            for v in (ours.mean, ours.std, member.mean, member.std)
-        )
-        return (image_BCHW * std + mean - own_mean) / own_std
 
 
 def _of(member: Member, heads: Sequence[HeadSpec]) -> list[HeadSpec]:

@@ -6,7 +6,7 @@ Shapes: B images, C channels, H height, W width, S input size, D embedding, K bi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy.typing as npt
 import torch
@@ -16,6 +16,16 @@ from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.folder import Shape, check_shapes
 from pix2score.model.trunk import build_trunk, embedding_dim
+
+
+class Normalisation(Protocol):
+    """Mean and deviation of each colour, of 0..1."""
+
+    @property
+    def mean(self) -> tuple[float, float, float]: ...
+
+    @property
+    def std(self) -> tuple[float, float, float]: ...
 
 
 class MultiHeadModel(nn.Module):
@@ -95,6 +105,17 @@ def normalise(pixels_BSSC: Tensor, preprocess: Preprocess) -> Tensor:
     mean = torch.tensor(preprocess.mean, device=image_BCHW.device).view(1, 3, 1, 1)
     std = torch.tensor(preprocess.std, device=image_BCHW.device).view(1, 3, 1, 1)
     return (image_BCHW / 255 - mean) / std
+
+
+def renormalised(image_BCHW: Tensor, given: Normalisation, wanted: Normalisation) -> Tensor:
+    """What is normalised as ``given`` says, in the mean and deviation of ``wanted``."""
+    if (tuple(given.mean), tuple(given.std)) == (tuple(wanted.mean), tuple(wanted.std)):
+        return image_BCHW
+    mean, std, own_mean, own_std = (
+        torch.tensor(v, dtype=torch.float32, device=image_BCHW.device).view(1, 3, 1, 1)
+        for v in (given.mean, given.std, wanted.mean, wanted.std)
+    )
+    return (image_BCHW * std + mean - own_mean) / own_std
 
 
 def weights_of(model: nn.Module) -> dict[str, npt.NDArray[Any]]:

@@ -11,6 +11,7 @@ Shapes: N pictures, A outputs of a head.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,6 @@ import numpy.typing as npt
 import onnx
 import pyarrow as pa
 
-from pix2score.cli.packages import need
 from pix2score.dataset.card import PreparedDataset
 from pix2score.errors import DataError, ImageFailure
 from pix2score.heads.spec import Calibration, HeadSpec, present
@@ -53,7 +53,6 @@ def quantised(data: bytes, card: ModelCard, dataset: PreparedDataset) -> tuple[b
 
     Raises ``DataError`` if the dataset has no picture that decodes.
     """
-    need("int8", "export", ["onnxruntime"], "leave --int8 out")
     proto = onnx.load_from_string(data)
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
@@ -191,16 +190,16 @@ def _change(
     return found
 
 
-class _quiet:
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
     """What ONNX Runtime tells the root logger, silenced: a line for each weight whose scale it raised, and
     advice to simplify a graph that the exporter has simplified."""
 
-    def __enter__(self) -> None:
-        logging.getLogger().addFilter(_nothing)
+    def nothing(_record: logging.LogRecord) -> bool:
+        return False
 
-    def __exit__(self, *_: object) -> None:
-        logging.getLogger().removeFilter(_nothing)
-
-
-def _nothing(_record: logging.LogRecord) -> bool:
-    return False
+    logging.getLogger().addFilter(nothing)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeFilter(nothing)

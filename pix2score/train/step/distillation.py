@@ -22,6 +22,7 @@ from pix2score.heads.spec import HeadSpec
 from pix2score.heads.value import ValueHead
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.folder import ModelCard
+from pix2score.model.network import renormalised
 from pix2score.model.networks import Network
 from pix2score.model.pooling import calibrated
 from pix2score.train.step.batch import Batch
@@ -139,12 +140,7 @@ class Teacher:
     def _as_wanted(self, image_NCSS: Tensor) -> Tensor:
         """In the teacher's normalisation and size."""
         ours, own = self._student, self._card.preprocess
-        if (ours.mean, ours.std) != (own.mean, own.std):
-            mean, std, own_mean, own_std = (
-                torch.tensor(v, dtype=torch.float32, device=image_NCSS.device).view(1, 3, 1, 1)
-                for v in (ours.mean, ours.std, own.mean, own.std)
-            )
-            image_NCSS = (image_NCSS * std + mean - own_mean) / own_std
+        image_NCSS = renormalised(image_NCSS, ours, own)
         if ours.size != own.size:
             image_NCSS = F.interpolate(image_NCSS, (own.size, own.size), mode="bilinear", antialias=True)
         return image_NCSS
