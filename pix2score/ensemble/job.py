@@ -191,6 +191,7 @@ def _save(
         embedding_dim=first.embedding_dim,
         **calibrations(metrics),
         hidden=first.hidden,
+        embedding_dtype=first.embedding_dtype,
         members=tuple(_member(card, i, shares) for i, (card, _) in enumerate(loaded)),
         about={
             "val": results([m.calibrated() for m in metrics]),
@@ -212,4 +213,5 @@ def _member(card: ModelCard, number: int, shares: Mapping[str, Sequence[float]])
         losses={head.name: head.loss_name for head in card.heads},
         calibrations={head.name: dict(card.calibration(head.name)) for head in card.heads},
         shares={name: of_members[number] for name, of_members in shares.items()},
+        embedding_dtype=card.embedding_dtype,
     )
