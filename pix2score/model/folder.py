@@ -195,9 +195,7 @@ def digest(weights: Weights) -> str:
 
 
 def _short_hash(plain: dict[str, Any]) -> str:
-    return hashlib.sha256(
-        json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()
-    ).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
 
 
 def spans(safetensors: bytes) -> dict[str, Span]:

@@ -44,7 +44,8 @@ class MultiHeadModel(nn.Module):
     ) -> None:
         """``size``, ``drop_path``: as ``build_trunk`` has them.
 
-        ``embedding_dtype``: what ``embed`` rounds to, None for nothing. ``hidden``: width of a layer with BatchNorm between the embedding and the outputs; 0 for none.
+        ``embedding_dtype``: what ``embed`` rounds to, None for nothing. ``hidden``: width of a layer with
+        BatchNorm between the embedding and the outputs; 0 for none.
         """
         super().__init__()
         self.trunk = build_trunk(backbone, size, drop_path)
