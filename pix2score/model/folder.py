@@ -67,7 +67,7 @@ class ModelCard:
     embedding_dtype: EmbeddingDtype | None = None
     """What the embedding is rounded to before the heads see it, as it is stored; None: it is not."""
     trunk_sha256: str | None = None
-    """``digest`` of the trunk's weights; None of an ensemble and of earlier versions."""
+    """``weights_digest`` of the trunk's weights; None of an ensemble and of earlier versions."""
 
     def calibration(self, head: str) -> Calibration:
         """What the head's outputs are calibrated with; empty where nothing was fitted."""
@@ -169,7 +169,7 @@ def save_model(
         calibrations=calibrations or {},
         members=members,
         embedding_dtype=embedding_dtype,
-        trunk_sha256=None if members else digest(trunk_weights(weights)),
+        trunk_sha256=None if members else weights_digest(trunk_weights(weights)),
     )
     made, folder = graph(card, spans(data)), Folder(place)
     folder.publish(WEIGHTS, data, replace=True)
@@ -185,7 +185,7 @@ def trunk_weights(weights: Weights) -> dict[str, npt.NDArray[Any]]:
     return {name: tensor for name, tensor in weights.items() if name.startswith(TRUNK)}
 
 
-def digest(weights: Weights) -> str:
+def weights_digest(weights: Weights) -> str:
     """Sha256, 64 hex digits, over names, types, shapes and numbers of ``weights``."""
     found = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
@@ -274,7 +274,7 @@ def load_model(place: str) -> tuple[ModelCard, dict[str, npt.NDArray[Any]]]:
         weights = load_tensors(data)
     except SafetensorError as exc:
         raise DataError(f"{place}/{WEIGHTS} cannot be read: {exc}") from None
-    if card.trunk_sha256 and card.trunk_sha256 != digest(trunk_weights(weights)):
+    if card.trunk_sha256 and card.trunk_sha256 != weights_digest(trunk_weights(weights)):
         raise DataError(f"{place}/{CARD} was altered: its trunk_sha256 is not of the trunk in {WEIGHTS}")
     return card, weights
 

@@ -125,7 +125,8 @@ def _from_file(out: Folder, path: str, rows: pa.Table, layout: Layout) -> npt.ND
     for name in KEY:
         if not found.column(name).equals(rows.column(name)):
             raise DataError(f"{out.full(path)} does not hold the embeddings that the plan found there")
-    numbers = found.column("embedding").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    embeddings = found.column("embedding").combine_chunks()
+    numbers: npt.NDArray[np.floating] = embeddings.flatten().to_numpy(zero_copy_only=False)
     return numbers.reshape(-1, layout.embedding_dim)
 
 
