@@ -27,7 +27,7 @@ ROOMS = [
         "report",
         "kpi",
     ),
-    *("model", "serve", "train.step", "ascend", "pseudo"),  # torch from here on
+    *("model", "serve", "train.step", "refit", "ascend", "pseudo"),  # torch from here on
     *(
         "cluster",
         "prepare",

@@ -27,7 +27,7 @@ class BenchmarkConfig:
     images: str | None = None
     """score: a local folder of images, and nothing else (default: drawn photographs)."""
     num_images: int = 2000
-    """score, train: images to draw; heads: at most 256 of them; decode: per kind at 500 px, fewer where they are
+    """score, train: images to draw; heads: at most 256; decode: per kind at 500 px, fewer where they are
     larger (at most 60)."""
     side: int = 500
     """score, train: width in px of the drawn photographs, which are 4:3."""
