@@ -16,6 +16,7 @@ from pix2score.evaluate.config import EvaluateConfig
 from pix2score.kpi.config import KpiConfig
 from pix2score.prepare.config import PrepareConfig
 from pix2score.pseudo.config import PseudoConfig
+from pix2score.refit.config import RefitConfig
 from pix2score.report.config import ReportConfig
 from pix2score.score.config import ScoreConfig
 from pix2score.serve.config import ExportConfig
@@ -41,6 +42,7 @@ CLASSES: dict[str, Any] = {
     "export": ExportConfig,
     "ascend": AscendConfig,
     "kpi": KpiConfig,
+    "refit": RefitConfig,
 }
 
 

@@ -33,6 +33,7 @@ JOBS = (
     "export",
     "report",
     "kpi",
+    "refit",
 )
 
 
