@@ -12,8 +12,9 @@ import pytest
 import pix2score
 from pix2score.errors import ConfigError, DataError
 from pix2score.snapshots.config import PublishConfig, VacuumConfig
-from pix2score.snapshots.manifest import numbers, path_of
+from pix2score.snapshots.manifest import live, numbers, path_of
 from pix2score.snapshots.pieces import staged_receipts
+from pix2score.snapshots.read import files_of_snapshot
 from pix2score.snapshots.restore import publish_snapshot
 from pix2score.snapshots.vacuum import vacuum
 from tests.support.nights import M1, M2, World, check, keys
@@ -126,13 +127,13 @@ def test_a_dataset_opened_before_vacuum_gives_its_own_rows_or_an_error_that_says
 def test_a_reader_in_the_middle_of_its_files_gets_an_error_or_the_rest_of_its_rows(
     any_world: World, read: str
 ) -> None:
-    any_world.night(keys(*range(60)))  # 20 files of embeddings
+    any_world.night(keys(*range(36)))  # 12 files of embeddings
     opener = pix2score.read_scores if read == "scores" else pix2score.read_embeddings
     before = opener(any_world.scores).to_table().to_pylist()
     options = {"batch_size": 2, "batch_readahead": 0, "fragment_readahead": 0, "use_threads": False}
     batches = opener(any_world.scores).to_batches(**options)
     found = next(batches).to_pylist()
-    any_world.night({(i, 0): "other" for i in range(60)}, M2)
+    any_world.night({(i, 0): "other" for i in range(36)}, M2)
     assert kept(any_world, keep=1, **NO_AGE) == [2]
     try:
         for batch in batches:
@@ -142,3 +143,18 @@ def test_a_reader_in_the_middle_of_its_files_gets_an_error_or_the_rest_of_its_ro
     else:
         assert found == before
     assert all(row in before for row in found)
+
+
+def test_a_file_that_goes_while_it_is_read_is_told_like_one_that_was_gone(s3_place: str) -> None:
+    world = World(s3_place)
+    nights(world, 1)
+    snapshot = live(world.scores)
+    (file,) = snapshot.files_of("scores")
+    files = files_of_snapshot(world.folder, snapshot)
+    with files.open_input_file(world.folder.full(file.path).removeprefix("s3://")) as stream:
+        stream.seek(file.bytes - 8)
+        assert stream.read(8)[4:] == b"PAR1"
+        world.folder.delete([file.path])
+        stream.seek(0)
+        with pytest.raises(DataError, match=r"a file of snapshot 1 .* is missing.*jobs\.verify"):
+            stream.read(100)
