@@ -120,7 +120,7 @@ def _shown(row: Mapping[str, Any], live: int, now: float) -> dict[str, str]:
     elif row.get("compaction_of"):
         shown["files_of"] = f"{row['compaction_of']}, compacted"
     return shown | {
-        "snapshot": f"{row['snapshot']}{' live' if row['snapshot'] == live else ''}",
+        "snapshot": f"{row['snapshot']} {'live' if row['snapshot'] == live else '    '}",
         "published": published.astimezone().strftime("%Y-%m-%d %H:%M"),
         "age": age_text(now - published.timestamp()),
         "note": _short(str(row.get("note") or row.get("error") or "-")),
