@@ -1,4 +1,4 @@
-"""List the snapshots of a scores folder: when, which model, rows, failures, drift, notes; live is marked."""
+"""List the snapshots of a scores folder: when, which model, rows, failures, drift, notes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Make an older snapshot live again: a new number with its files, all checked first; nothing is rewritten."""
+"""Make an older snapshot live again under a new number, with the same files, all checked first."""
 
 from __future__ import annotations
 

@@ -84,8 +84,7 @@ class Lease:
 
     def take(self) -> None:
         """Write it, or write it again."""
-        content = {"run": self.run, "holder": asdict(self.holder)}
-        content |= {} if self.snapshot is None else {"snapshot": self.snapshot}
+        content = {"run": self.run, "holder": asdict(self.holder), "snapshot": self.snapshot}
         self.folder.publish(self.path, json.dumps(content).encode(), replace=True)
 
     def release(self) -> None:
