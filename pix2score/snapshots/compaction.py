@@ -96,7 +96,7 @@ def _publish(folder: Folder, snapshot: Snapshot, files: Sequence[DataFile], num_
     manifest = {
         name: value
         for name, value in snapshot.manifest.items()
-        if name not in ("snapshot", "parent", "schema_version", *OF_PUBLICATION)
+        if name not in ("snapshot", "parent", *OF_PUBLICATION)
     }
     manifest |= {
         "files": [asdict(file) for file in files],

@@ -15,6 +15,7 @@ from typing import Any, NotRequired, TypedDict
 
 from pix2score.errors import ConflictError, DataError
 from pix2score.snapshots.tables import (
+    READABLE_VERSIONS,
     SCHEMA_VERSION,
     DataFile,
     Layout,
@@ -60,6 +61,8 @@ class Manifest(TypedDict):
     schema_version: int
     run: str
     model_version: str
+    trunk_version: NotRequired[str | None]
+    """Of the model's trunk: one of the same heads answer from the stored embeddings."""
     layout: dict[str, Any]
     counts: RowCounts
     files: list[dict[str, Any]]
@@ -69,7 +72,7 @@ class Manifest(TypedDict):
     plan: NotRequired[dict[str, int]]
     """``ScoringCounts``."""
     runs: NotRequired[dict[str, int]]
-    """Run -> ok rows that it scored: its live embeddings."""
+    """Run -> ok rows whose embedding it made: its live embeddings."""
     consumed: NotRequired[list[str]]
     """Receipts of staged pieces that it publishes."""
     removed_runs: NotRequired[list[str]]
@@ -119,7 +122,7 @@ class Snapshot:
     @cached_property
     def layout(self) -> Layout:
         """Columns of its tables."""
-        return layout_from_dict(self.manifest["layout"])
+        return layout_from_dict(self.manifest["layout"], self.manifest["schema_version"])
 
 
 def new_run_id(now: str) -> str:
@@ -129,6 +132,8 @@ def new_run_id(now: str) -> str:
 
 def publish(folder: Folder, parent: int, facts: Mapping[str, Any]) -> Snapshot:
     """Make the snapshot after ``parent`` live, whose manifest holds ``facts``; return it.
+
+    ``facts`` name their ``schema_version`` where their files are of an earlier one.
 
     Raises ``ConflictError`` if another run made that number first.
     """
@@ -235,8 +240,9 @@ def parse_snapshot(folder: Folder, number: int, data: bytes) -> Snapshot:
         version = manifest["schema_version"]
     except (ValueError, KeyError, TypeError) as exc:
         raise DataError(f"{where} is not a snapshot manifest: {exc!r}") from None
-    if version != SCHEMA_VERSION:
+    if version not in READABLE_VERSIONS:
         raise DataError(
-            f"{where} has schema version {version}; this version of pix2score reads {SCHEMA_VERSION}"
+            f"{where} has schema version {version}; this version of pix2score reads "
+            f"{' and '.join(map(str, READABLE_VERSIONS))}"
         )
     return Snapshot(number, manifest)
