@@ -21,6 +21,7 @@ from pix2score.snapshots.pieces import staged_receipts
 from pix2score.snapshots.restore import check_whole, publish_again, publish_snapshot
 from pix2score.snapshots.vacuum import still_surplus, vacuum
 from pix2score.storage.folder import Entry
+from tests.support.builders import LAYOUT, manifest
 from tests.support.nights import M1, M2, Between, Content, World, check, keys
 
 NO_AGE = {"keep_staged": "0s"}
@@ -220,6 +221,17 @@ def test_a_run_planned_before_the_snapshot_was_compacted_is_overtaken_by_those_b
     with pytest.raises(ConflictError, match="snapshot 5 "):
         world.publish(run)
     check_back(world, content)
+
+
+def test_files_of_an_earlier_schema_stay_of_that_schema(world: World) -> None:
+    plain = manifest("run-1", [], LAYOUT, 0, 0)
+    publish(world.folder, 0, {**plain, "schema_version": 1, "files": []})
+    world.night(keys(1))
+    take_back(world, 1)
+    assert live(world.scores).manifest["schema_version"] == 1
+    world.night(keys(1, 2))
+    assert live(world.scores).manifest["schema_version"] > 1
+    check(world, keys(1, 2), M1)
 
 
 # What is staged
