@@ -6,17 +6,28 @@ import getpass
 import json
 import logging
 import socket
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import pix2score
 from pix2score.errors import ConfigError, ConflictError, DataError
 from pix2score.snapshots.config import PublishConfig, VacuumConfig
 from pix2score.snapshots.leases import Lease, read_leases
-from pix2score.snapshots.manifest import Snapshot, live, live_number, publish, read_snapshot, remove_manifests
+from pix2score.snapshots.manifest import (
+    Snapshot,
+    live,
+    live_number,
+    numbers,
+    publish,
+    read_snapshot,
+    remove_manifests,
+)
 from pix2score.snapshots.pieces import staged_receipts
 from pix2score.snapshots.restore import check_whole, publish_again, publish_snapshot
 from pix2score.snapshots.vacuum import still_surplus, vacuum
@@ -68,11 +79,7 @@ def put_back(world: World, staged: dict[str, bytes]) -> None:
 
 def killed_tidying_up(world: World, content: Content) -> None:
     """A night that published, and whose pieces are all still there."""
-    plan, publication = world.plan(content)
-    receipts = world.stage(plan, publication)
-    staged = standing(world)
-    world.publish(replace(publication, receipts=receipts))
-    put_back(world, staged)
+    assert publishes(world, content, M1, "killed tidying up")
 
 
 def test_an_older_snapshot_is_live_again_with_its_own_files_and_nothing_else_is_written(
@@ -261,22 +268,70 @@ def test_a_piece_that_the_snapshot_holds_already_is_not_taken_up_again(world: Wo
     world.night(tonight)
     assert world.scored == [(1, 0)]
     check(world, tonight, M1)
+    assert staged_receipts(world.folder) == []
     world.night(keys(*range(1, 7)))  # the content of the old piece, whose embedding is dead by now
     check(world, keys(*range(1, 7)), M1)
 
 
-@pytest.mark.slow
-def test_going_back_and_forth_leaves_every_row_with_one_embedding(world: World) -> None:
-    contents = [keys(*range(6)), {**keys(*range(4)), (0, 0): "b", (9, 0): "CORRUPT"}, keys(*range(2, 8))]
-    for content in contents:
-        killed_tidying_up(world, content)
-    for number in (2, 1, 3, 2, 1):
-        take_back(world, number)
-        check_back(world, contents[number - 1])
-        for content in (contents[0], contents[2]):
-            world.night(content)
-            check(world, content, M1)
-        vacuum(VacuumConfig(scores=world.scores, **NO_AGE))
+CONTENTS = st.dictionaries(
+    st.tuples(st.integers(0, 7), st.just(0)), st.sampled_from(["a", "b", "CORRUPT"]), min_size=1, max_size=8
+)
+NIGHT = st.tuples(
+    st.just("night"),
+    CONTENTS,
+    st.sampled_from([M1, M1, M2]),
+    st.sampled_from(["", "killed", "killed tidying up"]),
+)
+TAKE_BACK = st.tuples(st.just("take back"), st.integers(0, 20))
+VACUUM = st.tuples(st.just("vacuum"), st.sampled_from([{}, {"keep": 2, **NO_AGE}, {"keep": 3, **NO_AGE}]))
+STEPS = st.lists(st.one_of(NIGHT, NIGHT, TAKE_BACK, VACUUM), min_size=8, max_size=14)
+
+
+def every_snapshot_taken_back_is_as_it_was(steps: list[tuple[Any, ...]]) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        world, states = World(place, piece_rows=2), dict[tuple[str, ...], tuple[Content, str]]()
+        for what, *how in steps:
+            known = numbers(world.folder)
+            if what == "night":
+                content, model, end = how
+                if publishes(world, content, model, end):
+                    check(world, content, model)
+                    states[tables(world, live_number(world.folder))] = content, model
+            elif what == "vacuum" and known:
+                vacuum(VacuumConfig(scores=world.scores, **how[0]))
+            elif what == "take back" and known[:-1]:
+                number = known[how[0] % (len(known) - 1)]
+                take_back(world, number)
+                check_back(world, *states[tables(world, number)])
+
+
+def publishes(world: World, content: Content, model: str, end: str) -> bool:
+    """Whether a night does, that ends so."""
+    plan, publication = world.plan(content, model)
+    if not plan.counts.planned and not plan.counts.removed:
+        return False
+    receipts = world.stage(plan, publication, 1 if end == "killed" else None)
+    if end == "killed":
+        Lease(world.folder, publication.origin.run).release()
+        return False
+    staged = standing(world) if end else {}
+    world.publish(replace(publication, receipts=receipts))
+    put_back(world, staged)
+    return True
+
+
+def tables(world: World, number: int) -> tuple[str, ...]:
+    """What tells the scores of a snapshot, of its compactions and of its returns from all others."""
+    return tuple(file.path for file in read_snapshot(world.folder, number).files_of("scores"))
+
+
+UNHURRIED = settings(deadline=None, suppress_health_check=list(HealthCheck))
+test_every_snapshot_taken_back_is_as_it_was = settings(UNHURRIED, max_examples=2)(
+    given(STEPS)(every_snapshot_taken_back_is_as_it_was)
+)
+test_snapshots_taken_back_in_many_histories_are_as_they_were = pytest.mark.slow(
+    settings(UNHURRIED, max_examples=15)(given(STEPS)(every_snapshot_taken_back_is_as_it_was))
+)
 
 
 def test_keys_removed_before_come_back_as_they_were_after_their_snapshot_is_taken_back(world: World) -> None:
