@@ -86,6 +86,7 @@ def scored(place: Path, catalog: str, version: str | None = None) -> str:
         "attempts": [1] * NUM,
         "fingerprint": [f"etag:{i}" for i in range(NUM)],
         "run": [RUN] * NUM,
+        "embedding_run": [RUN if ok else None for ok in is_ok],
         "scored_at": [datetime(2026, 11, 21, tzinfo=UTC)] * NUM,
     }
     for name, values in answers().items():
