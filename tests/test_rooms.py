@@ -147,6 +147,8 @@ def test_help_of_every_job_loads_no_torch() -> None:
         "ascend",
         "export",
         "report",
+        "publish",
+        "history",
         "vacuum",
         "kpi",
     ]

@@ -32,6 +32,8 @@ JOBS = (
     "compare",
     "export",
     "report",
+    "publish",
+    "history",
     "kpi",
     "refit",
 )
