@@ -33,6 +33,7 @@ from pix2score.host import termination
 
 logger = logging.getLogger(__name__)
 _POLL_S = 2.0
+_BREAKPOINT = "PYTHONBREAKPOINT"
 
 
 class _Shared:
@@ -122,13 +123,25 @@ def _start(
         until_end.enter_context(own_token())
         if ahead:
             ahead.start()
+    until_end.enter_context(_own_breakpoints())
     until_end.callback(ray.shutdown)
-    with python_signals():
+    with python_signals(), termination.kept():  # Ray sets its own
         if address:
             _connect(address)
         else:
             _start_here(min_slots)
-    termination.install()  # Ray has set its own
+
+
+@contextlib.contextmanager
+def _own_breakpoints() -> Iterator[None]:
+    """Afterwards ``breakpoint()`` is what it was: Ray leaves its own in the environment."""
+    before = os.environ.get(_BREAKPOINT)
+    try:
+        yield
+    finally:
+        os.environ.pop(_BREAKPOINT, None)
+        if before is not None:
+            os.environ[_BREAKPOINT] = before
 
 
 def _start_here(min_slots: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import duckdb
 import pyarrow as pa
@@ -34,6 +34,7 @@ from pix2score.snapshots.tables import OK
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_bytes
 from pix2score.storage.sql import load, one_row, query
+from pix2score.summaries import PseudoSummary
 
 logger = logging.getLogger(__name__)
 GROUP = "artist_id"
@@ -43,7 +44,7 @@ PART_IMAGES = 256
 """Rows of a part that holds images: some hundred MB of large ones."""
 
 
-def pseudo(config: PseudoConfig) -> dict[str, Any]:
+def pseudo(config: PseudoConfig) -> PseudoSummary:
     """Write the catalog to ``config.out``; return how many rows of each class it has, and why others not.
 
     Raises ``ConfigError`` for a head that has no classes, or labels for the model that gave them;
@@ -73,7 +74,7 @@ def pseudo(config: PseudoConfig) -> dict[str, Any]:
             classes=classes,
             config=as_plain(config),
         )
-    return summary
+    return cast("PseudoSummary", summary)
 
 
 def _guess(config: PseudoConfig, snapshot: Snapshot) -> tuple[HeadSpec, Guess]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from pix2score.snapshots.compaction import compact
 from pix2score.snapshots.config import VacuumConfig, seconds
@@ -16,6 +15,7 @@ from pix2score.snapshots.leases import Leases, read_leases
 from pix2score.snapshots.manifest import Snapshot, live, numbers, read_snapshot, remove_manifests
 from pix2score.snapshots.pieces import STAGED, staged_receipts
 from pix2score.storage.folder import Entry, Folder
+from pix2score.summaries import VacuumSummary
 
 logger = logging.getLogger(__name__)
 _TABLES = ("scores", "embeddings", "dead", "removed", STAGED)
@@ -23,7 +23,7 @@ MIN_TEMPORARY_AGE_S = 3_600.0
 """Of a file that a writer has not finished: younger ones may be at work."""
 
 
-def vacuum(config: VacuumConfig) -> dict[str, Any]:
+def vacuum(config: VacuumConfig) -> VacuumSummary:
     """Remove what no kept snapshot names and no run of late staged; return counts and bytes.
 
     The newest ``keep`` snapshots are kept. Beside a scoring run it is safe: the run holds a lease, and what
@@ -49,14 +49,11 @@ def vacuum(config: VacuumConfig) -> dict[str, Any]:
     if not config.dry_run:
         remove_manifests(folder, old)
         folder.delete([entry.path for entry in surplus])
-    facts = {
+    return {
+        "job": "vacuum",
         "snapshots_removed": len(old),
         "files_removed": len(surplus),
         "bytes_removed": sum(e.size for e in surplus),
-    }
-    return {
-        "job": "vacuum",
-        **facts,
         "files_compacted": compacted,
         "seconds": round(time.monotonic() - started, 3),
     }
