@@ -19,8 +19,8 @@ class PrepareSummary(TypedDict):
     out: str
     rows: dict[str, int]
     """By split."""
-    bins: ByHead
-    """What each head learnt of its labels."""
+    bins: dict[str, Any]
+    """By head, what it learnt of its labels: the number of bins, classes or tags, or rows of each answer."""
     dropped: dict[str, Any]
     """Rows left out, by reason; ``failed_images`` by error code."""
     shards: int
