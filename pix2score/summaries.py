@@ -74,9 +74,10 @@ class ScoreSummary(TypedDict):
     new: int
     changed: int
     stale: int
+    heads: int
     retry: int
     full: int
-    """These five say why rows were planned."""
+    """These six say why rows were planned."""
     carried: int
     removed: int
     resumed: int
@@ -85,6 +86,8 @@ class ScoreSummary(TypedDict):
     limited: NotRequired[int]
     failed: NotRequired[int]
     failed_by_code: NotRequired[dict[str, int]]
+    answered: NotRequired[dict[str, Any]]
+    """From stored embeddings: ``rows``, ``seconds`` and ``rows_per_s``."""
     repeated: NotRequired[dict[str, int]]
     """Of images that share one content."""
     images_per_s: NotRequired[float]
