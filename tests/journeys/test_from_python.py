@@ -4,6 +4,7 @@ before."""
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -65,3 +66,18 @@ def test_a_ray_that_was_there_is_used_and_goes_on(place: Path, tmp_path: Path) -
     for name in ("catalog.parquet", "model"):
         (tmp_path / name).symlink_to(place / name)
     assert seen("on_a_ray_of_its_own", tmp_path) == {"scored": NUM_ROWS, "changes": {}, "ray": "at work"}
+
+
+@pytest.mark.slow
+def test_the_example_for_schedulers_runs_a_night(place: Path, tmp_path: Path) -> None:
+    words = [str(place / "catalog.parquet"), str(place / "model"), str(tmp_path / "scores")]
+    done = subprocess.run(
+        [sys.executable, "jobs/examples/nightly.py", *words],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=200,
+        check=True,
+    )
+    assert done.stdout == f"snapshot 1: {NUM_ROWS} planned, 0 carried over\n"
