@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -20,9 +19,10 @@ from pix2score.snapshots.read import batches_of
 from pix2score.snapshots.tables import DataFile, dead_schema, validate
 from pix2score.storage.folder import Folder
 from pix2score.storage.sql import engine, load
+from pix2score.summaries import VerifySummary
 
 
-def verify(config: VerifyConfig) -> dict[str, Any]:
+def verify(config: VerifyConfig) -> VerifySummary:
     """Check the live snapshot; return its counts, after every check has passed.
 
     Raises:
