@@ -7,6 +7,7 @@ about it of ``account``.
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections import Counter
@@ -23,6 +24,7 @@ from pix2score.cluster.rounds import Rounds
 from pix2score.cluster.session import session
 from pix2score.errors import ConfigError, StorageError
 from pix2score.model.predictor import check_precision, graph_if_absent
+from pix2score.nightly.gate import DriftGate
 from pix2score.nightly.plan import ScoringPlan
 from pix2score.nightly.publish import Publication, publish_night
 from pix2score.score.account import (
@@ -35,6 +37,7 @@ from pix2score.score.account import (
     scored_summary,
 )
 from pix2score.score.config import ScoreConfig
+from pix2score.score.held import show_held
 from pix2score.score.run import Run, executor, first_plan, is_small, open_run, plan_of
 from pix2score.snapshots.leases import Lease
 from pix2score.snapshots.manifest import Snapshot
@@ -59,8 +62,8 @@ def score(config: ScoreConfig) -> dict[str, Any]:
 
     Raises:
         DataError: no catalog, no model, a column missing, zero rows. Nothing has been written then.
-        LimitError: too many images failed, or too many keys left the catalog; nothing is published, staged
-            work is kept.
+        LimitError: too many images failed, too many keys left the catalog, or the answers moved too far from
+            those that are live; nothing is published, staged work is kept.
         ConflictError: another run published first.
     """
     run = open_run(config, StageTimer())
@@ -142,7 +145,12 @@ def _score_and_publish(run: Run, plan: ScoringPlan, offer: Offer, use_gpu: bool,
             "overhead_s": round(overhead_s, 3),
             **rates,
         }
-        snapshot = _publish(run, plan, receipts, {**account, **scored_summary(plan.counts, tally.failed)})
+        account |= scored_summary(plan.counts, tally.failed)
+        gate = DriftGate(run.config.max_drift, functools.partial(show_held, run.out, run.id))
+        try:
+            snapshot = _publish(run, plan, receipts, account, gate)
+        finally:
+            summary["drift"] = gate.drift
         summary["snapshot"] = snapshot.number
         run.laps.lap("publish")
 
@@ -196,7 +204,9 @@ def _pipeline(run: Run, offer: Offer, use_gpu: bool) -> ScorePipeline:
     )
 
 
-def _publish(run: Run, plan: ScoringPlan, receipts: list[Receipt], account: dict[str, Any]) -> Snapshot:
+def _publish(
+    run: Run, plan: ScoringPlan, receipts: list[Receipt], account: dict[str, Any], gate: DriftGate
+) -> Snapshot:
     catalog = run.catalog
     facts = {
         "preprocess_id": run.card.preprocess.id,
@@ -208,5 +218,5 @@ def _publish(run: Run, plan: ScoringPlan, receipts: list[Receipt], account: dict
         "config": as_plain(run.config),
     }
     return publish_night(
-        Publication(run.out, run.origin, run.layout, run.live, plan, receipts), facts, executor(run)
+        Publication(run.out, run.origin, run.layout, run.live, plan, receipts), facts, executor(run), gate
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -59,9 +60,23 @@ def catalog_of(num_rows: int, path: Path, size: int = 8) -> str:
     return str(path)
 
 
-def save_settled(place: Path, heads: tuple[OrderedHead, ...] = HEADS, backbone: str = NARROW) -> str:
-    """A saved model whose outputs vary with the image."""
+def save_settled(
+    place: Path,
+    heads: tuple[OrderedHead, ...] = HEADS,
+    backbone: str = NARROW,
+    bias: Mapping[str, Sequence[float]] | None = None,
+    permuted: str = "",
+) -> str:
+    """A saved model whose outputs vary with the image.
+
+    ``bias``: of the outputs of some heads, not random. ``permuted``: a head whose outputs are in the reverse
+    order.
+    """
     model = settled_model(heads, backbone=backbone)
+    for name, values in (bias or {}).items():
+        model.outputs[f"{name}_logits"].bias.data = torch.tensor(values)
+    for parameter in model.outputs[f"{permuted}_logits"].parameters() if permuted else ():
+        parameter.data = parameter.data.flip(0)
     save_model(
         str(place),
         weights_of(model),
