@@ -14,6 +14,7 @@ import pytest
 
 from pix2score import read_scores
 from pix2score.errors import LimitError
+from pix2score.nightly import cuts
 from pix2score.nightly.gate import DriftGate
 from pix2score.nightly.publish import publish_night
 from pix2score.snapshots.drift import MIN_ROWS, psi
@@ -109,6 +110,20 @@ def test_a_permuted_head_does_not_go_live_and_its_staged_work_does_when_it_is_al
     assert {row["run"] for row in world.rows().values()} == {refused}
     assert (snapshot.number, live(world.scores).manifest["model_version"]) == (2, M2)
     assert snapshot.manifest["account"] == {"drift": gate.drift}
+
+
+def test_a_night_that_is_held_back_leaves_live_files_that_it_would_have_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuts, "PART_ROWS", 100)
+    world = ScoringWorld(str(tmp_path))
+    world.gated(WHOLE)
+    before = world.rows()
+    world.says = permuted
+    with pytest.raises(LimitError):
+        world.gated({**WHOLE, **{(number, 0): "v2" for number in range(50)}}, M1, DriftGate(0.001))
+    assert world.rows() == before
+    assert len(live(world.scores).files_of("scores")) > 3
 
 
 def test_drift_is_that_of_the_table_as_it_is_published_carried_rows_and_all(world: ScoringWorld) -> None:

@@ -48,10 +48,14 @@ def test_histograms_count_answers_alone_and_add_up_over_files(tmp_path: Path) ->
     folder = Folder(str(tmp_path))
     folder.publish("a.parquet", parquet_bytes(scores_table(keys, "run", failed=keys[:7])))
     folder.publish("b.parquet", parquet_bytes(scores_table(keys[:0], "run")))
-    for paths in (["a.parquet"], ["a.parquet", "b.parquet"], ["b.parquet", "a.parquet"]):
+    folder.publish("c.parquet", parquet_bytes(scores_table(keys[:20], "run")))
+    for paths, number in (
+        (["a.parquet"], 43),
+        (["b.parquet"], 0),
+        (["b.parquet", "a.parquet", "c.parquet"], 63),
+    ):
         found = answer_histograms(folder, paths, HEADS)
         assert {name: int(histogram.sum()) for name, histogram in found.items()} == {
-            "bookmark": 43,
-            "sanity": 43,
+            "bookmark": number,
+            "sanity": number,
         }
-    assert {int(h.sum()) for h in answer_histograms(folder, ["b.parquet"], HEADS).values()} == {0}
