@@ -86,6 +86,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         plan = planning.result()
         run.laps.lap("plan")
         log_plan(run.id, run.catalog, plan)
+        run.monitor.live(run.live)
         summary.update({"snapshot": None, **plan_summary(plan.counts)})
         if config.dry_run:
             _report_estimate(run, plan, summary)
@@ -109,6 +110,7 @@ def _report_estimate(run: Run, plan: ScoringPlan, summary: Summary) -> None:
 def _report_nothing_to_do(run: Run, plan: ScoringPlan, summary: Summary) -> None:
     """Log and summarise a night without a pipeline, a snapshot or a file."""
     summary.is_written = False
+    run.monitor.up_to_date()
     number = run.live.number if run.live else None
     logger.info("nothing to do: snapshot %s is what the catalog and the model ask for", number)
     summary.update({**scored_summary(plan.counts, Counter()), "snapshot": number, "images_per_s": 0.0})
@@ -151,6 +153,8 @@ def _score_and_publish(run: Run, plan: ScoringPlan, offer: Offer, use_gpu: bool,
             snapshot = _publish(run, plan, receipts, account, gate)
         finally:
             summary["drift"] = gate.drift
+            run.monitor.drifted(gate.drift)
+        run.monitor.published(snapshot)
         summary["snapshot"] = snapshot.number
         run.laps.lap("publish")
 
@@ -165,9 +169,11 @@ def _execute(
             plan = plan_of(run, f"plan-{number}")
             tally.begin_again(plan.resumed_failed, plan.resumed_failed_again)
         receipts = []
+        run.monitor.planned(plan.counts)
         for receipt in pipeline.receipts(plan.parts, f"piece-{number}") if plan.counts.to_score else ():
             run.laps.lap("score" if receipts else "first_piece")
             receipts.append(receipt)
+            run.monitor.staged(receipt)
             tally.add(receipt)
         rounds.ended(plan.counts.to_score, sum(receipt.rows for receipt in receipts))
         if run.config.limit is not None:  # another limited plan would be of other images

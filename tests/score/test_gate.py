@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from pix2score import read_scores
@@ -17,9 +15,7 @@ from pix2score.snapshots.config import VerifyConfig
 from pix2score.snapshots.manifest import live
 from pix2score.snapshots.verify import verify
 from tests.report.self_contained import assert_self_contained
-from tests.support.models import save_settled
-from tests.support.pictures import encode
-from tests.support.torch_helpers import pixels
+from tests.support.models import catalog_of_pictures, save_settled
 
 NUM_PICTURES = 320
 BACKBONE = "test_resnet"
@@ -28,11 +24,7 @@ BACKBONE = "test_resnet"
 @pytest.fixture(scope="module")
 def catalog(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Pictures in one Parquet file."""
-    place = tmp_path_factory.mktemp("catalog") / "catalog.parquet"
-    images = [encode(picture) for picture in pixels(NUM_PICTURES)]
-    ids = range(NUM_PICTURES)
-    pq.write_table(pa.table({"illust_id": ids, "image": images, "etag": [f"{i}" for i in ids]}), place)
-    return str(place)
+    return catalog_of_pictures(NUM_PICTURES, tmp_path_factory.mktemp("catalog") / "catalog.parquet")
 
 
 @pytest.mark.usefixtures("ray_session")

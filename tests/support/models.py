@@ -16,7 +16,8 @@ from pix2score.heads.presets import preset
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.folder import save_model
 from pix2score.model.graph import graph_or_none
-from tests.support.torch_helpers import HEADS, NARROW, PREPROCESS, settled_model, weights_of
+from tests.support.pictures import encode
+from tests.support.torch_helpers import HEADS, NARROW, PREPROCESS, pixels, settled_model, weights_of
 
 
 def cheap_model(place: Path) -> str:
@@ -57,6 +58,14 @@ def catalog_of(num_rows: int, path: Path, size: int = 8) -> str:
         }
     )
     pq.write_table(table, path, row_group_size=2000)
+    return str(path)
+
+
+def catalog_of_pictures(num_rows: int, path: Path) -> str:
+    """Embedded pictures that differ, of the size of ``PREPROCESS``."""
+    images = [encode(picture) for picture in pixels(num_rows)]
+    ids = range(num_rows)
+    pq.write_table(pa.table({"illust_id": ids, "image": images, "etag": [f"{i}" for i in ids]}), path)
     return str(path)
 
 
