@@ -10,9 +10,9 @@ from pix2score.snapshots.manifest import Snapshot
 from pix2score.snapshots.pieces import Origin
 from pix2score.snapshots.tables import Layout
 
-REASONS = ("new", "changed", "stale", "retry", "full")
-"""Why a row is scored: its key is new, its content changed, the model changed, its failure is due, or
-``full`` was asked for."""
+REASONS = ("new", "changed", "stale", "heads", "retry", "full")
+"""Why a row is scored: its key is new, its content changed, the model changed, only what is behind the trunk
+changed (the stored embedding answers), its failure is due, or ``full`` was asked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,10 +37,27 @@ class ScoringRequest:
         """Whether the live snapshot is of the model that scores tonight."""
         return self.live is not None and self.live.manifest["model_version"] == self.origin.model_version
 
+    @property
+    def answers_again(self) -> bool:
+        """Whether the heads that score tonight answer from the embeddings of the live snapshot."""
+        return self.live is not None and is_answered_again(self.live, self.origin)
+
+    @property
+    def may_carry(self) -> bool:
+        """Whether a row of the live snapshot, or its embedding, may stay."""
+        return (self.is_same_model or self.answers_again) and not self.origin.full
+
+
+def is_answered_again(live: Snapshot, origin: Origin) -> bool:
+    """Whether the model of ``origin`` differs from the live one's in nothing that an embedding depends on."""
+    trunk = live.manifest.get("trunk_version")
+    is_other = live.manifest["model_version"] != origin.model_version
+    return is_other and trunk is not None and trunk == origin.trunk_version and not origin.full
+
 
 @dataclass(slots=True)
 class ScoringCounts:
-    """What became of every key: keys = planned + carried, planned = new + changed + stale + retry + full."""
+    """What became of every key: keys = planned + carried, planned = those by ``REASONS`` added up."""
 
     catalog_rows: int = 0
     null_id: int = 0
@@ -52,6 +69,8 @@ class ScoringCounts:
     new: int = 0
     changed: int = 0
     stale: int = 0
+    heads: int = 0
+    """Keys that the heads answer from the stored embedding."""
     retry: int = 0
     full: int = 0
     carried: int = 0
@@ -66,7 +85,7 @@ class ScoringCounts:
     @property
     def planned(self) -> int:
         """Keys whose row of the next snapshot is not carried over."""
-        return self.new + self.changed + self.stale + self.retry + self.full
+        return self.new + self.changed + self.stale + self.heads + self.retry + self.full
 
     @property
     def to_score(self) -> int:
@@ -79,6 +98,7 @@ class ScoringCounts:
         self.new = by_reason.get("new", 0)
         self.changed = by_reason.get("changed", 0)
         self.stale = by_reason.get("stale", 0)
+        self.heads = by_reason.get("heads", 0)
         self.retry = by_reason.get("retry", 0)
         self.full = by_reason.get("full", 0)
         self.carried = keys - self.planned
@@ -86,7 +106,7 @@ class ScoringCounts:
 
     def by_reason(self) -> dict[str, int]:
         """Planned keys by why they are scored, as ``REASONS`` has it."""
-        numbers = (self.new, self.changed, self.stale, self.retry, self.full)
+        numbers = (self.new, self.changed, self.stale, self.heads, self.retry, self.full)
         return dict(zip(REASONS, numbers, strict=True))
 
     def to_dict(self) -> dict[str, int]:

@@ -8,6 +8,7 @@ about it of ``account``.
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import time
 from collections import Counter
@@ -44,6 +45,7 @@ from pix2score.snapshots.manifest import Snapshot
 from pix2score.snapshots.pieces import Receipt
 
 if TYPE_CHECKING:
+    from pix2score.score.again import AnswerPipeline
     from pix2score.score.pipeline import ScorePipeline
 
 
@@ -129,7 +131,7 @@ def _score_and_publish(run: Run, plan: ScoringPlan, offer: Offer, use_gpu: bool,
     )
     pipeline = _pipeline(run, offer, use_gpu)
     try:
-        plan, receipts = _execute(run, plan, pipeline, tally)
+        plan, receipts = _execute(run, plan, pipeline, _again(run, offer), tally)
         if run.config.limit is None and run.config.max_failed < 1:  # 1 says that any share will do
             tally.check_end(plan.counts.keys)
     finally:
@@ -160,7 +162,7 @@ def _score_and_publish(run: Run, plan: ScoringPlan, offer: Offer, use_gpu: bool,
 
 
 def _execute(
-    run: Run, plan: ScoringPlan, pipeline: ScorePipeline, tally: Tally
+    run: Run, plan: ScoringPlan, pipeline: ScorePipeline, again: AnswerPipeline, tally: Tally
 ) -> tuple[ScoringPlan, list[Receipt]]:
     """Stage every planned row. What a lost node took with it is planned again: resuming, within the run."""
     rounds, receipts = Rounds(), list[Receipt]()
@@ -170,7 +172,10 @@ def _execute(
             tally.begin_again(plan.resumed_failed, plan.resumed_failed_again)
         receipts = []
         run.monitor.planned(plan.counts)
-        for receipt in pipeline.receipts(plan.parts, f"piece-{number}") if plan.counts.to_score else ():
+        for receipt in itertools.chain(
+            again.receipts(plan.stored, f"answers-{number}") if plan.stored else (),
+            pipeline.receipts(plan.parts, f"piece-{number}") if plan.parts else (),
+        ):
             run.laps.lap("score" if receipts else "first_piece")
             receipts.append(receipt)
             run.monitor.staged(receipt)
@@ -184,6 +189,14 @@ def _execute(
             "staged work is kept"
         )
     return plan, receipts
+
+
+def _again(run: Run, offer: Offer) -> AnswerPipeline:
+    from pix2score.score.again import AnswerPipeline
+
+    return AnswerPipeline(
+        model=run.config.model, origin=run.origin, layout=run.layout, out=run.out, offer=offer
+    )
 
 
 def _pipeline(run: Run, offer: Offer, use_gpu: bool) -> ScorePipeline:
