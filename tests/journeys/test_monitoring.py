@@ -65,6 +65,12 @@ def test_the_dashboard_shows_every_metric() -> None:
     assert shown == METRICS.keys()
 
 
+def test_counters_are_called_totals_and_gauges_are_not() -> None:
+    assert {name for name, spec in METRICS.items() if spec.kind == "Counter"} == {
+        name for name in METRICS if name.endswith("_total")
+    }
+
+
 def test_panels_of_the_dashboard_do_not_overlap() -> None:
     cells = [
         (x, y)
@@ -133,11 +139,11 @@ def test_alerts_fire_when_they_should_and_not_before(tmp_path: Path) -> None:
                 alert("Pix2ScoreNoPublication", "28h", (ART, late)),
             ],
         },
-        {  # 4 % fail; 20 % fail; 60 % of 100 fail; the first run of a folder failed, its second does not
+        {  # 4 % of 10,000 fail, 20 % of 1,000, and 60 % of 100
             "interval": "1m",
             "input_series": [
-                series("night_images", "960x30", **SHOP, outcome="ok", WorkerId="1"),
-                series("night_images", "40x30", **SHOP, outcome="NOT_FOUND", WorkerId="1"),
+                series("night_images", "9600x30", **SHOP, outcome="ok", WorkerId="1"),
+                series("night_images", "400x30", **SHOP, outcome="NOT_FOUND", WorkerId="1"),
                 series("night_images", "800x30", **ART, outcome="ok", WorkerId="2"),
                 series("night_images", "150x30", **ART, outcome="NOT_FOUND", WorkerId="2"),
                 series("night_images", "50x30", **ART, outcome="CORRUPT", WorkerId="2"),
