@@ -70,6 +70,8 @@ class ScoreConfig:
     """Publish nothing if the answers of any head, over the whole table, moved further than this from those of
     the live snapshot: a population stability index, of which 0.1 is a move and 0.25 a drift. What was scored
     stays staged; 100 lets any night go live."""
+    note: str | None = None
+    """A remark for the snapshot's manifest, such as why this model: jobs.history shows it."""
     columns: Columns = field(default_factory=Columns)
 
     def __post_init__(self) -> None:

@@ -8,7 +8,6 @@ about it of ``account``.
 from __future__ import annotations
 
 import functools
-import itertools
 import logging
 import time
 from collections import Counter
@@ -30,6 +29,7 @@ from pix2score.nightly.plan import ScoringPlan
 from pix2score.nightly.publish import Publication, publish_night
 from pix2score.score.account import (
     Tally,
+    answer_summary,
     estimate,
     log_estimate,
     log_plan,
@@ -43,6 +43,7 @@ from pix2score.score.run import Run, executor, first_plan, is_small, open_run, p
 from pix2score.snapshots.leases import Lease
 from pix2score.snapshots.manifest import Snapshot
 from pix2score.snapshots.pieces import Receipt
+from pix2score.storage.parts import total_rows
 
 if TYPE_CHECKING:
     from pix2score.score.again import AnswerPipeline
@@ -135,16 +136,18 @@ def _score_and_publish(run: Run, plan: ScoringPlan, offer: Offer, use_gpu: bool,
         if run.config.limit is None and run.config.max_failed < 1:  # 1 says that any share will do
             tally.check_end(plan.counts.keys)
     finally:
-        wall_s = time.monotonic() - started
+        wall_s = time.monotonic() - started - tally.answer_s
         log_failures(tally.failed, run.catalog, run.config.image_root)
         summary.update({**scored_summary(plan.counts, tally.failed), "repeated": tally.repeats.summary()})
         tally.repeats.log(logger)
-        rates = rate_summary(tally.measured, pipeline.slots(plan.counts.to_score), tally.rows, wall_s)
+        num_images = tally.rows - tally.answered
+        rates = rate_summary(tally.measured, pipeline.slots(total_rows(plan.parts)), num_images, wall_s)
+        rates |= answer_summary(tally)
         summary.update(rates)
     if run.config.limit is None:
-        overhead_s = run.laps.total() - wall_s
+        overhead_s = run.laps.total() - wall_s - tally.answer_s
         account = {
-            "images": tally.rows,
+            "images": num_images,
             "seconds": round(wall_s, 3),
             "overhead_s": round(overhead_s, 3),
             **rates,
@@ -170,13 +173,10 @@ def _execute(
         if number > 1:
             plan = plan_of(run, f"plan-{number}")
             tally.begin_again(plan.resumed_failed, plan.resumed_failed_again)
-        receipts = []
         run.monitor.planned(plan.counts)
-        for receipt in itertools.chain(
-            again.receipts(plan.stored, f"answers-{number}") if plan.stored else (),
-            pipeline.receipts(plan.parts, f"piece-{number}") if plan.parts else (),
-        ):
-            run.laps.lap("score" if receipts else "first_piece")
+        receipts = _answers(run, plan, again, tally, f"answers-{number}") if plan.stored else []
+        for receipt in pipeline.receipts(plan.parts, f"piece-{number}") if plan.parts else ():
+            run.laps.lap("first_piece" if tally.rows == tally.answered else "score")
             receipts.append(receipt)
             run.monitor.staged(receipt)
             tally.add(receipt)
@@ -189,6 +189,19 @@ def _execute(
             "staged work is kept"
         )
     return plan, receipts
+
+
+def _answers(run: Run, plan: ScoringPlan, again: AnswerPipeline, tally: Tally, prefix: str) -> list[Receipt]:
+    """Stage the rows that stored embeddings answer."""
+    started, receipts = time.monotonic(), list[Receipt]()
+    for receipt in again.receipts(plan.stored, prefix):
+        receipts.append(receipt)
+        run.monitor.staged(receipt)
+        tally.add(receipt)
+        tally.answered += receipt.rows
+    tally.answer_s += time.monotonic() - started
+    run.laps.lap("answer")
+    return receipts
 
 
 def _again(run: Run, offer: Offer) -> AnswerPipeline:
@@ -235,6 +248,7 @@ def _publish(
         "places": list(run.images.source.places),
         "account": account,
         "config": as_plain(run.config),
+        **({"note": run.config.note} if run.config.note else {}),
     }
     return publish_night(
         Publication(run.out, run.origin, run.layout, run.live, plan, receipts), facts, executor(run), gate
