@@ -24,6 +24,8 @@ class ScoringRequest:
     live: Snapshot | None = None
     retry_failed: bool = False
     limit: int | None = None
+    carry: tuple[str, ...] = ()
+    """Catalog columns that the scores table has as they are."""
     max_removed: float = 1.0
     max_changed: float = 1.0
     places: tuple[str, ...] = ()
@@ -81,6 +83,8 @@ class ScoringCounts:
     """Planned keys that an earlier run staged already, or whose row was removed of late and is taken back."""
     limited: int = 0
     """Planned keys left out by ``limit``."""
+    recarried: int = 0
+    """1 if catalog columns that are carried along differ from those of the live snapshot."""
 
     @property
     def planned(self) -> int:

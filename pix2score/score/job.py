@@ -93,7 +93,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         summary.update({"snapshot": None, **plan_summary(plan.counts)})
         if config.dry_run:
             _report_estimate(run, plan, summary)
-        elif not plan.counts.planned and not plan.counts.removed:
+        elif not (plan.counts.planned or plan.counts.removed or plan.counts.recarried):
             _report_nothing_to_do(run, plan, summary)
         else:
             with Lease(run.out, run.id, run.holder).kept():

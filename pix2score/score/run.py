@@ -13,6 +13,7 @@ from pix2score.cluster.tasks import executor_for
 from pix2score.errors import ConfigError
 from pix2score.images.source import image_source
 from pix2score.model.folder import ModelCard, load_graph, load_model
+from pix2score.nightly.carry import check_carry
 from pix2score.nightly.executor import Executor
 from pix2score.nightly.plan import ScoringPlan, plan_scoring
 from pix2score.nightly.request import ScoringRequest
@@ -54,7 +55,9 @@ def open_run(config: ScoreConfig, laps: StageTimer) -> Run:
     """Check every input, before Ray starts and anything is written, and return the run."""
     card, _ = load_model(config.model)  # all of it: altered weights are found here, not by an actor
     load_graph(config.model, card)
-    catalog = open_catalog(config.catalog, config.columns, before=card.about.get("columns"))
+    catalog = open_catalog(
+        config.catalog, config.columns, before=card.about.get("columns"), others=config.carry
+    )
     if catalog.asked != config.columns:
         logger.info("columns as in the dataset of the model: %s", _mapped(config.columns, catalog.asked))
         config = replace(config, columns=catalog.asked)  # and recorded so: verify reads the catalog again
@@ -67,6 +70,7 @@ def open_run(config: ScoreConfig, laps: StageTimer) -> Run:
         )
     config = replace(config, embedding_dtype=_stored_dtype(card, config.embedding_dtype))
     layout = Layout(catalog.id_type, card.heads, card.embedding_dim, config.embedding_dtype or "float16")
+    check_carry(config.carry, layout)
     parent = live_number(out)
     run_id = new_run_id(datetime.now(UTC).strftime("%Y%m%dT%H%M%S"))
     origin = Origin(
@@ -113,6 +117,7 @@ def plan_of(run: Run, name: str) -> ScoringPlan:
         live=run.live,
         retry_failed=config.retry_failed,
         limit=config.limit,
+        carry=config.carry,
         max_removed=config.max_removed,
         max_changed=config.max_changed,
         places=run.images.source.places,

@@ -52,6 +52,8 @@ class World:
     """Rows that the last published night could have carried over."""
     trunks: Mapping[str, str] = field(default_factory=dict)
     """Model -> its trunk; those with one answer from embeddings of the same."""
+    columns: dict[str, Callable[[Key], Any]] = field(default_factory=dict)
+    """Further columns of the catalog, by key."""
     answered: list[Key] = field(default_factory=list)
     """Keys that the last night answered from stored embeddings."""
 
@@ -65,7 +67,7 @@ class World:
 
     def plan(self, content: Content, model: str = M1, **options: Any) -> tuple[ScoringPlan, Publication]:
         self.nights += 1
-        catalog = open_catalog(self.catalog(content), Columns())
+        catalog = open_catalog(self.catalog(content), Columns(), others=options.get("carry", ()))
         number = live_number(self.folder)
         origin = Origin(
             run=f"run-{self.nights:03}",
@@ -89,6 +91,7 @@ class World:
                 "page": pa.array([key[1] for key in keys], pa.int32()),
                 "uri": [f"{key[0]}-{key[1]}.png" for key in keys],
                 "etag": list(content.values()),
+                **{name: [value(key) for key in keys] for name, value in self.columns.items()},
             }
         )
         return write_catalog(f"{self.place}/catalog", table)
