@@ -88,6 +88,8 @@ class ScoreSummary(TypedDict):
     failed_by_code: NotRequired[dict[str, int]]
     answered: NotRequired[dict[str, Any]]
     """From stored embeddings: ``rows``, ``seconds`` and ``rows_per_s``."""
+    drift: NotRequired[dict[str, float]]
+    """Head -> PSI of the whole table since the live snapshot, of the heads that were compared."""
     repeated: NotRequired[dict[str, int]]
     """Of images that share one content."""
     images_per_s: NotRequired[float]

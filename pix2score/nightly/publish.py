@@ -7,16 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from pix2score.errors import ConflictError, DataError, Pix2ScoreError, StorageError
+from pix2score.errors import ConflictError, DataError, LimitError, Pix2ScoreError, StorageError
 from pix2score.images.decode import FORMATS
 from pix2score.nightly.executor import Executor
+from pix2score.nightly.gate import DriftGate
 from pix2score.nightly.merge import Merged, merge_range
 from pix2score.nightly.plan import ScoringPlan
 from pix2score.nightly.ranges import Changes, sort_changes
 from pix2score.nightly.request import is_answered_again
 from pix2score.nightly.returned import kept_removed
 from pix2score.snapshots.leases import Lease
-from pix2score.snapshots.manifest import Snapshot, conflict, live_number, publish, read_snapshot
+from pix2score.snapshots.manifest import Snapshot, conflict, drafted, live_number, publish, read_snapshot
 from pix2score.snapshots.pieces import STAGED, Origin, Receipt
 from pix2score.snapshots.tables import DataFile, Layout, broken_files
 from pix2score.storage.folder import Folder
@@ -50,10 +51,13 @@ class Publication:
         return live is not None and not self.origin.full and _model(live) == self.origin.model_version
 
 
-def publish_night(publication: Publication, facts: Mapping[str, Any], executor: Executor) -> Snapshot:
+def publish_night(
+    publication: Publication, facts: Mapping[str, Any], executor: Executor, gate: DriftGate | None = None
+) -> Snapshot:
     """Make the next snapshot live, and return it. The run's lease is given back, whatever comes of it.
 
     Raises:
+        LimitError: its answers moved further from the live snapshot's than ``gate`` allows.
         ConflictError: another run published first.
         DataError: a live file was altered; its rows are not carried.
         StorageError: the staged rows are not the planned ones, or a file that the snapshot would name is
@@ -62,12 +66,14 @@ def publish_night(publication: Publication, facts: Mapping[str, Any], executor: 
     lease = Lease(publication.out, publication.origin.run)
     lease.take()
     try:
-        return _published(_upon_live(publication), facts, executor)
+        return _published(_upon_live(publication), facts, executor, gate)
     finally:
         lease.release()
 
 
-def _published(publication: Publication, facts: Mapping[str, Any], executor: Executor) -> Snapshot:
+def _published(
+    publication: Publication, facts: Mapping[str, Any], executor: Executor, gate: DriftGate | None
+) -> Snapshot:
     try:
         merged = _rewrite(publication, executor)
     except (Pix2ScoreError, FileNotFoundError):
@@ -78,9 +84,42 @@ def _published(publication: Publication, facts: Mapping[str, Any], executor: Exe
         raise StorageError(
             f"run {run}: the new table has {merged.rows} rows, the catalog {counts.keys} keys: not published"
         )
+    if gate:
+        facts = _with_drift(publication, merged, facts, executor, gate)
     snapshot = _commit(publication, merged, facts)
     _tidy_up(publication)
     return snapshot
+
+
+def _with_drift(
+    publication: Publication,
+    merged: Merged,
+    facts: Mapping[str, Any],
+    executor: Executor,
+    gate: DriftGate,
+) -> dict[str, Any]:
+    """``facts`` with the drift of the new table in their account; its files are removed if it may not go
+    live."""
+    live = publication.live
+    if live:
+        manifest = _manifest(publication, merged, _files(publication, merged), facts)
+        try:
+            gate.check(publication.out, drafted(live.number, manifest), live, executor)
+        except LimitError:
+            _remove_rewritten(publication, merged)
+            raise
+    return {**facts, "account": {**(facts.get("account") or {}), "drift": gate.drift}}
+
+
+def _remove_rewritten(publication: Publication, merged: Merged) -> None:
+    """Remove what was written of a table that may not go live: the pieces that it was made of stay."""
+    out, own = publication.out, f"{STAGED}/{publication.origin.run}/changes"
+    known = {file.path for file in publication.live.files} if publication.live else set()
+    paths = [file.path for file in merged.files if file.path not in known]
+    try:
+        out.delete([*paths, *(f"{own}/{entry.path}" for entry in (out / own).entries())])
+    except (StorageError, DataError) as exc:
+        logger.warning("not published, and its files could not be removed: %s", exc)
 
 
 def _commit(publication: Publication, merged: Merged, facts: Mapping[str, Any]) -> Snapshot:

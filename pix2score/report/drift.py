@@ -5,16 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from pix2score.report.night import NightStats
 from pix2score.report.page import Line
-
-PSI_MOVED, PSI_DRIFTED = 0.1, 0.25  # the customary steps of the population stability index
-MIN_FRESH = 300
-"""Images of a night below which their distribution says nothing: 15 bins of 300 images alone give a PSI near
-0.05."""
+from pix2score.snapshots.drift import MIN_ROWS, PSI_DRIFTED, PSI_MOVED, psi
 
 
 class Drift(NamedTuple):
@@ -24,15 +17,6 @@ class Drift(NamedTuple):
     """Of the whole table."""
     fresh: float | None
     """Of what was scored this night."""
-
-
-def psi(now: npt.NDArray[np.int64], before: npt.NDArray[np.int64]) -> float:
-    """Population stability index of two histograms: 0 if their shares are equal.
-
-    An empty bin counts as half an image.
-    """
-    p, q = (np.maximum(counts, 0.5) / np.maximum(counts, 0.5).sum() for counts in (now, before))
-    return float(((p - q) * np.log(p / q)).sum())
 
 
 def drifts(night: NightStats, before: NightStats | None) -> dict[str, Drift]:
@@ -45,7 +29,7 @@ def drifts(night: NightStats, before: NightStats | None) -> dict[str, Drift]:
             found[head.name] = Drift(None, None)
         else:
             of_now, of_night, of_then = (head.summarised(counts) for counts in (now, fresh, then))
-            of_fresh = round(psi(of_night, of_then), 4) if fresh.sum() >= MIN_FRESH else None
+            of_fresh = round(psi(of_night, of_then), 4) if fresh.sum() >= MIN_ROWS else None
             found[head.name] = Drift(round(psi(of_now, of_then), 4), of_fresh)
     return found
 

@@ -8,12 +8,15 @@ Streams the scores table; holds counts and a few rows, whatever the number of im
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from typing import Any, cast
 
 from PIL import Image
 
 from pix2score.catalog.keys import Key
 from pix2score.catalog.originals import original_images
 from pix2score.errors import DataError, ImageFailure
+from pix2score.heads.spec import HeadSpec
 from pix2score.images.decoder import Decoder
 from pix2score.images.encode import encode
 from pix2score.images.preprocess import Preprocess
@@ -22,6 +25,7 @@ from pix2score.report.drift import drifts
 from pix2score.report.night import NightStats
 from pix2score.report.night_page import night_page
 from pix2score.report.page import check_packages, encoded
+from pix2score.snapshots.drift import comparable
 from pix2score.snapshots.manifest import Snapshot, live, read_snapshot
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_batches
@@ -37,14 +41,24 @@ def report(config: ReportConfig) -> ReportSummary:
     Raises ``DataError`` if there are no scores, ``ConfigError`` if the packages of a report are missing.
     """
     check_packages()
-    folder, snapshot = Folder(config.scores), live(config.scores)
-    night, before = _read(folder, snapshot), _before(folder, snapshot)
+    facts = write_page(Folder(config.scores), live(config.scores), config.out)
+    return cast("ReportSummary", {"job": "report", **facts})
+
+
+def write_page(folder: Folder, snapshot: Snapshot, place: str, held: str = "") -> dict[str, Any]:
+    """Write the page of a snapshot to ``place``; return its main facts.
+
+    ``held``: why it is not published, of one that only might be: its files are in the folder, its manifest is
+    not. Raises ``ConfigError`` if the packages of a report are missing.
+    """
+    check_packages()
+    night = _read(folder, snapshot, snapshot.layout.heads)
+    before = _before(folder, snapshot)
     drift = drifts(night, before)
-    images = _thumbnails(snapshot, night)
-    out = Folder(config.out)
-    size = out.parent.publish(out.name, night_page(snapshot, night, before, drift, images), replace=True)
+    page = night_page(snapshot, night, before, drift, _thumbnails(snapshot, night), held)
+    out = Folder(place)
+    size = out.parent.publish(out.name, page, replace=True)
     return {
-        "job": "report",
         "snapshot": snapshot.number,
         "rows": night.rows,
         "failed": night.failed.total(),
@@ -54,8 +68,7 @@ def report(config: ReportConfig) -> ReportSummary:
     }
 
 
-def _read(folder: Folder, snapshot: Snapshot) -> NightStats:
-    heads = snapshot.layout.heads
+def _read(folder: Folder, snapshot: Snapshot, heads: Sequence[HeadSpec]) -> NightStats:
     columns = ["illust_id", "page", "status", "error_code", "error_detail", "run"]
     columns += [name for head in heads for name in head.night_columns]
     night = NightStats(heads, snapshot.manifest["run"])
@@ -67,12 +80,12 @@ def _read(folder: Folder, snapshot: Snapshot) -> NightStats:
 
 
 def _before(folder: Folder, snapshot: Snapshot) -> NightStats | None:
-    """The parent snapshot, if it still exists and has the same heads."""
+    """What the parent snapshot says by the heads that it has too, if it still exists and there are any."""
     parent = snapshot.manifest.get("parent")
     try:
         previous = read_snapshot(folder, parent) if parent else None
-        same = previous is not None and previous.layout.heads == snapshot.layout.heads
-        return _read(folder, previous) if previous and same else None
+        heads = comparable(snapshot.layout.heads, previous.layout.heads) if previous else []
+        return _read(folder, previous, heads) if previous and heads else None
     except (DataError, FileNotFoundError) as exc:  # removed by vacuum
         logger.info("no snapshot to compare with: %s", exc)
         return None

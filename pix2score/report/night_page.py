@@ -24,8 +24,10 @@ def night_page(
     before: NightStats | None,
     drift: Mapping[str, Drift],
     images: Mapping[Key, str],
+    held: str = "",
 ) -> bytes:
-    """Content of the report; ``images`` are thumbnails as the page holds them."""
+    """Content of the report; ``images`` are thumbnails as the page holds them; ``held`` says why a night is
+    not published."""
     manifest = snapshot.manifest
     plan = {**manifest.get("counts", {}), **manifest.get("plan", {})}
     rate = (manifest.get("account") or {}).get("images_per_s")
@@ -42,14 +44,21 @@ def night_page(
         "preprocessing": manifest.get("preprocess_id", "-"),
     }
     against = f", compared with snapshot {manifest['parent']}" if before else ""
-    lead = [f"Published {manifest.get('published_at', '-')} by run {manifest['run']}{against}."]
+    lead = [
+        f"NOT PUBLISHED: {held}"
+        if held
+        else f"Published {manifest.get('published_at', '-')} by run {manifest['run']}{against}."
+    ]
     sections = [_drift(night, before, drift), _failures(night, before, images), *_rate(manifest)]
     if found := night.correlations():
         sections.append(correlation_section(found))
     sections += [_extremes(head, night, images) for head in night.heads if head.order_column]
     sections.append(_search(night, images))
     foot = f"Catalog: {manifest.get('catalog', {}).get('uri', '-')}"
-    return page(f"Scores, snapshot {snapshot.number}", lead, facts, sections, foot)
+    title = (
+        f"Scores of run {manifest['run']}, not published" if held else f"Scores, snapshot {snapshot.number}"
+    )
+    return page(title, lead, facts, sections, foot)
 
 
 def _shares(counts: npt.NDArray[np.int64]) -> list[float]:

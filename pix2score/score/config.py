@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -68,6 +69,10 @@ class ScoreConfig:
     """Score nothing if more than this share of the live snapshot's illustrations has another fingerprint than
     before: more often the catalog is written otherwise than all pictures replaced. --full asks for
     nothing."""
+    max_drift: float = 0.25
+    """Publish nothing if the answers of any head, over the whole table, moved further than this from those of
+    the live snapshot: a population stability index, of which 0.1 is a move and 0.25 a drift. What was scored
+    stays staged; 100 lets any night go live."""
     note: str | None = None
     """A remark for the snapshot's manifest, such as why this model: jobs.history shows it."""
     columns: Columns = field(default_factory=Columns)
@@ -84,3 +89,5 @@ class ScoreConfig:
         for name in ("max_failed", "max_removed", "max_changed"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected 0 to 1")
+        if not 0 <= self.max_drift < math.inf:
+            raise ConfigError(f"max_drift {self.max_drift}: expected 0 or more; 100 lets any night go live")

@@ -7,6 +7,7 @@ about it of ``account``.
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections import Counter
@@ -23,6 +24,7 @@ from pix2score.cluster.rounds import Rounds
 from pix2score.cluster.session import session
 from pix2score.errors import ConfigError, StorageError
 from pix2score.model.predictor import check_precision, graph_if_absent
+from pix2score.nightly.gate import DriftGate
 from pix2score.nightly.plan import ScoringPlan
 from pix2score.nightly.publish import Publication, publish_night
 from pix2score.score.account import (
@@ -36,6 +38,7 @@ from pix2score.score.account import (
     scored_summary,
 )
 from pix2score.score.config import ScoreConfig
+from pix2score.score.held import show_held
 from pix2score.score.run import Run, executor, first_plan, is_small, open_run, plan_of
 from pix2score.snapshots.leases import Lease
 from pix2score.snapshots.manifest import Snapshot
@@ -63,8 +66,8 @@ def score(config: ScoreConfig) -> ScoreSummary:
 
     Raises:
         DataError: no catalog, no model, a column missing, zero rows. Nothing has been written then.
-        LimitError: too many images failed, or too many keys left the catalog; nothing is published, staged
-            work is kept.
+        LimitError: too many images failed, too many keys left the catalog, or the answers moved too far from
+            those that are live; nothing is published, staged work is kept.
         ConflictError: another run published first.
     """
     run = open_run(config, StageTimer())
@@ -87,6 +90,7 @@ def score(config: ScoreConfig) -> ScoreSummary:
         plan = planning.result()
         run.laps.lap("plan")
         log_plan(run.id, run.catalog, plan)
+        run.monitor.live(run.live)
         summary.update({"snapshot": None, **plan_summary(plan.counts)})
         if config.dry_run:
             _report_estimate(run, plan, summary)
@@ -110,6 +114,7 @@ def _report_estimate(run: Run, plan: ScoringPlan, summary: Summary) -> None:
 def _report_nothing_to_do(run: Run, plan: ScoringPlan, summary: Summary) -> None:
     """Log and summarise a night without a pipeline, a snapshot or a file."""
     summary.is_written = False
+    run.monitor.up_to_date()
     number = run.live.number if run.live else None
     logger.info("nothing to do: snapshot %s is what the catalog and the model ask for", number)
     summary.update({**scored_summary(plan.counts, Counter()), "snapshot": number, "images_per_s": 0.0})
@@ -148,7 +153,14 @@ def _score_and_publish(run: Run, plan: ScoringPlan, offer: Offer, use_gpu: bool,
             "overhead_s": round(overhead_s, 3),
             **rates,
         }
-        snapshot = _publish(run, plan, receipts, {**account, **scored_summary(plan.counts, tally.failed)})
+        account |= scored_summary(plan.counts, tally.failed)
+        gate = DriftGate(run.config.max_drift, functools.partial(show_held, run.out, run.id))
+        try:
+            snapshot = _publish(run, plan, receipts, account, gate)
+        finally:
+            summary["drift"] = gate.drift
+            run.monitor.drifted(gate.drift)
+        run.monitor.published(snapshot)
         summary["snapshot"] = snapshot.number
         run.laps.lap("publish")
 
@@ -162,10 +174,12 @@ def _execute(
         if number > 1:
             plan = plan_of(run, f"plan-{number}")
             tally.begin_again(plan.resumed_failed, plan.resumed_failed_again)
+        run.monitor.planned(plan.counts)
         receipts = _answers(run, plan, again, tally, f"answers-{number}") if plan.stored else []
         for receipt in pipeline.receipts(plan.parts, f"piece-{number}") if plan.parts else ():
             run.laps.lap("first_piece" if tally.rows == tally.answered else "score")
             receipts.append(receipt)
+            run.monitor.staged(receipt)
             tally.add(receipt)
         rounds.ended(plan.counts.to_score, sum(receipt.rows for receipt in receipts))
         if run.config.limit is not None:  # another limited plan would be of other images
@@ -183,6 +197,7 @@ def _answers(run: Run, plan: ScoringPlan, again: AnswerPipeline, tally: Tally, p
     started, receipts = time.monotonic(), list[Receipt]()
     for receipt in again.receipts(plan.stored, prefix):
         receipts.append(receipt)
+        run.monitor.staged(receipt)
         tally.add(receipt)
         tally.answered += receipt.rows
     tally.answer_s += time.monotonic() - started
@@ -222,7 +237,9 @@ def _pipeline(run: Run, offer: Offer, use_gpu: bool) -> ScorePipeline:
     )
 
 
-def _publish(run: Run, plan: ScoringPlan, receipts: list[Receipt], account: dict[str, Any]) -> Snapshot:
+def _publish(
+    run: Run, plan: ScoringPlan, receipts: list[Receipt], account: dict[str, Any], gate: DriftGate
+) -> Snapshot:
     catalog = run.catalog
     facts = {
         "preprocess_id": run.card.preprocess.id,
@@ -235,5 +252,5 @@ def _publish(run: Run, plan: ScoringPlan, receipts: list[Receipt], account: dict
         **({"note": run.config.note} if run.config.note else {}),
     }
     return publish_night(
-        Publication(run.out, run.origin, run.layout, run.live, plan, receipts), facts, executor(run)
+        Publication(run.out, run.origin, run.layout, run.live, plan, receipts), facts, executor(run), gate
     )

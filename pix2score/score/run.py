@@ -18,6 +18,7 @@ from pix2score.nightly.executor import Executor
 from pix2score.nightly.plan import ScoringPlan, plan_scoring
 from pix2score.nightly.request import ScoringRequest
 from pix2score.score.config import ScoreConfig
+from pix2score.score.monitor import NightMonitor
 from pix2score.snapshots.leases import Holder, this_process
 from pix2score.snapshots.manifest import Snapshot, live_number, new_run_id, read_snapshot
 from pix2score.snapshots.pieces import STAGED, Origin
@@ -42,6 +43,7 @@ class Run:
     layout: Layout
     laps: StageTimer
     holder: Holder
+    monitor: NightMonitor
 
     @property
     def id(self) -> str:
@@ -80,7 +82,9 @@ def open_run(config: ScoreConfig, laps: StageTimer) -> Run:
     )
     live = read_snapshot(out, parent) if parent else None
     laps.lap("check_inputs")
-    return Run(config, origin, card, catalog, images, out, live, layout, laps, this_process())
+    return Run(
+        config, origin, card, catalog, images, out, live, layout, laps, this_process(), NightMonitor(out.uri)
+    )
 
 
 def _stored_dtype(card: ModelCard, asked: EmbeddingDtype | None) -> EmbeddingDtype:

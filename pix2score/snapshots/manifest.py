@@ -148,14 +148,24 @@ def publish(folder: Folder, parent: int, facts: Mapping[str, Any]) -> Snapshot:
 
     Raises ``ConflictError`` if another run made that number first.
     """
-    number = parent + 1
-    content = {"snapshot": number, "parent": parent or None, "schema_version": SCHEMA_VERSION, **facts}
-    data = json.dumps(content, indent=1, ensure_ascii=False).encode()
+    draft = drafted(parent, facts)
+    data = json.dumps(draft.manifest, indent=1, ensure_ascii=False).encode()
     try:
-        folder.publish(path_of(number), data)
+        folder.publish(path_of(draft.number), data)
     except FileExistsError:
-        raise conflict(folder, number) from None
-    return Snapshot(number, json.loads(data))
+        raise conflict(folder, draft.number) from None
+    return Snapshot(draft.number, json.loads(data))
+
+
+def drafted(parent: int, facts: Mapping[str, Any]) -> Snapshot:
+    """The snapshot after ``parent`` as it would be published, with ``facts`` in its manifest."""
+    content: Any = {
+        "snapshot": parent + 1,
+        "parent": parent or None,
+        "schema_version": SCHEMA_VERSION,
+        **facts,
+    }
+    return Snapshot(parent + 1, content)
 
 
 def conflict(folder: Folder, number: int) -> ConflictError:

@@ -4,30 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from pix2score.report.drift import PSI_DRIFTED, drift_lines, drift_sentence, drifts, psi
+from pix2score.report.drift import drift_lines, drift_sentence, drifts
 from pix2score.report.night import NightStats
+from pix2score.snapshots.drift import PSI_DRIFTED
 from tests.support.builders import HEADS
-
-counts = st.lists(st.integers(0, 10_000), min_size=3, max_size=3)
-
-
-@given(counts, counts)
-@settings(max_examples=100, deadline=None)
-def test_psi_is_zero_for_equal_shares_and_positive_otherwise(now: list[int], before: list[int]) -> None:
-    a, b = np.array(now), np.array(before)
-    assert psi(a, b) >= 0
-    assert psi(a, b) == pytest.approx(psi(b, a))
-    assert psi(a, a) == 0
-    assert psi(100 * a + 1000, 200 * a + 2000) == pytest.approx(0, abs=1e-9)
-
-
-def test_psi_of_a_known_move() -> None:
-    assert psi(np.array([50, 50]), np.array([25, 75])) == pytest.approx(
-        0.25 * np.log(2) - 0.25 * np.log(50 / 75)
-    )
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,7 +17,7 @@ from pix2score.report.job import report
 from pix2score.report.night import NUM_RANDOM
 from pix2score.snapshots.tables import Layout
 from tests.report.self_contained import assert_self_contained
-from tests.support.builders import HEADS, Key, publish_night
+from tests.support.builders import HEADS, LAYOUT, Key, publish_night
 from tests.support.chain import Chain
 
 KEYS: list[Key] = [(number, 0) for number in range(200)]
@@ -33,6 +34,17 @@ def test_the_second_night_is_compared_with_the_first(tmp_path: Path) -> None:
     assert "compared with snapshot 1" in text
     assert "bookmark: as the night before" in text
     assert "3 (1.5%)" in text
+
+
+def test_nights_of_models_with_other_edges_are_compared_by_score(tmp_path: Path) -> None:
+    scores = str(tmp_path / "scores")
+    finer = replace(HEADS[0], edges=(5, 10, 30, 100))
+    publish_night(scores, KEYS, run="20261121T080000-00000001")
+    layout = replace(LAYOUT, heads=(finer, replace(HEADS[1], name="new")))
+    publish_night(scores, KEYS, run="20261122T080000-00000002", parent=1, layout=layout)
+    summary = report(ReportConfig(scores=scores, out=str(tmp_path / "night.html")))
+    assert summary["psi"] == {"bookmark": 0, "new": None}
+    assert "compared with snapshot 1" in (tmp_path / "night.html").read_text()
 
 
 def test_text_of_strangers_is_escaped(tmp_path: Path) -> None:

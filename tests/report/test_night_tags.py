@@ -7,9 +7,10 @@ import pyarrow as pa
 import pytest
 
 from pix2score.heads.tags import NUM_SHOWN, TagsHead
-from pix2score.report.drift import drifts, psi
+from pix2score.report.drift import drifts
 from pix2score.report.night import NightStats
 from pix2score.report.night_page import night_page
+from pix2score.snapshots.drift import psi
 from pix2score.snapshots.manifest import Snapshot
 
 NAMES = tuple(f"t{i}" for i in range(NUM_SHOWN + 20))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +16,8 @@ from pix2score.heads.presets import preset
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.folder import save_model
 from pix2score.model.graph import graph_or_none
-from tests.support.torch_helpers import HEADS, NARROW, PREPROCESS, settled_model, weights_of
+from tests.support.pictures import encode
+from tests.support.torch_helpers import HEADS, NARROW, PREPROCESS, pixels, settled_model, weights_of
 
 
 def cheap_model(place: Path) -> str:
@@ -59,9 +61,31 @@ def catalog_of(num_rows: int, path: Path, size: int = 8) -> str:
     return str(path)
 
 
-def save_settled(place: Path, heads: tuple[OrderedHead, ...] = HEADS, backbone: str = NARROW) -> str:
-    """A saved model whose outputs vary with the image."""
+def catalog_of_pictures(num_rows: int, path: Path) -> str:
+    """Embedded pictures that differ, of the size of ``PREPROCESS``."""
+    images = [encode(picture) for picture in pixels(num_rows)]
+    ids = range(num_rows)
+    pq.write_table(pa.table({"illust_id": ids, "image": images, "etag": [f"{i}" for i in ids]}), path)
+    return str(path)
+
+
+def save_settled(
+    place: Path,
+    heads: tuple[OrderedHead, ...] = HEADS,
+    backbone: str = NARROW,
+    bias: Mapping[str, Sequence[float]] | None = None,
+    permuted: str = "",
+) -> str:
+    """A saved model whose outputs vary with the image.
+
+    ``bias``: of the outputs of some heads, not random. ``permuted``: a head whose outputs are in the reverse
+    order.
+    """
     model = settled_model(heads, backbone=backbone)
+    for name, values in (bias or {}).items():
+        model.outputs[f"{name}_logits"].bias.data = torch.tensor(values)
+    for parameter in model.outputs[f"{permuted}_logits"].parameters() if permuted else ():
+        parameter.data = parameter.data.flip(0)
     save_model(
         str(place),
         weights_of(model),

@@ -44,6 +44,7 @@ ASKED: Final = (
     "ray.train:get_preemption_info",
     "ray.train.v2._internal.constants:CHECKPOINT_MANAGER_SNAPSHOT_FILENAME",
     "ray.util.metrics:Counter",
+    "ray.util.metrics:Gauge",
 )
 """Called or read; where Ray lacks one, the work goes on without what it would have given."""
 

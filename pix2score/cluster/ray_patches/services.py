@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import ray
 
@@ -31,10 +31,10 @@ def is_preemption_near() -> bool:
     return info is not None and info() is not None
 
 
-def metric_counter(name: str, description: str, tags: Sequence[str]) -> Any:
-    """A counter that Ray exports to Prometheus; None in a Ray without."""
-    counter: Any = asked("ray.util.metrics:Counter")
-    return None if counter is None else counter(name, description=description, tag_keys=tuple(tags))
+def metric(kind: Literal["Counter", "Gauge"], name: str, description: str, labels: Sequence[str]) -> Any:
+    """A counter or gauge that Ray exports to Prometheus; None in a Ray without."""
+    made: Any = asked(f"ray.util.metrics:{kind}")
+    return None if made is None else made(name, description=description, tag_keys=tuple(labels))
 
 
 def is_worker() -> bool:

@@ -20,7 +20,7 @@ from pix2score.cluster.ray_patches.data_actors import without_side_actors
 from pix2score.cluster.ray_patches.local_start import python_signals, quick_node
 from pix2score.cluster.ray_patches.lookup import asked, is_plain, replaced
 from pix2score.cluster.ray_patches.names import SETTINGS
-from pix2score.cluster.ray_patches.services import is_preemption_near, metric_counter, request_gpus
+from pix2score.cluster.ray_patches.services import is_preemption_near, metric, request_gpus
 from pix2score.demo.catalog import draw_catalog
 from pix2score.errors import ConfigError
 from pix2score.snapshots.read import read_embeddings, read_scores
@@ -76,7 +76,7 @@ def test_modules_that_ray_lacks_are_left_out(monkeypatch: pytest.MonkeyPatch) ->
     ):
         monkeypatch.setitem(sys.modules, module, None)  # importing it raises ImportError
     with without_side_actors(), quick_node(), python_signals():
-        assert metric_counter("name", "what", ()) is None
+        assert metric("Counter", "name", "what", ()) is metric("Gauge", "name", "what", ()) is None
         request_gpus(1)
         ask_head("10.0.0.1:6379")
         assert not has_token()
