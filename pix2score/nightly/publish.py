@@ -143,10 +143,11 @@ def _manifest(
         **facts,
         "counts": {
             "rows": merged.rows,
-            "ok": merged.rows - merged.failed.total(),
+            "ok": merged.rows - merged.failed.total() - merged.pending,
             "failed": merged.failed.total(),
             "failed_by_code": dict(merged.failed),
             "kept": merged.kept,
+            "pending": merged.pending,
         },
         "formats": list(FORMATS),
         "plan": plan.counts.to_dict(),

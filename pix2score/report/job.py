@@ -48,6 +48,7 @@ def report(config: ReportConfig) -> dict[str, Any]:
         "snapshot": snapshot.number,
         "rows": night.rows,
         "failed": night.failed.total(),
+        "pending": night.pending,
         "psi": {name: found.whole for name, found in drift.items()},
         "psi_scored_this_night": {name: found.fresh for name, found in drift.items()},
         "bytes": size,

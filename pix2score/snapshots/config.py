@@ -41,9 +41,9 @@ class VacuumConfig:
         seconds(self.keep_staged)
 
 
-def seconds(age: str) -> float:
-    """``7d``, ``12h``, ``30m`` or ``90s`` as seconds. Raises ``ConfigError``."""
+def seconds(age: str, name: str = "keep_staged") -> float:
+    """``7d``, ``12h``, ``30m`` or ``90s`` as seconds. Raises ``ConfigError`` about the setting ``name``."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([dhms])", age.strip())
     if not found:
-        raise ConfigError(f"keep_staged {age!r}: expected a number with a unit, such as 7d, 12h, 30m or 90s")
+        raise ConfigError(f"{name} {age!r}: expected a number with a unit, such as 7d, 12h, 30m or 90s")
     return float(found[1]) * _UNITS[found[2]]

@@ -37,6 +37,8 @@ class RowCounts(TypedDict):
     failed_by_code: dict[str, int]
     kept: NotRequired[int]
     """Ok rows that keep the answer of an earlier content."""
+    pending: NotRequired[int]
+    """Rows not scored yet."""
 
 
 class CatalogPin(TypedDict):

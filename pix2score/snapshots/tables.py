@@ -37,7 +37,7 @@ SCHEMA_VERSION = 1
 """Of SCORES and EMBEDDINGS; it is in every manifest."""
 
 EmbeddingDtype: TypeAlias = Literal["float16", "float32"]
-OK, FAILED = "ok", "failed"
+OK, FAILED, PENDING = "ok", "failed", "pending"
 TableName = Literal["scores", "embeddings", "dead", "removed"]
 ROW_GROUP_ROWS = {
     "scores": 65_536,  # about 20 MB: small enough to skip by key, large enough to compress
@@ -48,7 +48,10 @@ ROW_GROUP_ROWS = {
 
 
 def scores_schema(id_type: pa.DataType, heads: Sequence[HeadSpec]) -> pa.Schema:
-    """SCORES: one row per catalog key, ``ok`` with predictions or ``failed`` with an ``error_code``."""
+    """SCORES: one row per catalog key.
+
+    ``ok`` with predictions, ``failed`` with an ``error_code``, or ``pending``: it was not scored yet.
+    """
     return pa.schema(
         [
             *key_fields(id_type),
@@ -108,6 +111,8 @@ class DataFile:
     """Run -> ok rows that it scored, likewise."""
     kept: int = 0
     """Ok rows that keep the answer of an earlier content, likewise."""
+    pending: int = 0
+    """Rows not scored yet, likewise."""
 
     @property
     def run(self) -> str:
@@ -179,6 +184,7 @@ def write_file(folder: Folder, table: TableName, path: str, rows: pa.Table) -> D
             ).as_py()
             or 0
         )
+        facts["pending"] = pc.sum(pc.equal(rows.column("status"), PENDING)).as_py() or 0
     return DataFile(table, path, rows.num_rows, size, hashlib.sha256(data).hexdigest(), **facts)
 
 

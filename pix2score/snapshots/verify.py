@@ -48,6 +48,7 @@ def verify(config: VerifyConfig) -> dict[str, Any]:
         "model_version": promise.model_version,
         "rows": promise.rows,
         "failed": promise.failed,
+        "pending": promise.pending,
         "files": len(promise.files),
     }
 
