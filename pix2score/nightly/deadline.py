@@ -39,7 +39,8 @@ def deadline(until: str | None, budget: str | None, now: datetime | None = None)
     Raises ``ConfigError`` naming a value that says no time, a date and time that has passed, or no budget.
     """
     now = now or _local_now()
-    ends = [*([until_time(until, now)] if until else []), *([now + budget_of(budget)] if budget else [])]
+    ends = [] if until is None else [until_time(until, now)]
+    ends += [] if budget is None else [now + budget_of(budget)]
     return Deadline(min(ends)) if ends else None
 
 

@@ -63,7 +63,8 @@ def staged_summary(run: Run, counts: ScoringCounts, num_done: int, wall_s: float
 
     ``done_at`` takes it that runs which end at a time begin once a day. None where this run did nothing.
     """
-    staged, left = counts.planned - counts.left, counts.left
+    left = counts.left + counts.limited
+    staged = counts.planned - left
     facts: dict[str, Any] = {
         "staged": staged,
         "left": left,
