@@ -18,7 +18,7 @@ from pix2score.catalog.catalog import Catalog
 from pix2score.catalog.keys import KEY, key_fields
 from pix2score.catalog.rows import PlanCounts, catalog_rows, plan_schema
 from pix2score.nightly.guards import check_limits
-from pix2score.nightly.order import rows_in_order
+from pix2score.nightly.order import in_order
 from pix2score.nightly.request import ScoringCounts, ScoringRequest
 from pix2score.nightly.resume import create_resumed, offered
 from pix2score.nightly.returned import removed_pieces, take_back
@@ -153,7 +153,9 @@ def _used(planning: _Planning, receipts: Sequence[Receipt]) -> list[Receipt]:
 
 def _write_rows(planning: _Planning) -> list[Part]:
     limit = planning.request.limit
-    rest = rows_in_order(planning.catalog, planning.request)
+    rest = in_order(
+        "SELECT * FROM wanted ANTI JOIN resumed USING (illust_id, page)", planning.catalog, planning.request
+    )
     first = "" if limit is None else f" LIMIT {limit}"
     return _write(planning, "rows", f"{rest}{first}", scoring_schema(planning.catalog.id_type))
 

@@ -3,6 +3,7 @@ is whole at any moment, and nothing that was staged is scored again."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,9 +78,7 @@ class Team:
         assert live_number(Folder(self.out)) == number
 
     def version(self, model: str) -> str:
-        import json
-
-        return str(json.loads((Path(self.models[model]) / "model.json").read_text())["version"])
+        return str(json.loads((Path(self.models[model]) / "model.json").read_text())["model_version"])
 
     def staged(self, model: str) -> int:
         version = self.version(model)

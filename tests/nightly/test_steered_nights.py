@@ -229,9 +229,13 @@ def test_an_order_that_is_asked_for_goes_before_all(world: World) -> None:
     ids = [row["illust_id"] for row in planned_rows(world.folder, plan.parts)]
     assert ids == [12, 10, 2, 0, 11, 3, 1]
     release(publication)
+    world.night(content, where=where("illust_id = 1"))
+    content |= keys(20)
     plan, publication = world.plan(content, M2, order="new first")
-    reasons = [row["reason"] for row in planned_rows(world.folder, plan.parts)]
-    assert reasons == ["new"] * 3 + ["stale"] * 4
+    rows = planned_rows(world.folder, plan.parts)
+    assert sorted(row["illust_id"] for row in rows[:4]) == [10, 11, 12, 20]
+    assert [row["reason"] for row in rows[4:]] == ["stale"] * 4
+    assert rows[4]["illust_id"] == 1, "of those with an answer the one that was scored last"
     release(publication)
 
 
