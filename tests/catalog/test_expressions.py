@@ -92,6 +92,7 @@ def test_an_order_is_that_of_sql(tmp_path: Path, text: str, expected: list[int])
         ("bookmarks IN (SELECT 1)", "a subquery cannot be in it"),
         ("EXISTS (FROM read_text('/etc/passwd'))", "a subquery cannot be in it"),
         ("1) FROM read_text('/etc/passwd') WHERE (true", "and nothing else"),
+        ("true) FROM (SELECT 1", "and nothing else"),
         ("true) UNION SELECT (true", "and nothing else"),
         ("true; DROP TABLE keyed", "syntax error"),
         ("true); DROP TABLE keyed; SELECT (true", "and nothing else"),

@@ -59,6 +59,9 @@ def test_only_rows_that_where_names_are_scored_and_new_others_are_pending(any_wo
     assert sorted(world.scored) == [(2, 0), (5, 0)]
     assert by_status(world) == {OK: [1, 2, 3, 5], PENDING: [6]}
     assert counts(world) == (4, 0, 1)
+    plan = live(world.scores).manifest["plan"]
+    names = ("keys", "new", "changed", "carried", "withheld", "removed", "pending")
+    assert [plan[name] for name in names] == [5, 1, 1, 2, 1, 1, 1]
     check(world, tonight, M1, left=[(3, 0), (6, 0)])
     world.night(tonight)
     assert sorted(world.scored) == [(3, 0), (6, 0)]
