@@ -191,7 +191,8 @@ def _save(
         embedding_dim=first.embedding_dim,
         **calibrations(metrics),
         hidden=first.hidden,
-        members=tuple(_member(card, i, shares) for i, (card, _) in enumerate(loaded)),
+        embedding_dtype=first.embedding_dtype,
+        members=tuple(member_of(card, i, shares) for i, (card, _) in enumerate(loaded)),
         about={
             "val": results([m.calibrated() for m in metrics]),
             "columns": first.about.get("columns"),
@@ -201,7 +202,8 @@ def _save(
     )
 
 
-def _member(card: ModelCard, number: int, shares: Mapping[str, Sequence[float]]) -> Member:
+def member_of(card: ModelCard, number: int, shares: Mapping[str, Sequence[float]]) -> Member:
+    """The model of ``card`` as number ``number`` of an ensemble with ``shares`` of every member by head."""
     mean, std = ((float(a), float(b), float(c)) for a, b, c in (card.preprocess.mean, card.preprocess.std))
     return Member(
         version=card.version,
@@ -209,7 +211,8 @@ def _member(card: ModelCard, number: int, shares: Mapping[str, Sequence[float]])
         hidden=card.hidden,
         mean=mean,
         std=std,
-        losses={head.name: head.loss_name for head in card.heads},
+        losses={head.name: head.loss for head in card.heads},
         calibrations={head.name: dict(card.calibration(head.name)) for head in card.heads},
         shares={name: of_members[number] for name, of_members in shares.items()},
+        embedding_dtype=card.embedding_dtype,
     )

@@ -22,7 +22,14 @@ class EnsembleModel(nn.Module):
         super().__init__()
         self._about, self._heads, self._preprocess = tuple(members), tuple(heads), preprocess
         self.members = nn.ModuleList(
-            MultiHeadModel(m.backbone, _of(m, heads), size=preprocess.size, hidden=m.hidden) for m in members
+            MultiHeadModel(
+                m.backbone,
+                _of(m, heads),
+                size=preprocess.size,
+                hidden=m.hidden,
+                embedding_dtype=m.embedding_dtype,
+            )
+            for m in members
         )
 
     @property

@@ -26,10 +26,15 @@ from pix2score.heads.spec import Calibration, HeadSpec
 from pix2score.images.preprocess import Preprocess, preprocess_from_dict
 from pix2score.model.backbones import check_form
 from pix2score.model.members import Member, member_from_dict
+from pix2score.snapshots.tables import EmbeddingDtype
 from pix2score.storage.folder import Folder
 
-FORMAT = 1
+FORMAT = 2
+READABLE_FORMATS = (1, 2)
+"""Of the first, heads see the embedding as the trunk gives it: ``embedding_dtype`` is None."""
 CARD, WEIGHTS, GRAPH = "model.json", "model.safetensors", "model.onnx"
+TRUNK = "trunk."
+"""What the names of the trunk's weights begin with."""
 Weights = Mapping[str, npt.NDArray[Any]]
 Shape = tuple[int, ...]
 Span: TypeAlias = tuple[int, int]
@@ -59,6 +64,10 @@ class ModelCard:
     """Of the other heads."""
     members: tuple[Member, ...] = ()
     """The networks of an ensemble, of which the first makes the embedding; none of a single network."""
+    embedding_dtype: EmbeddingDtype | None = None
+    """What the embedding is rounded to before the heads see it, as it is stored; None: it is not."""
+    trunk_sha256: str | None = None
+    """``weights_digest`` of the trunk's weights; None of an ensemble and of earlier versions."""
 
     def calibration(self, head: str) -> Calibration:
         """What the head's outputs are calibrated with; empty where nothing was fitted."""
@@ -69,9 +78,27 @@ class ModelCard:
     @property
     def version(self) -> str:
         """12 hex digits over everything that decides a prediction."""
-        return hashlib.sha256(
-            json.dumps(self._identity(), sort_keys=True, separators=(",", ":")).encode()
-        ).hexdigest()[:12]
+        return _short_hash(self._identity())
+
+    @property
+    def trunk_version(self) -> str | None:
+        """12 hex digits over everything that decides an embedding as it is stored.
+
+        Models that share it give each picture the same embedding, and their heads answer from it. None where
+        there is no such thing: heads of an ensemble see several embeddings, those of earlier versions one
+        that is not rounded.
+        """
+        if self.members or self.trunk_sha256 is None or self.embedding_dtype is None:
+            return None
+        return _short_hash(
+            {
+                "backbone": self.backbone,
+                "trunk_sha256": self.trunk_sha256,
+                "preprocess": asdict(self.preprocess),
+                "embedding_dim": self.embedding_dim,
+                "embedding_dtype": self.embedding_dtype,
+            }
+        )
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -85,11 +112,18 @@ class ModelCard:
             # Left out where there is none: models made before there could be one keep their version.
             **({"hidden": self.hidden} if self.hidden else {}),
             **({"members": [member.to_dict() for member in self.members]} if self.members else {}),
+            **({"embedding_dtype": self.embedding_dtype} if self.embedding_dtype else {}),
+            **({"trunk_sha256": self.trunk_sha256} if self.trunk_sha256 else {}),
         }
 
     def to_json(self) -> bytes:
         """Content of ``model.json``."""
-        content = {"format": FORMAT, "model_version": self.version, **self._identity()}
+        content = {
+            "format": FORMAT if self.embedding_dtype else READABLE_FORMATS[0],
+            "model_version": self.version,
+            **({"trunk_version": self.trunk_version} if self.trunk_version else {}),
+            **self._identity(),
+        }
         if self.graph_sha256:
             content["graph_sha256"] = self.graph_sha256
         content["about"] = self.about
@@ -109,6 +143,7 @@ def save_model(
     calibrations: dict[str, dict[str, Any]] | None = None,
     hidden: int = 0,
     members: tuple[Member, ...] = (),
+    embedding_dtype: EmbeddingDtype | None = "float16",
     graph: Callable[[ModelCard, Mapping[str, Span]], bytes | None] = lambda *_: None,
 ) -> ModelCard:
     """Write the model to ``place``, weights first, the card that makes it a model last; return the card.
@@ -133,6 +168,8 @@ def save_model(
         about=about,
         calibrations=calibrations or {},
         members=members,
+        embedding_dtype=embedding_dtype,
+        trunk_sha256=None if members else weights_digest(trunk_weights(weights)),
     )
     made, folder = graph(card, spans(data)), Folder(place)
     folder.publish(WEIGHTS, data, replace=True)
@@ -141,6 +178,24 @@ def save_model(
         card = replace(card, graph_sha256=hashlib.sha256(made).hexdigest())
     folder.publish(CARD, card.to_json(), replace=True)
     return card
+
+
+def trunk_weights(weights: Weights) -> dict[str, npt.NDArray[Any]]:
+    """Those that an embedding depends on."""
+    return {name: tensor for name, tensor in weights.items() if name.startswith(TRUNK)}
+
+
+def weights_digest(weights: Weights) -> str:
+    """Sha256, 64 hex digits, over names, types, shapes and numbers of ``weights``."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        found.update(f"{name} {tensor.dtype.str} {tensor.shape}\n".encode())
+        found.update(np.ascontiguousarray(tensor).data)
+    return found.hexdigest()
+
+
+def _short_hash(plain: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
 
 
 def spans(safetensors: bytes) -> dict[str, Span]:
@@ -164,9 +219,10 @@ def load_card(place: str) -> ModelCard:
     except ValueError as exc:
         raise DataError(f"{place}/{CARD} is not JSON: {exc}") from None
     try:
-        if content["format"] != FORMAT:
+        if content["format"] not in READABLE_FORMATS:
             raise DataError(
-                f"{place}/{CARD} has format {content['format']}; this version of pix2score reads {FORMAT}"
+                f"{place}/{CARD} has format {content['format']}; this version of pix2score reads "
+                f"{' and '.join(map(str, READABLE_FORMATS))}"
             )
         card = ModelCard(
             backbone=content["backbone"],
@@ -180,6 +236,8 @@ def load_card(place: str) -> ModelCard:
             about=content["about"],
             calibrations=content.get("calibrations", {}),
             members=tuple(member_from_dict(plain) for plain in content.get("members", ())),
+            embedding_dtype=content.get("embedding_dtype"),
+            trunk_sha256=content.get("trunk_sha256"),
         )
         stated = content["model_version"]
         check_form(card.backbone)
@@ -188,6 +246,11 @@ def load_card(place: str) -> ModelCard:
     if card.version != stated:
         raise DataError(
             f"{place}/{CARD} was altered: it says version {stated}, its content is {card.version}"
+        )
+    if card.trunk_version != content.get("trunk_version"):
+        raise DataError(
+            f"{place}/{CARD} was altered: it says trunk version {content.get('trunk_version')}, its content "
+            f"is {card.trunk_version}"
         )
     return card
 
@@ -208,9 +271,12 @@ def load_model(place: str) -> tuple[ModelCard, dict[str, npt.NDArray[Any]]]:
             f"{place}/{WEIGHTS} was altered: sha256 {digest[:12]}…, {CARD} says {card.weights_sha256[:12]}…"
         )
     try:
-        return card, load_tensors(data)
+        weights = load_tensors(data)
     except SafetensorError as exc:
         raise DataError(f"{place}/{WEIGHTS} cannot be read: {exc}") from None
+    if card.trunk_sha256 and card.trunk_sha256 != weights_digest(trunk_weights(weights)):
+        raise DataError(f"{place}/{CARD} was altered: its trunk_sha256 is not of the trunk in {WEIGHTS}")
+    return card, weights
 
 
 def load_graph(place: str, card: ModelCard) -> bytes | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pix2score.errors import DataError
 from pix2score.heads.spec import Calibration
+from pix2score.snapshots.tables import EmbeddingDtype
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,10 +31,15 @@ class Member:
     """Head -> what its outputs were calibrated with before they meet those of others."""
     shares: dict[str, float]
     """Head -> its weight in the mean; of all members they add to 1."""
+    embedding_dtype: EmbeddingDtype | None = None
+    """What its heads see the embedding rounded to."""
 
     def to_dict(self) -> dict[str, Any]:
         """As the card has it."""
-        return asdict(self)
+        plain = asdict(self)
+        if self.embedding_dtype is None:  # ensembles of earlier versions keep their version
+            del plain["embedding_dtype"]
+        return plain
 
 
 def member_from_dict(plain: Mapping[str, Any]) -> Member:

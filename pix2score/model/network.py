@@ -16,6 +16,7 @@ from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.folder import Shape, check_shapes
 from pix2score.model.trunk import build_trunk, embedding_dim
+from pix2score.snapshots.tables import EmbeddingDtype
 
 
 class Normalisation(Protocol):
@@ -39,14 +40,16 @@ class MultiHeadModel(nn.Module):
         size: int | None = None,
         hidden: int = 0,
         drop_path: float = 0.0,
+        embedding_dtype: EmbeddingDtype | None = "float16",
     ) -> None:
         """``size``, ``drop_path``: as ``build_trunk`` has them.
 
-        ``hidden``: width of a layer with BatchNorm between the embedding and the outputs; 0 for none.
+        ``embedding_dtype``: what ``embed`` rounds to, None for nothing. ``hidden``: width of a layer with
+        BatchNorm between the embedding and the outputs; 0 for none.
         """
         super().__init__()
         self.trunk = build_trunk(backbone, size, drop_path)
-        self.embedding_dim = embedding_dim(self.trunk)
+        self.embedding_dim, self.embedding_dtype = embedding_dim(self.trunk), embedding_dtype
         self.hidden = _hidden_layer(self.embedding_dim, hidden)
         # Suffixed: a bare name such as "type" or "update" would collide with ModuleDict's own attributes.
         self.dropout = nn.Dropout(0.0)  # its rate is the training's; not part of the model
@@ -58,11 +61,26 @@ class MultiHeadModel(nn.Module):
     def forward(self, image_BCHW: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Head -> logits [B, K], and the embedding [B, D]; input as ``normalise`` gives it.
 
-        Logits are unnormalised, before the temperature.
+        Logits are unnormalised, before the temperature. Beside training, heads see the embedding as it is
+        stored, and in float32 whatever the trunk ran in: so an answer from a stored embedding is the same.
         """
         # Where pictures were embedded before, those embeddings come in their place.
-        embedding_BD = image_BCHW if image_BCHW.ndim == 2 else self.trunk(image_BCHW)
-        return self.answers(embedding_BD), embedding_BD
+        if image_BCHW.ndim == 2 or self.training:
+            embedding_BD = image_BCHW if image_BCHW.ndim == 2 else self.trunk(image_BCHW)
+            return self.answers(embedding_BD), embedding_BD
+        embedding_BD = self.embed(image_BCHW)
+        device = embedding_BD.device.type
+        if not torch.is_autocast_enabled(device):
+            return self.answers(embedding_BD), embedding_BD
+        with torch.autocast(device, enabled=False):
+            return self.answers(embedding_BD), embedding_BD
+
+    def embed(self, image_BCHW: Tensor) -> Tensor:
+        """Embedding float32 [B, D] as it is stored; what its precision cannot hold is infinite."""
+        embedding_BD: Tensor = self.trunk(image_BCHW)
+        if self.embedding_dtype == "float16":
+            embedding_BD = embedding_BD.half()
+        return embedding_BD.float()
 
     def answers(self, embedding_BD: Tensor) -> dict[str, Tensor]:
         """Head -> logits [B, K] of pictures with that embedding."""

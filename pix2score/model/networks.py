@@ -18,7 +18,13 @@ def network_of_card(card: ModelCard) -> Network:
     """The network that a card describes, with random weights."""
     if card.members:
         return EnsembleModel(card.members, card.heads, card.preprocess)
-    return MultiHeadModel(card.backbone, card.heads, size=card.preprocess.size, hidden=card.hidden)
+    return MultiHeadModel(
+        card.backbone,
+        card.heads,
+        size=card.preprocess.size,
+        hidden=card.hidden,
+        embedding_dtype=card.embedding_dtype,
+    )
 
 
 def model_from_card(card: ModelCard, weights: Weights) -> Network:

@@ -11,12 +11,19 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pix2score.catalog.keys import key_fields
 from pix2score.errors import DataError, StorageError
 from pix2score.snapshots.pieces import STAGED, Receipt
-from pix2score.snapshots.tables import OK, Layout, checked_bytes, dead_schema, resumed_schema
+from pix2score.snapshots.tables import (
+    EMBEDDING_RUN,
+    OK,
+    Layout,
+    checked_bytes,
+    dead_schema,
+    resumed_schema,
+    scores_rows,
+)
 from pix2score.storage.external_sort import Ranks, in_order, ranks_of
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_batches
@@ -57,12 +64,14 @@ def load_changed_keys(
     load(
         connection, "resumed", schema, parquet_batches(folder, [part.path for part in resumed], schema.names)
     )
-    facts = [pa.field(name, pa.string()) for name in ("run", "status", "piece")]
+    facts = [pa.field(name, pa.string()) for name in ("run", "status", EMBEDDING_RUN, "piece")]
     _load_positions(connection, "offered", folder, resumed_from, pa.schema([*keys, *facts]), num_own)
     matching = "JOIN resumed USING (illust_id, page, piece)"
     connection.execute(f"INSERT INTO changed SELECT illust_id, page, position FROM offered SEMI {matching}")
     is_staged = f"starts_with(piece, '{STAGED}/')"  # rows resumed back are listed as dead already
-    rest = f"SELECT illust_id, page, run FROM offered ANTI {matching} WHERE status = '{OK}' AND {is_staged}"
+    # Of its own alone: what answered from a stored embedding leaves that as it is.
+    is_own = f"status = '{OK}' AND {EMBEDDING_RUN} = run AND {is_staged}"
+    rest = f"SELECT illust_id, page, run FROM offered ANTI {matching} WHERE {is_own}"
     tables = list(query(connection, rest, dead_schema(layout.id_type)))
     return pa.concat_tables(tables) if tables else None
 
@@ -100,7 +109,7 @@ def _rows(folder: Folder, pieces: Sequence[Receipt], columns: pa.Schema) -> Iter
             raise StorageError(
                 f"a staged piece went while the night was written: {exc}; the next run does without it"
             ) from None
-        rows = pq.read_table(pa.BufferReader(data), columns=stored)
+        rows = scores_rows(data, stored)
         if rows.num_rows != piece.scores.rows:
             raise StorageError(
                 f"{folder.full(piece.scores.path)} has {rows.num_rows} rows, its receipt says "

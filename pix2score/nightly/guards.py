@@ -22,7 +22,7 @@ def check_fits(catalog: Catalog, request: ScoringRequest, folder: Folder, snapsh
         )
     if request.carries_nothing:
         return
-    if not request.is_same_model:
+    if not request.may_carry:
         check_files(folder, snapshot.files_of("scores"))  # their keys are asked for
         return
     rows = snapshot.manifest["counts"]["rows"]

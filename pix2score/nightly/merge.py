@@ -14,12 +14,15 @@ from pix2score.catalog.keys import KEY, Key
 from pix2score.nightly.cuts import before, range_rows
 from pix2score.nightly.kept_answers import keep_answers
 from pix2score.snapshots.tables import (
+    EMBEDDING_RUN,
     OK,
     DataFile,
     Layout,
     checked_bytes,
     dead_schema,
+    scores_schema,
     unique_path,
+    upgraded,
     write_file,
 )
 from pix2score.storage.folder import Folder
@@ -50,7 +53,7 @@ class Merged:
     rows: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     runs: Counter[str] = field(default_factory=Counter)
-    """Run -> ok rows that it scored: its live embeddings."""
+    """Run -> ok rows whose embedding it made: its live embeddings."""
     is_dead_rewritten: bool = False
     """Whether ``files`` hold the dead of earlier nights too, without those that came back."""
     kept: int = 0
@@ -88,25 +91,26 @@ def checked_table(folder: Folder, file: DataFile) -> pa.Table:
     return pq.read_table(pa.BufferReader(checked_bytes(folder, file)))
 
 
-def merge_range(folder: Folder, run: str, layout: Layout, keys: Range) -> Merged:
+def merge_range(folder: Folder, run: str, layout: Layout, keys: Range, is_same_model: bool = True) -> Merged:
     """Write the rows of one range, sorted, to new files of the scores table; return those files.
 
-    Embeddings that lost their row are listed in a file of the dead.
+    Embeddings that lost their row are listed in a file of the dead. Live rows of another model stay only if
+    they have failed: of an answered one, the changed row with the same embedding is expected.
     """
-    schema = layout.scores
-    live = _rows_of_live(folder, schema, keys)
+    schema, nothing = layout.scores, layout.scores.empty_table()
+    live = _rows_of_live(folder, schema, keys, is_same_model=is_same_model)
     changed = (
         pq.read_table(pa.BufferReader(folder.read(keys.changed.path))).cast(schema)
         if keys.changed
-        else schema.empty_table()
+        else nothing
     )
     removed = pq.read_table(pa.BufferReader(folder.read(keys.removed.path))) if keys.removed else None
-    live, changed = keep_answers(live, changed)
-    order, replaced = _merge_order(live, changed, removed)
-    dead = dead_schema(layout.id_type)
-    lost: pa.Table = live.select([*dead.names, "status"]).take(replaced)
-    left = _left(live, removed)
-    rows = pa.concat_tables([live, changed]).take(order)
+    if is_same_model:
+        live, changed = keep_answers(live, changed)
+    dead, left = _lost(live, changed, removed), _left(live, removed) if is_same_model else nothing
+    if not is_same_model:
+        live = live.filter(pc.not_equal(live.column("status"), OK))
+    rows = pa.concat_tables([live, changed]).take(_merge_order(live, changed, removed))
     del live, changed
     merged = Merged()
     num_files = -(-rows.num_rows // (range_rows(layout) + range_rows(layout) // 2))
@@ -115,13 +119,29 @@ def merge_range(folder: Folder, run: str, layout: Layout, keys: Range) -> Merged
         merged.add(
             unchanged([write_file(folder, "scores", unique_path("scores", run), rows.slice(start, size))])
         )
-    merged.files += write_dead(
-        folder, run, lost.filter(pc.equal(lost.column("status"), OK)).select(dead.names)
-    )
+    merged.files += write_dead(folder, run, dead)
     merged.files += (
         [write_file(folder, "removed", unique_path("removed", run), left)] if left.num_rows else []
     )
     return merged
+
+
+def _lost(live: pa.Table, changed: pa.Table, removed: pa.Table | None) -> pa.Table:
+    """Keys of live rows that do not stay, with the run of their embedding, unless the new row has it too."""
+    names = [*KEY, EMBEDDING_RUN]
+    tables = {
+        "live": numbered(live, *names, "status"),
+        "changed": changed.select(names),
+        "removed": (live.slice(0, 0) if removed is None else removed).select(list(KEY)),
+    }
+    gone = "SELECT illust_id, page FROM changed UNION ALL SELECT illust_id, page FROM removed"
+    sql = (
+        f"SELECT position FROM live SEMI JOIN ({gone}) USING (illust_id, page) "
+        f"ANTI JOIN changed USING (illust_id, page, {EMBEDDING_RUN}) WHERE status = '{OK}' ORDER BY 1"
+    )
+    found: pa.Table = live.take(in_memory(sql, **tables).column(0).combine_chunks())
+    id_type = live.schema.field("illust_id").type
+    return found.select(names).rename_columns([*KEY, "run"]).cast(dead_schema(id_type))
 
 
 def _left(live: pa.Table, removed: pa.Table | None) -> pa.Table:
@@ -139,16 +159,31 @@ def _left(live: pa.Table, removed: pa.Table | None) -> pa.Table:
     )
 
 
-def _rows_of_live(folder: Folder, schema: pa.Schema, keys: Range) -> pa.Table:
-    tables = [checked_table(folder, file).select(schema.names).cast(schema) for file in keys.live]
+def _rows_of_live(folder: Folder, schema: pa.Schema, keys: Range, *, is_same_model: bool) -> pa.Table:
+    fit = _columns_of if is_same_model else _common_columns_of
+    tables = [fit(upgraded(checked_table(folder, file)), schema) for file in keys.live]
     rows = pa.concat_tables(tables) if tables else schema.empty_table()
     if keys.low is not None:
         rows = rows.filter(pc.invert(before(rows, keys.low)))
     return rows if keys.high is None else rows.filter(before(rows, keys.high))
 
 
-def _merge_order(live: pa.Table, changed: pa.Table, removed: pa.Table | None) -> tuple[pa.Array, pa.Array]:
-    """Positions in live + changed of the rows that stay, in key order; positions of live rows that do not."""
+def _columns_of(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    return rows.select(schema.names).cast(schema)
+
+
+def _common_columns_of(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Rows of another model: columns of its heads that tonight's have, too, are empty."""
+    of_heads = {field.name for field in schema} - {field.name for field in scores_schema(pa.int64(), ())}
+    columns = [
+        pa.nulls(rows.num_rows, field.type) if field.name in of_heads else rows.column(field.name)
+        for field in schema
+    ]
+    return pa.table(columns, names=schema.names).cast(schema)
+
+
+def _merge_order(live: pa.Table, changed: pa.Table, removed: pa.Table | None) -> pa.Array:
+    """Positions in live + changed of the rows that stay, in key order."""
     nothing = live.slice(0, 0)
     tables = {
         "live": numbered(live, *KEY),
@@ -161,10 +196,7 @@ def _merge_order(live: pa.Table, changed: pa.Table, removed: pa.Table | None) ->
         f"UNION ALL SELECT illust_id, page, position + {live.num_rows} FROM changed"
     )
     order = f"SELECT position FROM ({stays}) ORDER BY illust_id, page"
-    lost = f"SELECT position FROM live SEMI JOIN ({replaced}) USING (illust_id, page) ORDER BY 1"
-    return in_memory(order, **tables).column(0).combine_chunks(), in_memory(lost, **tables).column(
-        0
-    ).combine_chunks()
+    return in_memory(order, **tables).column(0).combine_chunks()
 
 
 def write_dead(folder: Folder, run: str, rows: pa.Table) -> list[DataFile]:

@@ -22,12 +22,13 @@ from pix2score.nightly.order import in_order
 from pix2score.nightly.request import ScoringCounts, ScoringRequest
 from pix2score.nightly.resume import create_resumed, offered
 from pix2score.nightly.returned import removed_pieces, take_back
+from pix2score.nightly.stored import locate, placed_sql, stored_schema
 from pix2score.nightly.wanted import create_wanted, load_live
 from pix2score.snapshots.leases import Lease
 from pix2score.snapshots.pieces import Receipt, renew
 from pix2score.snapshots.tables import resumed_schema
 from pix2score.storage.folder import Folder
-from pix2score.storage.parts import Part, write_parts
+from pix2score.storage.parts import Part, total_rows, write_parts
 from pix2score.storage.sql import one_row
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ class ScoringPlan:
     counts: ScoringCounts
     parts: list[Part] = field(default_factory=list)
     """Rows to score, as ``scoring_schema``."""
+    stored: list[Part] = field(default_factory=list)
+    """Rows that the heads answer from the stored embedding, as ``stored_schema``."""
     resumed: list[Part] = field(default_factory=list)
     """Keys resumed from staged pieces, as ``snapshots.tables.resumed_schema``."""
     resumed_from: list[Receipt] = field(default_factory=list)
@@ -116,9 +119,11 @@ def _written(planning: _Planning) -> ScoringPlan:
     connection = planning.connection
     failed = "FROM resumed WHERE error_code IS NOT NULL"
     by_code = connection.execute(f"SELECT error_code, count(*) {failed} GROUP BY 1 ORDER BY 1").fetchall()
+    stored = _write_stored(planning)
     return ScoringPlan(
         counts=planning.counts,
-        parts=_write_rows(planning),
+        parts=_write_rows(planning, stored),
+        stored=stored,
         resumed=_write_resumed(planning),
         resumed_from=used,
         removed=_write_removed(planning),
@@ -151,12 +156,31 @@ def _used(planning: _Planning, receipts: Sequence[Receipt]) -> list[Receipt]:
     return [receipts[number] for (number,) in numbers]
 
 
-def _write_rows(planning: _Planning) -> list[Part]:
+def _write_stored(planning: _Planning) -> list[Part]:
+    """Rows for the heads, as far as ``limit`` goes; what lacks its embedding is scored from the picture."""
+    counts, live = planning.counts, planning.request.live
+    if not counts.heads or live is None:
+        return []
+    id_type, connection = planning.catalog.id_type, planning.connection
+    num_placed = locate(connection, id_type, planning.folder, live)
+    due = "FROM wanted ANTI JOIN resumed USING (illust_id, page) WHERE reason = 'heads'"
+    num_lacking = one_row(connection, f"SELECT count(*) {due}")[0] - num_placed
+    if num_lacking:
+        logger.warning("%d rows lack their embedding: they are scored from their pictures", num_lacking)
     limit = planning.request.limit
-    rest = in_order(
-        "SELECT * FROM wanted ANTI JOIN resumed USING (illust_id, page)", planning.catalog, planning.request
-    )
     first = "" if limit is None else f" LIMIT {limit}"
+    return _write(planning, "stored", f"{placed_sql()}{first}", stored_schema(id_type))
+
+
+def _write_rows(planning: _Planning, stored: Sequence[Part]) -> list[Part]:
+    limit = planning.request.limit
+    placed = "ANTI JOIN placed USING (illust_id, page) " if stored else ""
+    rest = in_order(
+        f"SELECT * FROM wanted ANTI JOIN resumed USING (illust_id, page) {placed}",
+        planning.catalog,
+        planning.request,
+    )
+    first = "" if limit is None else f" LIMIT {max(0, limit - total_rows(stored))}"
     return _write(planning, "rows", f"{rest}{first}", scoring_schema(planning.catalog.id_type))
 
 

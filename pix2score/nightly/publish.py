@@ -13,6 +13,7 @@ from pix2score.nightly.executor import Executor
 from pix2score.nightly.merge import Merged, merge_range
 from pix2score.nightly.plan import ScoringPlan
 from pix2score.nightly.ranges import Changes, sort_changes
+from pix2score.nightly.request import is_answered_again
 from pix2score.nightly.returned import kept_removed
 from pix2score.snapshots.leases import Lease
 from pix2score.snapshots.manifest import Snapshot, conflict, live_number, publish, read_snapshot
@@ -40,8 +41,14 @@ class Publication:
         """The live snapshot, if any of its rows may stay."""
         if self.live is None or self.plan.counts.carried:
             return self.live
-        is_same = self.live.manifest["model_version"] == self.origin.model_version
-        return self.live if is_same and not self.origin.full else None
+        return self.live if self.is_same_model or is_answered_again(self.live, self.origin) else None
+
+    @property
+    def is_same_model(self) -> bool:
+        """Whether rows of the live snapshot are answers of tonight's model, and none is asked for anew."""
+        live = self.live
+        is_full = self.origin.full and not self.plan.counts.carried
+        return live is not None and not is_full and _model(live) == self.origin.model_version
 
 
 def publish_night(publication: Publication, facts: Mapping[str, Any], executor: Executor) -> Snapshot:
@@ -124,10 +131,17 @@ def _rewrite(publication: Publication, executor: Executor) -> Merged:
     changed = plan.counts.resumed + sum(receipt.rows for receipt in publication.receipts)
     dead = publication.carried_from.files_of("dead") if publication.carried_from else []
     changes = Changes(
-        list(publication.receipts), plan.resumed, plan.resumed_from, plan.removed, changed, dead
+        list(publication.receipts),
+        plan.resumed,
+        plan.resumed_from,
+        plan.removed,
+        changed,
+        dead,
+        publication.is_same_model,
     )
     ranges, merged = executor.call(sort_changes, out, f"{STAGED}/{run}/changes", run, layout, live, changes)
-    for one in executor.each(merge_range, [(out, run, layout, keys) for keys in ranges]):
+    calls = [(out, run, layout, keys, publication.is_same_model) for keys in ranges]
+    for one in executor.each(merge_range, calls):
         merged.add(one)
     return merged
 
@@ -139,6 +153,7 @@ def _manifest(
     return {
         "run": publication.origin.run,
         "model_version": publication.origin.model_version,
+        "trunk_version": publication.origin.trunk_version,
         "layout": publication.layout.to_dict(),
         **facts,
         "counts": {
@@ -155,7 +170,7 @@ def _manifest(
         "consumed": [
             receipt.path for receipt in (*plan.resumed_from, *plan.already_published) if receipt.is_staged
         ],
-        "removed_runs": kept_removed(publication.carried_from, merged.files, publication.origin.run)[1],
+        "removed_runs": _removed(publication, merged)[1],
         "files": [asdict(file) for file in files],
     }
 
@@ -172,8 +187,18 @@ def _files(publication: Publication, merged: Merged) -> list[DataFile]:
     )
     superseded = carried.files_of("dead") if carried and not merged.is_dead_rewritten else []
     dead = [*superseded, *(file for file in merged.files if file.table == "dead")]
-    removed, _ = kept_removed(carried, merged.files, publication.origin.run)
+    removed, _ = _removed(publication, merged)
     return [*scores, *(file for file in embeddings if merged.runs[file.run]), *dead, *removed]
+
+
+def _removed(publication: Publication, merged: Merged) -> tuple[list[DataFile], list[str]]:
+    """Rows that may come back: none of another model."""
+    live = publication.carried_from if publication.is_same_model else None
+    return kept_removed(live, merged.files, publication.origin.run)
+
+
+def _model(snapshot: Snapshot) -> str:
+    return snapshot.manifest["model_version"]
 
 
 def _tidy_up(publication: Publication) -> None:

@@ -21,7 +21,7 @@ from pix2score.nightly.changed_rows import check_changed_keys, disk_bytes, load_
 from pix2score.nightly.cuts import Cut, cuts, neighbours, range_rows
 from pix2score.nightly.merge import Merged, Range, unchanged, write_dead
 from pix2score.snapshots.pieces import Receipt
-from pix2score.snapshots.tables import DataFile, Layout, dead_schema
+from pix2score.snapshots.tables import SCHEMA_VERSION, DataFile, Layout, dead_schema
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_batches, parquet_bytes
 from pix2score.storage.parts import Part
@@ -46,6 +46,8 @@ class Changes:
     """Rows of ``own`` and ``resumed`` together, as planned."""
     dead: list[DataFile] = field(default_factory=list)
     """Files of the dead that stay unless one of them comes back."""
+    is_same_model: bool = True
+    """Whether live files may stay as they are: their answers are of tonight's model."""
 
 
 def sort_changes(
@@ -77,7 +79,7 @@ def sort_changes(
         )
         write = functools.partial(_written, folder, prefix)
         for cut, written in side_by_side(write, pending, _NUM_WRITERS):
-            if _stays(cut, written):
+            if changes.is_same_model and _stays(cut, written):
                 merged.add(unchanged(cut.live))
             else:
                 ranges.append(written)
@@ -88,7 +90,7 @@ def sort_changes(
 
 def _stays(cut: Cut, written: Range) -> bool:
     """Whether the live files of a range stay: nothing changes in it, and it is known what they hold."""
-    is_counted = all(file.runs is not None for file in cut.live)
+    is_counted = all(file.runs is not None and file.version == SCHEMA_VERSION for file in cut.live)
     return cut.is_whole and is_counted and not written.changed and not written.removed
 
 

@@ -12,10 +12,10 @@ from pix2score.snapshots.manifest import Snapshot
 from pix2score.snapshots.pieces import Origin
 from pix2score.snapshots.tables import Layout
 
-REASONS = ("new", "changed", "stale", "retry", "full", "waiting")
-"""Why a row is scored: its key is new, its content changed, the model changed, its failure is due, ``full``
-was asked for, or it is pending, as no night came to it yet."""
-
+REASONS = ("new", "changed", "stale", "heads", "retry", "full", "waiting")
+"""Why a row is scored: its key is new, its content changed, the model changed, only what is behind the trunk
+changed (the stored embedding answers), its failure is due, ``full`` was asked for, or it is pending, as no
+night came to it yet."""
 
 Order: TypeAlias = Literal["any", "waiting first", "new first"]
 """``waiting first``: what has waited since earlier nights before what is new; for a night that may not get to
@@ -58,13 +58,27 @@ class ScoringRequest:
         """Whether every row of the catalog is scored again."""
         return self.origin.full and self.where is None
 
+    @property
+    def answers_again(self) -> bool:
+        """Whether the heads that score tonight answer from the embeddings of the live snapshot."""
+        return self.live is not None and is_answered_again(self.live, self.origin)
+
+    @property
+    def may_carry(self) -> bool:
+        """Whether a row of the live snapshot, or its embedding, may stay."""
+        return (self.is_same_model or self.answers_again) and not self.carries_nothing
+
+
+def is_answered_again(live: Snapshot, origin: Origin) -> bool:
+    """Whether the model of ``origin`` differs from the live one's in nothing that an embedding depends on."""
+    trunk = live.manifest.get("trunk_version")
+    is_other = live.manifest["model_version"] != origin.model_version
+    return is_other and trunk is not None and trunk == origin.trunk_version and not origin.full
+
 
 @dataclass(slots=True)
 class ScoringCounts:
-    """What became of every key: keys = planned + carried + withheld.
-
-    planned = new + changed + stale + retry + full + waiting.
-    """
+    """What became of every key: keys = planned + carried + withheld, and planned those by ``REASONS``."""
 
     catalog_rows: int = 0
     null_id: int = 0
@@ -76,6 +90,8 @@ class ScoringCounts:
     new: int = 0
     changed: int = 0
     stale: int = 0
+    heads: int = 0
+    """Keys that the heads answer from the stored embedding."""
     retry: int = 0
     full: int = 0
     waiting: int = 0
@@ -115,6 +131,7 @@ class ScoringCounts:
         self.new = by_reason.get("new", 0)
         self.changed = by_reason.get("changed", 0)
         self.stale = by_reason.get("stale", 0)
+        self.heads = by_reason.get("heads", 0)
         self.retry = by_reason.get("retry", 0)
         self.full = by_reason.get("full", 0)
         self.waiting = by_reason.get("waiting", 0)
@@ -124,7 +141,7 @@ class ScoringCounts:
 
     def by_reason(self) -> dict[str, int]:
         """Planned keys by why they are scored, as ``REASONS`` has it."""
-        numbers = (self.new, self.changed, self.stale, self.retry, self.full, self.waiting)
+        numbers = (self.new, self.changed, self.stale, self.heads, self.retry, self.full, self.waiting)
         return dict(zip(REASONS, numbers, strict=True))
 
     def to_dict(self) -> dict[str, int]:

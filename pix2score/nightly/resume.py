@@ -12,13 +12,19 @@ from collections.abc import Iterator, Sequence
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pix2score.catalog.keys import key_fields
 from pix2score.errors import RETRIED_ERROR_CODES, DataError
 from pix2score.snapshots.manifest import Snapshot
 from pix2score.snapshots.pieces import Origin, Receipt, fitting, staged_receipts, standing
-from pix2score.snapshots.tables import OK, Layout, checked_bytes, dead_schema
+from pix2score.snapshots.tables import (
+    EMBEDDING_RUN,
+    OK,
+    Layout,
+    checked_bytes,
+    dead_schema,
+    scores_rows,
+)
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_batches
 from pix2score.storage.sql import load, one_row
@@ -65,12 +71,13 @@ def create_resumed(
     With the piece's run, its SCORES file ``piece`` and its ``number`` in ``receipts``. Each key once: of rows
     with equal fingerprint an answer before a failure, then the latest piece. A staged failure that a later
     night would try again answers nothing: it may have been the night's trouble. Under ``retry_failed`` no
-    staged failure does.
+    staged failure does. A row that answered from a stored embedding counts while that is the live one.
     """
     facts = [
         ("fingerprint", pa.string()),
         ("error_code", pa.string()),
         ("run", pa.string()),
+        (EMBEDDING_RUN, pa.string()),
         ("number", pa.int32()),
     ]
     schema = pa.schema([*(f.with_nullable(True) for f in key_fields(id_type)), *facts])
@@ -88,13 +95,16 @@ def create_resumed(
         pa.schema([("number", pa.int32()), ("piece", pa.string())]),
         iter(paths.to_batches()),
     )
-    excluded = "true" if retry_failed else f"error_code IN ({RETRIED})"
+    excluded = "true" if retry_failed else f"s.error_code IN ({RETRIED})"
     connection.execute(
         "CREATE TABLE resumed AS SELECT w.illust_id, w.page, s.run, p.piece, s.number, s.error_code, "
         "w.is_retry "
         f"FROM wanted w JOIN staged s ON w.illust_id = s.illust_id AND w.page = s.page "
         f"AND w.fingerprint IS NOT DISTINCT FROM s.fingerprint JOIN pieces p ON p.number = s.number "
-        f"WHERE s.error_code IS NULL OR NOT ({excluded}) "
+        "LEFT JOIN live l ON w.illust_id = l.illust_id AND w.page = l.page "
+        f"WHERE (s.error_code IS NULL OR NOT ({excluded})) "
+        f"AND (s.{EMBEDDING_RUN} IS NULL OR s.{EMBEDDING_RUN} = s.run "
+        f"OR s.{EMBEDDING_RUN} = l.{EMBEDDING_RUN}) "
         "QUALIFY row_number() OVER (PARTITION BY w.illust_id, w.page ORDER BY s.error_code NULLS FIRST, "
         "s.number DESC) = 1"
     )
@@ -118,11 +128,8 @@ def piece_rows(folder: Folder, receipt: Receipt, layout: Layout) -> pa.Table:
     """SCORES rows of a piece. Raises ``DataError`` if they are not what its receipt and ``layout`` say."""
     where = folder.full(receipt.scores.path)
     try:
-        rows = (
-            pq.read_table(pa.BufferReader(checked_bytes(folder, receipt.scores)))
-            .select(layout.scores.names)
-            .cast(layout.scores)
-        )
+        data = checked_bytes(folder, receipt.scores)
+        rows = scores_rows(data, layout.scores.names).cast(layout.scores)
     except (pa.ArrowException, KeyError, ValueError) as exc:
         raise DataError(f"{where} does not hold the rows of a piece: {exc}") from None
     num_keys = rows.select(["illust_id", "page"]).group_by(["illust_id", "page"]).aggregate([]).num_rows
@@ -145,14 +152,14 @@ def _leave_out_doubtful(
     receipts: Sequence[Receipt],
     live: Snapshot | None,
 ) -> None:
-    """Remove from table ``staged`` each piece with an answer that its own run has given before.
+    """Remove from table ``staged`` each piece with an embedding that its own run has made before.
 
     In an earlier piece or in what is live: both have an embedding, and a reader, who knows a key and a run,
     could not tell them apart.
     """
     connection.execute(
         "CREATE TABLE answered AS SELECT illust_id, page, run, min(number) AS number FROM staged WHERE "
-        "error_code IS NULL "
+        f"error_code IS NULL AND {EMBEDDING_RUN} = run "
         "GROUP BY illust_id, page, run HAVING count(*) > 1"
     )
     schema = dead_schema(id_type)
@@ -165,7 +172,7 @@ def _leave_out_doubtful(
     connection.execute("INSERT INTO answered SELECT illust_id, page, run, -1 FROM published")
     doubtful = connection.execute(
         "SELECT DISTINCT s.number FROM staged s JOIN answered a USING (illust_id, page, run) "
-        "WHERE s.error_code IS NULL AND s.number > a.number ORDER BY 1"
+        f"WHERE s.error_code IS NULL AND s.{EMBEDDING_RUN} = s.run AND s.number > a.number ORDER BY 1"
     ).fetchall()
     for (number,) in doubtful:
         logger.warning(
@@ -178,15 +185,17 @@ def _leave_out_doubtful(
 def _published(
     folder: Folder, live: Snapshot | None, runs: set[str], schema: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
-    """Answers of ``runs`` whose embedding the live snapshot names, live or dead."""
+    """Embeddings of ``runs`` that the live snapshot names, live or dead."""
     if live is None or not runs:
         return
     files = live.files_of("dead")
     if runs & {*live.manifest.get("runs", ())}:
         files += live.files_of("scores")
     for file in files:
-        columns = [*schema.names, *(["status"] if file.table == "scores" else [])]
-        for batch in parquet_batches(folder, [file.path], columns):
+        made_by = live.layout.embedding_run if file.table == "scores" else "run"
+        columns = [*schema.names[:-1], made_by, *(["status"] if file.table == "scores" else [])]
+        for read in parquet_batches(folder, [file.path], columns):
+            batch = read.rename_columns([*schema.names, *columns[len(schema.names) :]])
             is_wanted = pc.is_in(batch.column("run"), pa.array(sorted(runs)))
             if file.table == "scores":
                 is_wanted = pc.and_(is_wanted, pc.equal(batch.column("status"), OK))

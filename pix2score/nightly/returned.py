@@ -14,7 +14,7 @@ import pyarrow as pa
 from pix2score.catalog.keys import KEY, key_fields
 from pix2score.snapshots.manifest import Snapshot
 from pix2score.snapshots.pieces import Origin, Receipt
-from pix2score.snapshots.tables import DataFile, Layout, broken_files, dead_schema
+from pix2score.snapshots.tables import EMBEDDING_RUN, DataFile, Layout, broken_files, dead_schema
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_batches
 from pix2score.storage.sql import load, one_row
@@ -91,7 +91,7 @@ def _load_removed(
     files: Sequence[DataFile],
     first_number: int,
 ) -> None:
-    """Table ``removed``: key, fingerprint, run, and the file as ``piece`` and ``number``."""
+    """Table ``removed``: key, fingerprint, run of the embedding, and the file as ``piece`` and ``number``."""
     facts = [
         ("fingerprint", pa.string()),
         ("run", pa.string()),
@@ -102,7 +102,8 @@ def _load_removed(
 
     def rows() -> Iterator[pa.RecordBatch]:
         for number, file in enumerate(files, first_number):
-            for batch in parquet_batches(folder, [file.path], [*KEY, "fingerprint", "run"]):
+            made_by = EMBEDDING_RUN if file.version > 1 else "run"
+            for batch in parquet_batches(folder, [file.path], [*KEY, "fingerprint", made_by]):
                 named = [
                     pa.repeat(pa.scalar(file.path), batch.num_rows),
                     pa.repeat(pa.scalar(number, pa.int32()), batch.num_rows),

@@ -14,7 +14,7 @@ from pix2score.errors import MAX_NIGHTS, RETRIED_ERROR_CODES, DataError
 from pix2score.images.decode import FORMATS
 from pix2score.nightly.guards import check_fits
 from pix2score.nightly.request import WITHHELD, ScoringCounts, ScoringRequest
-from pix2score.snapshots.tables import FAILED, OK, PENDING
+from pix2score.snapshots.tables import EMBEDDING_RUN, FAILED, OK, PENDING
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_batches
 from pix2score.storage.sql import load, one_row
@@ -41,10 +41,13 @@ def load_live(
         ("error_code", pa.string()),
         ("attempts", pa.int16()),
         ("fingerprint", pa.string()),
+        ("error_detail", pa.string()),
         *([("scored_at", pa.timestamp("us", tz="UTC"))] if request.order == "new first" else []),
     ]
     schema = pa.schema([*(f.with_nullable(True) for f in key_fields(id_type)), *facts])
     paths = [file.path for file in snapshot.files_of("scores")] if snapshot else []
+    made_by = snapshot.layout.embedding_run if snapshot else EMBEDDING_RUN
+    schema = schema.append(pa.field(made_by, pa.string()))
     try:
         load(connection, "live", schema, parquet_batches(folder, paths, schema.names))
     except (FileNotFoundError, DataError) as exc:
@@ -52,6 +55,8 @@ def load_live(
             raise
         logger.warning("the live snapshot is damaged, all is scored as if it were not there: %s", exc)
         load(connection, "live", schema, iter(()))
+    if made_by != EMBEDDING_RUN:
+        connection.execute(f"ALTER TABLE live RENAME COLUMN {made_by} TO {EMBEDDING_RUN}")
     (counts.live,) = one_row(connection, "SELECT count(*) FROM live")
 
 
@@ -67,18 +72,19 @@ def create_wanted(
     attempts = (
         "0"
         if request.retry_failed
-        else "CASE WHEN reason = 'retry' AND NOT is_due_again THEN earlier_attempts ELSE 0 END"
+        else "CASE WHEN reason = 'heads' OR (reason = 'retry' AND NOT is_due_again) THEN earlier_attempts "
+        "ELSE 0 END"
     )
     # Where no row is carried, a copy of all of them would only cost time and disk.
     newest = ", date_trunc('day', l.scored_at) AS last_scored" if request.order == "new first" else ""
-    is_part = request.where is not None or (request.is_same_model and not request.origin.full)
-    kind = "TABLE" if is_part else "VIEW"
+    kind = "TABLE" if request.may_carry or request.where else "VIEW"
     create = (
         f"CREATE {kind} wanted AS "
         "WITH reasons AS NOT MATERIALIZED ("
         f"SELECT k.*, {_reason_asked_for(catalog, request, is_due_again)} AS reason, "
         f"({is_due_again}) AS is_due_again, "
-        f"l.attempts AS earlier_attempts{newest} "
+        "l.attempts AS earlier_attempts, l.error_code, l.error_detail, l.embedding_run, "
+        f"l.fingerprint AS live_fingerprint{newest} "
         "FROM keyed k LEFT JOIN live l ON k.illust_id = l.illust_id AND k.page = l.page) "
         "SELECT * EXCLUDE (reason, is_due_again, earlier_attempts), "
         f"{attempts}::SMALLINT AS attempts, reason, reason = 'retry' AS is_retry "
@@ -136,7 +142,11 @@ def _reason(catalog: Catalog, request: ScoringRequest, is_due_again: str) -> str
     A row that kept its earlier answer, as new content could not be fetched, has a code though it is ok: it is
     tried again as failures are.
     """
-    is_full, is_stale = request.origin.full, not request.is_same_model
+    is_full, is_again = request.origin.full, request.answers_again
+    is_stale = not (request.is_same_model or is_again)
+    # Of a stored embedding that is answered again all else stays: content that is to be tried again is due
+    # the night after.
+    is_kept = f"l.status = '{OK}' AND l.error_code IS NOT NULL"
     codes = ", ".join(f"'{code}'" for code in RETRIED_ERROR_CODES)
     is_due = (
         "l.error_code IS NOT NULL"
@@ -148,8 +158,10 @@ def _reason(catalog: Catalog, request: ScoringRequest, is_due_again: str) -> str
     return (
         f"CASE WHEN l.illust_id IS NULL THEN 'new' WHEN l.status = '{PENDING}' THEN 'waiting' "
         f"WHEN {is_stale} THEN 'stale' "
-        f"WHEN {not is_full} AND l.status = '{OK}' AND l.error_code IS NOT NULL THEN 'retry' "
-        f"WHEN {differs} THEN 'changed' WHEN {is_full} THEN 'full' WHEN {is_due} THEN 'retry' END"
+        f"WHEN {is_again} AND {is_kept} THEN 'heads' WHEN {not is_full} AND {is_kept} THEN 'retry' "
+        f"WHEN {differs} THEN 'changed' WHEN {is_full} THEN 'full' "
+        f"WHEN {is_again} AND l.status = '{OK}' THEN 'heads' "
+        f"WHEN {is_due} OR ({is_again} AND l.error_code = 'NONFINITE') THEN 'retry' END"
     )
 
 

@@ -47,6 +47,10 @@ class Tally:
     resumed: Counter[str] = field(default_factory=Counter)
     """Those of ``failed`` that are in pieces of earlier runs."""
 
+    answered: int = 0
+    """Those of ``rows`` that heads answered from stored embeddings."""
+    answer_s: float = 0.0
+    """Seconds that took."""
     repeats: Repeats = field(default_factory=Repeats)
     """Of what this run fetched itself: images that share one content."""
     _first_before: int = 0
@@ -164,6 +168,17 @@ def scored_summary(counts: ScoringCounts, failed: Counter[str]) -> dict[str, Any
         "pending": counts.pending,
         "failed": failed.total(),
         "failed_by_code": dict(failed),
+    }
+
+
+def answer_summary(tally: Tally) -> dict[str, Any]:
+    """Rows that were answered from stored embeddings, and how fast; empty where none was."""
+    if not tally.answered:
+        return {}
+    rate = tally.answered / max(1e-9, tally.answer_s)
+    logger.info("%d rows answered from stored embeddings, %.0f rows/s", tally.answered, rate)
+    return {
+        "answered": {"rows": tally.answered, "seconds": round(tally.answer_s, 3), "rows_per_s": round(rate)}
     }
 
 

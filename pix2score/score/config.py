@@ -45,8 +45,9 @@ class ScoreConfig:
     other formats, and pictures smaller than the model's input, are decoded on CPUs as before."""
     gpu_wait_s: float = 0
     """Seconds to wait for the cluster's autoscaler to bring a GPU, if there is none."""
-    embedding_dtype: EmbeddingDtype = "float16"
-    """float32 is for readers without float16."""
+    embedding_dtype: EmbeddingDtype | None = None
+    """float16 or float32 (default: the model's); float32 of a model of float16 is for readers without
+    that."""
     full: bool = False
     """Score every illustration again, whatever has changed."""
     retry_failed: bool = False

@@ -27,6 +27,7 @@ from pix2score.nightly.plan import ScoringPlan
 from pix2score.nightly.publish import Publication, publish_night
 from pix2score.score.account import (
     Tally,
+    answer_summary,
     estimate,
     log_estimate,
     log_plan,
@@ -40,8 +41,10 @@ from pix2score.score.run import Run, executor, first_plan, is_small, open_run, p
 from pix2score.snapshots.leases import Lease
 from pix2score.snapshots.manifest import Snapshot
 from pix2score.snapshots.pieces import Receipt
+from pix2score.storage.parts import total_rows
 
 if TYPE_CHECKING:
+    from pix2score.score.again import AnswerPipeline
     from pix2score.score.pipeline import ScorePipeline
 
 
@@ -133,25 +136,27 @@ def _score_and_publish(run: Run, plan: ScoringPlan, offer: Offer, use_gpu: bool,
     )
     pipeline = _pipeline(run, offer, use_gpu)
     try:
-        plan, receipts = _execute(run, plan, pipeline, tally)
+        plan, receipts = _execute(run, plan, pipeline, _again(run, offer), tally)
         pending = leave_rest(run, plan, receipts, tally)
         if run.config.publishes and run.config.max_failed < 1:  # 1 says that any share will do
             tally.check_end(plan.counts.keys - plan.counts.pending)
     finally:
-        wall_s = time.monotonic() - started
+        wall_s = time.monotonic() - started - tally.answer_s
         log_failures(tally.failed, run.catalog, run.config.image_root)
         summary.update({**scored_summary(plan.counts, tally.failed), "repeated": tally.repeats.summary()})
         tally.repeats.log(logger)
-        rates = rate_summary(tally.measured, pipeline.slots(plan.counts.to_score), tally.rows, wall_s)
+        num_images = tally.rows - tally.answered
+        rates = rate_summary(tally.measured, pipeline.slots(total_rows(plan.parts)), num_images, wall_s)
+        rates |= answer_summary(tally)
         summary.update(rates)
     if run.config.stage_only:
-        summary.update(staged_summary(run, plan.counts, tally.rows, wall_s))
+        summary.update(staged_summary(run, plan.counts, tally.rows, wall_s + tally.answer_s))
     elif run.config.publishes and is_as_before(plan.counts, pending):
         _report_nothing_done(run, summary)
     elif run.config.publishes:
-        overhead_s = run.laps.total() - wall_s
+        overhead_s = run.laps.total() - wall_s - tally.answer_s
         account = {
-            "images": tally.rows,
+            "images": num_images,
             "seconds": round(wall_s, 3),
             "overhead_s": round(overhead_s, 3),
             **rates,
@@ -164,7 +169,7 @@ def _score_and_publish(run: Run, plan: ScoringPlan, offer: Offer, use_gpu: bool,
 
 
 def _execute(
-    run: Run, plan: ScoringPlan, pipeline: ScorePipeline, tally: Tally
+    run: Run, plan: ScoringPlan, pipeline: ScorePipeline, again: AnswerPipeline, tally: Tally
 ) -> tuple[ScoringPlan, list[Receipt]]:
     """Stage every planned row, or as many as there is time for.
 
@@ -175,10 +180,10 @@ def _execute(
         if number > 1:
             plan = plan_of(run, f"plan-{number}")
             tally.begin_again(plan.resumed_failed, plan.resumed_failed_again)
-        receipts = []
-        work = plan.counts.to_score and not run.is_over()
+        receipts = _answers(run, plan, again, tally, f"answers-{number}") if plan.stored else []
+        work = plan.parts and not run.is_over()
         for receipt in pipeline.receipts(plan.parts, f"piece-{number}", run.is_over) if work else ():
-            run.laps.lap("score" if receipts else "first_piece")
+            run.laps.lap("first_piece" if tally.rows == tally.answered else "score")
             receipts.append(receipt)
             tally.add(receipt)
         rounds.ended(plan.counts.to_score, sum(receipt.rows for receipt in receipts))
@@ -190,6 +195,26 @@ def _execute(
             "staged work is kept"
         )
     return plan, receipts
+
+
+def _answers(run: Run, plan: ScoringPlan, again: AnswerPipeline, tally: Tally, prefix: str) -> list[Receipt]:
+    """Stage the rows that stored embeddings answer."""
+    started, receipts = time.monotonic(), list[Receipt]()
+    for receipt in again.receipts(plan.stored, prefix, run.is_over) if not run.is_over() else ():
+        receipts.append(receipt)
+        tally.add(receipt)
+        tally.answered += receipt.rows
+    tally.answer_s += time.monotonic() - started
+    run.laps.lap("answer")
+    return receipts
+
+
+def _again(run: Run, offer: Offer) -> AnswerPipeline:
+    from pix2score.score.again import AnswerPipeline
+
+    return AnswerPipeline(
+        model=run.config.model, origin=run.origin, layout=run.layout, out=run.out, offer=offer
+    )
 
 
 def _pipeline(run: Run, offer: Offer, use_gpu: bool) -> ScorePipeline:

@@ -22,7 +22,7 @@ from pix2score.score.config import ScoreConfig
 from pix2score.snapshots.leases import Holder, this_process
 from pix2score.snapshots.manifest import Snapshot, live_number, new_run_id, read_snapshot
 from pix2score.snapshots.pieces import STAGED, Origin
-from pix2score.snapshots.tables import Layout
+from pix2score.snapshots.tables import EmbeddingDtype, Layout
 from pix2score.storage.folder import Folder
 
 logger = logging.getLogger(__name__)
@@ -83,10 +83,17 @@ def open_run(config: ScoreConfig, laps: StageTimer) -> Run:
             "decode gpu: it squashes pictures, and the model was trained with resize "
             f"{card.preprocess.resize}"
         )
-    layout = Layout(catalog.id_type, card.heads, card.embedding_dim, config.embedding_dtype)
+    config = replace(config, embedding_dtype=_stored_dtype(card, config.embedding_dtype))
+    layout = Layout(catalog.id_type, card.heads, card.embedding_dim, config.embedding_dtype or "float16")
     parent = live_number(out)
     run_id = new_run_id(datetime.now(UTC).strftime("%Y%m%dT%H%M%S"))
-    origin = Origin(run=run_id, model_version=card.version, parent=parent, full=config.full)
+    origin = Origin(
+        run=run_id,
+        model_version=card.version,
+        trunk_version=card.trunk_version,
+        parent=parent,
+        full=config.full,
+    )
     live = read_snapshot(out, parent) if parent else None
     check_same_model(config, card.version, live)
     laps.lap("check_inputs")
@@ -118,6 +125,16 @@ def check_same_model(config: ScoreConfig, version: str, live: Snapshot | None) -
             "of one model alone; --stage-only scores with the new one over as many runs as it takes, and the "
             "live one stays as it is meanwhile"
         )
+
+
+def _stored_dtype(card: ModelCard, asked: EmbeddingDtype | None) -> EmbeddingDtype:
+    """What embeddings are stored in. Raises ``ConfigError`` where that would not be what the heads saw."""
+    if card.embedding_dtype == "float32" and asked == "float16":
+        raise ConfigError(
+            "embedding_dtype float16: the model's heads see float32, and would answer otherwise from what is "
+            "stored; leave it out, or train with --embedding-dtype float16"
+        )
+    return asked or card.embedding_dtype or "float16"
 
 
 def _mapped(before: Columns, now: Columns) -> str:

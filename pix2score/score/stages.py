@@ -14,12 +14,13 @@ import pyarrow.compute as pc
 from pix2score.catalog.keys import KEY
 from pix2score.cluster import stage_times
 from pix2score.cluster.counters import count_forward
-from pix2score.errors import DataError, ImageFailure
+from pix2score.errors import DataError
 from pix2score.images import repeats
 from pix2score.images.columns import pixels_of
 from pix2score.model.predictor import Predictor, load_predictor
+from pix2score.score.nonfinite import non_finite
 from pix2score.snapshots.pieces import Origin, Receipt, write_piece
-from pix2score.snapshots.tables import FAILED, OK, Layout
+from pix2score.snapshots.tables import EMBEDDING_RUN, FAILED, OK, Layout
 from pix2score.storage.folder import Folder
 
 
@@ -89,12 +90,12 @@ def _scored(rows: pa.Table, position: Any, prediction: Any, run: str, layout: La
     with np.errstate(over="ignore"):
         embedding = prediction.embedding.astype(dtype)
     finite = prediction.finite & np.isfinite(embedding).all(axis=1)  # float16 ends at 65,504
-    bad = position[~finite]
+    bad, is_of_embedding = position[~finite], ~np.isfinite(embedding).all(axis=1)[~finite]
     codes, details = (
         np.array(rows.column(name).to_pylist(), dtype=object) for name in ("error_code", "error_detail")
     )
-    failure = ImageFailure("NONFINITE", "the model's output is NaN or infinite")
-    codes[bad], details[bad] = failure.code, failure.detail
+    failures = [non_finite(is_embedding=bool(is_of)) for is_of in is_of_embedding]
+    codes[bad], details[bad] = [f.code for f in failures], [f.detail for f in failures]
     # Row i of the table takes prediction take[i]; null where there is none.
     take = np.full(rows.num_rows, -1, dtype=np.int64)
     take[position[finite]] = np.flatnonzero(finite)
@@ -107,6 +108,7 @@ def _scored(rows: pa.Table, position: Any, prediction: Any, run: str, layout: La
     )
     columns["attempts"] = pc.add(rows.column("attempts"), pa.scalar(1, pa.int16()))
     columns["run"] = pa.array([run] * rows.num_rows)
+    columns[EMBEDDING_RUN] = pa.array([None if code else run for code in codes], pa.string())
     columns["scored_at"] = pa.array([datetime.now(UTC)] * rows.num_rows, pa.timestamp("us", tz="UTC"))
     for head in layout.heads:
         columns |= {

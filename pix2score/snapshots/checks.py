@@ -27,6 +27,7 @@ class Promise:
     pending: int
     heads: tuple[HeadSpec, ...]
     scores: pa.Schema
+    embedding_run: str
     files: tuple[DataFile, ...]
     columns: dict[str, Any]
     """Of the catalog, as they were mapped."""
@@ -46,6 +47,7 @@ class Promise:
             counts.get("pending", 0),
             layout.heads,
             layout.scores,
+            layout.embedding_run,
             snapshot.files,
             manifest["config"]["columns"],
         )
@@ -91,9 +93,12 @@ def check_rows(connection: duckdb.DuckDBPyConnection, promise: Promise) -> list[
     return problems
 
 
-def check_embeddings(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """What is wrong in table ``embeddings``, beside ``scores`` and ``dead``."""
-    live_keys = "(SELECT illust_id, page, run FROM scores WHERE status = 'ok')"
+def check_embeddings(connection: duckdb.DuckDBPyConnection, embedding_run: str) -> list[str]:
+    """What is wrong in table ``embeddings``, beside ``scores`` and ``dead``.
+
+    ``embedding_run``: the column of ``scores`` that names the run of a row's embedding.
+    """
+    live_keys = f"(SELECT illust_id, page, {embedding_run} AS run FROM scores WHERE status = 'ok')"
     return _failing(
         connection,
         {

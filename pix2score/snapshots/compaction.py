@@ -94,9 +94,7 @@ def _chosen(snapshot: Snapshot) -> dict[str, list[DataFile]]:
 
 def _publish(folder: Folder, snapshot: Snapshot, files: Sequence[DataFile], num_old: int) -> Snapshot:
     manifest = {
-        name: value
-        for name, value in snapshot.manifest.items()
-        if name not in ("snapshot", "parent", "schema_version")
+        name: value for name, value in snapshot.manifest.items() if name not in ("snapshot", "parent")
     }
     manifest |= {
         "files": [asdict(file) for file in files],

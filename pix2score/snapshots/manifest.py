@@ -14,6 +14,7 @@ from typing import Any, NotRequired, TypedDict
 
 from pix2score.errors import ConflictError, DataError
 from pix2score.snapshots.tables import (
+    READABLE_VERSIONS,
     SCHEMA_VERSION,
     DataFile,
     Layout,
@@ -56,6 +57,8 @@ class Manifest(TypedDict):
     schema_version: int
     run: str
     model_version: str
+    trunk_version: NotRequired[str | None]
+    """Of the model's trunk: one of the same heads answer from the stored embeddings."""
     layout: dict[str, Any]
     counts: RowCounts
     files: list[dict[str, Any]]
@@ -65,7 +68,7 @@ class Manifest(TypedDict):
     plan: NotRequired[dict[str, int]]
     """``ScoringCounts``."""
     runs: NotRequired[dict[str, int]]
-    """Run -> ok rows that it scored: its live embeddings."""
+    """Run -> ok rows whose embedding it made: its live embeddings."""
     consumed: NotRequired[list[str]]
     """Receipts of staged pieces that it publishes."""
     removed_runs: NotRequired[list[str]]
@@ -109,7 +112,7 @@ class Snapshot:
     @cached_property
     def layout(self) -> Layout:
         """Columns of its tables."""
-        return layout_from_dict(self.manifest["layout"])
+        return layout_from_dict(self.manifest["layout"], self.manifest["schema_version"])
 
 
 def new_run_id(now: str) -> str:
@@ -119,6 +122,8 @@ def new_run_id(now: str) -> str:
 
 def publish(folder: Folder, parent: int, facts: Mapping[str, Any]) -> Snapshot:
     """Make the snapshot after ``parent`` live, whose manifest holds ``facts``; return it.
+
+    ``facts`` name their ``schema_version`` where their files are of an earlier one.
 
     Raises ``ConflictError`` if another run made that number first.
     """
@@ -196,8 +201,9 @@ def read_snapshot(folder: Folder, number: int) -> Snapshot:
         ) from None
     except (ValueError, KeyError, TypeError) as exc:
         raise DataError(f"{where} is not a snapshot manifest: {exc!r}") from None
-    if version != SCHEMA_VERSION:
+    if version not in READABLE_VERSIONS:
         raise DataError(
-            f"{where} has schema version {version}; this version of pix2score reads {SCHEMA_VERSION}"
+            f"{where} has schema version {version}; this version of pix2score reads "
+            f"{' and '.join(map(str, READABLE_VERSIONS))}"
         )
     return Snapshot(number, manifest)

@@ -35,6 +35,8 @@ class Origin:
     model_version: str
     parent: int
     """Number of the live snapshot when the run was planned."""
+    trunk_version: str | None = None
+    """Of the model's trunk, if its heads may answer from stored embeddings."""
     full: bool = False
     """Whether everything was to be scored again: a run under ``--full`` resumes only such pieces."""
 

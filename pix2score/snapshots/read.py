@@ -44,8 +44,8 @@ def read_embeddings(place: str, snapshot: int | None = None) -> pds.Dataset:
     """EMBEDDINGS of a snapshot (default: the live one) as a ``pyarrow.dataset``.
 
     One row per ``ok`` key, none that a later run replaced. Columns: ``illust_id``, ``page``, ``embedding``
-    (fixed list of float16 or float32), ``run`` (that scored the key). Raises ``DataError`` as
-    ``read_scores``.
+    (fixed list of float16 or float32), ``run`` (that made it: ``embedding_run`` in SCORES). Raises
+    ``DataError`` as ``read_scores``.
     """
     import pyarrow.dataset as pds
 

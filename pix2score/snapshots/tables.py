@@ -4,7 +4,8 @@
                                      (``manifest``)
     scores/<run>/part-*.parquet      the scores table, sorted by key; a file is rewritten whenever anything in
                                      its range changed (``nightly.ranges``)
-    embeddings/<run>/part-*.parquet  written once; a row is live if SCORES names that run for its key
+    embeddings/<run>/part-*.parquet  written once; a row is live if SCORES names that run as the key's
+                                     ``embedding_run``
     dead/<run>/part-*.parquet        keys whose embedding is no longer live, with the run whose files hold it
     removed/<run>/part-*.parquet     rows of keys that left the catalog of late: they come back as they were
                                      (``nightly.returned``)
@@ -25,6 +26,7 @@ from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from pix2score.catalog.keys import Key, key_fields
 from pix2score.errors import DataError
@@ -33,9 +35,12 @@ from pix2score.heads.spec import HeadSpec
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_bytes
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Of SCORES and EMBEDDINGS; it is in every manifest."""
+READABLE_VERSIONS = (1, 2)
+"""In the first, SCORES has no ``embedding_run``: the run that scored a row embedded it."""
 
+EMBEDDING_RUN = "embedding_run"
 EmbeddingDtype: TypeAlias = Literal["float16", "float32"]
 OK, FAILED, PENDING = "ok", "failed", "pending"
 TableName = Literal["scores", "embeddings", "dead", "removed"]
@@ -47,10 +52,14 @@ ROW_GROUP_ROWS = {
 }
 
 
-def scores_schema(id_type: pa.DataType, heads: Sequence[HeadSpec]) -> pa.Schema:
+def scores_schema(
+    id_type: pa.DataType, heads: Sequence[HeadSpec], version: int = SCHEMA_VERSION
+) -> pa.Schema:
     """SCORES: one row per catalog key.
 
     ``ok`` with predictions, ``failed`` with an ``error_code``, or ``pending``: it was not scored yet.
+    ``run`` gave the answer, ``embedding_run`` the embedding that it is of: in EMBEDDINGS the key's row of
+    that run. They differ where heads answered from a stored embedding.
     """
     return pa.schema(
         [
@@ -62,6 +71,7 @@ def scores_schema(id_type: pa.DataType, heads: Sequence[HeadSpec]) -> pa.Schema:
             *(field for head in heads for field in head.fields()),
             pa.field("fingerprint", pa.string()),
             pa.field("run", pa.string(), nullable=False),
+            *([pa.field(EMBEDDING_RUN, pa.string())] if version > 1 else []),
             pa.field("scored_at", pa.timestamp("us", tz="UTC"), nullable=False),
         ]
     )
@@ -108,11 +118,13 @@ class DataFile:
     failed: dict[str, int] | None = None
     """Error code -> failed rows, in files of the scores table; None in those of earlier versions."""
     runs: dict[str, int] | None = None
-    """Run -> ok rows that it scored, likewise."""
+    """Run -> ok rows whose embedding it made, likewise."""
     kept: int = 0
     """Ok rows that keep the answer of an earlier content, likewise."""
     pending: int = 0
     """Rows not scored yet, likewise."""
+    version: int = 1
+    """Of its schema."""
 
     @property
     def run(self) -> str:
@@ -134,11 +146,17 @@ class Layout:
     heads: tuple[HeadSpec, ...]
     embedding_dim: int
     embedding_dtype: EmbeddingDtype
+    version: int = SCHEMA_VERSION
 
     @property
     def scores(self) -> pa.Schema:
         """Schema of the scores table."""
-        return scores_schema(self.id_type, self.heads)
+        return scores_schema(self.id_type, self.heads, self.version)
+
+    @property
+    def embedding_run(self) -> str:
+        """Column of the scores table that names the run whose files hold a row's embedding."""
+        return EMBEDDING_RUN if self.version > 1 else "run"
 
     @property
     def embeddings(self) -> pa.Schema:
@@ -161,11 +179,11 @@ class Layout:
         return {"id_type": str(self.id_type), "heads": heads, "embedding": embedding}
 
 
-def layout_from_dict(plain: dict[str, Any]) -> Layout:
-    """The ``Layout`` that ``to_dict`` wrote."""
+def layout_from_dict(plain: dict[str, Any], version: int = SCHEMA_VERSION) -> Layout:
+    """The ``Layout`` that ``to_dict`` wrote, of a snapshot with a schema of ``version``."""
     id_type = pa.int64() if plain["id_type"] == "int64" else pa.string()
     heads = tuple(head_from_dict(h) for h in plain["heads"])
-    return Layout(id_type, heads, plain["embedding"]["dim"], plain["embedding"]["dtype"])
+    return Layout(id_type, heads, plain["embedding"]["dim"], plain["embedding"]["dtype"], version)
 
 
 def write_file(folder: Folder, table: TableName, path: str, rows: pa.Table) -> DataFile:
@@ -185,7 +203,26 @@ def write_file(folder: Folder, table: TableName, path: str, rows: pa.Table) -> D
             or 0
         )
         facts["pending"] = pc.sum(pc.equal(rows.column("status"), PENDING)).as_py() or 0
-    return DataFile(table, path, rows.num_rows, size, hashlib.sha256(data).hexdigest(), **facts)
+    digest = hashlib.sha256(data).hexdigest()
+    return DataFile(table, path, rows.num_rows, size, digest, **facts, version=SCHEMA_VERSION)
+
+
+def upgraded(rows: pa.Table) -> pa.Table:
+    """SCORES rows of any version with ``embedding_run``: in the first, the run that scored them."""
+    if EMBEDDING_RUN in rows.column_names:
+        return rows
+    is_ok = pc.equal(rows.column("status"), OK)
+    made_by = pc.if_else(is_ok, rows.column("run"), pa.scalar(None, pa.string()))
+    return rows.append_column(EMBEDDING_RUN, made_by)
+
+
+def scores_rows(data: bytes, columns: Sequence[str]) -> pa.Table:
+    """Some columns of the SCORES rows in a Parquet file of any version."""
+    file = pq.ParquetFile(pa.BufferReader(data))
+    if EMBEDDING_RUN not in columns or EMBEDDING_RUN in file.schema_arrow.names:
+        return file.read(columns=list(columns))
+    stored = {*columns, "status", "run"} - {EMBEDDING_RUN}
+    return upgraded(file.read(columns=sorted(stored))).select(list(columns))
 
 
 def failed_by_code(scores: pa.Table) -> dict[str, int]:
@@ -195,8 +232,8 @@ def failed_by_code(scores: pa.Table) -> dict[str, int]:
 
 
 def ok_rows_by_run(scores: pa.Table) -> dict[str, int]:
-    """Run -> number of ok rows of a SCORES table that it scored."""
-    runs = scores.column("run").filter(pc.equal(scores.column("status"), OK))
+    """Run -> number of ok rows of a SCORES table whose embedding it made."""
+    runs = scores.column(EMBEDDING_RUN).filter(pc.equal(scores.column("status"), OK))
     return {entry["values"]: entry["counts"] for entry in runs.value_counts().to_pylist()}
 
 

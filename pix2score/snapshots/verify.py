@@ -37,7 +37,10 @@ def verify(config: VerifyConfig) -> dict[str, Any]:
     if not problems:
         with engine() as connection:
             _load_keys(connection, folder, snapshot)
-            problems = [*check_rows(connection, promise), *check_embeddings(connection)]
+            problems = [
+                *check_rows(connection, promise),
+                *check_embeddings(connection, promise.embedding_run),
+            ]
             if config.catalog:
                 problems += check_catalog(connection, config.catalog, promise)
     if problems:

@@ -37,6 +37,7 @@ def build_fitter(settings: WorkerSettings, batch_rows: int) -> Fitter:
         size=settings.preprocess.size,
         hidden=settings.hidden,
         drop_path=settings.drop_path,
+        embedding_dtype=settings.embedding_dtype,
     )
     model.start_at_prior(settings.heads)
     if settings.initial_trunk:

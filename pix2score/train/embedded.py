@@ -58,12 +58,12 @@ class EmbeddedRows:
     @torch.no_grad()
     def _embedded(self, split: str) -> Batch:
         fitter, parts = self._fitter, list[Batch]()
-        trunk = fitter.model.trunk.eval()
+        fitter.model.trunk.eval()
         for batch in self._read(split):
             image_NCHW = normalise(batch.images.to(fitter.device), fitter.preprocess)
             with fitter.cast.autocast():
-                embedding_ND = trunk(image_NCHW)
-            parts.append(batch.with_images(embedding_ND.float().cpu()))
+                embedding_ND = fitter.model.embed(image_NCHW)
+            parts.append(batch.with_images(embedding_ND.cpu()))
         rows = _joined(parts)
         mib = rows.pixels_BSSC.numel() * 4 / 2**20
         logger.info("%s: %d pictures embedded once, %.0f MiB in memory", split, len(rows.pixels_BSSC), mib)

@@ -10,6 +10,7 @@ from pix2score.cli.flags import Device
 from pix2score.errors import ConfigError
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.backbones import wanted_input
+from pix2score.snapshots.tables import EmbeddingDtype
 from pix2score.train.augmentation import Augmentation
 from pix2score.train.step.recipe import SMALL_DATA_ROWS, Gradient, Optimizer, Precision, Schedule
 
@@ -42,6 +43,10 @@ class TrainFlags:
     strong to weak, and each head keeps what validation likes best. none: all learns."""
     hidden: int = 0
     """Width of a layer with BatchNorm and ReLU between the embedding and the outputs; 0: none."""
+    embedding_dtype: EmbeddingDtype = "float16"
+    """What embeddings are stored in, and rounded to before the heads see them, so that heads answer from a
+    stored embedding as from the picture. float16 ends at 65,504: a picture beyond it fails; float32 takes
+    twice the space."""
     dropout: float | None = None
     """Of what the outputs see (default: the preset's)."""
     drop_path: float = 0.0

@@ -133,6 +133,7 @@ def worker_settings(
         solves_outputs=config.solves_outputs,
         begins_solved=config.begins_solved(num_rows),
         hidden=config.hidden,
+        embedding_dtype=config.embedding_dtype,
         drop_path=config.drop_path,
         resampling=options.resampling,
         teacher=options.teacher,

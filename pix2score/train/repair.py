@@ -129,6 +129,7 @@ def _save(
         **calibrations(metrics),
         about={**card.about, "repair": repair},
         hidden=card.hidden,
+        embedding_dtype=card.embedding_dtype,
         graph=graph_or_none,
     )
 

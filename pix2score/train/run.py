@@ -168,6 +168,7 @@ def _save_best(
         calibrations=best["entry"].get("calibrations", {}),
         about=about,
         hidden=settings.hidden,
+        embedding_dtype=settings.embedding_dtype,
         graph=graph_or_none,
     )
 

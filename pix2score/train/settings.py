@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
+from pix2score.snapshots.tables import EmbeddingDtype
 from pix2score.train.flags import Freeze
 from pix2score.train.resample import Resampling
 from pix2score.train.step.recipe import Recipe
@@ -52,6 +53,7 @@ class WorkerSettings:
     begins_solved: bool = False
     """Whether outputs are solved before the first step moves them and the trunk."""
     hidden: int = 0
+    embedding_dtype: EmbeddingDtype = "float16"
     drop_path: float = 0.0
     resampling: Resampling | None = None
     teacher: TeacherPlace | None = None

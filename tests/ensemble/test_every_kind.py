@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from pix2score.ensemble.job import member_of
 from pix2score.heads.value import ValueHead
 from pix2score.images.preprocess import Preprocess
-from pix2score.model.folder import load_model, save_model
+from pix2score.model.folder import ModelCard, load_model, save_model
 from pix2score.model.graph import export_graph
 from pix2score.model.members import Member
 from pix2score.model.network import MultiHeadModel, normalise, weights_of
@@ -31,16 +32,16 @@ def heads_of(number: int) -> list[object]:
 
 
 def member(number: int) -> Member:
-    return Member(
-        version=str(number),
+    card = ModelCard(
         backbone=NARROW,
-        hidden=0,
-        mean=OWN.mean,
-        std=OWN.std,
-        losses={head.name: head.loss for head in heads_of(number)},  # type: ignore[attr-defined]
-        calibrations={head.name: CALIBRATIONS[head.kind] for head in HEADS},
-        shares=dict.fromkeys(NAMES, (0.25, 0.75)[number]),
+        heads=tuple(heads_of(number)),  # type: ignore[arg-type]
+        preprocess=OWN,
+        embedding_dim=NETWORKS[number].embedding_dim,
+        temperatures={},
+        calibrations={head.name: dict(CALIBRATIONS[head.kind]) for head in HEADS},
+        weights_sha256=str(number),
     )
+    return member_of(card, number, dict.fromkeys(NAMES, (0.25, 0.75)))
 
 
 NETWORKS = [seeded(MultiHeadModel, seed, heads_of(seed)).eval() for seed in (0, 1)]  # type: ignore[arg-type]

@@ -152,14 +152,8 @@ def test_changed_rows_that_a_night_did_not_reach_keep_their_row_and_come_first_t
     plan, publication = world.plan(content, order="waiting first")
     order = [row["reason"] for row in planned_rows(world.folder, plan.parts)]
     assert order == ["changed"] * 2 + ["waiting"] * 10 + ["new"] * 2
-    assert plan.counts.by_reason() == {
-        "new": 2,
-        "changed": 2,
-        "stale": 0,
-        "retry": 0,
-        "full": 0,
-        "waiting": 10,
-    }
+    reasons = {reason: number for reason, number in plan.counts.by_reason().items() if number}
+    assert reasons == {"new": 2, "changed": 2, "waiting": 10}
     release(publication)
 
 

@@ -28,6 +28,7 @@ def test_scores_have_the_documented_columns_in_order() -> None:
         ("bookmark_expected", "float", True),
         ("fingerprint", "string", True),
         ("run", "string", False),
+        ("embedding_run", "string", True),
         ("scored_at", "timestamp[us, tz=UTC]", False),
     ]
 

@@ -100,6 +100,7 @@ def test_a_good_snapshot_passes_and_is_counted(scores: str) -> None:
         "model_version": MODEL_VERSION,
         "rows": 40,
         "failed": 2,
+        "pending": 0,
         "files": 3,
     }
 
@@ -187,7 +188,7 @@ def test_an_ok_row_without_an_embedding_is_named(local_scores: str) -> None:
 
 
 def test_an_ok_row_whose_embedding_is_of_another_run_is_named(local_scores: str) -> None:
-    change_rows(local_scores, "scores", first_ok("run", "20200101T000000-00000000"))
+    change_rows(local_scores, "scores", first_ok("embedding_run", "20200101T000000-00000000"))
     assert "1 ok keys without an embedding" in problem_of(local_scores)
 
 

@@ -64,6 +64,7 @@ def scores_table(
         "attempts": [1] * len(keys),
         "fingerprint": [f"etag:{key[0]}" for key in keys],
         "run": [run] * len(keys),
+        "embedding_run": [run if ok else None for ok in is_ok],
         "scored_at": [datetime(2026, 11, 21, tzinfo=UTC)] * len(keys),
     }
     for head in layout.heads:

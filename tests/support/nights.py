@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pix2score.catalog.catalog import Columns, open_catalog
 from pix2score.nightly.pending import set_aside
@@ -51,6 +52,10 @@ class World:
     id_type: pa.DataType = field(default_factory=pa.int64)
     before: dict[Key, dict[str, Any]] = field(default_factory=dict)
     """Rows that the last published night could have carried over."""
+    trunks: Mapping[str, str] = field(default_factory=dict)
+    """Model -> its trunk; those with one answer from embeddings of the same."""
+    answered: list[Key] = field(default_factory=list)
+    """Keys that the last night answered from stored embeddings."""
 
     @property
     def folder(self) -> Folder:
@@ -70,7 +75,11 @@ class World:
         )
         number = live_number(self.folder)
         origin = Origin(
-            run=f"run-{self.nights:03}", model_version=model, parent=number, full=options.pop("full", False)
+            run=f"run-{self.nights:03}",
+            model_version=model,
+            trunk_version=self.trunks.get(model),
+            parent=number,
+            full=options.pop("full", False),
         )
         layout = Layout(catalog.id_type, HEADS, 4, options.pop("embedding_dtype", "float16"))
         snapshot = live(self.scores) if number else None
@@ -103,7 +112,7 @@ class World:
         """Plan, stage and publish; killed, or its time is up, after so many pieces, if given."""
         plan, publication = self.plan(content, model, **options)
         if plan.counts.changes_nothing:
-            self.scored = []
+            self.scored, self.answered = [], []
             return None
         receipts = self.stage(plan, publication, killed_after if ends_after is None else ends_after)
         if killed_after is not None:
@@ -131,14 +140,30 @@ class World:
     def stage(
         self, plan: ScoringPlan, publication: Publication, most_pieces: int | None = None
     ) -> list[Receipt]:
-        rows = planned_rows(self.folder, plan.parts)
-        self.scored = []
-        receipts = []
-        for number, start in enumerate(range(0, len(rows), self.piece_rows)):
-            if most_pieces is not None and number >= most_pieces:
-                break
-            receipts.append(self.piece(publication, f"piece-{number}", rows[start : start + self.piece_rows]))
+        rows, stored = (planned_rows(self.folder, parts) for parts in (plan.parts, plan.stored))
+        self.scored, self.answered, receipts = [], [], list[Receipt]()
+        for name, what, make in (("answers", stored, self.answers), ("piece", rows, self.piece)):
+            for number, start in enumerate(range(0, len(what), self.piece_rows)):
+                if most_pieces is not None and len(receipts) >= most_pieces:
+                    return receipts
+                receipts.append(make(publication, f"{name}-{number}", what[start : start + self.piece_rows]))
         return receipts
+
+    def answers(self, publication: Publication, name: str, rows: list[dict[str, Any]]) -> Receipt:
+        """A piece of rows whose embeddings are where the plan says."""
+        keys, layout = [(row["illust_id"], row["page"]) for row in rows], publication.layout
+        for key, row in zip(keys, rows, strict=True):
+            found = pq.read_table(pa.BufferReader(self.folder.read(row["file"]))).slice(row["position"], 1)
+            assert found.select(["illust_id", "page"]).to_pylist() == [{"illust_id": key[0], "page": key[1]}]
+            assert row["file"].split("/")[1] == row["embedding_run"]
+        self.answered += keys
+        scores = scores_table(keys, publication.origin.run, (), layout)
+        for stays in ("error_code", "error_detail", "fingerprint", "attempts", "embedding_run"):
+            position = scores.schema.get_field_index(stays)
+            given = pa.array([row[stays] for row in rows], scores.schema.field(position).type)
+            scores = scores.set_column(position, scores.schema.field(position), given)
+        nothing = layout.embeddings.empty_table()
+        return write_piece(self.folder, publication.origin, name, layout, scores, nothing)
 
     def piece(self, publication: Publication, name: str, rows: list[dict[str, Any]]) -> Receipt:
         keys = [(row["illust_id"], row["page"]) for row in rows]
@@ -192,14 +217,14 @@ def check(world: World, content: Content, model: str, left: Collection[Key] = ()
         told = (row["fingerprint"], row["status"], row["error_code"])
         if code == "NOT_FOUND" and old and old["status"] == OK and row["attempts"] < 5:
             assert told == (old["fingerprint"], OK, code), "an answer of earlier content stays"
-            assert row["run"] == old["run"]
+            assert row["embedding_run"] == old["embedding_run"]
         else:
             assert told == (f"etag:{content[key]}", FAILED if code else OK, code)
     assert list(rows) == sorted(rows)
     assert live(world.scores).manifest["model_version"] == model
     embeddings = read_embeddings(world.scores).to_table().to_pylist()
     assert sorted((e["illust_id"], e["page"], e["run"]) for e in embeddings) == sorted(
-        (*key, row["run"]) for key, row in rows.items() if row["status"] == OK
+        (*key, row["embedding_run"]) for key, row in rows.items() if row["status"] == OK
     )
     verify(VerifyConfig(scores=world.scores, catalog=f"{world.place}/catalog"))
 

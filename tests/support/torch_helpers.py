@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pix2score.heads.ordered import OrderedHead
 from pix2score.images.preprocess import Preprocess
-from pix2score.model.folder import ModelCard
+from pix2score.model.folder import ModelCard, trunk_weights, weights_digest
 from pix2score.model.network import MultiHeadModel, normalise, weights_of
 from pix2score.train.history import EpochEntry
 from pix2score.train.step.batch import Batch
@@ -123,6 +123,8 @@ def card_of(model: MultiHeadModel, heads: Sequence[OrderedHead] = HEADS, **tempe
         embedding_dim=model.embedding_dim,
         temperatures=temperatures,
         weights_sha256="0" * 64,
+        embedding_dtype=model.embedding_dtype,
+        trunk_sha256=weights_digest(trunk_weights(weights_of(model))),
     )
 
 

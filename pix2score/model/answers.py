@@ -1,0 +1,84 @@
+"""What heads say of stored embeddings: in numpy, without pictures, trunk or torch.
+
+Shapes: N embeddings, D their width, W the width that the outputs see, A outputs of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pix2score.errors import DataError
+from pix2score.heads.spec import Floats
+from pix2score.model.folder import TRUNK, ModelCard, Shape, Weights, check_shapes
+from pix2score.model.predictor import Prediction
+
+NORM_EPSILON = 1e-5
+"""Of the hidden layer's BatchNorm."""
+
+
+class EmbeddingPredictor:
+    """The heads of a model behind its trunk. Safe to call from several threads."""
+
+    def __init__(self, card: ModelCard, weights: Weights) -> None:
+        """Raises ``DataError`` for an ensemble, and for weights that do not fit the card."""
+        if card.members:
+            raise DataError(f"model {card.version} is an ensemble: its heads see more than one embedding")
+        check_shapes(_shapes_behind_trunk(weights), _wanted_shapes(card), f"model {card.version}")
+        self.card = card
+        self._hidden = _Hidden(weights) if card.hidden else None
+        layers = [f"outputs.{head.name}_logits" for head in card.heads]
+        # One product for all heads: the embedding is read once.
+        self._weight_WA = np.concatenate([weights[f"{layer}.weight"] for layer in layers]).T.copy()
+        self._bias_A = np.concatenate([weights[f"{layer}.bias"] for layer in layers])
+        self._ends = np.cumsum([head.num_outputs for head in card.heads])[:-1]
+
+    def outputs(self, embedding_ND: npt.NDArray[np.floating]) -> dict[str, Floats]:
+        """Head -> float32 [N, A], before calibration."""
+        seen_NW = np.asarray(embedding_ND, dtype=np.float32)
+        if self._hidden:
+            seen_NW = self._hidden(seen_NW)
+        found_NA = seen_NW @ self._weight_WA + self._bias_A
+        parts: Sequence[Floats] = np.split(found_NA, self._ends, axis=1)
+        return {head.name: part for head, part in zip(self.card.heads, parts, strict=True)}
+
+    def predict(self, embedding_ND: npt.NDArray[np.floating]) -> Prediction:
+        """Predictions of N >= 0 pictures with these embeddings, as ``Predictor.predict`` of the pictures."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            outputs, heads = self.outputs(embedding_ND), self.card.heads
+        embedding = np.asarray(embedding_ND, dtype=np.float32)
+        finite = np.logical_and.reduce([np.isfinite(o).all(axis=1) for o in (embedding, *outputs.values())])
+        answers = {h.name: h.answer(outputs[h.name], self.card.calibration(h.name)) for h in heads}
+        return Prediction(answers, embedding, finite)
+
+
+class _Hidden:
+    """The layer between embedding and outputs, its BatchNorm folded in."""
+
+    def __init__(self, weights: Weights) -> None:
+        scale_W = weights["hidden.1.weight"] / np.sqrt(weights["hidden.1.running_var"] + NORM_EPSILON)
+        self._weight_DW = (weights["hidden.0.weight"] * scale_W[:, None]).T.copy()
+        self._bias_W = weights["hidden.1.bias"] - weights["hidden.1.running_mean"] * scale_W
+
+    def __call__(self, embedding_ND: Floats) -> Floats:
+        found: Floats = np.maximum(embedding_ND @ self._weight_DW + self._bias_W, 0)
+        return found
+
+
+def _shapes_behind_trunk(weights: Weights) -> dict[str, Shape]:
+    return {name: tensor.shape for name, tensor in weights.items() if not name.startswith(TRUNK)}
+
+
+def _wanted_shapes(card: ModelCard) -> dict[str, Shape]:
+    width = card.hidden or card.embedding_dim
+    wanted: dict[str, Shape] = {}
+    for head in card.heads:
+        layer = f"outputs.{head.name}_logits"
+        wanted |= {f"{layer}.weight": (head.num_outputs, width), f"{layer}.bias": (head.num_outputs,)}
+    if card.hidden:
+        norm = ("weight", "bias", "running_mean", "running_var")
+        wanted |= {f"hidden.1.{name}": (card.hidden,) for name in norm}
+        wanted |= {"hidden.0.weight": (card.hidden, card.embedding_dim), "hidden.1.num_batches_tracked": ()}
+    return wanted

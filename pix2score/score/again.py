@@ -1,0 +1,177 @@
+"""Heads that answer from stored embeddings: no picture is fetched or decoded, no trunk runs.
+
+One streaming Ray Data execution of CPU tasks: slices of a plan, sorted by embedding file -> the rows of those
+files -> the heads in numpy -> staged pieces of SCORES rows, whose embeddings stay where they are.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+
+from pix2score.catalog.keys import KEY
+from pix2score.cluster import stage_times
+from pix2score.cluster.offer import Offer
+from pix2score.cluster.progress import Meter
+from pix2score.cluster.sink import Staging
+from pix2score.cluster.source import ParquetParts
+from pix2score.errors import DataError
+from pix2score.model.answers import EmbeddingPredictor
+from pix2score.model.folder import load_model
+from pix2score.nightly.stored import FILE, POSITION
+from pix2score.score.nonfinite import non_finite
+from pix2score.snapshots.pieces import Origin, Receipt, write_piece
+from pix2score.snapshots.tables import EMBEDDING_RUN, FAILED, OK, Layout
+from pix2score.storage.folder import Folder
+from pix2score.storage.parquet import open_parquet
+from pix2score.storage.parts import Part, total_rows
+
+logger = logging.getLogger(__name__)
+TASK_ROWS = 8_192
+"""Of a task, and of its block: 64 MB of float32[2048] while the heads work."""
+MEMORY_BYTES = 512 * 2**20
+PART_ROWS = 65_536
+"""Of a staged piece: some 20 MB of SCORES rows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnswerPipeline:
+    """Everything that a night's rows go through whose embeddings are there."""
+
+    model: str
+    origin: Origin
+    layout: Layout
+    out: Folder
+    offer: Offer
+
+    def receipts(
+        self, parts: Sequence[Part], prefix: str, is_over: Callable[[], bool] | None = None
+    ) -> Iterator[Receipt]:
+        """A receipt for every piece as it is staged; ``prefix`` of the pieces' names.
+
+        Once ``is_over``, nothing more is begun, and what was finished by then is staged.
+        """
+        answer = functools.partial(
+            answer_rows, out=self.out, model=self.model, origin=self.origin, layout=self.layout
+        )
+        source = ParquetParts(
+            self.out,
+            parts,
+            task_rows=lambda _: TASK_ROWS,
+            block_rows=TASK_ROWS,
+            row_bytes=200 + sum(head.row_bytes for head in self.layout.heads),
+            stage=answer,
+            name=answer_rows.__name__,
+        )
+        options = {"memory": MEMORY_BYTES, **self.offer.decode_placement()}
+        rows = ray.data.read_datasource(source, override_num_blocks=source.num_tasks, **options)
+        write = functools.partial(stage_answers, out=self.out, origin=self.origin, layout=self.layout)
+        meter = Meter("answered from embeddings", total_rows(parts), logger)
+        yield from Staging(rows, write, PART_ROWS, prefix, meter=meter, is_over=is_over).receipts()
+
+
+def answer_rows(rows: pa.Table, *, out: Folder, model: str, origin: Origin, layout: Layout) -> pa.Table:
+    """Ray Data stage: rows of ``nightly.stored.stored_schema`` in, one SCORES row each out, with ``model_s``.
+
+    Raises ``DataError`` if the model was replaced meanwhile, or an embedding is not where the plan says.
+    """
+    start = time.monotonic()
+    predictor = _predictor(model, origin.model_version)
+    embedding_ND = _embeddings(out, rows, layout)
+    answered = _answered(rows, embedding_ND, predictor, origin, layout)
+    share = np.full(rows.num_rows, (time.monotonic() - start) / max(1, rows.num_rows), dtype=np.float32)
+    return answered.append_column(stage_times.MODEL_S, pa.array(share))
+
+
+@functools.lru_cache(maxsize=1)
+def _predictor(model: str, version: str) -> EmbeddingPredictor:
+    """Once for each process; a task may start hours after the plan was made."""
+    card, weights = load_model(model)
+    if card.version != version:
+        raise DataError(
+            f"model {model} was replaced while it was in use: planned {version}, found {card.version}; run "
+            "again"
+        )
+    return EmbeddingPredictor(card, weights)
+
+
+def _embeddings(out: Folder, rows: pa.Table, layout: Layout) -> npt.NDArray[np.floating]:
+    """[N, D] in the order of ``rows``, which has the rows of a file together."""
+    found = np.empty((rows.num_rows, layout.embedding_dim), dtype=layout.embedding_dtype)
+    start = 0
+    for run in rows.column(FILE).combine_chunks().dictionary_encode().dictionary.to_pylist():
+        of_file = rows.filter(pc.equal(rows.column(FILE), run))
+        found[start : start + of_file.num_rows] = _from_file(out, run, of_file, layout)
+        start += of_file.num_rows
+    return found
+
+
+def _from_file(out: Folder, path: str, rows: pa.Table, layout: Layout) -> npt.NDArray[np.floating]:
+    """Embeddings at the positions of ``rows`` in one file; only the row groups that hold them are read."""
+    position = rows.column(POSITION).to_numpy()
+    with open_parquet(out, path) as file:
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+        starts = np.cumsum([0, *sizes])
+        groups = np.unique(np.searchsorted(starts, position, side="right") - 1)
+        read = file.read_row_groups([int(group) for group in groups])
+    at = np.concatenate([np.arange(starts[g], starts[g + 1]) for g in groups])
+    found = read.take(pa.array(np.searchsorted(at, position)))
+    for name in KEY:
+        if not found.column(name).equals(rows.column(name)):
+            raise DataError(f"{out.full(path)} does not hold the embeddings that the plan found there")
+    embeddings = found.column("embedding").combine_chunks()
+    numbers: npt.NDArray[np.floating] = embeddings.flatten().to_numpy(zero_copy_only=False)
+    return numbers.reshape(-1, layout.embedding_dim)
+
+
+def _answered(
+    rows: pa.Table,
+    embedding_ND: npt.NDArray[np.floating],
+    predictor: EmbeddingPredictor,
+    origin: Origin,
+    layout: Layout,
+) -> pa.Table:
+    prediction = predictor.predict(embedding_ND)
+    finite = prediction.finite
+    indices = pa.array(np.arange(rows.num_rows), mask=~finite)
+    failure = non_finite(is_embedding=False)
+    columns: dict[str, Any] = {name: rows.column(name) for name in (*KEY, "fingerprint", "attempts")}
+    for name, value in (("error_code", failure.code), ("error_detail", failure.detail)):
+        columns[name] = pc.if_else(pa.array(finite), rows.column(name), pa.scalar(value))
+    columns["status"] = pa.array(np.where(finite, OK, FAILED).tolist(), pa.string())
+    columns["run"] = pa.repeat(pa.scalar(origin.run), rows.num_rows)
+    columns[EMBEDDING_RUN] = pc.if_else(
+        pa.array(finite), rows.column(EMBEDDING_RUN), pa.scalar(None, pa.string())
+    )
+    columns["scored_at"] = pa.repeat(
+        pa.scalar(datetime.now(UTC), pa.timestamp("us", tz="UTC")), rows.num_rows
+    )
+    for head in layout.heads:
+        answers = head.columns(prediction.heads[head.name])
+        columns |= {name: column.take(indices) for name, column in answers.items()}
+    schema = layout.scores
+    return pa.table([columns[name] for name in schema.names], schema=schema)
+
+
+def stage_answers(piece: str, rows: pa.Table, *, out: Folder, origin: Origin, layout: Layout) -> Receipt:
+    """Write the rows of ``answer_rows`` to storage as a piece without embeddings; return its receipt."""
+    start = time.monotonic()
+    scores = rows.select(layout.scores.names).cast(layout.scores)
+    nothing = layout.embeddings.empty_table()
+
+    def measure() -> dict[str, float]:
+        busy = pc.sum(rows.column(stage_times.MODEL_S.name)).as_py() or 0.0
+        return {"answer": round(busy, 4), "answer_write": round(time.monotonic() - start, 4)}
+
+    return write_piece(out, origin, piece, layout, scores, nothing, measure)
