@@ -270,3 +270,28 @@ def test_what_failed_while_staging_is_tried_last_the_next_time(world: World) -> 
     more = stage(world, content, M2)
     assert set(more[:2]) == set(keys(7, 8))
     assert sorted(more[2:]) == [(0, 0), (1, 0), (2, 0)]
+
+
+def test_heads_that_are_staged_from_stored_embeddings_go_live_with_those_of_the_nights_between(
+    world: World,
+) -> None:
+    world.trunks = {M1: "t", M2: "t"}
+    world.night(keys(*range(10)))
+    stage(world, keys(*range(10)), M2, pieces=2)
+    assert len(world.answered) == 6
+    content = {**keys(*range(10)), (0, 0): "other", **keys(20)}
+    world.night(content)
+    stage(world, content, M2)
+    assert {(0, 0), (20, 0)} <= {*world.answered, *world.scored}
+    world.night(content, where=where("illust_id IN (1, 2)"), full=True)
+    vacuum(VacuumConfig(scores=world.scores, keep=1))
+    world.night(content, M2)
+    check(world, content, M2)
+
+
+def test_pending_rows_are_scored_from_their_pictures_when_heads_answer_the_rest(world: World) -> None:
+    world.trunks = {M1: "t", M2: "t"}
+    world.night(keys(1, 2, 3), where=where("illust_id = 1"))
+    world.night(keys(1, 2, 3), M2)
+    assert (world.answered, sorted(world.scored)) == ([(1, 0)], [(2, 0), (3, 0)])
+    check(world, keys(1, 2, 3), M2)
