@@ -77,7 +77,7 @@ def _next(now: datetime, hour: int, minute: int, second: int) -> datetime:
 
 def budget_of(text: str) -> timedelta:
     """``2h``, ``90m`` or ``1d`` as a time. Raises ``ConfigError``, also for nothing."""
-    length = seconds(text, "budget")
+    length = 0.0 if re.fullmatch(r"0+(\.0*)?", text.strip()) else seconds(text, "budget")
     if not length:
         raise ConfigError(f"budget {text!r}: no time to score in; expected more than 0, such as 2h or 90m")
     return timedelta(seconds=length)

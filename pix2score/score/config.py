@@ -66,9 +66,9 @@ class ScoreConfig:
     budget: str | None = None
     """As until, when so much time has passed since the start: 2h, 90m."""
     stage_only: bool = False
-    """Publish nothing: score, for as many runs as it takes, for a later run to publish. So another model is
-    rolled out beside the nightly one: run with it without stage_only, and what is staged goes live at
-    once."""
+    """Stage what is scored and publish nothing, over as many runs as it takes; each says how much is left and
+    when it will be done. So another model is rolled out beside the nightly one: at last run it without this,
+    and what is staged goes live at once."""
     dry_run: bool = False
     """Say what would be scored and about how long it would take; write nothing."""
     limit: int | None = None

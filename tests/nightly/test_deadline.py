@@ -83,6 +83,12 @@ def test_no_budget_is_named(text: str) -> None:
         budget_of(text)
 
 
+@pytest.mark.parametrize("text", ["0", "0.0", "0h"])
+def test_nothing_is_no_budget(text: str) -> None:
+    with pytest.raises(ConfigError, match="no time to score in; expected more than 0, such as 2h"):
+        budget_of(text)
+
+
 def test_of_a_time_and_a_budget_the_first_counts() -> None:
     assert deadline(None, None) is None
     early, late = deadline("06:00", "2h", NOW), deadline("02:00", "2h", NOW)
