@@ -27,7 +27,7 @@ ROOMS = [
         "report",
         "kpi",
     ),
-    *("model", "serve", "train.step", "ascend", "pseudo"),  # torch from here on
+    *("model", "serve", "train.step", "refit", "ascend", "pseudo"),  # torch from here on
     *(
         "cluster",
         "prepare",
@@ -147,6 +147,8 @@ def test_help_of_every_job_loads_no_torch() -> None:
         "ascend",
         "export",
         "report",
+        "publish",
+        "history",
         "vacuum",
         "kpi",
     ]

@@ -16,26 +16,28 @@ LIMIT = "limit"
 class BenchmarkConfig:
     """Settings of ``jobs.benchmark``."""
 
-    stage: Literal["plan", "decode", "model", "start", "score", "train", "all"] = "all"
+    stage: Literal["plan", "decode", "model", "start", "score", "train", "heads", "all"] = "all"
     """plan: planning a night and rewriting the scores table. decode: one core, beside Pillow. model: the bare
     forward pass. start: what a run of one image costs, by cause. score: the whole job from command to exit,
-    beside peers. train: the job beside steps on a ready batch, and reading shards beside original files."""
+    beside peers. train: the job beside steps on a ready batch, and reading shards beside original files.
+    heads: a night answered from stored embeddings, beside one of pictures."""
     rows: tuple[int, ...] = ()
     """plan: rows of the live snapshot; may be repeated (default: 1, 3 and 10 million). A million takes about
-    0.5 GB of disk."""
+    0.5 GB of disk. heads: stored embeddings (default: a million; of 2,048 numbers they take 4 GB)."""
     images: str | None = None
     """score: a local folder of images, and nothing else (default: drawn photographs)."""
     num_images: int = 2000
-    """score, train: images to draw; decode: per kind at 500 px, fewer where they are larger (at most 60)."""
+    """score, train: images to draw; heads: at most 256; decode: per kind at 500 px, fewer where they are
+    larger (at most 60)."""
     side: int = 500
     """score, train: width in px of the drawn photographs, which are 4:3."""
     model: str | None = None
     """decode: a trained model's folder, to measure how far its probabilities are apart; pictures are resized
     to its input."""
     backbone: str = "resnet18"
-    """model, start, score, train: the network, with random weights."""
+    """model, start, score, train, heads: the network, with random weights."""
     input_size: int = 224
-    """model, start, score, train: side of its input in px."""
+    """model, start, score, train, heads: side of its input in px."""
     batch_size: int = 32
     """model, train: images per forward pass or step."""
     peers: str = "ray-recipe,dataloader,daft,limit"

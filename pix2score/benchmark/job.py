@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from pix2score.benchmark.config import LIMIT, BenchmarkConfig
 from pix2score.benchmark.decode import DecodeTiming, Pixels, time_decode
+from pix2score.benchmark.heads import time_heads
 from pix2score.benchmark.pictures import write_photographs
 from pix2score.benchmark.plan import PlanTiming, time_plan
 from pix2score.benchmark.score import OURS, ScoreTiming, time_score
@@ -229,6 +230,24 @@ def score_table(timings: Sequence[ScoreTiming], limit: dict[str, float]) -> str:
     return aligned([head, *rows]) + (note.format(**limit) if limit else "")
 
 
+def _heads(config: BenchmarkConfig) -> dict[str, Any]:
+    timings = []
+    for rows in config.rows or (1_000_000,):
+        with tempfile.TemporaryDirectory(prefix="pix2score-benchmark-") as folder:
+            found = time_heads(
+                Path(folder), rows, config.backbone, config.input_size, min(config.num_images, 256)
+            )
+        timings.append(found)
+        logger.info(
+            "%d rows from embeddings of %d numbers: %.0f s from command to exit (%s), %.0f rows/s while "
+            "heads answered; %s at %d px from %d pictures: %.1f images/s, %.0f times slower",
+            rows, found.embedding_dim, found.seconds,
+            ", ".join(f"{name} {seconds:.1f}" for name, seconds in found.stages_s.items()), found.rows_per_s,
+            config.backbone, config.input_size, found.images, found.images_per_s, found.ratio,
+        )  # fmt: skip
+    return {"heads": [asdict(timing) for timing in timings]}
+
+
 _STAGES: dict[str, Callable[[BenchmarkConfig], dict[str, Any]]] = {
     "decode": _decode,
     "model": _model,
@@ -236,6 +255,7 @@ _STAGES: dict[str, Callable[[BenchmarkConfig], dict[str, Any]]] = {
     "score": _score,
     "train": _train,
     "plan": _plan,
+    "heads": _heads,
 }
 
 

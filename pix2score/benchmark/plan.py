@@ -273,6 +273,7 @@ def _scores(
         "attempts": pa.array(np.ones(num_rows, np.int16)),
         "fingerprint": pa.array(fingerprints),
         "run": pa.repeat(run, num_rows),
+        "embedding_run": pa.repeat(run, num_rows),
     }
     columns["scored_at"] = pa.array(np.full(num_rows, 1_763_000_000_000_000), pa.timestamp("us", tz="UTC"))
     return pa.table([columns[name] for name in layout.scores.names], schema=layout.scores)

@@ -62,6 +62,8 @@ _UNFINISHED = re.compile(
 _HALF_COPIED = re.compile(
     r"\.(parquet|pq|parq)\.(part|partial|filepart|crdownload|download|[A-Za-z0-9]{6})$", re.IGNORECASE
 )
+BEING_WRITTEN = "_started_pix2score"
+"""What stands in a catalog while a job of ours writes it: a dead one must not be read as if it were whole."""
 _STARTED = re.compile(r"(^|/)_started_(?P<id>[^/]+)$")
 
 
@@ -150,6 +152,11 @@ def refuse_unfinished(folder: Folder, names: Sequence[str], files: Sequence[Entr
             or _HALF_COPIED.search(name)
             or (_STARTED.search(name) and name not in committed)
         )
+        if name == BEING_WRITTEN:
+            raise DataError(
+                f"catalog {folder.uri} is not whole: jobs.pseudo is writing it, or died there; run that "
+                "again with the same --out"
+            )
         if is_beside and is_open:
             raise DataError(
                 f"catalog {folder.uri} is still being written: {folder.full(name)} stands there; run again "

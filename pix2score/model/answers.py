@@ -35,21 +35,23 @@ class EmbeddingPredictor:
         self._bias_A = np.concatenate([weights[f"{layer}.bias"] for layer in layers])
         self._ends = np.cumsum([head.num_outputs for head in card.heads])[:-1]
 
-    def outputs(self, embedding_ND: npt.NDArray[np.floating]) -> dict[str, Floats]:
+    def outputs(self, embedding_ND: Floats) -> dict[str, Floats]:
         """Head -> float32 [N, A], before calibration."""
-        seen_NW = np.asarray(embedding_ND, dtype=np.float32)
-        if self._hidden:
-            seen_NW = self._hidden(seen_NW)
+        seen_NW = self._hidden(embedding_ND) if self._hidden else embedding_ND
         found_NA = seen_NW @ self._weight_WA + self._bias_A
         parts: Sequence[Floats] = np.split(found_NA, self._ends, axis=1)
         return {head.name: part for head, part in zip(self.card.heads, parts, strict=True)}
 
     def predict(self, embedding_ND: npt.NDArray[np.floating]) -> Prediction:
         """Predictions of N >= 0 pictures with these embeddings, as ``Predictor.predict`` of the pictures."""
+        embedding, heads = np.asarray(embedding_ND, dtype=np.float32), self.card.heads
         with np.errstate(over="ignore", invalid="ignore"):
-            outputs, heads = self.outputs(embedding_ND), self.card.heads
-        embedding = np.asarray(embedding_ND, dtype=np.float32)
-        finite = np.logical_and.reduce([np.isfinite(o).all(axis=1) for o in (embedding, *outputs.values())])
+            outputs = self.outputs(embedding)
+            # Of float16's numbers no sum leaves float32; a test of each takes longer.
+            tested = embedding.sum(axis=1, keepdims=True) if embedding_ND.dtype == np.float16 else embedding
+        finite = np.logical_and.reduce(
+            [np.isfinite(part).all(axis=1) for part in (tested, *outputs.values())]
+        )
         answers = {h.name: h.answer(outputs[h.name], self.card.calibration(h.name)) for h in heads}
         return Prediction(answers, embedding, finite)
 

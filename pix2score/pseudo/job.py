@@ -1,13 +1,15 @@
 """pseudo: rows of the live snapshot that a head is sure of become a catalog with labels and weights.
 
 Owns the catalog that it writes: part-*.parquet with key, ``uri`` or ``image``, ``artist_id`` (the group), the
-head's label column and ``weight``. Works out of core.
+head's label column and ``weight``. ``guards.BEING_WRITTEN`` stands beside them until all are there. Works
+out of core.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +19,7 @@ import pyarrow.compute as pc
 
 from pix2score.catalog.catalog import Catalog, Columns, open_catalog
 from pix2score.catalog.contents import ImageRows
+from pix2score.catalog.guards import BEING_WRITTEN
 from pix2score.catalog.keys import KEY, key_fields
 from pix2score.catalog.rows import WEIGHT, PlanCounts, catalog_rows
 from pix2score.catalog.several import absolute_uri
@@ -38,6 +41,7 @@ from pix2score.storage.sql import load, one_row, query
 logger = logging.getLogger(__name__)
 GROUP = "artist_id"
 """As prepare looks for it."""
+_PART = re.compile(r"part-\d{5,}\.parquet")
 PART_ROWS = 16_384
 PART_IMAGES = 256
 """Rows of a part that holds images: some hundred MB of large ones."""
@@ -52,13 +56,14 @@ def pseudo(config: PseudoConfig) -> dict[str, Any]:
     snapshot, out = live(config.scores), Folder(config.out)
     head, guess = _guess(config, snapshot)
     _check_student(config, snapshot)
-    if out.entries(suffix=".parquet"):
-        raise DataError(f"{out.uri} holds a catalog already; give another --out")
+    _clear(out)
     catalog = _catalog(config, snapshot)
     with recorded(out, "summary.json", {"job": "pseudo", "out": out.uri}) as summary:
         with catalog_rows(catalog, PlanCounts()) as connection:
             counts = _choose(connection, config, snapshot, catalog, head, guess)
+            out.publish(BEING_WRITTEN, b"", replace=True)
             counts["unreadable"] = _write(connection, config, out, catalog, head, guess)
+            out.delete([BEING_WRITTEN])
             classes = dict(
                 connection.execute(
                     "SELECT category, count(*) FROM chosen GROUP BY 1 ORDER BY 2 DESC, 1"
@@ -74,6 +79,17 @@ def pseudo(config: PseudoConfig) -> dict[str, Any]:
             config=as_plain(config),
         )
     return summary
+
+
+def _clear(out: Folder) -> None:
+    """Remove the parts of a run that died. Raises ``DataError`` if there are other Parquet files."""
+    found = [entry.path for entry in out.entries(suffix=".parquet")]
+    left = [path for path in found if _PART.fullmatch(path)] if out.is_file(BEING_WRITTEN) else []
+    if len(left) < len(found):
+        raise DataError(f"{out.uri} holds a catalog already; give another --out")
+    if left:
+        logger.info("%d parts that a run left unfinished are written anew", len(left))
+        out.delete(left)
 
 
 def _guess(config: PseudoConfig, snapshot: Snapshot) -> tuple[HeadSpec, Guess]:

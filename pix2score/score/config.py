@@ -83,6 +83,8 @@ class ScoreConfig:
     """Score nothing if more than this share of the live snapshot's illustrations has another fingerprint than
     before: more often the catalog is written otherwise than all pictures replaced. --full asks for
     nothing."""
+    note: str | None = None
+    """A remark for the snapshot's manifest, such as why this model: jobs.history shows it."""
     columns: Columns = field(default_factory=Columns)
 
     def __post_init__(self) -> None:

@@ -251,6 +251,7 @@ def _publish(run: Run, plan: ScoringPlan, receipts: list[Receipt], account: dict
         "places": list(run.images.source.places),
         "account": account,
         "config": as_plain(run.config),
+        **({"note": run.config.note} if run.config.note else {}),
     }
     return publish_night(
         Publication(run.out, run.origin, run.layout, run.live, plan, receipts), facts, executor(run)

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pix2score.catalog.keys import KEY
 from pix2score.errors import ConflictError
-from pix2score.snapshots.manifest import Snapshot, publish
+from pix2score.snapshots.manifest import OF_PUBLICATION, Snapshot, publish
 from pix2score.snapshots.read import dead_ids
 from pix2score.snapshots.tables import DataFile, dead_schema, unique_path, write_file
 from pix2score.storage.folder import Folder
@@ -94,7 +94,9 @@ def _chosen(snapshot: Snapshot) -> dict[str, list[DataFile]]:
 
 def _publish(folder: Folder, snapshot: Snapshot, files: Sequence[DataFile], num_old: int) -> Snapshot:
     manifest = {
-        name: value for name, value in snapshot.manifest.items() if name not in ("snapshot", "parent")
+        name: value
+        for name, value in snapshot.manifest.items()
+        if name not in ("snapshot", "parent", *OF_PUBLICATION)
     }
     manifest |= {
         "files": [asdict(file) for file in files],

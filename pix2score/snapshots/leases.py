@@ -74,6 +74,8 @@ class Lease:
     folder: Folder
     run: str
     holder: Holder = field(default_factory=this_process)
+    snapshot: int | None = None
+    """An older snapshot that it is about to publish anew: ``vacuum`` must not remove it meanwhile."""
 
     @property
     def path(self) -> str:
@@ -82,9 +84,8 @@ class Lease:
 
     def take(self) -> None:
         """Write it, or write it again."""
-        self.folder.publish(
-            self.path, json.dumps({"run": self.run, "holder": asdict(self.holder)}).encode(), replace=True
-        )
+        content = {"run": self.run, "holder": asdict(self.holder), "snapshot": self.snapshot}
+        self.folder.publish(self.path, json.dumps(content).encode(), replace=True)
 
     def release(self) -> None:
         """Give it back. What cannot be removed expires."""
@@ -124,6 +125,8 @@ class Leases:
 
     runs: frozenset[str]
     over: tuple[str, ...]
+    snapshots: frozenset[int] = frozenset()
+    """Older snapshots that are about to be published anew."""
 
 
 def read_leases(folder: Folder) -> Leases:
@@ -136,7 +139,7 @@ def read_leases(folder: Folder) -> Leases:
         return Leases(frozenset(), ())
     now = _storage_time(folder)
     contents = folder.read_many([f"{LEASES}/{entry.path}" for entry in entries])
-    runs, over = set(), []
+    runs, over, snapshots = set(), [], set()
     for entry in entries:
         content = contents.get(f"{LEASES}/{entry.path}")
         if content is None:
@@ -145,7 +148,8 @@ def read_leases(folder: Folder) -> Leases:
             over.append(f"{LEASES}/{entry.path}")
         else:
             runs.add(entry.path.removesuffix(".json"))
-    return Leases(frozenset(runs), tuple(over))
+            snapshots |= _snapshots(content)
+    return Leases(frozenset(runs), tuple(over), frozenset(snapshots))
 
 
 def _is_gone(content: bytes) -> bool:
@@ -153,6 +157,13 @@ def _is_gone(content: bytes) -> bool:
         return Holder(**json.loads(content)["holder"]).is_gone
     except (ValueError, KeyError, TypeError):
         return False
+
+
+def _snapshots(content: bytes) -> set[int]:
+    try:
+        return {int(json.loads(content)["snapshot"])}
+    except (ValueError, KeyError, TypeError):
+        return set()
 
 
 def _storage_time(folder: Folder) -> float:

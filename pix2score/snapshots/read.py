@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -78,8 +79,28 @@ class _SnapshotFiles(FSSpecHandler):  # type: ignore[misc]
         self._folder, self._number = folder, snapshot.number
 
     def open_input_file(self, path: str) -> Any:
+        return pa.PythonFile(_SnapshotFile(self._folder, self._number, path), mode="r")
+
+
+class _SnapshotFile:
+    """A file of a snapshot, whose absence is told by name: also on S3, where it may go while it is read."""
+
+    def __init__(self, folder: Folder, number: int, path: str) -> None:
+        self._folder, self._number = folder, number
+        with self._told():
+            self._stream = folder.fs.open(path, mode="rb")
+
+    def read(self, size: int = -1) -> bytes:
+        with self._told():
+            return bytes(self._stream.read(size))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
         try:
-            return super().open_input_file(path)
+            yield
         except FileNotFoundError as exc:
             raise removed_meanwhile(self._folder, self._number, exc) from None
 

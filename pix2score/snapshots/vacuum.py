@@ -7,14 +7,24 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pix2score.snapshots.compaction import compact
 from pix2score.snapshots.config import VacuumConfig, seconds
 from pix2score.snapshots.leases import Leases, read_leases
-from pix2score.snapshots.manifest import Snapshot, live, numbers, read_snapshot, remove_manifests
-from pix2score.snapshots.pieces import STAGED, staged_receipts
+from pix2score.snapshots.manifest import (
+    Snapshot,
+    live,
+    numbers,
+    parse_snapshot,
+    published_times,
+    ranges_text,
+    read_manifests,
+    remove_manifests,
+)
+from pix2score.snapshots.pieces import STAGED, Receipt, staged_receipts
 from pix2score.storage.folder import Entry, Folder
 
 logger = logging.getLogger(__name__)
@@ -23,11 +33,23 @@ MIN_TEMPORARY_AGE_S = 3_600.0
 """Of a file that a writer has not finished: younger ones may be at work."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What may go, by what was there when it was looked for."""
+
+    known: list[int]
+    """Snapshots that there were."""
+    old: list[int]
+    """Those of them that go."""
+    surplus: list[Entry]
+    """Files that go, receipts first: a file must never go before the receipt that names it."""
+
+
 def vacuum(config: VacuumConfig) -> dict[str, Any]:
     """Remove what no kept snapshot names and no run of late staged; return counts and bytes.
 
-    The newest ``keep`` snapshots are kept. Beside a scoring run it is safe: the run holds a lease, and what
-    it may publish stays.
+    The newest ``keep`` snapshots are kept, and those of ``keep_since``. Beside a scoring run it is safe: the
+    run holds a lease, and what it may publish stays; so is it beside ``publish``.
 
     Raises:
         DataError: no snapshot there.
@@ -42,15 +64,14 @@ def vacuum(config: VacuumConfig) -> dict[str, Any]:
         if config.dry_run
         else compact(folder, snapshot, _forgotten(folder, snapshot, now - seconds(config.keep_staged)))
     )
-    kept_numbers = numbers(folder)[-config.keep :]
-    old = [number for number in numbers(folder) if number < kept_numbers[0]]
-    kept = [read_snapshot(folder, number) for number in kept_numbers]
-    surplus = _surplus(folder, kept, now - seconds(config.keep_staged), now - MIN_TEMPORARY_AGE_S)
+    found = _found(folder, config, now)
+    surplus = found.surplus
     if not config.dry_run:
-        remove_manifests(folder, old)
+        remove_manifests(folder, found.old)
+        surplus = still_surplus(folder, found.surplus, found.known, found.old)
         folder.delete([entry.path for entry in surplus])
     facts = {
-        "snapshots_removed": len(old),
+        "snapshots_removed": len(found.old),
         "files_removed": len(surplus),
         "bytes_removed": sum(e.size for e in surplus),
     }
@@ -60,6 +81,97 @@ def vacuum(config: VacuumConfig) -> dict[str, Any]:
         "files_compacted": compacted,
         "seconds": round(time.monotonic() - started, 3),
     }
+
+
+def still_surplus(
+    folder: Folder, surplus: Sequence[Entry], known: Sequence[int], removed: Sequence[int]
+) -> list[Entry]:
+    """Those of ``surplus`` that nobody needs by now: none while a removed snapshot is being published anew.
+
+    To be asked when the manifests of ``removed`` are gone: a publication that had seen one of them by then
+    has its lease here, or its snapshot is not among the ``known``.
+    """
+    again = read_leases(folder).snapshots & {*removed}  # before the numbers: a lease ends after publication
+    if again:
+        logger.warning(
+            "snapshot %s is being published again: no file is removed now", ranges_text(sorted(again))
+        )
+        return []
+    new = [number for number in numbers(folder) if number > max(known)]
+    named = _named(folder, new)
+    return [entry for entry in surplus if entry.path not in named]
+
+
+def _found(folder: Folder, config: VacuumConfig, now: float) -> _Found:
+    known = published_times(folder)
+    newest = _newest(folder, sorted(known), config.keep)
+    older_than = now - seconds(config.keep_staged)
+    entries = _entries(folder)
+    receipts = staged_receipts(folder)
+    # After the listing: a run that begins now finds what is listed here, and its lease is seen.
+    leases = read_leases(folder)
+    if leases.runs:
+        logger.info("at work: run %s; staged pieces and its files stay", ", ".join(sorted(leases.runs)))
+    young = {entry.path for entry in entries if entry.modified > older_than}
+    waiting = [
+        receipt
+        for receipt in receipts
+        if receipt.path in young or leases.runs or receipt.origin.model_version in config.keep_model
+    ]
+    _log_kept_models(config.keep_model, receipts)
+    kept = {*newest, *leases.snapshots, *_published_since(known, config, now)} & {*known}
+    named = {path for receipt in waiting for path in (receipt.path, *(file.path for file in receipt.files))}
+    named |= _named(folder, sorted(kept))
+    surplus = [
+        entry
+        for entry in entries
+        if entry.path not in named and entry.path not in young and not _is_leased(entry, leases)
+    ]
+    unfinished = [
+        entry
+        for entry in _entries(folder, temporary=True)
+        if entry.modified < min(older_than, now - MIN_TEMPORARY_AGE_S)
+    ]
+    over = [Entry(path, 0, "") for path in leases.over]
+    everything = sorted([*surplus, *unfinished, *over], key=lambda entry: not entry.path.endswith(".json"))
+    return _Found(sorted(known), sorted({*known} - kept), everything)
+
+
+def _newest(folder: Folder, known: Sequence[int], keep: int) -> list[int]:
+    """The newest snapshots, down to the one with which there are ``keep`` with different scores.
+
+    A compaction, and a snapshot published again, have the scores files of another.
+    """
+    found, scores = [], set[frozenset[str]]()
+    for number, data in read_manifests(folder, known[::-1]):
+        files = parse_snapshot(folder, number, data).files_of("scores")
+        found.append(number)
+        scores.add(frozenset(file.path for file in files))
+        if len(scores) == keep:
+            break
+    return found
+
+
+def _published_since(known: Mapping[int, float], config: VacuumConfig, now: float) -> set[int]:
+    if config.keep_since is None:
+        return set()
+    since = now - seconds(config.keep_since, "keep_since")
+    return {number for number, published in known.items() if published >= since}
+
+
+def _named(folder: Folder, snapshots: Sequence[int]) -> set[str]:
+    """Files of the snapshots."""
+    return {
+        file.path
+        for number, data in read_manifests(folder, snapshots)
+        for file in parse_snapshot(folder, number, data).files
+    }
+
+
+def _log_kept_models(versions: Sequence[str], receipts: Sequence[Receipt]) -> None:
+    for version in versions:
+        rows = [receipt.rows for receipt in receipts if receipt.origin.model_version == version]
+        logger.info("model %s: %d staged pieces with %d rows stay", version, len(rows), sum(rows))
 
 
 def _forgotten(folder: Folder, snapshot: Snapshot, older_than: float) -> set[str]:
@@ -72,36 +184,6 @@ def _forgotten(folder: Folder, snapshot: Snapshot, older_than: float) -> set[str
     return {
         f"removed/{entry.path}" for entry in (folder / "removed").entries() if entry.modified <= older_than
     }
-
-
-def _surplus(
-    folder: Folder, kept: Sequence[Snapshot], older_than: float, unfinished_before: float
-) -> list[Entry]:
-    """What may go, receipts first: a file must never go before the receipt that names it."""
-    entries = _entries(folder)
-    receipts = staged_receipts(folder)
-    leases = read_leases(
-        folder
-    )  # after the listing: a run that begins now finds what is listed here, and its lease is seen
-    if leases.runs:
-        logger.info("at work: run %s; staged pieces and its files stay", ", ".join(sorted(leases.runs)))
-    young = {entry.path for entry in entries if entry.modified > older_than}
-    named = {file.path for snapshot in kept for file in snapshot.files}
-    named |= {
-        file.path for receipt in receipts if receipt.path in young or leases.runs for file in receipt.files
-    }
-    surplus = [
-        entry
-        for entry in entries
-        if entry.path not in named and entry.path not in young and not _is_leased(entry, leases)
-    ]
-    unfinished = [
-        entry
-        for entry in _entries(folder, temporary=True)
-        if entry.modified < min(older_than, unfinished_before)
-    ]
-    over = [Entry(path, 0, "") for path in leases.over]
-    return sorted([*surplus, *unfinished, *over], key=lambda entry: not entry.path.endswith(".json"))
 
 
 def _entries(folder: Folder, *, temporary: bool = False) -> list[Entry]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,13 +14,12 @@ from pix2score.catalog.keys import key_fields
 from pix2score.errors import ConfigError, DataError, VerifyError
 from pix2score.snapshots.checks import Promise, check_catalog, check_embeddings, check_rows
 from pix2score.snapshots.config import VerifyConfig
+from pix2score.snapshots.damage import damage_of
 from pix2score.snapshots.manifest import Snapshot, live, live_number
 from pix2score.snapshots.read import batches_of
 from pix2score.snapshots.tables import DataFile, dead_schema, validate
 from pix2score.storage.folder import Folder
 from pix2score.storage.sql import engine, load
-
-_CHUNK_BYTES = 8 * 2**20
 
 
 def verify(config: VerifyConfig) -> dict[str, Any]:
@@ -85,12 +83,9 @@ def _check_files(folder: Folder, snapshot: Snapshot) -> list[str]:
 
 
 def _check_file(folder: Folder, snapshot: Snapshot, file: DataFile) -> str | None:
+    if damage := damage_of(folder, file):
+        return damage
     try:
-        size, digest = _measure(folder, file.path)
-        if size != file.bytes:
-            return f"{file.path} has {size} bytes, manifest says {file.bytes}"
-        if digest != file.sha256:
-            return f"{file.path} was altered: sha256 {digest[:12]}…, manifest says {file.sha256[:12]}…"
         with folder.open(file.path) as stream:
             metadata = pq.ParquetFile(stream)
             validate(metadata.schema_arrow, snapshot.layout.schema_of(file.table), file.path)
@@ -101,15 +96,6 @@ def _check_file(folder: Folder, snapshot: Snapshot, file: DataFile) -> str | Non
     except (DataError, pa.ArrowInvalid) as exc:
         return str(exc)
     return None
-
-
-def _measure(folder: Folder, path: str) -> tuple[int, str]:
-    digest, size = hashlib.sha256(), 0
-    with folder.open(path) as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            size += len(chunk)
-    return size, digest.hexdigest()
 
 
 def _load_keys(connection: duckdb.DuckDBPyConnection, folder: Folder, snapshot: Snapshot) -> None:

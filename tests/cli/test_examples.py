@@ -16,10 +16,11 @@ from pix2score.evaluate.config import EvaluateConfig
 from pix2score.kpi.config import KpiConfig
 from pix2score.prepare.config import PrepareConfig
 from pix2score.pseudo.config import PseudoConfig
+from pix2score.refit.config import RefitConfig
 from pix2score.report.config import ReportConfig
 from pix2score.score.config import ScoreConfig
 from pix2score.serve.config import ExportConfig
-from pix2score.snapshots.config import VerifyConfig
+from pix2score.snapshots.config import HistoryConfig, PublishConfig, VerifyConfig
 from pix2score.train.job import TrainConfig
 from pix2score.train.repair_config import RepairConfig
 from tests.conftest import BUCKET
@@ -38,9 +39,12 @@ CLASSES: dict[str, Any] = {
     "score": ScoreConfig,
     "verify": VerifyConfig,
     "report": ReportConfig,
+    "publish": PublishConfig,
+    "history": HistoryConfig,
     "export": ExportConfig,
     "ascend": AscendConfig,
     "kpi": KpiConfig,
+    "refit": RefitConfig,
 }
 
 

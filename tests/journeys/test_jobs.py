@@ -32,7 +32,10 @@ JOBS = (
     "compare",
     "export",
     "report",
+    "publish",
+    "history",
     "kpi",
+    "refit",
 )
 
 

@@ -16,13 +16,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, multiple, rule
 
 from pix2score.catalog.expressions import Expression
-from pix2score.errors import ConflictError, StorageError
+from pix2score.errors import ConflictError, DataError, StorageError
 from pix2score.nightly import cuts
 from pix2score.nightly.publish import Publication
-from pix2score.snapshots.config import VacuumConfig
+from pix2score.snapshots.config import PublishConfig, VacuumConfig
+from pix2score.snapshots.damage import damages
 from pix2score.snapshots.leases import Lease
-from pix2score.snapshots.manifest import live, live_number
+from pix2score.snapshots.manifest import live, live_number, numbers, read_snapshot
 from pix2score.snapshots.pieces import staged_receipts
+from pix2score.snapshots.restore import publish_snapshot
 from pix2score.snapshots.vacuum import vacuum
 from tests.support.builders import Key, planned_rows
 from tests.support.nights import M1, M2, Between, World, check, damage
@@ -110,6 +112,7 @@ class Nights(RuleBasedStateMachine):
         self.rest: dict[Key, str] = {}
         self.model = M1
         self.commits = 0
+        self.states: dict[tuple[str, ...], tuple[dict[Key, str], str, dict[Key, Any], Collection[Key]]] = {}
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(cuts, "PART_ROWS", part_rows)
 
@@ -234,6 +237,25 @@ class Nights(RuleBasedStateMachine):
     def vacuum(self, options: dict[str, Any]) -> None:
         vacuum(VacuumConfig(scores=self.world.scores, **options))
 
+    @rule(which=st.integers(0, 30))
+    def take_back(self, which: int) -> None:
+        """Whatever is at work, and whatever vacuum left: an older snapshot is live as it was."""
+        known = numbers(self.world.folder)[:-1]
+        if known:
+            number = known[which % len(known)]
+            try:
+                publish_snapshot(PublishConfig(scores=self.world.scores, snapshot=number))
+            except DataError:  # a piece of its own was damaged while another one was live
+                assert damages(self.world.folder, read_snapshot(self.world.folder, number).files)
+                return
+            content, model, self.world.before, left = self.states[self.tables(number)]
+            self.check(content, model, left)
+
+    def tables(self, number: int) -> tuple[str, ...]:
+        """What tells a night's snapshot, its compactions and its returns from all others."""
+        files = read_snapshot(self.world.folder, number).files_of("scores")
+        return tuple(file.path for file in files)
+
     @rule(
         which=st.integers(0, 30),
         how=st.sampled_from(
@@ -259,6 +281,7 @@ class Nights(RuleBasedStateMachine):
         self.commits += 1
         self.world.catalog(content)
         check(self.world, content, model, left)
+        self.states[self.tables(live_number(self.world.folder))] = content, model, self.world.before, left
 
     def finish_with_a_quiet_night(self) -> None:
         try:

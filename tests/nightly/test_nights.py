@@ -311,7 +311,7 @@ def test_vacuum_removes_what_no_kept_snapshot_or_young_run_needs(any_world: Worl
         "dead",
         "snapshots",
     }
-    with pytest.raises(DataError, match="no snapshot 1 .*3, 4"):
+    with pytest.raises(DataError, match="no snapshot 1 .*3-4"):
         pix2score.read_changes(any_world.scores, since=1)
 
 

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.dataset as pds
 import pytest
 
-from pix2score.catalog.catalog import Columns
+from pix2score.catalog.catalog import Columns, open_catalog
+from pix2score.catalog.guards import BEING_WRITTEN
 from pix2score.catalog.several import open_catalogs
 from pix2score.dataset.plan import SplitRule, plan_dataset
 from pix2score.dataset.sources import SourceRules
@@ -85,6 +86,7 @@ def scored(place: Path, catalog: str, version: str | None = None) -> str:
         "attempts": [1] * NUM,
         "fingerprint": [f"etag:{i}" for i in range(NUM)],
         "run": [RUN] * NUM,
+        "embedding_run": [RUN if ok else None for ok in is_ok],
         "scored_at": [datetime(2026, 11, 21, tzinfo=UTC)] * NUM,
     }
     for name, values in answers().items():
@@ -252,3 +254,37 @@ def test_another_catalog_there_is_not_written_over(places: tuple[str, str], tmp_
     made(places, tmp_path / "out")
     with pytest.raises(DataError, match="holds a catalog already"):
         made(places, tmp_path / "out")
+
+
+def test_a_run_that_died_while_it_wrote_leaves_no_catalog_and_the_next_one_makes_it_whole(
+    places: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pix2score.pseudo.job.PART_ROWS", 5)
+    out = tmp_path / "out"
+    (out / "part-00002.parquet" / "in the way").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        made(places, out, min_confidence=0.5)
+    assert sorted(path.name for path in out.glob("part-0000[01]*")) == [
+        "part-00000.parquet",
+        "part-00001.parquet",
+    ]
+    (out / "part-00002.parquet" / "in the way").rmdir()
+    (out / "part-00002.parquet").rmdir()
+    with pytest.raises(DataError, match=r"catalog .* is not whole: jobs\.pseudo .* run that again"):
+        open_catalog(str(out), Columns())
+    rows, _ = made(places, out, min_confidence=0.95)
+    assert {row["illust_id"] for row in rows} == {i for i in range(NUM - 1) if SURE[i] >= 0.95}
+    assert open_catalog(str(out), Columns()).files
+    with pytest.raises(DataError, match="holds a catalog already"):
+        made(places, out)
+
+
+def test_another_catalog_beside_parts_of_a_dead_run_is_not_removed(
+    places: tuple[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    write_catalog(str(out), {"illust_id": [1]}, "mine.parquet")
+    Folder(str(out)).publish(BEING_WRITTEN, b"")
+    with pytest.raises(DataError, match="holds a catalog already"):
+        made(places, out)
+    assert (out / "mine.parquet").exists()

@@ -175,7 +175,8 @@ def test_s9_a_truncated_catalog_cannot_empty_the_scores(chain: Chain, tmp_path: 
     with pytest.raises(LimitError, match="--max-removed"):
         score(ScoreConfig(**config))
     assert live(place).number == 1
-    allowed = score(ScoreConfig(**config, max_removed=1.0))
+    allowed = score(ScoreConfig(**config, max_removed=1.0, note="the other half was taken down"))
+    assert live(place).manifest["note"] == "the other half was taken down"
     assert allowed["snapshot"] == 2
     assert allowed["removed"] == len(rows_by_key(chain.scores)) - len(rows_by_key(place)) > 60
 

@@ -33,7 +33,10 @@ STRONGEST, WEAKEST = 1e3, 1e-3
 heart."""
 NUM_WORSE = 3
 """A head that has not been better for so many strengths in a row is done."""
-_MAX_PASSES = 40
+ALWAYS_TRIED = 0.1
+"""Strengths from here up are tried in any case: under a strong penalty little is learnt, and on a small
+validation split chance alone may make that look worse several times."""
+MAX_PASSES = 40
 """Of L-BFGS over the rows, for each strength; it begins where the strength before ended."""
 _CHUNK_ROWS = 4096
 COMPARED_ROWS = 256
@@ -60,9 +63,10 @@ class Probe:
         heads: Sequence[HeadSpec],
         recipe: Recipe,
         device: torch.device,
+        max_passes: int = MAX_PASSES,
     ) -> None:
-        """``rows``: embeddings [N, D] where pixels would be. Label noise is drawn once."""
-        self._model, self._device, self.num_seen = model, device, 0
+        """``rows``: embeddings [N, D] where pixels would be, of any precision. Label noise is drawn once."""
+        self._model, self._device, self.num_seen, self._max_passes = model, device, 0, max_passes
         """``num_seen``: rows of this worker that were looked at, each as often as it was."""
         self._mean_D, self._scale_D = _moments(rows.images, device)
         targets = {head.name: noisy_targets(rows, head, recipe.noise_of(head)) for head in heads}
@@ -91,7 +95,7 @@ class Probe:
         bias_A = (layer.bias.detach() + layer.weight.detach() @ self._mean_D).requires_grad_()
         optimizer = torch.optim.LBFGS(
             [weight_AD, bias_A],
-            max_iter=_MAX_PASSES,
+            max_iter=self._max_passes,
             tolerance_grad=1e-5,
             tolerance_change=1e-8,
             line_search_fn="strong_wolfe",
@@ -135,7 +139,7 @@ class Probe:
 
     def _loss(self, head: HeadSpec, chunk: Batch, weight_AD: Tensor, bias_A: Tensor) -> Tensor:
         raw_AD = weight_AD / self._scale_D
-        outputs_NA = F.linear(chunk.images, raw_AD, bias_A - raw_AD @ self._mean_D)
+        outputs_NA = F.linear(chunk.images.float(), raw_AD, bias_A - raw_AD @ self._mean_D)
         of_rows = chunk.by_row({head.name: outputs_NA}, [head])
         sums = multi_head_loss(of_rows, {head.name: chunk.targets[head.name]}, [head], chunk.weights_B)
         return head_losses(sums, self._num_labelled, [head]).sum() / (head.weight or 1.0)
@@ -166,7 +170,8 @@ class ProbePath:
         """Heads that may still become better at strength ``number``, from 0."""
         place = {strength: i for i, strength in enumerate(self.strengths)}
         last = {name: place.get(strength, 0) for name, strength in self.kept.items()}
-        return [head for head in self._heads if number - last.get(head.name, number) <= NUM_WORSE]
+        is_tried = self.strengths[min(number, len(self.strengths) - 1)] >= ALWAYS_TRIED * 0.999
+        return [h for h in self._heads if is_tried or number - last.get(h.name, number) <= NUM_WORSE]
 
     def keep_better(self, metrics: Sequence[Accumulator], number: int) -> list[Accumulator]:
         """Metrics of the better outputs of each head, which the model has then: the new or the kept ones."""
@@ -208,8 +213,10 @@ def _copied(layer: nn.Linear) -> dict[str, Tensor]:
 
 def _moments(embedding_ND: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each dimension over all workers; 1 where it says nothing."""
-    x_ND = embedding_ND.double()
-    sums = torch.cat([torch.tensor([len(x_ND)], dtype=torch.float64), x_ND.sum(0), x_ND.square().sum(0)])
+    sums = torch.zeros(1 + 2 * embedding_ND.shape[1], dtype=torch.float64)
+    for start in range(0, len(embedding_ND), _CHUNK_ROWS):
+        x_nD = embedding_ND[start : start + _CHUNK_ROWS].double()
+        sums += torch.cat([torch.tensor([len(x_nD)]), x_nD.sum(0), x_nD.square().sum(0)])
     number, *_ = sums = sum_over_workers(sums.to(device))
     total_D, square_D = sums[1:].chunk(2)
     mean_D = total_D / number

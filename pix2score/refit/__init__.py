@@ -1,0 +1,1 @@
+"""Heads learnt anew from today's labels and the embeddings that a scores folder stores."""
