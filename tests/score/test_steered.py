@@ -116,7 +116,6 @@ def test_staged_then_cut_short_then_a_part_then_the_rest_is_what_one_night_gives
     rest = run()
     assert (rest["waiting"], rest["pending"]) == (part["pending"], 0)
     assert_equal(read_scores(out).to_table().to_pylist(), read_scores(chain.scores).to_table().to_pylist())
-    assert run(stage_only=True)["snapshot"] == rest["snapshot"], "S7: nothing to do"
 
 
 def assert_equal(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
