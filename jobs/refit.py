@@ -1,4 +1,4 @@
-"""Learn heads anew from today's labels and the embeddings that a scores folder stores: no picture is read."""
+"""Learn heads anew from today's labels and stored embeddings: no picture is read."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
     Pix2ScoreError            1  anything else that went wrong
     ├── UserError             2  the user can mend it: one clear line, no traceback
     │   ├── ConfigError          a flag, a configuration file, a model that does not fit
+    │   │   └── VersionSkewError nodes of the cluster run on other versions than the driver
     │   └── DataError            a catalog, dataset, model or score folder that is not what it should be
     │       └── AccessError      credentials missing or refused; also a PermissionError
     ├── LimitError            3  a safety limit was passed: nothing published, staged work kept
@@ -72,6 +73,10 @@ class UserError(Pix2ScoreError):
 
 class ConfigError(UserError):
     """A setting is wrong, or settings contradict each other or an earlier run."""
+
+
+class VersionSkewError(ConfigError):
+    """Nodes run on other versions than the driver, or lack what it has; the message names both."""
 
 
 class DataError(UserError):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -14,6 +17,7 @@ import pytest
 from setuptools import find_packages
 
 import pix2score
+from pix2score import errors
 from tests.support.paths import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -28,6 +32,48 @@ print(*sorted(name for name in vars(pix2score) if not name.startswith('_') and n
 def test_every_public_name_is_listed_and_importable() -> None:
     assert sorted(pix2score.__all__) == pix2score.__all__
     assert all(getattr(pix2score, name) is not None for name in pix2score.__all__)
+
+
+def test_every_job_of_the_command_is_a_function_with_a_config_and_a_summary() -> None:
+    # A tool, a show; ``Model`` is what predict uses. The last three are reached by their rooms as yet.
+    for job in JOBS - {"benchmark", "demo", "predict", "history", "publish", "refit"}:
+        function, name = getattr(pix2score, job), job.title()
+        assert callable(function)
+        signature = inspect.signature(function)
+        assert [p.annotation for p in signature.parameters.values()] == [f"{name}Config"]
+        assert signature.return_annotation == f"{name}Summary"
+        assert {f"{name}Config", f"{name}Summary"} <= set(pix2score.__all__)
+
+
+def test_a_job_is_a_function_whatever_was_imported_before_and_travels_to_another_process() -> None:
+    importlib.import_module("pix2score.score.config")
+    assert callable(pix2score.score)
+    assert pickle.loads(pickle.dumps(pix2score.score)) is pix2score.score
+
+
+def test_an_error_that_jobs_raise_is_public() -> None:
+    raised = {
+        name for name, item in vars(errors).items() if isinstance(item, type) and issubclass(item, Exception)
+    }
+    assert raised <= set(pix2score.__all__)
+
+
+@pytest.mark.parametrize(
+    ("statement", "heavy"),
+    [
+        ("import pix2score", {"torch", "ray", "pyarrow", "numpy", "PIL"}),
+        (
+            "import pix2score; pix2score.ScoreConfig, pix2score.ScoreSummary, pix2score.score",
+            {"torch", "ray"},
+        ),
+    ],
+)
+def test_importing_is_cheap(statement: str, heavy: set[str]) -> None:
+    script = f"import sys; {statement}; print({heavy} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout == "set()\n"
 
 
 def test_every_public_name_says_what_it_is() -> None:

@@ -14,6 +14,7 @@ import pix2score
 ROOMS = [
     *(
         "errors",
+        "summaries",
         "host",
         "storage",
         "cli",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -23,11 +23,12 @@ from pix2score.metrics.intervals import MIN_LABELLED, Interval
 from pix2score.metrics.kinds import numbers_of
 from pix2score.model.folder import ModelCard, load_card
 from pix2score.storage.folder import Folder
+from pix2score.summaries import AlignSummary
 
 logger = logging.getLogger(__name__)
 
 
-def align(config: AlignConfig) -> dict[str, Any]:
+def align(config: AlignConfig) -> AlignSummary:
     """Write align.json and align.toml to ``config.out``; return each source's line and numbers.
 
     Raises ``ConfigError`` for a head without a number or a reference that is no source; ``DataError`` where
@@ -51,7 +52,7 @@ def align(config: AlignConfig) -> dict[str, Any]:
         _say(config, sources, found, moved)
         out.publish("align.json", json.dumps(summary, indent=1).encode(), replace=True)
         out.publish("align.toml", _toml(config, head, found, moved).encode(), replace=True)
-    return summary
+    return cast("AlignSummary", summary)
 
 
 def _head(config: AlignConfig, card: ModelCard) -> HeadSpec:

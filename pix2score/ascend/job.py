@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -28,11 +28,12 @@ from pix2score.model.folder import ModelCard, load_model
 from pix2score.model.forward_torch import network_of
 from pix2score.serve.model import read_pixels, torch_device
 from pix2score.storage.folder import Folder
+from pix2score.summaries import AscendSummary
 
 logger = logging.getLogger(__name__)
 
 
-def ascend(config: AscendConfig) -> dict[str, Any]:
+def ascend(config: AscendConfig) -> AscendSummary:
     """Write each picture before and after and their difference to ``config.out``; return what was reached.
 
     Raises ``ConfigError``: no such head, or nothing that it could be moved towards. Raises ``DataError``: no
@@ -52,7 +53,7 @@ def ascend(config: AscendConfig) -> dict[str, Any]:
             raise DataError(
                 f"{len(failed)} of {len(config.image)} images gave no pixels: {'; '.join(failed)}"
             )
-    return summary
+    return cast("AscendSummary", summary)
 
 
 def _head(card: ModelCard, name: str) -> HeadSpec:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ray
 
 from pix2score.cluster.address import RayAddress, parse_address, probe, refuse_without_token
+from pix2score.cluster.alike import check_nodes, told_to_workers
 from pix2score.cluster.local import (
     LOCAL,
     MIN_LOCAL_CPUS,
@@ -31,6 +33,15 @@ from pix2score.host import termination
 
 logger = logging.getLogger(__name__)
 _POLL_S = 2.0
+_BREAKPOINT = "PYTHONBREAKPOINT"
+
+
+class _Shared:
+    """The Ray that all sessions of this process are in, at a time; what undoes it waits for the last one."""
+
+    lock = threading.RLock()
+    num_sessions = 0
+    until_end = contextlib.ExitStack()
 
 
 @contextlib.contextmanager
@@ -42,25 +53,61 @@ def session(
     The Ray already connected, that of ``RAY_ADDRESS`` (set inside ``ray job submit``), or a local one.
     ``gpu_wait_s``: ask the autoscaler for a GPU if there is none, and wait so long for it. ``ahead``: work
     that needs no Ray, begun while a local one starts. ``min_slots``: CPUs that a local one has at least, in
-    Ray's account. What this started ends with it.
+    Ray's account. What this started ends with it, or with the last of several sessions side by side; a Ray
+    that was connected before goes on as it was.
 
-    Raises ``ConfigError`` if no Ray answers at ``RAY_ADDRESS``. What a worker raised of ours comes out as it
-    was raised.
+    Raises ``ConfigError`` if no Ray answers at ``RAY_ADDRESS``, ``VersionSkewError`` if nodes run on other
+    versions than this process. What a worker raised of ours comes out as it was raised.
     """
-    with contextlib.ExitStack() as until_end:
-        try:
-            if not ray.is_initialized():
-                _start(until_end, parse_address(os.environ.get("RAY_ADDRESS")), ahead, min_slots)
+    try:
+        with _connected(ahead, min_slots):
             if gpu_wait_s:
                 _await_gpu(gpu_wait_s)
-            with without_side_actors() if is_local() else contextlib.nullcontext():
-                yield _offer()
+            check_nodes()
+            yield _offer()
+    except BaseException as exc:
+        ours = own_error(exc)
+        if ours is exc or ours is None:
+            raise
+        raise ours from exc
+
+
+@contextlib.contextmanager
+def _connected(ahead: BackgroundCall[Any] | None, min_slots: int) -> Iterator[None]:
+    """Inside the block Ray is connected. Any thread may be in several blocks, and several threads in one."""
+    with contextlib.ExitStack() as until_end:
+        try:
+            with _Shared.lock:
+                if not _Shared.num_sessions:
+                    if not ray.is_initialized():
+                        until_end.enter_context(termination.handled())  # of this thread alone
+                    _Shared.until_end = _begun(ahead, min_slots)
+                _Shared.num_sessions += 1
+                until_end.callback(_leave)
+            yield
         except BaseException as exc:
             termination.acknowledge(exc)
-            ours = own_error(exc)
-            if ours is exc or ours is None:
-                raise
-            raise ours from exc
+            raise
+
+
+def _leave() -> None:
+    with _Shared.lock:
+        _Shared.num_sessions -= 1
+        if not _Shared.num_sessions:
+            _Shared.until_end.close()
+
+
+def _begun(ahead: BackgroundCall[Any] | None, min_slots: int) -> contextlib.ExitStack:
+    """Ray is connected, and its libraries are as jobs need them; what undoes both."""
+    with contextlib.ExitStack() as until_end:
+        quiet = until_end.enter_context(contextlib.ExitStack())  # to the end of a Ray that is started here
+        if not ray.is_initialized():
+            _start(until_end, parse_address(os.environ.get("RAY_ADDRESS")), ahead, min_slots)
+        quiet.enter_context(quiet_libraries())
+        if is_local():
+            until_end.enter_context(without_side_actors())
+        until_end.enter_context(told_to_workers())
+        return until_end.pop_all()
 
 
 def _start(
@@ -70,21 +117,31 @@ def _start(
     min_slots: int,
 ) -> None:
     """Ray is connected; what undoes it is on the stack."""
-    until_end.enter_context(termination.handled())
     if address is None:
         LOCAL.set()
         until_end.callback(LOCAL.clear)
         until_end.enter_context(own_token())
         if ahead:
             ahead.start()
+    until_end.enter_context(_own_breakpoints())
     until_end.callback(ray.shutdown)
-    with python_signals():
+    with python_signals(), termination.kept():  # Ray sets its own
         if address:
             _connect(address)
         else:
             _start_here(min_slots)
-    termination.install()  # Ray has set its own
-    quiet_libraries()
+
+
+@contextlib.contextmanager
+def _own_breakpoints() -> Iterator[None]:
+    """Afterwards ``breakpoint()`` is what it was: Ray leaves its own in the environment."""
+    before = os.environ.get(_BREAKPOINT)
+    try:
+        yield
+    finally:
+        os.environ.pop(_BREAKPOINT, None)
+        if before is not None:
+            os.environ[_BREAKPOINT] = before
 
 
 def _start_here(min_slots: int) -> None:
@@ -120,20 +177,33 @@ def _await_gpu(timeout_s: float) -> None:
         request_gpus(0)  # the work itself holds the node from here on
 
 
-def quiet_libraries() -> None:
-    """Ray Data's own chatter is off; progress is logged by this package."""
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Inside the block Ray Data's own chatter is off; progress is logged by this package."""
     from ray.data import DataContext
 
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.raise_original_map_exception = True  # else an error of a stage comes out as text
-    logging.getLogger("ray.data").setLevel(
-        logging.CRITICAL
-    )  # what it logs as an error comes out as an exception too
-    warnings.filterwarnings(
-        "ignore", message="The maximum number of concurrent tasks"
-    )  # a small job has fewer tasks than cores
+    settings = {
+        "enable_progress_bars": False,
+        "print_on_execution_start": False,
+        "raise_original_map_exception": True,  # else an error of a stage comes out as text
+    }
+    context, of_ray = DataContext.get_current(), logging.getLogger("ray.data")
+    before, level = {name: getattr(context, name) for name in settings}, of_ray.level
+    with warnings.catch_warnings():
+        # A small job has fewer tasks than cores.
+        warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks")
+        of_ray.setLevel(logging.CRITICAL)  # what it logs as an error comes out as an exception too
+        _set(context, settings)
+        try:
+            yield
+        finally:
+            _set(context, before)
+            of_ray.setLevel(level)
+
+
+def _set(context: Any, settings: Mapping[str, Any]) -> None:
+    for name, value in settings.items():
+        setattr(context, name, value)
 
 
 def _offer() -> Offer:

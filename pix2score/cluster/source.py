@@ -13,6 +13,7 @@ import ray
 from ray.data.block import Block, BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
+from pix2score.cluster.alike import check_worker
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import open_parquet, parquet_batches
 from pix2score.storage.parts import Part
@@ -150,6 +151,7 @@ class Interleaved(Datasource):
 
 
 def _blocks(folder: Folder, cut: _Cut, block_rows: int, stage_ref: Any, pad_rows: int) -> Iterator[Block]:
+    check_worker()
     stage: Stage = ray.get(stage_ref) if stage_ref is not None else _as_it_is
     rows = None
     for rows in _whole(folder, cut.path, block_rows) if cut.is_whole else _slices(folder, cut, block_rows):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from pix2score.cli.flags import as_plain
 from pix2score.cli.summary import recorded
@@ -38,6 +38,7 @@ from pix2score.errors import ConfigError, DataError, TrainingError
 from pix2score.evaluate.baseline import fit_ridges
 from pix2score.report.page import check_packages
 from pix2score.storage.folder import Folder
+from pix2score.summaries import CompareSummary
 from pix2score.train.job import train
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ RIDGE_ROWS = 20_000
 """Train images that the ridge reference learns from, as in ``jobs.evaluate``."""
 
 
-def compare(config: CompareConfig) -> dict[str, Any]:
+def compare(config: CompareConfig) -> CompareSummary:
     """Train and measure what is not done yet, and write compare.json and report.html; return what they say.
 
     A run that fails is a row that says why, and the rest goes on. Raises:
@@ -70,7 +71,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         if len(failures) == len(trainings):
             name, why = next(iter(failures.items()))
             raise TrainingError(f"all {len(failures)} trainings failed; the first, {name}: {why}")
-    return summary
+    return cast("CompareSummary", summary)
 
 
 def _labelled_heads(config: CompareConfig, dataset: PreparedDataset) -> list[str]:

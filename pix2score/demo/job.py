@@ -30,6 +30,7 @@ from pix2score.snapshots.config import VerifyConfig
 from pix2score.snapshots.manifest import live
 from pix2score.snapshots.verify import verify
 from pix2score.storage.folder import Folder
+from pix2score.summaries import EvaluateSummary, PrepareSummary, ScoreSummary, TrainSummary
 from pix2score.train.job import TrainConfig, train
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def _draw(folder: Path, config: DemoConfig, say: Say) -> None:
     say(f"   and on purpose: {_listed(drawn.broken)}, an older row of one picture, a row without an id")
 
 
-def _prepare(places: Mapping[str, str], say: Say) -> dict[str, Any]:
+def _prepare(places: Mapping[str, str], say: Say) -> PrepareSummary:
     # Fifths for val and test: a twentieth of so few pictures would measure nothing.
     result = prepare(
         PrepareConfig(
@@ -91,7 +92,7 @@ def _prepare(places: Mapping[str, str], say: Say) -> dict[str, Any]:
     return result
 
 
-def _train(places: Mapping[str, str], config: DemoConfig, say: Say) -> dict[str, Any]:
+def _train(places: Mapping[str, str], config: DemoConfig, say: Say) -> TrainSummary:
     result = train(
         TrainConfig(
             data=places["dataset"],
@@ -110,7 +111,7 @@ def _train(places: Mapping[str, str], config: DemoConfig, say: Say) -> dict[str,
     return result
 
 
-def _evaluate(places: Mapping[str, str], say: Say) -> dict[str, Any]:
+def _evaluate(places: Mapping[str, str], say: Say) -> EvaluateSummary:
     result = evaluate(EvaluateConfig(model=places["model"], data=places["dataset"], out=places["evaluation"]))
     heads, metrics = open_dataset(places["dataset"]).heads, result["metrics"]
     say(
@@ -130,7 +131,7 @@ def _evaluate(places: Mapping[str, str], say: Say) -> dict[str, Any]:
     return result
 
 
-def _score(places: Mapping[str, str], say: Say) -> dict[str, Any]:
+def _score(places: Mapping[str, str], say: Say) -> ScoreSummary:
     result = score(ScoreConfig(catalog=places["catalog"], model=places["model"], out=places["scores"]))
     rate = f"{result['images_per_s']:.0f} images/s with start-up"
     say(f"5. score: snapshot {result['snapshot']} with {result['scored']} rows ({rate})")
@@ -138,7 +139,7 @@ def _score(places: Mapping[str, str], say: Say) -> dict[str, Any]:
     return result
 
 
-def _second_night(places: Mapping[str, str], config: DemoConfig, say: Say) -> dict[str, Any]:
+def _second_night(places: Mapping[str, str], config: DemoConfig, say: Say) -> ScoreSummary:
     day = pass_a_day(Path(places["catalog"]), seed=config.seed)
     since = live(places["scores"]).number
     say(
@@ -146,7 +147,8 @@ def _second_night(places: Mapping[str, str], config: DemoConfig, say: Say) -> di
         f"{day.repaired} broken ones repaired"
     )
     result = score(ScoreConfig(catalog=places["catalog"], model=places["model"], out=places["scores"]))
-    reasons = _listed({name: result[name] for name in REASONS if result[name]})
+    counts: Mapping[str, Any] = result
+    reasons = _listed({name: counts[name] for name in REASONS if counts[name]})
     rest = f"{result['carried']} carried over as they were, {result['removed']} removed"
     say(f"   second night: {result['scored']} scored ({reasons}), {rest}")
     changes = Counter(read_changes(places["scores"], since).read_all().column("change").to_pylist())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ from pix2score.model.folder import CARD, ModelCard, load_model, save_model
 from pix2score.model.members import Member, refuse_ensemble
 from pix2score.storage.arrow import matrix
 from pix2score.storage.folder import Folder
+from pix2score.summaries import EnsembleSummary
 
 if TYPE_CHECKING:
     from pix2score.ensemble.selection import HeadAnswers
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 Weights = Mapping[str, npt.NDArray[Any]]
 
 
-def ensemble(config: EnsembleConfig) -> dict[str, Any]:
+def ensemble(config: EnsembleConfig) -> EnsembleSummary:
     """Write the ensemble to ``config.out``; return its version and validation numbers beside the members'.
 
     Raises ``DataError`` where a model is none, or an ensemble itself, or ``out`` holds one already;
@@ -70,7 +71,7 @@ def ensemble(config: EnsembleConfig) -> dict[str, Any]:
         summary.update(
             model_version=card.version, shares=shares, val=card.about["val"], config=as_plain(config)
         )
-    return summary
+    return cast("EnsembleSummary", summary)
 
 
 def _check_alike(places: Sequence[str], cards: Sequence[ModelCard]) -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pix2score.cluster.alike import check_worker
 from pix2score.errors import DataError
 from pix2score.evaluate.alterations import ALTERATIONS, ORIGINAL
 from pix2score.evaluate.sample import draw_of, keys_of
@@ -57,6 +58,7 @@ class AnswerRows:
         graphs: Sequence[bytes | None] = (),
         **settings: Any,
     ) -> None:
+        check_worker()
         self._explained, self._attacked = explained, adversarial
         self._kept: Adversary | None = None
         of_models = zip(models, graphs or [None] * len(models), strict=True)

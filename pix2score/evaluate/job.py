@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -39,6 +39,7 @@ from pix2score.report.evaluation import evaluation_page
 from pix2score.report.page import check_packages
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_batches
+from pix2score.summaries import EvaluateSummary
 
 logger = logging.getLogger(__name__)
 NUM_SHOWN = 2_000
@@ -50,7 +51,7 @@ NUM_ALTERED = 256
 itself."""
 
 
-def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+def evaluate(config: EvaluateConfig) -> EvaluateSummary:
     """Write metrics.json and report.html to ``config.out``; return the metrics of each head.
 
     Raises ``DataError``: no model, no dataset, an empty split, heads that do not match (they are named), or a
@@ -78,7 +79,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         if config.require_better and not findings.is_better:
             verdicts = _verdicts(findings.comparison)
             raise NotBetterError(f"{config.model} is not better than {config.compare}: {verdicts}")
-    return summary
+    return cast("EvaluateSummary", summary)
 
 
 def _models(config: EvaluateConfig) -> list[str]:

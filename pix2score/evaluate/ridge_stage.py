@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pix2score.cluster.alike import check_worker
 from pix2score.dataset.rows import decode_shard, other_pixels
 from pix2score.heads.compared import OTHERS, by_row, num_others
 from pix2score.heads.spec import HeadSpec
@@ -25,6 +26,7 @@ def ridge_rows(rows: pa.Table, *, heads: Sequence[HeadSpec]) -> pa.Table:
 
     With a head that compares ``others``: lists of the features of the other images of a row.
     """
+    check_worker()
     decoded = decode_shard(rows, heads=heads, preprocess=RIDGE_PREPROCESS)
     small = features(pixels_of(decoded.column("pixels"), RIDGE_PREPROCESS)).astype(np.float32)
     columns: dict[str, Any] = {n: decoded.column(n) for n in (head.target_field().name for head in heads)}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
+from pix2score.cluster.alike import check_worker
 from pix2score.dataset.rows import decode_shard
 from pix2score.evaluate.alterations import sample_columns
 from pix2score.evaluate.ridge_stage import ridge_answers
@@ -32,6 +33,7 @@ def decode_for_evaluation(
     And, null outside the sample, ``thumbnail`` (JPEG) and ``altered_<name>`` (pixels by the first
     preprocess).
     """
+    check_worker()
     first, *others = [decode_shard(rows, heads=heads, preprocess=preprocess) for preprocess in preprocesses]
     keys = keys_of(rows)
     groups = zip(rows.column("group").to_pylist(), keys, strict=True)

@@ -45,12 +45,25 @@ def install() -> Any:
 
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
-    """``install`` inside the block, and afterwards what was there before."""
-    before = install()
+    """``install`` inside the block, and afterwards what was there before. A handler of the caller's own, as a
+    scheduler sets one for its tasks, stays."""
+    with kept():
+        if not callable(signal.getsignal(signal.SIGTERM)):
+            install()
+        yield
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+    """What handles SIGTERM before the block does so afterwards, whatever a library sets inside.
+
+    Does nothing in a thread other than the main one: there Python allows no handler.
+    """
+    before = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
-        if before is not None:
+        if before is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
 
 

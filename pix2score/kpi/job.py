@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any
+from typing import Any, cast
 
 import duckdb
 import numpy as np
@@ -29,12 +29,13 @@ from pix2score.kpi.rows import Source, join_labels, load_positions, load_scores,
 from pix2score.kpi.table import Table, read_table
 from pix2score.storage.folder import Folder
 from pix2score.storage.sql import engine
+from pix2score.summaries import KpiSummary
 
 logger = logging.getLogger(__name__)
 METRICS = "metrics.json"
 
 
-def kpi(config: KpiConfig) -> dict[str, Any]:
+def kpi(config: KpiConfig) -> KpiSummary:
     """Fit a KPI, or with ``apply`` write what a fitted one expects; return the main facts.
 
     Raises:
@@ -42,7 +43,7 @@ def kpi(config: KpiConfig) -> dict[str, Any]:
         DataError: no scores, labels that cannot be learnt from, or a model of other embeddings.
     """
     _check_packages()
-    return apply(config) if config.apply else fit(config)
+    return cast("KpiSummary", apply(config) if config.apply else fit(config))
 
 
 def _check_packages() -> None:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pix2score.catalog.keys import KEY, Key
+from pix2score.nightly.carry import SortedPart, beside
 from pix2score.nightly.cuts import before, range_rows
 from pix2score.nightly.kept_answers import keep_answers
 from pix2score.snapshots.tables import (
@@ -91,11 +92,19 @@ def checked_table(folder: Folder, file: DataFile) -> pa.Table:
     return pq.read_table(pa.BufferReader(checked_bytes(folder, file)))
 
 
-def merge_range(folder: Folder, run: str, layout: Layout, keys: Range, is_same_model: bool = True) -> Merged:
+def merge_range(
+    folder: Folder,
+    run: str,
+    layout: Layout,
+    keys: Range,
+    is_same_model: bool = True,
+    carried: Sequence[SortedPart] = (),
+) -> Merged:
     """Write the rows of one range, sorted, to new files of the scores table; return those files.
 
     Embeddings that lost their row are listed in a file of the dead. Live rows of another model stay only if
-    they have failed: of an answered one, the changed row with the same embedding is expected.
+    they have failed: of an answered one, the changed row with the same embedding is expected. ``carried``:
+    catalog columns of all keys, which the new files have too.
     """
     schema, nothing = layout.scores, layout.scores.empty_table()
     live = _rows_of_live(folder, schema, keys, is_same_model=is_same_model)
@@ -112,6 +121,8 @@ def merge_range(folder: Folder, run: str, layout: Layout, keys: Range, is_same_m
         live = live.filter(pc.not_equal(live.column("status"), OK))
     rows = pa.concat_tables([live, changed]).take(_merge_order(live, changed, removed))
     del live, changed
+    if carried and rows.num_rows:
+        rows = beside(rows, folder, carried, keys.low, keys.high)
     merged = Merged()
     num_files = -(-rows.num_rows // (range_rows(layout) + range_rows(layout) // 2))
     size = -(-rows.num_rows // max(1, num_files))

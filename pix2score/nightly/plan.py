@@ -17,6 +17,7 @@ import pyarrow as pa
 from pix2score.catalog.catalog import Catalog
 from pix2score.catalog.keys import KEY, key_fields
 from pix2score.catalog.rows import PlanCounts, catalog_rows, plan_schema
+from pix2score.nightly.carry import SortedPart, columns_of, write_carried
 from pix2score.nightly.guards import check_limits
 from pix2score.nightly.order import in_order
 from pix2score.nightly.request import ScoringCounts, ScoringRequest
@@ -25,6 +26,7 @@ from pix2score.nightly.returned import removed_pieces, take_back
 from pix2score.nightly.stored import locate, placed_sql, stored_schema
 from pix2score.nightly.wanted import create_wanted, load_live
 from pix2score.snapshots.leases import Lease
+from pix2score.snapshots.manifest import CarriedColumns
 from pix2score.snapshots.pieces import Receipt, renew
 from pix2score.snapshots.tables import resumed_schema
 from pix2score.storage.folder import Folder
@@ -55,6 +57,9 @@ class ScoringPlan:
     """Error code -> rows of ``resumed``."""
     resumed_failed_again: int = 0
     """Those of them that had failed in the live snapshot too."""
+    carry: CarriedColumns | None = None
+    carried: tuple[SortedPart, ...] = ()
+    """What the scores table has of ``carry``; none where its files stay as they are."""
     already_published: list[Receipt] = field(default_factory=list)
     """Pieces that still exist though a snapshot published them: that run was killed before it tidied up."""
 
@@ -69,6 +74,7 @@ class _Planning:
     prefix: str
     request: ScoringRequest
     counts: ScoringCounts
+    carry: CarriedColumns | None
 
 
 def plan_scoring(
@@ -93,7 +99,9 @@ def plan_scoring(
         load_live(connection, catalog, folder, request, counts)
         create_wanted(connection, catalog, request, counts)
         check_limits(catalog, request, counts)
-        planning = _Planning(connection, catalog, folder, prefix, request, counts)
+        carry = columns_of(connection, catalog, request.carry)
+        counts.recarried = int(request.live is not None and request.live.manifest.get("carry") != carry)
+        planning = _Planning(connection, catalog, folder, prefix, request, counts, carry)
         if counts.changes_nothing:
             return ScoringPlan(counts)
         if dry_run:
@@ -128,6 +136,8 @@ def _written(planning: _Planning) -> ScoringPlan:
         resumed_from=used,
         removed=_write_removed(planning),
         withheld=_write_withheld(planning),
+        carry=planning.carry,
+        carried=_write_carried(planning),
         resumed_failed=dict(by_code),
         resumed_failed_again=one_row(connection, f"SELECT count(*) {failed} AND is_retry")[0],
         already_published=already_published,
@@ -182,6 +192,13 @@ def _write_rows(planning: _Planning, stored: Sequence[Part]) -> list[Part]:
     )
     first = "" if limit is None else f" LIMIT {max(0, limit - total_rows(stored))}"
     return _write(planning, "rows", f"{rest}{first}", scoring_schema(planning.catalog.id_type))
+
+
+def _write_carried(planning: _Planning) -> tuple[SortedPart, ...]:
+    names, folder = planning.request.carry, planning.folder
+    if not names:
+        return ()
+    return write_carried(planning.connection, planning.catalog, names, folder, f"{planning.prefix}/carried")
 
 
 def _write_resumed(planning: _Planning) -> list[Part]:

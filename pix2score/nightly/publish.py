@@ -138,9 +138,10 @@ def _rewrite(publication: Publication, executor: Executor) -> Merged:
         changed,
         dead,
         publication.is_same_model,
+        bool(plan.counts.recarried),
     )
     ranges, merged = executor.call(sort_changes, out, f"{STAGED}/{run}/changes", run, layout, live, changes)
-    calls = [(out, run, layout, keys, publication.is_same_model) for keys in ranges]
+    calls = [(out, run, layout, keys, publication.is_same_model, plan.carried) for keys in ranges]
     for one in executor.each(merge_range, calls):
         merged.add(one)
     return merged
@@ -166,6 +167,7 @@ def _manifest(
         },
         "formats": list(FORMATS),
         "plan": plan.counts.to_dict(),
+        "carry": plan.carry,
         "runs": dict(merged.runs),
         "consumed": [
             receipt.path for receipt in (*plan.resumed_from, *plan.already_published) if receipt.is_staged

@@ -48,6 +48,8 @@ class Changes:
     """Files of the dead that stay unless one of them comes back."""
     is_same_model: bool = True
     """Whether live files may stay as they are: their answers are of tonight's model."""
+    is_recarried: bool = False
+    """Whether none may, as catalog columns that stand beside the answers have changed."""
 
 
 def sort_changes(
@@ -79,7 +81,7 @@ def sort_changes(
         )
         write = functools.partial(_written, folder, prefix)
         for cut, written in side_by_side(write, pending, _NUM_WRITERS):
-            if changes.is_same_model and _stays(cut, written):
+            if changes.is_same_model and not changes.is_recarried and _stays(cut, written):
                 merged.add(unchanged(cut.live))
             else:
                 ranges.append(written)

@@ -34,6 +34,8 @@ class ScoringRequest:
     live: Snapshot | None = None
     retry_failed: bool = False
     limit: int | None = None
+    carry: tuple[str, ...] = ()
+    """Catalog columns that the scores table has as they are."""
     max_removed: float = 1.0
     max_changed: float = 1.0
     places: tuple[str, ...] = ()
@@ -109,6 +111,8 @@ class ScoringCounts:
     """Planned keys that were not done when the time was up: their rows stay, new ones will be pending."""
     pending: int = 0
     """Keys whose row in the next snapshot will be pending."""
+    recarried: int = 0
+    """1 if catalog columns that are carried along differ from those of the live snapshot."""
 
     @property
     def planned(self) -> int:
@@ -123,7 +127,7 @@ class ScoringCounts:
     @property
     def changes_nothing(self) -> bool:
         """Whether the next snapshot would be the live one again."""
-        return not (self.planned or self.removed or self.withheld)
+        return not (self.planned or self.removed or self.withheld or self.recarried)
 
     def set_keys(self, keys: int, by_reason: Mapping[str, int]) -> None:
         """Set what follows from the number of keys in the catalog and of those planned, by reason."""

@@ -16,7 +16,7 @@ import logging
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import pyarrow as pa
 
@@ -49,11 +49,12 @@ from pix2score.prepare.config import PrepareConfig
 from pix2score.prepare.sets import decoded_sets
 from pix2score.storage.folder import Folder
 from pix2score.storage.parts import Part, total_rows
+from pix2score.summaries import PrepareSummary
 
 logger = logging.getLogger(__name__)
 
 
-def prepare(config: PrepareConfig) -> dict[str, Any]:
+def prepare(config: PrepareConfig) -> PrepareSummary:
     """Make the dataset at ``config.out``; return its counts.
 
     Raises:
@@ -83,7 +84,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
         publish_card(out, content)
         _clear(work, done.left_out)
         summary.update(card_summary(content))
-    return summary
+    return cast("PrepareSummary", summary)
 
 
 @dataclass(frozen=True, slots=True)

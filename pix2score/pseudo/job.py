@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import duckdb
 import pyarrow as pa
@@ -37,6 +37,7 @@ from pix2score.snapshots.tables import OK
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_bytes
 from pix2score.storage.sql import load, one_row, query
+from pix2score.summaries import PseudoSummary
 
 logger = logging.getLogger(__name__)
 GROUP = "artist_id"
@@ -47,7 +48,7 @@ PART_IMAGES = 256
 """Rows of a part that holds images: some hundred MB of large ones."""
 
 
-def pseudo(config: PseudoConfig) -> dict[str, Any]:
+def pseudo(config: PseudoConfig) -> PseudoSummary:
     """Write the catalog to ``config.out``; return how many rows of each class it has, and why others not.
 
     Raises ``ConfigError`` for a head that has no classes, or labels for the model that gave them;
@@ -78,7 +79,7 @@ def pseudo(config: PseudoConfig) -> dict[str, Any]:
             classes=classes,
             config=as_plain(config),
         )
-    return summary
+    return cast("PseudoSummary", summary)
 
 
 def _clear(out: Folder) -> None:

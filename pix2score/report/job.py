@@ -8,7 +8,6 @@ Streams the scores table; holds counts and a few rows, whatever the number of im
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from PIL import Image
 
@@ -26,12 +25,13 @@ from pix2score.report.page import check_packages, encoded
 from pix2score.snapshots.manifest import Snapshot, live, read_snapshot
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_batches
+from pix2score.summaries import ReportSummary
 
 logger = logging.getLogger(__name__)
 THUMBNAIL = Preprocess(size=160, resize="pad")
 
 
-def report(config: ReportConfig) -> dict[str, Any]:
+def report(config: ReportConfig) -> ReportSummary:
     """Write the live snapshot's report to ``config.out``; return its main facts.
 
     Raises ``DataError`` if there are no scores, ``ConfigError`` if the packages of a report are missing.

@@ -48,6 +48,9 @@ class ScoreConfig:
     embedding_dtype: EmbeddingDtype | None = None
     """float16 or float32 (default: the model's); float32 of a model of float16 is for readers without
     that."""
+    carry: tuple[str, ...] = ()
+    """Catalog column that the scores table has too, as it is tonight, so that readers need no join; may be
+    repeated."""
     full: bool = False
     """Score every illustration again, whatever has changed."""
     retry_failed: bool = False

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pix2score.catalog.contents import log_failures
 from pix2score.cli.flags import as_plain
@@ -42,6 +42,7 @@ from pix2score.snapshots.leases import Lease
 from pix2score.snapshots.manifest import Snapshot
 from pix2score.snapshots.pieces import Receipt
 from pix2score.storage.parts import total_rows
+from pix2score.summaries import ScoreSummary
 
 if TYPE_CHECKING:
     from pix2score.score.again import AnswerPipeline
@@ -58,7 +59,7 @@ PART_ROWS_CPU = 512  # a piece closes after a minute anyway
 LOCAL_SLOTS = 2
 
 
-def score(config: ScoreConfig) -> dict[str, Any]:
+def score(config: ScoreConfig) -> ScoreSummary:
     """Make a new snapshot of ``config.out`` live, unless nothing had changed; return its counts.
 
     Raises:
@@ -96,7 +97,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
             with Lease(run.out, run.id, run.holder).kept():
                 _score_and_publish(run, plan, offer, use_gpu, summary)
         summary |= {"began_at": run.laps.began_at, "stages_s": run.laps.seconds}
-    return summary
+    return cast("ScoreSummary", summary)
 
 
 def _report_estimate(run: Run, plan: ScoringPlan, summary: Summary) -> None:

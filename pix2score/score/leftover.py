@@ -55,7 +55,7 @@ def leave_rest(run: Run, plan: ScoringPlan, receipts: Sequence[Receipt], tally: 
 
 def is_as_before(counts: ScoringCounts, pending: Sequence[Receipt]) -> bool:
     """Whether the next snapshot would be the live one again, as nothing was done before the time was up."""
-    return not (counts.planned - counts.left or counts.removed or pending)
+    return not (counts.planned - counts.left or counts.removed or counts.recarried or pending)
 
 
 def staged_summary(run: Run, counts: ScoringCounts, num_done: int, wall_s: float) -> dict[str, Any]:

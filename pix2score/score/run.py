@@ -14,6 +14,7 @@ from pix2score.cluster.tasks import executor_for
 from pix2score.errors import ConfigError
 from pix2score.images.source import image_source
 from pix2score.model.folder import ModelCard, load_graph, load_model
+from pix2score.nightly.carry import check_carry
 from pix2score.nightly.deadline import Deadline, deadline
 from pix2score.nightly.executor import Executor
 from pix2score.nightly.plan import ScoringPlan, plan_scoring
@@ -69,7 +70,7 @@ def open_run(config: ScoreConfig, laps: StageTimer) -> Run:
         config.catalog,
         config.columns,
         before=card.about.get("columns"),
-        others=lambda shape: [name for expression in asked for name in expression.names(shape)],
+        others=lambda shape: [*config.carry, *(name for one in asked for name in one.names(shape))],
     )
     for expression in asked:
         expression.check(catalog)
@@ -85,6 +86,7 @@ def open_run(config: ScoreConfig, laps: StageTimer) -> Run:
         )
     config = replace(config, embedding_dtype=_stored_dtype(card, config.embedding_dtype))
     layout = Layout(catalog.id_type, card.heads, card.embedding_dim, config.embedding_dtype or "float16")
+    check_carry(config.carry, layout)
     parent = live_number(out)
     run_id = new_run_id(datetime.now(UTC).strftime("%Y%m%dT%H%M%S"))
     origin = Origin(
@@ -157,6 +159,7 @@ def plan_of(run: Run, name: str) -> ScoringPlan:
         live=run.live,
         retry_failed=config.retry_failed,
         limit=config.limit,
+        carry=config.carry,
         max_removed=config.max_removed,
         max_changed=config.max_changed,
         places=run.images.source.places,

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from pix2score.catalog.keys import KEY
 from pix2score.cluster import stage_times
+from pix2score.cluster.alike import check_worker
 from pix2score.cluster.counters import count_forward
 from pix2score.errors import DataError
 from pix2score.images import repeats
@@ -40,6 +41,7 @@ class ScoreImages:
         ``gpu_decode``: rows come with encoded JPEGs, for the predictor's device to decode; the rest is the
         predictor's.
         """
+        check_worker()
         self._predictor = load_predictor(model, **settings)
         self._decode = _device_rows(self._predictor) if gpu_decode else None
         version = self._predictor.card.version

@@ -16,6 +16,7 @@ from pix2score.dataset.card import PreparedDataset, check_heads, open_dataset
 from pix2score.model.folder import ModelCard, load_model
 from pix2score.serve.config import ExportConfig
 from pix2score.storage.folder import Folder
+from pix2score.summaries import ExportSummary
 
 if TYPE_CHECKING:
     from pix2score.serve.graph import ServedModel
@@ -28,7 +29,7 @@ FACTS = "pix2score"
 bins."""
 
 
-def export(config: ExportConfig) -> dict[str, Any]:
+def export(config: ExportConfig) -> ExportSummary:
     """Write the model to ``config.out``; return its version, size and the names of its outputs.
 
     Raises ``DataError`` if there is no model, ``ConfigError`` if the packages for the format are missing.
@@ -40,21 +41,23 @@ def export(config: ExportConfig) -> dict[str, Any]:
     served = ServedModel(card, weights, with_outputs=config.int8).eval()
     out = Folder(config.out)
     suffix = next(suffix for suffix in _WRITERS if config.out.endswith(suffix))
-    data, found = _WRITERS[suffix](served, card), {}
+    data, compared = _WRITERS[suffix](served, card), None
     if dataset:
         from pix2score.serve.quantise import quantised
 
-        data, found["int8"] = quantised(data, card, dataset)
+        data, compared = quantised(data, card, dataset)
     size = out.parent.publish(out.name, data, replace=True)
-    return {
+    summary: ExportSummary = {
         "job": "export",
         "model_version": card.version,
         "preprocess_id": card.preprocess.id,
         "out": out.uri,
         "bytes": size,
         "outputs": [name for name in _output_names(served) if not name.endswith(OUTPUTS)],
-        **found,
     }
+    if compared is not None:
+        summary["int8"] = compared
+    return summary
 
 
 def _dataset(config: ExportConfig, card: ModelCard) -> PreparedDataset | None:

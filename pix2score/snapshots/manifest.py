@@ -53,6 +53,15 @@ class CatalogPin(TypedDict):
     files: list[dict[str, Any]]
 
 
+class CarriedColumns(TypedDict):
+    """Catalog columns that the scores table has as they were."""
+
+    columns: dict[str, str]
+    """Name -> type."""
+    hash: str
+    """Of the values of all keys."""
+
+
 class Manifest(TypedDict):
     """A manifest as JSON; what earlier versions did not write is not required."""
 
@@ -71,6 +80,8 @@ class Manifest(TypedDict):
     fingerprint_kind: str
     plan: NotRequired[dict[str, int]]
     """``ScoringCounts``."""
+    carry: NotRequired[CarriedColumns | None]
+    """Columns behind those of ``layout``, in the scores table."""
     runs: NotRequired[dict[str, int]]
     """Run -> ok rows whose embedding it made: its live embeddings."""
     consumed: NotRequired[list[str]]

@@ -14,7 +14,7 @@ from pix2score.errors import DataError
 from pix2score.snapshots.manifest import Snapshot, live, live_number, read_snapshot
 from pix2score.snapshots.tables import DataFile, dead_schema
 from pix2score.storage.folder import Folder
-from pix2score.storage.parquet import parquet_batches
+from pix2score.storage.parquet import open_parquet, parquet_batches
 
 if TYPE_CHECKING:
     import pyarrow.dataset as pds
@@ -28,17 +28,34 @@ is a number."""
 def read_scores(place: str, snapshot: int | None = None) -> pds.Dataset:
     """SCORES of a snapshot (default: the live one) as a ``pyarrow.dataset``.
 
-    Each catalog key once, ``ok``, ``failed`` or ``pending``. Columns: ``tables.scores_schema``. Raises
-    ``DataError`` if there is no such snapshot at ``place``; so does reading the dataset, once ``vacuum`` has
-    removed the snapshot's files.
+    Each catalog key once, ``ok``, ``failed`` or ``pending``. Columns: ``tables.scores_schema``, and behind
+    them those of the catalog that ``score --carry`` named. Raises ``DataError`` if there is no such snapshot
+    at ``place``; so does reading the dataset, once ``vacuum`` has removed the snapshot's files.
     """
     import pyarrow.dataset as pds
 
     folder, found = _open(place, snapshot)
     paths = [folder.fs._strip_protocol(folder.full(file.path)) for file in found.files_of("scores")]
     return pds.dataset(
-        paths, schema=found.layout.scores, format="parquet", filesystem=files_of_snapshot(folder, found)
+        paths,
+        schema=_scores_schema(folder, found),
+        format="parquet",
+        filesystem=files_of_snapshot(folder, found),
     )
+
+
+def _scores_schema(folder: Folder, snapshot: Snapshot) -> pa.Schema:
+    """Columns of the scores table, with those that it has from the catalog."""
+    schema, files = snapshot.layout.scores, snapshot.files_of("scores")
+    carry = snapshot.manifest.get("carry")
+    if not carry or not files:
+        return schema
+    try:
+        with open_parquet(folder, files[0].path) as file:
+            found = file.schema_arrow
+    except FileNotFoundError as exc:
+        raise removed_meanwhile(folder, snapshot.number, exc) from None
+    return pa.schema([*schema, *(found.field(name) for name in carry["columns"])])
 
 
 def read_embeddings(place: str, snapshot: int | None = None) -> pds.Dataset:

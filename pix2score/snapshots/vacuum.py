@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pix2score.snapshots.compaction import compact
 from pix2score.snapshots.config import VacuumConfig, seconds
@@ -26,6 +25,7 @@ from pix2score.snapshots.manifest import (
 )
 from pix2score.snapshots.pieces import STAGED, Receipt, staged_receipts
 from pix2score.storage.folder import Entry, Folder
+from pix2score.summaries import VacuumSummary
 
 logger = logging.getLogger(__name__)
 _TABLES = ("scores", "embeddings", "dead", "removed", STAGED)
@@ -45,7 +45,7 @@ class _Found:
     """Files that go, receipts first: a file must never go before the receipt that names it."""
 
 
-def vacuum(config: VacuumConfig) -> dict[str, Any]:
+def vacuum(config: VacuumConfig) -> VacuumSummary:
     """Remove what no kept snapshot names and no run of late staged; return counts and bytes.
 
     The newest ``keep`` snapshots are kept, and those of ``keep_since``. Beside a scoring run it is safe: the
@@ -70,14 +70,11 @@ def vacuum(config: VacuumConfig) -> dict[str, Any]:
         remove_manifests(folder, found.old)
         surplus = still_surplus(folder, found.surplus, found.known, found.old)
         folder.delete([entry.path for entry in surplus])
-    facts = {
+    return {
+        "job": "vacuum",
         "snapshots_removed": len(found.old),
         "files_removed": len(surplus),
         "bytes_removed": sum(e.size for e in surplus),
-    }
-    return {
-        "job": "vacuum",
-        **facts,
         "files_compacted": compacted,
         "seconds": round(time.monotonic() - started, 3),
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -20,9 +19,10 @@ from pix2score.snapshots.read import batches_of
 from pix2score.snapshots.tables import DataFile, dead_schema, validate
 from pix2score.storage.folder import Folder
 from pix2score.storage.sql import engine, load
+from pix2score.summaries import VerifySummary
 
 
-def verify(config: VerifyConfig) -> dict[str, Any]:
+def verify(config: VerifyConfig) -> VerifySummary:
     """Check the live snapshot; return its counts, after every check has passed.
 
     Raises:
@@ -88,7 +88,7 @@ def _check_file(folder: Folder, snapshot: Snapshot, file: DataFile) -> str | Non
     try:
         with folder.open(file.path) as stream:
             metadata = pq.ParquetFile(stream)
-            validate(metadata.schema_arrow, snapshot.layout.schema_of(file.table), file.path)
+            validate(metadata.schema_arrow, _expected(snapshot, file, metadata.schema_arrow), file.path)
         if metadata.metadata.num_rows != file.rows:
             return f"{file.path} has {metadata.metadata.num_rows} rows, manifest says {file.rows}"
     except FileNotFoundError:
@@ -96,6 +96,18 @@ def _check_file(folder: Folder, snapshot: Snapshot, file: DataFile) -> str | Non
     except (DataError, pa.ArrowInvalid) as exc:
         return str(exc)
     return None
+
+
+def _expected(snapshot: Snapshot, file: DataFile, found: pa.Schema) -> pa.Schema:
+    """Schema of a file, with what the scores table has of the catalog."""
+    schema, carry = snapshot.layout.schema_of(file.table), snapshot.manifest.get("carry")
+    if file.table != "scores" or not carry:
+        return schema
+    for name, kind in carry["columns"].items():
+        if name not in found.names or str(found.field(name).type) != kind:
+            raise DataError(f"{file.path} lacks {name} of type {kind}, which it has from the catalog")
+        schema = schema.append(found.field(name))
+    return schema
 
 
 def _load_keys(connection: duckdb.DuckDBPyConnection, folder: Folder, snapshot: Snapshot) -> None:

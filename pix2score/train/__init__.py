@@ -1,1 +1,5 @@
 """train: dataset -> model."""
+
+from pix2score.host.callable_package import make_callable
+
+make_callable(__name__, "job:train")

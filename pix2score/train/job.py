@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
 from pix2score.cli.flags import as_plain
 from pix2score.cli.summary import recorded
@@ -29,6 +29,7 @@ from pix2score.heads.spec import HeadSpec
 from pix2score.metrics.kinds import is_metric, metrics_to_rank_by
 from pix2score.model.folder import CARD, load_card
 from pix2score.storage.folder import Folder
+from pix2score.summaries import TrainSummary
 from pix2score.train.config import TrainConfig
 from pix2score.train.identity import identity, refuse_other_config
 from pix2score.train.memory import parse_budget
@@ -46,7 +47,7 @@ logger = logging.getLogger(__name__)
 __all__ = ["TrainConfig", "train"]
 
 
-def train(config: TrainConfig) -> dict[str, Any]:
+def train(config: TrainConfig) -> TrainSummary:
     """Train the model at ``config.out``, or go on with it; return its version and validation metrics.
 
     Raises:
@@ -76,7 +77,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
         out.publish("config.json", identity(config, dataset), replace=True)
         run_training(settings, dataset, options.unlabelled, trunk, as_plain(config), offer)
         summary.update(_summary(out))
-    return summary
+    return cast("TrainSummary", summary)
 
 
 def worker_settings(
@@ -189,8 +190,9 @@ def _metrics_of(heads: Sequence[HeadSpec]) -> str:
     return "; or ".join(f"head {', '.join(of)} and metric {', '.join(m)}" for m, of in names.items())
 
 
-def _summary(out: Folder) -> dict[str, Any]:
+def _summary(out: Folder) -> TrainSummary:
     card = load_card(out.uri)
     facts = {key: card.about[key] for key in ("epoch", "val_loss", "skipped_steps", "val")}
     facts |= {"teacher": card.about["teacher"]} if "teacher" in card.about else {}
-    return {"job": "train", "out": out.uri, "model_version": card.version, "backbone": card.backbone, **facts}
+    found = {"job": "train", "out": out.uri, "model_version": card.version, "backbone": card.backbone}
+    return cast("TrainSummary", found | facts)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import ray.data
 
@@ -23,6 +23,7 @@ from pix2score.metrics.protocol import Accumulator
 from pix2score.model.folder import CARD, ModelCard, Weights, load_model, save_model
 from pix2score.model.members import refuse_ensemble
 from pix2score.storage.folder import Folder
+from pix2score.summaries import RepairSummary
 from pix2score.train.repair_config import RepairConfig
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 BATCH = 64
 
 
-def repair(config: RepairConfig) -> dict[str, Any]:
+def repair(config: RepairConfig) -> RepairSummary:
     """Write the repaired model to ``config.out``; return its version and validation metrics.
 
     Weights are as they were, BatchNorm statistics and temperatures recomputed.
@@ -51,7 +52,7 @@ def repair(config: RepairConfig) -> dict[str, Any]:
     check_heads(config.model, card.heads, dataset)
     with session() as offer, recorded(out, "summary.json", {"job": "repair", "out": out.uri}) as summary:
         summary.update(_repaired(config, card, weights, dataset, offer))
-    return summary
+    return cast("RepairSummary", summary)
 
 
 def _repaired(

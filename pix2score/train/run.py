@@ -13,6 +13,7 @@ from ray.train import CheckpointConfig, DataConfig, FailureConfig, Result, RunCo
 from ray.train.torch import TorchTrainer
 
 from pix2score.cli.packages import versions
+from pix2score.cluster.alike import expected
 from pix2score.cluster.offer import Offer
 from pix2score.cluster.progress import Board, board
 from pix2score.dataset.card import PreparedDataset
@@ -98,7 +99,7 @@ def _trainer(
 ) -> TorchTrainer:
     return TorchTrainer(
         train_worker,
-        train_loop_config={"settings": settings, "progress": progress},
+        train_loop_config={"settings": settings, "progress": progress, "versions": expected()},
         scaling_config=ScalingConfig(
             num_workers=_worker_range(settings),
             use_gpu=settings.use_gpu,

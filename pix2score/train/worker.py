@@ -12,6 +12,7 @@ from typing import Any
 
 import ray.train
 
+from pix2score.cluster.alike import check_worker
 from pix2score.cluster.progress import Board
 from pix2score.host import termination
 from pix2score.metrics.kinds import calibrations, results
@@ -43,6 +44,7 @@ NUM_PREVIEW = 16
 
 def train_worker(config: dict[str, Any]) -> None:
     """Entry point for ``TorchTrainer``."""
+    check_worker(config["versions"])
     with termination.deferred():  # to where a checkpoint can be made; Ray's workers get no SIGTERM
         loop = Loop(config["settings"], config["progress"])
         while not loop.is_done():

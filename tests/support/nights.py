@@ -54,6 +54,8 @@ class World:
     """Rows that the last published night could have carried over."""
     trunks: Mapping[str, str] = field(default_factory=dict)
     """Model -> its trunk; those with one answer from embeddings of the same."""
+    columns: dict[str, Callable[[Key], Any]] = field(default_factory=dict)
+    """Further columns of the catalog, by key."""
     answered: list[Key] = field(default_factory=list)
     """Keys that the last night answered from stored embeddings."""
 
@@ -68,10 +70,11 @@ class World:
     def plan(self, content: Content, model: str = M1, **options: Any) -> tuple[ScoringPlan, Publication]:
         self.nights += 1
         asked = [options[name] for name in ("where", "first") if options.get(name)]
+        carry = options.get("carry", ())
         catalog = open_catalog(
             self.catalog(content),
             Columns(),
-            others=lambda shape: [n for one in asked for n in one.names(shape)],
+            others=lambda shape: [*carry, *(name for one in asked for name in one.names(shape))],
         )
         number = live_number(self.folder)
         origin = Origin(
@@ -96,6 +99,7 @@ class World:
                 "page": pa.array([key[1] for key in keys], pa.int32()),
                 "uri": [f"{key[0]}-{key[1]}.png" for key in keys],
                 "etag": list(content.values()),
+                **{name: [value(key) for key in keys] for name, value in self.columns.items()},
             }
         )
         return write_catalog(f"{self.place}/catalog", table)

@@ -25,6 +25,14 @@ def environment() -> dict[str, str]:
     }
 
 
+def with_distribution(folder: Path, name: str, version: str) -> Path:
+    """``folder``, which, first on a ``PYTHONPATH``, says that this version of a distribution is installed."""
+    info = folder / f"{name}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    return folder
+
+
 def start_node(*words: str, **settings: str) -> subprocess.Popen[bytes]:
     """``ray start …``; ``settings`` are environment variables of its own."""
     command = [

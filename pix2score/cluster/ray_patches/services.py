@@ -6,6 +6,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import ray
+
 from pix2score.cluster.ray_patches.lookup import asked
 
 logger = logging.getLogger(__name__)
@@ -33,3 +35,9 @@ def metric_counter(name: str, description: str, tags: Sequence[str]) -> Any:
     """A counter that Ray exports to Prometheus; None in a Ray without."""
     counter: Any = asked("ray.util.metrics:Counter")
     return None if counter is None else counter(name, description=description, tag_keys=tuple(tags))
+
+
+def is_worker() -> bool:
+    """Whether this process runs tasks, and is no driver; Ray's own question warns in a driver."""
+    worker = getattr(ray.get_runtime_context(), "worker", None)
+    return bool(getattr(worker, "mode", None) == ray.WORKER_MODE)

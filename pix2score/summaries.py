@@ -1,0 +1,262 @@
+"""What each job returns to Python, prints as its line of JSON and writes as summary.json: one type per job.
+
+Plain dictionaries at run time, so that a summary is its own JSON. A job that ends by an exception leaves what
+it had by then as the exception's ``summary``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NotRequired, TypedDict
+
+ByHead = dict[str, dict[str, Any]]
+"""Head -> numbers by name."""
+
+
+class PrepareSummary(TypedDict):
+    """Of ``prepare``."""
+
+    job: str
+    out: str
+    rows: dict[str, int]
+    """By split."""
+    bins: dict[str, Any]
+    """By head, what it learnt of its labels: the number of bins, classes or tags, or rows of each answer."""
+    dropped: dict[str, Any]
+    """Rows left out, by reason; ``failed_images`` by error code."""
+    shards: int
+    seconds: float
+
+
+class TrainSummary(TypedDict):
+    """Of ``train``."""
+
+    job: str
+    out: str
+    model_version: str
+    backbone: str
+    epoch: int
+    """The one that is saved, from 1."""
+    val_loss: float
+    """Over heads: 1 is the best constant answer."""
+    skipped_steps: int
+    val: ByHead
+    """Validation metrics."""
+    teacher: NotRequired[dict[str, Any]]
+    seconds: NotRequired[float]
+    """Absent where the model was there already."""
+
+
+class EvaluateSummary(TypedDict):
+    """Of ``evaluate``."""
+
+    job: str
+    model_version: str
+    dataset_id: str
+    split: str
+    metrics: ByHead
+    compared_with: NotRequired[str]
+    """Version of the model of ``compare``; with it the next two."""
+    comparison: NotRequired[ByHead]
+    is_better: NotRequired[bool]
+    config: dict[str, Any]
+    seconds: float
+
+
+class ScoreSummary(TypedDict):
+    """Of ``score``: ``planned`` = ``scored`` + ``limited``."""
+
+    job: str
+    run: str
+    model_version: str
+    snapshot: int | None
+    """The one that is live by this run, or was where nothing was to do; None where nothing is published."""
+    planned: int
+    new: int
+    changed: int
+    stale: int
+    heads: int
+    retry: int
+    full: int
+    """These six say why rows were planned."""
+    carried: int
+    removed: int
+    resumed: int
+    scored: NotRequired[int]
+    """Absent, with the next three, after a dry run."""
+    limited: NotRequired[int]
+    failed: NotRequired[int]
+    failed_by_code: NotRequired[dict[str, int]]
+    answered: NotRequired[dict[str, Any]]
+    """From stored embeddings: ``rows``, ``seconds`` and ``rows_per_s``."""
+    repeated: NotRequired[dict[str, int]]
+    """Of images that share one content."""
+    images_per_s: NotRequired[float]
+    bytes: NotRequired[int]
+    """Fetched."""
+    stages: NotRequired[dict[str, Any]]
+    """Busy seconds by stage, and their share of the slots' time."""
+    limiting_stage: NotRequired[str]
+    dry_run: NotRequired[bool]
+    to_score: NotRequired[int]
+    bytes_to_fetch: NotRequired[int | None]
+    bytes_to_write: NotRequired[int]
+    estimated_seconds: NotRequired[float | None]
+    began_at: float
+    """Seconds since 1970."""
+    stages_s: dict[str, float]
+    """Seconds by step of the run."""
+    seconds: float
+
+
+class VerifySummary(TypedDict):
+    """Of ``verify``."""
+
+    job: str
+    snapshot: int
+    model_version: str
+    rows: int
+    failed: int
+    files: int
+
+
+class VacuumSummary(TypedDict):
+    """Of ``vacuum``."""
+
+    job: str
+    snapshots_removed: int
+    files_removed: int
+    bytes_removed: int
+    files_compacted: int
+    seconds: float
+
+
+class ReportSummary(TypedDict):
+    """Of ``report``."""
+
+    job: str
+    snapshot: int
+    rows: int
+    failed: int
+    psi: dict[str, Any]
+    """By head, of the whole table against the night before."""
+    psi_scored_this_night: dict[str, Any]
+    bytes: int
+    """Of the page."""
+
+
+class ExportSummary(TypedDict):
+    """Of ``export``."""
+
+    job: str
+    model_version: str
+    preprocess_id: str
+    out: str
+    bytes: int
+    outputs: list[str]
+    int8: NotRequired[dict[str, Any]]
+    """How far the answers of the smaller network are from those of the model."""
+
+
+class RepairSummary(TypedDict):
+    """Of ``repair``."""
+
+    job: str
+    out: str
+    model_version: str
+    repaired_version: str
+    """Of the model that was repaired."""
+    num_broken: int
+    """Statistics that were not finite."""
+    num_images: int
+    val: ByHead
+    seconds: float
+
+
+class EnsembleSummary(TypedDict):
+    """Of ``ensemble``."""
+
+    job: str
+    out: str
+    model_version: str
+    shares: dict[str, list[float]]
+    """Head -> share of each model."""
+    val: ByHead
+    config: dict[str, Any]
+    seconds: float
+
+
+class AlignSummary(TypedDict):
+    """Of ``align``."""
+
+    job: str
+    out: str
+    head: str
+    model_version: str
+    dataset_id: str
+    method: str
+    reference: str | None
+    split: str
+    sources: ByHead
+    """Source -> its line k y + b, with intervals."""
+    all: dict[str, float]
+    """Of all sources together, before and after."""
+    config: NotRequired[dict[str, Any]]
+    seconds: float
+
+
+class CompareSummary(TypedDict):
+    """Of ``compare``."""
+
+    job: str
+    out: str
+    dataset_id: str
+    split: str
+    runs: list[dict[str, Any]]
+    references: ByHead
+    seconds: float
+
+
+class KpiSummary(TypedDict):
+    """Of ``kpi``: of a fit, or of ``apply``."""
+
+    job: str
+    out: str
+    kpi_version: str
+    labels: NotRequired[dict[str, Any]]
+    target: NotRequired[str]
+    best: NotRequired[str]
+    """Of the models, by validation."""
+    rows: Any
+    """By split; with ``apply`` how many were written."""
+    test: NotRequired[dict[str, Any]]
+    run: NotRequired[str]
+    snapshot: NotRequired[int]
+    model_version: NotRequired[str]
+    parts: NotRequired[int]
+    seconds: float
+
+
+class PseudoSummary(TypedDict):
+    """Of ``pseudo``."""
+
+    job: str
+    out: str
+    snapshot: int
+    model_version: str
+    head: str
+    rows: dict[str, int]
+    """How many were chosen, and why others were not."""
+    classes: dict[str, int]
+    config: dict[str, Any]
+    seconds: float
+
+
+class AscendSummary(TypedDict):
+    """Of ``ascend``."""
+
+    job: str
+    model_version: str
+    head: str
+    config: dict[str, Any]
+    images: list[dict[str, Any]]
+    seconds: float
