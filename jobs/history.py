@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pix2score.cli.main import main
 from pix2score.snapshots.config import HistoryConfig
-from pix2score.snapshots.history import history
+from pix2score.snapshots.history import show_history
+from pix2score.summaries import HistorySummary
 
 
-def _history(config: HistoryConfig) -> dict[str, Any]:
-    return history(config, say=lambda line: print(line, flush=True))
+def _history(config: HistoryConfig) -> HistorySummary:
+    return show_history(config, say=lambda line: print(line, flush=True))
 
 
 if __name__ == "__main__":

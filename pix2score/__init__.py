@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from pix2score.prepare.job import prepare as prepare
     from pix2score.pseudo.config import PseudoConfig as PseudoConfig
     from pix2score.pseudo.job import pseudo as pseudo
+    from pix2score.refit.config import RefitConfig as RefitConfig
+    from pix2score.refit.job import refit as refit
     from pix2score.report.config import ReportConfig as ReportConfig
     from pix2score.report.job import report as report
     from pix2score.score.config import ScoreConfig as ScoreConfig
@@ -56,10 +58,14 @@ if TYPE_CHECKING:
     from pix2score.serve.model import Answer as Answer
     from pix2score.serve.model import Model as Model
     from pix2score.snapshots.changes import read_changes as read_changes
+    from pix2score.snapshots.config import HistoryConfig as HistoryConfig
+    from pix2score.snapshots.config import PublishConfig as PublishConfig
     from pix2score.snapshots.config import VacuumConfig as VacuumConfig
     from pix2score.snapshots.config import VerifyConfig as VerifyConfig
+    from pix2score.snapshots.history import history as history
     from pix2score.snapshots.read import read_embeddings as read_embeddings
     from pix2score.snapshots.read import read_scores as read_scores
+    from pix2score.snapshots.restore import publish_snapshot as publish
     from pix2score.snapshots.similar import similar as similar
     from pix2score.snapshots.vacuum import vacuum as vacuum
     from pix2score.snapshots.verify import verify as verify
@@ -69,9 +75,12 @@ if TYPE_CHECKING:
     from pix2score.summaries import EnsembleSummary as EnsembleSummary
     from pix2score.summaries import EvaluateSummary as EvaluateSummary
     from pix2score.summaries import ExportSummary as ExportSummary
+    from pix2score.summaries import HistorySummary as HistorySummary
     from pix2score.summaries import KpiSummary as KpiSummary
     from pix2score.summaries import PrepareSummary as PrepareSummary
     from pix2score.summaries import PseudoSummary as PseudoSummary
+    from pix2score.summaries import PublishSummary as PublishSummary
+    from pix2score.summaries import RefitSummary as RefitSummary
     from pix2score.summaries import RepairSummary as RepairSummary
     from pix2score.summaries import ReportSummary as ReportSummary
     from pix2score.summaries import ScoreSummary as ScoreSummary
@@ -103,6 +112,8 @@ __all__ = [
     "EvaluateSummary",
     "ExportConfig",
     "ExportSummary",
+    "HistoryConfig",
+    "HistorySummary",
     "ImageFailure",
     "KpiConfig",
     "KpiSummary",
@@ -114,6 +125,10 @@ __all__ = [
     "PrepareSummary",
     "PseudoConfig",
     "PseudoSummary",
+    "PublishConfig",
+    "PublishSummary",
+    "RefitConfig",
+    "RefitSummary",
     "RepairConfig",
     "RepairSummary",
     "ReportConfig",
@@ -138,12 +153,15 @@ __all__ = [
     "ensemble",
     "evaluate",
     "export",
+    "history",
     "kpi",
     "prepare",
     "pseudo",
+    "publish",
     "read_changes",
     "read_embeddings",
     "read_scores",
+    "refit",
     "repair",
     "report",
     "score",
@@ -173,6 +191,8 @@ _MODULES = {
     "EvaluateSummary": "summaries",
     "ExportConfig": "serve.config",
     "ExportSummary": "summaries",
+    "HistoryConfig": "snapshots.config",
+    "HistorySummary": "summaries",
     "ImageFailure": "errors",
     "KpiConfig": "kpi.config",
     "KpiSummary": "summaries",
@@ -184,6 +204,10 @@ _MODULES = {
     "PrepareSummary": "summaries",
     "PseudoConfig": "pseudo.config",
     "PseudoSummary": "summaries",
+    "PublishConfig": "snapshots.config",
+    "PublishSummary": "summaries",
+    "RefitConfig": "refit.config",
+    "RefitSummary": "summaries",
     "RepairConfig": "train.repair_config",
     "RepairSummary": "summaries",
     "ReportConfig": "report.config",
@@ -202,6 +226,8 @@ _MODULES = {
     "VerifySummary": "summaries",
     "VersionSkewError": "errors",
     "export": "serve.export",
+    "history": "snapshots.history",
+    "publish": "snapshots.restore:publish_snapshot",
     "read_changes": "snapshots.changes",
     "read_embeddings": "snapshots.read",
     "read_scores": "snapshots.read",
@@ -220,6 +246,7 @@ _JOBS = (
     "kpi",
     "prepare",
     "pseudo",
+    "refit",
     "report",
     "score",
     "train",
@@ -232,7 +259,8 @@ def __getattr__(name: str) -> Any:
     if name in _JOBS:
         return import_module(f"pix2score.{name}")
     if name in _MODULES:
-        return getattr(import_module(f"pix2score.{_MODULES[name]}"), name)
+        module, _, other_name = _MODULES[name].partition(":")
+        return getattr(import_module(f"pix2score.{module}"), other_name or name)
     raise AttributeError(f"module 'pix2score' has no attribute {name!r}")
 
 

@@ -157,6 +157,56 @@ class ExportSummary(TypedDict):
     """How far the answers of the smaller network are from those of the model."""
 
 
+class RefitSummary(TypedDict):
+    """Of ``refit``."""
+
+    job: str
+    out: str
+    model_version: str
+    trunk_version: str
+    refitted_version: str
+    """Of the model whose trunk it has."""
+    snapshot: int
+    """Whose embeddings were learnt from."""
+    rows: dict[str, int]
+    """With a label and an embedding, by split."""
+    penalties: dict[str, float]
+    """Head -> strength that validation likes best."""
+    val: ByHead
+    test: ByHead
+    """Of the new heads on rows that nothing was learnt from."""
+    test_before: ByHead
+    """Of the old ones, those of the same name and kind, on the same labels."""
+    seconds: float
+
+
+class PublishSummary(TypedDict):
+    """Of ``publish``."""
+
+    job: str
+    run: NotRequired[str]
+    """Absent where the files were live already."""
+    snapshot: int
+    restored_from: int | None
+    model_version: str
+    rows: int
+    failed: int
+    files: int
+    bytes: int
+    seconds: float
+
+
+class HistorySummary(TypedDict):
+    """Of ``history``."""
+
+    job: str
+    live: int
+    num_snapshots: int
+    snapshots: list[dict[str, Any]]
+    """Newest first: number, time, model, run, counts, drift, note, what it was made of."""
+    seconds: float
+
+
 class RepairSummary(TypedDict):
     """Of ``repair``."""
 

@@ -10,7 +10,7 @@ import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pix2score.catalog.several import Catalogs, open_catalogs
 from pix2score.cli.flags import as_plain
@@ -25,6 +25,7 @@ from pix2score.refit.config import RefitConfig
 from pix2score.refit.rows import SplitRows, read_rows
 from pix2score.snapshots.manifest import Snapshot, live
 from pix2score.storage.folder import Folder
+from pix2score.summaries import RefitSummary
 
 if TYPE_CHECKING:
     from pix2score.model.network import MultiHeadModel
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def refit(config: RefitConfig) -> dict[str, Any]:
+def refit(config: RefitConfig) -> RefitSummary:
     """Write a model with the same trunk and heads of today's labels; return its version and numbers.
 
     Raises:
@@ -52,7 +53,7 @@ def refit(config: RefitConfig) -> dict[str, Any]:
     with recorded(out, "summary.json", facts) as summary, tempfile.TemporaryDirectory() as scratch:
         rows, fitted = read_rows(catalogs, heads, config.rule, Folder(config.scores), snapshot, Path(scratch))
         summary.update(_refitted(config, card, weights, snapshot, catalogs, rows, fitted))
-    return summary
+    return cast("RefitSummary", summary)
 
 
 def _check_trunk(config: RefitConfig, card: ModelCard, snapshot: Snapshot) -> None:

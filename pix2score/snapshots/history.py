@@ -11,6 +11,7 @@ from pix2score.errors import DataError
 from pix2score.snapshots.config import HistoryConfig
 from pix2score.snapshots.manifest import Manifest, parse_snapshot, published_times, read_manifests
 from pix2score.storage.folder import Folder
+from pix2score.summaries import HistorySummary
 
 COLUMNS = {
     "snapshot": "snapshot",
@@ -33,7 +34,12 @@ _NOTE_CHARS = 60
 _AGES = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
-def history(config: HistoryConfig, say: Callable[[str], None]) -> dict[str, Any]:
+def history(config: HistoryConfig) -> HistorySummary:
+    """The newest snapshots as plain values; ``show_history`` without its table."""
+    return show_history(config, lambda _: None)
+
+
+def show_history(config: HistoryConfig, say: Callable[[str], None]) -> HistorySummary:
     """Pass the lines of the table to ``say``, unless ``config.json``; return the same as plain values.
 
     Reads manifests only, side by side. One that this version cannot read is a row that says so.

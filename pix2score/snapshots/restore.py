@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from pix2score.cli.summary import recorded
 from pix2score.errors import ConflictError, DataError
@@ -30,12 +30,13 @@ from pix2score.snapshots.manifest import (
     read_snapshot,
 )
 from pix2score.storage.folder import Folder
+from pix2score.summaries import PublishSummary
 
 logger = logging.getLogger(__name__)
 _NAMED = 5  # damaged files in a message
 
 
-def publish_snapshot(config: PublishConfig) -> dict[str, Any]:
+def publish_snapshot(config: PublishConfig) -> PublishSummary:
     """Make the files of snapshot ``config.snapshot`` live under a new number; return that and its counts.
 
     Nothing is written if they are live already. Every byte of them is read first.
@@ -48,7 +49,8 @@ def publish_snapshot(config: PublishConfig) -> dict[str, Any]:
     before, chosen = live(config.scores), read_snapshot(folder, config.snapshot)
     if _paths(chosen) == _paths(before):
         logger.info("nothing to do: snapshot %d is live and has these files", before.number)
-        return {"job": "publish", **_facts(before), "seconds": round(time.monotonic() - started, 3)}
+        known = {"job": "publish", **_facts(before), "seconds": round(time.monotonic() - started, 3)}
+        return cast("PublishSummary", known)
     run = new_run_id(datetime.now(UTC).strftime("%Y%m%dT%H%M%S"))
     lease = Lease(folder, run, snapshot=chosen.number)
     with recorded(folder, f"runs/{run}/summary.json", {"job": "publish", "run": run}) as summary:
@@ -59,7 +61,7 @@ def publish_snapshot(config: PublishConfig) -> dict[str, Any]:
             published = publish_again(folder, before, chosen, config.note)
         logger.info("snapshot %d is live, with the files of %d", published.number, chosen.number)
         summary.update(_facts(published))
-    return summary
+    return cast("PublishSummary", summary)
 
 
 def check_whole(folder: Folder, snapshot: Snapshot) -> None:

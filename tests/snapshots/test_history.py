@@ -12,7 +12,7 @@ import pytest
 from pix2score.cli.main import run
 from pix2score.errors import ConfigError, DataError
 from pix2score.snapshots.config import HistoryConfig, PublishConfig, VacuumConfig
-from pix2score.snapshots.history import age_text, history
+from pix2score.snapshots.history import age_text, show_history
 from pix2score.snapshots.manifest import path_of, publish, ranges_text, read_manifests, remove_manifests
 from pix2score.snapshots.restore import publish_snapshot
 from pix2score.snapshots.vacuum import vacuum
@@ -38,7 +38,7 @@ def night(folder: Folder, number: int, days_ago: float = 0, **facts: Any) -> Non
 def told(place: str, **settings: Any) -> tuple[list[str], dict[str, Any]]:
     """Lines and summary."""
     lines: list[str] = []
-    return lines, history(HistoryConfig(scores=place, **settings), lines.append)
+    return lines, show_history(HistoryConfig(scores=place, **settings), lines.append)
 
 
 def test_a_line_for_each_snapshot_newest_first_with_what_its_night_did(place: str) -> None:
@@ -141,7 +141,7 @@ def test_json_is_the_last_line_and_with_json_the_only_one(tmp_path: Any, capsys:
     night(Folder(str(tmp_path)), 1)
     for more, num_lines in (([], 3), (["--json"], 1)):
         words = ["--scores", str(tmp_path), *more]
-        assert run("history", HistoryConfig, lambda config: history(config, print), "", words) == 0
+        assert run("history", HistoryConfig, lambda config: show_history(config, print), "", words) == 0
         lines = capsys.readouterr().out.splitlines()
         assert len(lines) == num_lines
         assert json.loads(lines[-1])["live"] == 1
