@@ -63,7 +63,7 @@ class EvaluateSummary(TypedDict):
 
 
 class ScoreSummary(TypedDict):
-    """Of ``score``: ``planned`` = ``scored`` + ``limited``."""
+    """Of ``score``: ``planned`` = ``scored`` + ``limited`` + ``left``."""
 
     job: str
     run: str
@@ -77,13 +77,24 @@ class ScoreSummary(TypedDict):
     heads: int
     retry: int
     full: int
-    """These six say why rows were planned."""
+    waiting: int
+    """These seven say why rows were planned; ``waiting``: they were pending."""
+    pending: int
+    """Rows of the snapshot that are not scored yet."""
     carried: int
     removed: int
     resumed: int
     scored: NotRequired[int]
     """Absent, with the next three, after a dry run."""
     limited: NotRequired[int]
+    left: NotRequired[int]
+    """Planned rows that were not done, as the time was up."""
+    staged: NotRequired[int]
+    """This and the next three of a run that only stages: rows that are done."""
+    left_s: NotRequired[float | None]
+    left_runs: NotRequired[int | None]
+    done_at: NotRequired[str | None]
+    """When what is left will be done at this rate, as ISO 8601."""
     failed: NotRequired[int]
     failed_by_code: NotRequired[dict[str, int]]
     answered: NotRequired[dict[str, Any]]
@@ -118,6 +129,7 @@ class VerifySummary(TypedDict):
     model_version: str
     rows: int
     failed: int
+    pending: int
     files: int
 
 
@@ -139,6 +151,7 @@ class ReportSummary(TypedDict):
     snapshot: int
     rows: int
     failed: int
+    pending: int
     psi: dict[str, Any]
     """By head, of the whole table against the night before."""
     psi_scored_this_night: dict[str, Any]

@@ -8,7 +8,7 @@ rows are worked on, and in what order, is ``nightly.plan`` and ``dataset.plan``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ import pyarrow.types as pt
 from pix2score.catalog.columns import Columns, fields_of, mapped_as_before, resolve_columns, without_absent
 from pix2score.catalog.files import find_files, hive_values, relist
 from pix2score.catalog.read import BATCH_ROWS, image_batches, image_values, leaf, opened
-from pix2score.catalog.shape import field_type, hive_kinds, shape_of, value_field
+from pix2score.catalog.shape import Shape, field_type, hive_kinds, shape_of, value_field
 from pix2score.catalog.types import read_as
 from pix2score.errors import DataError
 from pix2score.heads.spec import HeadSpec
@@ -218,7 +218,7 @@ def open_catalog(
     before: Mapping[str, str | None] | None = None,
     extras: Mapping[str, str] | None = None,
     may_lack: Collection[str] = (),
-    others: Sequence[str] = (),
+    others: Sequence[str] | Callable[[Shape], Sequence[str]] = (),
 ) -> Catalog:
     """The catalog at ``place`` (one Parquet file, or a folder of them) with its columns resolved.
 
@@ -229,7 +229,8 @@ def open_catalog(
     ``before``: how columns of an earlier catalog were mapped, for those that have no usual name here and are
     not asked for. ``extras``: further columns to read, by our name for them. ``may_lack``: names of label
     columns, extras and mapped columns, but for id and image, that need not be there.
-    ``others``: columns to read along as label columns are, in the type that their values have in common.
+    ``others``: columns to read along as label columns are, in the type that their values have in common;
+    or what names them, once it is known which columns there are.
 
     Raises:
         DataError: nothing there, not Parquet, a column is missing (it is named, with those present and the
@@ -245,6 +246,7 @@ def open_catalog(
             shape.require(
                 name, "it is the label column of a head; [[heads]] column = … in --config names another"
             )
+    others = others(shape) if callable(others) else others
     for name in others:
         shape.require(name, "name one of these")
     extra = {ours: name for ours, name in (extras or {}).items() if name not in may_lack or shape.has(name)}

@@ -73,6 +73,8 @@ class Staging(Generic[R]):
     """Threads of this process that write instead of Ray tasks: where workers would share its cores anyway."""
     meter: Meter | None = None
     """Shows the rows that come out of the pipeline."""
+    is_over: Callable[[], bool] | None = None
+    """Whether it is time to end: what came out by then is made into pieces, the rest is not waited for."""
     num_pieces: int = 0
 
     def receipts(self) -> Iterator[R]:
@@ -111,6 +113,10 @@ class Staging(Generic[R]):
                     self._note(item)
                 elif item is not None and item.num_rows():
                     piece.add(item)
+            if not is_ended and self.is_over and self.is_over():
+                is_ended = True
+                for bundle in _at_hand(bundles):
+                    piece.add(bundle)
             if self.meter:
                 self.meter.add(piece.rows - num_before)
             if piece.is_due(self._most_rows()) or (is_ended and piece.rows):
@@ -183,6 +189,15 @@ def _raised_by_constructor(exc: BaseException) -> BaseException | None:
     if not isinstance(exc, ray.exceptions.ActorDiedError) or not exc.actor_init_failed:
         return None
     return next((inner for inner in wrapped(exc) if isinstance(inner, ray.exceptions.RayTaskError)), None)
+
+
+def _at_hand(bundles: queue.Queue[Any]) -> Iterator[Any]:
+    """Bundles that are finished and were not taken yet; what may have ended the pipeline does not matter."""
+    with contextlib.suppress(queue.Empty):
+        while True:
+            item = bundles.get_nowait()
+            if item is not None and not isinstance(item, BaseException) and item.num_rows():
+                yield item
 
 
 def _is_ready(ref: Any) -> bool:

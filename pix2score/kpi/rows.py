@@ -103,8 +103,9 @@ def join_labels(
     if not usable:
         raise DataError(
             f"no label belongs to a live embedding of {source.place} ({so_far}; {unknown} of keys that are "
-            f"not in its scores, {without} of images without an embedding, as they failed); first ids of the "
-            f"labels: {_first(connection, 'given')}; of the scores: {_first(connection, 'scored')}"
+            f"not in its scores, {without} of images without an embedding, as they failed or are "
+            f"pending); first ids of the labels: {_first(connection, 'given')}; of the scores: "
+            f"{_first(connection, 'scored')}"
         )
     return {"unknown_key": unknown, "without_embedding": without, "usable": usable}
 

@@ -90,7 +90,7 @@ def _embeddings(scores: str, keys: Sequence[Key]) -> Iterator[npt.NDArray[np.flo
         if key not in found:
             raise DataError(
                 f"{key[0]!r}, page {key[1]}, has no embedding in {scores}: not in its catalog, or its image "
-                "failed"
+                "failed or is pending"
             )
         yield found[key]
 

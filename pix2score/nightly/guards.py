@@ -20,8 +20,8 @@ def check_fits(catalog: Catalog, request: ScoringRequest, folder: Folder, snapsh
             f"the catalog's ids are {catalog.id_type}, those in {folder.uri} are {live_type}; give another "
             "--out"
         )
-    if request.origin.full:
-        return  # nothing will be carried
+    if request.carries_nothing:
+        return
     if not request.may_carry:
         check_files(folder, snapshot.files_of("scores"))  # their keys are asked for
         return

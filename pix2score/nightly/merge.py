@@ -59,6 +59,8 @@ class Merged:
     """Whether ``files`` hold the dead of earlier nights too, without those that came back."""
     kept: int = 0
     """Rows that keep the answer of an earlier content, as tonight's could not be had."""
+    pending: int = 0
+    """Rows not scored yet."""
 
     def add(self, other: Merged) -> None:
         """Take in another range."""
@@ -67,6 +69,7 @@ class Merged:
         self.failed += other.failed
         self.runs += other.runs
         self.kept += other.kept
+        self.pending += other.pending
         self.is_dead_rewritten |= other.is_dead_rewritten
 
 
@@ -77,6 +80,7 @@ def unchanged(files: Sequence[DataFile]) -> Merged:
         merged.failed.update(file.failed or {})
         merged.runs.update(file.runs or {})
         merged.kept += file.kept
+        merged.pending += file.pending
     return merged
 
 

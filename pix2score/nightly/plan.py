@@ -1,7 +1,7 @@
 """A night's plan: which rows of the catalog are scored, carried over, resumed from staged pieces, or removed.
 
-A row is scored again iff it is new, its fingerprint changed, the model changed, its failure is due for
-another try, or ``full`` says so (S2). Resuming is planning again: a row that any run staged with the same
+A row is scored again iff it is new, pending, its fingerprint changed, the model changed, its failure is due
+for another try, or ``full`` says so (S2). Resuming is planning again: a row that any run staged with the same
 key, fingerprint and model is resumed, not scored (S3).
 """
 
@@ -16,9 +16,10 @@ import pyarrow as pa
 
 from pix2score.catalog.catalog import Catalog
 from pix2score.catalog.keys import KEY, key_fields
-from pix2score.catalog.rows import PlanCounts, catalog_rows, order_sql, plan_schema
+from pix2score.catalog.rows import PlanCounts, catalog_rows, plan_schema
 from pix2score.nightly.carry import SortedPart, columns_of, write_carried
 from pix2score.nightly.guards import check_limits
+from pix2score.nightly.order import in_order
 from pix2score.nightly.request import ScoringCounts, ScoringRequest
 from pix2score.nightly.resume import create_resumed, offered
 from pix2score.nightly.returned import removed_pieces, take_back
@@ -50,6 +51,8 @@ class ScoringPlan:
     """The pieces that hold them."""
     removed: list[Part] = field(default_factory=list)
     """Keys of the live snapshot to be removed."""
+    withheld: list[Part] = field(default_factory=list)
+    """New keys that are not scored tonight: their rows will be pending."""
     resumed_failed: dict[str, int] = field(default_factory=dict)
     """Error code -> rows of ``resumed``."""
     resumed_failed_again: int = 0
@@ -99,7 +102,7 @@ def plan_scoring(
         carry = columns_of(connection, catalog, request.carry)
         counts.recarried = int(request.live is not None and request.live.manifest.get("carry") != carry)
         planning = _Planning(connection, catalog, folder, prefix, request, counts, carry)
-        if not (counts.planned or counts.removed or counts.recarried):
+        if counts.changes_nothing:
             return ScoringPlan(counts)
         if dry_run:
             _resume(planning)
@@ -132,6 +135,7 @@ def _written(planning: _Planning) -> ScoringPlan:
         resumed=_write_resumed(planning),
         resumed_from=used,
         removed=_write_removed(planning),
+        withheld=_write_withheld(planning),
         carry=planning.carry,
         carried=_write_carried(planning),
         resumed_failed=dict(by_code),
@@ -148,7 +152,9 @@ def _resume(planning: _Planning) -> tuple[list[Receipt], list[Receipt]]:
     counts.resumed = create_resumed(
         connection, id_type, folder, receipts, request.layout, request.live, request.retry_failed
     )
-    removed = removed_pieces(request.live, request.origin, request.layout) if counts.new else []
+    removed = (
+        removed_pieces(request.live, request.origin, request.layout) if counts.new or counts.waiting else []
+    )
     counts.resumed += take_back(connection, id_type, folder, request.live, removed, len(receipts))
     counts.limited = max(0, counts.to_score - request.limit) if request.limit is not None else 0
     return [*receipts, *removed], already_published
@@ -179,9 +185,10 @@ def _write_stored(planning: _Planning) -> list[Part]:
 def _write_rows(planning: _Planning, stored: Sequence[Part]) -> list[Part]:
     limit = planning.request.limit
     placed = "ANTI JOIN placed USING (illust_id, page) " if stored else ""
-    rest = (
-        f"SELECT * FROM wanted ANTI JOIN resumed USING (illust_id, page) {placed}"
-        f"{order_sql(planning.catalog)}"
+    rest = in_order(
+        f"SELECT * FROM wanted ANTI JOIN resumed USING (illust_id, page) {placed}",
+        planning.catalog,
+        planning.request,
     )
     first = "" if limit is None else f" LIMIT {max(0, limit - total_rows(stored))}"
     return _write(planning, "rows", f"{rest}{first}", scoring_schema(planning.catalog.id_type))
@@ -207,17 +214,25 @@ def _write_removed(planning: _Planning) -> list[Part]:
     return _write(planning, "removed", keys, pa.schema(key_fields(planning.catalog.id_type)))
 
 
+def _write_withheld(planning: _Planning) -> list[Part]:
+    if not planning.counts.withheld:
+        return []
+    keys = f"SELECT {', '.join(KEY)} FROM withheld"
+    return _write(planning, "withheld", keys, pa.schema(key_fields(planning.catalog.id_type)))
+
+
 def _write(planning: _Planning, name: str, sql: str, schema: pa.Schema) -> list[Part]:
     return write_parts(planning.connection, sql, schema, planning.folder, f"{planning.prefix}/{name}")
 
 
 def scoring_schema(id_type: pa.DataType) -> pa.Schema:
-    """``plan_schema`` with ``attempts``, how often this content failed before, and ``is_retry``.
+    """``plan_schema`` with ``attempts``, how often this content failed before, ``is_retry`` and ``reason``.
 
-    A row that ``is_retry`` is tried for nothing but that it failed before.
+    A row that ``is_retry`` is tried for nothing but that it failed before. ``reason``: of ``REASONS``.
     """
     tried = [
         pa.field("attempts", pa.int16(), nullable=False),
         pa.field("is_retry", pa.bool_(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
     ]
     return pa.schema([*plan_schema(id_type), *tried])

@@ -48,7 +48,8 @@ class Publication:
     def is_same_model(self) -> bool:
         """Whether rows of the live snapshot are answers of tonight's model, and none is asked for anew."""
         live = self.live
-        return live is not None and not self.origin.full and _model(live) == self.origin.model_version
+        is_full = self.origin.full and not self.plan.counts.carried
+        return live is not None and not is_full and _model(live) == self.origin.model_version
 
 
 def publish_night(
@@ -197,10 +198,11 @@ def _manifest(
         **facts,
         "counts": {
             "rows": merged.rows,
-            "ok": merged.rows - merged.failed.total(),
+            "ok": merged.rows - merged.failed.total() - merged.pending,
             "failed": merged.failed.total(),
             "failed_by_code": dict(merged.failed),
             "kept": merged.kept,
+            "pending": merged.pending,
         },
         "formats": list(FORMATS),
         "plan": plan.counts.to_dict(),

@@ -78,7 +78,7 @@ def take_back(
         "SEMI JOIN superseded s ON r.illust_id = s.illust_id AND r.page = s.page AND r.run = s.run "
         "SEMI JOIN living_runs l ON r.run = l.run "
         "ANTI JOIN resumed t ON w.illust_id = t.illust_id AND w.page = t.page "
-        "WHERE w.reason = 'new' "
+        "WHERE w.reason IN ('new', 'waiting') "
         "QUALIFY row_number() OVER (PARTITION BY w.illust_id, w.page ORDER BY r.number DESC) = 1"
     )
     return int(one_row(connection, "SELECT count(*) FROM resumed")[0] - before)

@@ -13,8 +13,8 @@ from pix2score.catalog.rows import stored_fingerprint_sql
 from pix2score.errors import MAX_NIGHTS, RETRIED_ERROR_CODES, DataError
 from pix2score.images.decode import FORMATS
 from pix2score.nightly.guards import check_fits
-from pix2score.nightly.request import ScoringCounts, ScoringRequest
-from pix2score.snapshots.tables import EMBEDDING_RUN, FAILED, OK
+from pix2score.nightly.request import WITHHELD, ScoringCounts, ScoringRequest
+from pix2score.snapshots.tables import EMBEDDING_RUN, FAILED, OK, PENDING
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_batches
 from pix2score.storage.sql import load, one_row
@@ -42,6 +42,7 @@ def load_live(
         ("attempts", pa.int16()),
         ("fingerprint", pa.string()),
         ("error_detail", pa.string()),
+        *([("scored_at", pa.timestamp("us", tz="UTC"))] if request.order == "new first" else []),
     ]
     schema = pa.schema([*(f.with_nullable(True) for f in key_fields(id_type)), *facts])
     paths = [file.path for file in snapshot.files_of("scores")] if snapshot else []
@@ -50,7 +51,7 @@ def load_live(
     try:
         load(connection, "live", schema, parquet_batches(folder, paths, schema.names))
     except (FileNotFoundError, DataError) as exc:
-        if not request.origin.full:
+        if not request.carries_nothing:
             raise
         logger.warning("the live snapshot is damaged, all is scored as if it were not there: %s", exc)
         load(connection, "live", schema, iter(()))
@@ -64,7 +65,8 @@ def create_wanted(
 ) -> None:
     """Make table or view ``wanted``: catalog rows that are not carried, with reason and earlier attempts.
 
-    Sets the numbers of keys in ``counts``.
+    And table ``withheld``: new keys that are not among those asked for. Sets the numbers of keys in
+    ``counts``. Raises ``ConfigError`` for a value that what was asked for does not fit.
     """
     is_due_again = _is_due_again(request)
     attempts = (
@@ -74,21 +76,64 @@ def create_wanted(
         "ELSE 0 END"
     )
     # Where no row is carried, a copy of all of them would only cost time and disk.
-    kind = "TABLE" if request.may_carry else "VIEW"
-    connection.execute(
+    newest = ", date_trunc('day', l.scored_at) AS last_scored" if request.order == "new first" else ""
+    kind = "TABLE" if request.may_carry or request.where else "VIEW"
+    create = (
         f"CREATE {kind} wanted AS "
         "WITH reasons AS NOT MATERIALIZED ("
-        f"SELECT k.*, {_reason(catalog, request, is_due_again)} AS reason, ({is_due_again}) AS is_due_again, "
+        f"SELECT k.*, {_reason_asked_for(catalog, request, is_due_again)} AS reason, "
+        f"({is_due_again}) AS is_due_again, "
         "l.attempts AS earlier_attempts, l.error_code, l.error_detail, l.embedding_run, "
-        "l.fingerprint AS live_fingerprint "
+        f"l.fingerprint AS live_fingerprint{newest} "
         "FROM keyed k LEFT JOIN live l ON k.illust_id = l.illust_id AND k.page = l.page) "
         "SELECT * EXCLUDE (reason, is_due_again, earlier_attempts), "
         f"{attempts}::SMALLINT AS attempts, reason, reason = 'retry' AS is_retry "
         "FROM reasons WHERE reason IS NOT NULL"
     )
+    try:
+        connection.execute(create)
+        _check_order(connection, catalog, request)
+    except _MISFITS as exc:
+        raise _misfit(catalog, request, exc) from None
     (keys,) = one_row(connection, "SELECT count(*) FROM keyed")
     by_reason = connection.execute("SELECT reason, count(*) FROM wanted GROUP BY 1").fetchall()
     counts.set_keys(keys, dict(by_reason))
+    _set_aside(connection, request, counts)
+
+
+def _set_aside(connection: duckdb.DuckDBPyConnection, request: ScoringRequest, counts: ScoringCounts) -> None:
+    """Move rows that are withheld from table ``wanted`` to ``withheld``; count those that will be pending."""
+    where = f"WHERE reason = '{WITHHELD}'" if request.where else "WHERE false"
+    connection.execute(f"CREATE TABLE withheld AS SELECT illust_id, page FROM wanted {where}")
+    if counts.withheld:
+        connection.execute(f"DELETE FROM wanted {where}")
+    stays = "SEMI JOIN keyed USING (illust_id, page) ANTI JOIN wanted USING (illust_id, page)"
+    pending = f"SELECT count(*) FROM (SELECT * FROM live WHERE status = '{PENDING}') {stays}"
+    counts.pending = counts.withheld + (one_row(connection, pending)[0] if request.where else 0)
+
+
+_MISFITS = (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.OutOfRangeException)
+"""What a value gives that an expression does not fit, such as a text that is no number."""
+
+
+def _check_order(connection: duckdb.DuckDBPyConnection, catalog: Catalog, request: ScoringRequest) -> None:
+    """Raise if a value does not fit the order that is asked for."""
+    if request.first:
+        connection.execute(f"SELECT * FROM wanted ORDER BY {request.first.sql(catalog)} LIMIT 1").fetchall()
+
+
+def _misfit(catalog: Catalog, request: ScoringRequest, exc: duckdb.Error) -> Exception:
+    asked = request.where or request.first
+    return asked.misfit(catalog, exc) if asked else exc
+
+
+def _reason_asked_for(catalog: Catalog, request: ScoringRequest, is_due_again: str) -> str:
+    """As ``_reason``, of rows that are asked for; of others null, or that they are withheld."""
+    reason = _reason(catalog, request, is_due_again)
+    if not request.where:
+        return reason
+    withheld = f"CASE WHEN l.illust_id IS NULL THEN '{WITHHELD}' END"
+    return f"CASE WHEN {request.where.sql(catalog)} THEN {reason} ELSE {withheld} END"
 
 
 def _reason(catalog: Catalog, request: ScoringRequest, is_due_again: str) -> str:
@@ -111,7 +156,8 @@ def _reason(catalog: Catalog, request: ScoringRequest, is_due_again: str) -> str
     stored = stored_fingerprint_sql(catalog, "l.fingerprint")
     differs = f"k.fingerprint IS DISTINCT FROM l.fingerprint AND k.fingerprint IS DISTINCT FROM {stored}"
     return (
-        f"CASE WHEN l.illust_id IS NULL THEN 'new' WHEN {is_stale} THEN 'stale' "
+        f"CASE WHEN l.illust_id IS NULL THEN 'new' WHEN l.status = '{PENDING}' THEN 'waiting' "
+        f"WHEN {is_stale} THEN 'stale' "
         f"WHEN {is_again} AND {is_kept} THEN 'heads' WHEN {not is_full} AND {is_kept} THEN 'retry' "
         f"WHEN {differs} THEN 'changed' WHEN {is_full} THEN 'full' "
         f"WHEN {is_again} AND l.status = '{OK}' THEN 'heads' "

@@ -62,6 +62,7 @@ def write_page(folder: Folder, snapshot: Snapshot, place: str, held: str = "") -
         "snapshot": snapshot.number,
         "rows": night.rows,
         "failed": night.failed.total(),
+        "pending": night.pending,
         "psi": {name: found.whole for name, found in drift.items()},
         "psi_scored_this_night": {name: found.fresh for name, found in drift.items()},
         "bytes": size,

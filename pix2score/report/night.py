@@ -39,6 +39,8 @@ class NightStats:
     a change."""
     failed: Counter[str] = field(default_factory=Counter)
     rows: int = 0
+    pending: int = 0
+    """Rows not scored yet."""
     extremes: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
     failures: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     drawn: list[dict[str, Any]] = field(default_factory=list)
@@ -63,6 +65,7 @@ class NightStats:
                 kept.sort(key=lambda row: row[by], reverse=end == "highest")  # noqa: B023
                 self.extremes[head.name, end] = kept[:NUM_EXTREME]
         self._add_failures(rows.filter(pc.equal(rows.column("status"), "failed")))
+        self.pending += pc.sum(pc.equal(rows.column("status"), "pending")).as_py() or 0
         self._draw(ok)
         self._draw_scores(ok)
         self.rows += rows.num_rows

@@ -34,9 +34,10 @@ def night_page(
     facts = {
         "illustrations": f"{night.rows:,}",
         "failed": f"{night.failed.total():,} ({night.failed.total() / max(1, night.rows):.1%})",
+        **({"pending": f"{night.pending:,} ({night.pending / night.rows:.1%})"} if night.pending else {}),
         **{
             name: f"{plan[name]:,}"
-            for name in ("new", "changed", "stale", "retry", "carried", "removed")
+            for name in ("new", "changed", "stale", "retry", "waiting", "carried", "removed")
             if name in plan
         },
         **({"images/s": f"{rate:,.0f}"} if rate else {}),

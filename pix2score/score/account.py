@@ -90,6 +90,10 @@ class Tally:
         if self._num_first >= ALL_MISSING_ROWS:
             check_any_reached(self.failed - self.resumed - self.again, self._num_first)
 
+    def leave(self, by_reason: Mapping[str, int]) -> None:
+        """So many of the planned rows are not done, by reason, as the time was up."""
+        self.num_planned -= sum(by_reason.values()) - by_reason.get("retry", 0)
+
     def check_end(self, num_keys: int) -> None:
         """As ``check``, when all is done that a snapshot of ``num_keys`` rows would hold.
 
@@ -129,6 +133,8 @@ def log_plan(run: str, catalog: Catalog, plan: ScoringPlan) -> None:
         counts.carried,
         counts.removed,
     )
+    if counts.withheld:
+        logger.info("%d new ones are not asked for tonight: pending", counts.withheld)
     if counts.resumed:
         logger.info("%d of them were scored by an earlier run and are resumed", counts.resumed)
     if counts.null_id or counts.duplicate_key:
@@ -142,21 +148,24 @@ def log_plan(run: str, catalog: Catalog, plan: ScoringPlan) -> None:
 
 
 def plan_summary(counts: ScoringCounts) -> dict[str, Any]:
-    """Counts of the plan: planned = scored + limited."""
+    """Counts of the plan: planned = scored + limited + left."""
     return {
         "planned": counts.planned,
         **counts.by_reason(),
         "carried": counts.carried,
         "removed": counts.removed,
         "resumed": counts.resumed,
+        "pending": counts.pending,
     }
 
 
 def scored_summary(counts: ScoringCounts, failed: Counter[str]) -> dict[str, Any]:
     """What this publication holds beside the carried rows."""
     return {
-        "scored": counts.planned - counts.limited,
+        "scored": counts.planned - counts.limited - counts.left,
         "limited": counts.limited,
+        "left": counts.left,
+        "pending": counts.pending,
         "failed": failed.total(),
         "failed_by_code": dict(failed),
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -55,8 +55,13 @@ class AnswerPipeline:
     out: Folder
     offer: Offer
 
-    def receipts(self, parts: Sequence[Part], prefix: str) -> Iterator[Receipt]:
-        """A receipt for every piece as it is staged; ``prefix`` of the pieces' names."""
+    def receipts(
+        self, parts: Sequence[Part], prefix: str, is_over: Callable[[], bool] | None = None
+    ) -> Iterator[Receipt]:
+        """A receipt for every piece as it is staged; ``prefix`` of the pieces' names.
+
+        Once ``is_over``, nothing more is begun, and what was finished by then is staged.
+        """
         answer = functools.partial(
             answer_rows, out=self.out, model=self.model, origin=self.origin, layout=self.layout
         )
@@ -73,7 +78,7 @@ class AnswerPipeline:
         rows = ray.data.read_datasource(source, override_num_blocks=source.num_tasks, **options)
         write = functools.partial(stage_answers, out=self.out, origin=self.origin, layout=self.layout)
         meter = Meter("answered from embeddings", total_rows(parts), logger)
-        yield from Staging(rows, write, PART_ROWS, prefix, meter=meter).receipts()
+        yield from Staging(rows, write, PART_ROWS, prefix, meter=meter, is_over=is_over).receipts()
 
 
 def answer_rows(rows: pa.Table, *, out: Folder, model: str, origin: Origin, layout: Layout) -> pa.Table:

@@ -10,6 +10,7 @@ from pix2score.catalog.catalog import Columns
 from pix2score.cli.flags import Device
 from pix2score.errors import ConfigError
 from pix2score.model.predictor import Engine, Precision, check_precision
+from pix2score.nightly.deadline import deadline
 from pix2score.snapshots.tables import EmbeddingDtype
 
 
@@ -55,6 +56,23 @@ class ScoreConfig:
     """Score every illustration again, whatever has changed."""
     retry_failed: bool = False
     """Try every failed illustration again, however often it was tried and whatever the reason."""
+    where: str | None = None
+    """SQL over catalog columns that is true of the rows to score, such as "bookmarks > 100". Others keep the
+    row that they have; new ones get a row with status pending, for a later night."""
+    first: str | None = None
+    """SQL over catalog columns by which rows are ordered, such as "bookmarks DESC": what is scored first in a
+    run that may not get to the end (default: under stage_only new ones, under until and budget what has
+    waited)."""
+    until: str | None = None
+    """Begin nothing more at this time, on the clock of the machine that this runs on (06:00, the next time it
+    is that late), or at a date and time (2026-11-30T06:00), and publish what is done: new images that were
+    not reached are pending, others keep the row that they have and come first the next time."""
+    budget: str | None = None
+    """As until, when so much time has passed since the start: 2h, 90m."""
+    stage_only: bool = False
+    """Stage what is scored and publish nothing, over as many runs as it takes; each says how much is left and
+    when it will be done. So another model is rolled out beside the nightly one: at last run it without this,
+    and what is staged goes live at once."""
     dry_run: bool = False
     """Say what would be scored and about how long it would take; write nothing."""
     limit: int | None = None
@@ -86,8 +104,20 @@ class ScoreConfig:
             raise ConfigError("decode gpu and device cpu: JPEGs are decoded where the model runs")
         if self.device == "cpu":
             check_precision(self.precision, "cpu")
+        deadline(self.until, self.budget)
+        for name in ("until", "budget", "stage_only"):
+            if self.full and getattr(self, name):
+                raise ConfigError(
+                    f"{name.replace('_', '-')} and full: a later run could not know what is still to be "
+                    "scored again; leave one of them out"
+                )
         for name in ("max_failed", "max_removed", "max_changed"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected 0 to 1")
         if not 0 <= self.max_drift < math.inf:
             raise ConfigError(f"max_drift {self.max_drift}: expected 0 or more; 100 lets any night go live")
+
+    @property
+    def publishes(self) -> bool:
+        """Whether a snapshot is to be made."""
+        return self.limit is None and not self.stage_only

@@ -39,6 +39,7 @@ from pix2score.score.account import (
 )
 from pix2score.score.config import ScoreConfig
 from pix2score.score.held import show_held
+from pix2score.score.leftover import discard_plan, is_as_before, leave_rest, staged_summary
 from pix2score.score.run import Run, executor, first_plan, is_small, open_run, plan_of
 from pix2score.snapshots.leases import Lease
 from pix2score.snapshots.manifest import Snapshot
@@ -94,7 +95,7 @@ def score(config: ScoreConfig) -> ScoreSummary:
         summary.update({"snapshot": None, **plan_summary(plan.counts)})
         if config.dry_run:
             _report_estimate(run, plan, summary)
-        elif not (plan.counts.planned or plan.counts.removed or plan.counts.recarried):
+        elif plan.counts.changes_nothing:
             _report_nothing_to_do(run, plan, summary)
         else:
             with Lease(run.out, run.id, run.holder).kept():
@@ -120,8 +121,16 @@ def _report_nothing_to_do(run: Run, plan: ScoringPlan, summary: Summary) -> None
     summary.update({**scored_summary(plan.counts, Counter()), "snapshot": number, "images_per_s": 0.0})
 
 
+def _report_nothing_done(run: Run, summary: Summary) -> None:
+    """Log and summarise a night whose time was up before anything was done."""
+    number = run.live.number if run.live else None
+    logger.info("no snapshot is published: nothing was done by %s, snapshot %s stays", run.deadline, number)
+    discard_plan(run)
+    summary["snapshot"] = number
+
+
 def _score_and_publish(run: Run, plan: ScoringPlan, offer: Offer, use_gpu: bool, summary: Summary) -> None:
-    if run.config.limit is None:
+    if run.config.publishes:
         run.out.prove_exclusive()  # before anything is scored that could not be published
     started = time.monotonic()
     num_first = plan.counts.planned - plan.counts.retry
@@ -134,8 +143,9 @@ def _score_and_publish(run: Run, plan: ScoringPlan, offer: Offer, use_gpu: bool,
     pipeline = _pipeline(run, offer, use_gpu)
     try:
         plan, receipts = _execute(run, plan, pipeline, _again(run, offer), tally)
-        if run.config.limit is None and run.config.max_failed < 1:  # 1 says that any share will do
-            tally.check_end(plan.counts.keys)
+        pending = leave_rest(run, plan, receipts, tally)
+        if run.config.publishes and run.config.max_failed < 1:  # 1 says that any share will do
+            tally.check_end(plan.counts.keys - plan.counts.pending)
     finally:
         wall_s = time.monotonic() - started - tally.answer_s
         log_failures(tally.failed, run.catalog, run.config.image_root)
@@ -145,7 +155,11 @@ def _score_and_publish(run: Run, plan: ScoringPlan, offer: Offer, use_gpu: bool,
         rates = rate_summary(tally.measured, pipeline.slots(total_rows(plan.parts)), num_images, wall_s)
         rates |= answer_summary(tally)
         summary.update(rates)
-    if run.config.limit is None:
+    if run.config.stage_only:
+        summary.update(staged_summary(run, plan.counts, tally.rows, wall_s + tally.answer_s))
+    elif run.config.publishes and is_as_before(plan.counts, pending):
+        _report_nothing_done(run, summary)
+    elif run.config.publishes:
         overhead_s = run.laps.total() - wall_s - tally.answer_s
         account = {
             "images": num_images,
@@ -156,7 +170,7 @@ def _score_and_publish(run: Run, plan: ScoringPlan, offer: Offer, use_gpu: bool,
         account |= scored_summary(plan.counts, tally.failed)
         gate = DriftGate(run.config.max_drift, functools.partial(show_held, run.out, run.id))
         try:
-            snapshot = _publish(run, plan, receipts, account, gate)
+            snapshot = _publish(run, plan, [*receipts, *pending], account, gate)
         finally:
             summary["drift"] = gate.drift
             run.monitor.drifted(gate.drift)
@@ -168,7 +182,10 @@ def _score_and_publish(run: Run, plan: ScoringPlan, offer: Offer, use_gpu: bool,
 def _execute(
     run: Run, plan: ScoringPlan, pipeline: ScorePipeline, again: AnswerPipeline, tally: Tally
 ) -> tuple[ScoringPlan, list[Receipt]]:
-    """Stage every planned row. What a lost node took with it is planned again: resuming, within the run."""
+    """Stage every planned row, or as many as there is time for.
+
+    What a lost node took with it is planned again: resuming, within the run.
+    """
     rounds, receipts = Rounds(), list[Receipt]()
     for number in rounds:
         if number > 1:
@@ -176,15 +193,16 @@ def _execute(
             tally.begin_again(plan.resumed_failed, plan.resumed_failed_again)
         run.monitor.planned(plan.counts)
         receipts = _answers(run, plan, again, tally, f"answers-{number}") if plan.stored else []
-        for receipt in pipeline.receipts(plan.parts, f"piece-{number}") if plan.parts else ():
+        work = plan.parts and not run.is_over()
+        for receipt in pipeline.receipts(plan.parts, f"piece-{number}", run.is_over) if work else ():
             run.laps.lap("first_piece" if tally.rows == tally.answered else "score")
             receipts.append(receipt)
             run.monitor.staged(receipt)
             tally.add(receipt)
         rounds.ended(plan.counts.to_score, sum(receipt.rows for receipt in receipts))
-        if run.config.limit is not None:  # another limited plan would be of other images
+        if run.config.limit is not None or run.is_over():  # another limited plan would be of other images
             break
-    if rounds.missing:
+    if rounds.missing and not run.is_over():
         raise StorageError(
             f"run {run.id}: {rounds.missing} images were lost with parts of the cluster again and again; "
             "staged work is kept"
@@ -195,7 +213,7 @@ def _execute(
 def _answers(run: Run, plan: ScoringPlan, again: AnswerPipeline, tally: Tally, prefix: str) -> list[Receipt]:
     """Stage the rows that stored embeddings answer."""
     started, receipts = time.monotonic(), list[Receipt]()
-    for receipt in again.receipts(plan.stored, prefix):
+    for receipt in again.receipts(plan.stored, prefix, run.is_over) if not run.is_over() else ():
         receipts.append(receipt)
         run.monitor.staged(receipt)
         tally.add(receipt)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -63,8 +63,13 @@ class ScorePipeline:
     part_rows: int
     """Rows per staged piece."""
 
-    def receipts(self, parts: Sequence[Part], prefix: str) -> Iterator[Receipt]:
-        """A receipt for every piece as it is staged; ``prefix`` of the pieces' names."""
+    def receipts(
+        self, parts: Sequence[Part], prefix: str, is_over: Callable[[], bool] | None = None
+    ) -> Iterator[Receipt]:
+        """A receipt for every piece as it is staged; ``prefix`` of the pieces' names.
+
+        Once ``is_over``, nothing more is begun, and what was finished by then is staged.
+        """
         write = functools.partial(stage_piece, out=self.out, origin=self.origin, layout=self.layout)
         meter = Meter("scored", total_rows(parts), logger)
         with ThreadPoolExecutor(1) as threads:
@@ -78,6 +83,7 @@ class ScorePipeline:
                 first_rows=ALL_MISSING_ROWS,
                 writer=writer,
                 meter=meter,
+                is_over=is_over,
             ).receipts()
 
     def slots(self, num_rows: int) -> Slots:

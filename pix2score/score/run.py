@@ -8,15 +8,17 @@ from datetime import UTC, datetime
 
 from pix2score.catalog.catalog import Catalog, Columns, open_catalog
 from pix2score.catalog.contents import ImageRows
+from pix2score.catalog.expressions import Expression
 from pix2score.cli.summary import StageTimer
 from pix2score.cluster.tasks import executor_for
 from pix2score.errors import ConfigError
 from pix2score.images.source import image_source
 from pix2score.model.folder import ModelCard, load_graph, load_model
 from pix2score.nightly.carry import check_carry
+from pix2score.nightly.deadline import Deadline, deadline
 from pix2score.nightly.executor import Executor
 from pix2score.nightly.plan import ScoringPlan, plan_scoring
-from pix2score.nightly.request import ScoringRequest
+from pix2score.nightly.request import Order, ScoringRequest
 from pix2score.score.config import ScoreConfig
 from pix2score.score.monitor import NightMonitor
 from pix2score.snapshots.leases import Holder, this_process
@@ -44,20 +46,36 @@ class Run:
     laps: StageTimer
     holder: Holder
     monitor: NightMonitor
+    where: Expression | None = None
+    first: Expression | None = None
+    deadline: Deadline | None = None
 
     @property
     def id(self) -> str:
         """A name never used before."""
         return self.origin.run
 
+    def is_over(self) -> bool:
+        """Whether it is time to begin nothing more."""
+        return self.deadline is not None and self.deadline.is_over()
+
 
 def open_run(config: ScoreConfig, laps: StageTimer) -> Run:
     """Check every input, before Ray starts and anything is written, and return the run."""
+    ends = deadline(config.until, config.budget)
+    where = Expression("--where", config.where) if config.where is not None else None
+    first = Expression("--first", config.first, is_order=True) if config.first is not None else None
     card, _ = load_model(config.model)  # all of it: altered weights are found here, not by an actor
     load_graph(config.model, card)
+    asked = [expression for expression in (where, first) if expression]
     catalog = open_catalog(
-        config.catalog, config.columns, before=card.about.get("columns"), others=config.carry
+        config.catalog,
+        config.columns,
+        before=card.about.get("columns"),
+        others=lambda shape: [*config.carry, *(name for one in asked for name in one.names(shape))],
     )
+    for expression in asked:
+        expression.check(catalog)
     if catalog.asked != config.columns:
         logger.info("columns as in the dataset of the model: %s", _mapped(config.columns, catalog.asked))
         config = replace(config, columns=catalog.asked)  # and recorded so: verify reads the catalog again
@@ -81,10 +99,37 @@ def open_run(config: ScoreConfig, laps: StageTimer) -> Run:
         full=config.full,
     )
     live = read_snapshot(out, parent) if parent else None
+    check_same_model(config, card.version, live)
     laps.lap("check_inputs")
     return Run(
-        config, origin, card, catalog, images, out, live, layout, laps, this_process(), NightMonitor(out.uri)
+        config,
+        origin,
+        card,
+        catalog,
+        images,
+        out,
+        live,
+        layout,
+        laps,
+        this_process(),
+        NightMonitor(out.uri),
+        where=where,
+        first=first,
+        deadline=ends,
     )
+
+
+def check_same_model(config: ScoreConfig, version: str, live: Snapshot | None) -> None:
+    """Raise ``ConfigError`` if rows of another model would have to stay beside those scored tonight."""
+    before = live.manifest["model_version"] if live else version
+    part = [name for name in ("where", "until", "budget") if getattr(config, name) is not None]
+    if live and part and not config.stage_only and before != version:
+        flags = " and ".join(f"--{name}" for name in part)
+        raise ConfigError(
+            f"{flags} with model {version}: snapshot {live.number} is of model {before}, and a snapshot is "
+            "of one model alone; --stage-only scores with the new one over as many runs as it takes, and the "
+            "live one stays as it is meanwhile"
+        )
 
 
 def _stored_dtype(card: ModelCard, asked: EmbeddingDtype | None) -> EmbeddingDtype:
@@ -122,9 +167,18 @@ def plan_of(run: Run, name: str) -> ScoringPlan:
         max_changed=config.max_changed,
         places=run.images.source.places,
         holder=run.holder,
+        where=run.where,
+        first=run.first,
+        order=_order(run),
     )
     place = f"{STAGED}/{run.id}/{name}"
     return executor(run).call(plan_scoring, run.catalog, run.out, place, request, dry_run=config.dry_run)
+
+
+def _order(run: Run) -> Order:
+    if run.config.stage_only:
+        return "new first"
+    return "waiting first" if run.deadline else "any"
 
 
 def executor(run: Run) -> Executor:

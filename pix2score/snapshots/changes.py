@@ -13,7 +13,7 @@ from pix2score.catalog.keys import KEY, key_fields
 from pix2score.errors import ConfigError
 from pix2score.snapshots.manifest import Snapshot, live, read_snapshot
 from pix2score.snapshots.read import batches_of
-from pix2score.snapshots.tables import OK
+from pix2score.snapshots.tables import OK, PENDING
 from pix2score.storage.folder import Folder
 from pix2score.storage.sql import engine, load, query
 
@@ -29,8 +29,8 @@ def read_changes(place: str, since: int) -> pa.RecordBatchReader:
 
     Returns:
         A reader of batches with ``illust_id``, ``page`` and ``change``: ``scored`` (upsert it), ``failed``
-        (it has no predictions now) or ``removed`` (delete it). Sorted by key; out of core, so its size does
-        not matter.
+        (it has no predictions now), ``pending`` (nor has it, as it was not scored yet) or ``removed``
+        (delete it). Sorted by key; out of core, so its size does not matter.
 
     Raises:
         DataError: snapshot ``since`` is removed (``jobs.vacuum --keep`` says how many do), or
@@ -64,7 +64,7 @@ def _changes(
         # A run scores a key once: the same run means the same row.
         sql = (
             f"SELECT illust_id, page, CASE WHEN n.run IS NULL THEN 'removed' WHEN n.status = '{OK}' THEN "
-            "'scored' ELSE 'failed' END "
+            f"'scored' WHEN n.status = '{PENDING}' THEN '{PENDING}' ELSE 'failed' END "
             "AS change FROM new n FULL JOIN old o USING (illust_id, page) WHERE n.run IS DISTINCT FROM o.run "
             "ORDER BY illust_id, page"
         )

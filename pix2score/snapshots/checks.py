@@ -24,6 +24,7 @@ class Promise:
     model_version: str
     rows: int
     failed: int
+    pending: int
     heads: tuple[HeadSpec, ...]
     scores: pa.Schema
     embedding_run: str
@@ -43,6 +44,7 @@ class Promise:
             manifest["model_version"],
             counts["rows"],
             counts["failed"],
+            counts.get("pending", 0),
             layout.heads,
             layout.scores,
             layout.embedding_run,
@@ -60,8 +62,12 @@ def check_rows(connection: duckdb.DuckDBPyConnection, promise: Promise) -> list[
         "keys that stand more than once": (
             "SELECT illust_id, page FROM scores GROUP BY ALL HAVING count(*) > 1"
         ),
-        "rows whose status is neither ok nor failed": (
-            "SELECT 1 FROM scores WHERE status NOT IN ('ok', 'failed')"
+        "rows whose status is neither ok nor failed nor pending": (
+            "SELECT 1 FROM scores WHERE status NOT IN ('ok', 'failed', 'pending')"
+        ),
+        "pending rows with predictions, an error_code, attempts or a fingerprint": (
+            f"SELECT 1 FROM scores WHERE status = 'pending' AND ({some_head} OR error_code IS NOT NULL OR "
+            "attempts <> 0 OR fingerprint IS NOT NULL)"
         ),
         "failed rows without a known error_code": (
             f"SELECT 1 FROM scores WHERE status = 'failed' AND coalesce(error_code, '') NOT IN ({codes})"
@@ -76,11 +82,14 @@ def check_rows(connection: duckdb.DuckDBPyConnection, promise: Promise) -> list[
         for what, is_bad in head.bad_rows_sql().items():
             tests[what] = f"SELECT 1 FROM scores WHERE status = 'ok' AND coalesce({is_bad}, true)"
     problems = _failing(connection, tests)
-    rows, failed = one_row(connection, "SELECT count(*), count(*) FILTER (status = 'failed') FROM scores")
+    counts = "count(*), count(*) FILTER (status = 'failed'), count(*) FILTER (status = 'pending')"
+    rows, failed, pending = one_row(connection, f"SELECT {counts} FROM scores")
     if (rows, failed) != (promise.rows, promise.failed):
         problems.append(
             f"{rows} rows with {failed} failed, manifest says {promise.rows} with {promise.failed}"
         )
+    if pending != promise.pending:
+        problems.append(f"{pending} rows are pending, manifest says {promise.pending}")
     return problems
 
 

@@ -28,10 +28,9 @@ is a number."""
 def read_scores(place: str, snapshot: int | None = None) -> pds.Dataset:
     """SCORES of a snapshot (default: the live one) as a ``pyarrow.dataset``.
 
-    Each catalog key once, ``ok`` or ``failed``. Columns: ``tables.scores_schema``, and behind them those of
-    the catalog that ``score --carry`` named. Raises ``DataError`` if
-    there is no such snapshot at ``place``; so does reading the dataset, once ``vacuum`` has removed the
-    snapshot's files.
+    Each catalog key once, ``ok``, ``failed`` or ``pending``. Columns: ``tables.scores_schema``, and behind
+    them those of the catalog that ``score --carry`` named. Raises ``DataError`` if there is no such snapshot
+    at ``place``; so does reading the dataset, once ``vacuum`` has removed the snapshot's files.
     """
     import pyarrow.dataset as pds
 

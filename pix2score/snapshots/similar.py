@@ -81,7 +81,7 @@ def _embedding_of(embeddings: pds.Dataset, key: Key, scores: str) -> Floats:
     if not rows.num_rows:
         raise DataError(
             f"{key[0]!r}, page {key[1]}, has no embedding in {scores}: not in its catalog, or its image "
-            "failed"
+            "failed or is pending"
         )
     vector_1D = _matrix(rows.column("embedding").combine_chunks())
     return np.asarray(vector_1D[0] / _length(vector_1D), dtype=np.float32)

@@ -42,7 +42,7 @@ READABLE_VERSIONS = (1, 2)
 
 EMBEDDING_RUN = "embedding_run"
 EmbeddingDtype: TypeAlias = Literal["float16", "float32"]
-OK, FAILED = "ok", "failed"
+OK, FAILED, PENDING = "ok", "failed", "pending"
 TableName = Literal["scores", "embeddings", "dead", "removed"]
 ROW_GROUP_ROWS = {
     "scores": 65_536,  # about 20 MB: small enough to skip by key, large enough to compress
@@ -55,8 +55,9 @@ ROW_GROUP_ROWS = {
 def scores_schema(
     id_type: pa.DataType, heads: Sequence[HeadSpec], version: int = SCHEMA_VERSION
 ) -> pa.Schema:
-    """SCORES: one row per catalog key, ``ok`` with predictions or ``failed`` with an ``error_code``.
+    """SCORES: one row per catalog key.
 
+    ``ok`` with predictions, ``failed`` with an ``error_code``, or ``pending``: it was not scored yet.
     ``run`` gave the answer, ``embedding_run`` the embedding that it is of: in EMBEDDINGS the key's row of
     that run. They differ where heads answered from a stored embedding.
     """
@@ -120,6 +121,8 @@ class DataFile:
     """Run -> ok rows whose embedding it made, likewise."""
     kept: int = 0
     """Ok rows that keep the answer of an earlier content, likewise."""
+    pending: int = 0
+    """Rows not scored yet, likewise."""
     version: int = 1
     """Of its schema."""
 
@@ -199,6 +202,7 @@ def write_file(folder: Folder, table: TableName, path: str, rows: pa.Table) -> D
             ).as_py()
             or 0
         )
+        facts["pending"] = pc.sum(pc.equal(rows.column("status"), PENDING)).as_py() or 0
     digest = hashlib.sha256(data).hexdigest()
     return DataFile(table, path, rows.num_rows, size, digest, **facts, version=SCHEMA_VERSION)
 

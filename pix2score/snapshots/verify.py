@@ -49,6 +49,7 @@ def verify(config: VerifyConfig) -> VerifySummary:
         "model_version": promise.model_version,
         "rows": promise.rows,
         "failed": promise.failed,
+        "pending": promise.pending,
         "files": len(promise.files),
     }
 

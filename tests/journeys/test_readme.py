@@ -217,7 +217,7 @@ def demo(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the pages assume it: with the output of a demo, an exported model and two pictures."""
     folder = tmp_path_factory.mktemp("pages")
     (folder / "pix2score-demo").mkdir()
-    for name, place in (("scores", chain.scores), ("model", chain.model)):
+    for name, place in (("scores", chain.scores), ("model", chain.model), ("catalog", chain.catalog)):
         (folder / "pix2score-demo" / name).symlink_to(place)
     for name in ("a.png", "b.jpg"):
         picture("RGB").save(folder / name)

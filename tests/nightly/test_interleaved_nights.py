@@ -1,10 +1,11 @@
-"""Runs, vacuums, deaths and damage in any order: after every publication the live snapshot is whole, and no
-state of what is staged stops the next night."""
+"""Runs, vacuums, deaths and damage in any order, also runs of some rows and runs that the clock ends: after
+every publication the live snapshot is whole, and no state of what is staged stops the next night."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, multiple, rule
 
+from pix2score.catalog.expressions import Expression
 from pix2score.errors import ConflictError, DataError, StorageError
 from pix2score.nightly import cuts
 from pix2score.nightly.publish import Publication
@@ -51,7 +53,24 @@ IDS = {
     ],
 }
 CONTENTS = st.sampled_from(["a", "b", "c", "NOT_FOUND", "NOT_FOUND later", "CORRUPT"])
-OPTIONS = st.sampled_from([{}, {}, {}, {}, {"full": True}, {"retry_failed": True}])
+OPTIONS = st.sampled_from(
+    [
+        {},
+        {},
+        {},
+        {},
+        {"full": True},
+        {"retry_failed": True},
+        {"order": "waiting first"},
+        {"order": "new first"},
+    ]
+)
+WHERES: dict[str, Callable[[Key, str], bool]] = {
+    "true": lambda key, content: True,
+    "page = 0": lambda key, content: key[1] == 0,
+    "etag >= 'b'": lambda key, content: content >= "b",
+    "false": lambda key, content: False,
+}
 VACUUMS = st.sampled_from(
     [{}, {"keep": 1}, {"keep": 1, "keep_staged": "0s"}, {"keep": 2, "keep_staged": "0s"}]
 )
@@ -65,7 +84,16 @@ class Run:
     content: dict[Key, str]
     model: str
     rows: list[dict[str, Any]]
+    where: str = "true"
+    may_end: bool = True
+    """Whether it may be published though rows are left."""
     pieces: int = 0
+
+    @property
+    def left(self) -> set[Key]:
+        """Keys that are not asked for, or not reached: they stay as they are, or are pending."""
+        others = {key for key, content in self.content.items() if not WHERES[self.where](key, content)}
+        return others | {(row["illust_id"], row["page"]) for row in self.rows}
 
 
 class Nights(RuleBasedStateMachine):
@@ -84,7 +112,7 @@ class Nights(RuleBasedStateMachine):
         self.rest: dict[Key, str] = {}
         self.model = M1
         self.commits = 0
-        self.states: dict[tuple[str, ...], tuple[dict[Key, str], str, dict[Key, Any]]] = {}
+        self.states: dict[tuple[str, ...], tuple[dict[Key, str], str, dict[Key, Any], Collection[Key]]] = {}
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(cuts, "PART_ROWS", part_rows)
 
@@ -126,16 +154,25 @@ class Nights(RuleBasedStateMachine):
     def change_model(self) -> None:
         self.model = M2 if self.model == M1 else M1
 
-    @rule(target=runs, options=OPTIONS)
-    def begin(self, options: dict[str, Any]) -> Any:
-        plan, publication = self.world.plan(self.content, self.model, **options)
-        if not plan.counts.planned and not plan.counts.removed:
+    @rule(target=runs, options=OPTIONS, where=st.sampled_from(["true", "true", *WHERES]))
+    def begin(self, options: dict[str, Any], where: str) -> Any:
+        before = (
+            live(self.world.scores).manifest["model_version"]
+            if live_number(self.world.folder)
+            else self.model
+        )
+        where = where if before == self.model else "true"
+        asked = {} if where == "true" else {"where": Expression("--where", where)}
+        plan, publication = self.world.plan(self.content, self.model, **options, **asked)
+        if plan.counts.changes_nothing:
             return multiple()
         return Run(
             replace(publication, receipts=[]),
             dict(self.content),
             self.model,
             planned_rows(self.world.folder, plan.parts),
+            where,
+            may_end=before == self.model and not options.get("full"),
         )
 
     @rule(run=runs, pieces=st.integers(1, 3))
@@ -152,9 +189,25 @@ class Nights(RuleBasedStateMachine):
         if not leaves_lease:
             Lease(self.world.folder, run.publication.origin.run).release()
 
-    @rule(run=consumes(runs), meanwhile=st.one_of(st.none(), VACUUMS), dies_tidying=st.booleans())
-    def publish(self, run: Run, meanwhile: dict[str, Any] | None, dies_tidying: bool) -> None:
-        self.stage(run, 1000)
+    @rule(run=consumes(runs), pieces=st.integers(0, 2))
+    def end_with_staging(self, run: Run, pieces: int) -> None:
+        """As with --stage-only: the pieces stay, the plan goes."""
+        self.stage(run, pieces)
+        top = f"staged/{run.publication.origin.run}"
+        plan = [f"{top}/{e.path}" for e in (self.world.folder / top).entries() if e.path.startswith("plan")]
+        self.world.folder.delete(plan)
+        self.die(run, leaves_lease=False)
+
+    @rule(
+        run=consumes(runs),
+        meanwhile=st.one_of(st.none(), VACUUMS),
+        dies_tidying=st.booleans(),
+        ends=st.booleans(),
+    )
+    def publish(self, run: Run, meanwhile: dict[str, Any] | None, dies_tidying: bool, ends: bool) -> None:
+        if not (ends and run.may_end):
+            self.stage(run, 1000)
+        run.publication = self.world.with_rest(run.publication)
         staged = (
             {e.path: self.world.folder.read(e.path) for e in self.world.folder.entries("staged")}
             if dies_tidying
@@ -173,7 +226,7 @@ class Nights(RuleBasedStateMachine):
             return
         for path, data in staged.items():
             self.world.folder.publish(path, data, replace=True)
-        self.check(run.content, run.model)
+        self.check(run.content, run.model, run.left)
 
     @rule(options=VACUUMS)
     def vacuum_between(self, options: dict[str, Any]) -> None:
@@ -195,8 +248,8 @@ class Nights(RuleBasedStateMachine):
             except DataError:  # a piece of its own was damaged while another one was live
                 assert damages(self.world.folder, read_snapshot(self.world.folder, number).files)
                 return
-            content, model, self.world.before = self.states[self.tables(number)]
-            self.check(content, model)
+            content, model, self.world.before, left = self.states[self.tables(number)]
+            self.check(content, model, left)
 
     def tables(self, number: int) -> tuple[str, ...]:
         """What tells a night's snapshot, its compactions and its returns from all others."""
@@ -224,11 +277,11 @@ class Nights(RuleBasedStateMachine):
         if dead:
             damage(self.world, dead[which % len(dead)], how)
 
-    def check(self, content: dict[Key, str], model: str) -> None:
+    def check(self, content: dict[Key, str], model: str, left: Collection[Key] = ()) -> None:
         self.commits += 1
         self.world.catalog(content)
-        check(self.world, content, model)
-        self.states[self.tables(live_number(self.world.folder))] = content, model, self.world.before
+        check(self.world, content, model, left)
+        self.states[self.tables(live_number(self.world.folder))] = content, model, self.world.before, left
 
     def finish_with_a_quiet_night(self) -> None:
         try:

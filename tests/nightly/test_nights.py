@@ -477,7 +477,7 @@ def test_an_answer_stays_while_its_changed_image_cannot_be_fetched_and_is_given_
         )
         assert (row["run"], row["bookmark_bin"]) == ("run-001", 1)
         assert live(any_world.scores).manifest["counts"] | {"rows": 0, "ok": 0} == {
-            **{"rows": 0, "ok": 0, "failed": 0, "failed_by_code": {}, "kept": 1}
+            **{"rows": 0, "ok": 0, "failed": 0, "failed_by_code": {}, "kept": 1, "pending": 0}
         }
     check(any_world, {**content, (104, 0): "x"}, M1)
     any_world.night(content)

@@ -108,6 +108,7 @@ def test_a_plan_holds_every_key_in_parts_of_the_documented_schema(place: str) ->
     )
     rows = sorted(planned_rows(folder, plan.parts), key=lambda row: (row["illust_id"], row["page"]))
     nothing = {"file": None, "row": None, "split": None, "attempts": 0, "is_retry": False}
+    nothing["reason"] = "new"
     assert rows == [
         {"illust_id": 1, "page": 0, "uri": "a", "fingerprint": "etag:x", "group": "7", **nothing},
         {"illust_id": 1, "page": 1, "uri": "b", "fingerprint": "etag:y", "group": "7", **nothing},

@@ -100,6 +100,7 @@ def test_a_good_snapshot_passes_and_is_counted(scores: str) -> None:
         "model_version": MODEL_VERSION,
         "rows": 40,
         "failed": 2,
+        "pending": 0,
         "files": 3,
     }
 
@@ -158,6 +159,17 @@ def test_a_changed_row_count_of_a_file_is_named(local_scores: str) -> None:
 def test_changed_counts_of_the_snapshot_are_named(local_scores: str, count: str, value: int) -> None:
     change_manifest(local_scores, lambda manifest: manifest["counts"].update({count: value}))
     assert "40 rows with 2 failed, manifest says" in problem_of(local_scores)
+
+
+def test_pending_rows_are_counted_and_hold_nothing(local_scores: str) -> None:
+    def pending(table: pa.Table) -> pa.Table:
+        status = ["pending" if i == 3 else value for i, value in enumerate(table["status"].to_pylist())]
+        return table.set_column(2, table.schema.field(2), pa.array(status))
+
+    change_rows(local_scores, "scores", pending)
+    told = problem_of(local_scores)
+    assert "1 pending rows with predictions, an error_code, attempts or a fingerprint" in told
+    assert "1 rows are pending, manifest says 0" in told
 
 
 def test_a_key_that_stands_twice_is_named(local_scores: str) -> None:

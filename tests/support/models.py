@@ -20,12 +20,12 @@ from tests.support.pictures import encode
 from tests.support.torch_helpers import HEADS, NARROW, PREPROCESS, pixels, settled_model, weights_of
 
 
-def cheap_model(place: Path) -> str:
+def cheap_model(place: Path, seed: int = 0) -> str:
     """An untrained resnet18 at 8 px."""
 
     from pix2score.model.network import MultiHeadModel, weights_of
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     heads = tuple(
         h.fitted(edges=h.edges, counts=[1] * h.num_bins, typical=list(range(h.num_bins)))
         for h in preset("pixiv")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pix2score.catalog.catalog import Columns, open_catalog
+from pix2score.nightly.pending import set_aside
 from pix2score.nightly.plan import ScoringPlan, plan_scoring
 from pix2score.nightly.publish import Publication, publish_night
 from pix2score.nightly.request import ScoringRequest
@@ -18,7 +20,7 @@ from pix2score.snapshots.leases import Lease
 from pix2score.snapshots.manifest import Snapshot, live, live_number
 from pix2score.snapshots.pieces import Origin, Receipt, write_piece
 from pix2score.snapshots.read import read_embeddings, read_scores
-from pix2score.snapshots.tables import FAILED, OK, Layout
+from pix2score.snapshots.tables import FAILED, OK, PENDING, Layout
 from pix2score.snapshots.verify import verify
 from pix2score.storage.folder import Folder
 from tests.support.builders import (
@@ -67,7 +69,13 @@ class World:
 
     def plan(self, content: Content, model: str = M1, **options: Any) -> tuple[ScoringPlan, Publication]:
         self.nights += 1
-        catalog = open_catalog(self.catalog(content), Columns(), others=options.get("carry", ()))
+        asked = [options[name] for name in ("where", "first") if options.get(name)]
+        carry = options.get("carry", ())
+        catalog = open_catalog(
+            self.catalog(content),
+            Columns(),
+            others=lambda shape: [*carry, *(name for one in asked for name in one.names(shape))],
+        )
         number = live_number(self.folder)
         origin = Origin(
             run=f"run-{self.nights:03}",
@@ -97,18 +105,34 @@ class World:
         return write_catalog(f"{self.place}/catalog", table)
 
     def night(
-        self, content: Content, model: str = M1, *, killed_after: int | None = None, **options: Any
+        self,
+        content: Content,
+        model: str = M1,
+        *,
+        killed_after: int | None = None,
+        ends_after: int | None = None,
+        **options: Any,
     ) -> Snapshot | None:
-        """Plan, stage and publish; killed after so many pieces, if given."""
+        """Plan, stage and publish; killed, or its time is up, after so many pieces, if given."""
         plan, publication = self.plan(content, model, **options)
-        if not plan.counts.planned and not plan.counts.removed:
+        if plan.counts.changes_nothing:
             self.scored, self.answered = [], []
             return None
-        receipts = self.stage(plan, publication, killed_after)
+        receipts = self.stage(plan, publication, killed_after if ends_after is None else ends_after)
         if killed_after is not None:
             Lease(self.folder, publication.origin.run).release()  # as if it had expired
             return None
-        return self.publish(replace(publication, receipts=receipts))
+        return self.publish(self.with_rest(replace(publication, receipts=receipts)))
+
+    def with_rest(self, publication: Publication) -> Publication:
+        """With pending rows for new keys that are in no piece; what is left is counted."""
+        plan, receipts = publication.plan, publication.receipts
+        left = set_aside(
+            self.folder, publication.origin, publication.layout, plan.parts, receipts, plan.withheld
+        )
+        plan.counts.left = left.total
+        plan.counts.pending += left.num_without_answer
+        return replace(publication, receipts=[*receipts, *left.pieces])
 
     def publish(self, publication: Publication, workers: Any = None) -> Snapshot:
         """The night's snapshot is live."""
@@ -155,6 +179,7 @@ class World:
             ("error_code", codes),
             ("fingerprint", [row["fingerprint"] for row in rows]),
             ("attempts", [row["attempts"] + 1 for row in rows]),
+            ("scored_at", [datetime(2026, 11, 20, tzinfo=UTC) + timedelta(days=self.nights)] * len(rows)),
         ):
             position = scores.schema.get_field_index(name_)
             scores = scores.set_column(
@@ -181,12 +206,18 @@ def code_of(fingerprint: str) -> str | None:
     return next((code for code in FAILS if fingerprint.startswith(code)), None)
 
 
-def check(world: World, content: Content, model: str) -> None:
-    """S1, well-formed rows, live embeddings exactly; all files as their manifest says."""
+def check(world: World, content: Content, model: str, left: Collection[Key] = ()) -> None:
+    """S1, well-formed rows, live embeddings exactly; all files as their manifest says.
+
+    ``left``: keys that the last night did not come to.
+    """
     rows = world.rows()
     assert rows.keys() == content.keys()
     for key, row in rows.items():
         code, old = code_of(content[key]), world.before.get(key)
+        if key in left:
+            assert row == old if old else (row["status"], row["fingerprint"]) == (PENDING, None)
+            continue
         told = (row["fingerprint"], row["status"], row["error_code"])
         if code == "NOT_FOUND" and old and old["status"] == OK and row["attempts"] < 5:
             assert told == (old["fingerprint"], OK, code), "an answer of earlier content stays"
