@@ -19,6 +19,10 @@ from pix2score.model.trunk import build_trunk, embedding_dim
 from pix2score.snapshots.tables import EmbeddingDtype
 
 
+_CASTS = ("cpu", "cuda")
+"""Devices that may run in half precision; of others, such as meta, torch refuses the question."""
+
+
 class Normalisation(Protocol):
     """Mean and deviation of each colour, of 0..1."""
 
@@ -70,7 +74,7 @@ class MultiHeadModel(nn.Module):
             return self.answers(embedding_BD), embedding_BD
         embedding_BD = self.embed(image_BCHW)
         device = embedding_BD.device.type
-        if not torch.is_autocast_enabled(device):
+        if device not in _CASTS or not torch.is_autocast_enabled(device):
             return self.answers(embedding_BD), embedding_BD
         with torch.autocast(device, enabled=False):
             return self.answers(embedding_BD), embedding_BD
