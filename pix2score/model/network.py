@@ -18,7 +18,6 @@ from pix2score.model.folder import Shape, check_shapes
 from pix2score.model.trunk import build_trunk, embedding_dim
 from pix2score.snapshots.tables import EmbeddingDtype
 
-
 _CASTS = ("cpu", "cuda")
 """Devices that may run in half precision; of others, such as meta, torch refuses the question."""
 
