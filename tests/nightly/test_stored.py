@@ -21,6 +21,7 @@ from pix2score.snapshots.config import VacuumConfig, VerifyConfig
 from pix2score.snapshots.leases import Lease
 from pix2score.snapshots.manifest import Snapshot, live
 from pix2score.snapshots.pieces import Origin
+from pix2score.snapshots.read import dead_ids
 from pix2score.snapshots.tables import OK
 from pix2score.snapshots.vacuum import vacuum
 from pix2score.snapshots.verify import verify
@@ -105,6 +106,18 @@ def test_what_a_killed_run_answered_is_resumed(world: World) -> None:
     assert len(staged) == 3
     assert {*world.answered} == {*keys(*range(7))} - staged
     check(world, keys(*range(7)), M3)
+
+
+def test_an_answer_that_was_staged_and_is_not_wanted_any_more_leaves_no_trace(world: World) -> None:
+    world.night(keys(*range(5)))
+    world.night(keys(*range(5)), M3, killed_after=1)
+    (changed, *resumed) = world.answered
+    content = {**keys(*range(5)), changed: "another picture"}
+    world.night(content, M3)
+    assert not {*resumed} & {*world.answered}
+    dead = dead_ids(world.folder, live(world.scores)).to_pylist()
+    assert dead == [{"illust_id": changed[0], "page": 0, "run": "run-001"}]
+    check(world, content, M3)
 
 
 def test_an_answer_that_was_staged_is_not_used_once_its_embedding_was_made_anew(world: World) -> None:
