@@ -30,6 +30,10 @@ class RefitConfig:
     """Share of groups that nothing is learnt from: old and new heads are measured on them."""
     max_pages: int = 4
     """Pages per work that are learnt from."""
+    hidden: int = 0
+    """Width of a layer between the embedding and the heads, learnt in steps; 0: none, each head is solved."""
+    epochs: int = 20
+    """Passes over the rows, with a hidden layer; the best one on the validation rows counts."""
     sample_rows: int = 50_000
     """Rows that choose how much each head may learn, at 13 strengths of a penalty; the chosen one is then
     solved over all rows."""
@@ -40,7 +44,7 @@ class RefitConfig:
         for name in ("val_fraction", "test_fraction"):
             if not 0 < getattr(self, name) < 0.5:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected above 0 and below 0.5")
-        for name, least in (("max_pages", 1), ("sample_rows", 1000)):
+        for name, least in (("max_pages", 1), ("sample_rows", 1000), ("hidden", 0), ("epochs", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} {getattr(self, name)}: at least {least}")
         self.given_heads()

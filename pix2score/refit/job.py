@@ -90,11 +90,16 @@ def _refitted(
 ) -> dict[str, Any]:
     from pix2score.model.network import MultiHeadModel, weights_of  # imports torch
     from pix2score.refit.solve import batch_of, solved
+    from pix2score.refit.steps import learnt
 
-    model = MultiHeadModel(card.backbone, heads, size=card.preprocess.size)
+    model = MultiHeadModel(card.backbone, heads, size=card.preprocess.size, hidden=config.hidden)
     model.eval()
     train, val = (batch_of(rows[split], heads) for split in ("train", "val"))
-    metrics, penalties = solved(model, heads, train, val, config.sample_rows)
+    penalties: dict[str, float] = {}
+    if config.hidden:
+        metrics = learnt(model, heads, train, val, config.epochs)
+    else:
+        metrics, penalties = solved(model, heads, train, val, config.sample_rows)
     about: dict[str, Any] = {
         "val": results([m.calibrated() for m in metrics]),
         "penalties": penalties,
@@ -160,6 +165,7 @@ def _save(
         embedding_dim=card.embedding_dim,
         **calibrations(metrics),
         about=about,
+        hidden=about["config"]["hidden"],
         embedding_dtype=card.embedding_dtype,
         graph=graph_or_none,
     )

@@ -13,6 +13,7 @@ import pytest
 
 from pix2score.errors import ConfigError, DataError
 from pix2score.heads.ordered import OrderedHead
+from pix2score.model.answers import EmbeddingPredictor
 from pix2score.model.folder import load_model, save_model, trunk_weights
 from pix2score.model.network import weights_of
 from pix2score.refit.config import RefitConfig
@@ -123,6 +124,18 @@ def test_more_rows_than_the_sample_are_all_learnt_from(stored: Stored, tmp_path:
     assert few["rows"]["train"] == all_["rows"]["train"] > 1500
     for name in ("bookmark", "sanity"):
         assert abs(few["val"][name]["nll"] - all_["val"][name]["nll"]) < 0.02
+
+
+def test_a_hidden_layer_learns_what_no_line_says(stored: Stored, tmp_path: Path) -> None:
+    bent = np.abs(stored.signal_N) - np.abs(stored.signal_N).mean()
+    stored.write_labels(tmp_path, bent)
+    linear = refit(stored.config(tmp_path))
+    (tmp_path / "new").rename(tmp_path / "linear")
+    found = refit(stored.config(tmp_path, hidden=32, epochs=60))
+    card, _ = load_model(str(tmp_path / "new"))
+    assert (card.hidden, found["penalties"]) == (32, {})
+    assert found["test"]["bookmark"]["spearman"] > linear["test"]["bookmark"]["spearman"] + 0.2
+    EmbeddingPredictor(*load_model(str(tmp_path / "new")))
 
 
 def test_other_heads_may_be_learnt_on_the_same_trunk(stored: Stored, tmp_path: Path) -> None:
