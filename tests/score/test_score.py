@@ -306,4 +306,9 @@ def test_an_embedding_beyond_float16_is_a_failed_row() -> None:
     scored = _scored(rows, np.array([0, 1]), prediction, "run", Layout(pa.int64(), (), 2, "float16"))
     assert scored.column("status").to_pylist() == ["ok", "failed"]
     assert scored.column("error_code").to_pylist() == [None, "NONFINITE"]
+    assert "float16 ends at 65,504" in scored.column("error_detail")[1].as_py()
+    assert scored.column("embedding_run").to_pylist() == ["run", None]
+    unsure = Prediction({}, np.ones((2, 2), np.float32), np.array([True, False]))
+    lost = _scored(rows, np.array([0, 1]), unsure, "run", Layout(pa.int64(), (), 2, "float16"))
+    assert lost.column("error_detail").to_pylist() == [None, "the model's output is NaN or infinite"]
     assert scored.column("embedding").to_pylist() == [[1.0, 2.0], None]
