@@ -44,12 +44,23 @@ class DriftGate:
         if moved:
             told = ", ".join(f"{name} {value:.3f}" for name, value in self.drift.items())
             logger.info("drift since snapshot %d (PSI of the whole table): %s", live.number, told)
-        if any(drift.psi > self.max_drift for drift in moved):
+        if self._is_filled_up(draft, live):
+            logger.info("snapshot %d had pending rows: what moved as they came is not held", live.number)
+        elif any(drift.psi > self.max_drift for drift in moved):
             why = refusal(moved, self.max_drift, live.number)
             raise LimitError(
                 f"{why}{self.show(draft, why)}; if it is meant, raise it: the next run publishes "
                 "what is staged"
             )
+
+    @staticmethod
+    def _is_filled_up(draft: Snapshot, live: Snapshot) -> bool:
+        """Whether the same model goes on with a table that was not whole: other rows, and no other answers.
+
+        Those that came first may have been chosen, such as by ``--first`` before ``--until``.
+        """
+        is_same_model = draft.manifest["model_version"] == live.manifest["model_version"]
+        return is_same_model and live.manifest["counts"].get("pending", 0) > 0
 
 
 def head_drifts(folder: Folder, draft: Snapshot, live: Snapshot, executor: Executor) -> list[HeadDrift]:

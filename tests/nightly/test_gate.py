@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from pix2score import read_scores
+from pix2score.catalog.expressions import Expression
 from pix2score.errors import LimitError
 from pix2score.nightly import cuts
 from pix2score.nightly.gate import DriftGate
@@ -58,7 +59,7 @@ class ScoringWorld(World):
     ) -> Snapshot:
         """A whole night through ``gate``."""
         plan, publication = self.plan(content, model, **options)
-        publication = replace(publication, receipts=self.stage(plan, publication))
+        publication = self.with_rest(replace(publication, receipts=self.stage(plan, publication)))
         return publish_night(publication, FACTS, Here(), gate or DriftGate(0.25))
 
     def histogram(self) -> Any:
@@ -142,6 +143,21 @@ def test_drift_is_that_of_the_table_as_it_is_published_carried_rows_and_all(worl
     assert snapshot.manifest["counts"]["ok"] == NUM
     assert not np.array_equal(world.histogram(), before)
     assert gate.drift["bookmark"] == round(psi(world.histogram(), before), 4) > 0
+
+
+def test_rows_that_were_pending_may_move_the_table_but_another_model_may_not(tmp_path: Path) -> None:
+    world = ScoringWorld(str(tmp_path))
+    some = Expression("--where", "illust_id >= 100")
+    world.gated(WHOLE, where=some)
+    assert live(world.scores).manifest["counts"]["pending"] == 100
+    world.says = permuted
+    with pytest.raises(LimitError, match="over --max-drift 0.25"):
+        world.gated(WHOLE, M2)
+    world.says = ScoringWorld.says
+    gate = DriftGate(0.05)
+    snapshot = world.gated(WHOLE, gate=gate)
+    assert gate.drift["bookmark"] > 0.05, "what came is told"
+    assert snapshot.manifest["counts"]["ok"] == NUM
 
 
 def test_a_night_that_moves_a_little_passes(world: ScoringWorld) -> None:
