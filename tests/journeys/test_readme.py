@@ -10,6 +10,7 @@ import json
 import pkgutil
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -217,8 +218,9 @@ def demo(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the pages assume it: with the output of a demo, an exported model and two pictures."""
     folder = tmp_path_factory.mktemp("pages")
     (folder / "pix2score-demo").mkdir()
-    for name, place in (("scores", chain.scores), ("model", chain.model), ("catalog", chain.catalog)):
+    for name, place in (("model", chain.model), ("catalog", chain.catalog)):
         (folder / "pix2score-demo" / name).symlink_to(place)
+    shutil.copytree(chain.scores, folder / "pix2score-demo/scores")  # one page adds a night
     for name in ("a.png", "b.jpg"):
         picture("RGB").save(folder / name)
     return folder

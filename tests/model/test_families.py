@@ -88,7 +88,7 @@ def test_any_backbone_goes_from_file_to_answer(backbone: str, tmp_path: Path) ->
         logits, embedding = model(normalise(torch.from_numpy(images), card.preprocess))
     assert embedding.shape == (5, card.embedding_dim)
     assert onnx.embedding.shape == (5, card.embedding_dim)
-    np.testing.assert_allclose(plain.embedding, embedding.numpy(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(plain.embedding, embedding.numpy(), rtol=1e-3, atol=1e-4)
     for head in HEADS:
         probs = logits[head.name].softmax(1).numpy()
         assert probs.std(axis=0).max() > 1e-3, "answers do not differ between pictures"

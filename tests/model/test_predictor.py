@@ -111,7 +111,7 @@ def test_predictions_are_those_of_a_plain_forward_pass(predictor: Predictor) -> 
     found = predictor.predict(IMAGES)
     with torch.inference_mode():
         logits, embedding = settled_model()(normalise(torch.from_numpy(IMAGES), PREPROCESS).contiguous())
-    np.testing.assert_allclose(found.embedding, embedding.numpy(), atol=2e-4)
+    np.testing.assert_allclose(found.embedding, embedding.numpy(), atol=2e-4, rtol=1e-3)
     for head in HEADS:
         np.testing.assert_allclose(
             found.heads[head.name].probs, logits[head.name].softmax(1).numpy(), atol=1e-5

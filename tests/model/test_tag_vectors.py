@@ -84,6 +84,7 @@ def scores(model: str, prediction: Prediction, tmp_path_factory: pytest.TempPath
         "attempts": [1] * num,
         "fingerprint": ["x"] * num,
         "run": [RUN] * num,
+        "embedding_run": [RUN] * num,
         "scored_at": [datetime(2026, 11, 21, tzinfo=UTC)] * num,
         **card.heads[0].columns(prediction.heads["tag"]),
     }

@@ -95,6 +95,7 @@ def frozen(heads: Sequence[HeadSpec], seed: int = 0) -> FrozenNormModel:
     """BatchNorm in eval mode, so that student and teacher may be one."""
     model = seeded(FrozenNormModel, seed, heads)  # type: ignore[arg-type]
     assert isinstance(model, FrozenNormModel)
+    model.embedding_dtype = None  # a teacher's heads see its embedding rounded, those of a step do not
     return model
 
 
