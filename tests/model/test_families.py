@@ -92,8 +92,9 @@ def test_any_backbone_goes_from_file_to_answer(backbone: str, tmp_path: Path) ->
     for head in HEADS:
         probs = logits[head.name].softmax(1).numpy()
         assert probs.std(axis=0).max() > 1e-3, "answers do not differ between pictures"
-        np.testing.assert_allclose(plain.heads[head.name].probs, probs, atol=1e-4)
-        np.testing.assert_allclose(onnx.heads[head.name].probs, probs, atol=1e-4)
+        # The heads see the embedding in steps of float16, and engines may fall to different ones.
+        np.testing.assert_allclose(plain.heads[head.name].probs, probs, atol=5e-4)
+        np.testing.assert_allclose(onnx.heads[head.name].probs, probs, atol=5e-4)
 
     shown = saliency(Predictor(card, weights, batch_size=4, engine="torch"), COUNT_HEAD, images)
     assert shown.shape == (5, size, size)
