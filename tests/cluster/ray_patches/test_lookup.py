@@ -164,7 +164,9 @@ def rows_of(scores: Path) -> tuple[pa.Table, pa.Table]:
     """Both tables without what names the run, in key order."""
     embeddings = read_embeddings(str(scores)).to_table().drop_columns(["run"])
     order = pc.sort_indices(embeddings, [("illust_id", "ascending"), ("page", "ascending")])
-    return read_scores(str(scores)).to_table().drop_columns(["run", "scored_at"]), embeddings.take(order)
+    return read_scores(str(scores)).to_table().drop_columns(
+        ["run", "embedding_run", "scored_at"]
+    ), embeddings.take(order)
 
 
 @pytest.mark.slow
