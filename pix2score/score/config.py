@@ -46,9 +46,9 @@ class ScoreConfig:
     other formats, and pictures smaller than the model's input, are decoded on CPUs as before."""
     gpu_wait_s: float = 0
     """Seconds to wait for the cluster's autoscaler to bring a GPU, if there is none."""
-    embedding_dtype: EmbeddingDtype | None = None
-    """float16 or float32 (default: the model's); float32 of a model of float16 is for readers without
-    that."""
+    embedding_dtype: Literal["auto", EmbeddingDtype] = "auto"
+    """auto: the model's. float16 or float32: that; float32 of a model of float16 is for readers without
+    float16."""
     carry: tuple[str, ...] = ()
     """Catalog column that the scores table has too, as it is tonight, so that readers need no join; may be
     repeated."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
+from typing import Literal
 
 from pix2score.catalog.catalog import Catalog, Columns, open_catalog
 from pix2score.catalog.contents import ImageRows
@@ -86,8 +87,9 @@ def open_run(config: ScoreConfig, laps: StageTimer) -> Run:
             "decode gpu: it squashes pictures, and the model was trained with resize "
             f"{card.preprocess.resize}"
         )
-    config = replace(config, embedding_dtype=_stored_dtype(card, config.embedding_dtype))
-    layout = Layout(catalog.id_type, card.heads, card.embedding_dim, config.embedding_dtype or "float16")
+    stored = _stored_dtype(card, config.embedding_dtype)
+    config = replace(config, embedding_dtype=stored)
+    layout = Layout(catalog.id_type, card.heads, card.embedding_dim, stored)
     check_carry(config.carry, layout)
     parent = live_number(out)
     run_id = new_run_id(datetime.now(UTC).strftime("%Y%m%dT%H%M%S"))
@@ -132,14 +134,14 @@ def check_same_model(config: ScoreConfig, version: str, live: Snapshot | None) -
         )
 
 
-def _stored_dtype(card: ModelCard, asked: EmbeddingDtype | None) -> EmbeddingDtype:
+def _stored_dtype(card: ModelCard, asked: Literal["auto", EmbeddingDtype]) -> EmbeddingDtype:
     """What embeddings are stored in. Raises ``ConfigError`` where that would not be what the heads saw."""
     if card.embedding_dtype == "float32" and asked == "float16":
         raise ConfigError(
             "embedding_dtype float16: the model's heads see float32, and would answer otherwise from what is "
             "stored; leave it out, or train with --embedding-dtype float16"
         )
-    return asked or card.embedding_dtype or "float16"
+    return (card.embedding_dtype or "float16") if asked == "auto" else asked
 
 
 def _mapped(before: Columns, now: Columns) -> str:

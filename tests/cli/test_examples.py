@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tomllib
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 from pix2score.align.config import AlignConfig
 from pix2score.ascend.config import AscendConfig
 from pix2score.cli.flags import as_plain, resolve
+from pix2score.cli.settings import settings_of
 from pix2score.compare.config import CompareConfig
 from pix2score.ensemble.config import EnsembleConfig
+from pix2score.errors import ConfigError
 from pix2score.evaluate.config import EvaluateConfig
 from pix2score.kpi.config import KpiConfig
 from pix2score.prepare.config import PrepareConfig
@@ -75,3 +78,11 @@ def test_the_example_is_read_from_s3_too(job: str, s3: Any) -> None:
     s3.upload_file(str(CONFIGS / f"{job}.toml"), BUCKET, f"configs/{job}.toml")
     from_s3 = resolve(CLASSES[job], ["--config", f"s3://{BUCKET}/configs/{job}.toml"])
     assert from_s3 == resolve(CLASSES[job], ["--config", str(CONFIGS / f"{job}.toml")])
+
+
+@pytest.mark.parametrize("job", CLASSES)
+def test_every_flag_takes_a_word_or_refuses_it_by_name(job: str) -> None:
+    for setting in settings_of(CLASSES[job]):
+        if not setting.is_table:
+            with contextlib.suppress(ConfigError):
+                setting.value("nonsense")

@@ -10,6 +10,7 @@ import pytest
 from pix2score.cli.flags import resolve
 from pix2score.cli.settings import POSITIONAL, build, settings_of
 from pix2score.errors import ConfigError
+from pix2score.score.config import ScoreConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,3 +133,9 @@ def test_help_fits_the_terminal(
     assert "names options: What is called how." in " ".join(out.split())
     assert "Of an illustration. (default: id)" in " ".join(out.split())
     assert out.isascii()
+
+
+@pytest.mark.parametrize("word", ["auto", "float16", "float32"])
+def test_a_choice_that_names_a_type_of_choices_is_a_flag(word: str) -> None:
+    words = ["--catalog=c", "--model=m", "--out=o", f"--embedding-dtype={word}"]
+    assert resolve(ScoreConfig, words).embedding_dtype == word

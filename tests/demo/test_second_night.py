@@ -22,7 +22,7 @@ from pix2score.snapshots.config import VerifyConfig
 from pix2score.snapshots.manifest import live
 from pix2score.snapshots.verify import verify
 from pix2score.storage.folder import Folder
-from tests.support.chain import Chain
+from tests.support.chain import EMBEDDING_DIM, Chain
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -112,7 +112,7 @@ def test_dry_run_tells_what_would_be_done_and_writes_nothing(place: Place, next_
     assert place.files() == before
     assert (told["dry_run"], told["snapshot"], told["new"]) == (True, None, next_day.new)
     assert told["bytes_to_fetch"] > 0
-    assert told["bytes_to_write"] > told["to_score"] * 1024
+    assert told["bytes_to_write"] > told["to_score"] * 2 * EMBEDDING_DIM
     assert told["estimated_seconds"] > 0
     done = place.score()
     assert {name: told[name] for name in ("planned", "new", "changed", "retry", "carried", "removed")} == {
