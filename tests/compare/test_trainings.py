@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import pytest
 
+from pix2score.cluster import local
 from pix2score.cluster.offer import Offer
 from pix2score.compare.config import CompareConfig
 from pix2score.compare.trainings import (
@@ -20,6 +22,12 @@ from pix2score.errors import ConfigError
 
 GPUS = Offer(num_gpus=8, num_cores=32, num_nodes=2, cpus_per_core=1.0)
 NO_GPU = Offer(num_gpus=0, num_cores=4, num_nodes=1, cpus_per_core=1.0)
+
+
+@pytest.fixture(autouse=True)
+def on_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever ran before in this process."""
+    monkeypatch.setattr(local, "LOCAL", threading.Event())
 
 
 def trainings(offer: Offer, **train: object) -> list[Training]:
