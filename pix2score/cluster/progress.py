@@ -34,24 +34,26 @@ class Meter:
     started: float = field(default_factory=time.monotonic)
     logged: float = field(default_factory=time.monotonic)
 
-    def begin_at(self, number: int) -> None:
+    def begin_at(self, number: int, now: float | None = None) -> None:
         """``number`` were done before: the rate is of what is done from now on."""
         self.done = self.began_at = number
         self.in_start_up = 0
-        self.started = self.logged = time.monotonic()
+        self.started = self.logged = time.monotonic() if now is None else now
 
-    def add(self, number: int, note: str = "") -> None:
+    def add(self, number: int, note: str = "", now: float | None = None) -> None:
         """Count ``number`` more as done; log rate and time left if it is time.
 
         Called with 0 now and then, so that a standstill is reported too. ``note`` is shown behind the rate.
+        ``now``: when they were counted, by the clock of who counted, if that was not this moment here.
         """
+        now = time.monotonic() if now is None else now
         if self.done == self.began_at:  # start-up says nothing about the rate
-            self.started = self.logged = time.monotonic()
+            self.started = self.logged = now
             self.in_start_up = number
         self.done += number
-        if self.done == self.began_at or time.monotonic() - self.logged < LOG_EVERY_S:
+        if self.done == self.began_at or now - self.logged < LOG_EVERY_S:
             return
-        self.logged = time.monotonic()
+        self.logged = now
         counted = self.done - self.began_at - self.in_start_up or self.in_start_up
         rate = counted / max(_POLL_S, self.logged - self.started)
         left = duration(max(0, self.total - self.done) / rate)
@@ -86,9 +88,9 @@ class _Board:
     def note(self, text: str) -> None:
         self._note = text
 
-    def take(self) -> tuple[int, int, list[str], str]:
+    def take(self) -> tuple[int, int, list[str], str, float]:
         lines, self._lines = self._lines, []
-        return self._began_at, self._done, lines, self._note
+        return self._began_at, self._done, lines, self._note, time.monotonic()
 
 
 @dataclass
@@ -133,12 +135,13 @@ class _Reporter:
                 continue
             self.show(*news)
 
-    def show(self, began_at: int, done: int, lines: list[str], note: str) -> None:
+    def show(self, began_at: int, done: int, lines: list[str], note: str, now: float) -> None:
+        """``now``: of the board, as a busy driver hears of it late."""
         for line in lines:
             self.meter.logger.info("%s", line)
         if began_at != self.meter.began_at:
-            self.meter.begin_at(began_at)
-        self.meter.add(done - self.meter.done, note)
+            self.meter.begin_at(began_at, now)
+        self.meter.add(done - self.meter.done, note, now)
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ class ScoringPlan:
     """Those of them that had failed in the live snapshot too."""
     carry: CarriedColumns | None = None
     carried: tuple[SortedPart, ...] = ()
-    """What the scores table has of ``carry``; none where its files stay as they are."""
+    """Their values, in key order."""
     already_published: list[Receipt] = field(default_factory=list)
     """Pieces that still exist though a snapshot published them: that run was killed before it tidied up."""
 
