@@ -5,7 +5,8 @@ Shapes: N embeddings, D their width, W the width that the outputs see, A outputs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +14,24 @@ import numpy.typing as npt
 from pix2score.errors import DataError
 from pix2score.heads.spec import Floats
 from pix2score.model.folder import TRUNK, ModelCard, Shape, Weights, check_shapes
-from pix2score.model.predictor import Prediction
+from pix2score.model.widen import widen
 
 NORM_EPSILON = 1e-5
 """Of the hidden layer's BatchNorm."""
+BLOCK_ROWS = 256
+"""Widened to float32 and multiplied while they are in the core's cache: 2 MB of float32[2048]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What all heads say of N embeddings.
+
+    ``heads`` has each head's answer as its ``HeadSpec.answer`` gives it; ``finite`` bool [N]: False where the
+    embedding or an output is NaN or infinite.
+    """
+
+    heads: dict[str, Any]
+    finite: npt.NDArray[np.bool_]
 
 
 class EmbeddingPredictor:
@@ -35,25 +50,35 @@ class EmbeddingPredictor:
         self._bias_A = np.concatenate([weights[f"{layer}.bias"] for layer in layers])
         self._ends = np.cumsum([head.num_outputs for head in card.heads])[:-1]
 
-    def outputs(self, embedding_ND: Floats) -> dict[str, Floats]:
-        """Head -> float32 [N, A], before calibration."""
-        seen_NW = self._hidden(embedding_ND) if self._hidden else embedding_ND
-        found_NA = seen_NW @ self._weight_WA + self._bias_A
-        parts: Sequence[Floats] = np.split(found_NA, self._ends, axis=1)
-        return {head.name: part for head, part in zip(self.card.heads, parts, strict=True)}
+    def predict(self, embedding_ND: npt.NDArray[np.floating]) -> Answers:
+        """Answers of N >= 0 pictures with these embeddings, as ``Predictor.predict`` of the pictures.
 
-    def predict(self, embedding_ND: npt.NDArray[np.floating]) -> Prediction:
-        """Predictions of N >= 0 pictures with these embeddings, as ``Predictor.predict`` of the pictures."""
-        embedding, heads = np.asarray(embedding_ND, dtype=np.float32), self.card.heads
+        Float16 or float32, as they are stored.
+        """
+        found_NA = np.empty((len(embedding_ND), len(self._bias_A)), dtype=np.float32)
+        finite = np.empty(len(embedding_ND), dtype=np.bool_)
         with np.errstate(over="ignore", invalid="ignore"):
-            outputs = self.outputs(embedding)
-            # Of float16's numbers no sum leaves float32; a test of each takes longer.
-            tested = embedding.sum(axis=1, keepdims=True) if embedding_ND.dtype == np.float16 else embedding
-        finite = np.logical_and.reduce(
-            [np.isfinite(part).all(axis=1) for part in (tested, *outputs.values())]
+            for start in range(0, len(embedding_ND), BLOCK_ROWS):
+                block = slice(start, start + BLOCK_ROWS)
+                finite[block] = self._answer(embedding_ND[block], found_NA[block])
+        parts = np.split(found_NA, self._ends, axis=1)
+        outputs = {head.name: part for head, part in zip(self.card.heads, parts, strict=True)}
+        answers = {h.name: h.answer(outputs[h.name], self.card.calibration(h.name)) for h in self.card.heads}
+        return Answers(answers, finite)
+
+    def _answer(self, stored_BD: npt.NDArray[np.floating], found_BA: Floats) -> npt.NDArray[np.bool_]:
+        """Put the outputs of a block into ``found_BA``, before calibration; return which rows are finite."""
+        embedding_BD = widen(stored_BD)
+        seen_BW = self._hidden(embedding_BD) if self._hidden else embedding_BD
+        np.matmul(seen_BW, self._weight_WA, out=found_BA)
+        found_BA += self._bias_A
+        # Of float16's numbers no sum leaves float32; a test of each takes longer.
+        is_half = stored_BD.dtype == np.float16
+        tested = embedding_BD.sum(axis=1, keepdims=True) if is_half else embedding_BD
+        is_finite: npt.NDArray[np.bool_] = np.logical_and.reduce(
+            [np.isfinite(numbers).all(axis=1) for numbers in (tested, found_BA)]
         )
-        answers = {h.name: h.answer(outputs[h.name], self.card.calibration(h.name)) for h in heads}
-        return Prediction(answers, embedding, finite)
+        return is_finite
 
 
 class _Hidden:

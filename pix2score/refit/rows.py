@@ -23,9 +23,10 @@ from pix2score.dataset.plan import SplitRule, plan_dataset
 from pix2score.errors import DataError
 from pix2score.heads.spec import HeadSpec
 from pix2score.snapshots.manifest import Snapshot
-from pix2score.snapshots.read import batches_of
+from pix2score.snapshots.read import batches_of, removed_meanwhile
 from pix2score.snapshots.tables import EMBEDDING_RUN, OK, DataFile
 from pix2score.storage.folder import Folder
+from pix2score.storage.matrix import Matrix, MatrixFile
 from pix2score.storage.parquet import parquet_batches
 from pix2score.storage.parts import Part
 from pix2score.storage.sql import engine, load, query
@@ -161,9 +162,8 @@ def _embeddings(
 ) -> Iterator[tuple[npt.NDArray[np.floating], str, npt.NDArray[np.int64]]]:
     """Embeddings of a file that are wanted, with their split and rows there."""
     schema = pa.schema([("position", pa.int64()), ("split", pa.string()), ("row", pa.int64())])
-    for batch in batches_of(folder, snapshot, [file], [*KEY, "embedding"]):
-        keys = pa.Table.from_batches([batch]).select(list(KEY))
-        keys = keys.append_column("position", pa.array(range(batch.num_rows), pa.int64()))
+    for found_keys, embedding in _row_groups(folder, snapshot, file):
+        keys = found_keys.append_column("position", pa.array(range(found_keys.num_rows), pa.int64()))
         connection.register("keys", keys)
         sql = (
             "SELECT position, split, row FROM chosen JOIN keys USING (illust_id, page) "
@@ -171,10 +171,21 @@ def _embeddings(
         )
         found = pa.concat_tables([schema.empty_table(), *query(connection, sql, schema)])
         connection.unregister("keys")
-        numbers = batch.column("embedding").flatten().to_numpy(zero_copy_only=False)
-        embedding = numbers.reshape(batch.num_rows, -1)
         position, split, row = (found.column(name).to_numpy() for name in schema.names)
         for name in SPLITS:
             of_split = split == name
             if of_split.any():
                 yield embedding[position[of_split]], name, row[of_split]
+
+
+def _row_groups(folder: Folder, snapshot: Snapshot, file: DataFile) -> Iterator[tuple[pa.Table, Matrix]]:
+    """Keys of each row group of a file, and their embeddings [n, D].
+
+    Raises ``DataError`` if it is missing, as ``vacuum`` removed the snapshot meanwhile.
+    """
+    try:
+        with MatrixFile(folder, file.path, "embedding") as opened:
+            for group in range(len(opened.group_rows)):
+                yield opened.file.read_row_group(group, columns=list(KEY)), opened.matrix(group)
+    except FileNotFoundError as exc:
+        raise removed_meanwhile(folder, snapshot.number, exc) from None

@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
@@ -34,12 +33,16 @@ from pix2score.score.nonfinite import non_finite
 from pix2score.snapshots.pieces import Origin, Receipt, write_piece
 from pix2score.snapshots.tables import EMBEDDING_RUN, FAILED, OK, Layout
 from pix2score.storage.folder import Folder
-from pix2score.storage.parquet import open_parquet
+from pix2score.storage.matrix import Matrix, MatrixFile
 from pix2score.storage.parts import Part, total_rows
 
 logger = logging.getLogger(__name__)
-TASK_ROWS = 8_192
-"""Of a task, and of its block: 64 MB of float32[2048] while the heads work."""
+TASK_ROWS, LARGE_TASK_ROWS = 8_192, 32_768
+"""Of a task, and of its block, on small and on large nights.
+
+Embeddings are read by row group, and of up to two of them a neighbour reads the rest.
+"""
+LARGE_NIGHT_ROWS = 500_000
 MEMORY_BYTES = 512 * 2**20
 PART_ROWS = 65_536
 """Of a staged piece: some 20 MB of SCORES rows."""
@@ -65,11 +68,12 @@ class AnswerPipeline:
         answer = functools.partial(
             answer_rows, out=self.out, model=self.model, origin=self.origin, layout=self.layout
         )
+        task_rows = LARGE_TASK_ROWS if total_rows(parts) >= LARGE_NIGHT_ROWS else TASK_ROWS
         source = ParquetParts(
             self.out,
             parts,
-            task_rows=lambda _: TASK_ROWS,
-            block_rows=TASK_ROWS,
+            task_rows=lambda _: task_rows,
+            block_rows=task_rows,
             row_bytes=200 + sum(head.row_bytes for head in self.layout.heads),
             stage=answer,
             name=answer_rows.__name__,
@@ -84,12 +88,16 @@ class AnswerPipeline:
 def answer_rows(rows: pa.Table, *, out: Folder, model: str, origin: Origin, layout: Layout) -> pa.Table:
     """Ray Data stage: rows of ``nightly.stored.stored_schema`` in, one SCORES row each out, with ``model_s``.
 
-    Raises ``DataError`` if the model was replaced meanwhile, or an embedding is not where the plan says.
+    ``rows`` has those of a file together, in its order. Raises ``DataError`` if the model was replaced
+    meanwhile, or an embedding is not where the plan says.
     """
     start = time.monotonic()
     predictor = _predictor(model, origin.model_version)
-    embedding_ND = _embeddings(out, rows, layout)
-    answered = _answered(rows, embedding_ND, predictor, origin, layout)
+    found = [
+        _answered(some, embedding_ND, predictor, origin, layout)
+        for some, embedding_ND in _with_embeddings(out, rows)
+    ]
+    answered = pa.concat_tables(found) if found else layout.scores.empty_table()
     share = np.full(rows.num_rows, (time.monotonic() - start) / max(1, rows.num_rows), dtype=np.float32)
     return answered.append_column(stage_times.MODEL_S, pa.array(share))
 
@@ -106,38 +114,35 @@ def _predictor(model: str, version: str) -> EmbeddingPredictor:
     return EmbeddingPredictor(card, weights)
 
 
-def _embeddings(out: Folder, rows: pa.Table, layout: Layout) -> npt.NDArray[np.floating]:
-    """[N, D] in the order of ``rows``, which has the rows of a file together."""
-    found = np.empty((rows.num_rows, layout.embedding_dim), dtype=layout.embedding_dtype)
+def _with_embeddings(out: Folder, rows: pa.Table) -> Iterator[tuple[pa.Table, Matrix]]:
+    """``rows`` in parts, each with its embeddings [N, D]: of one row group of one file."""
+    files = pc.run_end_encode(rows.column(FILE).combine_chunks())
     start = 0
-    for run in rows.column(FILE).combine_chunks().dictionary_encode().dictionary.to_pylist():
-        of_file = rows.filter(pc.equal(rows.column(FILE), run))
-        found[start : start + of_file.num_rows] = _from_file(out, run, of_file, layout)
-        start += of_file.num_rows
-    return found
+    for stop, path in zip(files.run_ends.to_pylist(), files.values.to_pylist(), strict=True):
+        with MatrixFile(out, path, "embedding") as file:
+            yield from _of_file(file, rows.slice(start, stop - start), out.full(path))
+        start = stop
 
 
-def _from_file(out: Folder, path: str, rows: pa.Table, layout: Layout) -> npt.NDArray[np.floating]:
-    """Embeddings at the positions of ``rows`` in one file; only the row groups that hold them are read."""
+def _of_file(file: MatrixFile, rows: pa.Table, name: str) -> Iterator[tuple[pa.Table, Matrix]]:
+    """By row group; those without any of ``rows`` are not read."""
     position = rows.column(POSITION).to_numpy()
-    with open_parquet(out, path) as file:
-        sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
-        starts = np.cumsum([0, *sizes])
-        groups = np.unique(np.searchsorted(starts, position, side="right") - 1)
-        read = file.read_row_groups([int(group) for group in groups])
-    at = np.concatenate([np.arange(starts[g], starts[g + 1]) for g in groups])
-    found = read.take(pa.array(np.searchsorted(at, position)))
-    for name in KEY:
-        if not found.column(name).equals(rows.column(name)):
-            raise DataError(f"{out.full(path)} does not hold the embeddings that the plan found there")
-    embeddings = found.column("embedding").combine_chunks()
-    numbers: npt.NDArray[np.floating] = embeddings.flatten().to_numpy(zero_copy_only=False)
-    return numbers.reshape(-1, layout.embedding_dim)
+    starts = np.cumsum([0, *file.group_rows])
+    ends = np.searchsorted(position, starts)
+    for group in np.flatnonzero(np.diff(ends)).tolist():
+        some = rows.slice(ends[group], ends[group + 1] - ends[group])
+        at = position[ends[group] : ends[group + 1]] - starts[group]
+        keys, embedding_ND = file.file.read_row_group(group, columns=list(KEY)), file.matrix(group)
+        if len(at) < len(embedding_ND):
+            keys, embedding_ND = keys.take(pa.array(at)), embedding_ND[at]
+        if not all(keys.column(key).equals(some.column(key)) for key in KEY):
+            raise DataError(f"{name} does not hold the embeddings that the plan found there")
+        yield some, embedding_ND
 
 
 def _answered(
     rows: pa.Table,
-    embedding_ND: npt.NDArray[np.floating],
+    embedding_ND: Matrix,
     predictor: EmbeddingPredictor,
     origin: Origin,
     layout: Layout,
