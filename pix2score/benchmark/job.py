@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from pix2score.benchmark.config import LIMIT, BenchmarkConfig
 from pix2score.benchmark.decode import DecodeTiming, Pixels, time_decode
+from pix2score.benchmark.fetch import fetch_table, time_fetch
 from pix2score.benchmark.heads import time_heads
 from pix2score.benchmark.pictures import write_photographs
 from pix2score.benchmark.plan import PlanTiming, time_plan
@@ -248,6 +249,12 @@ def _heads(config: BenchmarkConfig) -> dict[str, Any]:
     return {"heads": [asdict(timing) for timing in timings]}
 
 
+def _fetch(config: BenchmarkConfig) -> dict[str, Any]:
+    timings = time_fetch(config.runs)
+    logger.info("objects of S3 read whole, from a server on this machine:\n%s", fetch_table(timings))
+    return {"fetch": [asdict(timing) for timing in timings]}
+
+
 _STAGES: dict[str, Callable[[BenchmarkConfig], dict[str, Any]]] = {
     "decode": _decode,
     "model": _model,
@@ -256,6 +263,7 @@ _STAGES: dict[str, Callable[[BenchmarkConfig], dict[str, Any]]] = {
     "train": _train,
     "plan": _plan,
     "heads": _heads,
+    "fetch": _fetch,
 }
 
 

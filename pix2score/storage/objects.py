@@ -17,6 +17,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError
 
 from pix2score.errors import AccessError, DataError
+from pix2score.storage.fast_get import fast_gets
 from pix2score.storage.places import MAX_REQUESTS, backoff_s, split_s3
 
 MAX_READING = 32  # small objects at a time: hides 20 to 100 ms of latency
@@ -236,12 +237,19 @@ def gather_objects(
     """``get_object`` for many (bucket, key), ``num_concurrent`` at a time; an error in the place of its
     object."""
 
+    fast = fast_gets(fs)
+
+    async def get(bucket: str, key: str) -> tuple[int, bytes]:
+        store = fast.bucket(bucket)
+        found = await store.get(key, max_bytes) if store else None
+        return found or await _get_whole(fs, bucket, key, max_bytes)
+
     async def everything() -> list[tuple[int, bytes] | BaseException]:
         gate = asyncio.Semaphore(num_concurrent)
 
         async def one(bucket: str, key: str) -> tuple[int, bytes]:
             async with gate:
-                return await asyncio.wait_for(_get_whole(fs, bucket, key, max_bytes), timeout_s)
+                return await asyncio.wait_for(get(bucket, key), timeout_s)
 
         return await asyncio.gather(*(one(b, k) for b, k in keys), return_exceptions=True)
 

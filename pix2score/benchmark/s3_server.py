@@ -1,0 +1,83 @@
+"""A server that answers GET as S3 does, so that what a client costs can be measured: objects by their size.
+
+``python -m pix2score.benchmark.s3_server`` prints its port and serves on this machine until it is ended. Key
+``20000/7`` has 20,000 bytes. It checks no signature and stores nothing: for ``jobs.benchmark`` only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+BUCKET = "benchmark"
+_CONTENT = bytes(range(256)) * 2**14  # 4 MiB
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # connections are kept
+
+    def setup(self) -> None:
+        super().setup()
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def do_GET(self) -> None:  # noqa: N802
+        self._answer(with_content=True)
+
+    def do_HEAD(self) -> None:  # noqa: N802
+        self._answer(with_content=False)
+
+    def _answer(self, *, with_content: bool) -> None:
+        size = size_of(self.path.partition("?")[0].removeprefix(f"/{BUCKET}/"))
+        start, stop = 0, size
+        asked = self.headers.get("Range", "")
+        if asked.startswith("bytes="):
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            start, stop = int(first), min(size, int(last or size - 1) + 1)
+        self.send_response(206 if asked else 200)
+        if asked:
+            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{size}")
+        self.send_header("Content-Length", str(stop - start))
+        self.send_header("Content-Type", "image/jpeg")
+        self.send_header("ETag", f'"{size:032x}"')
+        self.send_header("Last-Modified", formatdate(1_700_000_000, usegmt=True))
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("x-amz-request-id", "0123456789ABCDEF")
+        self.end_headers()
+        if with_content:
+            self.wfile.write(memoryview(_CONTENT)[start:stop])
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def size_of(key: str) -> int:
+    """Bytes of an object."""
+    return min(int(key.partition("/")[0]), len(_CONTENT))
+
+
+@contextlib.contextmanager
+def running() -> Iterator[str]:
+    """A server in a process of its own; yields its endpoint."""
+    command = [sys.executable, "-m", __name__]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        try:
+            yield f"http://127.0.0.1:{int(server.stdout.readline())}"
+        finally:
+            server.terminate()
+
+
+def main() -> None:
+    """Serve until ended."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    print(server.server_address[1], flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()
