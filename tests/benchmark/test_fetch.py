@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 import pytest
 
 from pix2score.benchmark import fetch
 from pix2score.benchmark.fetch import FetchTiming, fetch_table, measure, time_fetch
 from pix2score.benchmark.s3_server import running, size_of
-from pix2score.storage.places import _filesystem
-
-
-@pytest.fixture
-def own_filesystem() -> Iterator[None]:
-    """Not the one whose endpoint another test has set."""
-    _filesystem.cache_clear()
-    yield
-    _filesystem.cache_clear()
 
 
 @pytest.fixture
@@ -26,8 +16,8 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "SIZES", {1_000: 8, 50_000: 4})
 
 
-@pytest.mark.parametrize("client", ["ours", "obstore", "s3fs", "boto3"])
-@pytest.mark.usefixtures("few", "own_filesystem")
+@pytest.mark.parametrize("client", ["obstore", "s3fs", "boto3"])
+@pytest.mark.usefixtures("few")
 def test_a_client_reads_every_byte(client: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with running() as endpoint:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -37,6 +27,13 @@ def test_a_client_reads_every_byte(client: str, monkeypatch: pytest.MonkeyPatch)
         found = measure(client, endpoint)
     assert set(found) == {1_000, 50_000}
     assert all(cpu_s > 0 and seconds > 0 for cpu_s, seconds in found.values())
+
+
+def test_ours_reads_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "FETCHERS", (fetch.OURS,))
+    found = time_fetch(1)
+    assert [(timing.client, timing.bytes) for timing in found] == [("ours", size) for size in fetch.SIZES]
+    assert all(timing.cpu_ms > 0 and timing.gets_per_s > 0 for timing in found)
 
 
 def test_keys_say_how_large_objects_are() -> None:
