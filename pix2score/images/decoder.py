@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import BinaryIO, cast
 
@@ -147,8 +148,7 @@ class Decoder:
         return self._living_child()
 
     def _send(self, child: subprocess.Popen[bytes], data: bytes, wait: Wait) -> None:
-        _write_all(child, REQUEST.pack(len(data)), wait)
-        _write_all(child, data, wait)
+        _write_all(child, [REQUEST.pack(len(data)), data], wait)
         self._under_way.append(data)
 
     @property
@@ -220,27 +220,37 @@ def _start_child(settings: dict[str, object]) -> subprocess.Popen[bytes]:
     return child
 
 
-def _write_all(child: subprocess.Popen[bytes], data: bytes, wait: Wait) -> None:
+def _write_all(child: subprocess.Popen[bytes], parts: Sequence[bytes], wait: Wait) -> None:
+    """In one go where the pipe has room, so that the child wakes once."""
     fd = cast(BinaryIO, child.stdin).fileno()
-    view = memoryview(data)
-    while view:
+    left = [memoryview(part) for part in parts]
+    while left:
         try:
-            view = view[os.write(fd, view) :]
+            written = os.writev(fd, left)
         except BlockingIOError:
             wait.until(fd, select.POLLOUT)
+            continue
+        while left and written >= len(left[0]):
+            written -= len(left.pop(0))
+        if left:
+            left[0] = left[0][written:]
 
 
 def _read_exactly(child: subprocess.Popen[bytes], size: int, wait: Wait) -> bytes:
+    """Mostly what one read gives, as it is: the child writes an answer in one go."""
     fd = cast(BinaryIO, child.stdout).fileno()
-    buffer = bytearray(size)
-    view = memoryview(buffer)
-    while view:
-        wait.until(fd, select.POLLIN)
-        num_read = os.readv(fd, [view])
-        if not num_read:
+    parts: list[bytes] = []
+    while size:
+        try:
+            part = os.read(fd, size)
+        except BlockingIOError:
+            wait.until(fd, select.POLLIN)
+            continue
+        if not part:
             raise EOFError
-        view = view[num_read:]
-    return bytes(buffer)
+        parts.append(part)
+        size -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 if __name__ == "__main__":

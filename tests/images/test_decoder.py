@@ -87,6 +87,15 @@ def test_pixels_are_those_of_the_calling_process(decoder: Decoder) -> None:
         assert np.array_equal(pixels, to_rgb(data, SIZE))
 
 
+def test_images_and_pixels_that_no_pipe_holds_at_once_arrive_whole() -> None:
+    preprocess = Preprocess(size=1_100)  # 3.6 MB of pixels
+    data = png(1_200, 1_200, rows=b"".join(b"\0" + os.urandom(3_600) for _ in range(1_200)))
+    decoder = Decoder(preprocess)
+    for _ in range(2):
+        assert decoder(data) == to_rgb(data, preprocess).tobytes()
+    decoder.close()
+
+
 def test_a_short_side_asks_for_shard_bytes() -> None:
     decoder = Decoder(10)
     try:
