@@ -26,7 +26,7 @@ NO_GPU = Offer(num_gpus=0, num_cores=4, num_nodes=1, cpus_per_core=1.0)
 
 @pytest.fixture(autouse=True)
 def on_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever ran before in this process."""
+    """The Ray that tests of this process share is a local one, and stays until all have ended."""
     monkeypatch.setattr(local, "LOCAL", threading.Event())
 
 

@@ -52,7 +52,8 @@ def test_an_error_comes_out_and_leaves_the_process_as_it_was(place: Path) -> Non
 
 @pytest.mark.slow
 def test_nights_in_two_threads_share_a_ray_that_ends_with_the_last(place: Path) -> None:
-    assert seen("in_threads", place) == {"scored": [NUM_ROWS, NUM_ROWS], "changes": {}}
+    found = seen("in_threads", place)
+    assert found == {"scored": [NUM_ROWS, NUM_ROWS], "to_score": NUM_ROWS, "changes": {}}
     assert read_scores(str(place / "two")).count_rows() == NUM_ROWS
 
 

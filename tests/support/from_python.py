@@ -54,11 +54,13 @@ def changes(before: dict[str, Any]) -> dict[str, Any]:
 
 
 def in_threads(place: Path) -> dict[str, Any]:
-    """Two nights side by side, each in a thread."""
+    """Two nights side by side, each in a thread, and a dry run that begins before them and ends first."""
     before = state()
-    with ThreadPoolExecutor(2) as threads:
+    with ThreadPoolExecutor(3) as threads:
+        dry = threads.submit(night, place, "three", dry_run=True)
         nights = list(threads.map(lambda out: night(place, out), ("one", "two")))
-    return {"scored": [done["scored"] for done in nights], "changes": changes(before)}
+        to_score = dry.result()["to_score"]
+    return {"scored": [n["scored"] for n in nights], "to_score": to_score, "changes": changes(before)}
 
 
 def in_a_loop(place: Path) -> dict[str, Any]:
