@@ -168,6 +168,12 @@ def drafted(parent: int, facts: Mapping[str, Any]) -> Snapshot:
     return Snapshot(parent + 1, content)
 
 
+def without_publication(snapshot: Snapshot) -> dict[str, Any]:
+    """Facts of ``snapshot`` for another manifest with the same scores: all but those of its publication."""
+    left_out = ("snapshot", "parent", *OF_PUBLICATION)
+    return {name: value for name, value in snapshot.manifest.items() if name not in left_out}
+
+
 def conflict(folder: Folder, number: int) -> ConflictError:
     """The error of a run that another one overtook."""
     return ConflictError(f"another run published snapshot {number} of {folder.uri} first: run again")

@@ -20,7 +20,6 @@ from pix2score.snapshots.config import PublishConfig
 from pix2score.snapshots.damage import damages
 from pix2score.snapshots.leases import Lease
 from pix2score.snapshots.manifest import (
-    OF_PUBLICATION,
     Snapshot,
     conflict,
     live,
@@ -28,6 +27,7 @@ from pix2score.snapshots.manifest import (
     new_run_id,
     publish,
     read_snapshot,
+    without_publication,
 )
 from pix2score.storage.folder import Folder
 from pix2score.summaries import PublishSummary
@@ -103,9 +103,8 @@ def _manifest(chosen: Snapshot, note: str | None) -> Mapping[str, Any]:
     later are not, and may be taken up again. ``compaction_of`` is not: a run that was planned upon an earlier
     snapshot with these scores has been overtaken by those between.
     """
-    left_out = ("snapshot", "parent", *OF_PUBLICATION)
     return {
-        **{name: value for name, value in chosen.manifest.items() if name not in left_out},
+        **without_publication(chosen),
         "published_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "restored_from": chosen.number,
         "published_by": _publisher(),

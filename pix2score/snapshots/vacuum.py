@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pix2score.host.executor import Executor, LocalThreads
 from pix2score.snapshots.compaction import compact
 from pix2score.snapshots.config import VacuumConfig, seconds
 from pix2score.snapshots.leases import Leases, read_leases
@@ -45,10 +46,11 @@ class _Found:
     """Files that go, receipts first: a file must never go before the receipt that names it."""
 
 
-def vacuum(config: VacuumConfig) -> VacuumSummary:
+def vacuum(config: VacuumConfig, executor: Executor | None = None) -> VacuumSummary:
     """Remove what no kept snapshot names and no run of late staged; return counts and bytes.
 
-    The newest ``keep`` snapshots are kept, and those of ``keep_since``. Beside a scoring run it is safe: the
+    ``executor``: where embedding files are rewritten (default: threads of this process). The newest ``keep``
+    snapshots are kept, and those of ``keep_since``. Beside a scoring run it is safe: the
     run holds a lease, and what it may publish stays; so is it beside ``publish``.
 
     Raises:
@@ -62,7 +64,12 @@ def vacuum(config: VacuumConfig) -> VacuumSummary:
     compacted = (
         0
         if config.dry_run
-        else compact(folder, snapshot, _forgotten(folder, snapshot, now - seconds(config.keep_staged)))
+        else compact(
+            folder,
+            snapshot,
+            _forgotten(folder, snapshot, now - seconds(config.keep_staged)),
+            executor or LocalThreads(),
+        )
     )
     found = _found(folder, config, now)
     surplus = found.surplus
