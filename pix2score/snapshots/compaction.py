@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -47,8 +48,11 @@ class _Group:
 
     run: str
     files: tuple[DataFile, ...]
-    drops: bool
+    drops: bool = False
     """Whether dead rows are left out, as all files of the run are rewritten."""
+    keeps_returnable: bool = False
+    """Whether those of removed rows stay, as the run is more than one step: where it is one, the files of the
+    dead go with them, and say that the rows cannot come back."""
 
     @property
     def bytes(self) -> int:
@@ -64,14 +68,14 @@ def compact(folder: Folder, snapshot: Snapshot, forgotten: Collection[str], exec
     snapshot = _with_dead_in_order(folder, snapshot, executor)
     returnable = _returnable(snapshot, forgotten)
     chosen, done = _chosen(snapshot, executor.call(_count_by_run, folder, returnable)), 0
-    steps, dropped = list(_steps(chosen)), {group.run for group in chosen if group.drops}
+    steps = list(_steps(chosen))
     if not steps and {*forgotten} & {file.path for file in snapshot.files_of("removed")}:
         steps = [[]]
-    for number, step in enumerate(steps, 1):
+    for step in steps:
         try:
             replaced = _rewritten(folder, snapshot, step, returnable, executor)
-            is_last = number == len(steps)
-            dead = _without_gone(folder, snapshot, replaced, dropped, executor) if is_last else None
+            dropped = {group.run for group in step if group.drops}
+            dead = _without_gone(folder, snapshot, replaced, dropped, executor)
         except FileNotFoundError as exc:
             logger.info("a file went while embeddings were compacted, they stay as they are: %s", exc)
             return done
@@ -115,12 +119,14 @@ def _without_gone(
     """The files of the dead without those of the ``dropped`` runs of which no dead row is in any file now."""
     runs, files = _runs_with_dead(snapshot, replaced), snapshot.files_of("dead")
     gone = dropped - runs
-    if not gone:
+    if not gone or (gone != dropped and any(one.needs_dead for one in replaced)):
         return None
     placed = [file for file in files if (name := of_run(file)) and name.run in gone]
     loose = [file for file in files if of_run(file) is None]
-    if not runs or not loose:
-        return Replacement((*placed, *loose), ())
+    if not runs:
+        return Replacement(tuple(files), ())
+    if not loose:
+        return Replacement(tuple(placed), ())
     rest = _organised(folder, snapshot, loose, sorted(runs), executor)
     return Replacement((*placed, *loose), rest.new)
 
@@ -165,35 +171,52 @@ def _chosen(snapshot: Snapshot, returnable: Counter[str]) -> list[_Group]:
     groups: list[_Group] = []
     for run, files in by_run.items():
         rows = sum(file.rows for file in files)
-        stay = alive.get(run, rows) + returnable[run]
+        is_large = sum(file.bytes for file in files) > STEP_BYTES
+        stay = alive.get(run, rows) + (returnable[run] if is_large else 0)
         small = [file for file in files if file.bytes < FILE_BYTES // 2]
         if rows - stay > MOSTLY_DEAD * rows:
-            groups += _groups(run, files, stay / rows, drops=True)
+            some = _together(files, FILE_BYTES * min(4.0, rows / max(1, stay)))
+            groups += [_Group(run, one, drops=True, keeps_returnable=is_large) for one in some]
         elif len(small) >= MANY_SMALL and budget > 0:
             budget -= sum(file.bytes for file in small)
-            groups += _groups(run, small, 1.0, drops=len(small) == len(files))
+            is_whole = len(small) == len(files)
+            groups += [
+                _Group(run, one, drops=is_whole, keeps_returnable=is_large)
+                for one in _together(small, FILE_BYTES)
+            ]
     return groups
 
 
-def _groups(run: str, files: Sequence[DataFile], share: float, *, drops: bool) -> Iterator[_Group]:
-    """Files one after the other, together about ``FILE_BYTES`` once a ``share`` of their rows is left."""
-    most, some = FILE_BYTES * min(4.0, 1 / max(share, 0.01)), list[DataFile]()
+def _together(files: Sequence[DataFile], num_bytes: float) -> Iterator[tuple[DataFile, ...]]:
+    """Files one after the other, about so many bytes at a time."""
+    some: list[DataFile] = []
     for file in files:
         some.append(file)
-        if sum(one.bytes for one in some) >= most:
-            yield _Group(run, tuple(some), drops)
+        if sum(one.bytes for one in some) >= num_bytes:
+            yield tuple(some)
             some = []
     if some:
-        yield _Group(run, tuple(some), drops)
+        yield tuple(some)
 
 
 def _steps(groups: Sequence[_Group]) -> Iterator[list[_Group]]:
-    step: list[_Group] = []
-    for group in groups:
-        step.append(group)
-        if sum(one.bytes for one in step) >= STEP_BYTES:
+    """About ``STEP_BYTES`` at a time; a run of no more is whole in one, a larger one is by itself."""
+    step, size = list[_Group](), 0
+    for _, some in groupby(groups, key=lambda group: group.run):
+        together = list(some)
+        is_large = together[0].keeps_returnable
+        if step and (is_large or size + sum(one.bytes for one in together) > STEP_BYTES):
             yield step
-            step = []
+            step, size = [], 0
+        for group in together:
+            if step and is_large and size + group.bytes > STEP_BYTES:
+                yield step
+                step, size = [], 0
+            step.append(group)
+            size += group.bytes
+        if is_large:
+            yield step
+            step, size = [], 0
     if step:
         yield step
 
@@ -207,12 +230,19 @@ def _rewritten(
 ) -> list[Replacement]:
     dead = snapshot.files_of("dead")
     calls = [
-        (folder, snapshot.layout, group.run, group.files, of_runs(dead, {group.run}), returnable)
-        if group.drops
-        else (folder, snapshot.layout, group.run, group.files, [], [])
+        (
+            folder,
+            snapshot.layout,
+            group.run,
+            group.files,
+            of_runs(dead, {group.run}) if group.drops else [],
+            returnable if group.keeps_returnable else [],
+        )
         for group in step
     ]
-    return list(executor.each(rewrite_files, calls))
+    made = zip(step, executor.each(rewrite_files, calls), strict=True)
+    needs_dead = {group.run: bool(returnable) and not group.keeps_returnable for group in step}
+    return [replace(one, needs_dead=group.drops and needs_dead[group.run]) for group, one in made]
 
 
 def rewrite_files(

@@ -74,7 +74,7 @@ class DeadKeys:
     Args:
         folder: the scores folder.
         files: its files of the dead.
-        told: makes an error of ours of a file that is missing.
+        told: the error of a file that is missing.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class DeadKeys:
         folder: Folder,
         files: Sequence[DataFile],
         id_type: pa.DataType,
-        told: Callable[[FileNotFoundError], DataError] = lambda exc: DataError(str(exc)),
+        told: Callable[[FileNotFoundError], Exception] = lambda exc: exc,
     ) -> None:
         named = [(file, of_run(file)) for file in files]
         self._folder, self._id_type, self._told = folder, id_type, told
@@ -102,7 +102,7 @@ class DeadKeys:
     def are_dead(self, run: str, ids: Any, pages: Any) -> Flags:
         """Whether the embedding of each key in the files of ``run`` is dead; [N].
 
-        Raises ``DataError`` if a file is missing, or is not what its name says.
+        Raises ``DataError`` if a file is not what its name says, what ``told`` makes if one is missing.
         """
         keys = pa.table([ids, pages], names=list(KEY))
         found = np.zeros(keys.num_rows, bool)

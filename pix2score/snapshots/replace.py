@@ -21,6 +21,8 @@ class Replacement:
 
     old: tuple[DataFile, ...]
     new: tuple[DataFile, ...]
+    needs_dead: bool = False
+    """Whether rows are left out that may come back as long as the files of the dead list them."""
 
 
 def publish_replaced(
@@ -73,6 +75,8 @@ def _replaced(
     fitting = [one for one in replaced if all(file.path in named for file in one.old)]
     if dead and len(fitting) == len(replaced) and all(file.path in named for file in dead.old):
         fitting.append(dead)
+    else:
+        fitting = [one for one in fitting if not one.needs_dead]
     if not fitting and not named & {*forgotten}:
         return None
     old = {file.path for one in fitting for file in one.old} | {*forgotten}

@@ -13,7 +13,8 @@ from pix2score.catalog.keys import key_fields
 from pix2score.errors import ConfigError, DataError, VerifyError
 from pix2score.snapshots.checks import Promise, check_catalog, check_embeddings, check_rows
 from pix2score.snapshots.config import VerifyConfig
-from pix2score.snapshots.damage import damage_of
+from pix2score.snapshots.damage import damage_of, damages
+from pix2score.snapshots.lists import as_files
 from pix2score.snapshots.manifest import Snapshot, live, live_number
 from pix2score.snapshots.read import batches_of
 from pix2score.snapshots.tables import DataFile, dead_schema, validate
@@ -62,6 +63,8 @@ def _readable(place: str, folder: Folder) -> tuple[Snapshot, Promise]:
     number = live_number(folder)
     try:
         snapshot = live(place)
+        if found := damages(folder, as_files(snapshot.lists)):
+            raise DataError(f"snapshot {number} of {folder.uri}: {'; '.join(found)}")
         promise = Promise.of(snapshot)
     except (DataError, ConfigError) as exc:
         if not number:
