@@ -15,6 +15,7 @@ import re
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -142,8 +143,8 @@ def organise_calls(
     """
     number = max(1, -(-sum(file.rows for file in files) // PART_ROWS))
     cuts = [2**64 * i // number for i in range(number + 1)]
-    bounds = [(low, high - 1) for low, high in zip(cuts, cuts[1:], strict=False)]
-    return [(folder, run, id_type, _overlapping(files, *some), runs, some) for some in bounds]
+    bounds = [(low, high - 1) for low, high in pairwise(cuts)]
+    return [(folder, run, id_type, overlapping(files, some), runs, some) for some in bounds]
 
 
 def organise_part(
@@ -158,6 +159,11 @@ def organise_part(
     return organise(folder, run, id_type, dead_batches(folder, files, id_type, runs), bounds)
 
 
-def _overlapping(files: Sequence[DataFile], low: int, high: int) -> list[DataFile]:
+def overlapping(files: Sequence[DataFile], bounds: tuple[int, int] | None) -> list[DataFile]:
+    """Those of ``files`` of the dead that may hold hashes within ``bounds``; all if it is None."""
     named = ((file, of_run(file)) for file in files)
-    return [file for file, name in named if name is None or (name.first <= high and name.last >= low)]
+    return [
+        file
+        for file, name in named
+        if name is None or bounds is None or (name.first <= bounds[1] and name.last >= bounds[0])
+    ]
