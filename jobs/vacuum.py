@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pix2score.cli.main import main
+from pix2score.cluster.at_hand import at_hand
 from pix2score.snapshots.config import VacuumConfig
 from pix2score.snapshots.vacuum import vacuum
 
 if __name__ == "__main__":
-    main("vacuum", VacuumConfig, vacuum, __doc__)
+    main("vacuum", VacuumConfig, at_hand(vacuum), __doc__)

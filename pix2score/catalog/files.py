@@ -20,10 +20,13 @@ from pix2score.catalog.listing import NAMED, Listing, all_levels, top_level
 from pix2score.errors import DataError
 from pix2score.storage.folder import Entry, Folder
 from pix2score.storage.places import is_s3, named_errors
+from pix2score.storage.sql import side_by_side
 
 logger = logging.getLogger(__name__)
 _SET_ASIDE = re.compile(r"(\.(bak|old|orig|disabled|crc|md5|sha256)|~)$", re.IGNORECASE)
 _MAGIC = b"PAR1"
+MAX_TOPS = 256
+"""Folders that are listed one by one: of more, one listing of everything is fewer requests."""
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 MAX_LOOKED_INTO = 10_000
 """Files without a known ending whose first bytes are read to see whether they are Parquet."""
@@ -56,13 +59,19 @@ def find_files(place: str) -> tuple[Folder, list[Entry]]:
 
 
 def relist(folder: Folder, files: Sequence[Entry]) -> dict[str, Entry]:
-    """What is today at the paths of ``files``: one listing where there are many of them on S3."""
+    """What is today at the paths of ``files``: where they are many on S3, what is listed beside them.
+
+    Only of those folders at the top that hold some: the pictures of a catalog are often in another.
+    """
     if not is_s3(folder.uri) or len(files) <= 8:
         return {
             entry.path: entry for path in (e.path for e in files) for entry in _entry_or_none(folder, path)
         }
-    nested = any("/" in entry.path for entry in files)
-    return {entry.path: entry for entry in (folder.entries() if nested else folder.top_entries())}
+    tops = {entry.path.partition("/")[0] if "/" in entry.path else "" for entry in files}
+    if len(tops) > MAX_TOPS:
+        return {entry.path: entry for entry in folder.entries()}
+    found = side_by_side(lambda top: folder.entries(top) if top else folder.top_entries(), sorted(tops))
+    return {entry.path: entry for entries in found for entry in entries}
 
 
 def hive_values(path: str) -> dict[str, str | None]:

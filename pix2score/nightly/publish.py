@@ -149,7 +149,14 @@ def _upon_live(publication: Publication) -> Publication:
     newest = read_snapshot(out, number) if live and number > live.number else None
     if newest is None or live is None or live.number not in newest.same_scores:
         raise conflict(out, number)
+    if _took_back(publication) and not {*live.files_of("dead")} <= {*newest.files_of("dead")}:
+        raise conflict(out, number)  # embeddings of what came back may be gone
     return replace(publication, live=newest)
+
+
+def _took_back(publication: Publication) -> bool:
+    """Whether the plan takes back rows of the live snapshot, whose embeddings are among its dead."""
+    return any(not receipt.is_staged for receipt in publication.plan.resumed_from)
 
 
 def _check_new(publication: Publication, files: Sequence[DataFile]) -> None:

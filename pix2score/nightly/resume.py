@@ -51,7 +51,7 @@ def by_use(receipts: Sequence[Receipt], live: Snapshot | None) -> tuple[list[Rec
     """
     if live is None:
         return list(receipts), []
-    consumed, run = {*live.manifest.get("consumed", ())}, live.manifest["run"]
+    consumed, run = {*live.consumed}, live.manifest["run"]
     is_published = [r.path in consumed or r.origin.run == run for r in receipts]
     unpublished = [r for r, is_used in zip(receipts, is_published, strict=True) if not is_used]
     return unpublished, [r for r, is_used in zip(receipts, is_published, strict=True) if is_used]

@@ -1,19 +1,24 @@
-"""The checks of ``verify`` as SQL over tables ``scores``, ``embeddings`` and ``dead`` of one snapshot."""
+"""The checks of ``verify`` as SQL over tables of some rows, or of some keys, of one snapshot.
+
+What is wrong is counted, so that the counts of several tasks add up.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from pix2score.catalog.catalog import Columns, open_catalog
+from pix2score.catalog.keys import Key
 from pix2score.catalog.rows import PlanCounts, catalog_rows
 from pix2score.errors import IMAGE_ERROR_CODES, RETRIED_ERROR_CODES
 from pix2score.heads.spec import HeadSpec
 from pix2score.snapshots.manifest import Snapshot
-from pix2score.snapshots.tables import DataFile
 from pix2score.storage.sql import load, one_row
 
 
@@ -28,7 +33,6 @@ class Promise:
     heads: tuple[HeadSpec, ...]
     scores: pa.Schema
     embedding_run: str
-    files: tuple[DataFile, ...]
     columns: dict[str, Any]
     """Of the catalog, as they were mapped."""
 
@@ -48,20 +52,60 @@ class Promise:
             layout.heads,
             layout.scores,
             layout.embedding_run,
-            snapshot.files,
             manifest["config"]["columns"],
         )
 
 
-def check_rows(connection: duckdb.DuckDBPyConnection, promise: Promise) -> list[str]:
-    """What is wrong in table ``scores``."""
+@dataclass(slots=True)
+class RowFacts:
+    """What was found in some rows of the scores table; that of several adds up."""
+
+    rows: int = 0
+    failed: int = 0
+    pending: int = 0
+    wrong: Counter[str] = field(default_factory=Counter)
+    """What is wrong -> rows or keys of which it is."""
+    bounds: list[tuple[Key, Key]] = field(default_factory=list)
+    """Smallest and greatest key of each table that was looked at."""
+
+    def add(self, other: RowFacts) -> None:
+        """Take in other rows."""
+        self.rows += other.rows
+        self.failed += other.failed
+        self.pending += other.pending
+        self.wrong.update(other.wrong)
+        self.bounds += other.bounds
+
+    @property
+    def are_apart(self) -> bool:
+        """Whether no two tables can have a key in common."""
+        ordered = sorted(self.bounds)
+        return all(one[1] < other[0] for one, other in pairwise(ordered))
+
+    def problems(self, promise: Promise) -> list[str]:
+        """All that is wrong, also with the counts of the manifest."""
+        found = [f"{number} {what}" for what, number in self.wrong.items() if number]
+        if (self.rows, self.failed) != (promise.rows, promise.failed):
+            found.append(
+                f"{self.rows} rows with {self.failed} failed, manifest says {promise.rows} with "
+                f"{promise.failed}"
+            )
+        if self.pending != promise.pending:
+            found.append(f"{self.pending} rows are pending, manifest says {promise.pending}")
+        return found
+
+
+REPEATED = "keys that stand more than once"
+REPEATED_SQL = "SELECT illust_id, page FROM scores GROUP BY ALL HAVING count(*) > 1"
+
+
+def row_facts(connection: duckdb.DuckDBPyConnection, promise: Promise) -> RowFacts:
+    """What is in table ``scores``."""
     codes = ", ".join(f"'{code}'" for code in IMAGE_ERROR_CODES)
     retried = ", ".join(f"'{code}'" for code in RETRIED_ERROR_CODES)
     some_head = " OR ".join(f"{field.name} IS NOT NULL" for head in promise.heads for field in head.fields())
     tests = {
-        "keys that stand more than once": (
-            "SELECT illust_id, page FROM scores GROUP BY ALL HAVING count(*) > 1"
-        ),
+        REPEATED: REPEATED_SQL,
         "rows whose status is neither ok nor failed nor pending": (
             "SELECT 1 FROM scores WHERE status NOT IN ('ok', 'failed', 'pending')"
         ),
@@ -81,49 +125,51 @@ def check_rows(connection: duckdb.DuckDBPyConnection, promise: Promise) -> list[
     for head in promise.heads:
         for what, is_bad in head.bad_rows_sql().items():
             tests[what] = f"SELECT 1 FROM scores WHERE status = 'ok' AND coalesce({is_bad}, true)"
-    problems = _failing(connection, tests)
     counts = "count(*), count(*) FILTER (status = 'failed'), count(*) FILTER (status = 'pending')"
     rows, failed, pending = one_row(connection, f"SELECT {counts} FROM scores")
-    if (rows, failed) != (promise.rows, promise.failed):
-        problems.append(
-            f"{rows} rows with {failed} failed, manifest says {promise.rows} with {promise.failed}"
+    return RowFacts(rows, failed, pending, _failing(connection, tests), _bounds(connection) if rows else [])
+
+
+def _bounds(connection: duckdb.DuckDBPyConnection) -> list[tuple[Key, Key]]:
+    first, last = (
+        one_row(
+            connection, f"SELECT illust_id, page FROM scores ORDER BY illust_id {way}, page {way} LIMIT 1"
         )
-    if pending != promise.pending:
-        problems.append(f"{pending} rows are pending, manifest says {promise.pending}")
-    return problems
+        for way in ("ASC", "DESC")
+    )
+    return [((first[0], first[1]), (last[0], last[1]))]
 
 
-def check_embeddings(connection: duckdb.DuckDBPyConnection, embedding_run: str) -> list[str]:
-    """What is wrong in table ``embeddings``, beside ``scores`` and ``dead``.
+NOT_FINITE = "embeddings with NaN or infinity"
 
-    ``embedding_run``: the column of ``scores`` that names the run of a row's embedding.
-    """
-    live_keys = f"(SELECT illust_id, page, {embedding_run} AS run FROM scores WHERE status = 'ok')"
+
+def key_problems(connection: duckdb.DuckDBPyConnection) -> Counter[str]:
+    """What is wrong in table ``embeddings``, beside ``live`` and ``dead``: keys of some hashes, with runs."""
     return _failing(
         connection,
         {
-            "embeddings with NaN or infinity": "SELECT 1 FROM embeddings WHERE NOT finite",
             "embeddings that are neither live nor listed as dead": (
-                f"SELECT 1 FROM embeddings ANTI JOIN {live_keys} USING (illust_id, page, run) ANTI JOIN dead "
+                "SELECT 1 FROM embeddings ANTI JOIN live USING (illust_id, page, run) ANTI JOIN dead "
                 "USING (illust_id, page, run)"
             ),
             "live keys that are listed as dead": (
-                f"SELECT 1 FROM {live_keys} SEMI JOIN dead USING (illust_id, page, run)"
+                "SELECT 1 FROM live SEMI JOIN dead USING (illust_id, page, run)"
             ),
             "ok keys without an embedding": (
-                f"SELECT 1 FROM {live_keys} ANTI JOIN embeddings USING (illust_id, page, run)"
+                "SELECT 1 FROM live ANTI JOIN embeddings USING (illust_id, page, run)"
             ),
             "live keys with more than one embedding": (
-                f"SELECT 1 FROM embeddings SEMI JOIN {live_keys} USING (illust_id, page, run) GROUP BY "
+                "SELECT 1 FROM embeddings SEMI JOIN live USING (illust_id, page, run) GROUP BY "
                 "illust_id, page HAVING count(*) > 1"
             ),
         },
     )
 
 
-def _failing(connection: duckdb.DuckDBPyConnection, tests: dict[str, str]) -> list[str]:
-    found = {what: one_row(connection, f"SELECT count(*) FROM ({sql})")[0] for what, sql in tests.items()}
-    return [f"{number} {what}" for what, number in found.items() if number]
+def _failing(connection: duckdb.DuckDBPyConnection, tests: dict[str, str]) -> Counter[str]:
+    return Counter(
+        {what: one_row(connection, f"SELECT count(*) FROM ({sql})")[0] for what, sql in tests.items()}
+    )
 
 
 def check_catalog(connection: duckdb.DuckDBPyConnection, place: str, promise: Promise) -> list[str]:

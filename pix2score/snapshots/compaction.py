@@ -1,26 +1,30 @@
-"""Embedding files rewritten with live rows only.
+"""Embedding files rewritten with live rows only, and the files of the dead put in order.
 
-Of runs whose rows are mostly superseded, and of runs that left many small files.
+Of runs whose rows are mostly superseded, and of runs that left many small files. What a task rewrites says
+nothing that was not said before, so that it is published upon whatever is live by then: a night that
+published meanwhile stays as it is, and so does the work of hours.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pix2score.catalog.keys import KEY
-from pix2score.errors import ConflictError
-from pix2score.snapshots.manifest import OF_PUBLICATION, Snapshot, publish
-from pix2score.snapshots.read import dead_ids
-from pix2score.snapshots.tables import DataFile, dead_schema, unique_path, write_file
+from pix2score.host.executor import Executor
+from pix2score.snapshots.dead import OfRun, of_run, of_runs, organise_calls, organise_part
+from pix2score.snapshots.lookup import DeadKeys
+from pix2score.snapshots.manifest import Snapshot
+from pix2score.snapshots.replace import Replacement, publish_replaced
+from pix2score.snapshots.tables import EMBEDDING_RUN, DataFile, Layout, dead_schema, unique_path, write_file
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import open_parquet, parquet_batches
-from pix2score.storage.sql import engine, in_memory, load, numbered, query
 
 logger = logging.getLogger(__name__)
 
@@ -32,95 +36,242 @@ MANY_SMALL = 16
 2 MB."""
 MERGED_BYTES = 4 * 2**30
 """Of small files that one call merges, so that it ends in minutes; the rest is for the next."""
+STEP_BYTES = 16 * 2**30
+"""Of embedding files that are rewritten between two publications: what a kill costs at most."""
+MANY_LOOSE = 64
+"""Files with the dead of all runs that are worth putting in order: so many are read in a second."""
 
 
-def compact(folder: Folder, snapshot: Snapshot, forgotten: Collection[str] = ()) -> int:
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Files of one run that one task rewrites."""
+
+    run: str
+    files: tuple[DataFile, ...]
+    drops: bool = False
+    """Whether dead rows are left out, as all files of the run are rewritten."""
+    keeps_returnable: bool = False
+    """Whether those of removed rows stay, as the run is more than one step: where it is one, the files of the
+    dead go with them, and say that the rows cannot come back."""
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.bytes for file in self.files)
+
+
+def compact(folder: Folder, snapshot: Snapshot, forgotten: Collection[str], executor: Executor) -> int:
     """Publish the same scores with the chosen embedding files rewritten; return how many were.
 
-    The new snapshot does not name the ``forgotten`` files. A run at work builds upon it when it publishes.
-    One that published meanwhile wins, and nothing is compacted.
+    The new snapshots do not name the ``forgotten`` files. A run at work builds upon them when it publishes,
+    and they upon one that published meanwhile.
     """
-    chosen = _chosen(snapshot)
-    if not chosen and not {file.path for file in snapshot.files} & {*forgotten}:
-        return 0
-    old = {file.path for files in chosen.values() for file in files}
-    try:
-        by_run = _by_run(snapshot)
-        whole = {run for run in chosen if len(chosen[run]) == len(by_run[run])}
-        new = [
-            file
-            for run, files in chosen.items()
-            for file in _rewritten(folder, snapshot, run, files, is_whole=run in whole)
-        ]
-        kept = [
-            file
-            for file in snapshot.files
-            if file.table != "dead" and file.path not in old and file.path not in forgotten
-        ]
-        others = {*by_run} - whole
-        published = _publish(
-            folder, snapshot, [*kept, *new, *_dead_of_others(folder, snapshot, others)], len(old)
-        )
-    except (ConflictError, FileNotFoundError):
-        logger.info("a run published while embeddings were compacted: they stay as they are")
-        return 0
-    logger.info("snapshot %d: %d embedding files rewritten as %d", published.number, len(old), len(new))
-    return len(old)
+    snapshot = _with_dead_in_order(folder, snapshot, executor)
+    returnable = _returnable(snapshot, forgotten)
+    chosen, done = _chosen(snapshot, executor.call(_count_by_run, folder, returnable)), 0
+    steps = list(_steps(chosen))
+    if not steps and {*forgotten} & {file.path for file in snapshot.files_of("removed")}:
+        steps = [[]]
+    for step in steps:
+        try:
+            replaced = _rewritten(folder, snapshot, step, returnable, executor)
+            dropped = {group.run for group in step if group.drops}
+            dead = _without_gone(folder, snapshot, replaced, dropped, executor)
+        except FileNotFoundError as exc:
+            logger.info("a file went while embeddings were compacted, they stay as they are: %s", exc)
+            return done
+        published = publish_replaced(folder, snapshot, replaced, dead, forgotten)
+        if published is None:
+            return done
+        snapshot = published
+        done += sum(len(group.files) for group in step)
+    return done
 
 
-def _by_run(snapshot: Snapshot) -> dict[str, list[DataFile]]:
-    found: dict[str, list[DataFile]] = defaultdict(list)
+def _with_dead_in_order(folder: Folder, snapshot: Snapshot, executor: Executor) -> Snapshot:
+    """The live snapshot, after its loose files of the dead were organised if they are many."""
+    named: list[tuple[DataFile, OfRun | None]] = [(file, of_run(file)) for file in snapshot.files_of("dead")]
+    loose = [file for file, name in named if name is None]
+    placed = [file for file, name in named if name]
+    if len(loose) <= MANY_LOOSE:
+        return snapshot
+    is_little = 4 * sum(file.rows for file in loose) < sum(file.rows for file in placed)
+    old = loose if is_little else [*loose, *placed]
+    dead = _organised(folder, snapshot, old, sorted(_runs_with_dead(snapshot, ())), executor)
+    return publish_replaced(folder, snapshot, [], dead, ()) or snapshot
+
+
+def _organised(
+    folder: Folder, snapshot: Snapshot, old: Sequence[DataFile], runs: Sequence[str], executor: Executor
+) -> Replacement:
+    calls = organise_calls(folder, str(snapshot.manifest["run"]), snapshot.layout.id_type, old, runs)
+    new = [file for files in executor.each(organise_part, calls) for file in files]
+    logger.info("%d files of the dead are put in order as %d", len(old), len(new))
+    return Replacement(tuple(old), tuple(new))
+
+
+def _without_gone(
+    folder: Folder,
+    snapshot: Snapshot,
+    replaced: Sequence[Replacement],
+    dropped: set[str],
+    executor: Executor,
+) -> Replacement | None:
+    """The files of the dead without those of the ``dropped`` runs of which no dead row is in any file now."""
+    runs, files = _runs_with_dead(snapshot, replaced), snapshot.files_of("dead")
+    gone = dropped - runs
+    if not gone or (gone != dropped and any(one.needs_dead for one in replaced)):
+        return None
+    placed = [file for file in files if (name := of_run(file)) and name.run in gone]
+    loose = [file for file in files if of_run(file) is None]
+    if not runs:
+        return Replacement(tuple(files), ())
+    if not loose:
+        return Replacement(tuple(placed), ())
+    rest = _organised(folder, snapshot, loose, sorted(runs), executor)
+    return Replacement((*placed, *loose), rest.new)
+
+
+def _runs_with_dead(snapshot: Snapshot, replaced: Sequence[Replacement]) -> set[str]:
+    """Runs with more rows in their files than are live, once ``replaced`` is; all whose count is not
+    known."""
+    rows = Counter[str]()
     for file in snapshot.files_of("embeddings"):
-        found[file.run].append(file)
+        rows[file.run] += file.rows
+    for one in replaced:
+        for file in one.old:
+            rows[file.run] -= file.rows
+        for file in one.new:
+            rows[file.run] += file.rows
+    alive = snapshot.manifest.get("runs", {})
+    return {run for run, number in rows.items() if number != alive.get(run)}
+
+
+def _returnable(snapshot: Snapshot, forgotten: Collection[str]) -> list[DataFile]:
+    """Files of removed rows that may come back: their embeddings stay, though they are dead."""
+    return [file for file in snapshot.files_of("removed") if file.path not in forgotten]
+
+
+def _count_by_run(folder: Folder, files: Sequence[DataFile]) -> Counter[str]:
+    """Rows of files of removed rows, by the run of their embedding."""
+    found = Counter[str]()
+    for file in files:
+        made_by = EMBEDDING_RUN if file.version > 1 else "run"
+        for batch in parquet_batches(folder, [file.path], [made_by]):
+            for entry in batch.column(0).value_counts().to_pylist():
+                found[entry["values"]] += entry["counts"]
     return found
 
 
-def _chosen(snapshot: Snapshot) -> dict[str, list[DataFile]]:
-    """Run -> its files to rewrite.
-
-    All of a run that is mostly superseded, the small ones of a run that has many.
-    """
-    alive, chosen, budget = snapshot.manifest.get("runs", {}), {}, MERGED_BYTES
-    for run, files in _by_run(snapshot).items():
+def _chosen(snapshot: Snapshot, returnable: Counter[str]) -> list[_Group]:
+    """What to rewrite: all of a run that is mostly superseded, the small files of a run that has many."""
+    alive, budget = snapshot.manifest.get("runs", {}), MERGED_BYTES
+    by_run: dict[str, list[DataFile]] = defaultdict(list)
+    for file in snapshot.files_of("embeddings"):
+        by_run[file.run].append(file)
+    groups: list[_Group] = []
+    for run, files in by_run.items():
         rows = sum(file.rows for file in files)
+        is_large = sum(file.bytes for file in files) > STEP_BYTES
+        stay = alive.get(run, rows) + (returnable[run] if is_large else 0)
         small = [file for file in files if file.bytes < FILE_BYTES // 2]
-        if rows - alive.get(run, rows) > MOSTLY_DEAD * rows:
-            chosen[run] = files
+        if rows - stay > MOSTLY_DEAD * rows:
+            some = _together(files, FILE_BYTES * min(4.0, rows / max(1, stay)))
+            groups += [_Group(run, one, drops=True, keeps_returnable=is_large) for one in some]
         elif len(small) >= MANY_SMALL and budget > 0:
             budget -= sum(file.bytes for file in small)
-            chosen[run] = small
-    return chosen
+            is_whole = len(small) == len(files)
+            groups += [
+                _Group(run, one, drops=is_whole, keeps_returnable=is_large)
+                for one in _together(small, FILE_BYTES)
+            ]
+    return groups
 
 
-def _publish(folder: Folder, snapshot: Snapshot, files: Sequence[DataFile], num_old: int) -> Snapshot:
-    manifest = {
-        name: value
-        for name, value in snapshot.manifest.items()
-        if name not in ("snapshot", "parent", *OF_PUBLICATION)
-    }
-    manifest |= {
-        "files": [asdict(file) for file in files],
-        "published_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    manifest |= {"compacted": num_old, "compaction_of": [*snapshot.same_scores, snapshot.number]}
-    return publish(folder, snapshot.number, manifest)
+def _together(files: Sequence[DataFile], num_bytes: float) -> Iterator[tuple[DataFile, ...]]:
+    """Files one after the other, about so many bytes at a time."""
+    some: list[DataFile] = []
+    for file in files:
+        some.append(file)
+        if sum(one.bytes for one in some) >= num_bytes:
+            yield tuple(some)
+            some = []
+    if some:
+        yield tuple(some)
+
+
+def _steps(groups: Sequence[_Group]) -> Iterator[list[_Group]]:
+    """About ``STEP_BYTES`` at a time; a run of no more is whole in one, a larger one is by itself."""
+    step, size = list[_Group](), 0
+    for _, some in groupby(groups, key=lambda group: group.run):
+        together = list(some)
+        is_large = together[0].keeps_returnable
+        if step and (is_large or size + sum(one.bytes for one in together) > STEP_BYTES):
+            yield step
+            step, size = [], 0
+        for group in together:
+            if step and is_large and size + group.bytes > STEP_BYTES:
+                yield step
+                step, size = [], 0
+            step.append(group)
+            size += group.bytes
+        if is_large:
+            yield step
+            step, size = [], 0
+    if step:
+        yield step
 
 
 def _rewritten(
-    folder: Folder, snapshot: Snapshot, run: str, files: Sequence[DataFile], *, is_whole: bool
-) -> Iterator[DataFile]:
-    """Rows of some files of a run in new files of about ``FILE_BYTES``, each sorted by key.
+    folder: Folder,
+    snapshot: Snapshot,
+    step: Sequence[_Group],
+    returnable: Sequence[DataFile],
+    executor: Executor,
+) -> list[Replacement]:
+    dead = snapshot.files_of("dead")
+    calls = [
+        (
+            folder,
+            snapshot.layout,
+            group.run,
+            group.files,
+            of_runs(dead, {group.run}) if group.drops else [],
+            returnable if group.keeps_returnable else [],
+        )
+        for group in step
+    ]
+    made = zip(step, executor.each(rewrite_files, calls), strict=True)
+    needs_dead = {group.run: bool(returnable) and not group.keeps_returnable for group in step}
+    return [replace(one, needs_dead=group.drops and needs_dead[group.run]) for group, one in made]
 
-    Of all its files only the live rows.
+
+def rewrite_files(
+    folder: Folder,
+    layout: Layout,
+    run: str,
+    files: Sequence[DataFile],
+    dead: Sequence[DataFile],
+    returnable: Sequence[DataFile],
+) -> Replacement:
+    """One task: rows of some embedding files of a run in one new file, sorted by key.
+
+    Without those that are ``dead``, unless they are among the removed rows of ``returnable``. Safe to run
+    twice: what the other one wrote is named by nobody.
     """
-    dead = dead_ids(folder, snapshot, {run} if is_whole else ())
-    pending: list[pa.Table] = []
+    gone = DeadKeys(folder, dead, layout.id_type)
+    back = DeadKeys.of_rows(_of_run(folder, returnable, layout.id_type, run), layout.id_type)
+    tables = [layout.embeddings.empty_table()]
     for file in files:
-        pending.append(without(_rows(folder, file), dead))
-        if sum(table.nbytes for table in pending) >= FILE_BYTES:
-            yield from _written(folder, snapshot, run, pending)
-            pending = []
-    yield from _written(folder, snapshot, run, pending)
+        rows = _rows(folder, file).cast(layout.embeddings)
+        keys = [rows.column(name) for name in KEY]
+        stays = ~gone.are_dead(run, *keys) | back.are_dead(run, *keys)
+        tables.append(rows if stays.all() else rows.filter(pa.array(stays)))
+    kept = pa.concat_tables(tables)
+    if not kept.num_rows:
+        return Replacement(tuple(files), ())
+    ordered = kept.sort_by([(name, "ascending") for name in KEY])
+    new = write_file(folder, "embeddings", unique_path("embeddings", run), ordered)
+    return Replacement(tuple(files), (new,))
 
 
 def _rows(folder: Folder, file: DataFile) -> pa.Table:
@@ -128,34 +279,12 @@ def _rows(folder: Folder, file: DataFile) -> pa.Table:
         return opened.read()
 
 
-def without(rows: pa.Table, dead: pa.Table) -> pa.Table:
-    """Rows whose key is not in ``dead``, in their order."""
-    if not dead.num_rows:
-        return rows
-    sql = "SELECT position FROM keys ANTI JOIN dead USING (illust_id, page) ORDER BY 1"
-    return rows.take(in_memory(sql, keys=numbered(rows, *KEY), dead=dead.select(list(KEY))).column(0))
-
-
-def _written(folder: Folder, snapshot: Snapshot, run: str, tables: Sequence[pa.Table]) -> Iterator[DataFile]:
-    rows = pa.concat_tables(tables) if tables else snapshot.layout.embeddings.empty_table()
-    if rows.num_rows:
-        ordered = rows.cast(snapshot.layout.embeddings).sort_by([(name, "ascending") for name in KEY])
-        yield write_file(folder, "embeddings", unique_path("embeddings", run), ordered)
-
-
-def _dead_of_others(folder: Folder, snapshot: Snapshot, runs: set[str]) -> list[DataFile]:
-    """Dead keys of ``runs``, some of whose embedding files stay as they are, in new files."""
-    schema = dead_schema(snapshot.layout.id_type)
-    files = snapshot.files_of("dead")
-    if not files or not runs:
-        return []
-    with engine() as connection:
-        load(connection, "dead", schema, parquet_batches(folder, [file.path for file in files], schema.names))
-        names = pa.table({"run": sorted(runs)})
-        load(connection, "others", names.schema, iter(names.to_batches()))
-        run = str(snapshot.manifest["run"])
-        sql = "SELECT * FROM dead SEMI JOIN others USING (run)"
-        return [
-            write_file(folder, "dead", unique_path("dead", run), rows)
-            for rows in query(connection, sql, schema, 1_000_000)
-        ]
+def _of_run(folder: Folder, files: Sequence[DataFile], id_type: pa.DataType, run: str) -> pa.Table:
+    """Keys of removed rows whose embedding ``run`` made, as ``dead_schema``."""
+    tables = [dead_schema(id_type).empty_table()]
+    for file in files:
+        made_by = EMBEDDING_RUN if file.version > 1 else "run"
+        for batch in parquet_batches(folder, [file.path], [*KEY, made_by]):
+            rows = pa.Table.from_batches([batch]).rename_columns([*KEY, "run"])
+            tables.append(rows.filter(pc.equal(rows.column("run"), run)).cast(tables[0].schema))
+    return pa.concat_tables(tables)

@@ -8,15 +8,27 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count, groupby
 from typing import Any, NotRequired, TypedDict
 
 from pix2score.errors import ConflictError, DataError
+from pix2score.snapshots.lists import (
+    CONSUMED,
+    FileList,
+    are_many,
+    list_from_dict,
+    plain_lists,
+    read_consumed,
+    read_lists,
+    write_lists,
+)
 from pix2score.snapshots.tables import (
+    LISTED_VERSION,
     READABLE_VERSIONS,
     SCHEMA_VERSION,
+    TABLES,
     DataFile,
     Layout,
     TableName,
@@ -74,8 +86,10 @@ class Manifest(TypedDict):
     """Of the model's trunk: one of the same heads answer from the stored embeddings."""
     layout: dict[str, Any]
     counts: RowCounts
-    files: list[dict[str, Any]]
-    """``DataFile`` of each live file."""
+    files: NotRequired[list[dict[str, Any]]]
+    """``DataFile`` of each live file, where they are not too many."""
+    lists: NotRequired[list[dict[str, Any]]]
+    """``lists.FileList`` of each list that names them otherwise, and those of ``consumed``."""
     config: dict[str, Any]
     fingerprint_kind: str
     plan: NotRequired[dict[str, int]]
@@ -115,15 +129,66 @@ class Snapshot:
 
     number: int
     manifest: Manifest
+    folder: Folder | None = field(default=None, compare=False, repr=False)
+    """Where its lists are, if it has any."""
 
     @cached_property
+    def lists(self) -> tuple[FileList, ...]:
+        """Lists that name its files and consumed receipts; none where its manifest does."""
+        return () if "files" in self.manifest else tuple(map(list_from_dict, self.manifest.get("lists", ())))
+
+    @property
     def files(self) -> tuple[DataFile, ...]:
-        """Every live file."""
-        return tuple(data_file(file) for file in self.manifest["files"])
+        """Every live file. ``files_of`` and ``some_files`` read less where there are lists."""
+        return tuple(file for table in TABLES for file in self.files_of(table))
 
     def files_of(self, table: TableName) -> list[DataFile]:
-        """Live files of one table; those of SCORES in key order."""
-        return [file for file in self.files if file.table == table]
+        """Live files of one table; those of SCORES in key order. Raises ``DataError`` as ``some_files``."""
+        if table not in self._read:
+            self._read[table] = [file for some in self.some_files(table) for file in some]
+        return list(self._read[table])
+
+    def some_files(self, *tables: TableName) -> Iterator[list[DataFile]]:
+        """Live files of ``tables``, some thousands at a time; nothing of them is kept.
+
+        Raises ``DataError`` naming a list that is missing or was altered.
+        """
+        if "files" in self.manifest:
+            yield [data_file(file) for file in self.manifest["files"] if file["table"] in tables]
+        elif self.folder:
+            yield from read_lists(self.folder, [one for one in self.lists if one.table in tables])
+
+    @cached_property
+    def _read(self) -> dict[TableName, list[DataFile]]:
+        return {}
+
+    @property
+    def num_files(self) -> int:
+        """Live files, counted without reading lists."""
+        return len(self.manifest["files"]) if "files" in self.manifest else self._total("files")
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all live files, likewise."""
+        if "files" in self.manifest:
+            return sum(file["bytes"] for file in self.manifest["files"])
+        return self._total("file_bytes")
+
+    def _total(self, name: str) -> int:
+        return sum(getattr(one, name) for one in self.lists if one.table != CONSUMED)
+
+    @property
+    def content(self) -> frozenset[str]:
+        """What tells its files from those of another snapshot, without reading lists."""
+        if "files" in self.manifest:
+            return frozenset(file["path"] for file in self.manifest["files"])
+        return frozenset(one.sha256 for one in self.lists if one.table != CONSUMED)
+
+    @property
+    def consumed(self) -> list[str]:
+        """Receipts of staged pieces that it publishes. Raises ``DataError`` as ``some_files``."""
+        listed = read_consumed(self.folder, self.lists) if self.folder else []
+        return [*self.manifest.get("consumed", ()), *listed]
 
     @property
     def same_scores(self) -> tuple[int, ...]:
@@ -133,7 +198,7 @@ class Snapshot:
     @cached_property
     def layout(self) -> Layout:
         """Columns of its tables."""
-        return layout_from_dict(self.manifest["layout"], self.manifest["schema_version"])
+        return layout_from_dict(self.manifest["layout"], min(SCHEMA_VERSION, self.manifest["schema_version"]))
 
 
 def new_run_id(now: str) -> str:
@@ -149,12 +214,31 @@ def publish(folder: Folder, parent: int, facts: Mapping[str, Any]) -> Snapshot:
     Raises ``ConflictError`` if another run made that number first.
     """
     draft = drafted(parent, facts)
-    data = json.dumps(draft.manifest, indent=1, ensure_ascii=False).encode()
+    content = _with_lists(folder, parent, {**draft.manifest})
+    data = json.dumps(content, indent=1, ensure_ascii=False).encode()
     try:
         folder.publish(path_of(draft.number), data)
     except FileExistsError:
         raise conflict(folder, draft.number) from None
-    return Snapshot(draft.number, json.loads(data))
+    return Snapshot(draft.number, json.loads(data), folder)
+
+
+def _with_lists(folder: Folder, parent: int, content: dict[str, Any]) -> dict[str, Any]:
+    """A manifest whose files and receipts are in lists if they are many; those written before stay.
+
+    A table of an earlier schema has none: its version says what its columns are.
+    """
+    if "files" not in content or content["schema_version"] < SCHEMA_VERSION:
+        return content
+    earlier = [one for one in map(list_from_dict, content.pop("lists", ())) if one.table == CONSUMED]
+    consumed = content.get("consumed", [])
+    if not earlier and not are_many(content["files"], consumed):
+        is_listed = content["schema_version"] == LISTED_VERSION
+        return content | ({"schema_version": SCHEMA_VERSION} if is_listed else {})
+    known = read_snapshot(folder, parent).lists if parent else ()
+    made = write_lists(folder, str(content["run"]), content.pop("files"), consumed, known)
+    content.pop("consumed", None)
+    return content | {"schema_version": LISTED_VERSION, "lists": plain_lists([*made, *earlier])}
 
 
 def drafted(parent: int, facts: Mapping[str, Any]) -> Snapshot:
@@ -166,6 +250,12 @@ def drafted(parent: int, facts: Mapping[str, Any]) -> Snapshot:
         **facts,
     }
     return Snapshot(parent + 1, content)
+
+
+def without_publication(snapshot: Snapshot) -> dict[str, Any]:
+    """Facts of ``snapshot`` for another manifest with the same scores: all but those of its publication."""
+    left_out = ("snapshot", "parent", *OF_PUBLICATION)
+    return {name: value for name, value in snapshot.manifest.items() if name not in left_out}
 
 
 def conflict(folder: Folder, number: int) -> ConflictError:
@@ -266,4 +356,4 @@ def parse_snapshot(folder: Folder, number: int, data: bytes) -> Snapshot:
             f"{where} has schema version {version}; this version of pix2score reads "
             f"{' and '.join(map(str, READABLE_VERSIONS))}"
         )
-    return Snapshot(number, manifest)
+    return Snapshot(number, manifest, folder)

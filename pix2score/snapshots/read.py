@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ import pyarrow.compute as pc
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from pix2score.errors import DataError
+from pix2score.snapshots.dead import dead_batches
+from pix2score.snapshots.lookup import DeadKeys, is_dead
 from pix2score.snapshots.manifest import Snapshot, live, live_number, read_snapshot
 from pix2score.snapshots.tables import DataFile, dead_schema
 from pix2score.storage.folder import Folder
@@ -18,11 +21,6 @@ from pix2score.storage.parquet import open_parquet, parquet_batches
 
 if TYPE_CHECKING:
     import pyarrow.dataset as pds
-
-
-_PLACE = ("run", "illust_id", "page")
-"""What names an embedding; as one text ``run/id/page`` no two are equal, as a run holds no ``/`` and a page
-is a number."""
 
 
 def read_scores(place: str, snapshot: int | None = None) -> pds.Dataset:
@@ -79,8 +77,10 @@ def read_embeddings(place: str, snapshot: int | None = None) -> pds.Dataset:
         for file in found.files_of("embeddings")
     ]
     dataset = pds.FileSystemDataset(fragments, schema, parquet, files)
-    dead = _is_dead(folder, found)
-    return dataset if dead is None else dataset.filter(~dead)
+    if not found.files_of("dead"):
+        return dataset
+    dead = files.handler.dead = dead_keys(folder, found)  # held for as long as anybody reads
+    return dataset.filter(~is_dead(dead, uuid.uuid4().hex, found.layout.id_type))
 
 
 def files_of_snapshot(folder: Folder, snapshot: Snapshot) -> PyFileSystem:
@@ -90,6 +90,8 @@ def files_of_snapshot(folder: Folder, snapshot: Snapshot) -> PyFileSystem:
 
 class _SnapshotFiles(FSSpecHandler):  # type: ignore[misc]
     """Opens files of one snapshot."""
+
+    dead: DeadKeys | None = None
 
     def __init__(self, folder: Folder, snapshot: Snapshot) -> None:
         super().__init__(folder.fs)
@@ -142,37 +144,32 @@ def _open(place: str, number: int | None) -> tuple[Folder, Snapshot]:
 
 
 def dead_ids(folder: Folder, snapshot: Snapshot, runs: Collection[str] | None = None) -> pa.Table:
-    """Keys with the run in whose files their embedding lost its place in SCORES.
+    """Keys with the run in whose files their embedding lost its place in SCORES, all in memory.
 
     As ``tables.dead_schema``; of ``runs`` only, if given.
     """
-    schema = dead_schema(snapshot.layout.id_type)
-    batches = batches_of(folder, snapshot, snapshot.files_of("dead"), schema.names)
-    tables = (pa.Table.from_batches([batch]) for batch in batches)
-    if runs is not None:
-        tables = (
-            table.filter(pc.is_in(table.column("run"), pa.array(sorted(runs), pa.string())))
-            for table in tables
-        )
-    found = list(tables)
-    return pa.concat_tables(found).cast(schema) if found else schema.empty_table()
-
-
-def _is_dead(folder: Folder, snapshot: Snapshot) -> pc.Expression | None:
-    """Whether a row of the embedding files is dead; None if none is.
-
-    One test, however many runs and pages there are: with a term for each of them the time grew with their
-    product (60 runs of 30 pages, 3,600 rows: 17.7 s of CPU; this one 0.05 s, and 1.3 s for 1.2 million rows
-    of 300 runs half of which are dead).
-    """
-    dead = dead_ids(folder, snapshot)
-    if not dead.num_rows:
-        return None
-    named = pc.binary_join_element_wise(*(pc.cast(dead.column(name), pa.string()) for name in _PLACE), "/")
-    expression: pc.Expression = pc.binary_join_element_wise(
-        *(pc.field(name).cast(pa.string()) for name in _PLACE), "/"
+    return pa.Table.from_batches(
+        read_dead(folder, snapshot, runs), schema=dead_schema(snapshot.layout.id_type)
     )
-    return expression.isin(named.combine_chunks())
+
+
+def read_dead(
+    folder: Folder, snapshot: Snapshot, runs: Collection[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """``dead_ids`` streamed; files of other runs than the given ones are not opened where that is known."""
+    try:
+        yield from dead_batches(folder, snapshot.files_of("dead"), snapshot.layout.id_type, runs)
+    except FileNotFoundError as exc:
+        raise removed_meanwhile(folder, snapshot.number, exc) from None
+
+
+def dead_keys(folder: Folder, snapshot: Snapshot) -> DeadKeys:
+    """The same to be asked key by key, a part of them in memory."""
+
+    def told(exc: FileNotFoundError) -> DataError:
+        return removed_meanwhile(folder, snapshot.number, exc)
+
+    return DeadKeys(folder, snapshot.files_of("dead"), snapshot.layout.id_type, told)
 
 
 def batches_of(

@@ -19,8 +19,8 @@ from pix2score.errors import ConflictError, DataError
 from pix2score.snapshots.config import PublishConfig
 from pix2score.snapshots.damage import damages
 from pix2score.snapshots.leases import Lease
+from pix2score.snapshots.lists import as_files
 from pix2score.snapshots.manifest import (
-    OF_PUBLICATION,
     Snapshot,
     conflict,
     live,
@@ -28,6 +28,7 @@ from pix2score.snapshots.manifest import (
     new_run_id,
     publish,
     read_snapshot,
+    without_publication,
 )
 from pix2score.storage.folder import Folder
 from pix2score.summaries import PublishSummary
@@ -47,7 +48,7 @@ def publish_snapshot(config: PublishConfig) -> PublishSummary:
     """
     folder, started = Folder(config.scores), time.monotonic()
     before, chosen = live(config.scores), read_snapshot(folder, config.snapshot)
-    if _paths(chosen) == _paths(before):
+    if chosen.content == before.content:
         logger.info("nothing to do: snapshot %d is live and has these files", before.number)
         known = {"job": "publish", **_facts(before), "seconds": round(time.monotonic() - started, 3)}
         return cast("PublishSummary", known)
@@ -66,9 +67,9 @@ def publish_snapshot(config: PublishConfig) -> PublishSummary:
 
 def check_whole(folder: Folder, snapshot: Snapshot) -> None:
     """Read every file of a snapshot. Raises ``DataError`` in one line if some are not as it names them."""
-    size = sum(file.bytes for file in snapshot.files)
-    logger.info("snapshot %d: reading %d files, %.1f MB", snapshot.number, len(snapshot.files), size / 1e6)
-    if found := damages(folder, snapshot.files):
+    number, size = snapshot.num_files, snapshot.num_bytes / 1e6
+    logger.info("snapshot %d: reading %d files, %.1f MB", snapshot.number, number, size)
+    if found := damages(folder, as_files(snapshot.lists)) or damages(folder, snapshot.files):
         more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
         raise DataError(
             f"snapshot {snapshot.number} of {folder.uri} cannot be published: "
@@ -103,9 +104,8 @@ def _manifest(chosen: Snapshot, note: str | None) -> Mapping[str, Any]:
     later are not, and may be taken up again. ``compaction_of`` is not: a run that was planned upon an earlier
     snapshot with these scores has been overtaken by those between.
     """
-    left_out = ("snapshot", "parent", *OF_PUBLICATION)
     return {
-        **{name: value for name, value in chosen.manifest.items() if name not in left_out},
+        **without_publication(chosen),
         "published_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "restored_from": chosen.number,
         "published_by": _publisher(),
@@ -130,10 +130,6 @@ def _facts(published: Snapshot) -> dict[str, Any]:
         "model_version": manifest["model_version"],
         "rows": manifest["counts"]["rows"],
         "failed": manifest["counts"]["failed"],
-        "files": len(published.files),
-        "bytes": sum(file.bytes for file in published.files),
+        "files": published.num_files,
+        "bytes": published.num_bytes,
     }
-
-
-def _paths(snapshot: Snapshot) -> set[str]:
-    return {file.path for file in snapshot.files}

@@ -7,6 +7,8 @@
     embeddings/<run>/part-*.parquet  written once; a row is live if SCORES names that run as the key's
                                      ``embedding_run``
     dead/<run>/part-*.parquet        keys whose embedding is no longer live, with the run whose files hold it
+                                     (those that ``vacuum`` put in order: ``dead``)
+    lists/<run>/*.parquet            the files of a snapshot that has thousands of them (``lists``)
     removed/<run>/part-*.parquet     rows of keys that left the catalog of late: they come back as they were
                                      (``nightly.returned``)
     staged/<run>/…                   plan, pieces and receipts of runs not yet published (``pieces``)
@@ -37,13 +39,16 @@ from pix2score.storage.parquet import parquet_bytes
 
 SCHEMA_VERSION = 2
 """Of SCORES and EMBEDDINGS; it is in every manifest."""
-READABLE_VERSIONS = (1, 2)
+LISTED_VERSION = 3
+"""Of a manifest whose files are named in lists (``lists``); its tables are those of ``SCHEMA_VERSION``."""
+READABLE_VERSIONS = (1, 2, 3)
 """In the first, SCORES has no ``embedding_run``: the run that scored a row embedded it."""
 
 EMBEDDING_RUN = "embedding_run"
 EmbeddingDtype: TypeAlias = Literal["float16", "float32"]
 OK, FAILED, PENDING = "ok", "failed", "pending"
 TableName = Literal["scores", "embeddings", "dead", "removed"]
+TABLES: tuple[TableName, ...] = ("scores", "embeddings", "dead", "removed")
 ROW_GROUP_ROWS = {
     "scores": 65_536,  # about 20 MB: small enough to skip by key, large enough to compress
     "embeddings": 8_192,  # 32 MB of float16[2048]

@@ -10,9 +10,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pix2score.host.executor import Executor, LocalThreads
 from pix2score.snapshots.compaction import compact
 from pix2score.snapshots.config import VacuumConfig, seconds
 from pix2score.snapshots.leases import Leases, read_leases
+from pix2score.snapshots.lists import CONSUMED, LISTS, read_lists
 from pix2score.snapshots.manifest import (
     Snapshot,
     live,
@@ -24,11 +26,12 @@ from pix2score.snapshots.manifest import (
     remove_manifests,
 )
 from pix2score.snapshots.pieces import STAGED, Receipt, staged_receipts
+from pix2score.snapshots.tables import TABLES
 from pix2score.storage.folder import Entry, Folder
 from pix2score.summaries import VacuumSummary
 
 logger = logging.getLogger(__name__)
-_TABLES = ("scores", "embeddings", "dead", "removed", STAGED)
+_PLACES = (*TABLES, LISTS, STAGED)
 MIN_TEMPORARY_AGE_S = 3_600.0
 """Of a file that a writer has not finished: younger ones may be at work."""
 
@@ -45,10 +48,11 @@ class _Found:
     """Files that go, receipts first: a file must never go before the receipt that names it."""
 
 
-def vacuum(config: VacuumConfig) -> VacuumSummary:
+def vacuum(config: VacuumConfig, executor: Executor | None = None) -> VacuumSummary:
     """Remove what no kept snapshot names and no run of late staged; return counts and bytes.
 
-    The newest ``keep`` snapshots are kept, and those of ``keep_since``. Beside a scoring run it is safe: the
+    ``executor``: where embedding files are rewritten (default: threads of this process). The newest ``keep``
+    snapshots are kept, and those of ``keep_since``. Beside a scoring run it is safe: the
     run holds a lease, and what it may publish stays; so is it beside ``publish``.
 
     Raises:
@@ -62,7 +66,12 @@ def vacuum(config: VacuumConfig) -> VacuumSummary:
     compacted = (
         0
         if config.dry_run
-        else compact(folder, snapshot, _forgotten(folder, snapshot, now - seconds(config.keep_staged)))
+        else compact(
+            folder,
+            snapshot,
+            _forgotten(folder, snapshot, now - seconds(config.keep_staged)),
+            executor or LocalThreads(),
+        )
     )
     found = _found(folder, config, now)
     surplus = found.surplus
@@ -116,7 +125,9 @@ def _found(folder: Folder, config: VacuumConfig, now: float) -> _Found:
         if receipt.path in young or leases.runs or receipt.origin.model_version in config.keep_model
     ]
     _log_kept_models(config.keep_model, receipts)
-    kept = {*newest, *leases.snapshots, *_published_since(known, config, now)} & {*known}
+    # What a run at work reads has the scores of the live snapshot, and may be what was compacted just now.
+    read = live(config.scores).same_scores if leases.runs else ()
+    kept = {*newest, *read, *leases.snapshots, *_published_since(known, config, now)} & {*known}
     named = {path for receipt in waiting for path in (receipt.path, *(file.path for file in receipt.files))}
     named |= _named(folder, sorted(kept))
     surplus = [
@@ -157,12 +168,18 @@ def _published_since(known: Mapping[int, float], config: VacuumConfig, now: floa
 
 
 def _named(folder: Folder, snapshots: Sequence[int]) -> set[str]:
-    """Files of the snapshots."""
-    return {
-        file.path
-        for number, data in read_manifests(folder, snapshots)
-        for file in parse_snapshot(folder, number, data).files
-    }
+    """Files of the snapshots, and the lists that name them; a list of several is read once."""
+    named = set[str]()
+    for number, data in read_manifests(folder, snapshots):
+        snapshot = parse_snapshot(folder, number, data)
+        unread = [one for one in snapshot.lists if one.path not in named]
+        named |= {one.path for one in unread}
+        if snapshot.lists:
+            some = read_lists(folder, [one for one in unread if one.table != CONSUMED])
+        else:
+            some = snapshot.some_files(*TABLES)
+        named |= {file.path for files in some for file in files}
+    return named
 
 
 def _log_kept_models(versions: Sequence[str], receipts: Sequence[Receipt]) -> None:
@@ -186,7 +203,7 @@ def _forgotten(folder: Folder, snapshot: Snapshot, older_than: float) -> set[str
 def _entries(folder: Folder, *, temporary: bool = False) -> list[Entry]:
     return [
         Entry(f"{top}/{entry.path}", entry.size, entry.etag, entry.modified)
-        for top in _TABLES
+        for top in _PLACES
         for entry in (folder / top).entries(temporary=temporary)
     ]
 

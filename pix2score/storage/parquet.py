@@ -20,13 +20,21 @@ READ_BUFFER_BYTES = (
 
 
 def parquet_batches(
-    folder: Folder, paths: Sequence[str], columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS
+    folder: Folder,
+    paths: Sequence[str],
+    columns: Sequence[str] | None = None,
+    batch_rows: int = BATCH_ROWS,
+    *,
+    use_threads: bool = True,
 ) -> Iterator[pa.RecordBatch]:
-    """Rows of Parquet files, one file after the other. Raises ``DataError`` naming a file that is not
-    Parquet."""
+    """Rows of Parquet files, one file after the other.
+
+    ``use_threads``: decode with Arrow's threads, which a function that they run must not wait for. Raises
+    ``DataError`` naming a file that is not Parquet.
+    """
     for path in paths:
         with open_parquet(folder, path) as file:
-            yield from file.iter_batches(batch_size=batch_rows, columns=columns)
+            yield from file.iter_batches(batch_size=batch_rows, columns=columns, use_threads=use_threads)
 
 
 @contextlib.contextmanager

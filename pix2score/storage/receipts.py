@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, TypeVar
 
 from pix2score.storage.folder import Folder
+from pix2score.storage.sql import side_by_side
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 R = TypeVar("R", bound="DataclassInstance")
 
+READ_AT_ONCE = 1_024
+"""Receipts that are fetched side by side, some 2 kB each; the next ones while these are parsed."""
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """What reading a receipt of another version, or something that is none, may raise."""
 
@@ -46,14 +49,16 @@ def publish_receipt(
 def read_receipts(folder: Folder, paths: Sequence[str], read: Callable[[str, bytes], R]) -> list[R]:
     """The receipts at ``paths``, in that order; ``read`` makes one of its path and content.
 
-    One that cannot be read is left out with a warning.
+    One that cannot be read is left out with a warning. Contents of two chunks at most are in memory.
     """
     receipts = []
-    for path, data in folder.read_many(paths).items():
-        try:
-            receipts.append(read(path, data))
-        except UNREADABLE as exc:
-            logger.warning(
-                "%s is not a receipt of this version and is left alone: %r", folder.full(path), exc
-            )
+    chunks = [paths[i : i + READ_AT_ONCE] for i in range(0, len(paths), READ_AT_ONCE)]
+    for contents in side_by_side(folder.read_many, chunks, num_threads=1):
+        for path, data in contents.items():
+            try:
+                receipts.append(read(path, data))
+            except UNREADABLE as exc:
+                logger.warning(
+                    "%s is not a receipt of this version and is left alone: %r", folder.full(path), exc
+                )
     return receipts

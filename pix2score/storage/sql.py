@@ -124,9 +124,9 @@ def query(
         yield pa.Table.from_batches(pending).select(schema.names).cast(schema)
 
 
-def in_memory(sql: str, **tables: pa.Table) -> pa.Table:
+def in_memory(sql: str, **tables: pa.Table | pa.RecordBatchReader) -> pa.Table:
     """The result of ``sql`` over tables that are in memory, by one thread: for one task of many side by
-    side. Times are in UTC."""
+    side. Times are in UTC. A reader, which is read once, needs none of Arrow's threads."""
     with _database(os.getpid()).cursor() as connection:  # names and time zone are a cursor's own
         connection.execute("SET TimeZone='UTC'")
         for name, table in tables.items():

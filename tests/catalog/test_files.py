@@ -246,6 +246,14 @@ def test_relisting_gives_every_file_as_it_was_found(place: str) -> None:
     assert {entry.path for entry in files} - set(relist(folder, files)) == {"dt=0/0.parquet"}
 
 
+def test_relisting_leaves_folders_of_pictures_alone(place: str) -> None:
+    for number in range(12):
+        write_catalog(place, one(number), f"dt={number % 3}/{number}.parquet")
+    Folder(place).publish("images/deep/1.png", b"x")
+    folder, files = find_files(place)
+    assert set(relist(folder, files)) == {entry.path for entry in files}
+
+
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
 
 

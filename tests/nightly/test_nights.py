@@ -25,7 +25,7 @@ from pix2score.nightly.request import ScoringRequest
 from pix2score.snapshots.config import VacuumConfig
 from pix2score.snapshots.manifest import live, live_number
 from pix2score.snapshots.pieces import Origin, staged_receipts
-from pix2score.snapshots.read import _is_dead
+from pix2score.snapshots.read import read_embeddings
 from pix2score.snapshots.tables import FAILED, OK
 from pix2score.snapshots.vacuum import vacuum
 from tests.support.builders import (
@@ -651,8 +651,8 @@ def test_reading_embeddings_takes_one_test_however_many_nights_and_pages(tmp_pat
         content = {**content, **{(night, page): f"night {night}" for page in range(30)}}
         world.night(content)
     check(world, content, M1)
-    text = str(_is_dead(world.folder, live(world.scores)))
-    assert text.count("is_in") == 1
+    text = str(read_embeddings(world.scores)._scan_options["filter"])
+    assert (text.count("pix2score_is_dead"), text.count("is_in")) == (1, 0)
 
 
 def test_pieces_are_sorted_by_key(world: World) -> None:

@@ -16,7 +16,7 @@ from pix2score.heads.ordered import OrderedHead
 from pix2score.snapshots.manifest import live, live_number, new_run_id, publish
 from pix2score.snapshots.pieces import Origin, Receipt, read_receipt, staged_receipts, write_piece
 from pix2score.snapshots.read import read_embeddings, read_scores
-from pix2score.snapshots.tables import SCHEMA_VERSION, Layout, layout_from_dict
+from pix2score.snapshots.tables import LISTED_VERSION, Layout, layout_from_dict
 from pix2score.storage.folder import Folder
 from tests.support.builders import (
     HEADS,
@@ -199,9 +199,9 @@ def test_a_manifest_that_is_none_is_named(place: str, content: bytes, message: s
 
 def test_a_manifest_of_another_schema_version_is_refused(place: str) -> None:
     Folder(place).publish(
-        "snapshots/00000001.json", json.dumps({"schema_version": SCHEMA_VERSION + 1}).encode()
+        "snapshots/00000001.json", json.dumps({"schema_version": LISTED_VERSION + 1}).encode()
     )
-    with pytest.raises(DataError, match=f"schema version {SCHEMA_VERSION + 1}"):
+    with pytest.raises(DataError, match=f"schema version {LISTED_VERSION + 1}"):
         live(place)
 
 

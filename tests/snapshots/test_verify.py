@@ -16,7 +16,7 @@ import pytest
 from pix2score.errors import DataError, VerifyError
 from pix2score.snapshots.config import VerifyConfig
 from pix2score.snapshots.manifest import live
-from pix2score.snapshots.tables import DataFile
+from pix2score.snapshots.tables import DataFile, write_file
 from pix2score.snapshots.verify import verify
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_bytes
@@ -280,3 +280,57 @@ def test_null_and_repeated_rows_of_the_catalog_are_no_problem(local_scores: str)
 def test_a_snapshot_where_everything_failed_passes(tmp_path: Any) -> None:
     publish_night(str(tmp_path), KEYS, failed=KEYS, layout=LAYOUT)
     assert verify(VerifyConfig(scores=str(tmp_path)))["failed"] == 40
+
+
+@pytest.fixture
+def in_many_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task for each file, and for some ten keys."""
+    monkeypatch.setattr("pix2score.snapshots.verify.GROUP_FILES", 1)
+    monkeypatch.setattr("pix2score.snapshots.verify.PART_ROWS", 10)
+
+
+@pytest.mark.usefixtures("in_many_tasks")
+@pytest.mark.parametrize(
+    ("table", "change", "message"),
+    [
+        ("embeddings", lambda table: table.slice(1), "1 ok keys without an embedding"),
+        (
+            "embeddings",
+            lambda table: pa.concat_tables([table, table.slice(0, 1)]),
+            "1 live keys with more than one embedding",
+        ),
+        (
+            "scores",
+            first_ok("embedding_run", "20200101T000000-00000000"),
+            "1 embeddings that are neither live nor listed as dead; 1 ok keys without an embedding",
+        ),
+        ("scores", lambda table: table.slice(1), "39 rows with 2 failed, manifest says 40 with 2"),
+    ],
+)
+def test_many_tasks_find_what_one_finds(
+    local_scores: str, table: str, change: Callable[[pa.Table], pa.Table], message: str
+) -> None:
+    assert verify(VerifyConfig(scores=local_scores))["rows"] == 40
+    change_rows(local_scores, table, change)
+    assert message in problem_of(local_scores)
+
+
+@pytest.mark.usefixtures("in_many_tasks")
+def test_a_key_that_stands_in_two_files_is_named(local_scores: str) -> None:
+    """Each of them holds it once."""
+    folder, (first,) = Folder(local_scores), files(local_scores, "scores")
+    rows = pq.read_table(pa.BufferReader(folder.read(first.path)))
+    again = write_file(folder, "scores", first.path.replace("part-", "part-0"), rows.slice(3, 1))
+    change_manifest(local_scores, lambda manifest: manifest["files"].insert(1, asdict(again)))
+    assert "1 keys that stand more than once" in problem_of(local_scores)
+
+
+@pytest.mark.usefixtures("in_many_tasks")
+def test_numbers_that_are_not_finite_are_counted(local_scores: str) -> None:
+    def spoil(table: pa.Table) -> pa.Table:
+        lists = table["embedding"].to_pylist()
+        lists[2][1], lists[5][0] = float("nan"), float("inf")
+        return table.set_column(2, table.schema.field(2), pa.array(lists, table.schema.field(2).type))
+
+    change_rows(local_scores, "embeddings", spoil)
+    assert problem_of(local_scores).endswith(": 2 embeddings with NaN or infinity")
