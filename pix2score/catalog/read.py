@@ -57,9 +57,11 @@ def opened(
             yield entry, parquet_file(pa.BufferReader(content), folder.full(entry.path))
 
 
-def image_batches(file: pq.ParquetFile, columns: Sequence[str], image: str) -> Iterator[pa.RecordBatch]:
-    """All rows of a file with an image column, in batches of few bytes."""
-    for group in range(file.metadata.num_row_groups):
+def image_batches(
+    file: pq.ParquetFile, columns: Sequence[str], image: str, groups: Sequence[int] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """All rows of a file with an image column, or those of some row groups, in batches of few bytes."""
+    for group in range(file.metadata.num_row_groups) if groups is None else groups:
         rows = batch_rows(file.metadata.row_group(group), image, IMAGE_BATCH_BYTES, IMAGE_BATCH_ROWS)
         yield from file.iter_batches(batch_size=rows, row_groups=[group], columns=list(columns))
 

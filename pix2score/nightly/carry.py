@@ -11,13 +11,12 @@ from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pix2score.catalog.catalog import Catalog
 from pix2score.catalog.keys import KEY, Key, key_fields
 from pix2score.errors import ConfigError, StorageError
-from pix2score.nightly.cuts import before
+from pix2score.nightly.bounds import within
 from pix2score.snapshots.manifest import CarriedColumns
 from pix2score.snapshots.tables import Layout
 from pix2score.storage.folder import Folder
@@ -92,7 +91,7 @@ def beside(
         is_before = low is not None and next_first is not None and next_first <= low  # type: ignore[operator]
         is_behind = high is not None and part.first >= high  # type: ignore[operator]
         if not (is_before or is_behind):
-            tables.append(_within(pq.read_table(pa.BufferReader(folder.read(part.path))), low, high))
+            tables.append(within(pq.read_table(pa.BufferReader(folder.read(part.path))), low, high))
     carried = pa.concat_tables(tables)
     if any(not carried.column(name).equals(rows.column(name)) for name in KEY):
         raise StorageError(
@@ -102,9 +101,3 @@ def beside(
     for name in carried.column_names[len(KEY) :]:
         rows = rows.append_column(carried.schema.field(name), carried.column(name))
     return rows
-
-
-def _within(rows: pa.Table, low: Key | None, high: Key | None) -> pa.Table:
-    if low is not None:
-        rows = rows.filter(pc.invert(before(rows, low)))
-    return rows if high is None else rows.filter(before(rows, high))

@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pix2score.catalog.keys import KEY, Key
+from pix2score.nightly.bounds import within
 from pix2score.nightly.carry import SortedPart, beside
-from pix2score.nightly.cuts import before, range_rows
+from pix2score.nightly.cuts import range_rows
 from pix2score.nightly.kept_answers import keep_answers
 from pix2score.snapshots.tables import (
     EMBEDDING_RUN,
@@ -174,9 +175,7 @@ def _rows_of_live(folder: Folder, schema: pa.Schema, keys: Range, *, is_same_mod
     fit = _columns_of if is_same_model else _common_columns_of
     tables = [fit(upgraded(checked_table(folder, file)), schema) for file in keys.live]
     rows = pa.concat_tables(tables) if tables else schema.empty_table()
-    if keys.low is not None:
-        rows = rows.filter(pc.invert(before(rows, keys.low)))
-    return rows if keys.high is None else rows.filter(before(rows, keys.high))
+    return within(rows, keys.low, keys.high)
 
 
 def _columns_of(rows: pa.Table, schema: pa.Schema) -> pa.Table:

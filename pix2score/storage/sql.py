@@ -35,9 +35,11 @@ _UNFIT = (duckdb.InvalidInputException, duckdb.NotImplementedException, duckdb.C
 
 @contextlib.contextmanager
 def engine(
-    memory_bytes: int = MEMORY_BYTES, *, disk_bytes: int = 0, what: str = "this"
+    memory_bytes: int = MEMORY_BYTES, *, disk_bytes: int = 0, what: str = "this", threads: int = 0
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB of bounded memory that spills to a temporary folder, removed afterwards.
+
+    ``threads``: as many work for it; 0 for one per core.
 
     Raises:
         ConfigError: the disk of temporary files has less than ``disk_bytes`` free, which ``what`` needs.
@@ -48,6 +50,8 @@ def engine(
         try:
             connection.execute(f"SET memory_limit='{memory_bytes // 2**20}MiB'")
             connection.execute(f"SET temp_directory='{folder}'")
+            if threads:
+                connection.execute(f"SET threads={threads}")
             connection.execute("SET preserve_insertion_order=false")
             connection.execute("SET TimeZone='UTC'")
             connection.execute("SET enable_progress_bar=false")
@@ -124,14 +128,14 @@ def query(
         yield pa.Table.from_batches(pending).select(schema.names).cast(schema)
 
 
-def in_memory(sql: str, **tables: pa.Table) -> pa.Table:
+def in_memory(sql: str, *values: Any, **tables: pa.Table) -> pa.Table:
     """The result of ``sql`` over tables that are in memory, by one thread: for one task of many side by
-    side. Times are in UTC."""
+    side. Times are in UTC. ``values`` stand for $1, $2 …."""
     with _database(os.getpid()).cursor() as connection:  # names and time zone are a cursor's own
         connection.execute("SET TimeZone='UTC'")
         for name, table in tables.items():
             connection.register(name, table)
-        return connection.sql(sql).to_arrow_table()
+        return connection.sql(sql, params=list(values) or None).to_arrow_table()
 
 
 @functools.cache
