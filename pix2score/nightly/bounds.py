@@ -48,7 +48,7 @@ class Bounds:
         keys = f"SELECT illust_id, {page_sql} AS page FROM given"
         schema = pa.schema([rows.schema.field("illust_id"), pa.field("page", pa.int32())])
         cuts = pa.table([list(column) for column in zip(*self.keys, strict=True)] or [[], []], schema=schema)
-        # Sort keys differ within the length of both, so that bytes of 0 behind the shorter one change nothing.
+        # Sort keys differ within the length of both: bytes of 0 behind the shorter one change nothing.
         both = in_memory(f"SELECT {_PLACE} AS place FROM ({keys})", given=rows).column(0)
         own = in_memory(f"SELECT {_PLACE} AS place FROM given", given=cuts).column(0)
         width = max([0, *(pc.max(pc.binary_length(places)).as_py() or 0 for places in (both, own))])
@@ -92,12 +92,11 @@ def deal(
     for rows in _gathered(tables):
         numbers = bounds.of_rows(rows, page_sql)
         order = np.argsort(numbers, kind="stable")
-        numbers = numbers[order]
-        rows = rows.take(pa.array(order)).combine_chunks()
-        starts = np.searchsorted(numbers, np.arange(bounds.number + 1))
+        ordered = rows.take(pa.array(order)).combine_chunks()
+        starts = np.searchsorted(numbers[order], np.arange(bounds.number + 1))
         for number in np.unique(numbers[numbers >= 0]):
             start, stop = int(starts[number]), int(starts[number + 1])
-            found[number].append(rows.slice(start, stop - start))
+            found[number].append(ordered.slice(start, stop - start))
 
     def slices() -> Iterator[pa.Table]:
         for number, several in enumerate(found):

@@ -49,10 +49,17 @@ def columns_of(
     connection: duckdb.DuckDBPyConnection, catalog: Catalog, names: Sequence[str]
 ) -> CarriedColumns | None:
     """The columns and a hash of all their values; None without any. Of view ``keyed``."""
-    if not names:
-        return None
+    return carried_columns(catalog, names, hash_of(connection, catalog, names)) if names else None
+
+
+def hash_of(connection: duckdb.DuckDBPyConnection, catalog: Catalog, names: Sequence[str]) -> int:
+    """Of all values of the columns in view ``keyed``; that of several ranges is the XOR of theirs."""
     hashed = ", ".join([*KEY, *(f"label_{catalog.labels.index(name)}" for name in names)])
-    (found,) = one_row(connection, f"SELECT bit_xor(hash({hashed})) FROM keyed")
+    return int(one_row(connection, f"SELECT coalesce(bit_xor(hash({hashed})), 0) FROM keyed")[0])
+
+
+def carried_columns(catalog: Catalog, names: Sequence[str], found: int) -> CarriedColumns:
+    """The columns, and the hash that was ``found`` of their values."""
     types = {name: str(_field(catalog, name).type) for name in names}
     return {"columns": types, "hash": f"{found:016x}"}
 

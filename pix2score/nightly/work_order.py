@@ -137,7 +137,7 @@ def write_stretch(
     part_rows: int,
     most_rows: int | None = None,
 ) -> list[Part]:
-    """Write the rows of a stretch in order, or the first ``most_rows``, as parts ``<prefix>-00000.parquet``."""
+    """Write the rows of a stretch in order, or the first ``most_rows``; return their parts."""
     read = side_by_side(lambda chunks: _within(folder, ranges[chunks[0]], chunks, stretch), stretch.chunks)
     rows = pa.concat_tables(read)
     order = _order(rows)[:most_rows]
