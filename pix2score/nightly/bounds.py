@@ -147,8 +147,8 @@ def chosen_bounds(
 def overlapping(files: Sequence[DataFile], low: Key | None, high: Key | None) -> list[DataFile]:
     """Those of ``files``, which follow each other in key order, that may hold keys of a range."""
     found = []
-    for file, after in zip(files, [*files[1:], None], strict=True):
-        ends = after.first_key if after else None
+    ends_of = [*(file.first_key for file in files[1:]), None]
+    for file, ends in zip(files, ends_of[: len(files)], strict=True):
         is_before = low is not None and ends is not None and ends <= low  # type: ignore[operator]
         is_behind = high is not None and file.first_key is not None and file.first_key >= high  # type: ignore[operator]
         if not (is_before or is_behind):

@@ -68,6 +68,6 @@ def read_slice(folder: Folder, all_slices: Sequence[Slices], number: int) -> Ite
 
 
 def _batches(data: pa.Buffer, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    messages = pa.ipc.MessageReader.open_stream(data)
-    for message in messages:
-        yield pa.ipc.read_record_batch(message, schema)
+    for message in pa.ipc.MessageReader.open_stream(data):
+        if message.type == "record batch":  # the schema is written before the first of them
+            yield pa.ipc.read_record_batch(message, schema)
