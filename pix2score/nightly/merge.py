@@ -107,17 +107,30 @@ def merge_range(
     they have failed: of an answered one, the changed row with the same embedding is expected. ``carried``:
     catalog columns of all keys, which the new files have too.
     """
-    schema, nothing = layout.scores, layout.scores.empty_table()
-    live = _rows_of_live(folder, schema, keys, is_same_model=is_same_model)
     changed = (
-        pq.read_table(pa.BufferReader(folder.read(keys.changed.path))).cast(schema)
+        pq.read_table(pa.BufferReader(folder.read(keys.changed.path))).cast(layout.scores)
         if keys.changed
-        else nothing
+        else layout.scores.empty_table()
     )
     removed = pq.read_table(pa.BufferReader(folder.read(keys.removed.path))) if keys.removed else None
+    return merge_rows(folder, run, layout, keys, changed, removed, is_same_model, carried)
+
+
+def merge_rows(
+    folder: Folder,
+    run: str,
+    layout: Layout,
+    keys: Range,
+    changed: pa.Table,
+    removed: pa.Table | None,
+    is_same_model: bool,
+    carried: Sequence[SortedPart],
+) -> Merged:
+    """As ``merge_range``, of rows and keys that are in memory."""
+    live = _rows_of_live(folder, layout.scores, keys, is_same_model=is_same_model)
     if is_same_model:
         live, changed = keep_answers(live, changed)
-    dead, left = _lost(live, changed, removed), _left(live, removed) if is_same_model else nothing
+    dead, left = _lost(live, changed, removed), _left(live, removed) if is_same_model else live[:0]
     if not is_same_model:
         live = live.filter(pc.not_equal(live.column("status"), OK))
     rows = pa.concat_tables([live, changed]).take(_merge_order(live, changed, removed))

@@ -212,7 +212,7 @@ def _set_down(
             if names
             else ()
         ),
-        cuts=_cuts(connection, planned, range_rows(space.request.layout) // 2),
+        cuts=_cuts(connection, planned, max(1, range_rows(space.request.layout) // 2)),
     )
 
 
