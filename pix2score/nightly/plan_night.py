@@ -162,6 +162,7 @@ def _by_ranges(
     night.counts.catalog_rows = sum(one.rows for one in dealt)
     night.counts.null_id = sum(one.null_id for one in dealt)
     ranges = _planned(night, of_catalog)
+    folder.delete([slices.path for slices in of_catalog])  # the disk may need the room
     counts = night.counts
     counts.duplicate_key = counts.catalog_rows - counts.null_id - counts.keys
     if not counts.keys:
