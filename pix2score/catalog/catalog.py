@@ -18,9 +18,8 @@ import pyarrow.types as pt
 
 from pix2score.catalog.columns import Columns, fields_of, mapped_as_before, resolve_columns, without_absent
 from pix2score.catalog.files import find_files, hive_values, relist
-from pix2score.catalog.read import BATCH_ROWS, image_batches, image_values, leaf, opened
+from pix2score.catalog.read import BATCH_ROWS, FileRows, image_batches, image_values, leaf, opened
 from pix2score.catalog.shape import Shape, field_type, hive_kinds, shape_of, value_field
-from pix2score.catalog.shares import FileRows
 from pix2score.catalog.types import read_as
 from pix2score.errors import DataError
 from pix2score.heads.spec import HeadSpec

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 
+from pix2score.catalog.catalog import Catalog
+from pix2score.catalog.read import FileRows
 from pix2score.storage.folder import Entry
 from pix2score.storage.parquet import open_parquet
 
-if TYPE_CHECKING:
-    from pix2score.catalog.catalog import Catalog
-
 SHARE_BYTES = 4 * 2**30
 """At most, in files: of embedded images that are hashed, some minutes of a core."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileRows:
-    """One file of a catalog, or some of its row groups."""
-
-    entry: Entry
-    groups: tuple[int, ...] | None = None
-    """None for all."""
-    first_row: int = 0
-    """Rows of the file before them."""
 
 
 def shares(catalog: Catalog, share_rows: int, num_rows: int) -> list[tuple[FileRows, ...]]:

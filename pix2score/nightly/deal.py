@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from pix2score.catalog.catalog import Catalog
 from pix2score.catalog.keys import Key
+from pix2score.catalog.read import FileRows
 from pix2score.catalog.rows import named_pages, page_sql
-from pix2score.catalog.shares import FileRows, sample_keys
+from pix2score.catalog.shares import sample_keys
 from pix2score.nightly.bounds import Bounds, deal, keys_of
 from pix2score.nightly.resume import published_rows, staged_rows, staged_schema
 from pix2score.nightly.returned import removed_rows, removed_schema
