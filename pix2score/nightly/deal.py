@@ -90,15 +90,6 @@ def deal_published(
     return _deal(folder, prefix, schema, published_rows(folder, files, runs, schema), bounds)
 
 
-def deal_dead(
-    folder: Folder, prefix: str, id_type: pa.DataType, bounds: Bounds, files: list[DataFile]
-) -> Slices | None:
-    """Embeddings that are dead, columns as ``dead_schema``."""
-    schema = dead_schema(id_type)
-    rows = parquet_batches(folder, [file.path for file in files], schema.names)
-    return _deal(folder, prefix, schema, rows, bounds)
-
-
 def deal_removed(
     folder: Folder,
     prefix: str,
@@ -123,6 +114,14 @@ def deal_places(
     """Columns as ``stored.places_schema``."""
     schema = places_schema(id_type)
     return _deal(folder, prefix, schema, place_rows(folder, files, first_number, schema), bounds)
+
+
+def deal_keys(
+    folder: Folder, prefix: str, schema: pa.Schema, bounds: Bounds, paths: Sequence[str]
+) -> Slices | None:
+    """Columns of any Parquet files, their key among them, by range."""
+    rows = (batch.select(schema.names) for batch in parquet_batches(folder, paths, schema.names))
+    return _deal(folder, prefix, schema, rows, bounds)
 
 
 def _deal(

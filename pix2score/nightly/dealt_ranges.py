@@ -19,7 +19,7 @@ from pix2score.nightly.bounds import Bounds, deal
 from pix2score.nightly.carry import SortedPart
 from pix2score.nightly.changed_rows import DIES, piece_rows
 from pix2score.nightly.cuts import neighbours, planned_cuts, range_rows
-from pix2score.nightly.deal import DEAL_BYTES, together
+from pix2score.nightly.deal import DEAL_BYTES, deal_keys, together
 from pix2score.nightly.executor import Executor
 from pix2score.nightly.merge import Merged, Range, merge_rows, unchanged, write_dead
 from pix2score.nightly.ranges import Changes, stays
@@ -114,7 +114,7 @@ def _dealt(
             (folder, f"{prefix}/{name}", schema, bounds, [part.path for part in some])
             for _, some in together(parts, [part.rows for part in parts], KEY_SHARE_ROWS)
         ]
-        return _found(executor, deal_parts, calls)
+        return _found(executor, deal_keys, calls)
 
     return Incoming(
         own=pieces("own", changes.own),
@@ -140,15 +140,6 @@ def deal_rows(
 
 def _offered_schema(layout: Layout) -> pa.Schema:
     return layout.scores.append(pa.field("piece", pa.string()))
-
-
-def deal_parts(
-    folder: Folder, prefix: str, schema: pa.Schema, bounds: Bounds, paths: Sequence[str]
-) -> Slices | None:
-    """Rows of plan parts by range."""
-    rows = parquet_batches(folder, paths, schema.names)
-    tables = (pa.Table.from_batches([batch]).cast(schema) for batch in rows)
-    return deal(folder, prefix, schema, tables, bounds)
 
 
 def merge_incoming(

@@ -45,7 +45,7 @@ from pix2score.nightly.work_order import Ordered, write_in_order
 from pix2score.snapshots.leases import Lease
 from pix2score.snapshots.manifest import CarriedColumns, Snapshot
 from pix2score.snapshots.pieces import Receipt, renew
-from pix2score.snapshots.tables import DataFile, broken_files
+from pix2score.snapshots.tables import DataFile, broken_files, dead_schema
 from pix2score.storage.folder import Folder
 from pix2score.storage.parts import Part, part_rows, total_rows
 from pix2score.storage.slices import Slices
@@ -318,10 +318,9 @@ def _deal_dead(night: _Night) -> list[Slices]:
     """All that is dead."""
     space, files = night.space, night.live.files_of("dead") if night.live else []
     groups = deal.together(files, [file.rows for file in files])
-    prefix = f"{space.temporary}/dead"
-    return night.dealt(
-        deal.deal_dead, [(space.folder, prefix, space.id_type, space.bounds, some) for _, some in groups]
-    )
+    prefix, schema = f"{space.temporary}/dead", dead_schema(space.id_type)
+    calls = [(space.folder, prefix, schema, space.bounds, [file.path for file in some]) for _, some in groups]
+    return night.dealt(deal.deal_keys, calls)
 
 
 def _doubtful(night: _Night, receipts: list[Receipt], staged: list[Slices]) -> list[int]:

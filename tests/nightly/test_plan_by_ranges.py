@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pix2score.catalog.catalog import Columns, open_catalog
 from pix2score.catalog.expressions import Expression
 from pix2score.errors import DataError, LimitError, StorageError
-from pix2score.nightly import cuts, order, work_order
+from pix2score.nightly import cuts, order, pending, work_order
 from pix2score.nightly.plan import ScoringPlan
 from pix2score.nightly.plan_night import plan_night
 from pix2score.nightly.publish import publish_night
@@ -136,6 +136,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(cuts, "PART_ROWS", 4)
     monkeypatch.setattr(work_order, "STRETCH_ROWS", 3)
     monkeypatch.setattr(work_order, "_CHUNK_ROWS", (2, 2))
+    monkeypatch.setattr(pending, "_CUTS", 2)
     yield
 
 
@@ -240,6 +241,21 @@ def test_limits_hold_for_all_ranges_together_and_leave_nothing(any_world: World)
     assert {e.path for e in world.folder.entries()} == before
     plan, _ = world.plan(changed, max_changed=0.34)
     assert plan.counts.changed == 4
+
+
+def test_a_night_that_ends_at_a_time_leaves_the_same_rows(tmp_path: Path) -> None:
+    told = []
+    for rows in (None, 9):
+        world = World(str(tmp_path / str(rows)), piece_rows=4, range_rows=rows)
+        content = keys(*range(30))
+        asked = Expression("--where", "illust_id % 3 > 0")
+        world.night(content, ends_after=2, where=asked, order="waiting first")
+        of_first = dict(live(world.scores).manifest["plan"]), [_stable(row) for row in world.rows().values()]
+        world.night({**content, (3, 0): "b"}, ends_after=3, order="waiting first")
+        told.append((of_first, [_stable(row) for row in world.rows().values()]))
+        assert len(world.rows()) == 30
+        assert not [e.path for e in world.folder.entries() if "/left/" in e.path]
+    assert told[0] == told[1]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pix2score.catalog.catalog import Catalog, Columns, open_catalog
-from pix2score.nightly.pending import set_aside
+from pix2score.nightly.pending import left_of
 from pix2score.nightly.plan import ScoringPlan
 from pix2score.nightly.plan_night import plan_night
 from pix2score.nightly.publish import Publication, publish_night
@@ -61,6 +61,7 @@ class World:
     """Keys that the last night answered from stored embeddings."""
     range_rows: int | None = None
     """Rows of the ranges that nights are planned by; None for one task."""
+    executor: Any = field(default_factory=Here)
 
     @property
     def folder(self) -> Folder:
@@ -99,7 +100,7 @@ class World:
         if self.range_rows is not None:
             options |= {"one_task_rows": 0, "range_rows": self.range_rows}
         prefix = f"staged/{request.origin.run}/plan"
-        return plan_night(catalog, self.folder, prefix, request, Here(), **options)
+        return plan_night(catalog, self.folder, prefix, request, self.executor, **options)
 
     def catalog(self, content: Content) -> str:
         keys = list(content)
@@ -137,9 +138,8 @@ class World:
     def with_rest(self, publication: Publication) -> Publication:
         """With pending rows for new keys that are in no piece; what is left is counted."""
         plan, receipts = publication.plan, publication.receipts
-        left = set_aside(
-            self.folder, publication.origin, publication.layout, plan.parts, receipts, plan.withheld
-        )
+        origin, layout = publication.origin, publication.layout
+        left = left_of(self.executor, self.folder, origin, layout, plan, plan.parts, receipts)
         plan.counts.left = left.total
         plan.counts.pending += left.num_without_answer
         return replace(publication, receipts=[*receipts, *left.pieces])
@@ -147,7 +147,7 @@ class World:
     def publish(self, publication: Publication, workers: Any = None) -> Snapshot:
         """The night's snapshot is live."""
         before = self.rows() if live_number(self.folder) and publication.carried_from else {}
-        snapshot = publish_night(publication, FACTS, workers or Here())
+        snapshot = publish_night(publication, FACTS, workers or self.executor)
         self.before = before
         return snapshot
 
