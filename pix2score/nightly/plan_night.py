@@ -108,9 +108,10 @@ def plan_night(
     other is written below ``prefix`` then, also under ``dry_run``, and removed at the end, whatever comes of
     it.
     """
-    files = request.live.files_of("scores") if request.live else []
-    num_rows = estimated_rows(catalog)
-    if num_rows + sum(file.rows for file in files) <= one_task_rows:
+    live_rows = sum(file.rows for file in request.live.files_of("scores")) if request.live else 0
+    num_bytes = sum(entry.size for entry in catalog.files)  # no fewer than rows: footers cost requests
+    num_rows = num_bytes if num_bytes + live_rows <= one_task_rows else estimated_rows(catalog)
+    if num_rows + live_rows <= one_task_rows:
         return executor.call(plan_scoring, catalog, folder, prefix, request, dry_run=dry_run)
     keeps = False
     try:
