@@ -53,7 +53,9 @@ from pix2score.storage.slices import Slices
 logger = logging.getLogger(__name__)
 ONE_TASK_ROWS = 20_500_000
 """Rows of catalog and live snapshot together that one task plans: 10 M images take it half a minute."""
-RANGE_ROWS = 2_000_000
+RANGE_ROWS, NUM_RANGES = (1_000_000, 2_000_000), 64
+"""Rows of a range, from the first to the second number, for about so many ranges: many even out among
+workers, too many cost a request for each of each other's."""
 _UNKNOWN = ("files", "consumed", "catalog", "config", "account", "runs")
 """Of a manifest, what tasks do not ask for; it grows with the table."""
 
@@ -100,7 +102,7 @@ def plan_night(
     *,
     dry_run: bool = False,
     one_task_rows: int = ONE_TASK_ROWS,
-    range_rows: int = RANGE_ROWS,
+    range_rows: int | None = None,
 ) -> ScoringPlan:
     """As ``plan.plan_scoring``, by one task of ``executor``, or by ranges of about ``range_rows``.
 
@@ -113,6 +115,8 @@ def plan_night(
     num_rows = num_bytes if num_bytes + live_rows <= one_task_rows else estimated_rows(catalog)
     if num_rows + live_rows <= one_task_rows:
         return executor.call(plan_scoring, catalog, folder, prefix, request, dry_run=dry_run)
+    least, most = RANGE_ROWS
+    range_rows = range_rows or min(max((num_rows + live_rows) // NUM_RANGES, least), most)
     keeps = False
     try:
         plan = _by_ranges(catalog, folder, prefix, request, executor, num_rows, range_rows, dry_run)

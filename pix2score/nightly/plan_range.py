@@ -124,7 +124,11 @@ def _engine(num_rows: int) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB with what a task of ``memory_of(num_rows)`` can give it: one core, half of its memory."""
     what = f"planning a range of about {num_rows} rows"
     with engine(
-        memory_of(num_rows) // 2, disk_bytes=num_rows * PLAN_DISK_BYTES, what=what, threads=1
+        memory_of(num_rows) // 2,
+        disk_bytes=num_rows * PLAN_DISK_BYTES,
+        what=what,
+        threads=1,
+        in_memory=True,
     ) as connection:
         yield connection
 

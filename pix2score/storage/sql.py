@@ -35,18 +35,24 @@ _UNFIT = (duckdb.InvalidInputException, duckdb.NotImplementedException, duckdb.C
 
 @contextlib.contextmanager
 def engine(
-    memory_bytes: int = MEMORY_BYTES, *, disk_bytes: int = 0, what: str = "this", threads: int = 0
+    memory_bytes: int = MEMORY_BYTES,
+    *,
+    disk_bytes: int = 0,
+    what: str = "this",
+    threads: int = 0,
+    in_memory: bool = False,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB of bounded memory that spills to a temporary folder, removed afterwards.
 
-    ``threads``: as many work for it; 0 for one per core.
+    ``threads``: as many work for it; 0 for one per core. ``in_memory``: tables that fit are not compressed,
+    and loaded in a fifth of the time.
 
     Raises:
         ConfigError: the disk of temporary files has less than ``disk_bytes`` free, which ``what`` needs.
         StorageError: it filled up in the middle of the work.
     """
     with _named_full_disk(what), scratch_folder(disk_bytes, what) as folder:
-        connection = duckdb.connect(f"{folder}/rows.duckdb")
+        connection = duckdb.connect(":memory:" if in_memory else f"{folder}/rows.duckdb")
         try:
             connection.execute(f"SET memory_limit='{memory_bytes // 2**20}MiB'")
             connection.execute(f"SET temp_directory='{folder}'")

@@ -180,7 +180,8 @@ def test_rows_for_the_heads_are_planned_file_by_file_as_by_one_task(tmp_path: Pa
     content = {(i, 0): "CORRUPT" if i % 5 == 4 else "a" for i in range(20)}
     world.night(content)
     world.night(content, M3, killed_after=2)
-    for limit in (None, 4):
+    content = {**content, (0, 0): "b", (50, 0): "a"}
+    for limit in (None, 4, 15):
         of_one = plan_or_error(world, content, M3, None, limit=limit)
         assert of_one["counts"]["heads"]
         assert plan_or_error(world, content, M3, 10, limit=limit) == of_one, limit
