@@ -25,6 +25,12 @@ class BenchmarkConfig:
     rows: tuple[int, ...] = ()
     """plan: rows of the live snapshot; may be repeated (default: 1, 3 and 10 million). A million takes about
     0.5 GB of disk. heads: stored embeddings (default: a million; of 2,048 numbers they take 4 GB)."""
+    workers: tuple[int, ...] = ()
+    """plan: measure whole nights in Ray tasks instead, by ranges of keys on so many cores, and up to 10
+    million rows in one task too; may be repeated: 1 and 2 tell how far it scales."""
+    place: str | None = None
+    """plan with workers: a folder on a large disk to work in; what was measured there is not measured again
+    (default: a temporary one)."""
     images: str | None = None
     """score: a local folder of images, and nothing else (default: drawn photographs)."""
     num_images: int = 2000
@@ -54,6 +60,8 @@ class BenchmarkConfig:
         for rows in self.rows:
             if rows < 1000:
                 raise ConfigError(f"rows {rows}: at least 1000")
+        if any(workers < 1 for workers in self.workers):
+            raise ConfigError(f"workers {', '.join(map(str, self.workers))}: at least 1")
         for name, least in (
             ("num_images", 4),
             ("side", 64),

@@ -19,6 +19,7 @@ from pix2score.benchmark.config import LIMIT, BenchmarkConfig
 from pix2score.benchmark.decode import DecodeTiming, Pixels, time_decode
 from pix2score.benchmark.fetch import fetch_table, time_fetch
 from pix2score.benchmark.heads import time_heads
+from pix2score.benchmark.nights import time_nights
 from pix2score.benchmark.pictures import write_photographs
 from pix2score.benchmark.plan import PlanTiming, time_plan
 from pix2score.benchmark.score import OURS, ScoreTiming, time_score
@@ -50,12 +51,23 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
 
 
 def _plan(config: BenchmarkConfig) -> dict[str, Any]:
+    if config.workers:
+        return _nights(config)
     timings = []
     for rows in config.rows or (1_000_000, 3_000_000, 10_000_000):
         with tempfile.TemporaryDirectory(prefix="pix2score-benchmark-") as folder:
             timings.append(time_plan(Path(folder), rows))
             logger.info("%s", _plan_line(timings[-1]))
     return {"plan": [asdict(timing) for timing in timings]}
+
+
+def _nights(config: BenchmarkConfig) -> dict[str, Any]:
+    sizes = config.rows or (10_000_000,)
+    with tempfile.TemporaryDirectory(prefix="pix2score-benchmark-") as folder:
+        steps = time_nights(Path(config.place or folder), sizes, config.workers)
+    steps = [step for step in steps if step.rows in sizes]
+    logger.info("%s", "\n".join(["", *(step.line() for step in steps)]))
+    return {"nights": [asdict(step) for step in steps]}
 
 
 def _plan_line(timing: PlanTiming) -> str:

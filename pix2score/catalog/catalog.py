@@ -18,7 +18,7 @@ import pyarrow.types as pt
 
 from pix2score.catalog.columns import Columns, fields_of, mapped_as_before, resolve_columns, without_absent
 from pix2score.catalog.files import find_files, hive_values, relist
-from pix2score.catalog.read import BATCH_ROWS, image_batches, image_values, leaf, opened
+from pix2score.catalog.read import BATCH_ROWS, FileRows, image_batches, image_values, leaf, opened
 from pix2score.catalog.shape import Shape, field_type, hive_kinds, shape_of, value_field
 from pix2score.catalog.types import read_as
 from pix2score.errors import DataError
@@ -100,18 +100,20 @@ class Catalog:
             ]
         return pa.schema(fields)
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """All rows in file order, columns as ``rows_schema`` says.
+    def batches(self, share: Sequence[FileRows] | None = None) -> Iterator[pa.RecordBatch]:
+        """All rows in file order, or those of a ``share``, columns as ``rows_schema`` says.
 
         Raises ``DataError`` naming the file that lacks a column or holds a value that is not of the column's
         type.
         """
         schema, kinds = self.rows_schema(), hive_kinds(self.files)
-        for entry, opening in opened(self.folder, self.files):
+        parts = [FileRows(entry) for entry in self.files] if share is None else share
+        files = opened(self.folder, [part.entry for part in parts])
+        for part, (entry, opening) in zip(parts, files, strict=True):
             with opening as file:
-                row = 0
+                row = part.first_row
                 hive = {name: (value, kinds[name]) for name, value in hive_values(entry.path).items()}
-                for batch in self._batches_of(file):
+                for batch in self._batches_of(file, part.groups):
                     yield self._renamed(batch, schema, hive, entry.path, row)
                     row += batch.num_rows
 
@@ -126,13 +128,16 @@ class Catalog:
     def _hashes_images(self) -> bool:
         return self.embedded and self.columns.fingerprint is None
 
-    def _batches_of(self, file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
-        """The mapped columns that are in the file itself."""
+    def _batches_of(
+        self, file: pq.ParquetFile, groups: Sequence[int] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """The mapped columns that are in the file itself; of all row groups or of ``groups``."""
         names = dict.fromkeys(self._mapping.values())
         wanted = [name for name in names if field_type(file.schema_arrow, name) is not None]
         if self._hashes_images and self.image_path:
-            return image_batches(file, [*wanted, self.image_path], self.image_path)
-        return file.iter_batches(batch_size=BATCH_ROWS, columns=wanted or file.schema_arrow.names[:1])  # type: ignore[no-any-return]
+            return image_batches(file, [*wanted, self.image_path], self.image_path, groups)
+        columns = wanted or file.schema_arrow.names[:1]
+        return file.iter_batches(batch_size=BATCH_ROWS, row_groups=groups, columns=columns)  # type: ignore[no-any-return]
 
     def _renamed(
         self,

@@ -70,6 +70,19 @@ class Expression:
             else f"coalesce({_terms(node)}, false)"
         )
 
+    def terms(self, catalog: Catalog) -> list[tuple[str, str]]:
+        """Of an order: each term over the rows of view ``keyed``, and how it orders: ``DESC NULLS LAST``."""
+        node = self._renamed(catalog)
+        orders = [order for modifier in node["modifiers"] for order in modifier["orders"]]
+        return [
+            (
+                _terms({**node, "modifiers": [], "select_list": [order["expression"]]}),
+                f"{'DESC' if order['type'] == 'DESCENDING' else 'ASC'} "
+                f"NULLS {'FIRST' if order['null_order'] == 'NULLS FIRST' else 'LAST'}",
+            )
+            for order in orders
+        ]
+
     def check(self, catalog: Catalog) -> None:
         """Raise ``ConfigError`` unless it fits the types of the columns that ``catalog`` reads along."""
         node, schema = self._renamed(catalog), catalog.rows_schema()

@@ -7,6 +7,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -30,6 +31,17 @@ IMAGE_BATCH_BYTES = 8 * 2**20
 """Aim for a batch of embedded images; a row group of uneven ones may pass it several times over."""
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class FileRows:
+    """One file of a catalog, or some of its row groups."""
+
+    entry: Entry
+    groups: tuple[int, ...] | None = None
+    """None for all."""
+    first_row: int = 0
+    """Rows of the file before them."""
 
 
 def schemas(folder: Folder, files: Sequence[Entry]) -> Iterator[tuple[pa.Schema, int]]:
@@ -57,9 +69,11 @@ def opened(
             yield entry, parquet_file(pa.BufferReader(content), folder.full(entry.path))
 
 
-def image_batches(file: pq.ParquetFile, columns: Sequence[str], image: str) -> Iterator[pa.RecordBatch]:
-    """All rows of a file with an image column, in batches of few bytes."""
-    for group in range(file.metadata.num_row_groups):
+def image_batches(
+    file: pq.ParquetFile, columns: Sequence[str], image: str, groups: Sequence[int] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """All rows of a file with an image column, or those of some row groups, in batches of few bytes."""
+    for group in range(file.metadata.num_row_groups) if groups is None else groups:
         rows = batch_rows(file.metadata.row_group(group), image, IMAGE_BATCH_BYTES, IMAGE_BATCH_ROWS)
         yield from file.iter_batches(batch_size=rows, row_groups=[group], columns=list(columns))
 

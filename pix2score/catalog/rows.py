@@ -89,16 +89,37 @@ def load_keyed(connection: duckdb.DuckDBPyConnection, catalog: Catalog, counts: 
     counts.catalog_rows, counts.null_id = one_row(
         connection, "SELECT count(*), count(*) - count(illust_id) FROM incoming_rows"
     )
-    try:
-        _create_keyed(connection, catalog)
-    except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.OutOfRangeException) as exc:
-        raise DataError(f"catalog {catalog.folder.uri}: a page is not a 32-bit number: {exc}") from None
-    (num_keys,) = one_row(connection, "SELECT count(*) FROM keyed")
+    identify(connection, catalog)
+    num_keys = create_keyed(connection, catalog)
     counts.duplicate_key = counts.catalog_rows - counts.null_id - num_keys
     if not num_keys:
-        raise DataError(
-            f"catalog {catalog.folder.uri} has no rows with an id ({counts.catalog_rows} rows in all)"
+        raise no_rows(catalog, counts.catalog_rows)
+
+
+def no_rows(catalog: Catalog, num_rows: int) -> DataError:
+    """The error of a catalog without any id among its ``num_rows``."""
+    return DataError(f"catalog {catalog.folder.uri} has no rows with an id ({num_rows} rows in all)")
+
+
+def identify(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> None:
+    """View ``identified`` of table ``incoming_rows``, and table ``repeated``: keys of several of its rows.
+
+    Raises ``DataError`` for a page that is no number.
+    """
+    connection.execute(f"CREATE VIEW identified AS {_identified_sql(catalog)}")
+    with named_pages(catalog):
+        connection.execute(
+            "CREATE TABLE repeated AS SELECT illust_id, page FROM identified GROUP BY ALL HAVING count(*) > 1"
         )
+
+
+@contextlib.contextmanager
+def named_pages(catalog: Catalog) -> Iterator[None]:
+    """Raise ``DataError`` for a page that the block finds to be no number."""
+    try:
+        yield
+    except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.OutOfRangeException) as exc:
+        raise DataError(f"catalog {catalog.folder.uri}: a page is not a 32-bit number: {exc}") from None
 
 
 def drop_keyed(connection: duckdb.DuckDBPyConnection) -> None:
@@ -115,30 +136,61 @@ def estimated_rows(catalog: Catalog) -> int:
     return int(rows / max(1, largest.size) * sum(entry.size for entry in catalog.files))
 
 
-def _create_keyed(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> None:
-    """View ``keyed`` of ``incoming_rows``, from which the losers among repeated keys are deleted.
+def create_keyed(
+    connection: duckdb.DuckDBPyConnection, catalog: Catalog, texts: UpdatedTexts | None = None
+) -> int:
+    """View ``keyed`` of ``identified``; the losers among repeated keys are deleted. Returns how many keys.
 
     A view, as every copy of all rows costs as much as reading the catalog did. Only repeated keys are ranked:
-    ranking all rows takes four times as long.
+    ranking all rows takes four times as long. ``texts``: what ``updated_texts`` found in all rows, where
+    table ``incoming_rows`` holds some of them.
     """
-    connection.execute(f"CREATE VIEW identified AS {_identified_sql(catalog)}")
-    connection.execute(
-        "CREATE TABLE repeated AS SELECT illust_id, page FROM identified GROUP BY ALL HAVING count(*) > 1"
-    )
-    newest = [f"{sql} DESC NULLS LAST" for sql in _newest_sql(connection, catalog)]
+    newest = [f"{sql} DESC NULLS LAST" for sql in _newest_sql(connection, catalog, texts)]
     # Beyond the key rule every other column, so that rows that differ in a label, or lie elsewhere, do not
     # take turns from night to night.
     ties = ["file", '"row"', '"group"', "split", *(f"label_{i}" for i in range(len(catalog.labels)))]
     order = ", ".join([*newest, *(f"{column} DESC NULLS LAST" for column in ("fingerprint", "uri", *ties))])
-    connection.execute(
-        "DELETE FROM incoming_rows WHERE rowid IN (SELECT position FROM identified SEMI JOIN repeated USING "
-        "(illust_id, page) "
-        f"QUALIFY row_number() OVER (PARTITION BY illust_id, page ORDER BY {order}) > 1)"
-    )
+    with named_pages(catalog):
+        connection.execute(
+            "DELETE FROM incoming_rows WHERE rowid IN (SELECT position FROM identified SEMI JOIN repeated "
+            "USING (illust_id, page) "
+            f"QUALIFY row_number() OVER (PARTITION BY illust_id, page ORDER BY {order}) > 1)"
+        )
     connection.execute("CREATE VIEW keyed AS SELECT * EXCLUDE (newest, position) FROM identified")
+    return int(one_row(connection, "SELECT count(*) FROM keyed")[0])
 
 
-def _newest_sql(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class UpdatedTexts:
+    """Times of an update that are texts, of the rows whose key is repeated: how many read as what."""
+
+    texts: int
+    numbers: int
+    times: int
+    example: str | None
+    """The first of those that read as neither, else any."""
+
+
+def is_updated_text(catalog: Catalog) -> bool:
+    """Whether all rows with repeated keys say together how their times of an update compare."""
+    schema = catalog.rows_schema()
+    return "updated_at" in schema.names and schema.field("updated_at").type.equals(pa.string())
+
+
+_NUMBER, _TIME = "TRY_CAST(newest AS DOUBLE)", "TRY_CAST(newest AS TIMESTAMPTZ)"
+
+
+def updated_texts(connection: duckdb.DuckDBPyConnection) -> UpdatedTexts:
+    """Of view ``identified``."""
+    rows = "(SELECT newest FROM identified SEMI JOIN repeated USING (illust_id, page))"
+    is_either = f"{_TIME} IS NOT NULL OR {_NUMBER} IS NOT NULL"
+    sql = f"count(newest), count({_NUMBER}), count({_TIME}), min_by(newest, {is_either})"
+    return UpdatedTexts(*one_row(connection, f"SELECT {sql} FROM {rows}"))
+
+
+def _newest_sql(
+    connection: duckdb.DuckDBPyConnection, catalog: Catalog, texts: UpdatedTexts | None
+) -> list[str]:
     """By what the newest of rows with one key is found; texts are numbers or times if all of them read as
     such, else compared as texts."""
     schema = catalog.rows_schema()
@@ -149,26 +201,19 @@ def _newest_sql(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> list
         return ["CASE WHEN isnan(newest) THEN NULL ELSE newest END"]  # DuckDB takes NaN as the greatest
     if not kind.equals(pa.string()):
         return ["newest"]
-    number, time = "TRY_CAST(newest AS DOUBLE)", "TRY_CAST(newest AS TIMESTAMPTZ)"
-    rows = "(SELECT newest FROM identified SEMI JOIN repeated USING (illust_id, page))"
-    texts, numbers, times = one_row(
-        connection, f"SELECT count(newest), count({number}), count({time}) FROM {rows}"
-    )
-    if texts == numbers:
+    found = texts or updated_texts(connection)
+    if found.texts == found.numbers:
         return [
-            f"CASE WHEN isnan({number}) THEN NULL ELSE {number} END",
+            f"CASE WHEN isnan({_NUMBER}) THEN NULL ELSE {_NUMBER} END",
             "TRY_CAST(newest AS HUGEINT)",
         ]  # whole ones beyond 2^53 too
-    if texts == times:
-        return [time]
-    (example,) = one_row(
-        connection, f"SELECT min_by(newest, {time} IS NOT NULL OR {number} IS NOT NULL) FROM {rows}"
-    )
+    if found.texts == found.times:
+        return [_TIME]
     logger.warning(
         "column %s holds texts that are neither all numbers nor all times, such as %r: of rows with one key "
         "the last as a text wins",
         catalog.columns.updated_at,
-        example,
+        found.example,
     )
     return ["newest"]
 
@@ -191,7 +236,7 @@ def _identified_sql(catalog: Catalog) -> str:
     labels += "".join(f", {sql} AS {ours}" for ours, sql in _extras_sql(catalog).items())
     where = 'file, "row"' if catalog.embedded else 'NULL::VARCHAR AS file, NULL::BIGINT AS "row"'
     return (
-        f"SELECT illust_id, {_page_sql(schema)}::INTEGER AS page, {text('uri')} AS uri, {where}, {marked} AS "
+        f"SELECT illust_id, {page_sql(schema)}::INTEGER AS page, {text('uri')} AS uri, {where}, {marked} AS "
         "fingerprint, "
         f'coalesce({text("group")}, CAST(illust_id AS VARCHAR)) AS "group", {text("split")} AS '
         f"split{labels}, {newest} AS newest, "
@@ -209,7 +254,7 @@ def _extras_sql(catalog: Catalog) -> dict[str, str]:
     return found
 
 
-def _page_sql(schema: pa.Schema) -> str:
+def page_sql(schema: pa.Schema) -> str:
     """The page as a number: 0 for none; 2.0, "2" and "p2" are 2."""
     if "page" not in schema.names:
         return "0"
@@ -252,9 +297,15 @@ def stored_fingerprint_sql(catalog: Catalog, column: str) -> str:
 def order_sql(catalog: Catalog) -> str:
     """Order of work: by hash of the key, so that any part is a random sample; embedded images as they lie,
     file by hash."""
+    ties = "" if catalog.embedded else ", illust_id, page"
+    return f"ORDER BY {', '.join(order_terms(catalog))}{ties}"
+
+
+def order_terms(catalog: Catalog) -> list[str]:
+    """Terms of ``order_sql``, but for those that hardly any two rows need."""
     if catalog.embedded:
-        return 'ORDER BY md5_number_lower(file), file, "row"'
-    return "ORDER BY md5_number_lower(concat_ws('/', illust_id, page)), illust_id, page"
+        return ["md5_number_lower(file)", "file", '"row"']
+    return ["md5_number_lower(concat_ws('/', illust_id, page))"]
 
 
 def plan_schema(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from types import NoneType
 from typing import Any, ParamSpec, TypeVar
 
 import ray
 
 from pix2score.cluster.local import is_local
-from pix2score.nightly.executor import LocalThreads
+from pix2score.host.executor import LocalThreads
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,15 +27,36 @@ def on_cluster(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R
         raise exc.cause from exc
 
 
-def each_on_cluster(function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> Iterator[R]:
-    """``function(*call)`` of every call, as Ray tasks side by side; results in order, as they are ready."""
-    remote = ray.remote(num_cpus=1, memory=min(PART_MEMORY_BYTES, _task_memory()), max_retries=3)(function)
-    pending = [remote.remote(*call) for call in calls]
-    for ref in pending:
-        try:
-            yield ray.get(ref)
-        except ray.exceptions.RayTaskError as exc:
-            raise exc.cause from exc
+def each_on_cluster(
+    function: Callable[..., R], calls: Sequence[tuple[Any, ...]], memory_bytes: int | None = None
+) -> Iterator[R]:
+    """``function(*call)`` of every call, as Ray tasks side by side; results in order, as they are ready.
+
+    What all calls have in common is sent once. ``memory_bytes``: of each task (default: 1 GiB).
+    """
+    memory = min(memory_bytes or PART_MEMORY_BYTES, _task_memory())
+    remote = ray.remote(num_cpus=1, memory=memory, max_retries=3)(function)
+    pending = [remote.remote(*call) for call in _shared(calls)]
+    try:
+        while pending:
+            yield ray.get(pending.pop(0))
+    except ray.exceptions.RayTaskError as exc:
+        raise exc.cause from exc
+    finally:
+        for ref in pending:
+            ray.cancel(ref)
+
+
+def _shared(calls: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The calls, with a reference in place of each argument that is one object in all of them."""
+    if len(calls) < 2:
+        return list(calls)
+    of_all = {
+        i: ray.put(first)
+        for i, first in enumerate(calls[0])
+        if not isinstance(first, str | int | float | NoneType) and all(call[i] is first for call in calls)
+    }
+    return [tuple(of_all.get(i, value) for i, value in enumerate(call)) for call in calls]
 
 
 def executor_for(*, small: bool) -> RayExecutor | LocalThreads:
@@ -43,15 +65,17 @@ def executor_for(*, small: bool) -> RayExecutor | LocalThreads:
 
 
 class RayExecutor:
-    """``on_cluster`` and ``each_on_cluster`` as ``nightly.executor.Executor``."""
+    """``on_cluster`` and ``each_on_cluster`` as ``host.executor.Executor``."""
 
     def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """As ``on_cluster``."""
         return on_cluster(function, *args, **kwargs)
 
-    def each(self, function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> Iterator[R]:
+    def each(
+        self, function: Callable[..., R], calls: Sequence[tuple[Any, ...]], memory_bytes: int | None = None
+    ) -> Iterator[R]:
         """As ``each_on_cluster``."""
-        return each_on_cluster(function, calls)
+        return each_on_cluster(function, calls, memory_bytes)
 
 
 def _task_memory() -> int:

@@ -18,8 +18,10 @@ class Executor(Protocol):
     def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """``function(*args)``, with memory to sort in."""
 
-    def each(self, function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> Iterator[R]:
-        """``function(*call)`` of every call, side by side, results in order."""
+    def each(
+        self, function: Callable[..., R], calls: Sequence[tuple[Any, ...]], memory_bytes: int | None = None
+    ) -> Iterator[R]:
+        """``function(*call)`` of every call, side by side, results in order; ``memory_bytes``: of each."""
 
 
 class LocalThreads:
@@ -29,7 +31,12 @@ class LocalThreads:
         """``function(*args)``."""
         return function(*args, **kwargs)
 
-    def each(self, function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> Iterator[R]:
+    def each(
+        self,
+        function: Callable[..., R],
+        calls: Sequence[tuple[Any, ...]],
+        memory_bytes: int | None = None,  # noqa: ARG002 - that of this process
+    ) -> Iterator[R]:
         """``function(*call)`` of every call, as many at a time as there are cores."""
         with ThreadPoolExecutor(num_cores()) as pool:
             yield from pool.map(lambda call: function(*call), calls)

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pix2score.catalog.catalog import Catalog
 from pix2score.catalog.keys import KEY, Key, key_fields
 from pix2score.errors import ConfigError, StorageError
-from pix2score.nightly.cuts import before
+from pix2score.nightly.bounds import within
 from pix2score.snapshots.manifest import CarriedColumns
 from pix2score.snapshots.tables import Layout
 from pix2score.storage.folder import Folder
@@ -50,10 +49,17 @@ def columns_of(
     connection: duckdb.DuckDBPyConnection, catalog: Catalog, names: Sequence[str]
 ) -> CarriedColumns | None:
     """The columns and a hash of all their values; None without any. Of view ``keyed``."""
-    if not names:
-        return None
+    return carried_columns(catalog, names, hash_of(connection, catalog, names)) if names else None
+
+
+def hash_of(connection: duckdb.DuckDBPyConnection, catalog: Catalog, names: Sequence[str]) -> int:
+    """Of all values of the columns in view ``keyed``; that of several ranges is the XOR of theirs."""
     hashed = ", ".join([*KEY, *(f"label_{catalog.labels.index(name)}" for name in names)])
-    (found,) = one_row(connection, f"SELECT bit_xor(hash({hashed})) FROM keyed")
+    return int(one_row(connection, f"SELECT coalesce(bit_xor(hash({hashed})), 0) FROM keyed")[0])
+
+
+def carried_columns(catalog: Catalog, names: Sequence[str], found: int) -> CarriedColumns:
+    """The columns, and the hash that was ``found`` of their values."""
     types = {name: str(_field(catalog, name).type) for name in names}
     return {"columns": types, "hash": f"{found:016x}"}
 
@@ -92,7 +98,7 @@ def beside(
         is_before = low is not None and next_first is not None and next_first <= low  # type: ignore[operator]
         is_behind = high is not None and part.first >= high  # type: ignore[operator]
         if not (is_before or is_behind):
-            tables.append(_within(pq.read_table(pa.BufferReader(folder.read(part.path))), low, high))
+            tables.append(within(pq.read_table(pa.BufferReader(folder.read(part.path))), low, high))
     carried = pa.concat_tables(tables)
     if any(not carried.column(name).equals(rows.column(name)) for name in KEY):
         raise StorageError(
@@ -102,9 +108,3 @@ def beside(
     for name in carried.column_names[len(KEY) :]:
         rows = rows.append_column(carried.schema.field(name), carried.column(name))
     return rows
-
-
-def _within(rows: pa.Table, low: Key | None, high: Key | None) -> pa.Table:
-    if low is not None:
-        rows = rows.filter(pc.invert(before(rows, low)))
-    return rows if high is None else rows.filter(before(rows, high))

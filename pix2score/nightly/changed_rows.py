@@ -30,6 +30,9 @@ from pix2score.storage.parquet import parquet_batches
 from pix2score.storage.parts import Part
 from pix2score.storage.sql import load, one_row, query, side_by_side
 
+DIES = f"status = '{OK}' AND {EMBEDDING_RUN} = run AND starts_with(piece, '{STAGED}/')"
+"""SQL: whether the embedding of a row that is not resumed is dead. Its own alone: what answered from a stored
+one leaves that as it is. Rows that were removed are listed as dead already."""
 _POSITION = pa.field("position", pa.int64())
 _KEY_DISK_BYTES = 120  # in DuckDB's tables, and spilled while they are sorted
 
@@ -68,10 +71,7 @@ def load_changed_keys(
     _load_positions(connection, "offered", folder, resumed_from, pa.schema([*keys, *facts]), num_own)
     matching = "JOIN resumed USING (illust_id, page, piece)"
     connection.execute(f"INSERT INTO changed SELECT illust_id, page, position FROM offered SEMI {matching}")
-    is_staged = f"starts_with(piece, '{STAGED}/')"  # rows resumed back are listed as dead already
-    # Of its own alone: what answered from a stored embedding leaves that as it is.
-    is_own = f"status = '{OK}' AND {EMBEDDING_RUN} = run AND {is_staged}"
-    rest = f"SELECT illust_id, page, run FROM offered ANTI {matching} WHERE {is_own}"
+    rest = f"SELECT illust_id, page, run FROM offered ANTI {matching} WHERE {DIES}"
     tables = list(query(connection, rest, dead_schema(layout.id_type)))
     return pa.concat_tables(tables) if tables else None
 
@@ -89,7 +89,7 @@ def _load_positions(
 
     def batches() -> Iterator[pa.RecordBatch]:
         nonlocal position
-        for rows in _rows(folder, pieces, columns):
+        for rows in piece_rows(folder, pieces, columns):
             numbers = pa.array(range(position, position + rows.num_rows), pa.int64())
             position += rows.num_rows
             yield from rows.append_column(_POSITION, numbers).to_batches()
@@ -98,7 +98,7 @@ def _load_positions(
     return position
 
 
-def _rows(folder: Folder, pieces: Sequence[Receipt], columns: pa.Schema) -> Iterator[pa.Table]:
+def piece_rows(folder: Folder, pieces: Sequence[Receipt], columns: pa.Schema) -> Iterator[pa.Table]:
     """Rows of each piece; in ``piece``, if ``columns`` has it, the path of the file that holds them."""
     stored = [name for name in columns.names if name != "piece"]
 
@@ -152,7 +152,7 @@ def sorted_changes(
 
     def tables() -> Iterator[tuple[pa.Table, Ranks]]:
         start = 0
-        for rows in _rows(folder, pieces, layout.scores):
+        for rows in piece_rows(folder, pieces, layout.scores):
             yield rows, ranks[start : start + rows.num_rows]
             start += rows.num_rows
 

@@ -5,6 +5,8 @@ At the first keys of groups of live files, and where many changed rows have come
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -57,6 +59,20 @@ def cuts(changed: Iterator[pa.Table], groups: Sequence[list[DataFile]], most_row
             if following is None:
                 break
             low = following
+
+
+def planned_cuts(groups: Sequence[list[DataFile]], keys: Sequence[Key]) -> list[Cut]:
+    """As ``cuts``, where it is planned that half of ``most_rows`` change between two of ``keys``."""
+    found = []
+    for number, group in enumerate(groups or [[]]):
+        start = _start(group) if number else None
+        end = _start(groups[number + 1]) if number + 1 < len(groups) else None
+        first = 0 if start is None else bisect.bisect_right(keys, start)
+        last = len(keys) if end is None else bisect.bisect_left(keys, end)
+        edges = [start, *keys[first + 1 : last : 2], end]
+        for low, high in itertools.pairwise(edges):
+            found.append(Cut(low, high, tuple(group), None, is_whole=len(edges) == 2))
+    return found
 
 
 class _Sorted:

@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pix2score.catalog.keys import KEY, Key
+from pix2score.nightly.bounds import within
 from pix2score.nightly.carry import SortedPart, beside
-from pix2score.nightly.cuts import before, range_rows
+from pix2score.nightly.cuts import range_rows
 from pix2score.nightly.kept_answers import keep_answers
 from pix2score.snapshots.tables import (
     EMBEDDING_RUN,
@@ -106,17 +107,30 @@ def merge_range(
     they have failed: of an answered one, the changed row with the same embedding is expected. ``carried``:
     catalog columns of all keys, which the new files have too.
     """
-    schema, nothing = layout.scores, layout.scores.empty_table()
-    live = _rows_of_live(folder, schema, keys, is_same_model=is_same_model)
     changed = (
-        pq.read_table(pa.BufferReader(folder.read(keys.changed.path))).cast(schema)
+        pq.read_table(pa.BufferReader(folder.read(keys.changed.path))).cast(layout.scores)
         if keys.changed
-        else nothing
+        else layout.scores.empty_table()
     )
     removed = pq.read_table(pa.BufferReader(folder.read(keys.removed.path))) if keys.removed else None
+    return merge_rows(folder, run, layout, keys, changed, removed, is_same_model, carried)
+
+
+def merge_rows(
+    folder: Folder,
+    run: str,
+    layout: Layout,
+    keys: Range,
+    changed: pa.Table,
+    removed: pa.Table | None,
+    is_same_model: bool,
+    carried: Sequence[SortedPart],
+) -> Merged:
+    """As ``merge_range``, of rows and keys that are in memory."""
+    live = _rows_of_live(folder, layout.scores, keys, is_same_model=is_same_model)
     if is_same_model:
         live, changed = keep_answers(live, changed)
-    dead, left = _lost(live, changed, removed), _left(live, removed) if is_same_model else nothing
+    dead, left = _lost(live, changed, removed), _left(live, removed) if is_same_model else live[:0]
     if not is_same_model:
         live = live.filter(pc.not_equal(live.column("status"), OK))
     rows = pa.concat_tables([live, changed]).take(_merge_order(live, changed, removed))
@@ -174,9 +188,7 @@ def _rows_of_live(folder: Folder, schema: pa.Schema, keys: Range, *, is_same_mod
     fit = _columns_of if is_same_model else _common_columns_of
     tables = [fit(upgraded(checked_table(folder, file)), schema) for file in keys.live]
     rows = pa.concat_tables(tables) if tables else schema.empty_table()
-    if keys.low is not None:
-        rows = rows.filter(pc.invert(before(rows, keys.low)))
-    return rows if keys.high is None else rows.filter(before(rows, keys.high))
+    return within(rows, keys.low, keys.high)
 
 
 def _columns_of(rows: pa.Table, schema: pa.Schema) -> pa.Table:

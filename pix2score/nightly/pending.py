@@ -9,15 +9,21 @@ from datetime import UTC, datetime
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pix2score.catalog.keys import KEY, key_fields
+from pix2score.host.executor import Executor
+from pix2score.nightly.bounds import Bounds
 from pix2score.nightly.cuts import range_rows
+from pix2score.nightly.deal import DEAL_BYTES, deal_keys, together
+from pix2score.nightly.plan import ScoringPlan
 from pix2score.snapshots.pieces import STAGED, Origin, Receipt
 from pix2score.snapshots.tables import PENDING, Layout, write_file
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_batches
 from pix2score.storage.parts import Part
-from pix2score.storage.sql import engine, load, query
+from pix2score.storage.slices import Slices, read_slice
+from pix2score.storage.sql import engine, in_memory, load, query
 
 _WITHOUT_ROW = "('new', 'waiting')"
 """Reasons of rows that have no answer yet."""
@@ -70,6 +76,91 @@ def set_aside(
         )
         tables = query(connection, sql, keys, range_rows(layout))
         return Left([_piece(folder, origin, layout, table) for table in tables], dict(by_reason))
+
+
+def left_of(
+    executor: Executor,
+    folder: Folder,
+    origin: Origin,
+    layout: Layout,
+    plan: ScoringPlan,
+    planned: Sequence[Part],
+    done: Sequence[Receipt],
+) -> Left:
+    """As ``set_aside``, in as many tasks as ``plan`` was made by."""
+    if plan.is_by_ranges:
+        return set_aside_by_ranges(executor, folder, origin, layout, plan, planned, done)
+    return executor.call(set_aside, folder, origin, layout, planned, done, plan.withheld)
+
+
+def set_aside_by_ranges(
+    executor: Executor,
+    folder: Folder,
+    origin: Origin,
+    layout: Layout,
+    plan: ScoringPlan,
+    planned: Sequence[Part],
+    done: Sequence[Receipt],
+) -> Left:
+    """As ``set_aside``, of a plan that was made by ranges: a task for each, and none that holds all keys."""
+    bounds, keys = Bounds(plan.cuts[_CUTS - 1 :: _CUTS]), pa.schema(key_fields(layout.id_type))
+    prefix = f"{STAGED}/{origin.run}/left"
+
+    def dealt(name: str, paths: Sequence[str], rows: Sequence[int], schema: pa.Schema) -> list[Slices]:
+        groups = together(paths, rows, _SHARE_ROWS)
+        calls = [(folder, f"{prefix}/{name}", schema, bounds, some) for _, some in groups]
+        found = executor.each(deal_keys, calls, memory_bytes=DEAL_BYTES)
+        return [one for one in found if one]
+
+    try:
+        of_plan = dealt("planned", [p.path for p in planned], [p.rows for p in planned], keys.append(_REASON))
+        of_done = dealt("done", [r.scores.path for r in done], [r.rows for r in done], keys)
+        withheld = plan.withheld
+        of_others = dealt("withheld", [p.path for p in withheld], [p.rows for p in withheld], keys)
+        calls = [
+            (folder, origin, layout, of_plan, of_done, of_others, number) for number in range(bounds.number)
+        ]
+        total = Left()
+        for left in executor.each(left_of_range, calls, memory_bytes=DEAL_BYTES):
+            total.pieces.extend(left.pieces)
+            for reason, rows in left.by_reason.items():
+                total.by_reason[reason] = total.by_reason.get(reason, 0) + rows
+        return total
+    finally:
+        folder.delete([f"{prefix}/{entry.path}" for entry in (folder / prefix).entries()])
+
+
+_CUTS, _SHARE_ROWS = 8, 2_000_000
+"""Of a plan's cuts to a range, some million rows; rows that one task deals out."""
+
+
+def left_of_range(
+    folder: Folder,
+    origin: Origin,
+    layout: Layout,
+    planned: Sequence[Slices],
+    done: Sequence[Slices],
+    withheld: Sequence[Slices],
+    number: int,
+) -> Left:
+    """What is left of one range."""
+    keys = pa.schema(key_fields(layout.id_type))
+    schemas = (keys.append(_REASON), keys, keys)
+    rows, finished, others = (
+        pa.concat_tables([schema.empty_table(), *read_slice(folder, dealt, number)])
+        for schema, dealt in zip(schemas, (planned, done, withheld), strict=True)
+    )
+    left = in_memory(
+        "SELECT * FROM planned ANTI JOIN done USING (illust_id, page)", planned=rows, done=finished
+    )
+    new = left.filter(pc.equal(left.column("reason"), "new")).select(keys.names).cast(keys)
+    both = pa.concat_tables([new, others])
+    size = range_rows(layout)
+    pieces = [
+        _piece(folder, origin, layout, both.slice(start, size)) for start in range(0, both.num_rows, size)
+    ]
+    counted = left.column("reason").value_counts().to_pylist()
+    return Left(pieces, {one["values"]: one["counts"] for one in counted})
 
 
 _REASON = pa.field("reason", pa.string())

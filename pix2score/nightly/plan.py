@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from pix2score.catalog.catalog import Catalog
-from pix2score.catalog.keys import KEY, key_fields
+from pix2score.catalog.keys import KEY, Key, key_fields
 from pix2score.catalog.rows import PlanCounts, catalog_rows, plan_schema
 from pix2score.nightly.carry import SortedPart, columns_of, write_carried
 from pix2score.nightly.guards import check_limits
@@ -62,6 +62,10 @@ class ScoringPlan:
     """Their values, in key order."""
     already_published: list[Receipt] = field(default_factory=list)
     """Pieces that still exist though a snapshot published them: that run was killed before it tidied up."""
+    cuts: tuple[Key, ...] = ()
+    """Keys between which about half a range of the scores table changes, ascending."""
+    is_by_ranges: bool = False
+    """Whether it is too large for one task, and so is the rewriting of the scores table."""
 
 
 @dataclass(frozen=True, slots=True)

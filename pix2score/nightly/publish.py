@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pix2score.errors import ConflictError, DataError, LimitError, Pix2ScoreError, StorageError
+from pix2score.host.executor import Executor
 from pix2score.images.decode import FORMATS
-from pix2score.nightly.executor import Executor
+from pix2score.nightly.dealt_ranges import rewrite
 from pix2score.nightly.gate import DriftGate
 from pix2score.nightly.merge import Merged, merge_range
 from pix2score.nightly.plan import ScoringPlan
@@ -186,7 +187,10 @@ def _rewrite(publication: Publication, executor: Executor) -> Merged:
         publication.is_same_model,
         bool(plan.counts.recarried),
     )
-    ranges, merged = executor.call(sort_changes, out, f"{STAGED}/{run}/changes", run, layout, live, changes)
+    prefix = f"{STAGED}/{run}/changes"
+    if plan.is_by_ranges:
+        return rewrite(executor, out, prefix, run, layout, live, changes, plan.cuts, plan.carried)
+    ranges, merged = executor.call(sort_changes, out, prefix, run, layout, live, changes)
     calls = [(out, run, layout, keys, publication.is_same_model, plan.carried) for keys in ranges]
     for one in executor.each(merge_range, calls):
         merged.add(one)

@@ -51,6 +51,11 @@ class Changes:
     is_recarried: bool = False
     """Whether none may, as catalog columns that stand beside the answers have changed."""
 
+    @property
+    def may_stay(self) -> bool:
+        """Whether live files of ranges in which nothing changes stay as they are."""
+        return self.is_same_model and not self.is_recarried
+
 
 def sort_changes(
     folder: Folder, prefix: str, run: str, layout: Layout, live: Sequence[DataFile], changes: Changes
@@ -81,7 +86,7 @@ def sort_changes(
         )
         write = functools.partial(_written, folder, prefix)
         for cut, written in side_by_side(write, pending, _NUM_WRITERS):
-            if changes.is_same_model and not changes.is_recarried and _stays(cut, written):
+            if changes.may_stay and stays(cut) and not (written.changed or written.removed):
                 merged.add(unchanged(cut.live))
             else:
                 ranges.append(written)
@@ -90,10 +95,10 @@ def sort_changes(
     return ranges, merged
 
 
-def _stays(cut: Cut, written: Range) -> bool:
-    """Whether the live files of a range stay: nothing changes in it, and it is known what they hold."""
+def stays(cut: Cut) -> bool:
+    """Whether the live files of a range may stay: all of them lie in it, and it is known what they hold."""
     is_counted = all(file.runs is not None and file.version == SCHEMA_VERSION for file in cut.live)
-    return cut.is_whole and is_counted and not written.changed and not written.removed
+    return cut.is_whole and is_counted
 
 
 def _without_returned(

@@ -20,6 +20,7 @@ from pix2score.snapshots.pieces import Origin, Receipt, fitting, staged_receipts
 from pix2score.snapshots.tables import (
     EMBEDDING_RUN,
     OK,
+    DataFile,
     Layout,
     checked_bytes,
     dead_schema,
@@ -68,11 +69,19 @@ def create_resumed(
 ) -> int:
     """Make table ``resumed``, keys of table ``wanted`` that a staged piece answers; return how many.
 
-    With the piece's run, its SCORES file ``piece`` and its ``number`` in ``receipts``. Each key once: of rows
-    with equal fingerprint an answer before a failure, then the latest piece. A staged failure that a later
-    night would try again answers nothing: it may have been the night's trouble. Under ``retry_failed`` no
-    staged failure does. A row that answered from a stored embedding counts while that is the live one.
+    As ``select_resumed`` says.
     """
+    schema, dead = staged_schema(id_type), dead_schema(id_type)
+    load(connection, "staged", schema, staged_rows(folder, receipts, layout, schema))
+    runs = {receipt.origin.run for receipt in receipts}
+    load(connection, "published", dead, _published(folder, live, runs, dead))
+    doubtful = doubtful_pieces(connection)
+    warn_of_doubtful(folder, receipts, doubtful)
+    return select_resumed(connection, [r.scores.path for r in receipts], doubtful, retry_failed)
+
+
+def staged_schema(id_type: pa.DataType) -> pa.Schema:
+    """Columns of table ``staged``: rows of pieces, and the ``number`` of the piece."""
     facts = [
         ("fingerprint", pa.string()),
         ("error_code", pa.string()),
@@ -80,41 +89,45 @@ def create_resumed(
         (EMBEDDING_RUN, pa.string()),
         ("number", pa.int32()),
     ]
-    schema = pa.schema([*(f.with_nullable(True) for f in key_fields(id_type)), *facts])
-    load(connection, "staged", schema, _staged_rows(folder, receipts, layout, schema))
-    _leave_out_doubtful(connection, id_type, folder, receipts, live)
-    paths = pa.table(
-        {
-            "number": pa.array(range(len(receipts)), pa.int32()),
-            "piece": [receipt.scores.path for receipt in receipts],
-        }
-    )
-    load(
-        connection,
-        "pieces",
-        pa.schema([("number", pa.int32()), ("piece", pa.string())]),
-        iter(paths.to_batches()),
-    )
+    return pa.schema([*(f.with_nullable(True) for f in key_fields(id_type)), *facts])
+
+
+def select_resumed(
+    connection: duckdb.DuckDBPyConnection, pieces: Sequence[str], doubtful: Sequence[int], retry_failed: bool
+) -> int:
+    """Make table ``resumed`` of tables ``wanted`` and ``staged``; return how many keys it has.
+
+    With the piece's run, its SCORES file ``piece``, which is of ``pieces``, and its ``number``. Each key
+    once: of rows with equal fingerprint an answer before a failure, then the latest piece. A staged failure
+    that a later night would try again answers nothing: it may have been the night's trouble. Under
+    ``retry_failed`` no staged failure does. A row that answered from a stored embedding counts while that is
+    the live one. Rows of ``doubtful`` pieces are removed from ``staged``.
+    """
+    if doubtful:
+        connection.execute("DELETE FROM staged WHERE list_contains(?::INTEGER[], number)", [list(doubtful)])
+    paths = pa.table({"number": pa.array(range(len(pieces)), pa.int32()), "piece": list(pieces)})
+    named = pa.schema([("number", pa.int32()), ("piece", pa.string())])
+    load(connection, "pieces", named, iter(paths.cast(named).to_batches()))
     excluded = "true" if retry_failed else f"s.error_code IN ({RETRIED})"
     connection.execute(
         "CREATE TABLE resumed AS SELECT w.illust_id, w.page, s.run, p.piece, s.number, s.error_code, "
         "w.is_retry "
         f"FROM wanted w JOIN staged s ON w.illust_id = s.illust_id AND w.page = s.page "
         f"AND w.fingerprint IS NOT DISTINCT FROM s.fingerprint JOIN pieces p ON p.number = s.number "
-        "LEFT JOIN live l ON w.illust_id = l.illust_id AND w.page = l.page "
         f"WHERE (s.error_code IS NULL OR NOT ({excluded})) "
         f"AND (s.{EMBEDDING_RUN} IS NULL OR s.{EMBEDDING_RUN} = s.run "
-        f"OR s.{EMBEDDING_RUN} = l.{EMBEDDING_RUN}) "
+        f"OR s.{EMBEDDING_RUN} = w.{EMBEDDING_RUN}) "
         "QUALIFY row_number() OVER (PARTITION BY w.illust_id, w.page ORDER BY s.error_code NULLS FIRST, "
         "s.number DESC) = 1"
     )
     return int(one_row(connection, "SELECT count(*) FROM resumed")[0])
 
 
-def _staged_rows(
-    folder: Folder, receipts: Sequence[Receipt], layout: Layout, schema: pa.Schema
+def staged_rows(
+    folder: Folder, receipts: Sequence[Receipt], layout: Layout, schema: pa.Schema, first_number: int = 0
 ) -> Iterator[pa.RecordBatch]:
-    for number, receipt in enumerate(receipts):
+    """Rows of pieces, numbered from ``first_number``; one that is unfit is left out with a warning."""
+    for number, receipt in enumerate(receipts, first_number):
         try:
             rows = piece_rows(folder, receipt, layout)
         except (DataError, FileNotFoundError) as exc:
@@ -145,57 +158,57 @@ def piece_rows(folder: Folder, receipt: Receipt, layout: Layout) -> pa.Table:
     return rows
 
 
-def _leave_out_doubtful(
-    connection: duckdb.DuckDBPyConnection,
-    id_type: pa.DataType,
-    folder: Folder,
-    receipts: Sequence[Receipt],
-    live: Snapshot | None,
-) -> None:
-    """Remove from table ``staged`` each piece with an embedding that its own run has made before.
+def doubtful_pieces(connection: duckdb.DuckDBPyConnection) -> list[int]:
+    """Numbers of pieces in table ``staged`` with an embedding that its own run has made before.
 
-    In an earlier piece or in what is live: both have an embedding, and a reader, who knows a key and a run,
-    could not tell them apart.
+    In an earlier piece or in what is live, which table ``published`` holds: both have an embedding, and a
+    reader, who knows a key and a run, could not tell them apart.
     """
     connection.execute(
         "CREATE TABLE answered AS SELECT illust_id, page, run, min(number) AS number FROM staged WHERE "
         f"error_code IS NULL AND {EMBEDDING_RUN} = run "
         "GROUP BY illust_id, page, run HAVING count(*) > 1"
     )
-    schema = dead_schema(id_type)
-    load(
-        connection,
-        "published",
-        schema,
-        _published(folder, live, {receipt.origin.run for receipt in receipts}, schema),
-    )
     connection.execute("INSERT INTO answered SELECT illust_id, page, run, -1 FROM published")
-    doubtful = connection.execute(
+    found = connection.execute(
         "SELECT DISTINCT s.number FROM staged s JOIN answered a USING (illust_id, page, run) "
         f"WHERE s.error_code IS NULL AND s.{EMBEDDING_RUN} = s.run AND s.number > a.number ORDER BY 1"
     ).fetchall()
-    for (number,) in doubtful:
+    return [number for (number,) in found]
+
+
+def warn_of_doubtful(folder: Folder, receipts: Sequence[Receipt], doubtful: Sequence[int]) -> None:
+    """Say which pieces are left out."""
+    for number in doubtful:
         logger.warning(
             "a staged piece is left out: %s holds answers that its run has given before",
             folder.full(receipts[number].path),
         )
-        connection.execute("DELETE FROM staged WHERE number = ?", [number])
 
 
 def _published(
     folder: Folder, live: Snapshot | None, runs: set[str], schema: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
     """Embeddings of ``runs`` that the live snapshot names, live or dead."""
-    if live is None or not runs:
-        return
+    if live is not None and runs:
+        yield from published_rows(folder, files_naming(live, runs), runs, schema)
+
+
+def files_naming(live: Snapshot, runs: set[str]) -> list[DataFile]:
+    """Files that may name an embedding of ``runs``: of the dead, and of SCORES if its rows are of one."""
     files = live.files_of("dead")
-    if runs & {*live.manifest.get("runs", ())}:
-        files += live.files_of("scores")
+    return [*files, *live.files_of("scores")] if runs & {*live.manifest.get("runs", ())} else files
+
+
+def published_rows(
+    folder: Folder, files: Sequence[DataFile], runs: set[str], schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    """Rows of ``files``, of the dead or of SCORES, that name an embedding of ``runs``."""
     for file in files:
-        made_by = live.layout.embedding_run if file.table == "scores" else "run"
+        made_by = EMBEDDING_RUN if file.table == "scores" and file.version > 1 else "run"
         columns = [*schema.names[:-1], made_by, *(["status"] if file.table == "scores" else [])]
         for read in parquet_batches(folder, [file.path], columns):
-            batch = read.rename_columns([*schema.names, *columns[len(schema.names) :]])
+            batch = read.select(columns).rename_columns([*schema.names, *columns[len(schema.names) :]])
             is_wanted = pc.is_in(batch.column("run"), pa.array(sorted(runs)))
             if file.table == "scores":
                 is_wanted = pc.and_(is_wanted, pc.equal(batch.column("status"), OK))

@@ -54,21 +54,25 @@ def take_back(
 ) -> int:
     """Add to table ``resumed`` each new key whose removed row may come back as it was; return how many.
 
-    That is a key of table ``wanted`` with the fingerprint of its removed row, whose embedding is still in a
-    file of the live snapshot, listed as dead. ``pieces`` are numbered from ``first_number``.
+    As ``select_returned`` says. ``pieces`` are numbered from ``first_number``.
     """
     files = [receipt.scores for receipt in pieces]
     if live is None or not files or broken_files(folder, files):
         return 0
-    _load_removed(connection, id_type, folder, files, first_number)
-    dead = dead_schema(id_type)
-    load(
-        connection,
-        "superseded",
-        dead,
-        parquet_batches(folder, [file.path for file in live.files_of("dead")], dead.names),
-    )
-    runs = pa.table({"run": pa.array(sorted(live.manifest.get("runs", {})), pa.string())})
+    removed, dead = removed_schema(id_type), dead_schema(id_type)
+    load(connection, "removed", removed, removed_rows(folder, files, first_number, removed))
+    paths = [file.path for file in live.files_of("dead")]
+    load(connection, "superseded", dead, parquet_batches(folder, paths, dead.names))
+    return select_returned(connection, sorted(live.manifest.get("runs", {})))
+
+
+def select_returned(connection: duckdb.DuckDBPyConnection, living_runs: Sequence[str]) -> int:
+    """Add rows of table ``removed`` to table ``resumed``; return how many.
+
+    That is a key of table ``wanted`` with the fingerprint of its removed row, whose embedding is still in a
+    file of the live snapshot, that is of ``living_runs``, and listed as dead in table ``superseded``.
+    """
+    runs = pa.table({"run": pa.array(living_runs, pa.string())})
     load(connection, "living_runs", runs.schema, iter(runs.to_batches()))
     before = one_row(connection, "SELECT count(*) FROM resumed")[0]
     connection.execute(
@@ -84,33 +88,29 @@ def take_back(
     return int(one_row(connection, "SELECT count(*) FROM resumed")[0] - before)
 
 
-def _load_removed(
-    connection: duckdb.DuckDBPyConnection,
-    id_type: pa.DataType,
-    folder: Folder,
-    files: Sequence[DataFile],
-    first_number: int,
-) -> None:
-    """Table ``removed``: key, fingerprint, run of the embedding, and the file as ``piece`` and ``number``."""
+def removed_schema(id_type: pa.DataType) -> pa.Schema:
+    """Key, fingerprint, run of the embedding, and the file of a removed row as ``piece`` and ``number``."""
     facts = [
         ("fingerprint", pa.string()),
         ("run", pa.string()),
         ("piece", pa.string()),
         ("number", pa.int32()),
     ]
-    schema = pa.schema([*(f.with_nullable(True) for f in key_fields(id_type)), *facts])
+    return pa.schema([*(f.with_nullable(True) for f in key_fields(id_type)), *facts])
 
-    def rows() -> Iterator[pa.RecordBatch]:
-        for number, file in enumerate(files, first_number):
-            made_by = EMBEDDING_RUN if file.version > 1 else "run"
-            for batch in parquet_batches(folder, [file.path], [*KEY, "fingerprint", made_by]):
-                named = [
-                    pa.repeat(pa.scalar(file.path), batch.num_rows),
-                    pa.repeat(pa.scalar(number, pa.int32()), batch.num_rows),
-                ]
-                yield pa.record_batch([*batch.columns, *named], schema=schema)
 
-    load(connection, "removed", schema, rows())
+def removed_rows(
+    folder: Folder, files: Sequence[DataFile], first_number: int, schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    """Rows of files of removed rows, which are numbered from ``first_number``."""
+    for number, file in enumerate(files, first_number):
+        names = [*KEY, "fingerprint", EMBEDDING_RUN if file.version > 1 else "run"]
+        for batch in parquet_batches(folder, [file.path], names):
+            named = [
+                pa.repeat(pa.scalar(file.path), batch.num_rows),
+                pa.repeat(pa.scalar(number, pa.int32()), batch.num_rows),
+            ]
+            yield pa.record_batch([*batch.select(names).columns, *named], schema=schema)
 
 
 def kept_removed(

@@ -37,12 +37,26 @@ def stored_schema(id_type: pa.DataType) -> pa.Schema:
 def locate(
     connection: duckdb.DuckDBPyConnection, id_type: pa.DataType, folder: Folder, live: Snapshot
 ) -> int:
+    """Make table ``placed`` as ``select_placed`` says; return how many rows it has."""
+    files, schema = live.files_of("embeddings"), places_schema(id_type)
+    load(connection, "places", schema, place_rows(folder, files, 0, schema))
+    return select_placed(connection, files)
+
+
+def select_placed(connection: duckdb.DuckDBPyConnection, files: Sequence[DataFile]) -> int:
     """Make table ``placed``: rows of ``wanted`` for the heads that are not ``resumed``, with their places.
 
-    Returns how many there are. A row whose embedding is in no file is not among them.
+    Those are of table ``places``, which goes. Returns how many there are. A row whose embedding is in no file
+    is not among them. Makes table ``files`` of ``files``.
     """
-    files = live.files_of("embeddings")
-    _load_places(connection, id_type, folder, files)
+    numbers = pa.table(
+        {
+            "number": pa.array(range(len(files)), pa.int32()),
+            "run": pa.array([file.run for file in files], pa.string()),
+            FILE: pa.array([file.path for file in files], pa.string()),
+        }
+    )
+    load(connection, "files", numbers.schema, iter(numbers.to_batches()))
     connection.execute(
         "CREATE TABLE placed AS SELECT w.illust_id, w.page, "
         "CASE WHEN w.error_code IS NULL THEN w.fingerprint ELSE w.live_fingerprint END AS fingerprint, "
@@ -56,37 +70,33 @@ def locate(
     return int(one_row(connection, "SELECT count(*) FROM placed")[0])
 
 
+PLACED = f"SELECT p.*, f.{FILE} FROM placed p JOIN files f USING (number)"
+"""SQL: rows of ``stored_schema``, with the ``number`` of the file."""
+
+
 def placed_sql() -> str:
     """SQL: rows of ``stored_schema``, file by file as they lie there."""
-    return f"SELECT p.*, f.{FILE} FROM placed p JOIN files f USING (number) ORDER BY number, {POSITION}"
+    return f"{PLACED} ORDER BY number, {POSITION}"
 
 
-def _load_places(
-    connection: duckdb.DuckDBPyConnection, id_type: pa.DataType, folder: Folder, files: Sequence[DataFile]
-) -> None:
-    """Tables ``files`` and ``places``: every embedding that the snapshot names, dead ones too."""
-    numbers = pa.table(
-        {
-            "number": pa.array(range(len(files)), pa.int32()),
-            "run": pa.array([file.run for file in files], pa.string()),
-            FILE: pa.array([file.path for file in files], pa.string()),
-        }
-    )
-    load(connection, "files", numbers.schema, iter(numbers.to_batches()))
+def places_schema(id_type: pa.DataType) -> pa.Schema:
+    """Key of an embedding, the number of its file and its row there."""
     place = [pa.field("number", pa.int32()), pa.field(POSITION, pa.int64())]
-    schema = pa.schema([*(f.with_nullable(True) for f in key_fields(id_type)), *place])
+    return pa.schema([*(f.with_nullable(True) for f in key_fields(id_type)), *place])
 
-    def rows() -> Iterator[pa.RecordBatch]:
-        for number, file in enumerate(files):
-            start = 0
-            for batch in parquet_batches(folder, [file.path], list(KEY)):
-                stop = start + batch.num_rows
-                columns = [
-                    *batch.columns,
-                    pa.repeat(pa.scalar(number, pa.int32()), batch.num_rows),
-                    pa.array(range(start, stop), pa.int64()),
-                ]
-                yield pa.record_batch(columns, schema=schema)
-                start = stop
 
-    load(connection, "places", schema, rows())
+def place_rows(
+    folder: Folder, files: Sequence[DataFile], first_number: int, schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    """Every embedding in ``files``, dead ones too; they are numbered from ``first_number``."""
+    for number, file in enumerate(files, first_number):
+        start = 0
+        for batch in parquet_batches(folder, [file.path], list(KEY)):
+            stop = start + batch.num_rows
+            columns = [
+                *batch.columns,
+                pa.repeat(pa.scalar(number, pa.int32()), batch.num_rows),
+                pa.array(range(start, stop), pa.int64()),
+            ]
+            yield pa.record_batch(columns, schema=schema)
+            start = stop

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
 
 import duckdb
 import pyarrow as pa
@@ -14,7 +15,7 @@ from pix2score.errors import MAX_NIGHTS, RETRIED_ERROR_CODES, DataError
 from pix2score.images.decode import FORMATS
 from pix2score.nightly.guards import check_fits
 from pix2score.nightly.request import WITHHELD, ScoringCounts, ScoringRequest
-from pix2score.snapshots.tables import EMBEDDING_RUN, FAILED, OK, PENDING
+from pix2score.snapshots.tables import EMBEDDING_RUN, FAILED, OK, PENDING, DataFile
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_batches
 from pix2score.storage.sql import load, one_row
@@ -33,9 +34,32 @@ def load_live(
     counts: ScoringCounts,
 ) -> None:
     """Make table ``live``: key and what decides about scoring again; set ``counts.live``."""
-    snapshot, id_type = request.live, catalog.id_type
+    snapshot = request.live
     if snapshot:
         check_fits(catalog, request, folder, snapshot)
+    files = snapshot.files_of("scores") if snapshot else []
+    schema = live_schema(catalog.id_type, request)
+    try:
+        load(connection, "live", schema, live_rows(folder, files, schema))
+    except DAMAGED as exc:
+        if not request.carries_nothing:
+            raise
+        warn_of_damage(exc)
+        load(connection, "live", schema, iter(()))
+    (counts.live,) = one_row(connection, "SELECT count(*) FROM live")
+
+
+DAMAGED = (FileNotFoundError, DataError)
+"""What reading a damaged live file raises."""
+
+
+def warn_of_damage(exc: Exception) -> None:
+    """Say that all is scored under ``--full``, as live files cannot be read."""
+    logger.warning("the live snapshot is damaged, all is scored as if it were not there: %s", exc)
+
+
+def live_schema(id_type: pa.DataType, request: ScoringRequest) -> pa.Schema:
+    """Columns of table ``live``."""
     facts = [
         ("status", pa.string()),
         ("error_code", pa.string()),
@@ -43,21 +67,17 @@ def load_live(
         ("fingerprint", pa.string()),
         ("error_detail", pa.string()),
         *([("scored_at", pa.timestamp("us", tz="UTC"))] if request.order == "new first" else []),
+        (EMBEDDING_RUN, pa.string()),
     ]
-    schema = pa.schema([*(f.with_nullable(True) for f in key_fields(id_type)), *facts])
-    paths = [file.path for file in snapshot.files_of("scores")] if snapshot else []
-    made_by = snapshot.layout.embedding_run if snapshot else EMBEDDING_RUN
-    schema = schema.append(pa.field(made_by, pa.string()))
-    try:
-        load(connection, "live", schema, parquet_batches(folder, paths, schema.names))
-    except (FileNotFoundError, DataError) as exc:
-        if not request.carries_nothing:
-            raise
-        logger.warning("the live snapshot is damaged, all is scored as if it were not there: %s", exc)
-        load(connection, "live", schema, iter(()))
-    if made_by != EMBEDDING_RUN:
-        connection.execute(f"ALTER TABLE live RENAME COLUMN {made_by} TO {EMBEDDING_RUN}")
-    (counts.live,) = one_row(connection, "SELECT count(*) FROM live")
+    return pa.schema([*(f.with_nullable(True) for f in key_fields(id_type)), *facts])
+
+
+def live_rows(folder: Folder, files: Sequence[DataFile], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Rows of live SCORES files; in files of the first version the run that scored a row embedded it."""
+    for file in files:
+        names = [*schema.names[:-1], EMBEDDING_RUN if file.version > 1 else "run"]
+        for batch in parquet_batches(folder, [file.path], names):
+            yield pa.record_batch(batch.select(names).columns, schema=schema)
 
 
 def create_wanted(

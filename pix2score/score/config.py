@@ -29,7 +29,8 @@ class ScoreConfig:
     batch_size: int | None = None
     """Images per forward pass (default: 256 on a GPU, 16 on a CPU)."""
     part_rows: int | None = None
-    """Rows per staged piece (default: 16384 with GPUs, 512 without); a piece closes after 60 s in any
+    """Rows per staged piece (default: 16384 with GPUs, 512 without, up to 32768 in a run of many millions); a
+    piece closes after 60 s in any
     case."""
     device: Device = "auto"
     """auto (GPU if the cluster has one), cpu or gpu."""

@@ -57,6 +57,7 @@ logger = logging.getLogger(__name__)
 BATCH_SIZE_GPU, BATCH_SIZE_CPU = 256, 16
 PART_ROWS_GPU = 16_384  # 64 MB of float16[2048]; some seconds of one GPU
 PART_ROWS_CPU = 512  # a piece closes after a minute anyway
+MAX_PIECES, MOST_PART_ROWS = 8192, 32_768  # of a run; and of a piece, 128 MB of float16[2048]
 # of a local Ray without GPUs: the predictor, and an actor of Ray Data's own, each in a process that starts
 # with it
 LOCAL_SLOTS = 2
@@ -140,7 +141,7 @@ def _score_and_publish(run: Run, plan: ScoringPlan, offer: Offer, use_gpu: bool,
         failed_again=plan.resumed_failed_again,
         failed=Counter(plan.resumed_failed),
     )
-    pipeline = _pipeline(run, offer, use_gpu)
+    pipeline = _pipeline(run, offer, use_gpu, plan.counts.to_score)
     try:
         plan, receipts = _execute(run, plan, pipeline, _again(run, offer), tally)
         pending = leave_rest(run, plan, receipts, tally)
@@ -231,7 +232,13 @@ def _again(run: Run, offer: Offer) -> AnswerPipeline:
     )
 
 
-def _pipeline(run: Run, offer: Offer, use_gpu: bool) -> ScorePipeline:
+def part_rows(num_rows: int, *, use_gpu: bool) -> int:
+    """Rows of each piece of a run of ``num_rows``: they grow with it, so that their receipts stay few."""
+    least = PART_ROWS_GPU if use_gpu else PART_ROWS_CPU
+    return max(least, min(MOST_PART_ROWS, -(-num_rows // MAX_PIECES)))
+
+
+def _pipeline(run: Run, offer: Offer, use_gpu: bool, num_rows: int) -> ScorePipeline:
     from pix2score.score.pipeline import ScorePipeline
 
     config = run.config
@@ -251,7 +258,7 @@ def _pipeline(run: Run, offer: Offer, use_gpu: bool) -> ScorePipeline:
         compiled=config.compile,
         precision=config.precision,
         batch_size=config.batch_size or (BATCH_SIZE_GPU if use_gpu else BATCH_SIZE_CPU),
-        part_rows=config.part_rows or (PART_ROWS_GPU if use_gpu else PART_ROWS_CPU),
+        part_rows=config.part_rows or part_rows(num_rows, use_gpu=use_gpu),
     )
 
 

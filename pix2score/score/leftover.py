@@ -10,7 +10,7 @@ from typing import Any
 
 from pix2score.cluster.progress import duration
 from pix2score.errors import DataError, StorageError
-from pix2score.nightly.pending import set_aside
+from pix2score.nightly.pending import left_of
 from pix2score.nightly.plan import ScoringPlan
 from pix2score.nightly.request import ScoringCounts
 from pix2score.score.account import Tally
@@ -31,9 +31,7 @@ def leave_rest(run: Run, plan: ScoringPlan, receipts: Sequence[Receipt], tally: 
         counts.left = num_left if run.config.stage_only else 0
         return []
     planned = plan.parts if num_left else []
-    left = executor(run).call(
-        set_aside, run.out, run.origin, run.layout, planned, list(receipts), plan.withheld
-    )
+    left = left_of(executor(run), run.out, run.origin, run.layout, plan, planned, list(receipts))
     if left.total != num_left:
         raise StorageError(
             f"run {run.id}: {left.total} rows are in no piece, expected {num_left}: not published, staged "

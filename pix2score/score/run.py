@@ -13,12 +13,13 @@ from pix2score.catalog.expressions import Expression
 from pix2score.cli.summary import StageTimer
 from pix2score.cluster.tasks import executor_for
 from pix2score.errors import ConfigError
+from pix2score.host.executor import Executor
 from pix2score.images.source import image_source
 from pix2score.model.folder import ModelCard, load_graph, load_model
 from pix2score.nightly.carry import check_carry
 from pix2score.nightly.deadline import Deadline, deadline
-from pix2score.nightly.executor import Executor
-from pix2score.nightly.plan import ScoringPlan, plan_scoring
+from pix2score.nightly.plan import ScoringPlan
+from pix2score.nightly.plan_night import plan_night
 from pix2score.nightly.request import Order, ScoringRequest
 from pix2score.score.config import ScoreConfig
 from pix2score.score.monitor import NightMonitor
@@ -174,7 +175,7 @@ def plan_of(run: Run, name: str) -> ScoringPlan:
         order=_order(run),
     )
     place = f"{STAGED}/{run.id}/{name}"
-    return executor(run).call(plan_scoring, run.catalog, run.out, place, request, dry_run=config.dry_run)
+    return plan_night(run.catalog, run.out, place, request, executor(run), dry_run=config.dry_run)
 
 
 def _order(run: Run) -> Order:

@@ -119,6 +119,14 @@ class Folder:
         with named_errors(self.uri):
             return bytes(self.fs.cat_file(self.full(path)))
 
+    def read_range(self, path: str, start: int, end: int) -> bytes:
+        """Content from byte ``start`` up to but without ``end``, in one request.
+
+        Raises ``FileNotFoundError``.
+        """
+        with named_errors(self.uri):
+            return bytes(self.fs.cat_file(self.full(path), start=start, end=end))
+
     def read_many(self, paths: Sequence[str]) -> dict[str, bytes]:
         """Whole content of each of many small objects, fetched concurrently; missing ones are left
         out."""

@@ -16,6 +16,15 @@ PART_ROWS = 16_384
 ROW_GROUP_ROWS = 1024  # a task that works on some rows of a part reads no more than these
 
 
+MAX_PARTS = 8192
+"""Of a run: what works on them does so a part at a time at most, and its driver keeps an account of each."""
+
+
+def part_rows(num_rows: int) -> int:
+    """Rows of each part of a plan of ``num_rows``: so many that there are at most ``MAX_PARTS``."""
+    return max(PART_ROWS, -(-num_rows // MAX_PARTS // ROW_GROUP_ROWS) * ROW_GROUP_ROWS)
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """One Parquet file of a plan: its path in the output folder and its number of rows."""

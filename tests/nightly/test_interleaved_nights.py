@@ -105,9 +105,11 @@ class Nights(RuleBasedStateMachine):
         kind=st.sampled_from(list(IDS)),
         part_rows=st.sampled_from([1, 2, 3, 7]),
         piece_rows=st.sampled_from([1, 2, 5]),
+        range_rows=st.sampled_from([None, None, 3, 6]),
     )
-    def begin_world(self, kind: pa.DataType, part_rows: int, piece_rows: int) -> None:
-        self.world = World(tempfile.mkdtemp(), piece_rows=piece_rows, id_type=kind)
+    def begin_world(self, kind: pa.DataType, part_rows: int, piece_rows: int, range_rows: int | None) -> None:
+        place = tempfile.mkdtemp()
+        self.world = World(place, piece_rows=piece_rows, id_type=kind, range_rows=range_rows)
         self.content: dict[Key, str] = {(IDS[kind][0], 0): "a"}
         self.rest: dict[Key, str] = {}
         self.model = M1

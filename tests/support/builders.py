@@ -101,7 +101,9 @@ class Here:
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
 
-    def each(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+    def each(
+        self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], memory_bytes: int | None = None
+    ) -> Iterator[Any]:
         return (function(*call) for call in calls)
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pix2score.catalog.catalog import Columns, open_catalog
-from pix2score.nightly.pending import set_aside
-from pix2score.nightly.plan import ScoringPlan, plan_scoring
+from pix2score.catalog.catalog import Catalog, Columns, open_catalog
+from pix2score.nightly.pending import left_of
+from pix2score.nightly.plan import ScoringPlan
+from pix2score.nightly.plan_night import plan_night
 from pix2score.nightly.publish import Publication, publish_night
 from pix2score.nightly.request import ScoringRequest
 from pix2score.snapshots.config import VerifyConfig
@@ -58,6 +59,9 @@ class World:
     """Further columns of the catalog, by key."""
     answered: list[Key] = field(default_factory=list)
     """Keys that the last night answered from stored embeddings."""
+    range_rows: int | None = None
+    """Rows of the ranges that nights are planned by; None for one task."""
+    executor: Any = field(default_factory=Here)
 
     @property
     def folder(self) -> Folder:
@@ -88,8 +92,15 @@ class World:
         snapshot = live(self.scores) if number else None
         options.setdefault("max_removed", 1.0)
         request = ScoringRequest(origin=origin, layout=layout, live=snapshot, **options)
-        plan = plan_scoring(catalog, self.folder, f"staged/{origin.run}/plan", request)
+        plan = self.planned(catalog, request)
         return plan, Publication(self.folder, origin, layout, snapshot, plan, [])
+
+    def planned(self, catalog: Catalog, request: ScoringRequest, **options: Any) -> ScoringPlan:
+        """The plan, in its own folder below ``staged``."""
+        if self.range_rows is not None:
+            options |= {"one_task_rows": 0, "range_rows": self.range_rows}
+        prefix = f"staged/{request.origin.run}/plan"
+        return plan_night(catalog, self.folder, prefix, request, self.executor, **options)
 
     def catalog(self, content: Content) -> str:
         keys = list(content)
@@ -127,9 +138,8 @@ class World:
     def with_rest(self, publication: Publication) -> Publication:
         """With pending rows for new keys that are in no piece; what is left is counted."""
         plan, receipts = publication.plan, publication.receipts
-        left = set_aside(
-            self.folder, publication.origin, publication.layout, plan.parts, receipts, plan.withheld
-        )
+        origin, layout = publication.origin, publication.layout
+        left = left_of(self.executor, self.folder, origin, layout, plan, plan.parts, receipts)
         plan.counts.left = left.total
         plan.counts.pending += left.num_without_answer
         return replace(publication, receipts=[*receipts, *left.pieces])
@@ -137,7 +147,7 @@ class World:
     def publish(self, publication: Publication, workers: Any = None) -> Snapshot:
         """The night's snapshot is live."""
         before = self.rows() if live_number(self.folder) and publication.carried_from else {}
-        snapshot = publish_night(publication, FACTS, workers or Here())
+        snapshot = publish_night(publication, FACTS, workers or self.executor)
         self.before = before
         return snapshot
 
@@ -246,7 +256,9 @@ class Between:
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
 
-    def each(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+    def each(
+        self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], memory_bytes: int | None = None
+    ) -> Iterator[Any]:
         results = [function(*call) for call in calls]
         self._happens()
         return iter(results)

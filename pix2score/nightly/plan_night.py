@@ -1,0 +1,400 @@
+"""A night's plan, made by as many tasks as its size asks for: one, or one for each range of keys.
+
+By ranges: tasks deal the catalog's rows out by range; a task for each range compares its rows with the live
+ones; counts add up, and limits hold for the sum; a task for each range takes out what earlier runs staged;
+and what is left is brought into the one order of work. No process holds or sorts it all.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from operator import xor
+from typing import Any, cast
+
+from pix2score.catalog.catalog import Catalog
+from pix2score.catalog.rows import UpdatedTexts, estimated_rows, is_updated_text, no_rows
+from pix2score.catalog.shares import shares
+from pix2score.host.executor import Executor
+from pix2score.nightly import deal
+from pix2score.nightly.bounds import Bounds, chosen_bounds, overlapping
+from pix2score.nightly.carry import carried_columns
+from pix2score.nightly.guards import check_fits, check_limits
+from pix2score.nightly.plan import ScoringPlan, plan_scoring, scoring_schema
+from pix2score.nightly.plan_range import (
+    DamagedLiveError,
+    Offer,
+    RangePlan,
+    ResumedRange,
+    Space,
+    find_doubtful,
+    memory_of,
+    plan_range,
+    resume_range,
+    texts_of_range,
+)
+from pix2score.nightly.request import ScoringCounts, ScoringRequest
+from pix2score.nightly.resume import offered, warn_of_doubtful
+from pix2score.nightly.returned import removed_pieces
+from pix2score.nightly.stored import stored_schema
+from pix2score.nightly.wanted import warn_of_damage
+from pix2score.nightly.work_order import Ordered, write_in_order
+from pix2score.snapshots.leases import Lease
+from pix2score.snapshots.manifest import CarriedColumns, Snapshot
+from pix2score.snapshots.pieces import Receipt, renew
+from pix2score.snapshots.tables import DataFile, broken_files, dead_schema
+from pix2score.storage.folder import Folder
+from pix2score.storage.parts import Part, part_rows, total_rows
+from pix2score.storage.slices import Slices
+
+logger = logging.getLogger(__name__)
+ONE_TASK_ROWS = 20_500_000
+"""Rows of catalog and live snapshot together that one task plans: 10 M images take it half a minute."""
+RANGE_ROWS, NUM_RANGES = (1_000_000, 2_000_000), 64
+"""Rows of a range, from the first to the second number, for about so many ranges: many even out among
+workers, too many cost a request for each of each other's."""
+_UNKNOWN = ("files", "consumed", "catalog", "config", "account", "runs")
+"""Of a manifest, what tasks do not ask for; it grows with the table."""
+
+
+@dataclass(kw_only=True)
+class _Night:
+    """A plan by ranges in the making."""
+
+    executor: Executor
+    space: Space
+    live: Snapshot | None
+    live_files: list[DataFile]
+    range_rows: list[int]
+    """About how many rows each range has, of catalog and live snapshot."""
+    counts: ScoringCounts = field(default_factory=ScoringCounts)
+
+    @property
+    def ranges(self) -> range:
+        """Numbers of all ranges."""
+        return range(self.space.bounds.number)
+
+    def live_of(self, number: int) -> list[DataFile]:
+        """Live SCORES files that reach into a range."""
+        bounds = self.space.bounds
+        return overlapping(self.live_files, bounds.low(number), bounds.high(number))
+
+    def each(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """``function(*call)`` of every call, a task for each range."""
+        memory = memory_of(max(self.range_rows))
+        return list(self.executor.each(function, calls, memory_bytes=memory))
+
+    def dealt(self, function: Callable[..., Slices | None], calls: Sequence[tuple[Any, ...]]) -> list[Slices]:
+        """What tasks dealt out by range."""
+        found = self.executor.each(function, calls, memory_bytes=deal.DEAL_BYTES)
+        return [slices for slices in found if slices]
+
+
+def plan_night(
+    catalog: Catalog,
+    folder: Folder,
+    prefix: str,
+    request: ScoringRequest,
+    executor: Executor,
+    *,
+    dry_run: bool = False,
+    one_task_rows: int = ONE_TASK_ROWS,
+    range_rows: int | None = None,
+) -> ScoringPlan:
+    """As ``plan.plan_scoring``, by one task of ``executor``, or by ranges of about ``range_rows``.
+
+    By ranges if catalog and live snapshot together have more than ``one_task_rows``. What tasks hand to each
+    other is written below ``prefix`` then, also under ``dry_run``, and removed at the end, whatever comes of
+    it.
+    """
+    live_rows = sum(file.rows for file in request.live.files_of("scores")) if request.live else 0
+    num_bytes = sum(entry.size for entry in catalog.files)  # no fewer than rows: footers cost requests
+    num_rows = num_bytes if num_bytes + live_rows <= one_task_rows else estimated_rows(catalog)
+    if num_rows + live_rows <= one_task_rows:
+        return executor.call(plan_scoring, catalog, folder, prefix, request, dry_run=dry_run)
+    least, most = RANGE_ROWS
+    range_rows = range_rows or min(max((num_rows + live_rows) // NUM_RANGES, least), most)
+    keeps = False
+    try:
+        plan = _by_ranges(catalog, folder, prefix, request, executor, num_rows, range_rows, dry_run)
+        keeps = not (dry_run or plan.counts.changes_nothing)
+        return plan
+    finally:
+        top = f"{prefix}/dealt" if keeps else prefix
+        folder.delete([f"{top}/{entry.path}" for entry in (folder / top).entries()])
+
+
+def _by_ranges(
+    catalog: Catalog,
+    folder: Folder,
+    prefix: str,
+    request: ScoringRequest,
+    executor: Executor,
+    num_rows: int,
+    range_rows: int,
+    dry_run: bool,
+) -> ScoringPlan:
+    live = request.live
+    if live:
+        check_fits(catalog, request, folder, live)
+    files = live.files_of("scores") if live else []
+    shared = shares(catalog, min(deal.SHARE_ROWS, range_rows), num_rows)
+    samples = list(executor.each(deal.sampled, [(catalog, share) for share in shared]))
+    bounds = chosen_bounds(files, samples, range_rows)
+    logger.info("planning about %d rows by %d ranges", num_rows, bounds.number)
+    space = Space(
+        folder=folder,
+        prefix=prefix,
+        temporary=f"{prefix}/dealt",
+        catalog=replace(catalog, files=()),
+        request=replace(request, live=_without_files(live)),
+        bounds=bounds,
+    )
+    calls = [(folder, f"{space.temporary}/catalog", catalog, bounds, share) for share in shared]
+    dealt = list(executor.each(deal.deal_catalog, calls, memory_bytes=deal.DEAL_BYTES))
+    catalog.check_unchanged()
+    of_catalog = [one.slices for one in dealt if one.slices]
+    night = _Night(
+        executor=executor,
+        space=space,
+        live=live,
+        live_files=files,
+        range_rows=_rows_of_ranges(of_catalog, files, bounds),
+    )
+    night.counts.catalog_rows = sum(one.rows for one in dealt)
+    night.counts.null_id = sum(one.null_id for one in dealt)
+    ranges = _planned(night, of_catalog)
+    folder.delete([slices.path for slices in of_catalog])  # the disk may need the room
+    counts = night.counts
+    counts.duplicate_key = counts.catalog_rows - counts.null_id - counts.keys
+    if not counts.keys:
+        raise no_rows(catalog, counts.catalog_rows)
+    check_limits(catalog, request, counts)
+    carry = _carried(catalog, request, ranges)
+    counts.recarried = int(live is not None and live.manifest.get("carry") != carry)
+    if counts.changes_nothing:
+        return ScoringPlan(counts)
+    if dry_run:
+        _resumed(night, ranges, writes=False)
+        return ScoringPlan(counts)
+    lease = Lease(folder, request.origin.run, request.holder)
+    lease.take()
+    try:
+        return _written(night, ranges, carry)
+    except BaseException:
+        lease.release()
+        raise
+
+
+def _without_files(live: Snapshot | None) -> Snapshot | None:
+    """What tasks know of the live snapshot."""
+    if live is None:
+        return None
+    known: Any = {name: value for name, value in live.manifest.items() if name not in _UNKNOWN}
+    known["files"] = []
+    return Snapshot(live.number, known)
+
+
+def _rows_of_ranges(dealt: Sequence[Slices], live: Sequence[DataFile], bounds: Bounds) -> list[int]:
+    found = [sum(int(slices.rows[number]) for slices in dealt) for number in range(bounds.number)]
+    return [
+        rows + sum(file.rows for file in overlapping(live, bounds.low(n), bounds.high(n)))
+        for n, rows in enumerate(found)
+    ]
+
+
+def _planned(night: _Night, dealt: list[Slices]) -> list[RangePlan]:
+    """Every range; its counts are added up in ``night.counts``."""
+    texts = _texts(night, dealt) if is_updated_text(night.space.catalog) else None
+    try:
+        ranges = _plan_each(night, dealt, texts)
+    except DamagedLiveError as exc:
+        warn_of_damage(exc)
+        night.live_files = []
+        ranges = _plan_each(night, dealt, texts)
+    for one in ranges:
+        for counted in fields(ScoringCounts):
+            total = getattr(night.counts, counted.name) + getattr(one.counts, counted.name)
+            setattr(night.counts, counted.name, total)
+    return ranges
+
+
+def _texts(night: _Night, dealt: list[Slices]) -> UpdatedTexts:
+    calls = [(night.space, dealt, number, night.range_rows[number]) for number in night.ranges]
+    found = cast("list[UpdatedTexts]", night.each(texts_of_range, calls))
+    example = next((one.example for one in found if one.texts > max(one.numbers, one.times)), None)
+    return UpdatedTexts(
+        texts=sum(one.texts for one in found),
+        numbers=sum(one.numbers for one in found),
+        times=sum(one.times for one in found),
+        example=example or next((one.example for one in found if one.example), None),
+    )
+
+
+def _plan_each(night: _Night, dealt: list[Slices], texts: UpdatedTexts | None) -> list[RangePlan]:
+    calls = [
+        (night.space, dealt, texts, number, night.live_of(number), night.range_rows[number])
+        for number in night.ranges
+    ]
+    return night.each(plan_range, calls)
+
+
+def _carried(catalog: Catalog, request: ScoringRequest, ranges: Sequence[RangePlan]) -> CarriedColumns | None:
+    if not request.carry:
+        return None
+    return carried_columns(catalog, request.carry, functools.reduce(xor, (one.carry_hash for one in ranges)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Resumed:
+    """What earlier runs did of a plan."""
+
+    receipts: list[Receipt]
+    """All that offer rows: staged pieces, then removed rows."""
+    already_published: list[Receipt]
+    ranges: list[ResumedRange]
+    """Those with anything to do; empty if no piece offers anything, and no head answers."""
+
+
+def _resumed(night: _Night, ranges: Sequence[RangePlan], *, writes: bool) -> _Resumed:
+    counts, request, live = night.counts, night.space.request, night.live
+    receipts, already_published = offered(night.space.folder, request.origin, request.layout, live)
+    may_return = counts.new or counts.waiting
+    removed = removed_pieces(live, request.origin, request.layout) if may_return else []
+    if removed and broken_files(night.space.folder, [receipt.scores for receipt in removed]):
+        removed = []
+    found: list[ResumedRange] = []
+    if receipts or removed or counts.heads:
+        offer = _offer(night, receipts, removed)
+        calls = [
+            (night.space, offer, number, one.wanted, night.range_rows[number], writes)
+            for number, one in enumerate(ranges)
+        ]
+        found = [one for one in night.each(resume_range, calls) if one]
+    counts.resumed = sum(one.num_resumed for one in found)
+    counts.limited = max(0, counts.to_score - request.limit) if request.limit is not None else 0
+    return _Resumed([*receipts, *removed], already_published, found)
+
+
+def _offer(night: _Night, receipts: list[Receipt], removed: list[Receipt]) -> Offer:
+    space, live = night.space, night.live
+    staged = _deal_pieces(night, receipts)
+    doubtful = _doubtful(night, receipts, staged)
+    warn_of_doubtful(space.folder, receipts, doubtful)
+    embeddings = live.files_of("embeddings") if live and night.counts.heads else []
+    returned = [receipt.scores for receipt in removed]
+    of_removed = _deal_files(night, deal.deal_removed, "removed", returned, len(receipts))
+    return Offer(
+        pieces=[receipt.scores.path for receipt in (*receipts, *removed)],
+        staged=staged,
+        doubtful=doubtful,
+        removed=of_removed,
+        superseded=_deal_dead(night) if of_removed else [],
+        living_runs=sorted(live.manifest.get("runs", {})) if live else [],
+        places=_deal_files(night, deal.deal_places, "places", embeddings) if embeddings else None,
+        embeddings=embeddings,
+    )
+
+
+def _deal_pieces(night: _Night, receipts: list[Receipt]) -> list[Slices]:
+    space = night.space
+    groups = deal.together(receipts, [receipt.rows for receipt in receipts])
+    prefix, layout = f"{space.temporary}/staged", space.request.layout
+    calls = [(space.folder, prefix, layout, space.bounds, some, first) for first, some in groups]
+    return night.dealt(deal.deal_pieces, calls)
+
+
+def _deal_files(
+    night: _Night, function: Callable[..., Slices | None], name: str, files: list[DataFile], first: int = 0
+) -> list[Slices]:
+    space = night.space
+    groups = deal.together(files, [file.rows for file in files])
+    prefix = f"{space.temporary}/{name}"
+    calls = [
+        (space.folder, prefix, space.id_type, space.bounds, some, first + number) for number, some in groups
+    ]
+    return night.dealt(function, calls)
+
+
+def _deal_dead(night: _Night) -> list[Slices]:
+    """All that is dead."""
+    space, files = night.space, night.live.files_of("dead") if night.live else []
+    groups = deal.together(files, [file.rows for file in files])
+    prefix, schema = f"{space.temporary}/dead", dead_schema(space.id_type)
+    calls = [(space.folder, prefix, schema, space.bounds, [file.path for file in some]) for _, some in groups]
+    return night.dealt(deal.deal_keys, calls)
+
+
+def _doubtful(night: _Night, receipts: list[Receipt], staged: list[Slices]) -> list[int]:
+    """Pieces that are left out though they are whole."""
+    space, live = night.space, night.live
+    if not staged:
+        return []
+    runs = {receipt.origin.run for receipt in receipts}
+    files = live.files_of("dead") if live else []
+    groups = deal.together(files, [file.rows for file in files])
+    prefix = f"{space.temporary}/published"
+    calls = [(space.folder, prefix, space.id_type, space.bounds, runs, some) for _, some in groups]
+    published = night.dealt(deal.deal_published, calls)
+    is_named = live is not None and bool(runs & {*live.manifest.get("runs", ())})
+    of_live = [night.live_of(number) if is_named else [] for number in night.ranges]
+    work = [
+        (space, staged, published, runs, n, of_live[n], night.range_rows[n] + _staged_rows(staged, n))
+        for n in night.ranges
+    ]
+    found = night.each(find_doubtful, work)
+    return sorted({number for numbers in found for number in numbers})
+
+
+def _staged_rows(staged: Sequence[Slices], number: int) -> int:
+    return sum(int(slices.rows[number]) for slices in staged)
+
+
+def _written(night: _Night, ranges: Sequence[RangePlan], carry: CarriedColumns | None) -> ScoringPlan:
+    """The plan, once nothing speaks against it any more."""
+    resumed = _resumed(night, ranges, writes=True)
+    numbers = sorted({number for one in resumed.ranges for number in one.numbers})
+    used = [resumed.receipts[number] for number in numbers]
+    renew(night.space.folder, [receipt for receipt in used if receipt.is_staged])
+    failed: Counter[str] = Counter()
+    for one in resumed.ranges:
+        failed.update(one.failed)
+    stored, parts = _in_order(night, ranges, resumed)
+    return ScoringPlan(
+        counts=night.counts,
+        parts=parts,
+        stored=stored,
+        resumed=[part for one in resumed.ranges for part in one.resumed],
+        resumed_from=used,
+        removed=[part for one in ranges for part in one.removed],
+        withheld=[part for one in ranges for part in one.withheld],
+        carry=carry,
+        carried=tuple(part for one in ranges for part in one.carried),
+        resumed_failed=dict(sorted(failed.items())),
+        resumed_failed_again=sum(one.num_failed_again for one in resumed.ranges),
+        already_published=resumed.already_published,
+        cuts=tuple(key for one in ranges for key in one.cuts),
+        is_by_ranges=True,
+    )
+
+
+def _in_order(night: _Night, ranges: Sequence[RangePlan], resumed: _Resumed) -> tuple[list[Part], list[Part]]:
+    """Parts of what stored embeddings answer, and of what is scored; ``limit`` counts both."""
+    space, id_type, limit = night.space, night.space.id_type, night.space.request.limit
+    num_lacking = sum(one.num_lacking for one in resumed.ranges)
+    if num_lacking:
+        logger.warning("%d rows lack their embedding: they are scored from their pictures", num_lacking)
+    size = part_rows(night.counts.to_score)
+
+    def written(name: str, found: Sequence[Ordered | None], schema: Any, most: int | None) -> list[Part]:
+        of_ranges = [one for one in found if one]
+        prefix = f"{space.prefix}/{name}"
+        return write_in_order(night.executor, space.folder, prefix, of_ranges, schema, size, most)
+
+    stored = written("stored", [one.stored for one in resumed.ranges], stored_schema(id_type), limit)
+    left = None if limit is None else max(0, limit - total_rows(stored))
+    rest = [one.rows for one in resumed.ranges] if resumed.ranges else [one.wanted for one in ranges]
+    return stored, written("rows", rest, scoring_schema(id_type), left)
