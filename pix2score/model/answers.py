@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pix2score.errors import DataError
 from pix2score.heads.spec import Floats
 from pix2score.model.folder import TRUNK, ModelCard, Shape, Weights, check_shapes
-from pix2score.model.predictor import Prediction
+from pix2score.model.prediction import Prediction
 
 NORM_EPSILON = 1e-5
 """Of the hidden layer's BatchNorm."""
