@@ -5,7 +5,8 @@ Measured beside ONNX Runtime's float32 at 224 px on one core with AMX: benchmark
 
 from __future__ import annotations
 
-import threading
+from queue import Empty, SimpleQueue
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,13 +37,18 @@ class OpenVinoTrunk:
             "ENABLE_CPU_PINNING": False,  # the cores are shared with what decodes
         }
         self._model = core.compile_model(model, "CPU", settings)
-        self._of_thread = threading.local()
+        # Not of each thread: destroyed with a thread of Ray's they take the process with them.
+        self._free: SimpleQueue[Any] = SimpleQueue()
+        # The first call loads what later ones share; made by two threads at a time it never returned.
+        self(np.zeros([int(side) for side in pixels.shape], np.uint8))
 
     def __call__(self, pixels_BSSC: npt.NDArray[np.uint8]) -> Floats:
         """Embedding float32 [B, D]."""
-        request = getattr(self._of_thread, "request", None)
-        if request is None:
-            request = self._of_thread.request = self._model.create_infer_request()
+        try:
+            request = self._free.get_nowait()
+        except Empty:
+            request = self._model.create_infer_request()
         (found,) = request.infer({PIXELS: np.ascontiguousarray(pixels_BSSC)}).values()
         embedding: Floats = np.array(found, np.float32)  # the request's own memory is written again
+        self._free.put(request)
         return embedding

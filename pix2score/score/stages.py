@@ -58,7 +58,7 @@ class ScoreImages:
         version, planned = self._predictor.card.version, model_of(origin.model_version)
         if version != planned:  # an actor may start hours after the plan was made
             raise DataError(
-                f"model {model} was replaced while it was in use: planned {planned}, found {version}; run again"
+                f"model {model} was replaced while in use: planned {planned}, found {version}; run again"
             )
         self._run, self._layout = origin.run, layout
 
