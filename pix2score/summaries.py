@@ -68,6 +68,10 @@ class ScoreSummary(TypedDict):
     job: str
     run: str
     model_version: str
+    """With the engine behind a ``+``, where it has fewer bits."""
+    engine: NotRequired[dict[str, Any]]
+    """Where fewer bits were asked for: ``name`` of the one that answered, ``runtime``, and ``changes``, by
+    head how far answers are from float32's."""
     snapshot: int | None
     """The one that is live by this run, or was where nothing was to do; None where nothing is published."""
     planned: int
@@ -166,8 +170,10 @@ class ExportSummary(TypedDict):
     model_version: str
     preprocess_id: str
     out: str
+    """The file, or with ``engine`` the model's folder."""
     bytes: int
     outputs: list[str]
+    """Names in the file; none with ``engine``."""
     int8: NotRequired[dict[str, Any]]
     """How far the answers of the smaller network are from those of the model."""
 

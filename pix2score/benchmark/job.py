@@ -27,11 +27,12 @@ from pix2score.benchmark.start import time_start
 from pix2score.cli.packages import versions
 from pix2score.cli.tables import aligned
 from pix2score.host.cores import num_cores
+from pix2score.host.instructions import EIGHT_BIT, HALF, cpu_flags
 from pix2score.model.predictor import load_predictor
 from pix2score.storage.folder import Folder
 
 logger = logging.getLogger(__name__)
-PACKAGES = ("pix2score", "ray", "torch", "onnxruntime", "pillow", "pyarrow", "duckdb", "daft")
+PACKAGES = ("pix2score", "ray", "torch", "onnxruntime", "openvino", "pillow", "pyarrow", "duckdb", "daft")
 
 
 def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
@@ -126,13 +127,18 @@ def _model(config: BenchmarkConfig) -> dict[str, Any]:
     from pix2score.benchmark.forward import time_model  # imports torch
 
     timings = time_model(config.backbone, config.input_size, config.batch_size, config.runs)
-    rows = [[t.way, f"{t.images_per_s:.1f}", f"({t.slowest:.1f} to {t.fastest:.1f})"] for t in timings]
+    rows = [
+        [t.way, f"{t.images_per_s:.1f}", f"({t.slowest:.1f} to {t.fastest:.1f})", f"{t.cpu_ms:.1f}"]
+        + [f"{t.times:.2f}x"]
+        for t in timings
+    ]
     logger.info(
-        "%s at %d px, batches of %d, images/s:\n%s",
+        "%s at %d px, batches of %d; CPU: %s\n%s",
         config.backbone,
         config.input_size,
         config.batch_size,
-        aligned(rows),
+        ", ".join(_instructions()) or "neither VNNI nor AMX nor bfloat16",
+        aligned([["", "images/s", "(spread)", "CPU ms", "times"], *rows]),
     )
     return {"model": [asdict(timing) for timing in timings]}
 
@@ -209,7 +215,8 @@ def _limit(config: BenchmarkConfig, images: Path) -> dict[str, float]:
     from pix2score.benchmark.forward import time_model
 
     forward = max(
-        t.images_per_s for t in time_model(config.backbone, config.input_size, config.batch_size, 5)
+        t.images_per_s
+        for t in time_model(config.backbone, config.input_size, config.batch_size, 5, narrow=False)
     )
     decode = decode_rate(images, config.input_size) * num_cores()
     return {
@@ -284,10 +291,16 @@ def machine() -> dict[str, Any]:
     return {
         "cores": num_cores(),
         "cpu": _cpu(),
+        "instructions": _instructions(),
         "load": os.getloadavg()[0],
         "python": platform.python_version(),
         **versions(PACKAGES),
     }
+
+
+def _instructions() -> list[str]:
+    """Those that engines of fewer bits ask for."""
+    return sorted(cpu_flags().intersection((*EIGHT_BIT, *HALF)))
 
 
 def _cpu() -> str:

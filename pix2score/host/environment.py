@@ -16,7 +16,17 @@ from pathlib import Path
 OURS = "pix2score"
 PACKAGES = {
     name.lower(): name
-    for name in ("Pillow", "numpy", "pyarrow", "onnxruntime", "torch", "torchvision", "timm")
+    for name in (
+        "Pillow",
+        "numpy",
+        "pyarrow",
+        "onnxruntime",
+        "openvino",
+        "torch",
+        "torchcodec",
+        "torchvision",
+        "timm",
+    )
 }
 """What decodes, resizes, stores and answers: name of the distribution -> how people write it."""
 CODECS = {

@@ -8,6 +8,8 @@ px), OpenVINO equal, both at a higher price in start-up or size.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -39,17 +41,12 @@ class OnnxForward:
     ) -> None:
         """Raises ``DataError`` if ``weights`` are not those of ``graph``."""
         names = _used_weights(card, weights, graph)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = num_threads or threads_under_quota() or 0
-        # Threads that wait by spinning take the cores that decode the next images.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_free_dimension_override_by_name(BATCH, batch_size)
-        options.log_severity_level = 3  # of tensors that the runtime itself folds away
+        options = _options(batch_size, num_threads)
         # Not copied: the session refers to them for as long as it needs them.
         self._weights = [np.ascontiguousarray(weights[name]) for name in names]
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._weights]
         options.add_external_initializers(names, values)
-        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._session = _session(graph, options)
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def __call__(self, pixels_BSSC: npt.NDArray[np.uint8]) -> tuple[dict[str, Floats], Floats]:
@@ -63,6 +60,35 @@ class OnnxForward:
         )
         embedding: Floats = found.pop(EMBEDDING)
         return {name.removesuffix(LOGITS): logits for name, logits in found.items()}, embedding
+
+
+class OnnxTrunk:
+    """Embeddings by a graph of pixels to embedding with its weights inside, such as one of 8 bits.
+
+    Batches of one size. Safe to call from several threads.
+    """
+
+    def __init__(self, graph: bytes, *, batch_size: int, num_threads: int | None) -> None:
+        self._session = _session(graph, _options(batch_size, num_threads))
+
+    def __call__(self, pixels_BSSC: npt.NDArray[np.uint8]) -> Floats:
+        """Embedding float32 [B, D]."""
+        embedding: Floats = self._session.run([EMBEDDING], {PIXELS: np.ascontiguousarray(pixels_BSSC)})[0]
+        return embedding
+
+
+def _options(batch_size: int, num_threads: int | None) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads or threads_under_quota() or 0
+    # Threads that wait by spinning take the cores that decode the next images.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_free_dimension_override_by_name(BATCH, batch_size)
+    options.log_severity_level = 3  # of tensors that the runtime itself folds away
+    return options
+
+
+def _session(graph: bytes, options: Any) -> Any:
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def _used_weights(card: ModelCard, weights: Weights, graph: bytes) -> list[str]:

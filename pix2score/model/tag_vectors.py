@@ -20,6 +20,7 @@ from pix2score.errors import DataError
 from pix2score.heads.tags import TagsHead, probabilities
 from pix2score.model.folder import ModelCard, Weights, load_model
 from pix2score.model.members import refuse_ensemble
+from pix2score.snapshots.identity import model_of
 from pix2score.snapshots.manifest import live
 from pix2score.snapshots.read import read_embeddings
 from pix2score.storage.arrow import fixed_lists, matrix
@@ -49,7 +50,7 @@ def tag_vectors(scores: str, model: str, keys: Id | Key | Sequence[Id | Key]) ->
     if not heads:
         raise DataError(f"model {model} has no head of kind tags")
     scored_with = live(scores).manifest["model_version"]
-    if scored_with != card.version:
+    if model_of(scored_with) != card.version:
         raise DataError(f"{scores} was scored with model {scored_with}; {model} is {card.version}")
     asked = [
         key if isinstance(key, tuple) else (key, 0) for key in (keys if isinstance(keys, list) else [keys])

@@ -31,6 +31,7 @@ from pix2score.heads.spec import Guess, HeadSpec
 from pix2score.images.source import image_source
 from pix2score.model.folder import load_card
 from pix2score.pseudo.config import PseudoConfig
+from pix2score.snapshots.identity import model_of
 from pix2score.snapshots.manifest import Snapshot, live
 from pix2score.snapshots.read import read_scores
 from pix2score.snapshots.tables import OK
@@ -111,7 +112,7 @@ def _check_student(config: PseudoConfig, snapshot: Snapshot) -> None:
     if config.student is None or config.force:
         return
     version = load_card(config.student).version
-    if version == snapshot.manifest["model_version"]:
+    if version == model_of(snapshot.manifest["model_version"]):
         raise ConfigError(
             f"student {config.student} is the model ({version}) that gave these answers: a model's own "
             "labels teach it little; take the scores of another model or an ensemble, or give --force"

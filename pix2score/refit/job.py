@@ -23,6 +23,7 @@ from pix2score.metrics.protocol import Accumulator
 from pix2score.model.folder import CARD, ModelCard, Weights, load_model, save_model, trunk_weights
 from pix2score.refit.config import RefitConfig
 from pix2score.refit.rows import SplitRows, read_rows
+from pix2score.snapshots.identity import model_of
 from pix2score.snapshots.manifest import Snapshot, live
 from pix2score.storage.folder import Folder
 from pix2score.summaries import RefitSummary
@@ -62,7 +63,7 @@ def _check_trunk(config: RefitConfig, card: ModelCard, snapshot: Snapshot) -> No
             "an ensemble" if card.members else "of an earlier version, whose heads saw embeddings unrounded"
         )
         raise DataError(f"model {config.model} is {what}: its heads cannot be learnt from stored embeddings")
-    of_scores = snapshot.manifest.get("trunk_version")
+    of_scores = model_of(snapshot.manifest.get("trunk_version") or "")  # whichever engine embedded
     if of_scores != card.trunk_version:
         raise DataError(
             f"embeddings in {config.scores} are of trunk {of_scores or '(not said)'}, model {config.model} "

@@ -30,6 +30,7 @@ from pix2score.model.answers import EmbeddingPredictor
 from pix2score.model.folder import load_model
 from pix2score.nightly.stored import FILE, POSITION
 from pix2score.score.nonfinite import non_finite
+from pix2score.snapshots.identity import model_of
 from pix2score.snapshots.pieces import Origin, Receipt, write_piece
 from pix2score.snapshots.tables import EMBEDDING_RUN, FAILED, OK, Layout
 from pix2score.storage.folder import Folder
@@ -92,7 +93,7 @@ def answer_rows(rows: pa.Table, *, out: Folder, model: str, origin: Origin, layo
     meanwhile, or an embedding is not where the plan says.
     """
     start = time.monotonic()
-    predictor = _predictor(model, origin.model_version)
+    predictor = _predictor(model, model_of(origin.model_version))
     found = [
         _answered(some, embedding_ND, predictor, origin, layout)
         for some, embedding_ND in _with_embeddings(out, rows)

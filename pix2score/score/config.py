@@ -9,7 +9,7 @@ from typing import Literal
 from pix2score.catalog.catalog import Columns
 from pix2score.cli.flags import Device
 from pix2score.errors import ConfigError
-from pix2score.model.predictor import Engine, Precision, check_precision
+from pix2score.model.predictor import Engine, Precision, check_engine, check_precision
 from pix2score.nightly.deadline import deadline
 from pix2score.snapshots.tables import EmbeddingDtype
 
@@ -35,7 +35,10 @@ class ScoreConfig:
     device: Device = "auto"
     """auto (GPU if the cluster has one), cpu or gpu."""
     engine: Engine = "auto"
-    """What runs the network: auto (ONNX Runtime on a CPU, torch on a GPU), onnx or torch."""
+    """What runs the network: auto (ONNX Runtime on a CPU, torch on a GPU), onnx or torch. On CPUs with the
+    instructions for it also int8 or bf16, of which every host first shows that it answers like float32;
+    otherwise the whole run is in float32, with a line. Needs what jobs.export --engine int8 writes. Its rows
+    are another model's to the next night."""
     precision: Precision = "auto"
     """Of the forward pass on a GPU: auto (fp16, which every GPU has), fp16, bf16 or fp32. A row that leaves
     fp16's range is computed again in float32. A CPU has float32."""
@@ -105,6 +108,8 @@ class ScoreConfig:
             raise ConfigError("decode gpu and device cpu: JPEGs are decoded where the model runs")
         if self.device == "cpu":
             check_precision(self.precision, "cpu")
+        if self.device == "gpu":
+            check_engine(self.engine, "cuda")
         deadline(self.until, self.budget)
         for name in ("until", "budget", "stage_only"):
             if self.full and getattr(self, name):

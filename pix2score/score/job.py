@@ -23,7 +23,7 @@ from pix2score.cluster.offer import Offer
 from pix2score.cluster.rounds import Rounds
 from pix2score.cluster.session import session
 from pix2score.errors import ConfigError, StorageError
-from pix2score.model.predictor import check_precision, graph_if_absent
+from pix2score.model.predictor import check_engine, check_precision, graph_if_absent
 from pix2score.nightly.gate import DriftGate
 from pix2score.nightly.plan import ScoringPlan
 from pix2score.nightly.publish import Publication, publish_night
@@ -73,7 +73,7 @@ def score(config: ScoreConfig) -> ScoreSummary:
         ConflictError: another run published first.
     """
     run = open_run(config, StageTimer())
-    facts = {"job": "score", "run": run.id, "model_version": run.card.version}
+    facts = {"job": "score", "run": run.id, "model_version": run.origin.model_version, **run.engine_facts()}
     planning = BackgroundCall(lambda: first_plan(run))
     ahead = planning if is_small(run) else None
     min_slots = MIN_LOCAL_CPUS if has_local_gpu() else LOCAL_SLOTS
@@ -84,7 +84,9 @@ def score(config: ScoreConfig) -> ScoreSummary:
         run.laps.lap("start_ray")
         summary.is_written = not config.dry_run
         use_gpu = offer.wants_gpu(config.device)
-        check_precision(config.precision, "cuda" if use_gpu else "cpu")
+        device = "cuda" if use_gpu else "cpu"
+        check_precision(config.precision, device)
+        check_engine(config.engine, device)
         if config.decode == "gpu" and not use_gpu:
             raise ConfigError(
                 "decode gpu: this Ray has no GPU; leave it out, or wait for one with --gpu-wait-s"
@@ -253,7 +255,9 @@ def _pipeline(run: Run, offer: Offer, use_gpu: bool, num_rows: int) -> ScorePipe
         use_gpu=use_gpu,
         is_apart=use_gpu or not is_local(),
         gpu_decode=config.decode == "gpu",
-        engine=config.engine,
+        # Where an engine of fewer bits may not answer here, the run is as without it.
+        engine="auto" if run.asks_narrow else config.engine,
+        admission=run.admission,
         graph=None if use_gpu or config.engine == "torch" else graph_if_absent(config.model, run.card),
         compiled=config.compile,
         precision=config.precision,
@@ -274,6 +278,7 @@ def _publish(
         "places": list(run.images.source.places),
         "account": account,
         "config": as_plain(run.config),
+        **run.engine_facts(),
         **({"note": run.config.note} if run.config.note else {}),
     }
     return publish_night(

@@ -26,6 +26,7 @@ from pix2score.cluster.sink import Staging
 from pix2score.cluster.stage_times import Slots
 from pix2score.images.failure_limits import ALL_MISSING_ROWS
 from pix2score.images.preprocess import Preprocess
+from pix2score.model.admission import Admission
 from pix2score.model.predictor import Engine, Precision
 from pix2score.score.stages import ScoreImages, stage_piece
 from pix2score.snapshots.pieces import Origin, Receipt
@@ -54,6 +55,8 @@ class ScorePipeline:
     gpu_decode: bool
     """Whether predictors decode plain JPEGs, as GPUs can."""
     engine: Engine
+    admission: Admission | None = None
+    """Of an engine of fewer bits, which then runs the network."""
     graph: bytes | None
     """Of a model folder that lacks one: made once, here, and not by every actor."""
     compiled: bool
@@ -122,6 +125,7 @@ class ScorePipeline:
                 "layout": self.layout,
                 "batch_size": self.batch_size,
                 "engine": self.engine,
+                "admission": self.admission,
                 "graph": self.graph,
                 "compiled": self.compiled,
                 "precision": self.precision,

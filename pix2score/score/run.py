@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pix2score.catalog.catalog import Catalog, Columns, open_catalog
 from pix2score.catalog.contents import ImageRows
@@ -15,6 +15,7 @@ from pix2score.cluster.tasks import executor_for
 from pix2score.errors import ConfigError
 from pix2score.host.executor import Executor
 from pix2score.images.source import image_source
+from pix2score.model.admission import Admission, admitted, is_narrow
 from pix2score.model.folder import ModelCard, load_graph, load_model
 from pix2score.nightly.carry import check_carry
 from pix2score.nightly.deadline import Deadline, deadline
@@ -23,6 +24,7 @@ from pix2score.nightly.plan_night import plan_night
 from pix2score.nightly.request import Order, ScoringRequest
 from pix2score.score.config import ScoreConfig
 from pix2score.score.monitor import NightMonitor
+from pix2score.snapshots.identity import with_engine
 from pix2score.snapshots.leases import Holder, this_process
 from pix2score.snapshots.manifest import Snapshot, live_number, new_run_id, read_snapshot
 from pix2score.snapshots.pieces import STAGED, Origin
@@ -51,11 +53,24 @@ class Run:
     where: Expression | None = None
     first: Expression | None = None
     deadline: Deadline | None = None
+    admission: Admission | None = None
+    """Of the engine, where it has fewer bits and may answer on this host."""
 
     @property
     def id(self) -> str:
         """A name never used before."""
         return self.origin.run
+
+    def engine_facts(self) -> dict[str, Any]:
+        """What answered, for manifest and summary, where fewer bits were asked for."""
+        if self.admission:
+            return {"engine": self.admission.facts()}
+        return {"engine": {"name": "float32", "asked": self.config.engine}} if self.asks_narrow else {}
+
+    @property
+    def asks_narrow(self) -> bool:
+        """Whether fewer bits were asked for, which the host may have refused."""
+        return is_narrow(self.config.engine)
 
     def is_over(self) -> bool:
         """Whether it is time to begin nothing more."""
@@ -67,8 +82,10 @@ def open_run(config: ScoreConfig, laps: StageTimer) -> Run:
     ends = deadline(config.until, config.budget)
     where = Expression("--where", config.where) if config.where is not None else None
     first = Expression("--first", config.first, is_order=True) if config.first is not None else None
-    card, _ = load_model(config.model)  # all of it: altered weights are found here, not by an actor
+    card, weights = load_model(config.model)  # all of it: altered weights are found here, not by an actor
     load_graph(config.model, card)
+    admission = admitted(config.model, card, weights, config.engine) if is_narrow(config.engine) else None
+    identity = admission.identity if admission else None
     asked = [expression for expression in (where, first) if expression]
     catalog = open_catalog(
         config.catalog,
@@ -96,13 +113,13 @@ def open_run(config: ScoreConfig, laps: StageTimer) -> Run:
     run_id = new_run_id(datetime.now(UTC).strftime("%Y%m%dT%H%M%S"))
     origin = Origin(
         run=run_id,
-        model_version=card.version,
-        trunk_version=card.trunk_version,
+        model_version=with_engine(card.version, identity),
+        trunk_version=card.trunk_version and with_engine(card.trunk_version, identity),
         parent=parent,
         full=config.full,
     )
     live = read_snapshot(out, parent) if parent else None
-    check_same_model(config, card.version, live)
+    check_same_model(config, origin.model_version, live)
     laps.lap("check_inputs")
     return Run(
         config,
@@ -119,6 +136,7 @@ def open_run(config: ScoreConfig, laps: StageTimer) -> Run:
         where=where,
         first=first,
         deadline=ends,
+        admission=admission,
     )
 
 

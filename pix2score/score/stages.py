@@ -18,8 +18,10 @@ from pix2score.cluster.counters import count_forward
 from pix2score.errors import DataError
 from pix2score.images import repeats
 from pix2score.images.columns import pixels_of
+from pix2score.model.admission import Admission, load_admitted
 from pix2score.model.predictor import Predictor, load_predictor
 from pix2score.score.nonfinite import non_finite
+from pix2score.snapshots.identity import model_of
 from pix2score.snapshots.pieces import Origin, Receipt, write_piece
 from pix2score.snapshots.tables import EMBEDDING_RUN, FAILED, OK, Layout
 from pix2score.storage.folder import Folder
@@ -34,21 +36,29 @@ class ScoreImages:
     """
 
     def __init__(
-        self, model: str, *, origin: Origin, layout: Layout, gpu_decode: bool = False, **settings: Any
+        self,
+        model: str,
+        *,
+        origin: Origin,
+        layout: Layout,
+        gpu_decode: bool = False,
+        admission: Admission | None = None,
+        **settings: Any,
     ) -> None:
         """Load the model.
 
-        ``gpu_decode``: rows come with encoded JPEGs, for the predictor's device to decode; the rest is the
-        predictor's.
+        ``gpu_decode``: rows come with encoded JPEGs, for the predictor's device to decode. ``admission``: of
+        the engine of fewer bits that answers; the rest is the predictor's.
         """
         check_worker()
-        self._predictor = load_predictor(model, **settings)
+        self._predictor = (
+            load_admitted(model, admission, **settings) if admission else load_predictor(model, **settings)
+        )
         self._decode = _device_rows(self._predictor) if gpu_decode else None
-        version = self._predictor.card.version
-        if version != origin.model_version:  # an actor may start hours after the plan was made
+        version, planned = self._predictor.card.version, model_of(origin.model_version)
+        if version != planned:  # an actor may start hours after the plan was made
             raise DataError(
-                f"model {model} was replaced while it was in use: planned {origin.model_version}, found "
-                f"{version}; run again"
+                f"model {model} was replaced while in use: planned {planned}, found {version}; run again"
             )
         self._run, self._layout = origin.run, layout
 

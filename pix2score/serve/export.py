@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from pix2score.cli.packages import need
 from pix2score.dataset.card import PreparedDataset, check_heads, open_dataset
-from pix2score.model.folder import ModelCard, load_model
+from pix2score.model.admission import Narrow
+from pix2score.model.folder import ModelCard, Weights, load_model
 from pix2score.serve.config import ExportConfig
 from pix2score.storage.folder import Folder
 from pix2score.summaries import ExportSummary
@@ -30,14 +31,18 @@ bins."""
 
 
 def export(config: ExportConfig) -> ExportSummary:
-    """Write the model to ``config.out``; return its version, size and the names of its outputs.
+    """Write the model to ``config.out``, or what an engine needs beside it; return its version, size and the
+    names of its outputs.
 
     Raises ``DataError`` if there is no model, ``ConfigError`` if the packages for the format are missing.
     """
-    from pix2score.serve.graph import OUTPUTS, ServedModel  # imports torch, which --help does not need
-
     card, weights = load_model(config.model)
     dataset = _dataset(config, card)
+    if config.engine != "none" and dataset:
+        return _engine(config, card, weights, dataset, config.engine)
+    from pix2score.serve.graph import OUTPUTS, ServedModel  # imports torch, which --help does not need
+
+    assert config.out is not None, "checked by the config"
     served = ServedModel(card, weights, with_outputs=config.int8).eval()
     out = Folder(config.out)
     suffix = next(suffix for suffix in _WRITERS if config.out.endswith(suffix))
@@ -58,6 +63,23 @@ def export(config: ExportConfig) -> ExportSummary:
     if compared is not None:
         summary["int8"] = compared
     return summary
+
+
+def _engine(
+    config: ExportConfig, card: ModelCard, weights: Weights, dataset: PreparedDataset, engine: Narrow
+) -> ExportSummary:
+    from pix2score.serve.engines import make_engine_files
+
+    size, moved = make_engine_files(config.model, card, weights, dataset, engine)
+    summary: ExportSummary = {
+        "job": "export",
+        "model_version": card.version,
+        "preprocess_id": card.preprocess.id,
+        "out": Folder(config.model).uri,
+        "bytes": size,
+        "outputs": [],
+    }
+    return summary | {"int8": moved} if moved else summary  # type: ignore[return-value]
 
 
 def _dataset(config: ExportConfig, card: ModelCard) -> PreparedDataset | None:

@@ -26,11 +26,10 @@ import pyarrow as pa
 
 from pix2score.dataset.card import PreparedDataset
 from pix2score.errors import DataError, ImageFailure
-from pix2score.heads.spec import Calibration, HeadSpec, present
+from pix2score.heads.spec import HeadSpec
 from pix2score.images.decode import open_upright
-from pix2score.metrics.kinds import main_metric, numbers_of
-from pix2score.metrics.protocol import Answers
 from pix2score.model.folder import ModelCard
+from pix2score.model.parity import MOST_CHANGE, change_of
 from pix2score.serve.graph import OUTPUTS
 from pix2score.storage.parquet import parquet_batches
 
@@ -40,8 +39,6 @@ NUM_CALIBRATION = 128
 """Training pictures that give the ranges."""
 NUM_COMPARED = 512
 """Validation pictures that both models answer."""
-MOST_CHANGE = 0.01
-"""Mean change of a probability from which on a warning says so."""
 NUM_COLOURS = 3
 _OF_OUTPUTS = ".outputs."
 """In the names of the weights behind the embedding that are a head's own."""
@@ -57,7 +54,7 @@ def quantised(data: bytes, card: ModelCard, dataset: PreparedDataset) -> tuple[b
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
         before.write_bytes(data)
-        _quantise(before, after, _kernels(proto), dataset)
+        _quantise(before, after, kernels(proto), dataset)
         changes = _changes(before, after, card, dataset)
         small = onnx.load(after)
     for output in [output for output in small.graph.output if output.name.endswith(OUTPUTS)]:
@@ -65,7 +62,7 @@ def quantised(data: bytes, card: ModelCard, dataset: PreparedDataset) -> tuple[b
     return bytes(small.SerializeToString()), changes
 
 
-def _quantise(before: Path, after: Path, kernels: Sequence[str], dataset: PreparedDataset) -> None:
+def _quantise(before: Path, after: Path, names: Sequence[str], dataset: PreparedDataset) -> None:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Pictures(CalibrationDataReader):  # type: ignore[misc]
@@ -78,8 +75,8 @@ def _quantise(before: Path, after: Path, kernels: Sequence[str], dataset: Prepar
             row = next(self._rest, None)
             return None if row is None else {"image": row[0]}
 
-    logger.info("ranges of %d kernels from %d training pictures", len(kernels), NUM_CALIBRATION)
-    with _quiet():
+    logger.info("ranges of %d kernels from %d training pictures", len(names), NUM_CALIBRATION)
+    with quiet():
         quantize_static(
             before,
             after,
@@ -89,11 +86,11 @@ def _quantise(before: Path, after: Path, kernels: Sequence[str], dataset: Prepar
             reduce_range=True,
             weight_type=QuantType.QInt8,
             activation_type=QuantType.QUInt8,
-            nodes_to_quantize=kernels,
+            nodes_to_quantize=names,
         )
 
 
-def _kernels(proto: onnx.ModelProto) -> list[str]:
+def kernels(proto: onnx.ModelProto) -> list[str]:
     """Names of the nodes that become 8-bit ones."""
     weights = {tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer}
     return [
@@ -115,13 +112,16 @@ def _stays(node: onnx.NodeProto, weights: dict[str, tuple[int, ...]]) -> bool:
 def _pictures(dataset: PreparedDataset, split: str) -> Iterator[tuple[RGB, pa.RecordBatch]]:
     """Pictures of a split in whole size, and the row that each is of; those that do not decode are left
     out."""
-    paths = [part.path for part in dataset.parts(split)]
-    for batch in parquet_batches(dataset.folder, paths):
+    for data, row in rows_of(dataset, split):
+        with contextlib.suppress(ImageFailure):
+            yield np.asarray(open_upright(data)), row
+
+
+def rows_of(dataset: PreparedDataset, split: str) -> Iterator[tuple[bytes, pa.RecordBatch]]:
+    """Each row of a split, and the bytes of its picture."""
+    for batch in parquet_batches(dataset.folder, [part.path for part in dataset.parts(split)]):
         for i, data in enumerate(batch.column("image").to_pylist()):
-            try:
-                yield np.asarray(open_upright(data)), batch.slice(i, 1)
-            except ImageFailure:
-                continue
+            yield data, batch.slice(i, 1)
 
 
 def _changes(before: Path, after: Path, card: ModelCard, dataset: PreparedDataset) -> dict[str, Any]:
@@ -140,8 +140,12 @@ def _changes(before: Path, after: Path, card: ModelCard, dataset: PreparedDatase
     labelled = pa.Table.from_batches(rows)
     changes = {}
     for head in card.heads:
-        said = [_measured(head, card, np.stack(found[head.name])) for found in outputs]
-        changes[head.name] = _change(head, card, said, labelled)
+        said = {
+            name: np.stack(found[head.name]) for name, found in zip(("float32", "int8"), outputs, strict=True)
+        }
+        targets, labels = targets_of(head, labelled)
+        changes[head.name] = change_of(head, card.calibration(head.name), said, targets, labels)
+        say_change(head, changes[head.name])
     return changes
 
 
@@ -153,45 +157,25 @@ def _session(path: Path) -> Any:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def _measured(head: HeadSpec, card: ModelCard, outputs_NA: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return head.measured(head.answer(outputs_NA.astype(np.float32), card.calibration(head.name)))
+def targets_of(head: HeadSpec, rows: pa.Table) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
+    """Targets and labels of a head, as numbers."""
+    labels = head.label_values(rows.column(f"{head.name}_label"))
+    return head.targets(rows.column(head.target_field().name)), np.asarray(labels, np.float64)
 
 
-def _main(
-    head: HeadSpec, outputs_NA: npt.NDArray[Any], rows: pa.Table, calibration: Calibration
-) -> float | None:
-    """The main number over the labelled rows, as an evaluation has it."""
-    targets = head.targets(rows.column(head.target_field().name))
-    labels = np.asarray(head.label_values(rows.column(f"{head.name}_label")), np.float64)
-    labelled = present(targets)
-    if not labelled.any():
-        return None
-    groups, ones = np.arange(labelled.sum()), np.ones(labelled.sum())
-    answers = Answers(head, outputs_NA[labelled], targets[labelled], labels[labelled], groups, calibration)
-    return numbers_of(head).measures(answers)[main_metric(head)](ones)
-
-
-def _change(
-    head: HeadSpec, card: ModelCard, said: Sequence[npt.NDArray[Any]], rows: pa.Table
-) -> dict[str, Any]:
-    before, after = (np.asarray(outputs, np.float64) for outputs in said)
-    moved = numbers_of(head).change(head, before, after)
-    found: dict[str, Any] = {"pictures": len(before), **moved}
-    if not head.COMPARES:  # its numbers are of several pictures at once
-        for name, outputs in (("float32", before), ("int8", after)):
-            found[name] = {main_metric(head): _main(head, outputs, rows, card.calibration(head.name))}
-    level = logging.WARNING if moved["mean_prob_change"] > MOST_CHANGE else logging.INFO
+def say_change(head: HeadSpec, moved: dict[str, Any]) -> None:
+    """Log how far a head's answers moved."""
+    is_far = moved["mean_prob_change"] > MOST_CHANGE
     logger.log(
-        level,
+        logging.WARNING if is_far else logging.INFO,
         "%s: probabilities of %d validation pictures move by %.4f on average, scores by %.4f%s",
-        *(head.name, len(before), moved["mean_prob_change"], moved["mean_score_change"]),
-        "; this network is better left in float32" if level == logging.WARNING else "",
+        *(head.name, moved["pictures"], moved["mean_prob_change"], moved["mean_score_change"]),
+        "; this network is better left in float32" if is_far else "",
     )
-    return found
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """What ONNX Runtime tells the root logger, silenced: a line for each weight whose scale it raised, and
     advice to simplify a graph that the exporter has simplified."""
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from pix2score.errors import ConfigError
+from pix2score.snapshots.identity import is_version
 
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
@@ -49,10 +50,10 @@ class VacuumConfig:
         if self.keep_since is not None:
             seconds(self.keep_since, "keep_since")
         for version in self.keep_model:
-            if not re.fullmatch("[0-9a-f]{12}", version):
+            if not is_version(version):
                 raise ConfigError(
                     f"keep_model {version!r}: expected a model_version, 12 hex digits, as model.json and "
-                    "jobs.history have it"
+                    "jobs.history have it, with what is behind a + there"
                 )
 
 

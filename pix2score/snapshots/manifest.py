@@ -82,6 +82,7 @@ class Manifest(TypedDict):
     schema_version: int
     run: str
     model_version: str
+    """As ``identity.with_engine`` has it."""
     trunk_version: NotRequired[str | None]
     """Of the model's trunk: one of the same heads answer from the stored embeddings."""
     layout: dict[str, Any]
@@ -119,6 +120,8 @@ class Manifest(TypedDict):
     """The older snapshot whose files ``restore`` made live again."""
     published_by: NotRequired[str]
     """user@host that did so."""
+    engine: NotRequired[dict[str, Any]]
+    """Where fewer bits than float32 were asked for: what answered, and how near to it."""
     note: NotRequired[str]
     """Why it was published, in a person's words."""
 

@@ -33,6 +33,7 @@ class Origin:
 
     run: str
     model_version: str
+    """As ``identity.with_engine`` has it, and so the trunk's."""
     parent: int
     """Number of the live snapshot when the run was planned."""
     trunk_version: str | None = None

@@ -24,7 +24,8 @@ from pix2score.heads.ordered import OrderedHead
 from pix2score.images.decode import to_rgb
 from pix2score.images.decoder import Decoder
 from pix2score.model.network import normalise
-from pix2score.model.predictor import Prediction, Predictor
+from pix2score.model.prediction import Prediction
+from pix2score.model.predictor import Predictor
 from tests.support.torch_helpers import (
     COUNT_HEAD,
     HEADS,

@@ -17,7 +17,8 @@ from pix2score.errors import DataError
 from pix2score.heads.tags import TagsHead, probabilities
 from pix2score.model.folder import load_model, save_model
 from pix2score.model.network import MultiHeadModel, weights_of
-from pix2score.model.predictor import Prediction, Predictor
+from pix2score.model.prediction import Prediction
+from pix2score.model.predictor import Predictor
 from pix2score.serve.export import facts
 from pix2score.serve.graph import ServedModel
 from pix2score.snapshots.config import VerifyConfig

@@ -286,7 +286,7 @@ def test_a_damaged_row_group_fails_its_own_rows_only(tmp_path: Path) -> None:
 
 
 def test_an_embedding_beyond_float16_is_a_failed_row() -> None:
-    from pix2score.model.predictor import Prediction
+    from pix2score.model.prediction import Prediction
     from pix2score.score.stages import _scored
     from pix2score.snapshots.tables import Layout
 
