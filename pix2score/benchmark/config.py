@@ -16,14 +16,18 @@ LIMIT = "limit"
 class BenchmarkConfig:
     """Settings of ``jobs.benchmark``."""
 
-    stage: Literal["plan", "decode", "model", "start", "score", "train", "heads", "all"] = "all"
+    stage: Literal["plan", "decode", "model", "start", "score", "train", "heads", "index", "all"] = "all"
     """plan: planning a night and rewriting the scores table. decode: one core, beside Pillow. model: the bare
     forward pass. start: what a run of one image costs, by cause. score: the whole job from command to exit,
     beside peers. train: the job beside steps on a ready batch, and reading shards beside original files.
-    heads: a night answered from stored embeddings, beside one of pictures."""
+    heads: a night answered from stored embeddings, beside one of pictures. index: building and asking the
+    nearest-neighbour index, beside the exact answer."""
     rows: tuple[int, ...] = ()
     """plan: rows of the live snapshot; may be repeated (default: 1, 3 and 10 million). A million takes about
-    0.5 GB of disk. heads: stored embeddings (default: a million; of 2,048 numbers they take 4 GB)."""
+    0.5 GB of disk. heads: stored embeddings (default: a million; of 2,048 numbers they take 4 GB).
+    index: made-up embeddings (default: 100,000; they take twice their 4 KB of disk each, the index once more)."""
+    dim: int = 2048
+    """index: numbers of an embedding."""
     images: str | None = None
     """score: a local folder of images, and nothing else (default: drawn photographs)."""
     num_images: int = 2000
@@ -59,6 +63,7 @@ class BenchmarkConfig:
             ("runs", 1),
             ("batch_size", 1),
             ("input_size", 8),
+            ("dim", 8),
         ):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} {getattr(self, name)}: at least {least}")
