@@ -105,13 +105,14 @@ def _scores_files(
     for start in range(0, num_rows, SCORES_ROWS):
         ids = np.arange(start, min(start + SCORES_ROWS, num_rows))
         columns: dict[str, Any] = {"illust_id": ids, "page": np.zeros(len(ids), np.int32)}
-        columns |= {"status": pa.repeat(pa.scalar("ok"), len(ids)), "run": pa.repeat(pa.scalar(run), len(ids))}
+        columns |= {
+            "status": pa.repeat(pa.scalar("ok"), len(ids)),
+            "run": pa.repeat(pa.scalar(run), len(ids)),
+        }
         columns["embedding_run"] = np.where(np.isin(ids, changed), later, run).tolist()
         columns["attempts"] = np.ones(len(ids), np.int16)
         columns["scored_at"] = np.full(len(ids), 1_763_000_000_000_000)
-        table = pa.table(
-            {f.name: columns.get(f.name, pa.nulls(len(ids), f.type)) for f in layout.scores}
-        )
+        table = pa.table({f.name: columns.get(f.name, pa.nulls(len(ids), f.type)) for f in layout.scores})
         yield write_file(folder, "scores", unique_path("scores", run), table.cast(layout.scores))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import time
@@ -22,6 +23,7 @@ from pix2score.neighbours.index import index
 from pix2score.neighbours.similar import Neighbours
 from pix2score.storage.folder import Folder
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 NUM_QUESTIONS = 100
 NEAREST = 10
@@ -48,7 +50,9 @@ class IndexTiming:
     disk_mib: int
     recall: float
     """Share of the ten nearest of ``NUM_QUESTIONS`` that it finds, by the exact answer."""
-    load: Work
+    load_s: float
+    load_peak_mib: int
+    """Of the process that asks, with what it read of the embeddings."""
     ms: float
     """Of a question by one thread, once loaded: the median, and the 95th of 100."""
     p95_ms: float
@@ -66,19 +70,32 @@ def time_index(place: Path, rows: int, dim: int) -> IndexTiming:
     """Write ``rows`` embeddings below ``place``, an empty folder; index and ask them."""
     scores = str(place / "scores")
     night = first_night(Folder(scores), rows, dim)
+    logger.info("%d embeddings written", rows)
     keys = np.random.default_rng(2).permutation(rows)[:NUM_QUESTIONS].tolist()
     (wanted, _), exact = _apart(_answers, scores, keys)
+    logger.info("exact: %s", exact)
     made, build = _apart(_indexed, scores)
-    (found, spent), load = _apart(_answers, scores, keys)
+    logger.info("index: %s, %s", build, made)
+    (found, spent), asked = _apart(_answers, scores, keys)
     recall = np.mean([len(w & f) / NEAREST for w, f in zip(wanted, found, strict=True)])
     later_night(Folder(scores), night, CHANGED)
     _, later = _apart(_indexed, scores)
     new = sum(entry.size for entry in Folder(f"{scores}/index/00000002").entries())
     return IndexTiming(
-        rows, dim, build, made["bytes"] // 2**20, round(float(recall), 4), load,
-        ms=round(float(np.median(spent["ms"])), 2), p95_ms=round(float(np.quantile(spent["ms"], 0.95)), 2),
-        cpu_ms=round(spent["cpu_ms"], 2), exact=exact, later=later, later_mib=new // 2**20,
-    )  # fmt: skip
+        rows=rows,
+        dim=dim,
+        build=build,
+        disk_mib=made["bytes"] // 2**20,
+        recall=round(float(recall), 4),
+        load_s=spent["load_s"],
+        load_peak_mib=asked.peak_mib,
+        ms=round(float(np.median(spent["ms"])), 2),
+        p95_ms=round(float(np.quantile(spent["ms"], 0.95)), 2),
+        cpu_ms=round(spent["cpu_ms"], 2),
+        exact=exact,
+        later=later,
+        later_mib=new // 2**20,
+    )
 
 
 def _apart(function: Callable[..., T], *args: Any) -> tuple[T, Work]:
@@ -102,7 +119,9 @@ def _indexed(scores: str) -> dict[str, Any]:
 
 def _answers(scores: str, keys: Sequence[int]) -> tuple[list[set[int]], dict[str, Any]]:
     """Nearest ids of each key; with an index milliseconds of each question too."""
+    start = time.perf_counter()
     asked = Neighbours(scores)
+    load_s = round(time.perf_counter() - start, 2)
     if not asked.is_indexed:
         return _sets(asked.of(list(keys), NEAREST), keys), {}
     with threadpool_limits(1):
@@ -112,7 +131,7 @@ def _answers(scores: str, keys: Sequence[int]) -> tuple[list[set[int]], dict[str
             start = time.perf_counter()
             found += _sets(asked.of(key, NEAREST), [key])
             spent.append(1e3 * (time.perf_counter() - start))
-        return found, {"ms": spent, "cpu_ms": 1e3 * (time.process_time() - cpu) / len(keys)}
+        return found, {"ms": spent, "cpu_ms": 1e3 * (time.process_time() - cpu) / len(keys), "load_s": load_s}
 
 
 def _sets(found: pa.Table, keys: Sequence[int]) -> list[set[int]]:

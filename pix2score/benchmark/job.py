@@ -262,7 +262,7 @@ def _index(config: BenchmarkConfig) -> dict[str, Any]:
             "%d MiB; recall@10 %.4f, %.1f ms a question (95th %.1f; %.1f ms CPU); exact pass %.0f s CPU; 1 %% "
             "of the rows changed: %.0f s (%.0f s CPU, %d MiB), %d MiB new",
             rows, config.dim, found.build.seconds, found.build.cpu_s, found.build.peak_mib, found.disk_mib,
-            found.load.seconds, found.load.peak_mib, found.recall, found.ms, found.p95_ms, found.cpu_ms,
+            found.load_s, found.load_peak_mib, found.recall, found.ms, found.p95_ms, found.cpu_ms,
             found.exact.cpu_s, found.later.seconds, found.later.cpu_s, found.later.peak_mib, found.later_mib,
         )  # fmt: skip
     return {"index": [asdict(timing) for timing in timings]}

@@ -20,7 +20,14 @@ from pix2score.neighbours.cells import Cells, codes_of, remove_positions
 from pix2score.neighbours.parts import PART_ROWS, part_tables, write_part
 from pix2score.neighbours.questions import NUM_QUESTIONS, Questions
 from pix2score.neighbours.vectors import Positions, matrix, stored
-from pix2score.snapshots.indexes import IndexCard, IndexFile, IndexPart, embeddings_id, folder_of, write_index_file
+from pix2score.snapshots.indexes import (
+    IndexCard,
+    IndexFile,
+    IndexPart,
+    embeddings_id,
+    folder_of,
+    write_index_file,
+)
 from pix2score.snapshots.manifest import Snapshot
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import open_parquet, parquet_bytes
@@ -112,9 +119,7 @@ class Draft:
             num_questions=search.num_questions,
             projection=self.projection_file,
             cells=self.cells_file,
-            questions=_written(
-                self.folder, self.snapshot, "questions.safetensors", self.questions.content
-            ),
+            questions=_written(self.folder, self.snapshot, "questions.safetensors", self.questions.content),
             gone=_written(self.folder, self.snapshot, "gone.parquet", parquet_bytes(gone))
             if len(self.gone)
             else None,

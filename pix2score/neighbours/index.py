@@ -105,7 +105,11 @@ def _made(
     if not any(file.rows for file in snapshot.files_of("embeddings")):
         raise DataError(f"snapshot {snapshot.number} of {folder.uri} has no embedding to index")
     draft = Draft.begun(folder, snapshot)
-    draft.add(scanner(read_embeddings(config.scores, snapshot.number), columns=_COLUMNS, rows=READ_ROWS).to_batches())
+    draft.add(
+        scanner(
+            read_embeddings(config.scores, snapshot.number), columns=_COLUMNS, rows=READ_ROWS
+        ).to_batches()
+    )
     return draft, int(draft.index.ntotal)
 
 
@@ -202,8 +206,12 @@ def _new_rows(scores: str, snapshot: Snapshot, new: pa.Table) -> Iterator[pa.Rec
     reading = scanner(read_embeddings(scores, snapshot.number), is_run, _COLUMNS, READ_ROWS)
     for batch in reading.to_batches():
         rows = pa.Table.from_batches([batch])
-        keys = rows.select([*KEY, "run"]).append_column("position", pa.array(range(rows.num_rows), pa.int64()))
-        chosen = in_memory(f"SELECT position FROM keys SEMI JOIN new {_SAME_ROW} ORDER BY 1", keys=keys, new=new)
+        keys = rows.select([*KEY, "run"]).append_column(
+            "position", pa.array(range(rows.num_rows), pa.int64())
+        )
+        chosen = in_memory(
+            f"SELECT position FROM keys SEMI JOIN new {_SAME_ROW} ORDER BY 1", keys=keys, new=new
+        )
         yield from rows.take(chosen.column(0)).combine_chunks().to_batches()
 
 

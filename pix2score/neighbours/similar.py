@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pds
 
 from pix2score.catalog.keys import Id, Key
 from pix2score.errors import ConfigError, DataError
@@ -62,7 +61,8 @@ class Neighbours:
         self._scores = scores
         snapshot = live(scores)
         self._embeddings = read_embeddings(scores, snapshot.number)
-        self._id_type = snapshot.layout.id_type
+        self.id_type = snapshot.layout.id_type
+        """Of the ids: int64 or string."""
         self._dim = snapshot.layout.embedding_dim
         self._index = loaded_index(Folder(scores), snapshot)
         self.snapshot = snapshot.number
@@ -88,7 +88,7 @@ class Neighbours:
         # one more: an illustration finds itself
         found = self._nearest(unit_QD, k + 1)
         return pa.concat_tables(
-            nearest.table(of, k, self._id_type) for of, nearest in zip(keys, found, strict=True)
+            nearest.table(of, k, self.id_type) for of, nearest in zip(keys, found, strict=True)
         )
 
     def like(self, embedding: npt.ArrayLike, k: int = 20) -> pa.Table:
@@ -111,7 +111,7 @@ class Neighbours:
                 f"{self._scores}"
             )
         (nearest,) = self._nearest(unit(vector_D[None]), k)
-        return nearest.table(None, k, self._id_type).select(["illust_id", "page", "similarity"])
+        return nearest.table(None, k, self.id_type).select(["illust_id", "page", "similarity"])
 
     def _nearest(self, unit_QD: Floats, num: int) -> list[Nearest]:
         found = [Nearest(num) for _ in unit_QD]
@@ -129,9 +129,7 @@ class Neighbours:
         try:
             rows_ND = self._by_position(key) if self._index else self._by_file(key)
         except (pa.ArrowNotImplementedError, pa.ArrowInvalid, pa.ArrowTypeError):
-            raise DataError(
-                f"illust_id {key[0]!r}: the ids of {self._scores} are {self._id_type}"
-            ) from None
+            raise DataError(f"illust_id {key[0]!r}: the ids of {self._scores} are {self.id_type}") from None
         if not len(rows_ND):
             raise DataError(
                 f"{key[0]!r}, page {key[1]}, has no embedding in {self._scores}: not in its catalog, or its "

@@ -14,6 +14,7 @@ from pix2score.errors import ConfigError, DataError, VerifyError
 from pix2score.snapshots.checks import Promise, check_catalog, check_embeddings, check_rows
 from pix2score.snapshots.config import VerifyConfig
 from pix2score.snapshots.damage import damage_of
+from pix2score.snapshots.indexes import read_indexes
 from pix2score.snapshots.manifest import Snapshot, live, live_number
 from pix2score.snapshots.read import batches_of
 from pix2score.snapshots.tables import DataFile, dead_schema, validate
@@ -31,7 +32,7 @@ def verify(config: VerifyConfig) -> VerifySummary:
     """
     folder = Folder(config.scores)
     snapshot, promise = _readable(config.scores, folder)
-    problems = _check_files(folder, snapshot)
+    problems = [*_check_files(folder, snapshot), *_check_index(folder, snapshot)]
     if not problems:
         with engine() as connection:
             _load_keys(connection, folder, snapshot)
@@ -80,6 +81,13 @@ def _readable(place: str, folder: Folder) -> tuple[Snapshot, Promise]:
 
 def _check_files(folder: Folder, snapshot: Snapshot) -> list[str]:
     return [problem for file in snapshot.files if (problem := _check_file(folder, snapshot, file))]
+
+
+def _check_index(folder: Folder, snapshot: Snapshot) -> list[str]:
+    """What is wrong with the files of the snapshot's index, if it has one."""
+    card = read_indexes(folder).get(snapshot.number)
+    found = (damage_of(folder, file, "its index") for file in card.files) if card else ()
+    return [problem for problem in found if problem]
 
 
 def _check_file(folder: Folder, snapshot: Snapshot, file: DataFile) -> str | None:
