@@ -6,8 +6,8 @@ logging and ends no process. A Ray that is connected is used and goes on afterwa
 ends with it.
 
 ``read_scores`` and ``read_embeddings`` open what the last night published, ``read_changes`` says what is new
-in it, ``similar`` and ``Neighbours`` find neighbours in it, ``tag_vectors`` computes all probabilities of tags
-from it, ``Model`` scores single pictures.
+in it, ``similar`` and ``Neighbours`` find neighbours in it, ``tag_vectors`` computes all probabilities of
+tags from it, ``Model`` scores single pictures.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class BenchmarkConfig:
     rows: tuple[int, ...] = ()
     """plan: rows of the live snapshot; may be repeated (default: 1, 3 and 10 million). A million takes about
     0.5 GB of disk. heads: stored embeddings (default: a million; of 2,048 numbers they take 4 GB).
-    index: made-up embeddings (default: 100,000; they take twice their 4 KB of disk each, the index once more)."""
+    index: made-up embeddings (default: 100,000, which take 1 GB of disk with their index)."""
     dim: int = 2048
     """index: numbers of an embedding."""
     images: str | None = None

@@ -258,9 +258,9 @@ def _index(config: BenchmarkConfig) -> dict[str, Any]:
             found = time_index(Path(folder), rows, config.dim)
         timings.append(found)
         logger.info(
-            "%d embeddings of %d: built in %.0f s (%.0f s CPU, %d MiB), %d MiB of disk; loaded in %.1f s with "
-            "%d MiB; recall@10 %.4f, %.1f ms a question (95th %.1f; %.1f ms CPU); exact pass %.0f s CPU; 1 %% "
-            "of the rows changed: %.0f s (%.0f s CPU, %d MiB), %d MiB new",
+            "%d embeddings of %d: built in %.0f s (%.0f s CPU, %d MiB), %d MiB of disk; loaded in %.1f s "
+            "with %d MiB; recall@10 %.4f, %.1f ms a question (95th %.1f; %.1f ms CPU); exact pass %.0f s "
+            "CPU; 1 %% of the rows changed: %.0f s (%.0f s CPU, %d MiB), %d MiB new",
             rows, config.dim, found.build.seconds, found.build.cpu_s, found.build.peak_mib, found.disk_mib,
             found.load_s, found.load_peak_mib, found.recall, found.ms, found.p95_ms, found.cpu_ms,
             found.exact.cpu_s, found.later.seconds, found.later.cpu_s, found.later.peak_mib, found.later_mib,

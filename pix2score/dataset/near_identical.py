@@ -5,7 +5,6 @@ A group that spans splits lets a model be measured by what it has learnt by hear
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -71,41 +70,44 @@ def open_near_identical(place: str, rule: Rule) -> NearIdentical:
 
 
 def find_spanning(connection: duckdb.DuckDBPyConnection, alike: NearIdentical) -> dict[str, Any]:
-    """Count the groups with rows of table ``chosen`` in several splits; with ``drop`` remove those of all
-    splits but one: test before val before train.
+    """Count the groups with rows of table ``chosen`` in several splits; with ``drop`` leave them one split:
+    test before val before train.
 
-    Returns ``groups`` and ``rows`` of those that span splits, ``dropped`` rows, and ``examples``: per split an
-    illust_id of each of the first groups.
+    Returns ``groups`` and ``rows`` of those that span splits, ``dropped`` rows, and ``examples``: of each of
+    the first groups an illust_id per split.
     """
     load(connection, "alike", alike.schema(), alike.batches())
     (id_type,) = one_row(connection, "SELECT typeof(illust_id) FROM split_rows LIMIT 1")
     page = "coalesce(TRY_CAST(page AS INTEGER), 0)" if alike.has_page else "0"
     connection.execute(
-        f'CREATE TABLE spanning AS SELECT a."number", c.illust_id, c.page, c.split, {_RANK} AS rank FROM '
-        f'(SELECT DISTINCT "group" AS "number", TRY_CAST(illust_id AS {id_type}) AS illust_id, {page} AS page '
+        f"CREATE TABLE spanning AS SELECT a.number, c.illust_id, c.page, c.split, {_RANK} AS rank FROM "
+        f'(SELECT DISTINCT "group" AS number, TRY_CAST(illust_id AS {id_type}) AS illust_id, {page} AS page '
         "FROM alike) a JOIN chosen c USING (illust_id, page) "
-        'QUALIFY min(split) OVER (PARTITION BY "number") <> max(split) OVER (PARTITION BY "number")'
+        "QUALIFY min(split) OVER (PARTITION BY number) <> max(split) OVER (PARTITION BY number)"
     )
-    groups, rows = one_row(connection, 'SELECT count(DISTINCT "number"), count(*) FROM spanning')
-    examples = connection.execute(
-        'SELECT CAST(map_from_entries(list((split, id) ORDER BY split)) AS JSON) FROM (SELECT "number", split, '
-        'CAST(min(illust_id) AS VARCHAR) AS id FROM spanning GROUP BY ALL) GROUP BY "number" '
-        f'ORDER BY "number" LIMIT {NUM_EXAMPLES}'
-    ).fetchall()
+    groups, rows = one_row(connection, "SELECT count(DISTINCT number), count(*) FROM spanning")
+    examples = _examples(connection)
     dropped = _drop(connection) if alike.rule == "drop" else 0
-    return {
-        "groups": groups,
-        "rows": rows,
-        "dropped": dropped,
-        "examples": [json.loads(one) for (one,) in examples],
-    }
+    return {"groups": groups, "rows": rows, "dropped": dropped, "examples": examples}
+
+
+def _examples(connection: duckdb.DuckDBPyConnection) -> list[dict[str, str]]:
+    """Of each of the first groups: split -> an illust_id."""
+    found: dict[Any, dict[str, str]] = {}
+    sql = (
+        "SELECT number, split, CAST(min(illust_id) AS VARCHAR) FROM spanning WHERE number IN "
+        f"(SELECT DISTINCT number FROM spanning ORDER BY 1 LIMIT {NUM_EXAMPLES}) GROUP BY ALL ORDER BY 1, 2"
+    )
+    for number, split, key in connection.execute(sql).fetchall():
+        found.setdefault(number, {})[split] = key
+    return list(found.values())
 
 
 def _drop(connection: duckdb.DuckDBPyConnection) -> int:
     (before,) = one_row(connection, "SELECT count(*) FROM chosen")
     connection.execute(
         "CREATE TABLE surplus AS SELECT DISTINCT illust_id, page FROM spanning "
-        'QUALIFY rank > min(rank) OVER (PARTITION BY "number")'
+        "QUALIFY rank > min(rank) OVER (PARTITION BY number)"
     )
     connection.execute(
         "DELETE FROM chosen WHERE (illust_id, page) IN (SELECT (illust_id, page) FROM surplus)"

@@ -1,1 +1,1 @@
-"""Nearest neighbours among stored embeddings: the index, questions to it, and groups of near-identical pictures."""
+"""Nearest neighbours among stored embeddings: the index, questions to it, near-identical pictures."""

@@ -97,7 +97,7 @@ class Cells:
 
 
 def _cells_for(num_rows: int) -> int:
-    """The power of two next to four roots of the rows: as many cells to compare with as rows in those probed."""
+    """The power of two next to four roots of the rows: a question compares as many cells as rows, or so."""
     return int(2 ** round(np.log2(max(1.0, 4 * num_rows**0.5))))
 
 

@@ -12,7 +12,7 @@ class IndexConfig:
     """Settings of ``jobs.index``."""
 
     scores: str
-    """Scores folder: a local path or s3://bucket/prefix. The index is of its live snapshot, and lies in it."""
+    """Scores folder: a local path or s3://bucket/prefix. The index is of its live snapshot, and in it."""
     rebuild_share: float = 0.2
     """Build all anew, rather than take up the last index, if more than this share of its rows came or went
     since all was built; 0 always builds all."""

@@ -51,8 +51,8 @@ class _Rows:
 def duplicates(config: DuplicatesConfig) -> DuplicatesSummary:
     """Write the groups to ``config.out``, which it replaces; return their numbers.
 
-    A group holds pictures that are linked by pairs of a cosine of at least ``threshold``; ``similarity`` is that
-    to the group's first, by key. Groups are numbered from 0, the largest first.
+    A group holds pictures that are linked by pairs of a cosine of at least ``threshold``; ``similarity`` is
+    that to the group's first, by key. Groups are numbered from 0, the largest first.
 
     Raises:
         ConfigError: more rows than can be compared pair by pair, and no index of them.
@@ -131,8 +131,8 @@ def _of_files(scores: str, snapshot: Snapshot) -> tuple[_Rows, npt.NDArray[np.ui
     num_rows = sum(file.rows for file in snapshot.files_of("embeddings"))
     if num_rows > EXACT_ROWS:
         raise ConfigError(
-            f"{num_rows} embeddings are too many to compare every pair (at most {EXACT_ROWS}): make the index "
-            f"of {scores} first, by jobs.index"
+            f"{num_rows} embeddings are too many to compare every pair (at most {EXACT_ROWS}): make the "
+            f"index of {scores} first, by jobs.index"
         )
     table = scanner(read_embeddings(scores, snapshot.number), rows=READ_ROWS).to_table().combine_chunks()
     if not table.num_rows:

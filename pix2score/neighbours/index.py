@@ -233,6 +233,6 @@ def _check_keys(scores: str, snapshot: Snapshot, draft: Draft) -> None:
         (surplus,) = one_row(connection, f"SELECT count(*) FROM {_ALIVE} ANTI JOIN ok {_SAME_ROW}")
     if lacking or surplus:
         raise StorageError(
-            f"the index lacks {lacking} rows of snapshot {snapshot.number} and has {surplus} that are not its: "
+            f"the index lacks {lacking} rows of snapshot {snapshot.number} and has {surplus} surplus ones: "
             "it was not made; jobs.verify says what is wrong with the snapshot"
         )

@@ -54,7 +54,7 @@ class LoadedIndex:
         return self._ids.take(chosen).combine_chunks(), self._pages.take(chosen).combine_chunks()
 
     def position_of(self, key: Key) -> int | None:
-        """Where the row of ``key`` is, None if there is none. Raises Arrow's errors for an id of another type."""
+        """Where the row of ``key`` is, if there is one. Raises Arrow's errors for an id of another type."""
         kind = self._ids.type
         is_key = pc.and_(
             pc.equal(self._ids, pa.scalar(key[0], kind)), pc.equal(self._pages, pa.scalar(key[1], pa.int32()))
@@ -113,8 +113,8 @@ def _why_not(card: IndexCard | None, numbers: Sequence[int], snapshot: Snapshot)
         )
     if card.recall < NEEDED_RECALL:
         return (
-            f"the index of snapshot {card.snapshot} finds {card.recall:.1%} of the nearest, {NEEDED_RECALL:.0%} "
-            "are asked for"
+            f"the index of snapshot {card.snapshot} finds {card.recall:.1%} of the nearest, less than "
+            f"{NEEDED_RECALL:.0%}"
         )
     if missing(["faiss"]):
         return "the index needs faiss, not installed here: pip install 'pix2score[index]'"

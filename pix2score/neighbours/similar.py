@@ -68,7 +68,7 @@ class Neighbours:
         self.snapshot = snapshot.number
         """Its number."""
         self.trunk_version = snapshot.manifest.get("trunk_version")
-        """Of the models whose embeddings can be compared with its own; None where the snapshot does not say."""
+        """Of the models whose embeddings can be compared with its own, as far as the snapshot says."""
 
     @property
     def is_indexed(self) -> bool:
@@ -77,7 +77,7 @@ class Neighbours:
 
     @property
     def recall(self) -> float:
-        """Share of the ten nearest that are found, as it was measured when the index was made; 1 without one."""
+        """Share of the ten nearest that are found, as measured when the index was made; 1 without one."""
         return self._index.card.recall if self._index else 1.0
 
     def of(self, key: Id | Key | Sequence[Id | Key], k: int = 20) -> pa.Table:

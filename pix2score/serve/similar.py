@@ -23,8 +23,8 @@ def show_similar(config: SimilarConfig, say: Callable[[str], None]) -> SimilarSu
 
     Raises:
         ConfigError: the model's trunk is not that of the snapshot's embeddings.
-        DataError: no snapshot or model there, an id without an embedding; or, after doing all others, an image
-            that gave no answer.
+        DataError: no snapshot or model there, an id without an embedding; or, after doing all others, an
+            image that gave no answer.
     """
     started = time.monotonic()
     asked = Neighbours(config.scores)

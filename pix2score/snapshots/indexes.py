@@ -117,7 +117,7 @@ def publish_index(folder: Folder, card: IndexCard) -> None:
 
 
 def read_indexes(folder: Folder) -> dict[int, IndexCard]:
-    """Snapshot -> card of its index, oldest first; without those of a form that this version does not know."""
+    """Snapshot -> card of its index, oldest first; without those of a form not known to this version."""
     paths = [entry.path for entry in (folder / INDEX).entries(suffix=f"/{CARD}")]
     contents = (folder / INDEX).read_many(paths)
     found = (_card(contents[path]) for path in paths if path in contents)
