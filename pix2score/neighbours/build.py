@@ -7,6 +7,7 @@ become a part. What the process holds grows by 264 bytes a row, as what it holds
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,11 +66,9 @@ class Draft:
         logger.info("%d cells learnt from %d of %d embeddings", cells.num_cells, len(sample_ND), num_rows)
         drawn = np.random.default_rng(1).permutation(len(sample_ND))[:NUM_QUESTIONS]
         questions = Questions.about(np.asarray(sample_ND[np.sort(drawn)], np.float32))
-        files = [
-            _written(folder, snapshot, "projection.safetensors", cells.projection),
-            _written(folder, snapshot, "cells.faiss", cells.content),
-        ]
-        return cls(folder, snapshot, cells, questions, cells.empty(), *files)
+        projection = _written(folder, snapshot, "projection.safetensors", cells.projection)
+        content = _written(folder, snapshot, "cells.faiss", cells.content)
+        return cls(folder, snapshot, cells, questions, cells.empty(), projection, content)
 
     def add(self, batches: Iterable[pa.RecordBatch]) -> None:
         """Write parts of the rows of ``batches``: illust_id, page, run and embedding."""
@@ -129,8 +128,6 @@ class Draft:
 
 def _written(folder: Folder, snapshot: Snapshot, name: str, data: bytes) -> IndexFile:
     """A file of its own name, as what a killed build left there must not be taken for it."""
-    import uuid
-
     stem, _, suffix = name.partition(".")
     path = f"{folder_of(snapshot.number)}/{stem}-{uuid.uuid4().hex[:16]}.{suffix}"
     return write_index_file(folder, path, data)

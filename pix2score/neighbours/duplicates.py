@@ -139,7 +139,7 @@ def _of_files(scores: str, snapshot: Snapshot) -> tuple[_Rows, npt.NDArray[np.ui
         raise DataError(f"snapshot {snapshot.number} of {scores} has no embedding")
     stored_ND = stored(table.column("embedding").combine_chunks())
     ids, pages = (table.column(name).combine_chunks() for name in KEY)
-    return _Rows(ids, pages, stored_ND, None), hashes(stored_ND), stored_ND.any(axis=1)
+    return _Rows(ids, pages, stored_ND, None), hashes(stored_ND), np.asarray(stored_ND.any(axis=1))
 
 
 def _table(folder: Folder, snapshot: Snapshot, rows: _Rows, found: Components) -> pa.Table:

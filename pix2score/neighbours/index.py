@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from pix2score.neighbours.config import IndexConfig
 from pix2score.neighbours.loaded import LoadedIndex, read_gone
 from pix2score.neighbours.parts import keys_schema, read_keys
 from pix2score.neighbours.vectors import Positions, scanner
-from pix2score.snapshots.indexes import IndexCard, embeddings_id, publish_index, read_indexes
+from pix2score.snapshots.indexes import IndexCard, IndexPart, embeddings_id, publish_index, read_indexes
 from pix2score.snapshots.leases import Lease
 from pix2score.snapshots.manifest import Snapshot, live, new_run_id
 from pix2score.snapshots.read import batches_of, read_embeddings
@@ -176,12 +176,16 @@ def _load_rows(
 
 
 def _load_indexed(
-    connection: duckdb.DuckDBPyConnection, folder: Folder, snapshot: Snapshot, parts: object, gone: Positions
+    connection: duckdb.DuckDBPyConnection,
+    folder: Folder,
+    snapshot: Snapshot,
+    parts: Sequence[IndexPart],
+    gone: Positions,
 ) -> None:
     schema = _nullable(keys_schema(snapshot.layout.id_type)).append(pa.field("position", pa.int64()))
 
     def rows() -> Iterator[pa.RecordBatch]:
-        for part, keys in zip(parts, read_keys(folder, parts, (*KEY, "run")), strict=True):  # type: ignore[call-overload, arg-type]
+        for part, keys in zip(parts, read_keys(folder, parts, (*KEY, "run")), strict=True):
             position = pa.array(np.arange(part.first, part.first + part.rows))
             yield from keys.append_column("position", position).cast(schema).to_batches()
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
@@ -52,7 +53,11 @@ class Questions:
     @property
     def content(self) -> bytes:
         """As safetensors."""
-        tensors = {"unit": self._unit_QD, "position": self._position_QK, "similarity": self._similarity_QK}
+        tensors: dict[str, npt.NDArray[Any]] = {
+            "unit": self._unit_QD,
+            "position": self._position_QK,
+            "similarity": self._similarity_QK,
+        }
         return bytes(save_tensors(tensors))
 
     def add(self, rows_ND: Floats, positions_N: Positions) -> None:

@@ -37,9 +37,10 @@ def night(
     trunk: str | None = TRUNK,
     file_rows: int = 300,
     failed: Sequence[Key] = (),
+    removed: Sequence[Key] = (),
     **facts: Any,
 ) -> Snapshot:
-    """A snapshot with the embeddings that the runs made; of a key the last run's is live."""
+    """A snapshot with the embeddings that the runs made; of a key the last run's is live, unless it is ``removed``."""
     folder = Folder(place)
     dim = len(next(iter(next(iter(runs.values())).values())))
     layout = layout or Layout(pa.int64(), (), dim, "float16")
@@ -47,7 +48,8 @@ def night(
     files = [
         file for run, vectors in runs.items() for file in _embeddings(folder, layout, run, vectors, file_rows)
     ]
-    dead = [(*key, run) for run, vectors in runs.items() for key in vectors if live[key] != run]
+    live = {key: run for key, run in live.items() if key not in {*removed}}
+    dead = [(*key, run) for run, vectors in runs.items() for key in vectors if live.get(key) != run]
     if dead:
         schema = layout.schema_of("dead")
         columns = [
@@ -56,7 +58,7 @@ def night(
         ]
         path = f"dead/{parent + 1}/part-0.parquet"
         files.append(write_file(folder, "dead", path, pa.Table.from_arrays(columns, schema=schema)))
-    tables = [scores_table([k for k in live if live[k] == run], run, (), layout) for run in runs]
+    tables = [scores_table([key for key in live if live[key] == run], run, (), layout) for run in runs]
     tables.append(scores_table(list(failed), "none", failed, layout))
     scores = pa.concat_tables(tables).sort_by([("illust_id", "ascending"), ("page", "ascending")])
     files.append(write_file(folder, "scores", f"scores/{parent + 1}/part-0.parquet", scores))

@@ -130,9 +130,9 @@ def test_more_neighbours_than_an_index_is_good_for_are_found_exactly(tmp_path: P
 def later(place: str, num_changed: int = 30, num_new: int = 20, num_removed: int = 10) -> Vectors:
     """A second night; its live embeddings."""
     second = vectors_of([*KEYS[:num_changed], *((9000 + i, 0) for i in range(num_new))], seed=1)
-    first = {key: v for key, v in FIRST.items() if key not in KEYS[len(KEYS) - num_removed :]}
-    night(place, {"run-1": first, "run-2": second}, parent=1, file_rows=301)
-    return first | second
+    removed = KEYS[len(KEYS) - num_removed :]
+    night(place, {"run-1": FIRST, "run-2": second}, parent=1, removed=removed)
+    return {key: vector for key, vector in (FIRST | second).items() if key not in removed}
 
 
 def test_the_next_night_is_taken_up(place: str) -> None:
