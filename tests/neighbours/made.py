@@ -14,7 +14,7 @@ from pix2score.snapshots.manifest import Snapshot, publish
 from pix2score.snapshots.tables import DataFile, Layout, write_file
 from pix2score.storage.arrow import fixed_lists
 from pix2score.storage.folder import Folder
-from tests.support.builders import Key, scores_table
+from tests.support.builders import HEADS, Key, scores_table
 
 TRUNK = "a" * 12
 Vectors = dict[Key, npt.NDArray[np.float32]]
@@ -22,8 +22,8 @@ Vectors = dict[Key, npt.NDArray[np.float32]]
 
 def vectors_of(keys: Sequence[Key], dim: int = 32, seed: int = 0, dtype: Any = np.float16) -> Vectors:
     """Not negative, in themes; exactly what ``dtype`` holds."""
+    themes = np.random.default_rng(100).standard_normal((12, dim))
     rng = np.random.default_rng(seed)
-    themes = rng.standard_normal((12, dim))
     rows = themes[rng.integers(0, 12, len(keys))] + 0.5 * rng.standard_normal((len(keys), dim))
     return dict(zip(keys, np.maximum(rows, 0).astype(dtype), strict=True))
 
@@ -40,14 +40,14 @@ def night(
     removed: Sequence[Key] = (),
     **facts: Any,
 ) -> Snapshot:
-    """A snapshot with the embeddings that the runs made; of a key the last run's is live, unless it is ``removed``."""
+    """A snapshot with the embeddings of the runs; of a key the last one is live, unless it is ``removed``."""
     folder = Folder(place)
     dim = len(next(iter(next(iter(runs.values())).values())))
-    layout = layout or Layout(pa.int64(), (), dim, "float16")
+    layout = layout or Layout(pa.int64(), HEADS, dim, "float16")
     live = {key: run for run, vectors in runs.items() for key in vectors}
-    files = [
-        file for run, vectors in runs.items() for file in _embeddings(folder, layout, run, vectors, file_rows)
-    ]
+    files = []
+    for run, vectors in runs.items():
+        files += _embeddings(folder, layout, run, vectors, file_rows)
     live = {key: run for key, run in live.items() if key not in {*removed}}
     dead = [(*key, run) for run, vectors in runs.items() for key in vectors if live.get(key) != run]
     if dead:
@@ -67,7 +67,7 @@ def night(
         "model_version": "b" * 12,
         "trunk_version": trunk,
         "layout": layout.to_dict(),
-        "counts": {"rows": scores.num_rows, "failed": len(failed)},
+        "counts": {"rows": scores.num_rows, "ok": len(live), "failed": len(failed), "failed_by_code": {}},
         "files": [asdict(file) for file in files],
         "config": {"columns": {}},
     }
@@ -91,9 +91,7 @@ def _embeddings(folder: Folder, layout: Layout, run: str, vectors: Vectors, file
 
 def cosines(vectors: Vectors, of: npt.NDArray[np.floating], k: int) -> list[tuple[Key, float]]:
     """The nearest by the textbook formula, in float64."""
-    q = of.astype(np.float64)
-    found = [
-        (key, float(v.astype(np.float64) @ q / np.sqrt((v.astype(np.float64) ** 2).sum() * (q @ q))))
-        for key, v in vectors.items()
-    ]
+    keys, rows_ND = list(vectors), np.stack([*vectors.values()]).astype(np.float64)
+    lengths_N = np.sqrt((rows_ND**2).sum(axis=1) * (of.astype(np.float64) ** 2).sum())
+    found = zip(keys, (rows_ND @ of.astype(np.float64) / lengths_N).tolist(), strict=True)
     return sorted(found, key=lambda one: (-one[1], one[0]))[:k]
