@@ -35,7 +35,7 @@ def planned(root: Path, rule: Rule, groups: dict[str, Any] = GROUPS) -> tuple[se
     """Ids of the plan, and what became of the others."""
     place = write_catalog(str(root / "catalog"), pa.table(ROWS))
     Folder(str(root)).publish("groups.parquet", parquet_bytes(pa.table(groups)), replace=True)
-    catalogs = open_catalogs([place], Columns(), (HEAD,), {})
+    catalogs = open_catalogs([place], Columns(split="split"), (HEAD,), {})
     alike, out = open_near_identical(str(root / "groups.parquet"), rule), Folder(str(root / "out"))
     split = SplitRule(val_fraction=0.1, test_fraction=0.1, max_pages=4)
     parts, counts, _ = plan_dataset(catalogs, (HEAD,), split, out, f"plan-{rule}", alike=alike)
