@@ -16,10 +16,11 @@ from pix2score.neighbours.vectors import Floats, Positions, length, unit, wide
 
 Stored = npt.NDArray[np.floating]
 BLOCK_ROWS = 1_024
-CODE_ERROR = 0.03
-"""By which codes may make two unit vectors look further apart than they are: measured at most 0.02."""
-PROBED = 8
-"""Cells that are searched for what is near-identical: it is in the same cell, or across one border."""
+CODE_ERROR = 0.02
+"""By which codes may make two unit vectors look further apart than they are: measured at most 0.006."""
+PROBED = 16
+"""Cells that are searched from each side of a pair. Of pairs at 0.98 that lie towards other pictures 8 cells
+held 99.8 % and 16 all; at 0.95 98.0 and 99.6 %, at 0.9 88 and 95 % (12,000 rows in 307 cells, one side)."""
 
 
 class Components:
@@ -98,7 +99,7 @@ def join_by_index(
         for row, unit_D, near in zip(
             positions.tolist(), rows_ND, _near(index, rows_ND, chosen, threshold), strict=True
         ):
-            _join_near(found, index, row, unit_D, near[near > row], threshold)
+            _join_near(found, index, row, unit_D, near, threshold)
         told(start + len(positions))
 
 

@@ -210,6 +210,16 @@ def test_an_index_of_other_embeddings_is_not_used_and_the_log_says_why(
     ]
 
 
+def test_an_index_is_not_used_once_rows_are_gone(tmp_path: Path) -> None:
+    night(str(tmp_path), {"run-1": FIRST})
+    made(str(tmp_path))
+    night(str(tmp_path), {"run-1": FIRST}, parent=1, removed=KEYS[:2])
+    assert not Neighbours(str(tmp_path)).is_indexed
+    assert made(str(tmp_path))["gone"] == 2
+    found = pairs(Neighbours(str(tmp_path)).like(FIRST[KEYS[0]], 5))
+    assert not {*KEYS[:2]} & {key for key, _ in found}
+
+
 def test_an_index_serves_a_night_that_left_the_embeddings_as_they_are(tmp_path: Path) -> None:
     night(str(tmp_path), {"run-1": FIRST})
     made(str(tmp_path))
