@@ -18,8 +18,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pix2score.neighbours.cells import Cells, codes_of, remove_positions
-from pix2score.neighbours.parts import PART_ROWS, part_tables, write_part
-from pix2score.neighbours.questions import NUM_QUESTIONS, Questions
+from pix2score.neighbours.parts import PART_ROWS, Vectors, part_tables, write_part
+from pix2score.neighbours.questions import NUM_NEW, NUM_QUESTIONS, Questions
 from pix2score.neighbours.vectors import Positions, matrix, stored
 from pix2score.snapshots.indexes import (
     IndexCard,
@@ -94,6 +94,16 @@ class Draft:
         remove_positions(self.index, positions)
         self.questions.remove(positions)
         self.gone = np.union1d(self.gone, positions)
+
+    def ask_about_new(self, first: int) -> None:
+        """Let some questions be about the rows from position ``first`` on."""
+        last = self.parts[-1].first + self.parts[-1].rows - 1
+        if last < first:
+            return
+        layout = self.snapshot.layout
+        vectors = Vectors(self.folder, self.parts, layout.embedding_dim, layout.embedding_dtype)
+        positions = np.unique(np.linspace(first, last, NUM_NEW).astype(np.int64))
+        self.questions.renew(vectors.read(positions), self.index, self.cells, vectors)
 
     def card(self) -> IndexCard:
         """What it is, with its questions and what is gone written, and its recall measured."""

@@ -149,7 +149,9 @@ def _taken_up(
     draft = _draft_of(folder, snapshot, card)
     draft.taken_up = changed
     draft.remove(gone)
+    first = draft.parts[-1].first + draft.parts[-1].rows
     draft.add(_new_rows(config.scores, snapshot, new))
+    draft.ask_about_new(first)
     return draft, new.num_rows
 
 

@@ -1,7 +1,8 @@
 """Questions whose exact answer is known, by which an index says its recall.
 
-They are drawn from the stored embeddings. Their nearest rows are kept up to date as rows come and go, so that
-an index that takes up another one is measured without reading everything again.
+They are drawn from the stored embeddings. Their nearest rows are kept up to date as rows come and go, and
+questions about new rows take the place of the oldest, so that an index that takes up another one is measured
+without reading everything again.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from pix2score.neighbours.cells import Cells
+from pix2score.neighbours.parts import Vectors
 from pix2score.neighbours.vectors import Floats, Positions, length, unit
 
 logger = logging.getLogger(__name__)
 NUM_QUESTIONS = 200
+NUM_NEW = 40
+"""Of them about new rows, after a night that is taken up."""
+FROM_ALL = 100
 NEAREST = 10
 KEPT = 64
 """Exact neighbours that are held of each: as rows leave, ten remain for long."""
@@ -75,6 +80,24 @@ class Questions:
             np.where(is_gone, _NONE, self._position_QK),
             np.where(is_gone, np.float32(-np.inf), self._similarity_QK),
         )
+
+    def renew(self, rows_MD: Floats, index: Any, cells: Cells, vectors: Vectors) -> None:
+        """Ask about these rows in place of the oldest questions; ``index`` holds them already.
+
+        What is near is looked for in all cells: only what a code hides among the best ``FROM_ALL`` is missed.
+        """
+        index.nprobe = cells.num_cells
+        _, found_MN = index.search(cells.project(rows_MD), FROM_ALL)
+        new = Questions.about(rows_MD)
+        for number, found_N in enumerate(found_MN):
+            near = found_N[found_N >= 0][:FROM_ALL]
+            one = Questions.about(rows_MD[number : number + 1])
+            one.add(vectors.read(near), near)
+            new._position_QK[number], new._similarity_QK[number] = one._position_QK[0], one._similarity_QK[0]
+        stay = slice(max(0, len(self._unit_QD) + len(rows_MD) - NUM_QUESTIONS), None)
+        self._unit_QD = np.concatenate([self._unit_QD[stay], new._unit_QD])
+        self._position_QK = np.concatenate([self._position_QK[stay], new._position_QK])
+        self._similarity_QK = np.concatenate([self._similarity_QK[stay], new._similarity_QK])
 
     def _keep(self, position_QM: Positions, similarity_QM: Floats) -> None:
         near = np.argpartition(-similarity_QM, KEPT - 1, axis=1)[:, :KEPT]

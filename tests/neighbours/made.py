@@ -20,9 +20,11 @@ TRUNK = "a" * 12
 Vectors = dict[Key, npt.NDArray[np.float32]]
 
 
-def vectors_of(keys: Sequence[Key], dim: int = 32, seed: int = 0, dtype: Any = np.float16) -> Vectors:
+def vectors_of(
+    keys: Sequence[Key], dim: int = 32, seed: int = 0, dtype: Any = np.float16, themes_of: int = 100
+) -> Vectors:
     """Not negative, in themes; exactly what ``dtype`` holds."""
-    themes = np.random.default_rng(100).standard_normal((12, dim))
+    themes = np.random.default_rng(themes_of).standard_normal((12, dim))
     rng = np.random.default_rng(seed)
     rows = themes[rng.integers(0, 12, len(keys))] + 0.5 * rng.standard_normal((len(keys), dim))
     return dict(zip(keys, np.maximum(rows, 0).astype(dtype), strict=True))

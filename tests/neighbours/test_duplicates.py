@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from pix2score.neighbours.config import DuplicatesConfig, IndexConfig
 from pix2score.neighbours.duplicates import duplicates
 from pix2score.neighbours.groups import Components, hashes, join_copies
 from pix2score.neighbours.index import index
+from pix2score.snapshots.manifest import publish
 from pix2score.snapshots.tables import write_file
 from pix2score.storage.folder import Folder
 from tests.neighbours.made import Vectors, night, vectors_of
@@ -152,10 +154,6 @@ def test_columns_of_the_catalog_are_carried(tmp_path: Path) -> None:
     wider = write_file(
         Folder(place), "scores", "scores/2/part-wide.parquet", rows.append_column("artist", artists)
     )
-    from dataclasses import asdict
-
-    from pix2score.snapshots.manifest import publish
-
     files = [asdict(wider), *(asdict(f) for f in snapshot.files if f.table != "scores")]
     carry = {"columns": {"artist": "string"}, "hash": ""}
     publish(Folder(place), 1, {**snapshot.manifest, "files": files, "carry": carry})

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from pix2score.neighbours import index as indexing
 from pix2score.neighbours import parts
 from pix2score.neighbours.config import IndexConfig
 from pix2score.neighbours.index import index
+from pix2score.neighbours.loaded import LoadedIndex
+from pix2score.neighbours.questions import Questions
 from pix2score.neighbours.similar import Neighbours
 from pix2score.snapshots.config import VacuumConfig, VerifyConfig
 from pix2score.snapshots.indexes import publish_index, read_indexes
@@ -160,15 +163,31 @@ def test_measured_recall_follows_the_rows(tmp_path: Path) -> None:
     vectors = later(str(tmp_path))
     made(str(tmp_path))
     card = read_indexes(Folder(str(tmp_path)))[2]
-    from pix2score.neighbours.loaded import LoadedIndex
-    from pix2score.neighbours.questions import Questions
-
     folder = Folder(str(tmp_path))
     kept, loaded = Questions.read(folder.read(card.questions.path)), LoadedIndex(folder, card)
     for unit_D, positions in zip(kept._unit_QD, kept._position_QK, strict=True):
         ids, pages = loaded.keys(positions[:10])
         found = list(zip(ids.to_pylist(), pages.to_pylist(), strict=True))
         assert found == [key for key, _ in cosines(vectors, unit_D, 10)]
+
+
+def test_new_rows_of_another_kind_are_measured_too(tmp_path: Path) -> None:
+    place = str(tmp_path)
+    night(place, {"run-1": FIRST})
+    made(place)
+    keys: list[Key] = [(9000 + number, 0) for number in range(150)]
+    other = vectors_of(keys, seed=3, themes_of=7)
+    night(place, {"run-1": FIRST, "run-2": other}, parent=1)
+    made(place)
+    before, after = (card for _, card in sorted(read_indexes(Folder(place)).items()))
+    assert after.recall >= 0.98
+    assert recall(place, other | FIRST, 60) >= 0.97
+    folder = Folder(place)
+    kept = Questions.read(folder.read(after.questions.path))
+    assert len(kept._unit_QD) == len(Questions.read(folder.read(before.questions.path))._unit_QD) == 200
+    for unit_D in kept._unit_QD[-3:]:
+        (nearest,) = cosines(FIRST | other, unit_D, 1)
+        assert nearest[0] in other
 
 
 def test_a_night_that_changed_much_or_another_trunk_builds_all_anew(tmp_path: Path) -> None:
@@ -272,8 +291,6 @@ def test_of_two_builds_one_is_the_index(tmp_path: Path) -> None:
     night(str(tmp_path), {"run-1": FIRST})
     made(str(tmp_path))
     (card,) = read_indexes(Folder(str(tmp_path))).values()
-    from dataclasses import replace
-
     with pytest.raises(ConflictError, match="made the index of snapshot 1"):
         publish_index(Folder(str(tmp_path)), replace(card, recall=0.5))
 
@@ -336,6 +353,7 @@ def test_vacuum_leaves_the_files_of_a_build_at_work_alone(tmp_path: Path) -> Non
     (tmp_path / "index/00000001/part-1.vectors").write_bytes(b"half of it")
     aged(str(tmp_path))
     with indexing._leased(Folder(str(tmp_path))):
+        assert vacuum(VacuumConfig(scores=str(tmp_path), dry_run=True))["files_removed"] == 0
         vacuum(VacuumConfig(scores=str(tmp_path)))
         assert names(str(tmp_path))
     vacuum(VacuumConfig(scores=str(tmp_path)))
