@@ -6,8 +6,8 @@ logging and ends no process. A Ray that is connected is used and goes on afterwa
 ends with it.
 
 ``read_scores`` and ``read_embeddings`` open what the last night published, ``read_changes`` says what is new
-in it, ``similar`` finds neighbours in it, ``tag_vectors`` computes all probabilities of tags from it,
-``Model`` scores single pictures.
+in it, ``similar`` and ``Neighbours`` find neighbours in it, ``tag_vectors`` computes all probabilities of
+tags from it, ``Model`` scores single pictures.
 """
 
 from __future__ import annotations
@@ -43,6 +43,13 @@ if TYPE_CHECKING:
     from pix2score.kpi.config import KpiConfig as KpiConfig
     from pix2score.kpi.job import kpi as kpi
     from pix2score.model.tag_vectors import tag_vectors as tag_vectors
+    from pix2score.neighbours.config import DuplicatesConfig as DuplicatesConfig
+    from pix2score.neighbours.config import IndexConfig as IndexConfig
+    from pix2score.neighbours.config import SimilarConfig as SimilarConfig
+    from pix2score.neighbours.duplicates import duplicates as duplicates
+    from pix2score.neighbours.index import index as index
+    from pix2score.neighbours.similar import Neighbours as Neighbours
+    from pix2score.neighbours.similar import similar as similar
     from pix2score.prepare.config import PrepareConfig as PrepareConfig
     from pix2score.prepare.job import prepare as prepare
     from pix2score.pseudo.config import PseudoConfig as PseudoConfig
@@ -66,16 +73,17 @@ if TYPE_CHECKING:
     from pix2score.snapshots.read import read_embeddings as read_embeddings
     from pix2score.snapshots.read import read_scores as read_scores
     from pix2score.snapshots.restore import publish_snapshot as publish
-    from pix2score.snapshots.similar import similar as similar
     from pix2score.snapshots.vacuum import vacuum as vacuum
     from pix2score.snapshots.verify import verify as verify
     from pix2score.summaries import AlignSummary as AlignSummary
     from pix2score.summaries import AscendSummary as AscendSummary
     from pix2score.summaries import CompareSummary as CompareSummary
+    from pix2score.summaries import DuplicatesSummary as DuplicatesSummary
     from pix2score.summaries import EnsembleSummary as EnsembleSummary
     from pix2score.summaries import EvaluateSummary as EvaluateSummary
     from pix2score.summaries import ExportSummary as ExportSummary
     from pix2score.summaries import HistorySummary as HistorySummary
+    from pix2score.summaries import IndexSummary as IndexSummary
     from pix2score.summaries import KpiSummary as KpiSummary
     from pix2score.summaries import PrepareSummary as PrepareSummary
     from pix2score.summaries import PseudoSummary as PseudoSummary
@@ -84,6 +92,7 @@ if TYPE_CHECKING:
     from pix2score.summaries import RepairSummary as RepairSummary
     from pix2score.summaries import ReportSummary as ReportSummary
     from pix2score.summaries import ScoreSummary as ScoreSummary
+    from pix2score.summaries import SimilarSummary as SimilarSummary
     from pix2score.summaries import TrainSummary as TrainSummary
     from pix2score.summaries import VacuumSummary as VacuumSummary
     from pix2score.summaries import VerifySummary as VerifySummary
@@ -106,6 +115,8 @@ __all__ = [
     "ConfigError",
     "ConflictError",
     "DataError",
+    "DuplicatesConfig",
+    "DuplicatesSummary",
     "EnsembleConfig",
     "EnsembleSummary",
     "EvaluateConfig",
@@ -115,10 +126,13 @@ __all__ = [
     "HistoryConfig",
     "HistorySummary",
     "ImageFailure",
+    "IndexConfig",
+    "IndexSummary",
     "KpiConfig",
     "KpiSummary",
     "LimitError",
     "Model",
+    "Neighbours",
     "NotBetterError",
     "Pix2ScoreError",
     "PrepareConfig",
@@ -135,6 +149,8 @@ __all__ = [
     "ReportSummary",
     "ScoreConfig",
     "ScoreSummary",
+    "SimilarConfig",
+    "SimilarSummary",
     "StorageError",
     "TrainConfig",
     "TrainSummary",
@@ -150,10 +166,12 @@ __all__ = [
     "align",
     "ascend",
     "compare",
+    "duplicates",
     "ensemble",
     "evaluate",
     "export",
     "history",
+    "index",
     "kpi",
     "prepare",
     "pseudo",
@@ -185,6 +203,8 @@ _MODULES = {
     "ConfigError": "errors",
     "ConflictError": "errors",
     "DataError": "errors",
+    "DuplicatesConfig": "neighbours.config",
+    "DuplicatesSummary": "summaries",
     "EnsembleConfig": "ensemble.config",
     "EnsembleSummary": "summaries",
     "EvaluateConfig": "evaluate.config",
@@ -194,10 +214,13 @@ _MODULES = {
     "HistoryConfig": "snapshots.config",
     "HistorySummary": "summaries",
     "ImageFailure": "errors",
+    "IndexConfig": "neighbours.config",
+    "IndexSummary": "summaries",
     "KpiConfig": "kpi.config",
     "KpiSummary": "summaries",
     "LimitError": "errors",
     "Model": "serve.model",
+    "Neighbours": "neighbours.similar",
     "NotBetterError": "errors",
     "Pix2ScoreError": "errors",
     "PrepareConfig": "prepare.config",
@@ -214,6 +237,8 @@ _MODULES = {
     "ReportSummary": "summaries",
     "ScoreConfig": "score.config",
     "ScoreSummary": "summaries",
+    "SimilarConfig": "neighbours.config",
+    "SimilarSummary": "summaries",
     "StorageError": "errors",
     "TrainConfig": "train.config",
     "TrainSummary": "summaries",
@@ -225,14 +250,16 @@ _MODULES = {
     "VerifyError": "errors",
     "VerifySummary": "summaries",
     "VersionSkewError": "errors",
+    "duplicates": "neighbours.duplicates",
     "export": "serve.export",
     "history": "snapshots.history",
+    "index": "neighbours.index",
     "publish": "snapshots.restore:publish_snapshot",
     "read_changes": "snapshots.changes",
     "read_embeddings": "snapshots.read",
     "read_scores": "snapshots.read",
     "repair": "train.repair",
-    "similar": "snapshots.similar",
+    "similar": "neighbours.similar",
     "tag_vectors": "model.tag_vectors",
     "vacuum": "snapshots.vacuum",
     "verify": "snapshots.verify",

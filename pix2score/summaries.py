@@ -148,6 +148,56 @@ class VacuumSummary(TypedDict):
     seconds: float
 
 
+class IndexSummary(TypedDict):
+    """Of ``index``."""
+
+    job: str
+    snapshot: int
+    rows: int
+    """Live ones, all of them in the index."""
+    added: int
+    """Of them, those that were not taken up from an earlier index; 0 where there was one already."""
+    gone: int
+    """Rows of it that are no longer live, and still take disk."""
+    recall: float
+    """Share of the ten nearest that it finds."""
+    library: str
+    bytes: int
+    seconds: float
+
+
+class DuplicatesSummary(TypedDict):
+    """Of ``duplicates``."""
+
+    job: str
+    out: str
+    snapshot: int
+    threshold: float
+    rows: int
+    """Live embeddings that were compared."""
+    groups: int
+    images: int
+    """In groups."""
+    largest: int
+    """Images of the largest group."""
+    indexed: bool
+    """Whether an index named the candidates, rather than every pair being compared."""
+    seconds: float
+
+
+class SimilarSummary(TypedDict):
+    """Of ``jobs.similar``."""
+
+    job: str
+    snapshot: int
+    questions: int
+    indexed: bool
+    """Whether an index answered, rather than a pass over every embedding."""
+    failed: NotRequired[int]
+    """Images that gave no embedding."""
+    seconds: float
+
+
 class ReportSummary(TypedDict):
     """Of ``report``."""
 

@@ -35,8 +35,8 @@ def test_every_public_name_is_listed_and_importable() -> None:
 
 
 def test_every_job_of_the_command_is_a_function_with_a_config_and_a_summary() -> None:
-    # A tool, a show; ``Model`` is what predict uses.
-    for job in JOBS - {"benchmark", "demo", "predict"}:
+    # A tool, a show; ``Model`` is what predict uses, ``Neighbours`` what similar does.
+    for job in JOBS - {"benchmark", "demo", "predict", "similar"}:
         function, name = getattr(pix2score, job), job.title()
         assert callable(function)
         signature = inspect.signature(function)

@@ -23,6 +23,7 @@ ROOMS = [
         "catalog",
         "dataset",
         "snapshots",
+        "neighbours",
         "nightly",
         "metrics",
         "report",

@@ -16,15 +16,21 @@ LIMIT = "limit"
 class BenchmarkConfig:
     """Settings of ``jobs.benchmark``."""
 
-    stage: Literal["plan", "decode", "model", "start", "score", "train", "heads", "fetch", "all"] = "all"
+    stage: Literal["plan", "decode", "model", "start", "score", "train", "heads", "fetch", "index", "all"] = (
+        "all"
+    )
     """plan: planning a night and rewriting the scores table. decode: one core, beside Pillow. model: the bare
     forward pass. start: what a run of one image costs, by cause. score: the whole job from command to exit,
     beside peers. train: the job beside steps on a ready batch, and reading shards beside original files.
     heads: a night answered from stored embeddings, beside one of pictures. fetch: what a GET of S3 costs,
-    beside other clients; one whose package is missing is left out by name."""
+    beside other clients; one whose package is missing is left out by name. index: building and asking the
+    nearest-neighbour index, beside the exact answer."""
     rows: tuple[int, ...] = ()
     """plan: rows of the live snapshot; may be repeated (default: 1, 3 and 10 million). A million takes about
-    0.5 GB of disk. heads: stored embeddings (default: a million; of 2,048 numbers they take 4 GB)."""
+    0.5 GB of disk. heads: stored embeddings (default: a million; of 2,048 numbers they take 4 GB).
+    index: made-up embeddings (default: 100,000, which take 1 GB of disk with their index)."""
+    dim: int = 2048
+    """index: numbers of an embedding."""
     workers: tuple[int, ...] = ()
     """plan: measure whole nights in Ray tasks instead, by ranges of keys on so many cores, and up to 10
     million rows in one task too; may be repeated: 1 and 2 tell how far it scales."""
@@ -68,6 +74,7 @@ class BenchmarkConfig:
             ("runs", 1),
             ("batch_size", 1),
             ("input_size", 8),
+            ("dim", 8),
         ):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} {getattr(self, name)}: at least {least}")

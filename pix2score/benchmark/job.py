@@ -24,7 +24,7 @@ from pix2score.benchmark.pictures import write_photographs
 from pix2score.benchmark.plan import PlanTiming, time_plan
 from pix2score.benchmark.score import OURS, ScoreTiming, time_score
 from pix2score.benchmark.start import time_start
-from pix2score.cli.packages import versions
+from pix2score.cli.packages import need, versions
 from pix2score.cli.tables import aligned
 from pix2score.host.cores import num_cores
 from pix2score.host.instructions import EIGHT_BIT, HALF, cpu_flags
@@ -274,6 +274,26 @@ def _fetch(config: BenchmarkConfig) -> dict[str, Any]:
     return {"fetch": [asdict(timing) for timing in timings]}
 
 
+def _index(config: BenchmarkConfig) -> dict[str, Any]:
+    need("--stage index", "index", ("faiss",))
+    from pix2score.benchmark.index import time_index
+
+    timings = []
+    for rows in config.rows or (100_000,):
+        with tempfile.TemporaryDirectory(prefix="pix2score-benchmark-") as folder:
+            found = time_index(Path(folder), rows, config.dim)
+        timings.append(found)
+        logger.info(
+            "%d embeddings of %d: built in %.0f s (%.0f s CPU, %d MiB), %d MiB of disk; loaded in %.1f s "
+            "with %d MiB; recall@10 %.4f, %.1f ms a question (95th %.1f; %.1f ms CPU); exact pass %.0f s "
+            "CPU; 1 %% of the rows changed: %.0f s (%.0f s CPU, %d MiB), %d MiB new",
+            rows, config.dim, found.build.seconds, found.build.cpu_s, found.build.peak_mib, found.disk_mib,
+            found.load_s, found.load_peak_mib, found.recall, found.ms, found.p95_ms, found.cpu_ms,
+            found.exact.cpu_s, found.later.seconds, found.later.cpu_s, found.later.peak_mib, found.later_mib,
+        )  # fmt: skip
+    return {"index": [asdict(timing) for timing in timings]}
+
+
 _STAGES: dict[str, Callable[[BenchmarkConfig], dict[str, Any]]] = {
     "decode": _decode,
     "model": _model,
@@ -283,6 +303,7 @@ _STAGES: dict[str, Callable[[BenchmarkConfig], dict[str, Any]]] = {
     "plan": _plan,
     "heads": _heads,
     "fetch": _fetch,
+    "index": _index,
 }
 
 

@@ -30,7 +30,7 @@ SOURCE, WEIGHT = "source", "weight"
 PLAN_DISK_BYTES = 350
 """Temporary disk per catalog row: its columns and the live row's, compressed, and both once more while they
 are joined and sorted."""
-_ONLY_WHERE_USED = ("comparisons", "key_of_another", "bad_weight", "relabelled", "sources")
+_ONLY_WHERE_USED = ("comparisons", "key_of_another", "bad_weight", "relabelled", "sources", "near_identical")
 
 
 @dataclass(slots=True)
@@ -60,6 +60,9 @@ class PlanCounts:
     """Head -> source -> ``labels`` that were moved, and how many of them were ``clipped``."""
     sources: dict[str, dict[str, int]] = field(default_factory=dict)
     """Source -> split -> rows planned; ``key_of_another``: its rows that lost their key."""
+
+    near_identical: dict[str, Any] = field(default_factory=dict)
+    """Groups of near-identical pictures that span splits (``dataset.near_identical``)."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; without those of comparisons and sources where there are none."""

@@ -24,6 +24,7 @@ from pix2score.dataset.labels import (
     label_columns,
     label_types,
 )
+from pix2score.dataset.near_identical import NearIdentical, find_spanning
 from pix2score.dataset.sources import SourceRules
 from pix2score.errors import DataError
 from pix2score.heads.spec import HeadSpec
@@ -64,11 +65,13 @@ def plan_dataset(
     done: Sequence[str] = (),
     comparisons: Comparisons | None = None,
     rules: SourceRules = NO_RULES,
+    alike: NearIdentical | None = None,
 ) -> tuple[list[Part], PlanCounts, list[HeadSpec]]:
     """Write the parts of a training set; return them, counts, and the heads with what they learnt.
 
     That is edges, counts and typical values of the train split. Keys in the Parquet files ``done`` are
-    planned, but in no part: an earlier attempt did them. Of ``comparisons`` each set is a row, too.
+    planned, but in no part: an earlier attempt did them. Of ``comparisons`` each set is a row, too. Groups
+    of ``alike`` that span splits are counted, and mended if it says so; not the images within sets.
 
     Raises ``DataError`` for zero rows or a head without two values, before anything is written.
     """
@@ -78,6 +81,9 @@ def plan_dataset(
         types = label_types(catalog, heads, rules)
         rules.check_sources(connection)
         _split_rows(connection, catalogs, heads, rule, rules, counts)
+        if alike:
+            counts.near_identical = find_spanning(connection, alike)
+            counts.planned -= counts.near_identical["dropped"]
         if comparisons:
             _add_sets(connection, comparisons, heads, counts)
         _refuse_none(catalogs, heads, counts)
@@ -212,6 +218,7 @@ def _why_none(heads: Sequence[HeadSpec], counts: PlanCounts) -> list[str]:
         (counts.over_max_pages, "beyond max_pages"),
         (counts.bad_weight, "of a negative weight"),
         (counts.unlabelled, "without a label"),
+        (counts.near_identical.get("dropped", 0), "near-identical to one of another split"),
     ]
     listed = ", ".join(f"{number} {words}" for number, words in facts if number)
     return [f"of its {counts.catalog_rows} rows, {listed} are left out", *described_labels(heads, counts)]

@@ -50,11 +50,23 @@ class EmbeddingPredictor:
         self._bias_A = np.concatenate([weights[f"{layer}.bias"] for layer in layers])
         self._ends = np.cumsum([head.num_outputs for head in card.heads])[:-1]
 
+    def outputs(self, embedding_ND: npt.NDArray[np.floating]) -> dict[str, Floats]:
+        """Head -> float32 [N, A], before calibration, of float16 or float32 as they are stored."""
+        return self._outputs(embedding_ND)[0]
+
     def predict(self, embedding_ND: npt.NDArray[np.floating]) -> Answers:
         """Answers of N >= 0 pictures with these embeddings, as ``Predictor.predict`` of the pictures.
 
         Float16 or float32, as they are stored.
         """
+        outputs, finite = self._outputs(embedding_ND)
+        answers = {h.name: h.answer(outputs[h.name], self.card.calibration(h.name)) for h in self.card.heads}
+        return Answers(answers, finite)
+
+    def _outputs(
+        self, embedding_ND: npt.NDArray[np.floating]
+    ) -> tuple[dict[str, Floats], npt.NDArray[np.bool_]]:
+        """Head -> outputs, and which rows are finite."""
         found_NA = np.empty((len(embedding_ND), len(self._bias_A)), dtype=np.float32)
         finite = np.empty(len(embedding_ND), dtype=np.bool_)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -62,9 +74,7 @@ class EmbeddingPredictor:
                 block = slice(start, start + BLOCK_ROWS)
                 finite[block] = self._answer(embedding_ND[block], found_NA[block])
         parts = np.split(found_NA, self._ends, axis=1)
-        outputs = {head.name: part for head, part in zip(self.card.heads, parts, strict=True)}
-        answers = {h.name: h.answer(outputs[h.name], self.card.calibration(h.name)) for h in self.card.heads}
-        return Answers(answers, finite)
+        return {head.name: part for head, part in zip(self.card.heads, parts, strict=True)}, finite
 
     def _answer(self, stored_BD: npt.NDArray[np.floating], found_BA: Floats) -> npt.NDArray[np.bool_]:
         """Put the outputs of a block into ``found_BA``, before calibration; return which rows are finite."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from pix2score.catalog.catalog import Columns
 from pix2score.cli.flags import as_plain
+from pix2score.dataset.near_identical import Rule
 from pix2score.dataset.sources import SourceRules
 from pix2score.errors import ConfigError
 from pix2score.heads.kinds import head_from_dict
@@ -39,6 +40,12 @@ class PrepareConfig:
     comparisons: str | None = None
     """Parquet file of ranked images, for a head of kind preference: columns set, illust_id, page (default 0),
     rank (1 is best, equal ranks are ties), and perhaps weight and rater."""
+    duplicates: str | None = None
+    """Parquet file that jobs.duplicates wrote: groups of near-identical pictures that span splits are told,
+    and counted in dataset.json."""
+    duplicates_rule: Rule = "warn"
+    """Of duplicates: warn, or drop the rows of such a group in all splits but one: test before val before
+    train."""
     image_root: tuple[str, ...] = ()
     """Another place that catalog uris may point into, beside the catalog's folder; may be repeated."""
     max_failed: float = 0.05
@@ -68,6 +75,8 @@ class PrepareConfig:
             raise ConfigError(f"max_pages {self.max_pages}: at least 1")
         if not 0 <= self.max_failed <= 1:
             raise ConfigError(f"max_failed {self.max_failed}: expected 0 to 1")
+        if self.duplicates_rule != "warn" and not self.duplicates:
+            raise ConfigError(f"duplicates_rule {self.duplicates_rule}: give --duplicates FILE too")
         self.rules().check(self.head_specs())
 
     @property
@@ -84,9 +93,12 @@ class PrepareConfig:
         )
 
     def plain(self) -> dict[str, Any]:
-        """Plain values; without those of several sources where there is one, as in datasets without them."""
+        """Plain values; without those of several sources and of duplicates where there are none, as in
+        datasets without them."""
         plain = as_plain(self)
         unused: dict[str, Any] = {"source_column": None, "weight_column": None, "sources": {}}
+        if self.duplicates is None:
+            unused |= {"duplicates": None, "duplicates_rule": "warn"}
         return {name: value for name, value in plain.items() if unused.get(name, ...) != value}
 
     def _check_catalogs(self) -> None:

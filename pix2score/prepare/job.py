@@ -35,6 +35,7 @@ from pix2score.cluster.tasks import on_cluster
 from pix2score.dataset.card import CARD, SPLITS, dataset_schema
 from pix2score.dataset.comparisons import Comparisons, described, open_comparisons, warnings
 from pix2score.dataset.labels import described_labels, label_types
+from pix2score.dataset.near_identical import NearIdentical, open_near_identical, spanning_warnings
 from pix2score.dataset.plan import SplitRule, described_splits, plan_dataset
 from pix2score.dataset.resume import ResumedShards, resume_shards
 from pix2score.dataset.shards import Shard, ShardWriter, shard_rows_of, staged_shards
@@ -67,14 +68,15 @@ def prepare(config: PrepareConfig) -> PrepareSummary:
     extras = {ours: name for ours, name in asked.items() if name}
     catalogs = open_catalogs(config.catalogs, config.columns, heads, extras)
     comparisons = open_comparisons(config.comparisons) if config.comparisons else None
+    alike = open_near_identical(config.duplicates, config.duplicates_rule) if config.duplicates else None
     images = ImageRows.of_all(catalogs, config.image_root)
     out = Folder(config.out)
     for catalog in catalogs.members:
         _refuse_catalogs_own_folder(catalog, out)
     if out.is_file(CARD):
         raise DataError(f"{config.out} already holds a dataset; give another --out, or remove it first")
-    staged = f"staged/{_plan_id(config, catalogs, comparisons)}"
-    work = _Work(config, catalogs, heads, images, out, staged, comparisons, config.rules())
+    staged = f"staged/{_plan_id(config, catalogs, comparisons, alike)}"
+    work = _Work(config, catalogs, heads, images, out, staged, comparisons, config.rules(), alike)
     with session() as offer, recorded(out, "summary.json", {"job": "prepare", "out": out.uri}) as summary:
         fitted, counts, done = _write_shards(work, offer)
         log_failures_of(failed_by_code(done.shards), catalogs, config.image_root)
@@ -99,9 +101,12 @@ class _Work:
     staged: str
     comparisons: Comparisons | None
     rules: SourceRules
+    alike: NearIdentical | None
 
 
-def _plan_id(config: PrepareConfig, catalogs: Catalogs, comparisons: Comparisons | None) -> str:
+def _plan_id(
+    config: PrepareConfig, catalogs: Catalogs, comparisons: Comparisons | None, alike: NearIdentical | None
+) -> str:
     """Equal for equal settings and an unchanged catalog: then what a killed attempt finished is resumed."""
     # Not max_failed: who allows more failures after a stop wants what is done already.
     asked = {name: value for name, value in config.plain().items() if name != "max_failed"}
@@ -111,6 +116,8 @@ def _plan_id(config: PrepareConfig, catalogs: Catalogs, comparisons: Comparisons
     }
     if comparisons:
         facts["compared"] = (comparisons.entry.size, comparisons.entry.etag)
+    if alike:
+        facts["alike"] = (alike.entry.size, alike.entry.etag)
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
@@ -146,6 +153,8 @@ def _warn(asked: Sequence[HeadSpec], fitted: Sequence[HeadSpec], counts: PlanCou
         logger.warning(
             "%d rows left out: their split is not known: %s", counts.unknown_split, described_splits(counts)
         )
+    for line in spanning_warnings(counts.near_identical):
+        logger.warning("%s", line)
     if counts.comparisons:
         _tell_comparisons(counts)
     for line in described_sources(counts):
@@ -220,7 +229,7 @@ def _plan(work: _Work, done: ResumedShards) -> tuple[list[Part], PlanCounts, lis
     paths = [shard.path for shard in done.shards]
     return on_cluster(
         plan_dataset,
-        *(work.catalogs, work.heads, rule, work.out, prefix, paths, work.comparisons, work.rules),
+        *(work.catalogs, work.heads, rule, work.out, prefix, paths, work.comparisons, work.rules, work.alike),
     )
 
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from pix2score.snapshots.indexes import IndexFile
 from pix2score.snapshots.tables import DataFile, broken_files
 from pix2score.storage.folder import Folder
 
@@ -23,16 +24,16 @@ def measure(folder: Folder, path: str) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-def damage_of(folder: Folder, file: DataFile) -> str | None:
+def damage_of(folder: Folder, file: DataFile | IndexFile, named_by: str = "manifest") -> str | None:
     """What is wrong with the content of a file, None if nothing is."""
     try:
         size, digest = measure(folder, file.path)
     except FileNotFoundError:
         return f"{file.path} is missing"
     if size != file.bytes:
-        return f"{file.path} has {size} bytes, manifest says {file.bytes}"
+        return f"{file.path} has {size} bytes, {named_by} says {file.bytes}"
     if digest != file.sha256:
-        return f"{file.path} was altered: sha256 {digest[:12]}…, manifest says {file.sha256[:12]}…"
+        return f"{file.path} was altered: sha256 {digest[:12]}…, {named_by} says {file.sha256[:12]}…"
     return None
 
 

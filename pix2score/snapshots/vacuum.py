@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from pix2score.host.executor import Executor, LocalThreads
 from pix2score.snapshots.compaction import compact
 from pix2score.snapshots.config import VacuumConfig, seconds
+from pix2score.snapshots.indexes import INDEX, files_of_indexes, read_indexes
 from pix2score.snapshots.leases import Leases, read_leases
 from pix2score.snapshots.lists import CONSUMED, LISTS, read_lists
 from pix2score.snapshots.manifest import (
@@ -31,7 +32,7 @@ from pix2score.storage.folder import Entry, Folder
 from pix2score.summaries import VacuumSummary
 
 logger = logging.getLogger(__name__)
-_PLACES = (*TABLES, LISTS, STAGED)
+_PLACES = (*TABLES, LISTS, INDEX, STAGED)
 MIN_TEMPORARY_AGE_S = 3_600.0
 """Of a file that a writer has not finished: younger ones may be at work."""
 
@@ -97,14 +98,17 @@ def still_surplus(
     To be asked when the manifests of ``removed`` are gone: a publication that had seen one of them by then
     has its lease here, or its snapshot is not among the ``known``.
     """
-    again = read_leases(folder).snapshots & {*removed}  # before the numbers: a lease ends after publication
+    leases = read_leases(folder)  # before the numbers: a lease ends after publication
+    again = leases.snapshots & {*removed}
+    if leases.runs:  # one of them may be taking up an index
+        surplus = [entry for entry in surplus if not _of_an_index(entry)]
     if again:
         logger.warning(
             "snapshot %s is being published again: no file is removed now", ranges_text(sorted(again))
         )
         return []
     new = [number for number in numbers(folder) if number > max(known)]
-    named = _named(folder, new)
+    named = _named(folder, new) | _named_by_indexes(folder, numbers(folder))
     return [entry for entry in surplus if entry.path not in named]
 
 
@@ -130,6 +134,7 @@ def _found(folder: Folder, config: VacuumConfig, now: float) -> _Found:
     kept = {*newest, *read, *leases.snapshots, *_published_since(known, config, now)} & {*known}
     named = {path for receipt in waiting for path in (receipt.path, *(file.path for file in receipt.files))}
     named |= _named(folder, sorted(kept))
+    named |= _named_by_indexes(folder, kept)
     surplus = [
         entry
         for entry in entries
@@ -182,6 +187,11 @@ def _named(folder: Folder, snapshots: Sequence[int]) -> set[str]:
     return named
 
 
+def _named_by_indexes(folder: Folder, snapshots: Collection[int]) -> set[str]:
+    """Files of the indexes of the snapshots."""
+    return files_of_indexes(card for number, card in read_indexes(folder).items() if number in snapshots)
+
+
 def _log_kept_models(versions: Sequence[str], receipts: Sequence[Receipt]) -> None:
     for version in versions:
         rows = [receipt.rows for receipt in receipts if receipt.origin.model_version == version]
@@ -208,7 +218,12 @@ def _entries(folder: Folder, *, temporary: bool = False) -> list[Entry]:
     ]
 
 
+def _of_an_index(entry: Entry) -> bool:
+    return entry.path.startswith(f"{INDEX}/")
+
+
 def _is_leased(entry: Entry, leases: Leases) -> bool:
     """Whether a run at work wrote it, or may take it up."""
     top, run, *_ = entry.path.split("/")
-    return run in leases.runs or (bool(leases.runs) and top == STAGED and entry.path.endswith(".json"))
+    may_be_taken_up = _of_an_index(entry) or (top == STAGED and entry.path.endswith(".json"))
+    return run in leases.runs or (bool(leases.runs) and may_be_taken_up)

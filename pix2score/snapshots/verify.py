@@ -30,6 +30,7 @@ from pix2score.snapshots.checks import (
 from pix2score.snapshots.config import VerifyConfig
 from pix2score.snapshots.damage import damage_of, damages
 from pix2score.snapshots.dead import Hashes, dead_batches, hashes_of, overlapping
+from pix2score.snapshots.indexes import read_indexes
 from pix2score.snapshots.lists import as_files
 from pix2score.snapshots.manifest import CarriedColumns, Snapshot, live, live_number
 from pix2score.snapshots.read import batches_of
@@ -60,6 +61,7 @@ def verify(config: VerifyConfig, executor: Executor | None = None) -> VerifySumm
     folder, workers = Folder(config.scores), executor or LocalThreads()
     snapshot, promise = _readable(config.scores, folder)
     problems, facts, embedded = _check_files(folder, snapshot, promise, workers)
+    problems += _check_index(folder, snapshot)
     if not problems:
         problems = _check_content(folder, snapshot, promise, facts, embedded, workers)
         if config.catalog:
@@ -110,6 +112,13 @@ class _Embedded:
     file: DataFile
     first: int
     last: int
+
+
+def _check_index(folder: Folder, snapshot: Snapshot) -> list[str]:
+    """What is wrong with the files of the snapshot's index, if it has one."""
+    card = read_indexes(folder).get(snapshot.number)
+    found = (damage_of(folder, file, "its index") for file in card.files) if card else ()
+    return [problem for problem in found if problem]
 
 
 @dataclass(slots=True)

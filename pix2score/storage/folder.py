@@ -142,6 +142,21 @@ class Folder:
                     raise content
         return {path: content for path, content in contents.items() if isinstance(content, bytes)}
 
+    def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        """Bytes from ``start`` to before ``end`` of each ``(path, start, end)``, fetched side by side.
+
+        Raises ``FileNotFoundError``.
+        """
+        if not ranges:
+            return []
+        paths, starts, ends = zip(*ranges, strict=True)
+        with named_errors(self.uri):
+            found = self.fs.cat_ranges([self.full(path) for path in paths], list(starts), list(ends))
+            for content in found:
+                if isinstance(content, BaseException):
+                    raise content
+        return [bytes(content) for content in found]
+
     def _contents(self, paths: list[str]) -> list[bytes | BaseException]:
         """Content or error of each, by literal name: fsspec's own ``cat`` takes ``[``, ``*`` and ``?`` for
         patterns."""

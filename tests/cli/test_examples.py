@@ -17,6 +17,7 @@ from pix2score.ensemble.config import EnsembleConfig
 from pix2score.errors import ConfigError
 from pix2score.evaluate.config import EvaluateConfig
 from pix2score.kpi.config import KpiConfig
+from pix2score.neighbours.config import DuplicatesConfig, IndexConfig, SimilarConfig
 from pix2score.prepare.config import PrepareConfig
 from pix2score.pseudo.config import PseudoConfig
 from pix2score.refit.config import RefitConfig
@@ -48,6 +49,9 @@ CLASSES: dict[str, Any] = {
     "ascend": AscendConfig,
     "kpi": KpiConfig,
     "refit": RefitConfig,
+    "index": IndexConfig,
+    "similar": SimilarConfig,
+    "duplicates": DuplicatesConfig,
 }
 
 

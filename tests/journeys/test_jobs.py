@@ -36,6 +36,9 @@ JOBS = (
     "history",
     "kpi",
     "refit",
+    "index",
+    "similar",
+    "duplicates",
 )
 
 

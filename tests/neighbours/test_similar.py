@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 import pix2score
 from pix2score.errors import ConfigError, DataError
-from pix2score.snapshots import similar as neighbours
+from pix2score.neighbours import similar as neighbours
+from pix2score.neighbours import vectors
 from pix2score.snapshots.manifest import Layout
 from tests.support.builders import HEADS, LAYOUT, Key, embeddings_table, publish_night
 
@@ -49,7 +50,7 @@ def test_neighbours_are_those_of_the_plain_formula(tmp_path: Path, num_pieces: i
 def test_the_best_of_all_blocks_are_kept_however_they_are_cut(
     values: list[float], size: int, block: int
 ) -> None:
-    nearest = neighbours._Nearest(size)
+    nearest = neighbours.Nearest(size)
     for start in range(0, len(values), block):
         part = np.array(values[start : start + block], np.float32)
         ids = pa.array(range(start, start + len(part)))
@@ -88,7 +89,7 @@ def test_an_illustration_that_failed_or_is_unknown_is_named(tmp_path: Path) -> N
 
 
 def test_a_row_of_zeros_has_a_length_to_divide_by() -> None:
-    length = neighbours._length(np.array([[0, 0], [3, 4]], np.float32))
+    length = vectors.length(np.array([[0, 0], [3, 4]], np.float32))
     assert length[0] > 0
     assert length[1] == 5
 
@@ -96,7 +97,7 @@ def test_a_row_of_zeros_has_a_length_to_divide_by() -> None:
 def test_every_finite_half_is_widened_to_the_same_number() -> None:
     halves = np.arange(65_536, dtype=np.uint16).view(np.float16)
     halves = halves[np.isfinite(halves)]
-    assert np.array_equal(neighbours._widened(halves), halves.astype(np.float32))
+    assert np.array_equal(vectors.widened(halves), halves.astype(np.float32))
 
 
 def test_a_place_without_scores_is_named(tmp_path: Path) -> None:

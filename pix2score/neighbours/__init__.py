@@ -1,0 +1,1 @@
+"""Nearest neighbours among stored embeddings: the index, questions to it, near-identical pictures."""

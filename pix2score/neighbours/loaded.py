@@ -1,0 +1,121 @@
+"""An index in memory, ready for questions: 264 bytes a row, its keys, and the embeddings where they lie."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pix2score.catalog.keys import KEY, Key
+from pix2score.cli.packages import missing
+from pix2score.neighbours.parts import Vectors, read_keys
+from pix2score.neighbours.vectors import Floats, Positions
+from pix2score.snapshots.indexes import IndexCard, embeddings_id, read_indexes
+from pix2score.snapshots.manifest import Snapshot
+from pix2score.storage.folder import Folder
+
+logger = logging.getLogger(__name__)
+NEEDED_RECALL = 0.98
+"""Of the ten nearest, for an index to be used."""
+
+
+class LoadedIndex:
+    """Answers which stored embeddings may be the nearest ones; who asks compares them exactly."""
+
+    def __init__(self, folder: Folder, card: IndexCard) -> None:
+        from pix2score.neighbours.cells import Cells, add_codes, remove_positions  # loads faiss
+
+        self.card = card
+        self.cells = Cells.read(folder.read(card.projection.path), folder.read(card.cells.path))
+        self.vectors = Vectors(folder, card.parts, card.embedding_dim, card.embedding_dtype)
+        keys = pa.concat_tables(read_keys(folder, card.parts, KEY)).combine_chunks()
+        self._ids, self._pages = keys.column(0), keys.column(1)
+        self.gone = read_gone(folder, card)
+        self.faiss: Any = self.cells.empty()
+        """By cell the code of each row."""
+        for part in card.parts:
+            add_codes(self.faiss, folder.read(part.codes.path))
+        remove_positions(self.faiss, self.gone)
+        self.faiss.nprobe = card.num_probed
+
+    def candidates(self, unit_QD: Floats, num: int) -> list[Positions]:
+        """Of each question ``num`` rows, or fewer, among which its nearest are, by position."""
+        _, found_QN = self.faiss.search(self.cells.project(unit_QD), num)
+        return [np.sort(found_N[found_N >= 0]) for found_N in found_QN]
+
+    def keys(self, positions: Positions) -> tuple[pa.Array, pa.Array]:
+        """Ids and pages of the rows at ``positions``."""
+        chosen = pa.array(positions)
+        return self._ids.take(chosen).combine_chunks(), self._pages.take(chosen).combine_chunks()
+
+    def position_of(self, key: Key) -> int | None:
+        """Where the row of ``key`` is, if there is one. Raises Arrow's errors for an id of another type."""
+        kind = self._ids.type
+        is_key = pc.and_(
+            pc.equal(self._ids, pa.scalar(key[0], kind)), pc.equal(self._pages, pa.scalar(key[1], pa.int32()))
+        )
+        found = np.flatnonzero(is_key.to_numpy())
+        alive = found[~np.isin(found, self.gone)]
+        return int(alive[-1]) if len(alive) else None
+
+    @property
+    def num_rows(self) -> int:
+        """Live ones."""
+        return int(self.faiss.ntotal)
+
+
+def read_gone(folder: Folder, card: IndexCard) -> Positions:
+    """Positions whose row is no longer live."""
+    if not card.gone:
+        return np.empty(0, np.int64)
+    return np.asarray(pq.read_table(pa.BufferReader(folder.read(card.gone.path))).column(0).to_numpy())
+
+
+def index_for(folder: Folder, snapshot: Snapshot) -> IndexCard | None:
+    """The newest index that has the embeddings of ``snapshot``."""
+    return _fitting(read_indexes(folder), snapshot)
+
+
+def _fitting(cards: dict[int, IndexCard], snapshot: Snapshot) -> IndexCard | None:
+    same = embeddings_id(snapshot)
+    fits = [
+        card
+        for number, card in cards.items()
+        if card.embeddings == same or number in (snapshot.number, *snapshot.same_scores)
+    ]
+    return max(fits, key=lambda card: card.snapshot, default=None)
+
+
+def loaded_index(folder: Folder, snapshot: Snapshot) -> LoadedIndex | None:
+    """The index of ``snapshot``; None, with a line in the log where there is one of another, if none fits."""
+    cards = read_indexes(folder)
+    if not cards:
+        return None
+    card = _fitting(cards, snapshot)
+    if why := _why_not(card, sorted(cards), snapshot):
+        logger.info("neighbours are looked for in every embedding: %s", why)
+        return None
+    assert card is not None, "there is a reason without a card"
+    return LoadedIndex(folder, card)
+
+
+def _why_not(card: IndexCard | None, numbers: Sequence[int], snapshot: Snapshot) -> str | None:
+    """Why no index is used."""
+    if card is None:
+        return (
+            f"the newest index is of snapshot {numbers[-1]}, which has other embeddings than snapshot "
+            f"{snapshot.number}; jobs.index brings it up to date"
+        )
+    if card.recall < NEEDED_RECALL:
+        return (
+            f"the index of snapshot {card.snapshot} finds {card.recall:.1%} of the nearest, less than "
+            f"{NEEDED_RECALL:.0%}"
+        )
+    if missing(["faiss"]):
+        return "the index needs faiss, not installed here: pip install 'pix2score[index]'"
+    return None
