@@ -20,6 +20,7 @@ NEEDED = (
     "numpy",
     "safetensors",
     "onnx",
+    "obstore",
     "onnxruntime",
     "tensorboardX",
     "aiohttp",

@@ -7,8 +7,8 @@ rows are worked on, and in what order, is ``nightly.plan`` and ``dataset.plan``.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +18,13 @@ import pyarrow.types as pt
 
 from pix2score.catalog.columns import Columns, fields_of, mapped_as_before, resolve_columns, without_absent
 from pix2score.catalog.files import find_files, hive_values, relist
+from pix2score.catalog.hashes import KeptHashes, as_text, digests
 from pix2score.catalog.read import BATCH_ROWS, FileRows, image_batches, image_values, leaf, opened
 from pix2score.catalog.shape import Shape, field_type, hive_kinds, shape_of, value_field
 from pix2score.catalog.types import read_as
 from pix2score.errors import DataError
 from pix2score.heads.spec import HeadSpec
+from pix2score.host.cores import num_cores
 from pix2score.storage.folder import Entry, Folder
 
 __all__ = ["Catalog", "Columns", "image_values", "open_catalog"]
@@ -44,6 +46,8 @@ class Catalog:
     """Label columns to read along, in the catalog's names; those that it lacks are null."""
     extras: Mapping[str, str] = field(default_factory=dict)
     """Our name -> the catalog's column, of further columns to read along."""
+    kept: KeptHashes | None = field(default=None, compare=False)
+    """Where hashes of embedded images are kept from night to night."""
 
     @property
     def id_type(self) -> pa.DataType:
@@ -113,8 +117,8 @@ class Catalog:
             with opening as file:
                 row = part.first_row
                 hive = {name: (value, kinds[name]) for name, value in hive_values(entry.path).items()}
-                for batch in self._batches_of(file, part.groups):
-                    yield self._renamed(batch, schema, hive, entry.path, row)
+                for batch, hashes in self._hashed_batches(part, file):
+                    yield self._renamed(batch, schema, hive, entry.path, row, hashes)
                     row += batch.num_rows
 
     def check_unchanged(self) -> None:
@@ -125,19 +129,38 @@ class Catalog:
                 raise DataError(f"{self.folder.full(entry.path)} changed while it was read; run again")
 
     @property
-    def _hashes_images(self) -> bool:
+    def hashes_images(self) -> bool:
+        """Whether images in the catalog are told apart by their content."""
         return self.embedded and self.columns.fingerprint is None
 
-    def _batches_of(
-        self, file: pq.ParquetFile, groups: Sequence[int] | None = None
-    ) -> Iterator[pa.RecordBatch]:
-        """The mapped columns that are in the file itself; of all row groups or of ``groups``."""
+    def _hashed_batches(
+        self, part: FileRows, file: pq.ParquetFile
+    ) -> Iterator[tuple[pa.RecordBatch, pa.Array | None]]:
+        """The mapped columns that are in the file itself, and the hashes of its images if they are needed."""
         names = dict.fromkeys(self._mapping.values())
         wanted = [name for name in names if field_type(file.schema_arrow, name) is not None]
-        if self._hashes_images and self.image_path:
-            return image_batches(file, [*wanted, self.image_path], self.image_path, groups)
-        columns = wanted or file.schema_arrow.names[:1]
-        return file.iter_batches(batch_size=BATCH_ROWS, row_groups=groups, columns=columns)  # type: ignore[no-any-return]
+        image = self.image_path if self.hashes_images else None
+        kept = self.kept if image and wanted else None
+        hashes = kept.of(part.entry, str(image), file.metadata.num_rows) if kept else None
+        if image and hashes is None:
+            yield from self._hashed_now(part, file, wanted, image)
+            return
+        row, columns = part.first_row, wanted or file.schema_arrow.names[:1]
+        for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=part.groups, columns=columns):
+            yield batch, None if hashes is None else as_text(hashes.slice(row, batch.num_rows))
+            row += batch.num_rows
+
+    def _hashed_now(
+        self, part: FileRows, file: pq.ParquetFile, wanted: Sequence[str], image: str
+    ) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
+        """Batches with the hashes of their images; those of a whole file are noted."""
+        noted = []
+        with ThreadPoolExecutor(num_cores()) as pool:
+            for batch in image_batches(file, [*wanted, image], image, part.groups):
+                noted.append(digests(image_values(leaf(batch, image)), pool))
+                yield batch, noted[-1]
+        if self.kept and part.groups is None:
+            self.kept.add(part.entry, image, noted)
 
     def _renamed(
         self,
@@ -146,6 +169,7 @@ class Catalog:
         hive: Mapping[str, tuple[str | None, pa.DataType]],
         path: str,
         first_row: int,
+        hashes: pa.Array | None,
     ) -> pa.RecordBatch:
         mapping = self._mapping
         arrays = [
@@ -156,7 +180,7 @@ class Catalog:
         if self.embedded:
             arrays.append(pa.repeat(pa.scalar(path), batch.num_rows))
             arrays.append(pa.array(range(first_row, first_row + batch.num_rows), pa.int64()))
-            arrays.append(self._hashes(batch))
+            arrays.append(pa.nulls(batch.num_rows, pa.string()) if hashes is None else hashes)
         return pa.record_batch(arrays, schema=schema)
 
     def _column(
@@ -187,15 +211,6 @@ class Catalog:
             raise DataError(
                 _misfit(array, field.type, f"{self.folder.full(path)}: column {name}", first_row, exc)
             ) from None
-
-    def _hashes(self, batch: pa.RecordBatch) -> pa.Array:
-        if not self._hashes_images:
-            return pa.nulls(batch.num_rows, pa.string())
-        images = image_values(leaf(batch, str(self.image_path)))
-        digests = [
-            hashlib.sha256(image.as_buffer()).hexdigest() if image.is_valid else None for image in images
-        ]
-        return pa.array(digests, pa.string())
 
 
 def _misfit(array: pa.Array, kind: pa.DataType, what: str, first_row: int, exc: Exception) -> str:

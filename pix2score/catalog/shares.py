@@ -28,9 +28,9 @@ def shares(catalog: Catalog, share_rows: int, num_rows: int) -> list[tuple[FileR
 
 
 def _pieces(catalog: Catalog, most: int) -> Iterator[tuple[FileRows, int]]:
-    """Files, or parts of large ones, with their bytes."""
+    """Files, or parts of large ones, with their bytes; whole ones where hashes of a whole file are kept."""
     for entry in catalog.files:
-        if entry.size <= 2 * most:
+        if entry.size <= 2 * most or catalog.hashes_images:
             yield FileRows(entry), entry.size
             continue
         with open_parquet(catalog.folder, entry.path) as file:

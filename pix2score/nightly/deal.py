@@ -64,9 +64,10 @@ def deal_catalog(
             yield pa.Table.from_batches([batch])
 
     with named_pages(catalog):
-        return Dealt(
-            deal(folder, prefix, schema, tables(), bounds, page_sql(schema)), rows=rows, null_id=nulls
-        )
+        slices = deal(folder, prefix, schema, tables(), bounds, page_sql(schema))
+    if catalog.kept:
+        catalog.kept.keep()
+    return Dealt(slices, rows=rows, null_id=nulls)
 
 
 def deal_pieces(

@@ -118,6 +118,8 @@ def _under_lease(planning: _Planning) -> ScoringPlan:
     lease = Lease(planning.folder, planning.request.origin.run, planning.request.holder)
     lease.take()
     try:
+        if planning.catalog.kept:
+            planning.catalog.kept.keep()
         return _written(planning)
     except BaseException:
         lease.release()

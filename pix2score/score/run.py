@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pix2score.catalog.catalog import Catalog, Columns, open_catalog
 from pix2score.catalog.contents import ImageRows
 from pix2score.catalog.expressions import Expression
+from pix2score.catalog.hashes import KeptHashes
 from pix2score.cli.summary import StageTimer
 from pix2score.cluster.tasks import executor_for
 from pix2score.errors import ConfigError
@@ -100,6 +101,7 @@ def open_run(config: ScoreConfig, laps: StageTimer) -> Run:
         config = replace(config, columns=catalog.asked)  # and recorded so: verify reads the catalog again
     images = ImageRows.of(catalog, image_source(catalog.folder.uri, config.image_root))
     out = Folder(config.out)
+    catalog = replace(catalog, kept=KeptHashes(out, catalog.folder.uri, writes=not config.dry_run))
     if config.decode == "gpu" and card.preprocess.resize != "squash":
         raise ConfigError(
             "decode gpu: it squashes pictures, and the model was trained with resize "

@@ -8,6 +8,7 @@
                                      ``embedding_run``
     dead/<run>/part-*.parquet        keys whose embedding is no longer live, with the run whose files hold it
                                      (those that ``vacuum`` put in order: ``dead``)
+    hashes/*.parquet                 of images that lie in the catalog, by its files (``catalog.hashes``)
     lists/<run>/*.parquet            the files of a snapshot that has thousands of them (``lists``)
     removed/<run>/part-*.parquet     rows of keys that left the catalog of late: they come back as they were
                                      (``nightly.returned``)

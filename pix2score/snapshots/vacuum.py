@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from pix2score.catalog.hashes import HASHES, hashes_path
 from pix2score.host.executor import Executor, LocalThreads
 from pix2score.snapshots.compaction import compact
 from pix2score.snapshots.config import VacuumConfig, seconds
@@ -32,7 +33,7 @@ from pix2score.storage.folder import Entry, Folder
 from pix2score.summaries import VacuumSummary
 
 logger = logging.getLogger(__name__)
-_PLACES = (*TABLES, LISTS, INDEX, STAGED)
+_PLACES = (*TABLES, LISTS, HASHES, INDEX, STAGED)
 MIN_TEMPORARY_AGE_S = 3_600.0
 """Of a file that a writer has not finished: younger ones may be at work."""
 
@@ -179,6 +180,7 @@ def _named(folder: Folder, snapshots: Sequence[int]) -> set[str]:
         snapshot = parse_snapshot(folder, number, data)
         unread = [one for one in snapshot.lists if one.path not in named]
         named |= {one.path for one in unread}
+        named |= _hashes_of(snapshot)
         if snapshot.lists:
             some = read_lists(folder, [one for one in unread if one.table != CONSUMED])
         else:
@@ -190,6 +192,12 @@ def _named(folder: Folder, snapshots: Sequence[int]) -> set[str]:
 def _named_by_indexes(folder: Folder, snapshots: Collection[int]) -> set[str]:
     """Files of the indexes of the snapshots."""
     return files_of_indexes(card for number, card in read_indexes(folder).items() if number in snapshots)
+
+
+def _hashes_of(snapshot: Snapshot) -> set[str]:
+    """Hashes of images that lie in its catalog, should there be any."""
+    pin = snapshot.manifest.get("catalog")
+    return {hashes_path(pin["uri"], file) for file in pin["files"]} if pin else set()
 
 
 def _log_kept_models(versions: Sequence[str], receipts: Sequence[Receipt]) -> None:

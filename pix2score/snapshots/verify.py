@@ -43,8 +43,8 @@ from pix2score.summaries import VerifySummary
 Bounds: TypeAlias = tuple[int, int]
 GROUP_BYTES, GROUP_FILES = 256 * 2**20, 512
 """Of the files that one task reads."""
-PART_ROWS = 4_000_000
-"""Keys that one task compares, of scores and embeddings together."""
+PART_ROWS = 32_000_000
+"""Keys that one task compares, of scores and embeddings together: each task reads all keys of scores."""
 TASK_BYTES = 512 * 2**20
 """Memory of a task's DuckDB."""
 
