@@ -29,7 +29,7 @@ from pix2score.model.predictor import load_predictor
 from pix2score.storage.folder import Folder
 
 logger = logging.getLogger(__name__)
-PACKAGES = ("pix2score", "ray", "torch", "onnxruntime", "pillow", "pyarrow", "duckdb", "daft")
+PACKAGES = ("pix2score", "ray", "torch", "onnxruntime", "pillow", "pyarrow", "duckdb", "daft", "faiss-cpu")
 
 
 def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
