@@ -32,7 +32,10 @@ from pix2score.model.predictor import load_predictor
 from pix2score.storage.folder import Folder
 
 logger = logging.getLogger(__name__)
-PACKAGES = ("pix2score", "ray", "torch", "onnxruntime", "openvino", "pillow", "pyarrow", "duckdb", "daft")
+PACKAGES = (
+    *("pix2score", "ray", "torch", "onnxruntime", "openvino", "pillow", "pyarrow", "duckdb", "daft"),
+    *("faiss-cpu", "obstore"),
+)
 
 
 def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
