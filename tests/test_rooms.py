@@ -45,6 +45,7 @@ ROOMS = [
 ]
 FIRST_WITH = {
     "torch": "model",
+    "torchcodec": "model",
     "torchvision": "model",
     "timm": "model",
     "ray": "cluster",

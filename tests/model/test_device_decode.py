@@ -6,11 +6,13 @@ Here the device is a CPU; ``test_gpu.py`` has the bound on a GPU.
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from PIL import Image
 
 from pix2score.benchmark.decode import pillow
@@ -24,7 +26,7 @@ from pix2score.images.formats.jpeg import SCAN, segments
 from pix2score.images.formats.plain_jpeg import MAX_PLAIN_PIXELS, as_plain_jpeg
 from pix2score.images.preprocess import Preprocess
 from pix2score.images.source import image_source
-from pix2score.model.device_decode import CHUNK, DeviceDecoder
+from pix2score.model.device_decode import CHUNK, CHUNK_PIXELS, DeviceDecoder, chunks, decoder_on
 from pix2score.score.config import ScoreConfig
 from pix2score.score.device_rows import DeviceRows
 
@@ -70,7 +72,7 @@ def scanless(data: bytes) -> bytes:
 @pytest.mark.parametrize("side", [300, pytest.param(1200, marks=pytest.mark.slow)])
 def test_pixels_are_within_the_bound_of_those_of_every_other_path(kind: str, side: int) -> None:
     rng, preprocess = np.random.default_rng(3), Preprocess(size=224)
-    files = [encoded(SETS[kind](rng, side, side)) for _ in range(CHUNK + 4)]
+    files = [encoded(SETS[kind](rng, side, side)) for _ in range(20)]
     found = list(DeviceDecoder(preprocess, "cpu")(files))
     apart = [
         np.abs(ours.astype(int) - to_rgb(data, preprocess)).mean()
@@ -185,6 +187,37 @@ def test_rows_of_which_none_or_only_jpegs_came(tmp_path: Path) -> None:
         )
         assert decode(kept.slice(1)).column("data").null_count == 0
         assert decode(kept.slice(0, 0)).num_rows == 0
+
+
+def test_a_hundred_pictures_and_more_are_decoded_together_unless_they_are_large() -> None:
+    assert CHUNK >= 100
+    small, large = saved(drawing(side=64)), saved(Image.new("RGB", (5000, 5000)))
+    assert [len(chunk) for chunk in chunks([small] * (CHUNK + 4))] == [CHUNK, 4]
+    together = CHUNK_PIXELS // 5000**2
+    assert [len(chunk) for chunk in chunks([large] * (together + 1))] == [together, 1]
+    assert [len(chunk) for chunk in chunks([b"no header", small])] == [2]
+    assert list(chunks([])) == []
+
+
+def test_torchcodec_and_torchvision_give_the_same_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torchcodec")
+    files = [saved(drawing(seed, side), quality=90) for seed, side in ((1, 64), (2, 301), (3, 900))]
+    now = decoder_on(torch.device("cpu"))(files)
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
+    before = decoder_on(torch.device("cpu"))(files)
+    for ours, theirs in zip(now, before, strict=True):
+        assert ours.dtype == torch.uint8
+        assert torch.equal(ours, theirs)
+    monkeypatch.setitem(sys.modules, "torchvision.io", None)
+    with pytest.raises(ConfigError, match=r"needs torchcodec.*pip install 'pix2score\[gpu\]'"):
+        decoder_on(torch.device("cpu"))
+
+
+def test_one_refused_picture_takes_no_other_with_it() -> None:
+    files = [saved(drawing(seed)) for seed in range(5)]
+    files[2] = tableless(files[2])
+    found = list(DeviceDecoder(PREPROCESS, "cpu")(files))
+    assert [pixels is None for pixels in found] == [False, False, True, False, False]
 
 
 def test_settings_that_cannot_be_are_refused() -> None:

@@ -41,7 +41,7 @@ def outputs_of(session: Any, image: Any) -> dict[str, Any]:
     )
 
 
-def test_it_has_the_outputs_of_the_other_file_andkernels_of_8_bits(files: Files, chain: Chain) -> None:
+def test_it_has_the_outputs_of_the_other_file_and_kernels_of_8_bits(files: Files, chain: Chain) -> None:
     said, whole, small = files
     assert [o.name for o in small.get_outputs()] == [o.name for o in whole.get_outputs()] == said["outputs"]
     proto = onnx.load(Path(said["out"]))
@@ -75,7 +75,7 @@ def test_how_far_answers_move_is_what_both_files_say_of_validation_pictures(
                 assert told[name]["spearman"] == pytest.approx(wanted, abs=0.005)
 
 
-def test_pixels_depthwisekernels_and_outputs_stay_in_float32() -> None:
+def test_pixels_depthwise_kernels_and_outputs_stay_in_float32() -> None:
     nodes = [
         helper.make_node("MatMul", ["image", "image"], ["resized"], name="resize"),
         helper.make_node("Conv", ["resized", "stem"], ["a"], name="stem"),
