@@ -56,7 +56,7 @@ ONE_TASK_ROWS = 20_500_000
 RANGE_ROWS, NUM_RANGES = (1_000_000, 2_000_000), 64
 """Rows of a range, from the first to the second number, for about so many ranges: many even out among
 workers, too many cost a request for each of each other's."""
-_UNKNOWN = ("files", "consumed", "catalog", "config", "account", "runs")
+_UNKNOWN = ("files", "lists", "consumed", "catalog", "config", "account", "runs")
 """Of a manifest, what tasks do not ask for; it grows with the table."""
 
 
@@ -107,8 +107,8 @@ def plan_night(
     """As ``plan.plan_scoring``, by one task of ``executor``, or by ranges of about ``range_rows``.
 
     By ranges if catalog and live snapshot together have more than ``one_task_rows``. What tasks hand to each
-    other is written below ``prefix`` then, also under ``dry_run``, and removed at the end, whatever comes of
-    it.
+    other is written below ``prefix`` then, also under ``dry_run``, with a lease of the folder, and removed at
+    the end, whatever comes of it.
     """
     live_rows = sum(file.rows for file in request.live.files_of("scores")) if request.live else 0
     num_bytes = sum(entry.size for entry in catalog.files)  # no fewer than rows: footers cost requests
@@ -117,12 +117,16 @@ def plan_night(
         return executor.call(plan_scoring, catalog, folder, prefix, request, dry_run=dry_run)
     least, most = RANGE_ROWS
     range_rows = range_rows or min(max((num_rows + live_rows) // NUM_RANGES, least), most)
-    keeps = False
+    keeps, lease = False, Lease(folder, request.origin.run, request.holder)
+    lease.take()
     try:
-        plan = _by_ranges(catalog, folder, prefix, request, executor, num_rows, range_rows, dry_run)
+        with lease.renewed():
+            plan = _by_ranges(catalog, folder, prefix, request, executor, num_rows, range_rows, dry_run)
         keeps = not (dry_run or plan.counts.changes_nothing)
         return plan
     finally:
+        if not keeps:
+            lease.release()
         top = f"{prefix}/dealt" if keeps else prefix
         folder.delete([f"{top}/{entry.path}" for entry in (folder / top).entries()])
 
@@ -180,13 +184,7 @@ def _by_ranges(
     if dry_run:
         _resumed(night, ranges, writes=False)
         return ScoringPlan(counts)
-    lease = Lease(folder, request.origin.run, request.holder)
-    lease.take()
-    try:
-        return _written(night, ranges, carry)
-    except BaseException:
-        lease.release()
-        raise
+    return _written(night, ranges, carry)
 
 
 def _without_files(live: Snapshot | None) -> Snapshot | None:
