@@ -10,10 +10,12 @@ from __future__ import annotations
 import functools
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from operator import xor
 from typing import Any, cast
+
+import pyarrow as pa
 
 from pix2score.catalog.catalog import Catalog
 from pix2score.catalog.rows import UpdatedTexts, estimated_rows, is_updated_text, no_rows
@@ -38,8 +40,8 @@ from pix2score.nightly.plan_range import (
 )
 from pix2score.nightly.request import ScoringCounts, ScoringRequest
 from pix2score.nightly.resume import offered, warn_of_doubtful
-from pix2score.nightly.returned import removed_pieces
-from pix2score.nightly.stored import stored_schema
+from pix2score.nightly.returned import removed_pieces, removed_rows, removed_schema
+from pix2score.nightly.stored import place_rows, places_schema, stored_schema
 from pix2score.nightly.wanted import warn_of_damage
 from pix2score.nightly.work_order import Ordered, write_in_order
 from pix2score.snapshots.leases import Lease
@@ -284,7 +286,9 @@ def _offer(night: _Night, receipts: list[Receipt], removed: list[Receipt]) -> Of
     warn_of_doubtful(space.folder, receipts, doubtful)
     embeddings = live.files_of("embeddings") if live and night.counts.heads else []
     returned = [receipt.scores for receipt in removed]
-    of_removed = _deal_files(night, deal.deal_removed, "removed", returned, len(receipts))
+    removed_kind = removed_schema(space.id_type)
+    of_removed = _deal_files(night, "removed", removed_kind, removed_rows, returned, len(receipts))
+    places_kind = places_schema(space.id_type)
     return Offer(
         pieces=[receipt.scores.path for receipt in (*receipts, *removed)],
         staged=staged,
@@ -292,7 +296,7 @@ def _offer(night: _Night, receipts: list[Receipt], removed: list[Receipt]) -> Of
         removed=of_removed,
         superseded=_deal_dead(night) if of_removed else [],
         living_runs=sorted(live.manifest.get("runs", {})) if live else [],
-        places=_deal_files(night, deal.deal_places, "places", embeddings) if embeddings else None,
+        places=_deal_files(night, "places", places_kind, place_rows, embeddings) if embeddings else None,
         embeddings=embeddings,
     )
 
@@ -306,15 +310,20 @@ def _deal_pieces(night: _Night, receipts: list[Receipt]) -> list[Slices]:
 
 
 def _deal_files(
-    night: _Night, function: Callable[..., Slices | None], name: str, files: list[DataFile], first: int = 0
+    night: _Night,
+    name: str,
+    schema: pa.Schema,
+    read: Callable[..., Iterator[pa.RecordBatch]],
+    files: list[DataFile],
+    first: int = 0,
 ) -> list[Slices]:
     space = night.space
     groups = deal.together(files, [file.rows for file in files])
     prefix = f"{space.temporary}/{name}"
     calls = [
-        (space.folder, prefix, space.id_type, space.bounds, some, first + number) for number, some in groups
+        (space.folder, prefix, schema, space.bounds, read, some, first + number) for number, some in groups
     ]
-    return night.dealt(function, calls)
+    return night.dealt(deal.deal_files, calls)
 
 
 def _deal_dead(night: _Night) -> list[Slices]:
