@@ -382,6 +382,22 @@ def test_a_damaged_live_file_stops_a_night_but_not_a_full_one(tmp_path: Path) ->
     assert (plan.counts.live, plan.counts.new, plan.counts.planned) == (0, 9, 9)
 
 
+def test_an_embedding_that_is_not_wanted_any_more_is_dead_though_its_range_does_not_change(
+    tmp_path: Path,
+) -> None:
+    """A piece holds two rows; tonight's catalog wants one of them."""
+    world, content = World(str(tmp_path), piece_rows=2, range_rows=30), keys(*range(20))
+    world.night(content)
+    world.night({**content, (1, 0): "b", (18, 0): "b"}, killed_after=1)
+    before = live(world.scores).files_of("scores")
+    world.night({**content, (18, 0): "b"})
+    assert world.scored == []
+    assert live(world.scores).files_of("scores")[0] == before[0]
+    dead = [file.rows for file in live(world.scores).files_of("dead")]
+    assert sum(dead) == 2, "the row that was answered anew, and the one that is not wanted"
+    check(world, {**content, (18, 0): "b"}, M1)
+
+
 def test_new_ids_behind_all_others_leave_the_files_before_them(tmp_path: Path) -> None:
     """Shown in bytes: a night of appended ids writes the last range, whatever the table's size."""
     written = {}
