@@ -10,7 +10,7 @@ from pix2score.cluster.offer import Offer
 from pix2score.cluster.source import BLOCK_ROWS, TaskRows
 from pix2score.images.preprocess import Preprocess
 from pix2score.storage.folder import Folder
-from pix2score.storage.parts import Part, total_rows
+from pix2score.storage.parts import MAX_PARTS, PART_ROWS, Part, part_rows, total_rows
 
 MAX_TASK_ROWS = BLOCK_ROWS  # 256 x 224 x 224 x 3 bytes = 38 MB per block, and some seconds of one core
 MAX_ENCODED_ROWS = 64  # originals of 1 MB fill a block
@@ -26,7 +26,7 @@ BLOCK_BYTES = 64 * 2**20
 SHARD_ROW_BYTES = 40_000  # an encoded image of 256 px; like the next, only a hint to Ray's scheduler
 TASK_ROWS_STEP = 16  # whole batches of a forward pass on a CPU
 # of a run: beyond that many a task makes several blocks, as the driver keeps an account of each task
-MAX_TASKS = 8192
+MAX_TASKS = MAX_PARTS
 
 
 def embedded_sizes(
@@ -49,6 +49,8 @@ def task_rows(num_rows: int, offer: Offer, most: int, *, is_embedded: bool) -> T
     embedded images a fixed number, or where row groups end (``catalog.row_groups``).
     """
     least = max(TASK_ROWS_STEP, -(-num_rows // MAX_TASKS))
+    if least > PART_ROWS:  # no task works on two parts, and none should be left a small rest of one
+        least = part_rows(num_rows)
     if is_embedded:
         even = max(least, min(EMBEDDED_TASK_ROWS, num_rows // (4 * offer.num_cores)))
         return lambda left: even

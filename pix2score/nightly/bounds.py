@@ -135,9 +135,9 @@ def chosen_bounds(
     points += [(key, weight, False) for keys, weight in samples for key in keys]
     points.sort(key=lambda point: point[:1] + (not point[2],))
     found: list[Key] = []
-    held = 0.0
+    held, elsewhere = 0.0, 3 * most_rows // 2 if live else most_rows
     for key, weight, is_file in points:
-        if held >= (most_rows if is_file else 3 * most_rows // 2) and (not found or key > found[-1]):  # type: ignore[operator]
+        if held >= (most_rows if is_file else elsewhere) and (not found or key > found[-1]):  # type: ignore[operator]
             found.append(key)
             held = 0.0
         held += weight

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,8 +15,6 @@ from pix2score.catalog.rows import named_pages, page_sql
 from pix2score.catalog.shares import sample_keys
 from pix2score.nightly.bounds import Bounds, deal, keys_of
 from pix2score.nightly.resume import published_rows, staged_rows, staged_schema
-from pix2score.nightly.returned import removed_rows, removed_schema
-from pix2score.nightly.stored import place_rows, places_schema
 from pix2score.snapshots.pieces import Receipt
 from pix2score.snapshots.tables import DataFile, Layout, dead_schema
 from pix2score.storage.folder import Folder
@@ -91,30 +89,17 @@ def deal_published(
     return _deal(folder, prefix, schema, published_rows(folder, files, runs, schema), bounds)
 
 
-def deal_removed(
+def deal_files(
     folder: Folder,
     prefix: str,
-    id_type: pa.DataType,
+    schema: pa.Schema,
     bounds: Bounds,
-    files: list[DataFile],
+    read: Callable[[Folder, Sequence[DataFile], int, pa.Schema], Iterator[pa.RecordBatch]],
+    files: Sequence[DataFile],
     first_number: int,
 ) -> Slices | None:
-    """Columns as ``returned.removed_schema``."""
-    schema = removed_schema(id_type)
-    return _deal(folder, prefix, schema, removed_rows(folder, files, first_number, schema), bounds)
-
-
-def deal_places(
-    folder: Folder,
-    prefix: str,
-    id_type: pa.DataType,
-    bounds: Bounds,
-    files: list[DataFile],
-    first_number: int,
-) -> Slices | None:
-    """Columns as ``stored.places_schema``."""
-    schema = places_schema(id_type)
-    return _deal(folder, prefix, schema, place_rows(folder, files, first_number, schema), bounds)
+    """What ``read`` gives of files that are numbered from ``first_number``."""
+    return _deal(folder, prefix, schema, read(folder, files, first_number, schema), bounds)
 
 
 def deal_keys(

@@ -87,22 +87,9 @@ def left_of(
     planned: Sequence[Part],
     done: Sequence[Receipt],
 ) -> Left:
-    """As ``set_aside``, in as many tasks as ``plan`` was made by."""
-    if plan.is_by_ranges:
-        return set_aside_by_ranges(executor, folder, origin, layout, plan, planned, done)
-    return executor.call(set_aside, folder, origin, layout, planned, done, plan.withheld)
-
-
-def set_aside_by_ranges(
-    executor: Executor,
-    folder: Folder,
-    origin: Origin,
-    layout: Layout,
-    plan: ScoringPlan,
-    planned: Sequence[Part],
-    done: Sequence[Receipt],
-) -> Left:
-    """As ``set_aside``, of a plan that was made by ranges: a task for each, and none that holds all keys."""
+    """As ``set_aside``; of a plan that was made by ranges in a task for each: none holds all keys."""
+    if not plan.is_by_ranges:
+        return executor.call(set_aside, folder, origin, layout, planned, done, plan.withheld)
     bounds, keys = Bounds(plan.cuts[_CUTS - 1 :: _CUTS]), pa.schema(key_fields(layout.id_type))
     prefix = f"{STAGED}/{origin.run}/left"
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import functools
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from operator import xor
 from typing import Any, cast
+
+import pyarrow as pa
 
 from pix2score.catalog.catalog import Catalog
 from pix2score.catalog.rows import UpdatedTexts, estimated_rows, is_updated_text, no_rows
@@ -38,8 +40,8 @@ from pix2score.nightly.plan_range import (
 )
 from pix2score.nightly.request import ScoringCounts, ScoringRequest
 from pix2score.nightly.resume import offered, warn_of_doubtful
-from pix2score.nightly.returned import removed_pieces
-from pix2score.nightly.stored import stored_schema
+from pix2score.nightly.returned import removed_pieces, removed_rows, removed_schema
+from pix2score.nightly.stored import place_rows, places_schema, stored_schema
 from pix2score.nightly.wanted import warn_of_damage
 from pix2score.nightly.work_order import Ordered, write_in_order
 from pix2score.snapshots.leases import Lease
@@ -56,7 +58,7 @@ ONE_TASK_ROWS = 20_500_000
 RANGE_ROWS, NUM_RANGES = (1_000_000, 2_000_000), 64
 """Rows of a range, from the first to the second number, for about so many ranges: many even out among
 workers, too many cost a request for each of each other's."""
-_UNKNOWN = ("files", "consumed", "catalog", "config", "account", "runs")
+_UNKNOWN = ("files", "lists", "consumed", "catalog", "config", "account", "runs")
 """Of a manifest, what tasks do not ask for; it grows with the table."""
 
 
@@ -107,8 +109,8 @@ def plan_night(
     """As ``plan.plan_scoring``, by one task of ``executor``, or by ranges of about ``range_rows``.
 
     By ranges if catalog and live snapshot together have more than ``one_task_rows``. What tasks hand to each
-    other is written below ``prefix`` then, also under ``dry_run``, and removed at the end, whatever comes of
-    it.
+    other is written below ``prefix`` then, also under ``dry_run``, with a lease of the folder, and removed at
+    the end, whatever comes of it.
     """
     live_rows = sum(file.rows for file in request.live.files_of("scores")) if request.live else 0
     num_bytes = sum(entry.size for entry in catalog.files)  # no fewer than rows: footers cost requests
@@ -117,12 +119,16 @@ def plan_night(
         return executor.call(plan_scoring, catalog, folder, prefix, request, dry_run=dry_run)
     least, most = RANGE_ROWS
     range_rows = range_rows or min(max((num_rows + live_rows) // NUM_RANGES, least), most)
-    keeps = False
+    keeps, lease = False, Lease(folder, request.origin.run, request.holder)
+    lease.take()
     try:
-        plan = _by_ranges(catalog, folder, prefix, request, executor, num_rows, range_rows, dry_run)
+        with lease.renewed():
+            plan = _by_ranges(catalog, folder, prefix, request, executor, num_rows, range_rows, dry_run)
         keeps = not (dry_run or plan.counts.changes_nothing)
         return plan
     finally:
+        if not keeps:
+            lease.release()
         top = f"{prefix}/dealt" if keeps else prefix
         folder.delete([f"{top}/{entry.path}" for entry in (folder / top).entries()])
 
@@ -180,13 +186,7 @@ def _by_ranges(
     if dry_run:
         _resumed(night, ranges, writes=False)
         return ScoringPlan(counts)
-    lease = Lease(folder, request.origin.run, request.holder)
-    lease.take()
-    try:
-        return _written(night, ranges, carry)
-    except BaseException:
-        lease.release()
-        raise
+    return _written(night, ranges, carry)
 
 
 def _without_files(live: Snapshot | None) -> Snapshot | None:
@@ -286,7 +286,9 @@ def _offer(night: _Night, receipts: list[Receipt], removed: list[Receipt]) -> Of
     warn_of_doubtful(space.folder, receipts, doubtful)
     embeddings = live.files_of("embeddings") if live and night.counts.heads else []
     returned = [receipt.scores for receipt in removed]
-    of_removed = _deal_files(night, deal.deal_removed, "removed", returned, len(receipts))
+    removed_kind = removed_schema(space.id_type)
+    of_removed = _deal_files(night, "removed", removed_kind, removed_rows, returned, len(receipts))
+    places_kind = places_schema(space.id_type)
     return Offer(
         pieces=[receipt.scores.path for receipt in (*receipts, *removed)],
         staged=staged,
@@ -294,7 +296,7 @@ def _offer(night: _Night, receipts: list[Receipt], removed: list[Receipt]) -> Of
         removed=of_removed,
         superseded=_deal_dead(night) if of_removed else [],
         living_runs=sorted(live.manifest.get("runs", {})) if live else [],
-        places=_deal_files(night, deal.deal_places, "places", embeddings) if embeddings else None,
+        places=_deal_files(night, "places", places_kind, place_rows, embeddings) if embeddings else None,
         embeddings=embeddings,
     )
 
@@ -308,15 +310,20 @@ def _deal_pieces(night: _Night, receipts: list[Receipt]) -> list[Slices]:
 
 
 def _deal_files(
-    night: _Night, function: Callable[..., Slices | None], name: str, files: list[DataFile], first: int = 0
+    night: _Night,
+    name: str,
+    schema: pa.Schema,
+    read: Callable[..., Iterator[pa.RecordBatch]],
+    files: list[DataFile],
+    first: int = 0,
 ) -> list[Slices]:
     space = night.space
     groups = deal.together(files, [file.rows for file in files])
     prefix = f"{space.temporary}/{name}"
     calls = [
-        (space.folder, prefix, space.id_type, space.bounds, some, first + number) for number, some in groups
+        (space.folder, prefix, schema, space.bounds, read, some, first + number) for number, some in groups
     ]
-    return night.dealt(function, calls)
+    return night.dealt(deal.deal_files, calls)
 
 
 def _deal_dead(night: _Night) -> list[Slices]:

@@ -95,6 +95,15 @@ class Lease:
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
         """Renew it while the body runs, if it was taken; give it back at the end."""
+        try:
+            with self.renewed():
+                yield
+        finally:
+            self.release()
+
+    @contextlib.contextmanager
+    def renewed(self) -> Iterator[None]:
+        """Renew it while the body runs, if it was taken."""
         ended = threading.Event()
         thread = threading.Thread(target=self._renew, args=(ended,), name="lease", daemon=True)
         thread.start()
@@ -102,7 +111,6 @@ class Lease:
             yield
         finally:
             ended.set()
-            self.release()
 
     def _renew(self, ended: threading.Event) -> None:
         while not ended.wait(RENEW_S):

@@ -47,7 +47,7 @@ def write_slices(folder: Folder, prefix: str, schema: pa.Schema, tables: Iterabl
     if not sum(rows):
         return None
     path = f"{prefix}-{uuid.uuid4().hex[:16]}.arrows"
-    folder.publish(path, sink.getvalue())
+    folder.publish(path, sink.getvalue().to_pybytes())
     return Slices(path, schema, np.array(offsets, np.int64), np.array(rows, np.int64))
 
 

@@ -15,7 +15,7 @@ from pix2score.cluster.source import Interleaved, ParquetParts, _blocks, _cut
 from pix2score.cluster.task_sizes import EMBEDDED_TASK_ROWS, MAX_TASK_ROWS, MAX_TASKS, task_rows
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_bytes
-from pix2score.storage.parts import Part
+from pix2score.storage.parts import PART_ROWS, Part, part_rows
 
 CORES = Offer(num_gpus=0, num_cores=2, num_nodes=1, cpus_per_core=2.0)
 
@@ -61,6 +61,18 @@ def test_tasks_shrink_towards_the_end_so_that_every_core_is_busy_to_it() -> None
     assert max(sizes) <= MAX_TASK_ROWS
     assert sizes[-1] <= 16
     assert sum(sizes[-4:]) <= 64
+
+
+@pytest.mark.parametrize("num_rows", [134_217_729, 1_000_000_001])
+def test_parts_grow_with_the_run_so_that_tasks_stay_few(num_rows: int) -> None:
+    size = part_rows(num_rows)
+    assert size > PART_ROWS
+    rows = [min(size, num_rows - start) for start in range(0, num_rows, size)]
+    parts = [Part(f"{number}", rows) for number, rows in enumerate(rows)]
+    cuts = list(_cut(parts, task_rows(num_rows, CORES, MAX_TASK_ROWS, is_embedded=False)))
+    assert sum(cut.rows for cut in cuts) == num_rows
+    assert len(cuts) == len(parts) <= MAX_TASKS
+    assert [part_rows(n) for n in (0, 1, 134_217_728)] == [PART_ROWS] * 3
 
 
 @pytest.mark.parametrize("num_rows", [1, 15, 16, 17, 500, 100_000, 3_000_000])

@@ -81,6 +81,7 @@ def test_ranges_begin_where_live_files_do_and_elsewhere_only_where_the_catalog_h
     found = chosen_bounds(live, [*as_live, *more], 200).keys
     assert found == ((100, 0), (200, 0), (300, 0), (1100, 0), (1400, 0), (1700, 0))
     assert chosen_bounds([], [], 200).number == 1
+    assert chosen_bounds([], more, 200).keys == tuple((i, 0) for i in (1200, 1400, 1600, 1800))
 
 
 @pytest.mark.parametrize(("low", "high", "firsts"), [(None, None, [0, 10, 20]), ((10, 0), (20, 0), [10])])

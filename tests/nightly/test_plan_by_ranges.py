@@ -161,8 +161,9 @@ def test_every_kind_of_row_at_once_is_planned_as_by_one_task(tmp_path: Path) -> 
     gone = {key: value for key, value in first.items() if key[0] != 5}
     world.night(gone)
     tonight = {**first, (7, 0): "b", (8, 1): "b", (20, 0): "a", (21, 0): "a", (-3, 0): "a"}
+    tonight |= {(i, 1): "NOT_FOUND b" for i in range(8)}
     del tonight[9, 0]
-    world.night(tonight, killed_after=1)
+    world.night(tonight, killed_after=3)
     for asked in (
         {},
         {"limit": 2},
@@ -173,6 +174,25 @@ def test_every_kind_of_row_at_once_is_planned_as_by_one_task(tmp_path: Path) -> 
         of_one = plan_or_error(world, tonight, M1, None, **asked)
         assert of_one["counts"]["resumed"] and of_one["counts"]["removed"] == 1
         assert plan_or_error(world, tonight, M1, 9, **asked) == of_one, asked
+
+
+def test_a_live_file_that_two_ranges_share_is_read_for_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many new keys lie between those of one file."""
+    monkeypatch.setattr(cuts, "PART_ROWS", 100)
+    world = World(str(tmp_path), piece_rows=50)
+    before = keys(*range(0, 40, 2))
+    world.night(before)
+    assert len(live(world.scores).files_of("scores")) == 1
+    tonight = {**keys(*range(40)), (4, 0): "b"}
+    del tonight[30, 0]
+    of_one = plan_or_error(world, tonight, M1, None)
+    assert plan_or_error(world, tonight, M1, 12) == of_one
+    assert [of_one["counts"][name] for name in ("live", "new", "changed", "removed")] == [20, 20, 1, 1]
+    world.range_rows = 12
+    world.night(tonight)
+    check(world, tonight, M1)
 
 
 def test_rows_for_the_heads_are_planned_file_by_file_as_by_one_task(tmp_path: Path) -> None:
@@ -360,6 +380,22 @@ def test_a_damaged_live_file_stops_a_night_but_not_a_full_one(tmp_path: Path) ->
         world.plan({**content, (0, 0): "b"})
     plan, _ = world.plan(content, full=True)
     assert (plan.counts.live, plan.counts.new, plan.counts.planned) == (0, 9, 9)
+
+
+def test_an_embedding_that_is_not_wanted_any_more_is_dead_though_its_range_does_not_change(
+    tmp_path: Path,
+) -> None:
+    """A piece holds two rows; tonight's catalog wants one of them."""
+    world, content = World(str(tmp_path), piece_rows=2, range_rows=30), keys(*range(20))
+    world.night(content)
+    world.night({**content, (1, 0): "b", (18, 0): "b"}, killed_after=1)
+    before = live(world.scores).files_of("scores")
+    world.night({**content, (18, 0): "b"})
+    assert world.scored == []
+    assert live(world.scores).files_of("scores")[0] == before[0]
+    dead = [file.rows for file in live(world.scores).files_of("dead")]
+    assert sum(dead) == 2, "the row that was answered anew, and the one that is not wanted"
+    check(world, {**content, (18, 0): "b"}, M1)
 
 
 def test_new_ids_behind_all_others_leave_the_files_before_them(tmp_path: Path) -> None:
