@@ -1,7 +1,7 @@
 """The index of a snapshot, written part by part, out of core.
 
 Learn axes and cells from a sample of the embedding files, then read these once: each ``PART_ROWS`` live rows
-become a part. What the process holds grows by 264 bytes a row, as what it holds that asks the index.
+become a part. What the process holds grows by some 264 bytes a row; at a million its peak was 1.6 GiB.
 """
 
 from __future__ import annotations

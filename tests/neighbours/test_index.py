@@ -204,13 +204,21 @@ def test_a_night_that_changed_much_or_another_trunk_builds_all_anew(tmp_path: Pa
 
 
 def test_changes_add_up_until_all_is_built_anew(tmp_path: Path) -> None:
+    runs = {"run-1": FIRST, "run-2": vectors_of(KEYS[:40], seed=1)}
     night(str(tmp_path), {"run-1": FIRST})
     made(str(tmp_path))
-    later(str(tmp_path))  # 50 came, 40 went
-    assert index(IndexConfig(scores=str(tmp_path), rebuild_share=0.11))["added"] == 50
-    second = vectors_of(KEYS[:40], seed=2)
-    night(str(tmp_path), {"run-1": FIRST, "run-4": second}, parent=2)
-    assert index(IndexConfig(scores=str(tmp_path), rebuild_share=0.11))["added"] == 900
+    night(str(tmp_path), runs, parent=1)
+    config = IndexConfig(scores=str(tmp_path), rebuild_share=0.1)
+    assert index(config)["added"] == 40  # and as many went
+    night(str(tmp_path), runs | {"run-3": vectors_of(KEYS[50:60], seed=2)}, parent=2)
+    assert index(config)["added"] == 900
+
+
+def test_cells_of_another_trunk_are_not_taken_up(tmp_path: Path) -> None:
+    night(str(tmp_path), {"run-1": FIRST})
+    made(str(tmp_path))
+    night(str(tmp_path), {"run-1": FIRST}, parent=1, trunk="c" * 12)
+    assert made(str(tmp_path))["added"] == 900
 
 
 def test_an_index_of_other_embeddings_is_not_used_and_the_log_says_why(
@@ -334,6 +342,7 @@ def test_vacuum_keeps_what_the_indexes_of_kept_snapshots_name(tmp_path: Path) ->
     (tmp_path / "index/00000002/part-killed.vectors").write_bytes(b"of a build that was killed")
     aged(place)
     before = names(place)
+    assert vacuum(VacuumConfig(scores=place, keep=5, dry_run=True))["files_removed"] == 1
     vacuum(VacuumConfig(scores=place, keep=5))
     assert names(place) == before - {"00000002/part-killed.vectors"}
     vacuum(VacuumConfig(scores=place, keep=1))
