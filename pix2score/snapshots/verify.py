@@ -33,7 +33,7 @@ from pix2score.snapshots.dead import Hashes, dead_batches, hashes_of, overlappin
 from pix2score.snapshots.lists import as_files
 from pix2score.snapshots.manifest import CarriedColumns, Snapshot, live, live_number
 from pix2score.snapshots.read import batches_of
-from pix2score.snapshots.tables import OK, TABLES, DataFile, Layout, dead_schema, validate
+from pix2score.snapshots.tables import OK, TABLES, DataFile, Layout, dead_schema, together, validate
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import open_parquet, parquet_batches
 from pix2score.storage.sql import engine, load, one_row
@@ -129,7 +129,7 @@ def _check_files(
         (folder, snapshot.layout, snapshot.manifest.get("carry"), promise, some)
         for table in TABLES
         for files in snapshot.some_files(table)
-        for some in _groups(files)
+        for some in together(files, GROUP_BYTES, GROUP_FILES)
     ]
     found = _Found()
     for one in executor.each(check_files, calls):
@@ -137,18 +137,6 @@ def _check_files(
         found.facts.add(one.facts)
         found.embedded += one.embedded
     return found.problems, found.facts, found.embedded
-
-
-def _groups(files: Sequence[DataFile]) -> Iterator[list[DataFile]]:
-    some, size = list[DataFile](), 0
-    for file in files:
-        some.append(file)
-        size += file.bytes
-        if size >= GROUP_BYTES or len(some) >= GROUP_FILES:
-            yield some
-            some, size = [], 0
-    if some:
-        yield some
 
 
 def check_files(
