@@ -48,16 +48,19 @@ TASK_BYTES = 512 * 2**20
 """Memory of a task's DuckDB."""
 
 
-def verify(config: VerifyConfig, executor: Executor | None = None) -> VerifySummary:
+def verify(config: VerifyConfig) -> VerifySummary:
     """Check the live snapshot; return its counts, after every check has passed.
-
-    ``executor``: where files are read and keys compared (default: threads of this process).
 
     Raises:
         VerifyError: something is wrong; the message names each thing.
         DataError: no snapshot there, or no such catalog.
     """
-    folder, workers = Folder(config.scores), executor or LocalThreads()
+    return verify_on(config, LocalThreads())
+
+
+def verify_on(config: VerifyConfig, workers: Executor) -> VerifySummary:
+    """As ``verify``; ``workers`` read files and compare keys."""
+    folder = Folder(config.scores)
     snapshot, promise = _readable(config.scores, folder)
     problems, facts, embedded = _check_files(folder, snapshot, promise, workers)
     if not problems:
