@@ -5,7 +5,7 @@ from __future__ import annotations
 from pix2score.cli.main import main
 from pix2score.cluster.at_hand import at_hand
 from pix2score.snapshots.config import VerifyConfig
-from pix2score.snapshots.verify import verify
+from pix2score.snapshots.verify import verify_on
 
 if __name__ == "__main__":
-    main("verify", VerifyConfig, at_hand(verify), __doc__)
+    main("verify", VerifyConfig, at_hand(verify_on), __doc__)

@@ -7,21 +7,22 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from pix2score.host.executor import Executor
+from pix2score.host.executor import Executor, LocalThreads
 
 C = TypeVar("C")
 _LOCAL = ("", "local")
 
 
-def at_hand(function: Callable[[C, Executor | None], Mapping[str, Any]]) -> Callable[[C], Mapping[str, Any]]:
+def at_hand(function: Callable[[C, Executor], Mapping[str, Any]]) -> Callable[[C], Mapping[str, Any]]:
     """``function(config, executor)`` as one of the config alone.
 
-    ``executor``: the Ray of ``RAY_ADDRESS``, which is set inside ``ray job submit``; None without it.
+    ``executor``: tasks of the Ray at ``RAY_ADDRESS``, which is set inside ``ray job submit``; without it
+    threads of this process.
     """
 
     def run(config: C) -> Mapping[str, Any]:
         if os.environ.get("RAY_ADDRESS", "").strip() in _LOCAL:
-            return function(config, None)
+            return function(config, LocalThreads())
         from pix2score.cluster.session import session
         from pix2score.cluster.tasks import RayExecutor
 

@@ -22,7 +22,15 @@ from pix2score.snapshots.dead import OfRun, of_run, of_runs, organise_calls, org
 from pix2score.snapshots.lookup import DeadKeys
 from pix2score.snapshots.manifest import Snapshot
 from pix2score.snapshots.replace import Replacement, publish_replaced
-from pix2score.snapshots.tables import EMBEDDING_RUN, DataFile, Layout, dead_schema, unique_path, write_file
+from pix2score.snapshots.tables import (
+    EMBEDDING_RUN,
+    DataFile,
+    Layout,
+    dead_schema,
+    together,
+    unique_path,
+    write_file,
+)
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import open_parquet, parquet_batches
 
@@ -175,28 +183,16 @@ def _chosen(snapshot: Snapshot, returnable: Counter[str]) -> list[_Group]:
         stay = alive.get(run, rows) + (returnable[run] if is_large else 0)
         small = [file for file in files if file.bytes < FILE_BYTES // 2]
         if rows - stay > MOSTLY_DEAD * rows:
-            some = _together(files, FILE_BYTES * min(4.0, rows / max(1, stay)))
+            some = together(files, FILE_BYTES * min(4.0, rows / max(1, stay)))
             groups += [_Group(run, one, drops=True, keeps_returnable=is_large) for one in some]
         elif len(small) >= MANY_SMALL and budget > 0:
             budget -= sum(file.bytes for file in small)
             is_whole = len(small) == len(files)
             groups += [
                 _Group(run, one, drops=is_whole, keeps_returnable=is_large)
-                for one in _together(small, FILE_BYTES)
+                for one in together(small, FILE_BYTES)
             ]
     return groups
-
-
-def _together(files: Sequence[DataFile], num_bytes: float) -> Iterator[tuple[DataFile, ...]]:
-    """Files one after the other, about so many bytes at a time."""
-    some: list[DataFile] = []
-    for file in files:
-        some.append(file)
-        if sum(one.bytes for one in some) >= num_bytes:
-            yield tuple(some)
-            some = []
-    if some:
-        yield tuple(some)
 
 
 def _steps(groups: Sequence[_Group]) -> Iterator[list[_Group]]:

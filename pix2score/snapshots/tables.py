@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -276,6 +276,21 @@ def broken_files(folder: Folder, files: Iterable[DataFile]) -> dict[str, str]:
         elif sizes[file.path] != file.bytes:
             broken[file.path] = f"has {sizes[file.path]} bytes, {file.bytes} are named"
     return broken
+
+
+def together(
+    files: Iterable[DataFile], num_bytes: float, most: int | None = None
+) -> Iterator[tuple[DataFile, ...]]:
+    """Files one after the other, about so many bytes at a time, and at most so many files."""
+    some, size = list[DataFile](), 0
+    for file in files:
+        some.append(file)
+        size += file.bytes
+        if size >= num_bytes or len(some) == most:
+            yield tuple(some)
+            some, size = [], 0
+    if some:
+        yield tuple(some)
 
 
 def unique_path(table: TableName, run: str) -> str:

@@ -50,11 +50,10 @@ class _Found:
     """Files that go, receipts first: a file must never go before the receipt that names it."""
 
 
-def vacuum(config: VacuumConfig, executor: Executor | None = None) -> VacuumSummary:
+def vacuum(config: VacuumConfig) -> VacuumSummary:
     """Remove what no kept snapshot names and no run of late staged; return counts and bytes.
 
-    ``executor``: where embedding files are rewritten (default: threads of this process). The newest ``keep``
-    snapshots are kept, and those of ``keep_since``. Beside a scoring run it is safe: the
+    The newest ``keep`` snapshots are kept, and those of ``keep_since``. Beside a scoring run it is safe: the
     run holds a lease, and what it may publish stays; so is it beside ``publish``.
 
     Raises:
@@ -62,6 +61,11 @@ def vacuum(config: VacuumConfig, executor: Executor | None = None) -> VacuumSumm
         AccessError, StorageError: something could not be removed; what was removed first are receipts and old
         snapshots.
     """
+    return vacuum_on(config, LocalThreads())
+
+
+def vacuum_on(config: VacuumConfig, workers: Executor) -> VacuumSummary:
+    """As ``vacuum``; ``workers`` rewrite files of embeddings and of the dead."""
     folder, started = Folder(config.scores), time.monotonic()
     snapshot = live(config.scores)
     now = time.time()
@@ -72,7 +76,7 @@ def vacuum(config: VacuumConfig, executor: Executor | None = None) -> VacuumSumm
             folder,
             snapshot,
             _forgotten(folder, snapshot, now - seconds(config.keep_staged)),
-            executor or LocalThreads(),
+            workers,
         )
     )
     found = _found(folder, config, now)

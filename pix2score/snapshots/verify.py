@@ -34,7 +34,7 @@ from pix2score.snapshots.indexes import read_indexes
 from pix2score.snapshots.lists import as_files
 from pix2score.snapshots.manifest import CarriedColumns, Snapshot, live, live_number
 from pix2score.snapshots.read import batches_of
-from pix2score.snapshots.tables import OK, TABLES, DataFile, Layout, dead_schema, validate
+from pix2score.snapshots.tables import OK, TABLES, DataFile, Layout, dead_schema, together, validate
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import open_parquet, parquet_batches
 from pix2score.storage.sql import engine, load, one_row
@@ -49,16 +49,19 @@ TASK_BYTES = 512 * 2**20
 """Memory of a task's DuckDB."""
 
 
-def verify(config: VerifyConfig, executor: Executor | None = None) -> VerifySummary:
+def verify(config: VerifyConfig) -> VerifySummary:
     """Check the live snapshot; return its counts, after every check has passed.
-
-    ``executor``: where files are read and keys compared (default: threads of this process).
 
     Raises:
         VerifyError: something is wrong; the message names each thing.
         DataError: no snapshot there, or no such catalog.
     """
-    folder, workers = Folder(config.scores), executor or LocalThreads()
+    return verify_on(config, LocalThreads())
+
+
+def verify_on(config: VerifyConfig, workers: Executor) -> VerifySummary:
+    """As ``verify``; ``workers`` read files and compare keys."""
+    folder = Folder(config.scores)
     snapshot, promise = _readable(config.scores, folder)
     problems, facts, embedded = _check_files(folder, snapshot, promise, workers)
     problems += _check_index(folder, snapshot)
@@ -138,7 +141,7 @@ def _check_files(
         (folder, snapshot.layout, snapshot.manifest.get("carry"), promise, some)
         for table in TABLES
         for files in snapshot.some_files(table)
-        for some in _groups(files)
+        for some in together(files, GROUP_BYTES, GROUP_FILES)
     ]
     found = _Found()
     for one in executor.each(check_files, calls):
@@ -146,18 +149,6 @@ def _check_files(
         found.facts.add(one.facts)
         found.embedded += one.embedded
     return found.problems, found.facts, found.embedded
-
-
-def _groups(files: Sequence[DataFile]) -> Iterator[list[DataFile]]:
-    some, size = list[DataFile](), 0
-    for file in files:
-        some.append(file)
-        size += file.bytes
-        if size >= GROUP_BYTES or len(some) >= GROUP_FILES:
-            yield some
-            some, size = [], 0
-    if some:
-        yield some
 
 
 def check_files(

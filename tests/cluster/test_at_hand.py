@@ -12,10 +12,11 @@ import ray
 
 from pix2score.cluster.at_hand import at_hand
 from pix2score.cluster.tasks import RayExecutor
+from pix2score.host.executor import LocalThreads
 from pix2score.snapshots import verify as verify_module
 from pix2score.snapshots.config import VacuumConfig, VerifyConfig
-from pix2score.snapshots.vacuum import vacuum
-from pix2score.snapshots.verify import verify
+from pix2score.snapshots.vacuum import vacuum_on
+from pix2score.snapshots.verify import verify_on
 from tests.support.nights import M1, World, check, keys
 
 
@@ -28,7 +29,7 @@ def test_without_an_address_there_is_none(address: str | None, monkeypatch: pyte
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if address is not None:
         monkeypatch.setenv("RAY_ADDRESS", address)
-    assert at_hand(executor_of)("x") == {"config": "x", "executor": None}
+    assert isinstance(at_hand(executor_of)("x")["executor"], LocalThreads)
 
 
 def test_the_commands_load_no_ray_of_themselves() -> None:
@@ -48,6 +49,8 @@ def test_vacuum_and_verify_work_in_tasks_of_the_ray_that_is_there(
     world.night(keys(*range(12)))
     content = {**keys(*range(12)), **{(i, 0): "other" for i in range(8)}}
     world.night(content)
-    assert at_hand(vacuum)(VacuumConfig(scores=world.scores))["files_compacted"] == 4
-    assert at_hand(verify)(VerifyConfig(scores=world.scores, catalog=f"{world.place}/catalog"))["rows"] == 12
+    assert at_hand(vacuum_on)(VacuumConfig(scores=world.scores))["files_compacted"] == 4
+    assert (
+        at_hand(verify_on)(VerifyConfig(scores=world.scores, catalog=f"{world.place}/catalog"))["rows"] == 12
+    )
     check(world, content, M1)

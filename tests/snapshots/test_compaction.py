@@ -14,7 +14,7 @@ from pix2score.snapshots import compaction
 from pix2score.snapshots.config import PublishConfig, VacuumConfig
 from pix2score.snapshots.manifest import live, live_number, numbers
 from pix2score.snapshots.restore import publish_snapshot
-from pix2score.snapshots.vacuum import vacuum
+from pix2score.snapshots.vacuum import vacuum, vacuum_on
 from tests.support.builders import Here
 from tests.support.nights import M1, Between, World, check, keys
 
@@ -55,7 +55,7 @@ def rows_of_first(world: World) -> int:
 def test_a_night_that_publishes_meanwhile_stays_and_so_does_what_was_compacted(world: World) -> None:
     content = {**mostly_new(), (11, 0): "later", (20, 0): "new"}
     beside = Before("rewrite_files", lambda: world.night(content))
-    done = vacuum(VacuumConfig(scores=world.scores), beside)
+    done = vacuum_on(VacuumConfig(scores=world.scores), beside)
     assert (done["files_compacted"], live_number(world.folder)) == (4, 4)
     assert live(world.scores).same_scores == (3,)
     assert rows_of_first(world) == 4, "of which one is dead since the night"
@@ -91,7 +91,7 @@ def test_rows_that_came_back_meanwhile_have_their_embeddings(world: World) -> No
 def test_rows_that_came_back_while_it_compacted_keep_their_embeddings(world: World) -> None:
     world.night({key: value for key, value in mostly_new().items() if key[0] not in (8, 9)})
     beside = Before("rewrite_files", lambda: world.night(mostly_new()))
-    assert vacuum(VacuumConfig(scores=world.scores), beside)["files_compacted"] == 0
+    assert vacuum_on(VacuumConfig(scores=world.scores), beside)["files_compacted"] == 0
     assert (live_number(world.folder), world.scored) == (4, [])
     check(world, mostly_new(), M1)
 
@@ -105,7 +105,7 @@ def test_of_a_run_of_several_steps_what_may_come_back_stays(
     world.night({key: value for key, value in mostly_new().items() if key[0] != 9})
     beside = Before("rewrite_files", lambda: world.night(mostly_new()) if comes_back else None)
     number = live_number(world.folder)
-    assert vacuum(VacuumConfig(scores=world.scores), beside)["files_compacted"] == 4
+    assert vacuum_on(VacuumConfig(scores=world.scores), beside)["files_compacted"] == 4
     assert live_number(world.folder) == number + 4 + comes_back, "one step for each file"
     assert rows_of_first(world) == 4
     world.night(mostly_new())
@@ -120,7 +120,8 @@ def test_nothing_is_replaced_once_an_older_snapshot_is_live_again(world: World) 
 
     rows = {key: row for key, row in world.rows().items() if key[0] >= 8}
     assert (
-        vacuum(VacuumConfig(scores=world.scores), Before("rewrite_files", take_back))["files_compacted"] == 0
+        vacuum_on(VacuumConfig(scores=world.scores), Before("rewrite_files", take_back))["files_compacted"]
+        == 0
     )
     assert live_number(world.folder) == 3
     assert {key: row for key, row in world.rows().items() if key[0] >= 8} == rows
@@ -137,6 +138,6 @@ def test_a_new_file_that_another_vacuum_removed_is_not_published(world: World) -
                 yield made
 
     with pytest.raises(DataError, match="is missing: nothing was published"):
-        vacuum(VacuumConfig(scores=world.scores), Removes())
+        vacuum_on(VacuumConfig(scores=world.scores), Removes())
     assert live_number(world.folder) == 2
     check(world, mostly_new(), M1)

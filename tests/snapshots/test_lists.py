@@ -9,7 +9,7 @@ import pytest
 
 from pix2score.errors import DataError, VerifyError
 from pix2score.nightly import cuts
-from pix2score.snapshots import lists
+from pix2score.snapshots import compaction, lists
 from pix2score.snapshots.config import HistoryConfig, PublishConfig, VacuumConfig, VerifyConfig
 from pix2score.snapshots.history import history
 from pix2score.snapshots.manifest import live, live_number, read_snapshot
@@ -151,4 +151,16 @@ def test_many_receipts_are_in_a_list_and_their_pieces_are_not_used_again(world: 
     check(world, keys(*range(20)), M1)
     assert staged_receipts(world.folder) == []
     vacuum(VacuumConfig(scores=world.scores))
+    check(world, keys(*range(20)), M1)
+
+
+def test_compaction_keeps_the_list_of_receipts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "MANY_SMALL", 2)
+    world.piece_rows = 2
+    world.night(keys(*range(20)), killed_after=6)
+    world.night(keys(*range(20)))
+    before = live(world.scores).consumed
+    assert vacuum(VacuumConfig(scores=world.scores))["files_compacted"] == 10
+    assert (live_number(world.folder), len(before)) == (2, 6)
+    assert live(world.scores).consumed == before
     check(world, keys(*range(20)), M1)
