@@ -7,6 +7,7 @@ each block of rows is one matrix product with all of them.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +23,7 @@ from pix2score.snapshots.manifest import live
 from pix2score.snapshots.read import read_embeddings
 from pix2score.storage.folder import Folder
 
+logger = logging.getLogger(__name__)
 MOST_BY_INDEX = 100
 """Neighbours of one question; the recall of an index is that of ten."""
 CANDIDATES_PER_NEIGHBOUR = 4
@@ -118,6 +120,10 @@ class Neighbours:
         if self._index and num <= MOST_BY_INDEX + 1:
             _by_index(self._index, unit_QD, found, num)
             return found
+        if self._index:
+            logger.info(
+                "neighbours are looked for in every embedding: more than %d are asked for", MOST_BY_INDEX
+            )
         for ids, pages, block_ND in blocks(self._embeddings):
             similarity_NQ = block_ND @ unit_QD.T / length(block_ND)[:, None]
             for column, nearest in enumerate(found):
