@@ -10,12 +10,10 @@ from __future__ import annotations
 import functools
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from operator import xor
 from typing import Any, cast
-
-import pyarrow as pa
 
 from pix2score.catalog.catalog import Catalog
 from pix2score.catalog.rows import UpdatedTexts, estimated_rows, is_updated_text, no_rows
@@ -24,30 +22,24 @@ from pix2score.host.executor import Executor
 from pix2score.nightly import deal
 from pix2score.nightly.bounds import Bounds, chosen_bounds, overlapping
 from pix2score.nightly.carry import carried_columns
+from pix2score.nightly.earlier import Night, Resumed, resumed_of
 from pix2score.nightly.guards import check_fits, check_limits
 from pix2score.nightly.plan import ScoringPlan, plan_scoring, scoring_schema
 from pix2score.nightly.plan_range import (
     DamagedLiveError,
-    Offer,
     RangePlan,
-    ResumedRange,
-    Space,
-    find_doubtful,
-    memory_of,
     plan_range,
-    resume_range,
     texts_of_range,
 )
 from pix2score.nightly.request import ScoringCounts, ScoringRequest
-from pix2score.nightly.resume import offered, warn_of_doubtful
-from pix2score.nightly.returned import removed_pieces, removed_rows, removed_schema
-from pix2score.nightly.stored import place_rows, places_schema, stored_schema
+from pix2score.nightly.space import Space
+from pix2score.nightly.stored import stored_schema
 from pix2score.nightly.wanted import warn_of_damage
 from pix2score.nightly.work_order import Ordered, write_in_order
 from pix2score.snapshots.leases import Lease
 from pix2score.snapshots.manifest import CarriedColumns, Snapshot
-from pix2score.snapshots.pieces import Receipt, renew
-from pix2score.snapshots.tables import DataFile, broken_files, dead_schema
+from pix2score.snapshots.pieces import renew
+from pix2score.snapshots.tables import DataFile
 from pix2score.storage.folder import Folder
 from pix2score.storage.parts import Part, part_rows, total_rows
 from pix2score.storage.slices import Slices
@@ -60,39 +52,6 @@ RANGE_ROWS, NUM_RANGES = (1_000_000, 2_000_000), 64
 workers, too many cost a request for each of each other's."""
 _UNKNOWN = ("files", "lists", "consumed", "catalog", "config", "account", "runs")
 """Of a manifest, what tasks do not ask for; it grows with the table."""
-
-
-@dataclass(kw_only=True)
-class _Night:
-    """A plan by ranges in the making."""
-
-    executor: Executor
-    space: Space
-    live: Snapshot | None
-    live_files: list[DataFile]
-    range_rows: list[int]
-    """About how many rows each range has, of catalog and live snapshot."""
-    counts: ScoringCounts = field(default_factory=ScoringCounts)
-
-    @property
-    def ranges(self) -> range:
-        """Numbers of all ranges."""
-        return range(self.space.bounds.number)
-
-    def live_of(self, number: int) -> list[DataFile]:
-        """Live SCORES files that reach into a range."""
-        bounds = self.space.bounds
-        return overlapping(self.live_files, bounds.low(number), bounds.high(number))
-
-    def each(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """``function(*call)`` of every call, a task for each range."""
-        memory = memory_of(max(self.range_rows))
-        return list(self.executor.each(function, calls, memory_bytes=memory))
-
-    def dealt(self, function: Callable[..., Slices | None], calls: Sequence[tuple[Any, ...]]) -> list[Slices]:
-        """What tasks dealt out by range."""
-        found = self.executor.each(function, calls, memory_bytes=deal.DEAL_BYTES)
-        return [slices for slices in found if slices]
 
 
 def plan_night(
@@ -163,7 +122,7 @@ def _by_ranges(
     dealt = list(executor.each(deal.deal_catalog, calls, memory_bytes=deal.DEAL_BYTES))
     catalog.check_unchanged()
     of_catalog = [one.slices for one in dealt if one.slices]
-    night = _Night(
+    night = Night(
         executor=executor,
         space=space,
         live=live,
@@ -184,7 +143,7 @@ def _by_ranges(
     if counts.changes_nothing:
         return ScoringPlan(counts)
     if dry_run:
-        _resumed(night, ranges, writes=False)
+        resumed_of(night, [one.wanted for one in ranges], writes=False)
         return ScoringPlan(counts)
     return _written(night, ranges, carry)
 
@@ -206,7 +165,7 @@ def _rows_of_ranges(dealt: Sequence[Slices], live: Sequence[DataFile], bounds: B
     ]
 
 
-def _planned(night: _Night, dealt: list[Slices]) -> list[RangePlan]:
+def _planned(night: Night, dealt: list[Slices]) -> list[RangePlan]:
     """Every range; its counts are added up in ``night.counts``."""
     texts = _texts(night, dealt) if is_updated_text(night.space.catalog) else None
     try:
@@ -222,7 +181,7 @@ def _planned(night: _Night, dealt: list[Slices]) -> list[RangePlan]:
     return ranges
 
 
-def _texts(night: _Night, dealt: list[Slices]) -> UpdatedTexts:
+def _texts(night: Night, dealt: list[Slices]) -> UpdatedTexts:
     calls = [(night.space, dealt, number, night.range_rows[number]) for number in night.ranges]
     found = cast("list[UpdatedTexts]", night.each(texts_of_range, calls))
     example = next((one.example for one in found if one.texts > max(one.numbers, one.times)), None)
@@ -234,7 +193,7 @@ def _texts(night: _Night, dealt: list[Slices]) -> UpdatedTexts:
     )
 
 
-def _plan_each(night: _Night, dealt: list[Slices], texts: UpdatedTexts | None) -> list[RangePlan]:
+def _plan_each(night: Night, dealt: list[Slices], texts: UpdatedTexts | None) -> list[RangePlan]:
     calls = [
         (night.space, dealt, texts, number, night.live_of(number), night.range_rows[number])
         for number in night.ranges
@@ -248,121 +207,9 @@ def _carried(catalog: Catalog, request: ScoringRequest, ranges: Sequence[RangePl
     return carried_columns(catalog, request.carry, functools.reduce(xor, (one.carry_hash for one in ranges)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Resumed:
-    """What earlier runs did of a plan."""
-
-    receipts: list[Receipt]
-    """All that offer rows: staged pieces, then removed rows."""
-    already_published: list[Receipt]
-    ranges: list[ResumedRange]
-    """Those with anything to do; empty if no piece offers anything, and no head answers."""
-
-
-def _resumed(night: _Night, ranges: Sequence[RangePlan], *, writes: bool) -> _Resumed:
-    counts, request, live = night.counts, night.space.request, night.live
-    receipts, already_published = offered(night.space.folder, request.origin, request.layout, live)
-    may_return = counts.new or counts.waiting
-    removed = removed_pieces(live, request.origin, request.layout) if may_return else []
-    if removed and broken_files(night.space.folder, [receipt.scores for receipt in removed]):
-        removed = []
-    found: list[ResumedRange] = []
-    if receipts or removed or counts.heads:
-        offer = _offer(night, receipts, removed)
-        calls = [
-            (night.space, offer, number, one.wanted, night.range_rows[number], writes)
-            for number, one in enumerate(ranges)
-        ]
-        found = [one for one in night.each(resume_range, calls) if one]
-    counts.resumed = sum(one.num_resumed for one in found)
-    counts.limited = max(0, counts.to_score - request.limit) if request.limit is not None else 0
-    return _Resumed([*receipts, *removed], already_published, found)
-
-
-def _offer(night: _Night, receipts: list[Receipt], removed: list[Receipt]) -> Offer:
-    space, live = night.space, night.live
-    staged = _deal_pieces(night, receipts)
-    doubtful = _doubtful(night, receipts, staged)
-    warn_of_doubtful(space.folder, receipts, doubtful)
-    embeddings = live.files_of("embeddings") if live and night.counts.heads else []
-    returned = [receipt.scores for receipt in removed]
-    removed_kind = removed_schema(space.id_type)
-    of_removed = _deal_files(night, "removed", removed_kind, removed_rows, returned, len(receipts))
-    places_kind = places_schema(space.id_type)
-    return Offer(
-        pieces=[receipt.scores.path for receipt in (*receipts, *removed)],
-        staged=staged,
-        doubtful=doubtful,
-        removed=of_removed,
-        superseded=_deal_dead(night) if of_removed else [],
-        living_runs=sorted(live.manifest.get("runs", {})) if live else [],
-        places=_deal_files(night, "places", places_kind, place_rows, embeddings) if embeddings else None,
-        embeddings=embeddings,
-    )
-
-
-def _deal_pieces(night: _Night, receipts: list[Receipt]) -> list[Slices]:
-    space = night.space
-    groups = deal.together(receipts, [receipt.rows for receipt in receipts])
-    prefix, layout = f"{space.temporary}/staged", space.request.layout
-    calls = [(space.folder, prefix, layout, space.bounds, some, first) for first, some in groups]
-    return night.dealt(deal.deal_pieces, calls)
-
-
-def _deal_files(
-    night: _Night,
-    name: str,
-    schema: pa.Schema,
-    read: Callable[..., Iterator[pa.RecordBatch]],
-    files: list[DataFile],
-    first: int = 0,
-) -> list[Slices]:
-    space = night.space
-    groups = deal.together(files, [file.rows for file in files])
-    prefix = f"{space.temporary}/{name}"
-    calls = [
-        (space.folder, prefix, schema, space.bounds, read, some, first + number) for number, some in groups
-    ]
-    return night.dealt(deal.deal_files, calls)
-
-
-def _deal_dead(night: _Night) -> list[Slices]:
-    """All that is dead."""
-    space, files = night.space, night.live.files_of("dead") if night.live else []
-    groups = deal.together(files, [file.rows for file in files])
-    prefix, schema = f"{space.temporary}/dead", dead_schema(space.id_type)
-    calls = [(space.folder, prefix, schema, space.bounds, [file.path for file in some]) for _, some in groups]
-    return night.dealt(deal.deal_keys, calls)
-
-
-def _doubtful(night: _Night, receipts: list[Receipt], staged: list[Slices]) -> list[int]:
-    """Pieces that are left out though they are whole."""
-    space, live = night.space, night.live
-    if not staged:
-        return []
-    runs = {receipt.origin.run for receipt in receipts}
-    files = live.files_of("dead") if live else []
-    groups = deal.together(files, [file.rows for file in files])
-    prefix = f"{space.temporary}/published"
-    calls = [(space.folder, prefix, space.id_type, space.bounds, runs, some) for _, some in groups]
-    published = night.dealt(deal.deal_published, calls)
-    is_named = live is not None and bool(runs & {*live.manifest.get("runs", ())})
-    of_live = [night.live_of(number) if is_named else [] for number in night.ranges]
-    work = [
-        (space, staged, published, runs, n, of_live[n], night.range_rows[n] + _staged_rows(staged, n))
-        for n in night.ranges
-    ]
-    found = night.each(find_doubtful, work)
-    return sorted({number for numbers in found for number in numbers})
-
-
-def _staged_rows(staged: Sequence[Slices], number: int) -> int:
-    return sum(int(slices.rows[number]) for slices in staged)
-
-
-def _written(night: _Night, ranges: Sequence[RangePlan], carry: CarriedColumns | None) -> ScoringPlan:
+def _written(night: Night, ranges: Sequence[RangePlan], carry: CarriedColumns | None) -> ScoringPlan:
     """The plan, once nothing speaks against it any more."""
-    resumed = _resumed(night, ranges, writes=True)
+    resumed = resumed_of(night, [one.wanted for one in ranges], writes=True)
     numbers = sorted({number for one in resumed.ranges for number in one.numbers})
     used = [resumed.receipts[number] for number in numbers]
     renew(night.space.folder, [receipt for receipt in used if receipt.is_staged])
@@ -388,7 +235,7 @@ def _written(night: _Night, ranges: Sequence[RangePlan], carry: CarriedColumns |
     )
 
 
-def _in_order(night: _Night, ranges: Sequence[RangePlan], resumed: _Resumed) -> tuple[list[Part], list[Part]]:
+def _in_order(night: Night, ranges: Sequence[RangePlan], resumed: Resumed) -> tuple[list[Part], list[Part]]:
     """Parts of what stored embeddings answer, and of what is scored; ``limit`` counts both."""
     space, id_type, limit = night.space, night.space.id_type, night.space.request.limit
     num_lacking = sum(one.num_lacking for one in resumed.ranges)
