@@ -87,7 +87,7 @@ def rewrite(
                 + (is_merged,)
             )
     num_changed = 0
-    for one, rows in executor.each(merge_incoming, calls):
+    for one, rows in executor.each(merge_incoming, calls, memory_bytes=DEAL_BYTES):
         merged.add(one)
         num_changed += rows
     if num_changed != changes.num_changed:
