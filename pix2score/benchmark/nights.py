@@ -30,7 +30,6 @@ from pix2score.benchmark.generated import (
     embedded,
     narrow_layout,
     num_files,
-    pixiv_layout,
     stage_part,
     write_catalog_file,
     write_rows,
@@ -45,13 +44,11 @@ from pix2score.snapshots.config import VerifyConfig
 from pix2score.snapshots.manifest import Snapshot, live, live_number
 from pix2score.snapshots.pieces import Origin
 from pix2score.snapshots.read import read_embeddings, read_scores
-from pix2score.snapshots.verify import verify
+from pix2score.snapshots.verify import verify_on
 from pix2score.storage.folder import Folder
 
 logger = logging.getLogger(__name__)
 FILE_ROWS = 1_000_000
-WIDE_ROWS = 20_000_000
-"""Up to so many rows the scores table has three heads; beyond, one small one: a disk holds several tables."""
 ONE_TASK_ROWS = 10_000_000
 """Up to so many rows a night is measured in one task too."""
 TASK_MEMORY_BYTES = 6 * 2**30
@@ -192,7 +189,7 @@ def _measure(place: Path, num_rows: int, way: Way, workers: int) -> None:
         for number, night in enumerate(NIGHTS):
             catalog = open_catalog(_generated(place, num_rows, night), Columns())
             _night(measured, night, number, catalog)
-        measured.step("verify", lambda: verify(VerifyConfig(scores=measured.scores.uri)))
+        measured.step("verify", lambda: verify_on(VerifyConfig(scores=measured.scores.uri), RayExecutor()))
         measured.step(LAST, lambda: _read(measured.scores.uri))
     shutil.rmtree(measured.scores.uri, ignore_errors=True)
 
@@ -222,7 +219,7 @@ def _generated(place: Path, num_rows: int, night: str) -> str:
 def _night(measured: _Way, night: str, number: int, catalog: Catalog) -> None:
     """Plan, stage and publish one night."""
     folder, executor = measured.scores, RayExecutor()
-    layout = pixiv_layout() if measured.rows <= WIDE_ROWS else narrow_layout()
+    layout = narrow_layout()
     parent = live_number(folder)
     snapshot = live(folder.uri) if parent else None
     origin = Origin(run=f"benchmark-{number}", model_version=MODEL_VERSION, parent=parent)
