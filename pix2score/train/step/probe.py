@@ -96,7 +96,7 @@ class Probe:
         optimizer = torch.optim.LBFGS(
             [weight_AD, bias_A],
             max_iter=self._max_passes,
-            tolerance_grad=1e-5,
+            tolerance_grad=1e-6,
             tolerance_change=1e-8,
             line_search_fn="strong_wolfe",
         )
