@@ -18,7 +18,7 @@ import pytest
 import torch
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pix2score.errors import ConfigError
@@ -460,6 +460,21 @@ LONG = (*CONFLICTING, *CONFLICTING)  # in the first two steps gradients are adde
 Recording = dict[str, Any]
 
 
+def without_kinks(model: MultiHeadModel) -> MultiHeadModel:
+    """The network with smooth functions in place of ReLU and the largest of several.
+
+    Pictures moved along a gradient that was summed in another order are others by its rounding, and at a kink
+    the gradient there jumps.
+    """
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(parent, name, nn.SiLU())
+            elif isinstance(child, nn.MaxPool2d):
+                setattr(parent, name, nn.AvgPool2d(child.kernel_size, child.stride, child.padding))
+    return model
+
+
 def joint_batch(step: int, *, uneven: bool) -> Batch:
     """2 * SIZE images.
 
@@ -491,7 +506,7 @@ def two_worker_scenarios(rank: int) -> Recording:
             fitter, [part(joint_batch(s, uneven=uneven), mine) for s in range(STEPS)]
         )
     for name, recipe in JOINT_RECIPES.items():
-        fitter = fitter_of(DistributedDataParallel(frozen_copy()), **UNCLIPPED, **recipe)
+        fitter = fitter_of(DistributedDataParallel(without_kinks(frozen_copy())), **UNCLIPPED, **recipe)
         found[name] = trained(fitter, [part(joint_batch(s, uneven=False), mine) for s in LONG])
     found["infinite loss"] = poisoned_on_rank_0(
         rank, DistributedDataParallel(frozen_copy()), "offset", -math.inf
@@ -567,7 +582,7 @@ def test_two_workers_have_the_gradient_of_one_with_both_batches_by_every_way_of_
     workers: list[Recording], name: str
 ) -> None:
     alone = trained(
-        fitter_of(frozen_copy(), **UNCLIPPED, **JOINT_RECIPES[name]),
+        fitter_of(without_kinks(frozen_copy()), **UNCLIPPED, **JOINT_RECIPES[name]),
         [joint_batch(s, uneven=False) for s in LONG],
     )
     zero = {name: torch.zeros_like(g) for name, g in alone["gradient"].items()}
