@@ -44,7 +44,8 @@ TASK_ROWS, LARGE_TASK_ROWS = 8_192, 32_768
 Embeddings are read by row group, and of up to two of them a neighbour reads the rest.
 """
 LARGE_NIGHT_ROWS = 500_000
-MEMORY_BYTES = 512 * 2**20
+MEMORY_BYTES = 768 * 2**20
+"""Of a task: 613 MiB at most were seen (ResNet101's heads, 131,072 rows), of the process as a whole."""
 PART_ROWS = 65_536
 """Of a staged piece: some 20 MB of SCORES rows."""
 
