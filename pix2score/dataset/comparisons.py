@@ -8,8 +8,7 @@ that its images stand in the dataset once more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -17,10 +16,9 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from pix2score.dataset.card import SPLITS
+from pix2score.dataset.side_table import SideTable, open_side_table
 from pix2score.errors import DataError
 from pix2score.heads.compared import FIRST_PAGE, MAX_IMAGES, OTHERS
-from pix2score.storage.folder import Entry, Folder
-from pix2score.storage.parquet import open_parquet, parquet_batches
 from pix2score.storage.sql import load, one_row
 
 NEEDED, OPTIONAL = ("set", "illust_id", "rank"), ("page", "weight", "rater")
@@ -43,51 +41,17 @@ WORDS = {
 """Why rows and sets of a table are left out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Comparisons:
-    """A table of comparisons as it stood when it was opened."""
-
-    folder: Folder
-    entry: Entry
-    columns: tuple[str, ...]
-
-    @property
-    def place(self) -> str:
-        """Of the file."""
-        return self.folder.full(self.entry.path)
-
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """Its rows, of the columns that mean something."""
-        return parquet_batches(self.folder, [self.entry.path], self.columns)
-
-    def schema(self) -> pa.Schema:
-        """Of ``batches``."""
-        with open_parquet(self.folder, self.entry.path) as file:
-            return pa.schema([file.schema_arrow.field(name).remove_metadata() for name in self.columns])
-
-
-def open_comparisons(place: str) -> Comparisons:
+def open_comparisons(place: str) -> SideTable:
     """The table at ``place``. Raises ``DataError``: no such file, no Parquet, or a column missing."""
-    whole = Folder(place)
-    if not whole.is_file():
-        raise DataError(f"--comparisons {place}: no such file; expected one Parquet file")
-    folder, name = whole.parent, whole.name
-    with open_parquet(folder, name) as file:
-        names = file.schema_arrow.names
-        missing = [column for column in NEEDED if column not in names]
-        if missing:
-            raise DataError(
-                f"--comparisons {place} has no column {', '.join(missing)}; it has {', '.join(names)}; "
-                f"expected {', '.join(NEEDED)}, and perhaps {', '.join(OPTIONAL)}"
-            )
-        rank = file.schema_arrow.field("rank").type
-        if not (pt.is_integer(rank) or pt.is_floating(rank) or pt.is_decimal(rank)):
-            raise DataError(f"--comparisons {place}: column rank is {rank}, expected a number (1 is best)")
-    columns = tuple(column for column in (*NEEDED, *OPTIONAL) if column in names)
-    return Comparisons(folder, folder.entry(name), columns)
+    columns = f"{', '.join(NEEDED)}, and perhaps {', '.join(OPTIONAL)}"
+    table = open_side_table("--comparisons", place, NEEDED, OPTIONAL, "one Parquet file", columns)
+    rank = table.schema().field("rank").type
+    if not (pt.is_integer(rank) or pt.is_floating(rank) or pt.is_decimal(rank)):
+        raise DataError(f"--comparisons {place}: column rank is {rank}, expected a number (1 is best)")
+    return table
 
 
-def add_sets(connection: duckdb.DuckDBPyConnection, comparisons: Comparisons, head: str) -> dict[str, Any]:
+def add_sets(connection: duckdb.DuckDBPyConnection, comparisons: SideTable, head: str) -> dict[str, Any]:
     """Add a row per set to table ``chosen``, with column ``others``; return what became of the table's rows.
 
     Reads table ``split_rows``. ``num_unlabelled`` of what is returned counts images that are in a set and in
@@ -110,7 +74,7 @@ def add_sets(connection: duckdb.DuckDBPyConnection, comparisons: Comparisons, he
     return counts
 
 
-def _members(connection: duckdb.DuckDBPyConnection, comparisons: Comparisons) -> dict[str, Any]:
+def _members(connection: duckdb.DuckDBPyConnection, comparisons: SideTable) -> dict[str, Any]:
     """Make table ``members``: the rows that count, with what the catalog knows of their images."""
     has = set(comparisons.columns)
     (id_type,) = one_row(connection, "SELECT typeof(illust_id) FROM split_rows LIMIT 1")

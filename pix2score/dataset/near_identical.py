@@ -5,16 +5,13 @@ A group that spans splits lets a model be measured by what it has learnt by hear
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import duckdb
-import pyarrow as pa
 
-from pix2score.errors import DataError
-from pix2score.storage.folder import Entry, Folder
-from pix2score.storage.parquet import open_parquet, parquet_batches
+from pix2score.dataset.side_table import SideTable, open_side_table
 from pix2score.storage.sql import load, one_row
 
 Rule: TypeAlias = Literal["warn", "drop"]
@@ -26,47 +23,17 @@ _RANK = "CASE split WHEN 'test' THEN 0 WHEN 'val' THEN 1 ELSE 2 END"
 
 @dataclass(frozen=True, slots=True)
 class NearIdentical:
-    """A table of groups as it stood when it was opened."""
+    """A table of groups, and what becomes of those that span splits."""
 
-    folder: Folder
-    entry: Entry
-    has_page: bool
+    table: SideTable
     rule: Rule
-
-    @property
-    def place(self) -> str:
-        """Of the file."""
-        return self.folder.full(self.entry.path)
-
-    def schema(self) -> pa.Schema:
-        """Of ``batches``."""
-        with open_parquet(self.folder, self.entry.path) as file:
-            return pa.schema([file.schema_arrow.field(name).remove_metadata() for name in self._columns])
-
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """Its rows, of the columns that mean something."""
-        return parquet_batches(self.folder, [self.entry.path], self._columns)
-
-    @property
-    def _columns(self) -> tuple[str, ...]:
-        return (*NEEDED, "page") if self.has_page else NEEDED
 
 
 def open_near_identical(place: str, rule: Rule) -> NearIdentical:
     """The table at ``place``. Raises ``DataError``: no such file, no Parquet, or a column missing."""
-    whole = Folder(place)
-    if not whole.is_file():
-        raise DataError(f"--duplicates {place}: no such file; expected what jobs.duplicates wrote")
-    folder, name = whole.parent, whole.name
-    with open_parquet(folder, name) as file:
-        names = file.schema_arrow.names
-    missing = [column for column in NEEDED if column not in names]
-    if missing:
-        raise DataError(
-            f"--duplicates {place} has no column {', '.join(missing)}; it has {', '.join(names)}; expected "
-            "what jobs.duplicates wrote: group, illust_id, page"
-        )
-    return NearIdentical(folder, folder.entry(name), "page" in names, rule)
+    what = "what jobs.duplicates wrote"
+    columns = f"{what}: group, illust_id, page"
+    return NearIdentical(open_side_table("--duplicates", place, NEEDED, ("page",), what, columns), rule)
 
 
 def find_spanning(connection: duckdb.DuckDBPyConnection, alike: NearIdentical) -> dict[str, Any]:
@@ -76,9 +43,9 @@ def find_spanning(connection: duckdb.DuckDBPyConnection, alike: NearIdentical) -
     Returns ``groups`` and ``rows`` of those that span splits, ``dropped`` rows, and ``examples``: of each of
     the first groups an illust_id per split.
     """
-    load(connection, "alike", alike.schema(), alike.batches())
+    load(connection, "alike", alike.table.schema(), alike.table.batches())
     (id_type,) = one_row(connection, "SELECT typeof(illust_id) FROM split_rows LIMIT 1")
-    page = "coalesce(TRY_CAST(page AS INTEGER), 0)" if alike.has_page else "0"
+    page = "coalesce(TRY_CAST(page AS INTEGER), 0)" if "page" in alike.table.columns else "0"
     connection.execute(
         f"CREATE TABLE spanning AS SELECT a.number, c.illust_id, c.page, c.split, {_RANK} AS rank FROM "
         f'(SELECT DISTINCT "group" AS number, TRY_CAST(illust_id AS {id_type}) AS illust_id, {page} AS page '

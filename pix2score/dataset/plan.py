@@ -16,7 +16,7 @@ from pix2score.catalog.keys import key_fields
 from pix2score.catalog.rows import SOURCE, WEIGHT, PlanCounts, order_sql, plan_schema
 from pix2score.catalog.several import Catalogs, rows_of_all
 from pix2score.dataset.card import SPLITS
-from pix2score.dataset.comparisons import OTHERS_FIELD, Comparisons, add_sets
+from pix2score.dataset.comparisons import OTHERS_FIELD, add_sets
 from pix2score.dataset.labels import (
     MAX_EXAMPLES,
     described_labels,
@@ -25,6 +25,7 @@ from pix2score.dataset.labels import (
     label_types,
 )
 from pix2score.dataset.near_identical import NearIdentical, find_spanning
+from pix2score.dataset.side_table import SideTable
 from pix2score.dataset.sources import SourceRules
 from pix2score.errors import DataError
 from pix2score.heads.spec import HeadSpec
@@ -63,7 +64,7 @@ def plan_dataset(
     folder: Folder,
     prefix: str,
     done: Sequence[str] = (),
-    comparisons: Comparisons | None = None,
+    comparisons: SideTable | None = None,
     rules: SourceRules = NO_RULES,
     alike: NearIdentical | None = None,
 ) -> tuple[list[Part], PlanCounts, list[HeadSpec]]:
@@ -98,7 +99,7 @@ def plan_dataset(
 
 def _add_sets(
     connection: duckdb.DuckDBPyConnection,
-    comparisons: Comparisons,
+    comparisons: SideTable,
     heads: Sequence[HeadSpec],
     counts: PlanCounts,
 ) -> None:

@@ -33,12 +33,13 @@ from pix2score.cluster.session import session
 from pix2score.cluster.sink import Staging
 from pix2score.cluster.tasks import on_cluster
 from pix2score.dataset.card import CARD, SPLITS, dataset_schema
-from pix2score.dataset.comparisons import Comparisons, described, open_comparisons, warnings
+from pix2score.dataset.comparisons import described, open_comparisons, warnings
 from pix2score.dataset.labels import described_labels, label_types
 from pix2score.dataset.near_identical import NearIdentical, open_near_identical, spanning_warnings
 from pix2score.dataset.plan import SplitRule, described_splits, plan_dataset
 from pix2score.dataset.resume import ResumedShards, resume_shards
 from pix2score.dataset.shards import Shard, ShardWriter, shard_rows_of, staged_shards
+from pix2score.dataset.side_table import SideTable
 from pix2score.dataset.sources import SourceRules, described_sources
 from pix2score.errors import ConfigError, DataError, LimitError, StorageError
 from pix2score.heads.spec import HeadSpec
@@ -99,13 +100,13 @@ class _Work:
     images: ImageRows
     out: Folder
     staged: str
-    comparisons: Comparisons | None
+    comparisons: SideTable | None
     rules: SourceRules
     alike: NearIdentical | None
 
 
 def _plan_id(
-    config: PrepareConfig, catalogs: Catalogs, comparisons: Comparisons | None, alike: NearIdentical | None
+    config: PrepareConfig, catalogs: Catalogs, comparisons: SideTable | None, alike: NearIdentical | None
 ) -> str:
     """Equal for equal settings and an unchanged catalog: then what a killed attempt finished is resumed."""
     # Not max_failed: who allows more failures after a stop wants what is done already.
@@ -117,7 +118,7 @@ def _plan_id(
     if comparisons:
         facts["compared"] = (comparisons.entry.size, comparisons.entry.etag)
     if alike:
-        facts["alike"] = (alike.entry.size, alike.entry.etag)
+        facts["alike"] = (alike.table.entry.size, alike.table.entry.etag)
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
