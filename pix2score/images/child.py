@@ -12,6 +12,7 @@ import resource
 import signal
 import struct
 import sys
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import numpy as np
@@ -48,14 +49,24 @@ def serve(settings: dict[str, object]) -> None:
         status, payload = _attempt(data, preprocess, short_side)
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        _write_all(replies, [REPLY.pack(status, len(payload)), payload])
+        write_all(replies, [REPLY.pack(status, len(payload)), payload])
 
 
-def _write_all(fd: int, parts: list[bytes | memoryview]) -> None:
-    """In one go, so that the owner wakes once; pixels from where they are."""
+def write_all(
+    fd: int, parts: Sequence[bytes | memoryview], when_full: Callable[[], None] | None = None
+) -> None:
+    """Write ``parts`` in one go where the pipe has room, so that its reader wakes once, from where they are.
+
+    ``when_full``: waits for room, where ``fd`` does not block.
+    """
     left = [memoryview(part) for part in parts]
     while left:
-        written = os.writev(fd, left)
+        try:
+            written = os.writev(fd, left)
+        except BlockingIOError:
+            assert when_full, "only a pipe that does not block is full"
+            when_full()
+            continue
         while left and written >= len(left[0]):
             written -= len(left.pop(0))
         if left:

@@ -17,13 +17,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import BinaryIO, cast
 
 from pix2score.errors import ImageErrorCode, ImageFailure
 from pix2score.host.child_wait import Wait, patience_s
-from pix2score.images.child import REPLY, REQUEST, serve
+from pix2score.images.child import REPLY, REQUEST, serve, write_all
 from pix2score.images.preprocess import Preprocess
 
 MEMORY_BYTES = 2 * 2**30  # 100 megapixels of RGBA with its white background and RGB copy need about 1.3 GiB
@@ -148,7 +147,8 @@ class Decoder:
         return self._living_child()
 
     def _send(self, child: subprocess.Popen[bytes], data: bytes, wait: Wait) -> None:
-        _write_all(child, [REQUEST.pack(len(data)), data], wait)
+        fd = cast(BinaryIO, child.stdin).fileno()
+        write_all(fd, [REQUEST.pack(len(data)), data], lambda: wait.until(fd, select.POLLOUT))
         self._under_way.append(data)
 
     @property
@@ -218,22 +218,6 @@ def _start_child(settings: dict[str, object]) -> subprocess.Popen[bytes]:
         with contextlib.suppress(OSError):  # over the user's pipe quota: slower, not wrong
             fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     return child
-
-
-def _write_all(child: subprocess.Popen[bytes], parts: Sequence[bytes], wait: Wait) -> None:
-    """In one go where the pipe has room, so that the child wakes once."""
-    fd = cast(BinaryIO, child.stdin).fileno()
-    left = [memoryview(part) for part in parts]
-    while left:
-        try:
-            written = os.writev(fd, left)
-        except BlockingIOError:
-            wait.until(fd, select.POLLOUT)
-            continue
-        while left and written >= len(left[0]):
-            written -= len(left.pop(0))
-        if left:
-            left[0] = left[0][written:]
 
 
 def _read_exactly(child: subprocess.Popen[bytes], size: int, wait: Wait) -> bytes:

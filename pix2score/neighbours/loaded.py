@@ -76,12 +76,8 @@ def read_gone(folder: Folder, card: IndexCard) -> Positions:
     return np.asarray(pq.read_table(pa.BufferReader(folder.read(card.gone.path))).column(0).to_numpy())
 
 
-def index_for(folder: Folder, snapshot: Snapshot) -> IndexCard | None:
-    """The newest index that has the embeddings of ``snapshot``."""
-    return _fitting(read_indexes(folder), snapshot)
-
-
 def _fitting(cards: dict[int, IndexCard], snapshot: Snapshot) -> IndexCard | None:
+    """The newest index that has the embeddings of ``snapshot``."""
     same = embeddings_id(snapshot)
     fits = [
         card
