@@ -16,7 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pix2score.neighbours.vectors import Floats
-from pix2score.snapshots.manifest import Snapshot, publish
+from pix2score.snapshots.manifest import publish
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.tables import DataFile, Layout, unique_path, write_file
 from pix2score.storage.arrow import fixed_lists
 from pix2score.storage.folder import Folder

@@ -17,8 +17,9 @@ import pyarrow as pa
 from pix2score.heads.bins import median_bin
 from pix2score.heads.presets import preset
 from pix2score.heads.spec import HeadSpec
-from pix2score.snapshots.manifest import Snapshot, publish
+from pix2score.snapshots.manifest import publish
 from pix2score.snapshots.pieces import Origin, Receipt, write_piece
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.tables import DataFile, Layout, unique_path, write_file
 from pix2score.storage.arrow import fixed_lists
 from pix2score.storage.folder import Folder

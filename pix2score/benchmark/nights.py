@@ -41,9 +41,10 @@ from pix2score.nightly import plan_night
 from pix2score.nightly.publish import Publication, publish_night
 from pix2score.nightly.request import ScoringRequest
 from pix2score.snapshots.config import VerifyConfig
-from pix2score.snapshots.manifest import Snapshot, live, live_number
+from pix2score.snapshots.manifest import live, live_number
 from pix2score.snapshots.pieces import Origin
 from pix2score.snapshots.read import read_embeddings, read_scores
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.verify import verify_on
 from pix2score.storage.folder import Folder
 

@@ -29,7 +29,7 @@ from pix2score.snapshots.indexes import (
     folder_of,
     write_index_file,
 )
-from pix2score.snapshots.manifest import Snapshot
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import open_parquet, parquet_bytes
 

@@ -17,8 +17,9 @@ from pix2score.neighbours.config import DuplicatesConfig
 from pix2score.neighbours.groups import Components, Stored, hashes, join_by_index, join_copies, join_exactly
 from pix2score.neighbours.loaded import LoadedIndex, loaded_index
 from pix2score.neighbours.vectors import Floats, Positions, length, scanner, stored, unit, wide
-from pix2score.snapshots.manifest import Snapshot, live
+from pix2score.snapshots.manifest import live
 from pix2score.snapshots.read import batches_of, read_embeddings
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_bytes
 from pix2score.storage.sql import engine, load

@@ -23,8 +23,9 @@ from pix2score.neighbours.parts import keys_schema, read_keys
 from pix2score.neighbours.vectors import Positions, scanner
 from pix2score.snapshots.indexes import IndexCard, IndexPart, embeddings_id, publish_index, read_indexes
 from pix2score.snapshots.leases import Lease
-from pix2score.snapshots.manifest import Snapshot, live, new_run_id
+from pix2score.snapshots.manifest import live, new_run_id
 from pix2score.snapshots.read import batches_of, read_embeddings
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.tables import OK
 from pix2score.storage.folder import Folder
 from pix2score.storage.sql import engine, in_memory, load, one_row

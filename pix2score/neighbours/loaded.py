@@ -16,7 +16,7 @@ from pix2score.cli.packages import missing
 from pix2score.neighbours.parts import Vectors, read_keys
 from pix2score.neighbours.vectors import Floats, Positions
 from pix2score.snapshots.indexes import IndexCard, embeddings_id, read_indexes
-from pix2score.snapshots.manifest import Snapshot
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.storage.folder import Folder
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from pix2score.catalog.catalog import Catalog
 from pix2score.catalog.keys import KEY, Key, key_fields
 from pix2score.errors import ConfigError, StorageError
 from pix2score.nightly.bounds import within
-from pix2score.snapshots.manifest import CarriedColumns
+from pix2score.snapshots.snapshot import CarriedColumns
 from pix2score.snapshots.tables import Layout
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_bytes

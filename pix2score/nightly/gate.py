@@ -16,7 +16,7 @@ from pix2score.errors import DataError, LimitError
 from pix2score.heads.spec import HeadSpec
 from pix2score.host.executor import Executor
 from pix2score.snapshots.drift import MIN_ROWS, HeadDrift, Histogram, answer_histograms, comparable
-from pix2score.snapshots.manifest import Snapshot
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.storage.folder import Folder
 
 logger = logging.getLogger(__name__)

@@ -26,8 +26,8 @@ from pix2score.nightly.returned import removed_pieces, take_back
 from pix2score.nightly.stored import locate, placed_sql, stored_schema
 from pix2score.nightly.wanted import create_wanted, load_live
 from pix2score.snapshots.leases import Lease
-from pix2score.snapshots.manifest import CarriedColumns
 from pix2score.snapshots.pieces import Receipt, renew
+from pix2score.snapshots.snapshot import CarriedColumns
 from pix2score.snapshots.tables import resumed_schema
 from pix2score.storage.folder import Folder
 from pix2score.storage.parts import Part, total_rows, write_parts

@@ -37,8 +37,8 @@ from pix2score.nightly.stored import stored_schema
 from pix2score.nightly.wanted import warn_of_damage
 from pix2score.nightly.work_order import Ordered, write_in_order
 from pix2score.snapshots.leases import Lease
-from pix2score.snapshots.manifest import CarriedColumns, Snapshot
 from pix2score.snapshots.pieces import renew
+from pix2score.snapshots.snapshot import CarriedColumns, Snapshot
 from pix2score.snapshots.tables import DataFile
 from pix2score.storage.folder import Folder
 from pix2score.storage.parts import Part, part_rows, total_rows

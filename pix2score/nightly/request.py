@@ -8,8 +8,8 @@ from typing import Literal, TypeAlias
 
 from pix2score.catalog.expressions import Expression
 from pix2score.snapshots.leases import Holder, this_process
-from pix2score.snapshots.manifest import Snapshot
 from pix2score.snapshots.pieces import Origin
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.tables import Layout
 
 REASONS = ("new", "changed", "stale", "heads", "retry", "full", "waiting")

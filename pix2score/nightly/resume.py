@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 from pix2score.catalog.keys import key_fields
 from pix2score.errors import RETRIED_ERROR_CODES, DataError
-from pix2score.snapshots.manifest import Snapshot
 from pix2score.snapshots.pieces import Origin, Receipt, fitting, staged_receipts, standing
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.tables import (
     EMBEDDING_RUN,
     OK,

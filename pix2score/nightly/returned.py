@@ -12,8 +12,8 @@ import duckdb
 import pyarrow as pa
 
 from pix2score.catalog.keys import KEY, key_fields
-from pix2score.snapshots.manifest import Snapshot
 from pix2score.snapshots.pieces import Origin, Receipt
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.tables import EMBEDDING_RUN, DataFile, Layout, broken_files, dead_schema
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_batches

@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 
 from pix2score.catalog.keys import KEY, key_fields
-from pix2score.snapshots.manifest import Snapshot
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.tables import EMBEDDING_RUN, DataFile
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_batches

@@ -32,8 +32,9 @@ from pix2score.images.source import image_source
 from pix2score.model.folder import load_card
 from pix2score.pseudo.config import PseudoConfig
 from pix2score.snapshots.identity import model_of
-from pix2score.snapshots.manifest import Snapshot, live
+from pix2score.snapshots.manifest import live
 from pix2score.snapshots.read import read_scores
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.tables import OK
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_bytes

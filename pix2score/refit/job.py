@@ -24,7 +24,8 @@ from pix2score.model.folder import CARD, ModelCard, Weights, load_model, save_mo
 from pix2score.refit.config import RefitConfig
 from pix2score.refit.rows import SplitRows, read_rows
 from pix2score.snapshots.identity import model_of
-from pix2score.snapshots.manifest import Snapshot, live
+from pix2score.snapshots.manifest import live
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.storage.folder import Folder
 from pix2score.summaries import RefitSummary
 

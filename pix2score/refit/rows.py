@@ -22,8 +22,8 @@ from pix2score.dataset.card import SPLITS
 from pix2score.dataset.plan import SplitRule, plan_dataset
 from pix2score.errors import DataError
 from pix2score.heads.spec import HeadSpec
-from pix2score.snapshots.manifest import Snapshot
 from pix2score.snapshots.read import batches_of, removed_meanwhile
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.tables import EMBEDDING_RUN, OK, DataFile
 from pix2score.storage.folder import Folder
 from pix2score.storage.matrix import Matrix, MatrixFile

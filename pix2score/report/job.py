@@ -26,7 +26,8 @@ from pix2score.report.night import NightStats
 from pix2score.report.night_page import night_page
 from pix2score.report.page import check_packages, encoded
 from pix2score.snapshots.drift import comparable
-from pix2score.snapshots.manifest import Snapshot, live, read_snapshot
+from pix2score.snapshots.manifest import live, read_snapshot
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_batches
 from pix2score.summaries import ReportSummary

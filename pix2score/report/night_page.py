@@ -15,7 +15,7 @@ from pix2score.report.drift import Drift, drift_lines
 from pix2score.report.evaluated_more import correlation_section
 from pix2score.report.night import NightStats
 from pix2score.report.page import Chart, Gallery, Line, Picture, Section, TextTable, page
-from pix2score.snapshots.manifest import Snapshot
+from pix2score.snapshots.snapshot import Snapshot
 
 
 def night_page(

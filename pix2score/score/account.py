@@ -19,8 +19,8 @@ from pix2score.images.failure_limits import ALL_MISSING_ROWS, check_any_reached,
 from pix2score.images.repeats import Repeats
 from pix2score.nightly.plan import ScoringPlan
 from pix2score.nightly.request import ScoringCounts
-from pix2score.snapshots.manifest import Snapshot
 from pix2score.snapshots.pieces import Receipt
+from pix2score.snapshots.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from pix2score.errors import Pix2ScoreError
-from pix2score.snapshots.manifest import Snapshot
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.storage.folder import Folder
 
 logger = logging.getLogger(__name__)

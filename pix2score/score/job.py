@@ -42,8 +42,8 @@ from pix2score.score.held import show_held
 from pix2score.score.leftover import discard_plan, is_as_before, leave_rest, staged_summary
 from pix2score.score.run import Run, executor, first_plan, is_small, open_run, plan_of
 from pix2score.snapshots.leases import Lease
-from pix2score.snapshots.manifest import Snapshot
 from pix2score.snapshots.pieces import Receipt
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.storage.parts import total_rows
 from pix2score.summaries import ScoreSummary
 

@@ -11,8 +11,8 @@ from datetime import datetime
 from pix2score.cluster.counters import count, show
 from pix2score.cluster.stage_times import STAGES
 from pix2score.nightly.request import ScoringCounts
-from pix2score.snapshots.manifest import Snapshot
 from pix2score.snapshots.pieces import Receipt
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.tables import FAILED, OK
 
 

@@ -27,8 +27,9 @@ from pix2score.score.config import ScoreConfig
 from pix2score.score.monitor import NightMonitor
 from pix2score.snapshots.identity import with_engine
 from pix2score.snapshots.leases import Holder, this_process
-from pix2score.snapshots.manifest import Snapshot, live_number, new_run_id, read_snapshot
+from pix2score.snapshots.manifest import live_number, new_run_id, read_snapshot
 from pix2score.snapshots.pieces import STAGED, Origin
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.tables import EmbeddingDtype, Layout
 from pix2score.storage.folder import Folder
 

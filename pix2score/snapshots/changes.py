@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from pix2score.catalog.keys import KEY, key_fields
 from pix2score.errors import ConfigError
-from pix2score.snapshots.manifest import Snapshot, live, read_snapshot
+from pix2score.snapshots.manifest import live, read_snapshot
 from pix2score.snapshots.read import batches_of
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.tables import OK, PENDING
 from pix2score.storage.folder import Folder
 from pix2score.storage.sql import engine, load, query

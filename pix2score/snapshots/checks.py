@@ -18,7 +18,7 @@ from pix2score.catalog.keys import Key
 from pix2score.catalog.rows import PlanCounts, catalog_rows
 from pix2score.errors import IMAGE_ERROR_CODES, RETRIED_ERROR_CODES
 from pix2score.heads.spec import HeadSpec
-from pix2score.snapshots.manifest import Snapshot
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.storage.sql import load, one_row
 
 

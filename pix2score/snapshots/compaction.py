@@ -20,8 +20,8 @@ from pix2score.catalog.keys import KEY
 from pix2score.host.executor import Executor
 from pix2score.snapshots.dead import OfRun, of_run, of_runs, organise_calls, organise_part
 from pix2score.snapshots.lookup import DeadKeys
-from pix2score.snapshots.manifest import Snapshot
 from pix2score.snapshots.replace import Replacement, publish_replaced
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.tables import (
     EMBEDDING_RUN,
     DataFile,

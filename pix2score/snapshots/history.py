@@ -9,7 +9,8 @@ from typing import Any
 
 from pix2score.errors import DataError
 from pix2score.snapshots.config import HistoryConfig
-from pix2score.snapshots.manifest import Manifest, parse_snapshot, published_times, read_manifests
+from pix2score.snapshots.manifest import parse_snapshot, published_times, read_manifests
+from pix2score.snapshots.snapshot import Manifest
 from pix2score.storage.folder import Folder
 from pix2score.summaries import HistorySummary
 

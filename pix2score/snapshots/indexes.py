@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pix2score.errors import ConflictError
-from pix2score.snapshots.manifest import Snapshot
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.storage.folder import Folder
 
 INDEX, CARD, FORMAT = "index", "index.json", 1

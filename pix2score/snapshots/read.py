@@ -14,7 +14,8 @@ from pyarrow.fs import FSSpecHandler, PyFileSystem
 from pix2score.errors import DataError
 from pix2score.snapshots.dead import dead_batches
 from pix2score.snapshots.lookup import DeadKeys, is_dead
-from pix2score.snapshots.manifest import Snapshot, live, live_number, read_snapshot
+from pix2score.snapshots.manifest import live, live_number, read_snapshot
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.tables import DataFile, dead_schema
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import open_parquet, parquet_batches

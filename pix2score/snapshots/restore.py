@@ -21,7 +21,6 @@ from pix2score.snapshots.damage import damages
 from pix2score.snapshots.leases import Lease
 from pix2score.snapshots.lists import as_files
 from pix2score.snapshots.manifest import (
-    Snapshot,
     conflict,
     live,
     live_number,
@@ -30,6 +29,7 @@ from pix2score.snapshots.manifest import (
     read_snapshot,
     without_publication,
 )
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.storage.folder import Folder
 from pix2score.summaries import PublishSummary
 

@@ -18,7 +18,6 @@ from pix2score.snapshots.indexes import INDEX, files_of_indexes, read_indexes
 from pix2score.snapshots.leases import Leases, read_leases
 from pix2score.snapshots.lists import CONSUMED, LISTS, read_lists
 from pix2score.snapshots.manifest import (
-    Snapshot,
     live,
     numbers,
     parse_snapshot,
@@ -28,6 +27,7 @@ from pix2score.snapshots.manifest import (
     remove_manifests,
 )
 from pix2score.snapshots.pieces import STAGED, Receipt, staged_receipts
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.tables import TABLES
 from pix2score.storage.folder import Entry, Folder
 from pix2score.summaries import VacuumSummary

@@ -32,8 +32,9 @@ from pix2score.snapshots.damage import damage_of, damages
 from pix2score.snapshots.dead import Hashes, dead_batches, hashes_of, overlapping
 from pix2score.snapshots.indexes import read_indexes
 from pix2score.snapshots.lists import as_files
-from pix2score.snapshots.manifest import CarriedColumns, Snapshot, live, live_number
+from pix2score.snapshots.manifest import live, live_number
 from pix2score.snapshots.read import batches_of
+from pix2score.snapshots.snapshot import CarriedColumns, Snapshot
 from pix2score.snapshots.tables import OK, TABLES, DataFile, Layout, dead_schema, together, validate
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import open_parquet, parquet_batches

@@ -19,8 +19,9 @@ from pix2score.nightly import cuts
 from pix2score.nightly.gate import DriftGate
 from pix2score.nightly.publish import publish_night
 from pix2score.snapshots.drift import MIN_ROWS, psi
-from pix2score.snapshots.manifest import Snapshot, live, live_number, numbers
+from pix2score.snapshots.manifest import live, live_number, numbers
 from pix2score.snapshots.pieces import Receipt, staged_receipts, write_piece
+from pix2score.snapshots.snapshot import Snapshot
 from tests.support.builders import HEADS, Here, Key, embeddings_table, scores_table
 from tests.support.nights import FACTS, M1, M2, Content, World, code_of
 

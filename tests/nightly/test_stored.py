@@ -19,9 +19,10 @@ from pix2score.nightly.publish import publish_night
 from pix2score.nightly.request import ScoringRequest
 from pix2score.snapshots.config import VacuumConfig, VerifyConfig
 from pix2score.snapshots.leases import Lease
-from pix2score.snapshots.manifest import Snapshot, live
+from pix2score.snapshots.manifest import live
 from pix2score.snapshots.pieces import Origin
 from pix2score.snapshots.read import dead_ids
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.tables import OK
 from pix2score.snapshots.vacuum import vacuum
 from pix2score.snapshots.verify import verify

@@ -11,7 +11,7 @@ from pix2score.report.drift import drifts
 from pix2score.report.night import NightStats
 from pix2score.report.night_page import night_page
 from pix2score.snapshots.drift import psi
-from pix2score.snapshots.manifest import Snapshot
+from pix2score.snapshots.snapshot import Snapshot
 
 NAMES = tuple(f"t{i}" for i in range(NUM_SHOWN + 20))
 HEAD = TagsHead(name="tag", column="tags", tags=NAMES, counts=(9,) * len(NAMES), num_tagged=99)

@@ -14,7 +14,8 @@ from pix2score.score.config import ScoreConfig
 from pix2score.score.job import score
 from pix2score.score.run import check_same_model
 from pix2score.snapshots.config import VerifyConfig
-from pix2score.snapshots.manifest import Snapshot, live
+from pix2score.snapshots.manifest import live
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.verify import verify
 from tests.support.chain import Chain
 

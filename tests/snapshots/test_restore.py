@@ -19,17 +19,10 @@ import pix2score
 from pix2score.errors import ConfigError, ConflictError, DataError
 from pix2score.snapshots.config import PublishConfig, VacuumConfig
 from pix2score.snapshots.leases import Lease, read_leases
-from pix2score.snapshots.manifest import (
-    Snapshot,
-    live,
-    live_number,
-    numbers,
-    publish,
-    read_snapshot,
-    remove_manifests,
-)
+from pix2score.snapshots.manifest import live, live_number, numbers, publish, read_snapshot, remove_manifests
 from pix2score.snapshots.pieces import staged_receipts
 from pix2score.snapshots.restore import check_whole, publish_again, publish_snapshot
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.vacuum import still_surplus, vacuum
 from pix2score.storage.folder import Entry
 from tests.support.builders import LAYOUT, manifest

@@ -15,8 +15,9 @@ from pix2score.catalog.catalog import Columns
 from pix2score.heads.ordered import OrderedHead
 from pix2score.nightly.merge import Merged, merge_range
 from pix2score.nightly.ranges import Changes, sort_changes
-from pix2score.snapshots.manifest import Snapshot, publish
+from pix2score.snapshots.manifest import publish
 from pix2score.snapshots.pieces import Origin, Receipt, write_piece
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.tables import FAILED, OK, DataFile, Layout
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import open_parquet, parquet_bytes

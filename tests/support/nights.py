@@ -18,9 +18,10 @@ from pix2score.nightly.publish import Publication, publish_night
 from pix2score.nightly.request import ScoringRequest
 from pix2score.snapshots.config import VerifyConfig
 from pix2score.snapshots.leases import Lease
-from pix2score.snapshots.manifest import Snapshot, live, live_number
+from pix2score.snapshots.manifest import live, live_number
 from pix2score.snapshots.pieces import Origin, Receipt, write_piece
 from pix2score.snapshots.read import read_embeddings, read_scores
+from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.tables import FAILED, OK, PENDING, Layout
 from pix2score.snapshots.verify import verify
 from pix2score.storage.folder import Folder
