@@ -39,8 +39,6 @@ class KeptHashes:
 
     folder: Folder
     catalog: str
-    writes: bool = True
-    """Not for a dry run."""
     new: dict[str, pa.Table] = field(default_factory=dict)
     """Path -> hashes, not written yet: a night with nothing to do writes nothing."""
 
@@ -61,14 +59,17 @@ class KeptHashes:
         rows = pa.array([text and bytes.fromhex(text) for text in texts], pa.binary(32))
         self.new[self._path(entry)] = pa.table([rows], schema=schema)
 
-    def keep(self) -> None:
-        """Write what was noted. What cannot be written is hashed again another night."""
-        for path, rows in self.new.items() if self.writes else ():
+    def keep(self) -> list[str]:
+        """Write what was noted; return the paths. What cannot be written is hashed again another night."""
+        written = []
+        for path, rows in self.new.items():
             try:
                 self.folder.publish(path, parquet_bytes(rows), replace=True)
+                written.append(path)
             except (DataError, StorageError) as exc:
                 logger.warning("hashes of embedded images are not kept: %s", exc)
         self.new.clear()
+        return written
 
     def _path(self, entry: Entry) -> str:
         return hashes_path(self.catalog, {"path": entry.path, "size": entry.size, "etag": entry.etag})

@@ -36,6 +36,8 @@ class Dealt:
     slices: Slices | None
     rows: int
     null_id: int
+    hashes: list[str]
+    """Paths of the hashes of embedded images that were not kept before."""
 
 
 def sampled(catalog: Catalog, share: Sequence[FileRows]) -> tuple[list[Key], float]:
@@ -63,9 +65,7 @@ def deal_catalog(
 
     with named_pages(catalog):
         slices = deal(folder, prefix, schema, tables(), bounds, page_sql(schema))
-    if catalog.kept:
-        catalog.kept.keep()
-    return Dealt(slices, rows=rows, null_id=nulls)
+    return Dealt(slices, rows=rows, null_id=nulls, hashes=catalog.kept.keep() if catalog.kept else [])
 
 
 def deal_pieces(

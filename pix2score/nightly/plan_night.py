@@ -79,15 +79,19 @@ def plan_night(
     least, most = RANGE_ROWS
     range_rows = range_rows or min(max((num_rows + live_rows) // NUM_RANGES, least), most)
     keeps, lease = False, Lease(folder, request.origin.run, request.holder)
+    hashes: list[str] = []
     lease.take()
     try:
         with lease.renewed():
-            plan = _by_ranges(catalog, folder, prefix, request, executor, num_rows, range_rows, dry_run)
+            plan = _by_ranges(
+                catalog, folder, prefix, request, executor, num_rows, range_rows, dry_run, hashes
+            )
         keeps = not (dry_run or plan.counts.changes_nothing)
         return plan
     finally:
         if not keeps:
             lease.release()
+            folder.delete(hashes)
         top = f"{prefix}/dealt" if keeps else prefix
         folder.delete([f"{top}/{entry.path}" for entry in (folder / top).entries()])
 
@@ -101,7 +105,9 @@ def _by_ranges(
     num_rows: int,
     range_rows: int,
     dry_run: bool,
+    hashes: list[str],
 ) -> ScoringPlan:
+    """``hashes``: gets the paths of what is kept of embedded images, should the plan be."""
     live = request.live
     if live:
         check_fits(catalog, request, folder, live)
@@ -120,6 +126,7 @@ def _by_ranges(
     )
     calls = [(folder, f"{space.temporary}/catalog", catalog, bounds, share) for share in shared]
     dealt = list(executor.each(deal.deal_catalog, calls, memory_bytes=deal.DEAL_BYTES))
+    hashes += [path for one in dealt for path in one.hashes]
     catalog.check_unchanged()
     of_catalog = [one.slices for one in dealt if one.slices]
     night = Night(

@@ -102,7 +102,7 @@ def open_run(config: ScoreConfig, laps: StageTimer) -> Run:
         config = replace(config, columns=catalog.asked)  # and recorded so: verify reads the catalog again
     images = ImageRows.of(catalog, image_source(catalog.folder.uri, config.image_root))
     out = Folder(config.out)
-    catalog = replace(catalog, kept=KeptHashes(out, catalog.folder.uri, writes=not config.dry_run))
+    catalog = replace(catalog, kept=KeptHashes(out, catalog.folder.uri))
     if config.decode == "gpu" and card.preprocess.resize != "squash":
         raise ConfigError(
             "decode gpu: it squashes pictures, and the model was trained with resize "

@@ -14,6 +14,7 @@ import pytest
 from pix2score.catalog.catalog import Catalog, Columns, open_catalog
 from pix2score.catalog.hashes import HASHES, KeptHashes, hashes_path
 from pix2score.nightly.plan import ScoringPlan, plan_scoring
+from pix2score.nightly.plan_night import plan_night
 from pix2score.nightly.request import ScoringRequest
 from pix2score.snapshots.config import VacuumConfig
 from pix2score.snapshots.manifest import publish
@@ -21,7 +22,7 @@ from pix2score.snapshots.pieces import Origin
 from pix2score.snapshots.vacuum import vacuum
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_bytes
-from tests.support.builders import LAYOUT, planned_rows, write_catalog
+from tests.support.builders import LAYOUT, Here, planned_rows, write_catalog
 
 IMAGES = [b"one", None, b"three" * 3000]
 
@@ -106,6 +107,29 @@ def test_a_night_keeps_them_and_plans_the_same_from_them(tmp_path: Path, catalog
     first, second = (planned_rows(out, plan.parts) for plan in plans)
     assert first == second
     assert len(out.entries(HASHES)) == 2
+
+
+def test_tasks_that_deal_out_ranges_keep_them_unless_the_plan_is_not(
+    tmp_path: Path, catalog_place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Folder(str(tmp_path / "out"))
+
+    def by_ranges(run: str, **options: Any) -> ScoringPlan:
+        request = ScoringRequest(origin=Origin(run=run, model_version="m", parent=0), layout=LAYOUT)
+        sizes = {"one_task_rows": 0, "range_rows": 1}
+        place = f"staged/{run}/plan"
+        return plan_night(opened(catalog_place, out), out, place, request, Here(), **sizes, **options)
+
+    assert by_ranges("r0", dry_run=True).counts.to_score == 3
+    assert out.entries(HASHES) == [], "a dry run keeps nothing"
+    first = planned_rows(out, by_ranges("r1").parts)
+    assert sorted(row["fingerprint"] or "" for row in first) == sorted(
+        f"sha256:{h}" if h else "" for h in expected()
+    )
+    assert len(out.entries(HASHES)) == 2
+    monkeypatch.setattr("pix2score.catalog.catalog.digests", lambda *_: pytest.fail("hashed again"))
+    assert planned_rows(out, by_ranges("r2").parts) == first
+    assert planned_rows(out, planned(opened(catalog_place, out), out, "r3").parts) == first
 
 
 def test_vacuum_removes_those_of_files_that_no_kept_snapshot_pins(tmp_path: Path, catalog_place: str) -> None:
