@@ -14,7 +14,7 @@ import pix2score
 from pix2score.errors import ConfigError, DataError
 from pix2score.neighbours import similar as neighbours
 from pix2score.neighbours import vectors
-from pix2score.snapshots.manifest import Layout
+from pix2score.snapshots.tables import Layout
 from tests.support.builders import HEADS, LAYOUT, Key, embeddings_table, publish_night
 
 KEYS: list[Key] = [(number, page) for number in range(40, 70) for page in range(2)]
