@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pix2score.cli.packages import missing
 from pix2score.cli.summary import recorded
 from pix2score.cluster.session import session
 from pix2score.dataset.card import open_dataset
@@ -23,6 +24,9 @@ from pix2score.evaluate.texts import table_text
 from pix2score.nightly.request import REASONS
 from pix2score.prepare.config import PrepareConfig
 from pix2score.prepare.job import prepare
+from pix2score.report.config import ReportConfig
+from pix2score.report.job import report
+from pix2score.report.page import NEEDED as PAGE_PACKAGES
 from pix2score.score.config import ScoreConfig
 from pix2score.score.job import score
 from pix2score.snapshots.changes import read_changes
@@ -35,6 +39,7 @@ from pix2score.train.job import TrainConfig, train
 
 logger = logging.getLogger(__name__)
 Say = Callable[[str], None]
+SERVE_PACKAGES = ("fastapi", "multipart")
 
 
 def demo(config: DemoConfig, say: Say) -> dict[str, Any]:
@@ -56,6 +61,7 @@ def demo(config: DemoConfig, say: Say) -> dict[str, Any]:
         summary["verify"] = verify(VerifyConfig(scores=places["scores"], catalog=places["catalog"]))
         say("6. verify: every file as its manifest says, every catalog key exactly once")
         summary["second_night"] = _second_night(places, config, say)
+    _show(root, say)
     _say_next(root, say)
     facts = {name: summary["score"][name] for name in ("model_version", "scored", "failed")}
     facts |= {"snapshot": summary["second_night"]["snapshot"], "carried": summary["second_night"]["carried"]}
@@ -162,9 +168,20 @@ def _listed(numbers: Mapping[str, int]) -> str:
     return ", ".join(f"{number} {name}" for name, number in numbers.items()) or "none"
 
 
+def _show(root: Path, say: Say) -> None:
+    """The second night as a page, if this machine has what draws it."""
+    if not missing(PAGE_PACKAGES):
+        report(ReportConfig(scores=str(root / "scores"), out=str(root / "report.html")))
+        say(
+            f"8. report: the night with its pictures, {_shortest(root / 'report.html')}: open it in a browser"
+        )
+
+
 def _say_next(root: Path, say: Say) -> None:
     python = _shortest(Path(sys.executable))
-    scores, catalog, model = (_shortest(root / name) for name in ("scores", "catalog", "model"))
+    scores, catalog, model, page = (
+        _shortest(root / name) for name in ("scores", "catalog", "model", "report.html")
+    )
     columns = "['illust_id', 'status', 'bookmark_bin', 'bookmark_expected', 'sanity_bin', 'error_code']"
     say("\nNext:")
     say(
@@ -175,7 +192,23 @@ def _say_next(root: Path, say: Say) -> None:
         f"  {python} -m jobs.score --catalog {catalog} --model {model} --out {scores}   # a third night: "
         "only what is due"
     )
-    say(f"  {python} -m jobs.prepare --help   # your own catalog: see jobs/README.md\n")
+    say(f"  {python} -m jobs.prepare --help   # your own catalog: see jobs/README.md")
+    if missing(PAGE_PACKAGES):
+        say(f"\nPictures of the night, in {page}:\n  {python} -m pip install {_extra('report')}")
+        say(f"  {python} -m jobs.report --scores {scores} --out {page}")
+    say("\nA page to try pictures on, at http://127.0.0.1:8000:")
+    if missing(SERVE_PACKAGES):
+        say(f"  {python} -m pip install {_extra('serve')}")
+    say(f"  {python} -m jobs.serve --model {model} --scores {scores}\n")
+
+
+def _extra(name: str) -> str:
+    """What pip installs: in a checkout the checkout with that extra."""
+    return (
+        f"'.[{name}]'"
+        if Path("pyproject.toml").exists() and Path("jobs").is_dir()
+        else f"'pix2score[{name}]'"
+    )
 
 
 def _shortest(path: Path) -> Path:

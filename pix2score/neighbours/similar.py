@@ -86,7 +86,7 @@ class Neighbours:
         """As ``similar``."""
         _check(k)
         keys = [_as_key(one) for one in (key if isinstance(key, list) else [key])]  # type: ignore[arg-type]
-        unit_QD = np.stack([self._embedding_of(one) for one in keys])
+        unit_QD = self._embeddings_of(keys)
         # one more: an illustration finds itself
         found = self._nearest(unit_QD, k + 1)
         return pa.concat_tables(
@@ -130,28 +130,43 @@ class Neighbours:
                 nearest.add(ids, pages, similarity_NQ[:, column])
         return found
 
-    def _embedding_of(self, key: Key) -> Floats:
-        """Unit vector [D] of one key."""
-        try:
-            rows_ND = self._by_position(key) if self._index else self._by_file(key)
-        except (pa.ArrowNotImplementedError, pa.ArrowInvalid, pa.ArrowTypeError):
-            raise DataError(f"illust_id {key[0]!r}: the ids of {self._scores} are {self.id_type}") from None
-        if not len(rows_ND):
-            raise DataError(
-                f"{key[0]!r}, page {key[1]}, has no embedding in {self._scores}: not in its catalog, or its "
-                "image failed or is pending"
-            )
-        return np.asarray(unit(rows_ND)[0])
+    def _embeddings_of(self, keys: Sequence[Key]) -> Floats:
+        """Unit vector of each key, [Q, D]."""
+        for key in keys:
+            try:
+                pa.scalar(key[0], self.id_type)
+            except (pa.ArrowNotImplementedError, pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+                what = f"illust_id {key[0]!r}: the ids of {self._scores} are {self.id_type}"
+                raise DataError(what) from None
+        found = self._by_position(keys) if self._index else self._by_files(keys)
+        for key in keys:
+            if key not in found:
+                raise DataError(
+                    f"{key[0]!r}, page {key[1]}, has no embedding in {self._scores}: not in its catalog, or "
+                    "its image failed or is pending"
+                )
+        return unit(np.stack([found[key] for key in keys]))
 
-    def _by_position(self, key: Key) -> Floats:
+    def _by_position(self, keys: Sequence[Key]) -> dict[Key, Floats]:
         assert self._index is not None, "asked without an index"
-        position = self._index.position_of(key)
-        return self._index.vectors.read(np.array([] if position is None else [position], np.int64))
+        positions = {key: self._index.position_of(key) for key in keys}
+        return {
+            key: self._index.vectors.read(np.array([position], np.int64))[0]
+            for key, position in positions.items()
+            if position is not None
+        }
 
-    def _by_file(self, key: Key) -> Floats:
-        """Files are sorted within a piece, so that Parquet's statistics skip most of them."""
-        is_key = (pc.field("illust_id") == key[0]) & (pc.field("page") == pa.scalar(key[1], pa.int32()))
-        return matrix(scanner(self._embeddings, is_key).to_table().column("embedding").combine_chunks())
+    def _by_files(self, keys: Sequence[Key]) -> dict[Key, Floats]:
+        """All in one pass. Files are sorted within a piece, so that Parquet's statistics skip most of them
+        where a few are asked for."""
+        ids = pa.array(sorted({key[0] for key in keys}), self.id_type)  # type: ignore[type-var]
+        field = pc.field("illust_id")
+        is_wanted = field == ids[0] if len(ids) == 1 else field.isin(ids)
+        found = {}
+        for batch in scanner(self._embeddings, is_wanted).to_batches():
+            of_batch = zip(*(batch.column(i).to_pylist() for i in (0, 1)), strict=True)
+            found |= dict(zip(of_batch, matrix(batch.column(2)), strict=True))
+        return found
 
 
 def _by_index(index: LoadedIndex, unit_QD: Floats, found: Sequence[Nearest], num: int) -> None:

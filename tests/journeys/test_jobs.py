@@ -107,3 +107,5 @@ def test_the_demo_runs_every_stage(tmp_path: Path) -> None:
     summary = json.loads(done.stdout.splitlines()[-1])
     assert (summary["snapshot"], summary["failed"]) == (2, 6)
     assert "Next:" in done.stdout
+    assert (tmp_path / "demo" / "report.html").stat().st_size > 10_000
+    assert "-m jobs.serve --model" in done.stdout
