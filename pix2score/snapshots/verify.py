@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import TypeAlias
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pix2score.catalog.keys import KEY, key_fields
 from pix2score.errors import ConfigError, DataError, VerifyError
@@ -24,30 +21,25 @@ from pix2score.snapshots.checks import (
     Promise,
     RowFacts,
     check_catalog,
-    key_problems,
     row_facts,
 )
 from pix2score.snapshots.config import VerifyConfig
 from pix2score.snapshots.damage import damage_of, damages
-from pix2score.snapshots.dead import Hashes, dead_batches, hashes_of, overlapping
+from pix2score.snapshots.dead import Hashes, hashes_of
 from pix2score.snapshots.indexes import read_indexes
 from pix2score.snapshots.lists import as_files
 from pix2score.snapshots.manifest import live, live_number
 from pix2score.snapshots.read import batches_of
 from pix2score.snapshots.snapshot import CarriedColumns, Snapshot
-from pix2score.snapshots.tables import OK, TABLES, DataFile, Layout, dead_schema, together, validate
+from pix2score.snapshots.tables import TABLES, DataFile, Layout, together, validate
+from pix2score.snapshots.verify_keys import TASK_BYTES, Embedded, Sums, compare_keys, live_sums, num_parts
 from pix2score.storage.folder import Folder
-from pix2score.storage.parquet import open_parquet, parquet_batches
+from pix2score.storage.parquet import open_parquet
 from pix2score.storage.sql import engine, load, one_row
 from pix2score.summaries import VerifySummary
 
-Bounds: TypeAlias = tuple[int, int]
 GROUP_BYTES, GROUP_FILES = 256 * 2**20, 512
 """Of the files that one task reads."""
-PART_ROWS = 32_000_000
-"""Keys that one task compares, of scores and embeddings together: each task reads all keys of scores."""
-TASK_BYTES = 512 * 2**20
-"""Memory of a task's DuckDB."""
 
 
 def verify(config: VerifyConfig) -> VerifySummary:
@@ -64,10 +56,10 @@ def verify_on(config: VerifyConfig, workers: Executor) -> VerifySummary:
     """As ``verify``; ``workers`` read files and compare keys."""
     folder = Folder(config.scores)
     snapshot, promise = _readable(config.scores, folder)
-    problems, facts, embedded = _check_files(folder, snapshot, promise, workers)
-    problems += _check_index(folder, snapshot)
+    found = _check_files(folder, snapshot, promise, workers)
+    problems = found.problems + _check_index(folder, snapshot)
     if not problems:
-        problems = _check_content(folder, snapshot, promise, facts, embedded, workers)
+        problems = _check_content(folder, snapshot, promise, found, workers)
         if config.catalog:
             problems += workers.call(_catalog_problems, folder, snapshot, config.catalog, promise)
     if problems:
@@ -109,15 +101,6 @@ def _readable(place: str, folder: Folder) -> tuple[Snapshot, Promise]:
     return snapshot, promise
 
 
-@dataclass(frozen=True, slots=True)
-class _Embedded:
-    """An embedding file, and the smallest and greatest hash of its keys."""
-
-    file: DataFile
-    first: int
-    last: int
-
-
 def _check_index(folder: Folder, snapshot: Snapshot) -> list[str]:
     """What is wrong with the files of the snapshot's index, if it has one."""
     card = read_indexes(folder).get(snapshot.number)
@@ -131,25 +114,31 @@ class _Found:
 
     problems: list[str] = field(default_factory=list)
     facts: RowFacts = field(default_factory=RowFacts)
-    embedded: list[_Embedded] = field(default_factory=list)
+    embedded: list[Embedded] = field(default_factory=list)
+    live: Sums = field(default_factory=Sums)
+    """Of the ok rows of scores."""
+
+    def add(self, other: _Found) -> None:
+        """Take in what another task found."""
+        self.problems += other.problems
+        self.facts.add(other.facts)
+        self.embedded += other.embedded
+        self.live.add(other.live)
 
 
-def _check_files(
-    folder: Folder, snapshot: Snapshot, promise: Promise, executor: Executor
-) -> tuple[list[str], RowFacts, list[_Embedded]]:
+def _check_files(folder: Folder, snapshot: Snapshot, promise: Promise, executor: Executor) -> _Found:
     """Every file read once: what is wrong with files, what is in those of scores and of embeddings."""
+    number = num_parts(snapshot)
     calls = [
-        (folder, snapshot.layout, snapshot.manifest.get("carry"), promise, some)
+        (folder, snapshot.layout, snapshot.manifest.get("carry"), promise, some, number)
         for table in TABLES
         for files in snapshot.some_files(table)
         for some in together(files, GROUP_BYTES, GROUP_FILES)
     ]
     found = _Found()
     for one in executor.each(check_files, calls):
-        found.problems += one.problems
-        found.facts.add(one.facts)
-        found.embedded += one.embedded
-    return found.problems, found.facts, found.embedded
+        found.add(one)
+    return found
 
 
 def check_files(
@@ -158,13 +147,15 @@ def check_files(
     carry: CarriedColumns | None,
     promise: Promise,
     files: Sequence[DataFile],
+    number: int,
 ) -> _Found:
-    """One task: content and rows of some files of one table."""
+    """One task: content and rows of some files of one table. Keys are summed in ``number`` parts."""
     found = _Found()
     with engine(TASK_BYTES) as connection:
         if files[0].table == "scores":
             load(connection, "scores", layout.scores, _checked(folder, layout, carry, files, found))
             found.facts = row_facts(connection, promise)
+            found.live = live_sums(connection, layout.embedding_run, number)
             return found
         for file in files:
             hashes = [
@@ -175,7 +166,7 @@ def check_files(
             if hashes:
                 bounds = [(int(some.min()), int(some.max())) for some in hashes]
                 firsts, lasts = zip(*bounds, strict=True)
-                found.embedded.append(_Embedded(file, min(firsts), max(lasts)))
+                found.embedded.append(Embedded(file, min(firsts), max(lasts)))
     return found
 
 
@@ -215,79 +206,15 @@ def _checked(
 
 
 def _check_content(
-    folder: Folder,
-    snapshot: Snapshot,
-    promise: Promise,
-    facts: RowFacts,
-    embedded: Sequence[_Embedded],
-    executor: Executor,
+    folder: Folder, snapshot: Snapshot, promise: Promise, found: _Found, executor: Executor
 ) -> list[str]:
     """What is wrong with rows, and with the keys of scores, embeddings and dead beside each other."""
+    facts = found.facts
     if not facts.are_apart:
         facts.wrong[REPEATED] = executor.call(_num_repeated, folder, snapshot)
-    number = max(1, -(-(promise.rows + sum(one.file.rows for one in embedded)) // PART_ROWS))
-    cuts = [2**64 * i // number for i in range(number + 1)]
-    bounds = [(low, high - 1) for low, high in pairwise(cuts)] if number > 1 else [None]
-    scores, dead = snapshot.files_of("scores"), snapshot.files_of("dead")
-    calls = [
-        (folder, snapshot.layout, scores, _within(embedded, some), overlapping(dead, some), some)
-        for some in bounds
-    ]
     wrong = Counter({NOT_FINITE: facts.wrong.pop(NOT_FINITE, 0)})
-    for one in executor.each(check_keys, calls):
-        wrong.update(one)
+    wrong += compare_keys(folder, snapshot, found.embedded, found.live, executor)
     return [*facts.problems(promise), *(f"{count} {what}" for what, count in wrong.items() if count)]
-
-
-def _within(embedded: Sequence[_Embedded], bounds: Bounds | None) -> list[DataFile]:
-    return [
-        one.file for one in embedded if bounds is None or (one.first <= bounds[1] and one.last >= bounds[0])
-    ]
-
-
-def check_keys(
-    folder: Folder,
-    layout: Layout,
-    scores: Sequence[DataFile],
-    embeddings: Sequence[DataFile],
-    dead: Sequence[DataFile],
-    bounds: Bounds | None,
-) -> Counter[str]:
-    """One task: keys whose hash is within ``bounds``, each with the run of its embedding."""
-    schema = dead_schema(layout.id_type)
-    tables = {
-        "live": _live_keys(folder, layout, scores),
-        "embeddings": _embedded_keys(folder, embeddings),
-        "dead": (pa.Table.from_batches([batch]) for batch in dead_batches(folder, dead, layout.id_type)),
-    }
-    with engine(TASK_BYTES) as connection:
-        for name, rows in tables.items():
-            some = (batch for table in rows for batch in _of_bounds(table, bounds).cast(schema).to_batches())
-            load(connection, name, schema, some)
-        return key_problems(connection)
-
-
-def _of_bounds(keys: pa.Table, bounds: Bounds | None) -> pa.Table:
-    if bounds is None or not keys.num_rows:
-        return keys
-    hashes = hashes_of(keys)
-    return keys.filter(pa.array((hashes >= bounds[0]) & (hashes <= bounds[1])))
-
-
-def _live_keys(folder: Folder, layout: Layout, files: Sequence[DataFile]) -> Iterator[pa.Table]:
-    columns = [*KEY, layout.embedding_run, "status"]
-    for batch in parquet_batches(folder, [file.path for file in files], columns):
-        rows = pa.Table.from_batches([batch]).filter(pc.field("status") == OK)
-        # Null is the run of no embedding, and verify says so: a text that is none
-        runs = pc.fill_null(rows.column(layout.embedding_run), "")
-        yield pa.table([*(rows.column(name) for name in KEY), runs], names=[*KEY, "run"])
-
-
-def _embedded_keys(folder: Folder, files: Sequence[DataFile]) -> Iterator[pa.Table]:
-    for file in files:
-        for batch in parquet_batches(folder, [file.path], list(KEY)):
-            rows = pa.Table.from_batches([batch])
-            yield rows.append_column("run", pa.repeat(pa.scalar(file.run), batch.num_rows))
 
 
 def _load_score_keys(connection: duckdb.DuckDBPyConnection, folder: Folder, snapshot: Snapshot) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,13 +16,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from pix2score.errors import DataError, VerifyError
+from pix2score.host.executor import LocalThreads
 from pix2score.snapshots.config import VerifyConfig
 from pix2score.snapshots.manifest import live
 from pix2score.snapshots.tables import DataFile, write_file
-from pix2score.snapshots.verify import verify
+from pix2score.snapshots.verify import verify, verify_on
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_bytes
 from tests.support.builders import LAYOUT, MODEL_VERSION, publish_night, write_catalog
+from tests.support.nights import World, keys
 
 KEYS = [(i, p) for i in range(1, 21) for p in range(2)]
 FAILED = [(7, 0), (8, 1)]
@@ -286,7 +290,7 @@ def test_a_snapshot_where_everything_failed_passes(tmp_path: Any) -> None:
 def in_many_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A task for each file, and for some ten keys."""
     monkeypatch.setattr("pix2score.snapshots.verify.GROUP_FILES", 1)
-    monkeypatch.setattr("pix2score.snapshots.verify.PART_ROWS", 10)
+    monkeypatch.setattr("pix2score.snapshots.verify_keys.PART_ROWS", 10)
 
 
 @pytest.mark.usefixtures("in_many_tasks")
@@ -313,6 +317,42 @@ def test_many_tasks_find_what_one_finds(
     assert verify(VerifyConfig(scores=local_scores))["rows"] == 40
     change_rows(local_scores, table, change)
     assert message in problem_of(local_scores)
+
+
+class Recording(LocalThreads):
+    """Runs calls as they are, and remembers which functions they were of."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+
+    def each(
+        self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], memory_bytes: int | None = None
+    ) -> Iterator[Any]:
+        self.calls[function.__name__] += len(calls)
+        return super().each(function, calls, memory_bytes)
+
+
+@pytest.mark.usefixtures("in_many_tasks")
+def test_keys_of_scores_are_read_again_only_for_hashes_with_a_fault(tmp_path: Path) -> None:
+    """Each task reads all of them: a sound snapshot, with dead embeddings too, needs none."""
+    world, content, workers = World(str(tmp_path)), keys(*range(40)), Recording()
+    world.night(content)
+    world.night({**content, (3, 0): "b"})
+    assert files(world.scores, "dead")
+    verify_on(VerifyConfig(scores=world.scores), workers)
+    assert (workers.calls["undead_sums"], workers.calls["check_keys"]) == (5, 0)
+    (dead,) = files(world.scores, "dead")
+    world.folder.publish(
+        f"snapshots/{2:08}.json",
+        json.dumps(
+            live(world.scores).manifest
+            | {"files": [asdict(file) for file in live(world.scores).files if file.path != dead.path]}
+        ).encode(),
+        replace=True,
+    )
+    with pytest.raises(VerifyError, match="1 embeddings that are neither live nor listed as dead"):
+        verify_on(VerifyConfig(scores=world.scores), workers)
+    assert workers.calls["check_keys"] == 1
 
 
 @pytest.mark.usefixtures("in_many_tasks")
