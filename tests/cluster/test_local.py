@@ -81,7 +81,7 @@ def agents():
         with contextlib.suppress(OSError):
             parent = int(path.with_name("stat").read_text().rpartition(")")[2].split()[1])
             lines[int(path.parent.name)] = parent, path.read_text().replace(chr(0), " ")
-    raylets = [p for p, (_, line) in lines.items() if "raylet/raylet" in line.split("--")[0] and place in line]
+    raylets = [p for p, (_, it) in lines.items() if "raylet/raylet" in it.split("--")[0] and place in it]
     return [line for parent, line in lines.values() if parent in raylets and line.startswith("ray::")]
 with session():
     import ray
