@@ -17,7 +17,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import botocore.session
 from botocore.exceptions import BotoCoreError
 from fsspec.config import conf
 
@@ -104,6 +103,8 @@ def fast_gets(fs: Any) -> FastGets:
 
 def _settings(fs: Any) -> dict[str, Any] | None:
     """What ``S3Store`` is made with; None where botocore finds no credentials, or fsspec has its own."""
+    import botocore.session  # 0.1 s, which a run without S3 does not need
+
     if conf.get("s3"):
         return None
     try:

@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import botocore.session
 from botocore import exceptions as boto
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -129,6 +128,8 @@ class _Known(dict[str, Any]):
 
 def _unknown_region() -> str | None:
     """A host of AWS that cannot be reached: perhaps because its region does not exist."""
+    import botocore.session  # 0.1 s, which a run without S3 does not need
+
     session = botocore.session.get_session()
     region = session.get_config_variable("region")
     try:

@@ -71,6 +71,42 @@ def test_a_local_ray_starts_without_what_one_job_has_no_use_for() -> None:
     assert done.stderr.count("\n") <= 1, done.stderr
 
 
+ENVIRONMENT = """
+import contextlib, json, os
+from pathlib import Path
+from pix2score.cluster.session import session
+def agents():
+    lines = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            parent = int(path.with_name("stat").read_text().rpartition(")")[2].split()[1])
+            lines[int(path.parent.name)] = parent, path.read_text().replace(chr(0), " ")
+    raylets = [p for p, (_, it) in lines.items() if "raylet/raylet" in it.split("--")[0] and place in it]
+    return [line for parent, line in lines.values() if parent in raylets and line.startswith("ray::")]
+with session():
+    import ray
+    place = ray._private.worker._global_node.get_session_dir_path()
+    told = ray.remote(lambda: os.environ.get("PIX2SCORE_TOLD"))
+    plain, before = ray.get(told.remote()), agents()
+    environment = {"env_vars": {"PIX2SCORE_TOLD": "something"}}
+    with_one = ray.get(told.options(runtime_env=environment).remote(), timeout=60)
+    found = {"before": before, "after": agents(), "told": [plain, with_one], "place": place}
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_agents_of_a_local_ray_start_when_they_are_asked_and_end_with_it() -> None:
+    words = [sys.executable, "-c", ENVIRONMENT]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=100)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["told"] == [None, "something"]
+    assert not [title for title in found["before"] if "Agent" in title]
+    assert [title.strip() for title in found["after"] if "Agent" in title] == ["ray::RuntimeEnvAgent"]
+    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if found["place"] in text_of(path)]
+
+
 WARNS = """
 import logging, time
 from pix2score.cluster.session import session

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from pix2score.cluster.ray_patches import late_agent
 from pix2score.cluster.ray_patches.lookup import asked, is_plain, replaced
 
 _DAEMONS = ("start_monitor", "start_log_monitor", "start_api_server")
 """Methods of Ray's node: the autoscaler, what copies workers' logs to the terminal, and the dashboard, which
 runs even when it is not wanted. A single machine has no use for them, and they cost 2 s of its start and end
 (two cores)."""
+_AGENTS = ("--dashboard_agent_command", "--runtime_env_agent_command")
+"""Settings of Ray's scheduler: two processes that it starts, and waits for before it takes work. They import
+for as long as all else of its start takes, and a job without runtime environments never speaks to them."""
 _GET_NODE = "ray._private.services:get_node"
+_START_PROCESS = "ray._private.services:start_ray_process"
 _REGISTERED_WITHIN_S = 10.0
 _REGISTERED_POLL_S = 0.02
 
@@ -28,8 +35,24 @@ def quick_node() -> Iterator[None]:
     changes: dict[str, Any] = {f"ray._private.node:Node.{name}": _nothing for name in _DAEMONS}
     # Its imports take half a second.
     changes["ray._private.utils:get_dashboard_dependency_error"] = lambda: ImportError("not wanted")
-    with replaced(changes), replaced({_GET_NODE: _once_registered(asked(_GET_NODE))}):
+    changes[_GET_NODE] = _once_registered(asked(_GET_NODE))
+    changes[_START_PROCESS] = _with_late_agents(asked(_START_PROCESS))
+    with replaced(changes):
         yield
+
+
+def _with_late_agents(start_process: Any) -> Callable[..., Any]:
+    """``start_ray_process`` of a scheduler whose agents start when somebody asks for them."""
+    late = subprocess.list2cmdline([sys.executable, "-I", "-S", late_agent.__file__])
+
+    def word_of(word: str) -> str:
+        flag, _, command = word.partition("=")
+        return f"{flag}={late} {command}" if flag in _AGENTS else word
+
+    def started(command: Sequence[str], *args: Any, **kwargs: Any) -> Any:
+        return start_process([word_of(word) for word in command], *args, **kwargs)
+
+    return started
 
 
 def _nothing(*_: Any, **__: Any) -> None:
@@ -76,6 +99,8 @@ def process_settings(num_slots: int) -> Iterator[None]:
         # A worker that nothing asks for costs 0.5 s of a core for each CPU.
         "RAY_prestart_worker_first_driver": "0",
         "RAY_worker_maximum_startup_concurrency": str(num_slots),
+        # Until an agent that has just been asked for answers: ``late_agent``.
+        "RAY_agent_manager_retry_interval_ms": "100",
     }
     added = {} if is_plain() else {k: v for k, v in settings.items() if k not in os.environ}
     os.environ.update(added)

@@ -14,6 +14,7 @@ PATCHED: Final = (
     "ray._private.node:Node.start_api_server",
     "ray._private.utils:get_dashboard_dependency_error",
     "ray._private.services:get_node",
+    "ray._private.services:start_ray_process",
     # Whose handler of signals is in force.
     "ray._private.ray_constants:RAY_DISABLE_FAILURE_SIGNAL_HANDLER",
     # Actors that Ray Data starts beside a pipeline: ``data_actors``.
@@ -61,5 +62,6 @@ SETTINGS: Final = (
     "RAY_BACKEND_LOG_LEVEL",
     "RAY_prestart_worker_first_driver",
     "RAY_worker_maximum_startup_concurrency",
+    "RAY_agent_manager_retry_interval_ms",
 )
 """Environment variables of Ray's own processes: ``local_start``."""

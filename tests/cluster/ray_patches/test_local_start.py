@@ -11,10 +11,11 @@ def test_ray_is_as_it_was_afterwards() -> None:
     from ray._private import services
     from ray._private.node import Node
 
-    before = (Node.start_log_monitor, services.get_node)
+    before = (Node.start_log_monitor, services.get_node, services.start_ray_process)
     with quick_node():
         assert Node.start_log_monitor is not before[0]
-    assert (Node.start_log_monitor, services.get_node) == before
+        assert services.start_ray_process is not before[2]
+    assert (Node.start_log_monitor, services.get_node, services.start_ray_process) == before
 
 
 def test_a_ray_that_is_made_otherwise_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
