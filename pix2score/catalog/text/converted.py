@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import os
 import threading
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ _lock = threading.Lock()
 _folders: dict[int, Path] = {}
 """By process, as a forked one must not write beside the other."""
 _done: dict[tuple[int, str, Entry], _Converted] = {}
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ def converted(folder: Folder, entry: Entry) -> Iterator[FileView]:
     with _lock:
         key = (os.getpid(), folder.uri, entry)
         if key not in _done:
+            _forget(folder, entry.path)
             _done[key] = _convert(folder, entry)
         found = _done[key]
     with open_parquet(Folder(str(_folder())), found.name) as file:
@@ -56,12 +59,18 @@ def converted(folder: Folder, entry: Entry) -> Iterator[FileView]:
 def _convert(folder: Folder, entry: Entry) -> _Converted:
     if entry.size > MAX_BYTES:
         raise too_large(folder.full(entry.path))
-    name, is_text = f"{len(_done)}.parquet", is_csv(entry.path)
+    name, is_text = f"{next(_numbers)}.parquet", is_csv(entry.path)
     write = write_csv if is_text else write_json_lines
     shown = write(folder, entry, str(_folder() / name))
     if folder.entry(entry.path) != entry:
         raise DataError(f"{folder.full(entry.path)} changed while it was read; run again")
     return _Converted(name, shown, is_text)
+
+
+def _forget(folder: Folder, path: str) -> None:
+    """Remove what a file's earlier content was converted to."""
+    for key in [key for key in _done if key[:2] == (os.getpid(), folder.uri) and key[2].path == path]:
+        (_folder() / _done.pop(key).name).unlink(missing_ok=True)
 
 
 def _folder() -> Path:

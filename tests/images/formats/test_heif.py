@@ -71,12 +71,12 @@ def test_the_primary_picture_counts_and_never_a_thumbnail() -> None:
 def test_a_heic_that_claims_too_much_is_too_large_before_decoding() -> None:
     assert code_of(with_size(HEIC, 60_000, 60_000)) == "TOO_LARGE"
     assert MAX_PIXELS < 10_001 * 10_000
-    assert code_of(with_size(HEIC, 10_001, 10_000)) == "TOO_LARGE"
+    assert code_of(with_size(encode(smooth(64, 64), "HEIF"), 10_001, 10_000)) == "TOO_LARGE"
     large = encode(np.zeros((3000, 4000, 3), np.uint8), "HEIF")
     assert code_of(with_size(large, 8, 8)) in ("TOO_LARGE", "CORRUPT")
 
 
-@pytest.mark.parametrize("kept", [30, 100, 400, 600, len(HEIC) - 1])
+@pytest.mark.parametrize("kept", [20, 100, 400, 600, len(HEIC) - 1])
 def test_a_cut_heic_is_truncated(kept: int) -> None:
     assert code_of(HEIC[:kept]) == "TRUNCATED"
 
