@@ -15,7 +15,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.types as pt
 
-from pix2score.catalog.columns import Columns, fields_of, mapped_as_before, resolve_columns, without_absent
+from pix2score.catalog.columns import (
+    Columns,
+    fields_of,
+    mapped_as_before,
+    path_beside,
+    resolve_columns,
+    without_absent,
+)
 from pix2score.catalog.files import hive_values, relist
 from pix2score.catalog.find import find_catalog
 from pix2score.catalog.hashes import KeptHashes, as_text, digests
@@ -77,7 +84,7 @@ class Catalog:
     @property
     def path_column(self) -> str | None:
         """The column of paths beside the image bytes, where all files have it: for rows without bytes."""
-        name = f"{self.columns.image}.path"
+        name = path_beside(self.columns.image or "")
         return name if self.embedded and name in self.schema.names else None
 
     @property

@@ -171,6 +171,11 @@ def _embedded_column(name: str, shape: Shape) -> str:
     raise shape.refuse(name, "bytes")
 
 
+def path_beside(image: str) -> str:
+    """The field of paths beside the bytes of a struct that dataset libraries write."""
+    return f"{image.removesuffix('.bytes')}.path"
+
+
 def _holds_pages(shape: Shape, folder: Folder, name: str) -> bool:
     """Whether a column that nobody asked for is the page: numbers are, texts only if the first ones are page
     numbers."""
@@ -199,7 +204,7 @@ def fields_of(
         fields[columns.uri] = text_field(shape, columns.uri, "a string")
     elif columns.image:
         fields[columns.image] = pa.field(columns.image, shape.kind(columns.image))
-        path = f"{columns.image}.path"
+        path = path_beside(columns.image)
         if all(kind is not None and is_text(kind) for _, kind in shape.kinds(path)):
             fields[path] = pa.field(path, pa.string())
     if columns.page:
