@@ -164,7 +164,7 @@ def _open(data: bytes) -> Image.Image:
         raise ImageFailure("TOO_LARGE", f"{len(data)} bytes, over {MAX_BYTES}")
     try:
         image = heif.opened(data) or jxl.opened(data, MAX_PIXELS)
-        image = image or Image.open(io.BytesIO(data), formats=FORMATS)
+        image = image or Image.open(io.BytesIO(data), formats=refusals.PLAIN)
     except ImageFailure:
         raise
     except UnidentifiedImageError:

@@ -36,6 +36,7 @@ class Machine:
         known = (*FEW, *more)
         for module in (decode, refusals, formats, publish):
             self._patch.setattr(module, "FORMATS", known)
+        self._patch.setattr(refusals, "PLAIN", known)
         self._patch.setattr(heif, "FORMATS", tuple({"HEIF"} & {*more}))
         self._patch.setattr(jxl, "FORMATS", tuple({"JXL"} & {*more}))
         for key, data in IMAGES.items():

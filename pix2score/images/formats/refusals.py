@@ -8,7 +8,7 @@ from pix2score.errors import ImageErrorCode, ImageFailure
 from pix2score.images.formats import heif, jpeg, jxl, png, tiff
 from pix2score.images.formats.signatures import inside, is_avif, is_cut, is_heif, is_webp, name_of
 
-FORMATS: tuple[str, ...] = (
+PLAIN: tuple[str, ...] = (
     "JPEG",
     "PNG",
     "WEBP",
@@ -16,9 +16,9 @@ FORMATS: tuple[str, ...] = (
     "BMP",
     "TIFF",
     *(("AVIF",) if AvifImagePlugin.SUPPORTED else ()),
-    *heif.FORMATS,
-    *jxl.FORMATS,
 )
+"""Formats that Pillow itself opens here."""
+FORMATS: tuple[str, ...] = (*PLAIN, *heif.FORMATS, *jxl.FORMATS)
 DECODED = "decoded are "
 """In the detail of bytes of no decoded format: the formats that were decoded come behind it."""
 _SIGNATURES = (jpeg.START, png.SIGNATURE, b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
