@@ -24,7 +24,7 @@ except ImportError:
     FORMATS = ()
 """Pillow's name of the format, if it is read here."""
 _MEMORY = ("memory allocation error", "security limit")
-_OTHER_CODEC = ("unsupported", "not been built in")
+_NO_CODEC = "not been built in"
 _CUT = "unexpected end of file"
 
 
@@ -47,6 +47,6 @@ def code_of(exc: Exception, data: bytes) -> ImageErrorCode:
     text = str(exc).lower()
     if any(words in text for words in _MEMORY):
         return "TOO_LARGE"
-    if any(words in text for words in _OTHER_CODEC):
+    if text.startswith("unsupported") or _NO_CODEC in text:
         return "UNSUPPORTED"
     return "TRUNCATED" if _CUT in text or is_cut(data) else "CORRUPT"
