@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from pix2score.catalog.absent import named_scheme
+from pix2score.catalog.absent import AbsentError, named_scheme
 from pix2score.catalog.files import find_files
 from pix2score.catalog.guards import refuse_table, refuse_unfinished
 from pix2score.catalog.listing import top_level
@@ -40,7 +40,7 @@ def find_catalog(place: str) -> tuple[Folder, list[Entry], TableVersion | None]:
         return whole.parent, [whole.parent.entry(whole.name)], None
     try:
         folder, files = find_files(place)
-    except DataError:
+    except AbsentError:
         texts = _texts(whole)
         if not texts:
             raise
@@ -49,12 +49,14 @@ def find_catalog(place: str) -> tuple[Folder, list[Entry], TableVersion | None]:
 
 
 def _texts(folder: Folder) -> list[Entry]:
-    """Text tables at the top of a folder that holds no Parquet and is no table. Raises ``DataError`` for two
-    kinds."""
+    """Text tables at the top of a folder that holds no Parquet.
+
+    Raises ``DataError`` for two kinds, and if one is being written.
+    """
     top = top_level(folder)
     names = [entry.path for entry in top.files]
     texts = [entry for entry in top.files if is_text_table(entry.path)]
-    if not texts or _is_refused(lambda: refuse_table(folder, top.names)):
+    if not texts:
         return []
     refuse_unfinished(folder, [*names, *top.hidden], texts)
     kinds: Sequence[Callable[[str], bool]] = (is_csv, is_json_lines)
@@ -65,11 +67,3 @@ def _texts(folder: Folder) -> list[Entry]:
         )
     logger.info("the catalog is text: %s", ", ".join(entry.path for entry in texts[:5]))
     return texts
-
-
-def _is_refused(check: Callable[[], None]) -> bool:
-    try:
-        check()
-    except DataError:
-        return True
-    return False

@@ -187,6 +187,14 @@ def test_a_file_that_was_vacuumed_is_named(place: str) -> None:
         rows(catalog)
 
 
+def test_a_file_that_was_written_over_is_named(tmp_path: Path) -> None:
+    grown(str(tmp_path))
+    path = opened(str(tmp_path)).files[0].path
+    pq.write_table(some(range(50)), tmp_path / path)
+    with pytest.raises(DataError, match=rf"{path} has \d+ bytes, the log of its table says \d+"):
+        opened(str(tmp_path))
+
+
 def commit(place: str, *actions: dict[str, Any]) -> None:
     text = "\n".join(json.dumps(action) for action in actions).encode()
     Folder(place).publish(f"_delta_log/{table_at(place).version() + 1:020}.json", text)

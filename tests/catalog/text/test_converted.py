@@ -203,6 +203,13 @@ def test_a_folder_of_csv_files_is_one_catalog_and_its_ids_are_of_one_kind(tmp_pa
     assert [row["illust_id"] for row in rows(open_catalog(str(tmp_path), Columns()))] == [5]
 
 
+def test_text_beside_a_catalog_that_is_not_whole_is_no_catalog(tmp_path: Path) -> None:
+    Folder(str(tmp_path)).publish("notes.csv", b"illust_id,uri\n1,a\n")
+    (tmp_path / "_temporary").mkdir()
+    with pytest.raises(DataError, match="is still being written"):
+        open_catalog(str(tmp_path), Columns())
+
+
 def test_too_much_text_is_refused_with_how_to_convert_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
