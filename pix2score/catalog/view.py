@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
@@ -62,7 +61,7 @@ class FileView:
     def iter_batches(
         self, batch_size: int, row_groups: Sequence[int] | None = None, columns: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Rows in order, deleted ones too. Raises ``DataError`` for a value that its column cannot hold."""
+        """Rows in order, deleted ones too; values in the file's own types, as narrow as they were written."""
         paths = list(columns if columns is not None else [source.name for source in self.sources])
         wanted = [self._source(name) for name in dict.fromkeys(self._split(path)[0] for path in paths)]
         known = {source.name for source in wanted if source.physical is not None}
@@ -88,13 +87,7 @@ def _values(source: Source, batch: pa.RecordBatch) -> pa.Array:
         if source.constant is None:
             return pa.nulls(batch.num_rows, source.kind)
         return pa.repeat(source.constant, batch.num_rows)
-    array = batch.column(source.physical)
-    if array.type.equals(source.kind) or not (_is_single(array.type) and _is_single(source.kind)):
-        return array
-    try:
-        return pc.cast(array, source.kind)
-    except pa.ArrowInvalid as exc:
-        raise DataError(f"column {source.name} is {source.kind} in its table: {exc}") from None
+    return batch.column(source.physical)
 
 
 def _is_single(kind: pa.DataType) -> bool:

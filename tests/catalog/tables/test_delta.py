@@ -17,6 +17,7 @@ from pix2score.catalog import find
 from pix2score.catalog.catalog import Catalog, Columns, open_catalog, place_of
 from pix2score.catalog.contents import ImageRows
 from pix2score.catalog.shares import shares
+from pix2score.catalog.tables import delta
 from pix2score.errors import ConfigError, DataError
 from pix2score.images.source import image_source
 from pix2score.storage.folder import Folder
@@ -205,6 +206,15 @@ def test_a_feature_that_is_not_known_is_refused(tmp_path: Path) -> None:
     features = {"readerFeatures": ["fromTheFuture"], "writerFeatures": ["fromTheFuture"]}
     commit(str(tmp_path), {"protocol": {"minReaderVersion": 3, "minWriterVersion": 7, **features}})
     with pytest.raises(DataError, match="fromTheFuture"):
+        opened(str(tmp_path))
+
+
+def test_a_feature_that_only_the_library_knows_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(str(tmp_path), some(range(3)), configuration={"delta.enableDeletionVectors": "true"})
+    monkeypatch.setattr(delta, "_READ", delta._READ - {"deletionVectors"})
+    with pytest.raises(DataError, match="uses deletionVectors, which is not read here; export it as plain"):
         opened(str(tmp_path))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pix2score.catalog.catalog import Catalog, Columns, open_catalog
@@ -90,6 +90,7 @@ def test_labels_are_the_numbers_that_arrow_reads(tmp_path: Path) -> None:
         assert kind is None or catalog.schema.field("likes").type == kind
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.lists(
         st.tuples(
