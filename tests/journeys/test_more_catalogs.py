@@ -21,7 +21,6 @@ from pix2score.score.job import score
 from pix2score.snapshots.config import VerifyConfig
 from pix2score.snapshots.manifest import live
 from pix2score.snapshots.verify import verify
-from pix2score.storage.folder import Folder
 from tests.support.models import cheap_model
 from tests.support.paths import ROOT
 from tests.support.pictures import encode, smooth
@@ -64,7 +63,7 @@ def test_nights_of_a_csv_score_what_changed(ray_session: None, tmp_path: Path) -
     written([*((f"{i:03}", name) for i, name in enumerate(names)), ("007", "pictures/none.png")])
     assert night(tmp_path, str(place), carry=["likes"])["scored"] == 2
     assert status(tmp_path)["007"] == "NOT_FOUND"
-    pin = live(Folder(str(tmp_path / "scores"))).manifest["catalog"]
+    pin = live(str(tmp_path / "scores")).manifest["catalog"]
     assert (pin["place"], pin["uri"]) == (str(place), str(place.parent))
 
 
@@ -96,7 +95,7 @@ def test_a_night_of_a_delta_table_is_one_version_of_it_whatever_is_committed(
     finally:
         is_over.set()
         writer.join()
-    snapshot = live(Folder(str(tmp_path / "scores")))
+    snapshot = live(str(tmp_path / "scores"))
     version = snapshot.manifest["catalog"]["version"]
     table = deltalake.DeltaTable(place, version=version["version"])
     assert deltalake.DeltaTable(place).version() > version["version"] > 0

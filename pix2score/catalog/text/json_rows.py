@@ -65,10 +65,9 @@ def _block(rows: Sequence[dict[str, Any]]) -> pa.Table:
 def _array(values: list[Any]) -> pa.Array:
     """Values in the type that Arrow finds for them; in none, as texts."""
     try:
-        found = pa.array(values)
+        return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        found = None
-    return _texts(values) if found is None or pt.is_uint64(found.type) else found
+        return _texts(values)
 
 
 def _texts(values: list[Any]) -> pa.Array:

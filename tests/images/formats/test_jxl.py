@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from pathlib import Path
 
@@ -25,6 +26,12 @@ BOXED = encode(PICTURE, "JXL", lossless=True, use_container=True)
 
 def pixels(data: bytes) -> np.ndarray:
     return np.asarray(open_upright(data)).astype(int)
+
+
+def size_of(data: bytes) -> tuple[int, int]:
+    found = jxl.header_of(data)
+    assert found is not None and not found.is_animated
+    return found.width, found.height
 
 
 def header(height: int, width: int) -> bytes:
@@ -66,16 +73,16 @@ def test_a_jpeg_packed_without_loss_is_that_jpeg_turned_once(turn: int, tmp_path
 @given(width=st.integers(1, 400), height=st.integers(1, 400), boxed=st.booleans())
 def test_the_size_is_read_as_libjxl_writes_it(width: int, height: int, boxed: bool) -> None:
     data = encode(Image.new("RGB", (width, height)), "JXL", effort=1, use_container=boxed)
-    assert jxl.size_of(data) == (width, height)
+    assert size_of(data) == (width, height)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (256, 256), (1920, 1080), (1080, 1920), (1600, 1200), (5000, 3)])
 def test_the_size_is_read_of_every_short_form(size: tuple[int, int]) -> None:
-    assert jxl.size_of(encode(Image.new("RGB", size), "JXL", effort=1)) == size
+    assert size_of(encode(Image.new("RGB", size), "JXL", effort=1)) == size
 
 
 def test_a_jxl_that_claims_too_much_is_too_large_before_decoding() -> None:
-    assert jxl.size_of(header(2**30, 2**30)) == (2**30, 2**30)
+    assert size_of(header(2**30, 2**30)) == (2**30, 2**30)
     assert code_of(header(2**30, 2**30)) == "TOO_LARGE"
     assert code_of(header(10_001, 10_000)) == "TOO_LARGE"
     assert code_of(header(10_000, 10_000)) == "CORRUPT"
@@ -87,13 +94,25 @@ def test_a_size_split_over_boxes_is_read() -> None:
 
     start = BOXED[:32]
     parts = box(b"jxlp", bytes(4) + BARE[:3]) + box(b"jxlp", b"\x80\0\0\1" + BARE[3:])
-    assert jxl.size_of(start + parts) == (60, 40)
+    assert size_of(start + parts) == (60, 40)
     assert np.array_equal(pixels(start + parts), PICTURE)
 
 
 @pytest.mark.parametrize("kept", [14, 40, len(BOXED) // 2, len(BOXED) - 1])
 def test_a_cut_jxl_in_boxes_is_truncated(kept: int) -> None:
     assert code_of(BOXED[:kept]) == "TRUNCATED"
+
+
+def test_an_animation_is_refused_as_the_plugin_would_give_its_last_frame() -> None:
+    # cjxl of an animated PNG of 8 x 8 px: red, green, blue
+    frames = base64.b64decode(
+        "/wpBBAMIKC4JCAKSCQAAXABLGIsVwkkC5gUiANj//tAAAAAAAAAAAAgCkgkAAFgASxiLFcJJQV4gAgD99wMAAAAAAAAAAAgCkgUA"
+        "VABLGIsVwklBXiACAPoDAAAAAAAAAAA="
+    )
+    assert jxl.header_of(frames) == jxl.Header(8, 8, is_animated=True)
+    assert code_of(frames) == "UNSUPPORTED"
+    still = base64.b64decode("/wpBQEBxIQgCAQBcAEsYixXCSQLmBSIA2P/+0AAAAAAAAAAA")
+    assert np.array_equal(pixels(still)[0, 0], [255, 0, 0])
 
 
 def test_a_cut_codestream_is_refused_in_one_line() -> None:
