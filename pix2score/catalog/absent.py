@@ -83,6 +83,10 @@ _MAGIC = (
 )
 
 
+class AbsentError(DataError):
+    """No Parquet file is at a place, and no table that is not read."""
+
+
 def named_scheme(place: str) -> None:
     """Raise ``ConfigError`` for a place of a kind that is not read, saying what to do with it."""
     scheme, found, rest = place.partition("://")
@@ -115,30 +119,30 @@ def not_parquet(head: bytes, path: str = "") -> str:
     return what
 
 
-def absent_catalog(place: str, folder: Folder, files: Sequence[Entry]) -> DataError:
+def absent_catalog(place: str, folder: Folder, files: Sequence[Entry]) -> AbsentError:
     """The error for a place without a Parquet file: what is there instead, and how to make a catalog of
     it."""
     expected = f"no catalog at {place}: expected a Parquet file or a folder with *.parquet files"
     if not files:
         glob = "; patterns are not expanded: give the folder" if re.search(r"[*?\[]", place) else ""
-        return DataError(f"{expected}; nothing stands there{glob}")
+        return AbsentError(f"{expected}; nothing stands there{glob}")
     for pattern, kind, recipe in _KINDS:
         found = [entry.path for entry in files if re.search(pattern, entry.path, re.IGNORECASE)]
         if found and not (kind == "CSV" and all(path.endswith(".txt") for path in found)):
-            return DataError(
+            return AbsentError(
                 f"{expected}; there are {len(found)} {kind} files, such as {found[0]}; "
                 f"{_filled(recipe, folder.full(found[0]))}"
             )
     kinds = Counter(_PICTURES.get(entry.path.rpartition(".")[2].lower()) for entry in files)
     other = kinds.pop(None, 0)
     if not kinds:
-        return DataError(f"{expected}; there are {other} files of other kinds, such as {files[0].path}")
+        return AbsentError(f"{expected}; there are {other} files of other kinds, such as {files[0].path}")
     counts = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
     endings = sorted(
         {f".{entry.path.rpartition('.')[2].lower()}" for entry in files} & {f".{name}" for name in _PICTURES}
     )
     recipe = _OF_OBJECTS if is_s3(folder.uri) else _OF_PICTURES
-    return DataError(
+    return AbsentError(
         f"{expected}; there are pictures ({counts}); "
         f"{recipe.format(place=folder.uri, endings=tuple(endings))}"
     )

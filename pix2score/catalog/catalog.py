@@ -9,19 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pyarrow.types as pt
 
-from pix2score.catalog.columns import Columns, fields_of, mapped_as_before, resolve_columns, without_absent
-from pix2score.catalog.files import find_files, hive_values, relist
+from pix2score.catalog.columns import (
+    Columns,
+    fields_of,
+    mapped_as_before,
+    path_beside,
+    resolve_columns,
+    without_absent,
+)
+from pix2score.catalog.files import hive_values, relist
+from pix2score.catalog.find import find_catalog
 from pix2score.catalog.hashes import KeptHashes, as_text, digests
 from pix2score.catalog.read import BATCH_ROWS, FileRows, image_batches, image_values, leaf, opened
-from pix2score.catalog.shape import Shape, field_type, hive_kinds, shape_of, value_field
+from pix2score.catalog.shape import Shape, column_field, field_type, hive_kinds, shape_of
+from pix2score.catalog.text.names import is_text_table
 from pix2score.catalog.types import read_as
+from pix2score.catalog.view import CatalogFile, TableVersion
 from pix2score.errors import DataError
 from pix2score.heads.spec import HeadSpec
 from pix2score.host.cores import num_cores
@@ -46,6 +55,10 @@ class Catalog:
     """Label columns to read along, in the catalog's names; those that it lacks are null."""
     extras: Mapping[str, str] = field(default_factory=dict)
     """Our name -> the catalog's column, of further columns to read along."""
+    table: TableVersion | None = None
+    """The version of the table with a log that the files are of, if they are of one."""
+    place: str = ""
+    """As the user named it."""
     kept: KeptHashes | None = field(default=None, compare=False)
     """Where hashes of embedded images are kept from night to night."""
 
@@ -69,6 +82,12 @@ class Catalog:
         return f"{name}.bytes" if pt.is_struct(self.schema.field(name).type) else name
 
     @property
+    def path_column(self) -> str | None:
+        """The column of paths beside the image bytes, where all files have it: for rows without bytes."""
+        name = path_beside(self.columns.image or "")
+        return name if self.embedded and name in self.schema.names else None
+
+    @property
     def fingerprint_kind(self) -> str:
         """What identifies content: the fingerprint column's name, else ``sha256`` (embedded) or ``uri``."""
         return self.columns.fingerprint or ("sha256" if self.embedded else "uri")
@@ -80,7 +99,7 @@ class Catalog:
         named = {
             "illust_id": columns.id,
             "page": columns.page,
-            "uri": columns.uri,
+            "uri": columns.uri or self.path_column,
             "group": columns.group,
             "split": columns.split,
             "fingerprint": columns.fingerprint,
@@ -112,14 +131,25 @@ class Catalog:
         """
         schema, kinds = self.rows_schema(), hive_kinds(self.files)
         parts = [FileRows(entry) for entry in self.files] if share is None else share
-        files = opened(self.folder, [part.entry for part in parts])
+        files = opened(self.folder, [part.entry for part in parts], self.table)
         for part, (entry, opening) in zip(parts, files, strict=True):
             with opening as file:
                 row = part.first_row
                 hive = {name: (value, kinds[name]) for name, value in hive_values(entry.path).items()}
                 for batch, hashes in self._hashed_batches(part, file):
-                    yield self._renamed(batch, schema, hive, entry.path, row, hashes)
+                    found = self._renamed(batch, schema, hive, entry.path, row, hashes)
+                    live = self.table and self.table.is_live(entry.path, row, batch.num_rows)
+                    yield found if live is None else found.filter(live)
                     row += batch.num_rows
+
+    def pin(self) -> dict[str, Any]:
+        """What a manifest says of it: folder, files, and of a table with a log its version."""
+        plain: dict[str, Any] = {"uri": self.folder.uri, "files": [asdict(entry) for entry in self.files]}
+        if self.table:
+            plain["version"] = dict(self.table.facts)
+        if self.table or any(is_text_table(entry.path) for entry in self.files):
+            plain["place"] = self.place
+        return plain
 
     def check_unchanged(self) -> None:
         """Raise ``DataError`` if a file is not what it was when the catalog was opened."""
@@ -134,7 +164,7 @@ class Catalog:
         return self.embedded and self.columns.fingerprint is None
 
     def _hashed_batches(
-        self, part: FileRows, file: pq.ParquetFile
+        self, part: FileRows, file: CatalogFile
     ) -> Iterator[tuple[pa.RecordBatch, pa.Array | None]]:
         """The mapped columns that are in the file itself, and the hashes of its images if they are needed."""
         names = dict.fromkeys(self._mapping.values())
@@ -151,7 +181,7 @@ class Catalog:
             row += batch.num_rows
 
     def _hashed_now(
-        self, part: FileRows, file: pq.ParquetFile, wanted: Sequence[str], image: str
+        self, part: FileRows, file: CatalogFile, wanted: Sequence[str], image: str
     ) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
         """Batches with the hashes of their images; those of a whole file are noted."""
         noted = []
@@ -240,7 +270,7 @@ def open_catalog(
     may_lack: Collection[str] = (),
     others: Sequence[str] | Callable[[Shape], Sequence[str]] = (),
 ) -> Catalog:
-    """The catalog at ``place`` (one Parquet file, or a folder of them) with its columns resolved.
+    """The catalog at ``place`` (one file, a folder of them, or a table with a log) with its columns resolved.
 
     In a folder, the Parquet files of its top level are the catalog; only if there are none, those of its
     subfolders: images may lie below. ``name=value`` folders are columns, unless the file itself has one of
@@ -256,8 +286,8 @@ def open_catalog(
         DataError: nothing there, not Parquet, a column is missing (it is named, with those present and the
             flag that maps it), or a label column of ``heads`` cannot hold their labels.
     """
-    folder, files = find_files(place)
-    shape = shape_of(place, folder, files)
+    folder, files, table = find_catalog(place)
+    shape = shape_of(place, folder, files, table)
     asked = without_absent(mapped_as_before(columns, before or {}, shape), may_lack, shape)
     resolved = resolve_columns(asked, shape, folder)
     labels = tuple(dict.fromkeys(name for head in heads for name in head.label_columns))
@@ -273,7 +303,7 @@ def open_catalog(
     for ours, name in extra.items():
         shape.require(name, f"--{ours}-column names another")
     fields = fields_of(resolved, shape, heads, extra.values())
-    fields |= {name: value_field(shape, name) for name in others if name not in fields}
+    fields |= {name: column_field(shape, name) for name in others if name not in fields}
     rest = {name: pa.field(name, shape.kind(name)) for name in shape.names if name not in fields}
     return Catalog(
         folder=folder,
@@ -283,4 +313,11 @@ def open_catalog(
         schema=pa.schema([*fields.values(), *rest.values()]),
         labels=tuple(dict.fromkeys((*labels, *others))),
         extras=extra,
+        table=table,
+        place=place,
     )
+
+
+def place_of(pin: Mapping[str, Any]) -> str:
+    """Where the catalog of a ``Catalog.pin`` is found again."""
+    return str(pin.get("place", pin["uri"]))

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from pix2score.catalog.files import hive_values
+from pix2score.catalog.opening import open_file
 from pix2score.catalog.read import leaf
 from pix2score.catalog.shape import (
     Shape,
@@ -27,7 +28,6 @@ from pix2score.catalog.types import bare, is_bytes, is_text
 from pix2score.errors import DataError
 from pix2score.heads.spec import HeadSpec
 from pix2score.storage.folder import Folder
-from pix2score.storage.parquet import open_parquet
 
 logger = logging.getLogger(__name__)
 PAGE_TEXT = r"p?[0-9]+"
@@ -171,6 +171,11 @@ def _embedded_column(name: str, shape: Shape) -> str:
     raise shape.refuse(name, "bytes")
 
 
+def path_beside(image: str) -> str:
+    """The field of paths beside the bytes of a struct that dataset libraries write."""
+    return f"{image.removesuffix('.bytes')}.path"
+
+
 def _holds_pages(shape: Shape, folder: Folder, name: str) -> bool:
     """Whether a column that nobody asked for is the page: numbers are, texts only if the first ones are page
     numbers."""
@@ -184,7 +189,7 @@ def _holds_pages(shape: Shape, folder: Folder, name: str) -> bool:
     ]
     if not texts:
         return True
-    with open_parquet(folder, texts[0].path) as file:
+    with open_file(folder, texts[0], shape.table) as file:
         first = next(file.iter_batches(batch_size=1000, columns=[name]), None)
     values = [] if first is None else leaf(first, name).to_pylist()
     return all(value is None or re.fullmatch(PAGE_TEXT, value.strip()) for value in values)
@@ -199,6 +204,9 @@ def fields_of(
         fields[columns.uri] = text_field(shape, columns.uri, "a string")
     elif columns.image:
         fields[columns.image] = pa.field(columns.image, shape.kind(columns.image))
+        path = path_beside(columns.image)
+        if all(kind is not None and is_text(kind) for _, kind in shape.kinds(path)):
+            fields[path] = pa.field(path, pa.string())
     if columns.page:
         fields[columns.page] = page_field(shape, columns.page)
     for name in (columns.group, columns.split, columns.fingerprint, columns.updated_at, *extras):

@@ -16,6 +16,7 @@ import pyarrow as pa
 from pix2score.catalog.catalog import Catalog
 from pix2score.catalog.image_column import COLUMN_BYTES, DamagedColumn, image_column
 from pix2score.catalog.several import Catalogs
+from pix2score.catalog.view import TableVersion
 from pix2score.errors import DataError, ImageFailure, StorageError
 from pix2score.host.budget import bounded_runs, in_flight
 from pix2score.images.decode import MAX_BYTES
@@ -37,6 +38,8 @@ class ImageRows:
     image_column: str | None
     pinned: dict[str, Entry]
     """Catalog files by path, as they were planned."""
+    table: TableVersion | None = None
+    """What the catalog's files are read as, where they are of a table with a log."""
     members: tuple[ImageRows, ...] = ()
     """Of several catalogs that embed images: a row's file begins with the number of its own and a slash."""
 
@@ -44,7 +47,8 @@ class ImageRows:
     def of(cls, catalog: Catalog, source: ImageSource) -> ImageRows:
         """For the rows of a plan made from ``catalog``."""
         pinned = {entry.path: entry for entry in catalog.files} if catalog.embedded else {}
-        return cls(source, catalog.folder, catalog.image_path, pinned)
+        table = catalog.table.without_rows() if catalog.table and catalog.embedded else None
+        return cls(source, catalog.folder, catalog.image_path, pinned, table)
 
     @classmethod
     def of_all(cls, catalogs: Catalogs, image_roots: Sequence[str]) -> ImageRows:
@@ -128,29 +132,44 @@ class ImageRows:
         ]
 
     def _embedded_batches(self, rows: pa.Table) -> Generator[_Batch]:
-        contents: list[Content] = []
-        total = 0
+        contents: list[Content | None] = []
+        start = total = 0
+        uris = _texts(rows.column("uri")) if "uri" in rows.column_names else [None] * rows.num_rows
         for file, row in zip(rows.column("file").to_pylist(), rows.column("row").to_pylist(), strict=True):
             contents.append(self._embedded_image(file, row))
             total += size_of(contents[-1])
             if len(contents) == NUM_CONCURRENT or total >= COLUMN_BYTES:
-                yield _Batch.taken(contents)
-                contents, total = [], 0
+                yield from self._with_named(contents, uris[start : start + len(contents)])
+                contents, start, total = [], start + len(contents), 0
         if contents:
-            yield _Batch.taken(contents)
+            yield from self._with_named(contents, uris[start:])
 
-    def _embedded_image(self, file: str, row: int) -> bytes | ImageFailure:
+    def _with_named(self, contents: Sequence[Content | None], uris: list[str | None]) -> Iterator[_Batch]:
+        """Embedded images; those of which a row has only the path are read from there."""
+        absent = ImageFailure("NOT_FOUND", "the catalog row has no image")
+        found = _Batch.taken([absent if content is None else content for content in contents])
+        named = [i for i, content in enumerate(contents) if content is None and uris[i] is not None]
+        if not named:
+            yield found
+            return
+        most_bytes = BATCH_BYTES // NUM_CONCURRENT
+        read = _Batch.read(most_bytes * len(named), lambda: self._read([uris[i] for i in named], most_bytes))
+        for i, content in zip(named, read.contents, strict=True):
+            found.contents[i] = content
+        yield from self._with_larger(uris, found)
+
+    def _embedded_image(self, file: str, row: int) -> Content | None:
+        """The content in a row of a catalog file; None if there is none."""
         if self.members:
             number, _, path = file.partition("/")
             return self.members[int(number)]._embedded_image(path, row)
         try:
-            with image_column(self.folder.uri, self.pinned[file], str(self.image_column), row) as reader:
+            entry, column = self.pinned[file], str(self.image_column)
+            with image_column(self.folder.uri, entry, column, row, self.table) as reader:
                 value = reader.value(row)
         except DamagedColumn as exc:
             return ImageFailure("CORRUPT", str(exc))
-        if value is None:
-            return ImageFailure("NOT_FOUND", "the catalog row has no image")
-        return value or ImageFailure("EMPTY", "0 bytes")
+        return ImageFailure("EMPTY", "0 bytes") if value == b"" else value
 
 
 def size_of(content: object) -> int:

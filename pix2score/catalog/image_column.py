@@ -11,11 +11,12 @@ import numpy as np
 import pyarrow as pa
 
 from pix2score.catalog.catalog import image_values
-from pix2score.catalog.read import batch_rows
+from pix2score.catalog.opening import open_file
+from pix2score.catalog.read import batch_rows, own_path
+from pix2score.catalog.view import TableVersion
 from pix2score.errors import DataError
 from pix2score.images.source import NUM_CONCURRENT
 from pix2score.storage.folder import Entry, Folder
-from pix2score.storage.parquet import open_parquet
 
 COLUMN_BYTES = 16 * 2**20  # of embedded images read in one go
 MAX_IDLE_COLUMNS = 8  # each holds a batch of images
@@ -36,14 +37,15 @@ class ImageColumn:
     Raises ``DataError`` if the file is not the one that was planned: its rows may be others by now.
     """
 
-    def __init__(self, folder: Folder, entry: Entry, column: str) -> None:
+    def __init__(self, folder: Folder, entry: Entry, column: str, table: TableVersion | None = None) -> None:
         if folder.entry(entry.path) != entry:
             raise DataError(f"{folder.full(entry.path)} changed while it was scored; run again")
-        self._folder, self._path, self._column = folder, entry.path, column
-        with open_parquet(folder, entry.path) as file:
+        self._folder, self._entry, self._column, self._table = folder, entry, column, table
+        with open_file(folder, entry, table) as file:
+            own = own_path(file, column)
             sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
             self._batch_rows = [
-                batch_rows(file.metadata.row_group(i), column, COLUMN_BYTES, NUM_CONCURRENT)
+                batch_rows(file.metadata.row_group(i), own, COLUMN_BYTES, NUM_CONCURRENT)
                 for i in range(file.metadata.num_row_groups)
             ]
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
@@ -67,19 +69,21 @@ class ImageColumn:
                 self._batch = image_values(next(self._batches).column(0))
         except (DataError, StopIteration) as exc:
             self._group = -1
-            raise DamagedColumn(f"row group {group} of {self._path} is damaged") from exc
+            raise DamagedColumn(f"row group {group} of {self._entry.path} is damaged") from exc
         value: bytes | None = self._batch[row - self._first].as_py()
         return value
 
     def _open(self, group: int) -> Iterator[pa.RecordBatch]:
-        with open_parquet(self._folder, self._path) as file:
+        with open_file(self._folder, self._entry, self._table) as file:
             yield from file.iter_batches(
                 batch_size=self._batch_rows[group], row_groups=[group], columns=[self._column]
             )
 
 
 @contextlib.contextmanager
-def image_column(folder: str, entry: Entry, column: str, row: int) -> Iterator[ImageColumn]:
+def image_column(
+    folder: str, entry: Entry, column: str, row: int, table: TableVersion | None = None
+) -> Iterator[ImageColumn]:
     """A reader for this thread alone, best one that is a little before ``row``; it is kept for the
     next."""
     key = (folder, entry, column, os.getpid())
@@ -87,7 +91,7 @@ def image_column(folder: str, entry: Entry, column: str, row: int) -> Iterator[I
         fitting = [i for i, (other, _) in enumerate(_idle_columns) if other == key]
         best = max(fitting, key=lambda i: _idle_columns[i][1].position_before(row), default=None)
         reader = None if best is None else _idle_columns.pop(best)[1]
-    reader = reader or ImageColumn(Folder(folder), entry, column)
+    reader = reader or ImageColumn(Folder(folder), entry, column, table)
     yield reader
     with _lock:
         _idle_columns.append((key, reader))

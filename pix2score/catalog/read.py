@@ -1,4 +1,4 @@
-"""Reads the Parquet files of a catalog: many small ones are under way at once, large ones and embedded images
+"""Reads the files of a catalog: many small ones are under way at once, large ones and embedded images
 in bounded batches."""
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pix2score.catalog.opening import open_file
+from pix2score.catalog.text.names import is_text_table
+from pix2score.catalog.view import CatalogFile, FileView, TableVersion
 from pix2score.errors import DataError
 from pix2score.storage.folder import Entry, Folder
-from pix2score.storage.parquet import open_parquet, parquet_file
+from pix2score.storage.parquet import parquet_file
 from pix2score.storage.places import is_s3, named_errors
 
 NUM_CONCURRENT = 32
@@ -44,16 +47,21 @@ class FileRows:
     """Rows of the file before them."""
 
 
-def schemas(folder: Folder, files: Sequence[Entry]) -> Iterator[tuple[pa.Schema, int]]:
-    """Schema and number of rows of each file, in order. Raises ``DataError`` naming a file that is not
-    Parquet or is missing."""
-    return _ahead(files, lambda entry: _footer(folder, entry), lambda entry: _TAIL_BYTES)
+def schemas(
+    folder: Folder, files: Sequence[Entry], table: TableVersion | None = None
+) -> Iterator[tuple[pa.Schema, int]]:
+    """Schema and number of rows of each file, in order; of a ``table`` in its columns.
+
+    Raises ``DataError`` naming a file that is not Parquet or is missing.
+    """
+    return _ahead(files, lambda entry: _footer(folder, entry, table), lambda entry: _TAIL_BYTES)
 
 
 def opened(
-    folder: Folder, files: Sequence[Entry]
-) -> Iterator[tuple[Entry, contextlib.AbstractContextManager[pq.ParquetFile]]]:
-    """Each file in order, to be opened; the next small ones are fetched meanwhile.
+    folder: Folder, files: Sequence[Entry], table: TableVersion | None = None
+) -> Iterator[tuple[Entry, contextlib.AbstractContextManager[CatalogFile]]]:
+    """Each file in order, to be opened, of a ``table`` in its columns; the next small ones are fetched
+    meanwhile.
 
     Raises ``DataError`` naming a file that is not Parquet, damaged or missing.
     """
@@ -64,18 +72,32 @@ def opened(
     contents = _ahead(files, fetch, lambda entry: entry.size if _is_fetched(folder, entry) else 0)
     for entry, content in zip(files, contents, strict=True):
         if content is None:
-            yield entry, _opened(folder, entry)
+            yield entry, _opened(folder, entry, table)
         else:
-            yield entry, parquet_file(pa.BufferReader(content), folder.full(entry.path))
+            yield entry, _viewed(folder, entry, content, table)
+
+
+@contextlib.contextmanager
+def _viewed(
+    folder: Folder, entry: Entry, content: bytes, table: TableVersion | None
+) -> Iterator[CatalogFile]:
+    with parquet_file(pa.BufferReader(content), folder.full(entry.path)) as file:
+        yield table.view(entry.path, file) if table else file
 
 
 def image_batches(
-    file: pq.ParquetFile, columns: Sequence[str], image: str, groups: Sequence[int] | None = None
+    file: CatalogFile, columns: Sequence[str], image: str, groups: Sequence[int] | None = None
 ) -> Iterator[pa.RecordBatch]:
     """All rows of a file with an image column, or those of some row groups, in batches of few bytes."""
     for group in range(file.metadata.num_row_groups) if groups is None else groups:
-        rows = batch_rows(file.metadata.row_group(group), image, IMAGE_BATCH_BYTES, IMAGE_BATCH_ROWS)
+        own = own_path(file, image)
+        rows = batch_rows(file.metadata.row_group(group), own, IMAGE_BATCH_BYTES, IMAGE_BATCH_ROWS)
         yield from file.iter_batches(batch_size=rows, row_groups=[group], columns=list(columns))
+
+
+def own_path(file: CatalogFile, path: str) -> str:
+    """How the file itself names a column that a catalog knows by ``path``."""
+    return file.physical(path) if isinstance(file, FileView) else path
 
 
 def batch_rows(group: pq.RowGroupMetaData, column: str, num_bytes: int, most_rows: int) -> int:
@@ -87,19 +109,20 @@ def batch_rows(group: pq.RowGroupMetaData, column: str, num_bytes: int, most_row
 
 
 def _is_fetched(folder: Folder, entry: Entry) -> bool:
-    return is_s3(folder.uri) and entry.size <= SMALL_BYTES
+    return is_s3(folder.uri) and entry.size <= SMALL_BYTES and not is_text_table(entry.path)
 
 
-def _footer(folder: Folder, entry: Entry) -> tuple[pa.Schema, int]:
-    tail = _range(folder, entry, max(0, entry.size - _TAIL_BYTES)) if is_s3(folder.uri) else b""
+def _footer(folder: Folder, entry: Entry, table: TableVersion | None) -> tuple[pa.Schema, int]:
+    is_fetched = is_s3(folder.uri) and not is_text_table(entry.path)
+    tail = _range(folder, entry, max(0, entry.size - _TAIL_BYTES)) if is_fetched else b""
     length = int.from_bytes(tail[-8:-4], "little") + 8
     if tail[-4:] == b"PAR1" and 8 < length <= len(tail):
         with (
             contextlib.suppress(DataError),
-            parquet_file(pa.BufferReader(b"PAR1" + tail[-length:]), entry.path) as file,
+            _viewed(folder, entry, b"PAR1" + tail[-length:], table) as file,
         ):
             return file.schema_arrow, file.metadata.num_rows
-    with _opened(folder, entry) as file:  # says what is wrong with it
+    with _opened(folder, entry, table) as file:  # says what is wrong with it
         return file.schema_arrow, file.metadata.num_rows
 
 
@@ -118,9 +141,9 @@ def _range(folder: Folder, entry: Entry, start: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _opened(folder: Folder, entry: Entry) -> Iterator[pq.ParquetFile]:
+def _opened(folder: Folder, entry: Entry, table: TableVersion | None) -> Iterator[CatalogFile]:
     try:
-        with open_parquet(folder, entry.path) as file:
+        with open_file(folder, entry, table) as file:
             yield file
     except FileNotFoundError:
         raise _gone(folder, entry) from None

@@ -19,9 +19,9 @@ import pyarrow.types as pt
 
 from pix2score.catalog.catalog import Catalog
 from pix2score.catalog.keys import key_fields
+from pix2score.catalog.opening import open_file
 from pix2score.catalog.types import stored_bytes_sql, stored_text_sql, text_sql
 from pix2score.errors import DataError
-from pix2score.storage.parquet import open_parquet
 from pix2score.storage.sql import engine, load, one_row
 
 logger = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ def estimated_rows(catalog: Catalog) -> int:
     """About how many rows the catalog has: from the footer of its largest file, and the sizes of all;
     thousands of footers take minutes."""
     largest = max(catalog.files, key=lambda entry: entry.size)
-    with open_parquet(catalog.folder, largest.path) as file:
+    with open_file(catalog.folder, largest) as file:
         rows = file.metadata.num_rows
     return int(rows / max(1, largest.size) * sum(entry.size for entry in catalog.files))
 
@@ -228,7 +228,8 @@ def _identified_sql(catalog: Catalog) -> str:
     def text(name: str) -> str:
         return text_sql(f'"{name}"', schema.field(name).type) if name in names else "NULL::VARCHAR"
 
-    image_id = f"'sha256:' || {text('sha256')}" if catalog.embedded else f"'uri:' || {text('uri')}"
+    named = f"'uri:' || {text('uri')}"
+    image_id = f"coalesce('sha256:' || {text('sha256')}, {named})" if catalog.embedded else named
     marked = (
         f"coalesce({_mark(catalog)} || {text('fingerprint')}, {image_id})"
         if catalog.columns.fingerprint

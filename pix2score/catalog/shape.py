@@ -13,6 +13,7 @@ import pyarrow.types as pt
 
 from pix2score.catalog.files import hive_values
 from pix2score.catalog.read import schemas
+from pix2score.catalog.text.names import is_csv
 from pix2score.catalog.types import (
     bare,
     common_label_type,
@@ -23,6 +24,7 @@ from pix2score.catalog.types import (
     is_uuid,
     label_read_type,
 )
+from pix2score.catalog.view import TableVersion
 from pix2score.errors import DataError
 from pix2score.heads.kinds import kinds_for
 from pix2score.heads.spec import HeadSpec
@@ -66,6 +68,13 @@ class Shape:
     place: str
     files: tuple[tuple[Entry, pa.Schema], ...]
     hive: dict[str, pa.DataType]
+    table: TableVersion | None = None
+    """The version of the table with a log that the files are of."""
+
+    @property
+    def is_written(self) -> bool:
+        """Whether every value is the text that someone wrote, which the types only interpret: of CSV."""
+        return any(is_csv(entry.path) for entry, _ in self.files)
 
     @property
     def names(self) -> list[str]:
@@ -133,19 +142,19 @@ class Shape:
         return [kind for _, kind in found if kind is not None]
 
 
-def shape_of(place: str, folder: Folder, files: Sequence[Entry]) -> Shape:
+def shape_of(place: str, folder: Folder, files: Sequence[Entry], table: TableVersion | None = None) -> Shape:
     """The shape of a catalog's files; those without rows say nothing, as writers leave their types open."""
     known: dict[str, pa.Schema] = {}
     shapes: list[tuple[Entry, pa.Schema]] = []
     empty: list[tuple[Entry, pa.Schema]] = []
-    for entry, (found, num_rows) in zip(files, schemas(folder, files), strict=True):
+    for entry, (found, num_rows) in zip(files, schemas(folder, files, table), strict=True):
         schema = known.setdefault(str(found.remove_metadata()), found)
         (shapes if num_rows else empty).append((entry, schema))
     for schema in known.values():
         repeated = sorted({name for name in schema.names if schema.names.count(name) > 1})
         if repeated:
             raise DataError(f"catalog {place} has more than one column {', '.join(repeated)}")
-    return Shape(place, tuple(shapes or empty[:1]), hive_kinds(files))
+    return Shape(place, tuple(shapes or empty[:1]), hive_kinds(files), table)
 
 
 def id_field(shape: Shape, name: str) -> pa.Field:
@@ -155,6 +164,8 @@ def id_field(shape: Shape, name: str) -> pa.Field:
     for entry, kind in shape.kinds(name):
         assert kind is not None, "known_kinds refuses a file without it"
         plain = bare(kind)
+        if shape.is_written and not (pt.is_integer(plain) or pt.is_null(plain)):
+            plain = pa.string()
         if pt.is_floating(plain):
             raise shape.refuse(
                 name,
@@ -171,26 +182,35 @@ def id_field(shape: Shape, name: str) -> pa.Field:
             found.setdefault(pa.string(), (entry.path, kind))
         elif not pt.is_null(plain):
             raise shape.refuse(name, "an integer or a string; cast it to one of them", entry, kind)
-    if len(found) == 2:
+    if len(found) == 2 and not shape.is_written:
         (first, (path, before)), (_, (other, there)) = found.items()
         raise DataError(
             f"{shape.place}: {other}: column {name} cannot be read as {first}: it is {there} there and "
             f"{before} in {path}; cast one of them"
         )
-    return pa.field(name, next(iter(found), pa.int64()))
+    return pa.field(name, pa.string() if pa.string() in found else pa.int64())
 
 
 def text_field(shape: Shape, name: str, wanted: str) -> pa.Field:
     """A string. Raises ``DataError`` for anything else but bytes."""
     for entry, kind in shape.kinds(name):
-        if kind is not None and not (is_text(kind) or is_bytes(kind) or pt.is_null(bare(kind))):
+        is_fit = kind is None or is_text(kind) or is_bytes(kind) or pt.is_null(bare(kind))
+        if not (is_fit or shape.is_written):
             raise shape.refuse(name, wanted, entry, kind)
     shape.known_kinds(name)
     return pa.field(name, pa.string())
 
 
 def value_field(shape: Shape, name: str) -> pa.Field:
-    """The type that all files' values have in common, else their texts."""
+    """The type that all files' values have in common, else their texts; of CSV what is written there."""
+    if not shape.is_written:
+        return column_field(shape, name)
+    shape.known_kinds(name)
+    return pa.field(name, pa.string())
+
+
+def column_field(shape: Shape, name: str) -> pa.Field:
+    """As ``value_field``, of a column that is read as what it holds: of CSV as numbers if all are."""
     kinds = shape.known_kinds(name)
     return pa.field(
         name, common_type(kinds), metadata=FROM_BYTES if all(is_bytes(kind) for kind in kinds) else None
@@ -200,7 +220,7 @@ def value_field(shape: Shape, name: str) -> pa.Field:
 def page_field(shape: Shape, name: str) -> pa.Field:
     """Numbers, or texts of whole numbers. Raises ``DataError`` for other types."""
     for entry, kind in shape.kinds(name):
-        if kind is not None and not is_page(kind):
+        if kind is not None and not (is_page(kind) or shape.is_written):
             raise shape.refuse(name, "an integer", entry, kind)
     return value_field(shape, name)
 

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from pix2score.catalog.catalog import Catalog
+from pix2score.catalog.opening import open_file
 from pix2score.catalog.read import FileRows
 from pix2score.storage.folder import Entry
-from pix2score.storage.parquet import open_parquet
 
 SHARE_BYTES = 4 * 2**30
 """At most, in files: of embedded images that are hashed, some minutes of a core."""
@@ -33,7 +33,7 @@ def _pieces(catalog: Catalog, most: int) -> Iterator[tuple[FileRows, int]]:
         if entry.size <= 2 * most or catalog.hashes_images:
             yield FileRows(entry), entry.size
             continue
-        with open_parquet(catalog.folder, entry.path) as file:
+        with open_file(catalog.folder, entry) as file:
             groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
             sizes = [(group.num_rows, group.total_byte_size) for group in groups]
         yield from _cut(entry, sizes, most)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pix2score.catalog.catalog import place_of
 from pix2score.catalog.keys import key_fields
 from pix2score.errors import DataError
 from pix2score.heads.compared import OTHERS
@@ -53,7 +54,7 @@ class PreparedDataset:
     def catalogs(self) -> list[str]:
         """Places of the catalogs that it was made of, in the order in which their rows count."""
         card = self.card
-        return [found["uri"] for found in (card["catalog"], *card.get("more_catalogs", ()))]
+        return [place_of(found) for found in (card["catalog"], *card.get("more_catalogs", ()))]
 
     def has_column(self, name: str) -> bool:
         """Whether shards have it: ``source`` and ``weight`` are only there where they are used."""

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.types as pt
 
-from pix2score.catalog.catalog import Catalog, Columns, open_catalog
+from pix2score.catalog.catalog import Catalog, Columns, open_catalog, place_of
 from pix2score.catalog.rows import SOURCE, PlanCounts, catalog_rows
 from pix2score.catalog.types import is_list, text_sql
 from pix2score.dataset.card import PreparedDataset
@@ -67,7 +67,7 @@ def check_columns(dataset: PreparedDataset, columns: Sequence[str]) -> Catalog |
         raise ConfigError(
             f"--by {', '.join(wanted)}: the dataset is of several catalogs; of such only --by {SOURCE}"
         )
-    place, config = dataset.card["catalog"]["uri"], dataset.card["config"]
+    place, config = place_of(dataset.card["catalog"]), dataset.card["config"]
     try:
         catalog = open_catalog(place, Columns(**config["columns"]), others=wanted)
     except (DataError, StorageError, FileNotFoundError) as exc:

@@ -18,6 +18,8 @@ PACKAGES = {
     name.lower(): name
     for name in (
         "Pillow",
+        "pillow-heif",
+        "pillow-jxl-plugin",
         "numpy",
         "pyarrow",
         "onnxruntime",

@@ -15,7 +15,7 @@ from PIL import AvifImagePlugin, ExifTags, Image, UnidentifiedImageError
 from pix2score.errors import ImageFailure
 from pix2score.images import resample
 from pix2score.images.encode import encode
-from pix2score.images.formats import jpeg, mending, png, refusals
+from pix2score.images.formats import heif, jpeg, jxl, mending, png, refusals
 from pix2score.images.formats.colours import opaque_rgb
 from pix2score.images.formats.refusals import code_of, unidentified
 from pix2score.images.preprocess import Preprocess, RGBPixels
@@ -48,9 +48,10 @@ _TURNS = {
 def to_rgb(data: bytes, preprocess: Preprocess) -> RGBPixels:
     """Pixels of one encoded image, uint8 (S, S, 3), RGB.
 
-    EXIF orientation applied; first frame; alpha over white; 16 bits scaled to 8; CMYK converted by the
-    decoder; ICC profile ignored; a JPEG decoded at a smaller scale where that leaves ``SPARE`` times the
-    size; then resized with an antialiased bilinear filter.
+    EXIF orientation, or the turn that a HEIC, AVIF or JPEG XL says, applied once; first frame (of a HEIC its
+    primary picture); alpha over white; 10, 12 and 16 bits scaled to 8; CMYK converted by the decoder; ICC
+    profile ignored; a JPEG decoded at a smaller scale where that leaves ``SPARE`` times the size; then
+    resized with an antialiased bilinear filter.
 
     Raises:
         ImageFailure: EMPTY, UNSUPPORTED (not an image, or a format outside ``FORMATS``), CORRUPT, TRUNCATED,
@@ -68,8 +69,7 @@ def to_rgb(data: bytes, preprocess: Preprocess) -> RGBPixels:
 def picture_to_rgb(image: Image.Image, preprocess: Preprocess) -> RGBPixels:
     """As ``to_rgb``, of a picture that Pillow has opened already: its current frame. Raises
     ``ImageFailure``."""
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageFailure("TOO_LARGE", f"{image.width}x{image.height} px, over {MAX_PIXELS} pixels")
+    _check_pixels(image)
     return _fitted(_upright(image, b""), preprocess)
 
 
@@ -140,6 +140,7 @@ def _decode_smaller(image: Image.Image, side: int, wanted: int) -> None:
 def _upright(image: Image.Image, data: bytes) -> Image.Image:
     try:
         rgb = opaque_rgb(image, data)
+        _check_pixels(rgb)  # a HEIC may be larger than it says
         turn = _TURNS.get(orientation(image))
         upright = rgb if turn is None else rgb.transpose(turn)
     except ImageFailure:
@@ -162,20 +163,30 @@ def _open(data: bytes) -> Image.Image:
     if len(data) > MAX_BYTES:
         raise ImageFailure("TOO_LARGE", f"{len(data)} bytes, over {MAX_BYTES}")
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = heif.opened(data) or jxl.opened(data, MAX_PIXELS)
+        image = image or Image.open(io.BytesIO(data), formats=refusals.PLAIN)
+    except ImageFailure:
+        raise
     except UnidentifiedImageError:
         raise unidentified(data) from None
     except MemoryError:
         raise ImageFailure("TOO_LARGE", "its header needs more memory than allowed") from None
     except Exception as exc:
         raise ImageFailure(code_of(exc, data), f"header: {type(exc).__name__}: {exc}") from exc
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageFailure("TOO_LARGE", f"{image.width}x{image.height} px, over {MAX_PIXELS} pixels")
+    _check_pixels(image)
     return image
 
 
+def _check_pixels(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageFailure("TOO_LARGE", f"{image.width}x{image.height} px, over {MAX_PIXELS} pixels")
+
+
 def orientation(image: Image.Image) -> int:
-    """EXIF orientation 1..8; an unreadable EXIF block counts as none, as in viewers."""
+    """EXIF orientation 1..8; an unreadable EXIF block counts as none, as in viewers, and so does that of a
+    format whose decoder has turned the picture."""
+    if image.format == "HEIF" or jxl.is_turned(image):
+        return 1
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from pix2score.catalog.keys import key_fields
 from pix2score.errors import RETRIED_ERROR_CODES, DataError
+from pix2score.nightly.formats import is_read_now_sql
 from pix2score.snapshots.pieces import Origin, Receipt, fitting, staged_receipts, standing
 from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.tables import (
@@ -85,6 +86,7 @@ def staged_schema(id_type: pa.DataType) -> pa.Schema:
     facts = [
         ("fingerprint", pa.string()),
         ("error_code", pa.string()),
+        ("error_detail", pa.string()),
         ("run", pa.string()),
         (EMBEDDING_RUN, pa.string()),
         ("number", pa.int32()),
@@ -99,16 +101,17 @@ def select_resumed(
 
     With the piece's run, its SCORES file ``piece``, which is of ``pieces``, and its ``number``. Each key
     once: of rows with equal fingerprint an answer before a failure, then the latest piece. A staged failure
-    that a later night would try again answers nothing: it may have been the night's trouble. Under
-    ``retry_failed`` no staged failure does. A row that answered from a stored embedding counts while that is
-    the live one. Rows of ``doubtful`` pieces are removed from ``staged``.
+    that a later night would try again answers nothing: it may have been the night's trouble, or of a format
+    that is decoded tonight. Under ``retry_failed`` no staged failure does. A row that answered from a stored
+    embedding counts while that is the live one. Rows of ``doubtful`` pieces are removed from ``staged``.
     """
     if doubtful:
         connection.execute("DELETE FROM staged WHERE list_contains(?::INTEGER[], number)", [list(doubtful)])
     paths = pa.table({"number": pa.array(range(len(pieces)), pa.int32()), "piece": list(pieces)})
     named = pa.schema([("number", pa.int32()), ("piece", pa.string())])
     load(connection, "pieces", named, iter(paths.cast(named).to_batches()))
-    excluded = "true" if retry_failed else f"s.error_code IN ({RETRIED})"
+    is_read = f"s.error_code = 'UNSUPPORTED' AND {is_read_now_sql('s.error_detail', None)}"
+    excluded = "true" if retry_failed else f"(s.error_code IN ({RETRIED}) OR ({is_read}))"
     connection.execute(
         "CREATE TABLE resumed AS SELECT w.illust_id, w.page, s.run, p.piece, s.number, s.error_code, "
         "w.is_retry "

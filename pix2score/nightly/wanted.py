@@ -12,7 +12,7 @@ from pix2score.catalog.catalog import Catalog
 from pix2score.catalog.keys import key_fields
 from pix2score.catalog.rows import stored_fingerprint_sql
 from pix2score.errors import MAX_NIGHTS, RETRIED_ERROR_CODES, DataError
-from pix2score.images.decode import FORMATS
+from pix2score.nightly.formats import is_read_now_sql
 from pix2score.nightly.guards import check_fits
 from pix2score.nightly.request import WITHHELD, ScoringCounts, ScoringRequest
 from pix2score.snapshots.tables import EMBEDDING_RUN, FAILED, OK, PENDING, DataFile
@@ -21,9 +21,6 @@ from pix2score.storage.parquet import parquet_batches
 from pix2score.storage.sql import load, one_row
 
 logger = logging.getLogger(__name__)
-
-FIRST_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""What versions decoded whose snapshots do not say it."""
 
 
 def load_live(
@@ -192,6 +189,5 @@ def _is_due_again(request: ScoringRequest) -> str:
     failed, tests = f"l.status = '{FAILED}' AND l.error_code", []
     if {*request.places} - {*request.live.manifest.get("places", request.places)}:
         tests.append(f"({failed} = 'FORBIDDEN')")
-    if {*FORMATS} - {*request.live.manifest.get("formats", FIRST_FORMATS)}:
-        tests.append(f"({failed} = 'UNSUPPORTED')")
-    return " OR ".join(tests) or "false"
+    tests.append(f"({failed} = 'UNSUPPORTED' AND {is_read_now_sql('l.error_detail', request.live)})")
+    return " OR ".join(tests)

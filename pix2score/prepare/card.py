@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pix2score.catalog.catalog import Catalog
 from pix2score.catalog.rows import PlanCounts
 from pix2score.catalog.several import Catalogs
 from pix2score.dataset.card import CARD, FORMAT, SPLITS
@@ -31,7 +30,7 @@ def dataset_card(
 ) -> dict[str, Any]:
     """Content of dataset.json."""
     catalog, *more = catalogs.members
-    of_more = {"more_catalogs": [_pinned(other) for other in more]} if more else {}
+    of_more = {"more_catalogs": [other.pin() for other in more]} if more else {}
     per_split = {split: sum(s.rows for s in shards if s.split == split) for split in SPLITS}
     return {
         "format": FORMAT,
@@ -42,15 +41,11 @@ def dataset_card(
         "rows": per_split,
         "dropped": {**counts.to_dict(), "failed_images": dict(failed_by_code(shards))},
         "shards": [asdict(shard) for shard in shards if shard.split in SPLITS],
-        "catalog": _pinned(catalog),
+        "catalog": catalog.pin(),
         **of_more,
         "config": config.plain(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-
-
-def _pinned(catalog: Catalog) -> dict[str, Any]:
-    return {"uri": catalog.folder.uri, "files": [asdict(entry) for entry in catalog.files]}
 
 
 def card_summary(content: dict[str, Any]) -> dict[str, Any]:

@@ -115,6 +115,9 @@ def _plan_id(
         "files": [(e.path, e.size, e.etag) for catalog in catalogs.members for e in catalog.files],
         "algorithm": ALGORITHM,
     }
+    versions = [dict(catalog.table.facts) for catalog in catalogs.members if catalog.table]
+    if versions:  # rows may go without a change to any file
+        facts["versions"] = versions
     if comparisons:
         facts["compared"] = (comparisons.entry.size, comparisons.entry.etag)
     if alike:

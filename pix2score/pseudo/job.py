@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pix2score.catalog.catalog import Catalog, Columns, open_catalog
+from pix2score.catalog.catalog import Catalog, Columns, open_catalog, place_of
 from pix2score.catalog.contents import ImageRows
 from pix2score.catalog.guards import BEING_WRITTEN
 from pix2score.catalog.keys import KEY, key_fields
@@ -121,7 +121,8 @@ def _check_student(config: PseudoConfig, snapshot: Snapshot) -> None:
 
 
 def _catalog(config: PseudoConfig, snapshot: Snapshot) -> Catalog:
-    place = config.catalog or snapshot.manifest.get("catalog", {}).get("uri")
+    pin = snapshot.manifest.get("catalog")
+    place = config.catalog or (pin and place_of(pin))
     if place is None:
         raise ConfigError(f"the snapshot of {config.scores} does not name its catalog; give --catalog")
     before = snapshot.manifest["config"].get("columns") or {}
@@ -213,7 +214,7 @@ def _write(
 ) -> int:
     """Publish the parts; return how many images of the catalog could not be read."""
     (label,), where = head.label_columns, [pa.field("file", pa.string()), pa.field("row", pa.int64())]
-    place = where if catalog.embedded else [pa.field("uri", pa.string())]
+    place = [pa.field("uri", pa.string()), *(where if catalog.embedded else ())]
     further = [pa.field("group", pa.string()), pa.field("label", guess.type), pa.field(WEIGHT, pa.float32())]
     schema = pa.schema([*key_fields(catalog.id_type), *place, *further])
     uri = absolute_uri(catalog.folder.uri)
@@ -247,7 +248,7 @@ def _with_images(tables: Iterator[pa.Table], catalog: Catalog, config: PseudoCon
     images = ImageRows.of(catalog, image_source(catalog.folder.uri, config.image_root))
     for table in tables:
         found = [None if isinstance(c, ImageFailure) else c for c in images.contents(table)]
-        yield table.drop_columns(["file", "row"]).append_column("image", pa.array(found, pa.binary()))
+        yield table.drop_columns(["uri", "file", "row"]).append_column("image", pa.array(found, pa.binary()))
 
 
 def _sql_type(kind: pa.DataType) -> str:

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from PIL import Image
 
+from pix2score.catalog.catalog import place_of
 from pix2score.catalog.keys import Key
 from pix2score.catalog.originals import original_images
 from pix2score.errors import DataError, ImageFailure
@@ -107,7 +108,7 @@ def _thumbnails(snapshot: Snapshot, night: NightStats) -> dict[Key, str]:
         return {}
     decode, found = Decoder(THUMBNAIL), {}
     for key, content in original_images(
-        snapshot.manifest["catalog"]["uri"], snapshot.manifest["config"], keys
+        place_of(snapshot.manifest["catalog"]), snapshot.manifest["config"], keys
     ).items():
         try:
             if isinstance(content, bytes):

@@ -11,7 +11,6 @@ import functools
 import logging
 import time
 from collections import Counter
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -273,7 +272,7 @@ def _publish(
     facts = {
         "preprocess_id": run.card.preprocess.id,
         "published_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "catalog": {"uri": catalog.folder.uri, "files": [asdict(entry) for entry in catalog.files]},
+        "catalog": catalog.pin(),
         "fingerprint_kind": catalog.fingerprint_kind,
         "places": list(run.images.source.places),
         "account": account,

@@ -3,6 +3,7 @@ helps."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import Counter
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 
 from pix2score.catalog.catalog import Catalog, Columns, open_catalog
 from pix2score.catalog.contents import ImageRows, log_failures
+from pix2score.catalog.rows import PlanCounts, catalog_rows
+from pix2score.catalog.several import open_catalogs, rows_of_all
 from pix2score.errors import ImageFailure
 from pix2score.images.source import image_source
 from pix2score.storage.folder import Folder
@@ -104,3 +107,48 @@ def test_embedded_images_are_read_in_every_form_that_they_are_written_in(tmp_pat
     contents = list(ImageRows.of(catalog, image_source(place, ())).contents(rows))
     assert contents[0] == b"one" and contents[2] == b"three"
     assert [c.code for c in contents if isinstance(c, ImageFailure)] == ["NOT_FOUND", "EMPTY"]
+
+
+@pytest.mark.parametrize("asked", [None, "image.bytes"])
+def test_rows_of_a_struct_without_bytes_are_read_from_their_path(place: str, asked: str | None) -> None:
+    named = {"a.png": b"one", "below/b.png": bytes(3 * 2**20), "c.png": b"three"}
+    for path, content in named.items():
+        Folder(place).publish(path, content)
+    images = [
+        {"bytes": None, "path": "a.png"},
+        {"bytes": b"two", "path": "/home/someone/a.png"},
+        {"bytes": None, "path": "below/b.png"},
+        {"bytes": None, "path": None},
+        {"bytes": None, "path": "../elsewhere.png"},
+        None,
+        {"bytes": b"", "path": "a.png"},
+    ]
+    images += [{"bytes": b"x", "path": "y"} if i % 2 else {"bytes": None, "path": "c.png"} for i in range(60)]
+    write_catalog(place, {"illust_id": range(len(images)), "image": pa.array(images, STRUCT)})
+    catalog = open_catalog(place, Columns(image=asked))
+    rows = pa.Table.from_batches(catalog.batches())
+    contents = list(ImageRows.of(catalog, image_source(place, ())).contents(rows))
+    assert [contents[i] for i in (0, 1, 2)] == [b"one", b"two", bytes(3 * 2**20)]
+    failed = [content.code for content in contents[3:7] if isinstance(content, ImageFailure)]
+    assert failed == ["NOT_FOUND", "FORBIDDEN", "NOT_FOUND", "EMPTY"]
+    assert contents[7:] == [b"x" if i % 2 else b"three" for i in range(60)]
+
+
+def test_the_fingerprint_of_a_row_is_its_bytes_or_else_its_path(tmp_path: Path) -> None:
+    images = [{"bytes": b"one", "path": "a.png"}, {"bytes": None, "path": "a.png"}, None]
+    place = write_catalog(str(tmp_path), {"illust_id": range(3), "image": pa.array(images, STRUCT)})
+    with catalog_rows(open_catalog(place, Columns()), PlanCounts()) as connection:
+        found = connection.execute("SELECT fingerprint FROM keyed ORDER BY illust_id").fetchall()
+    assert found == [(f"sha256:{hashlib.sha256(b'one').hexdigest()}",), ("uri:a.png",), (None,)]
+
+
+def test_paths_of_several_catalogs_are_those_of_their_own_folders(tmp_path: Path) -> None:
+    places = [str(tmp_path / name) for name in "ab"]
+    for number, place in enumerate(places):
+        Folder(place).publish("a.png", bytes([number]))
+        images = pa.array([{"bytes": None, "path": "a.png"}], STRUCT)
+        write_catalog(place, {"illust_id": [number], "image": images})
+    catalogs = open_catalogs(places, Columns(), (), {})
+    with rows_of_all(catalogs, PlanCounts()) as connection:
+        rows = connection.sql('SELECT uri, file, "row" FROM keyed ORDER BY illust_id').to_arrow_table()
+    assert list(ImageRows.of_all(catalogs, ()).contents(rows)) == [b"\0", b"\1"]

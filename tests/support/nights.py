@@ -60,6 +60,10 @@ class World:
     """Further columns of the catalog, by key."""
     answered: list[Key] = field(default_factory=list)
     """Keys that the last night answered from stored embeddings."""
+    details: dict[Key, str] = field(default_factory=dict)
+    """What failed rows say, by key, where it matters."""
+    is_read: set[Key] = field(default_factory=set)
+    """Keys whose image gives an answer, whatever its fingerprint."""
     range_rows: int | None = None
     """Rows of the ranges that nights are planned by; None for one task."""
     executor: Any = field(default_factory=Here)
@@ -184,10 +188,13 @@ class World:
         keys = [(row["illust_id"], row["page"]) for row in rows]
         self.scored += keys
         codes = [code_of(row["fingerprint"].removeprefix("etag:")) for row in rows]
+        codes = [None if key in self.is_read else code for key, code in zip(keys, codes, strict=True)]
         failed = [key for key, code in zip(keys, codes, strict=True) if code]
         scores = scores_table(keys, publication.origin.run, failed, publication.layout)
+        told = list(zip(keys, codes, strict=True))
         for name_, values in (
             ("error_code", codes),
+            ("error_detail", [code and self.details.get(key, "no such file") for key, code in told]),
             ("fingerprint", [row["fingerprint"] for row in rows]),
             ("attempts", [row["attempts"] + 1 for row in rows]),
             ("scored_at", [datetime(2026, 11, 20, tzinfo=UTC) + timedelta(days=self.nights)] * len(rows)),

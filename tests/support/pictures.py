@@ -45,6 +45,11 @@ def flat(colour: tuple[int, ...], height: int = 8, width: int = 8) -> Pixels:
     return np.full((height, width, len(colour)), colour, dtype=np.uint8)
 
 
+def over_white(colours: npt.NDArray[Any], alpha: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """``colours`` 0..255, ``alpha`` 0..1."""
+    return colours * alpha + 255 * (1 - alpha)
+
+
 def exif(orientation: int) -> Image.Exif:
     block = Image.Exif()
     block[0x0112] = orientation

@@ -5,10 +5,10 @@ from __future__ import annotations
 from PIL import AvifImagePlugin
 
 from pix2score.errors import ImageErrorCode, ImageFailure
-from pix2score.images.formats import jpeg, png, tiff
-from pix2score.images.formats.signatures import inside, is_avif, is_cut, is_webp, name_of
+from pix2score.images.formats import heif, jpeg, jxl, png, tiff
+from pix2score.images.formats.signatures import inside, is_avif, is_cut, is_heif, is_webp, name_of
 
-FORMATS: tuple[str, ...] = (
+PLAIN: tuple[str, ...] = (
     "JPEG",
     "PNG",
     "WEBP",
@@ -17,12 +17,16 @@ FORMATS: tuple[str, ...] = (
     "TIFF",
     *(("AVIF",) if AvifImagePlugin.SUPPORTED else ()),
 )
+"""Formats that Pillow itself opens here."""
+FORMATS: tuple[str, ...] = (*PLAIN, *heif.FORMATS, *jxl.FORMATS)
+DECODED = "decoded are "
+"""In the detail of bytes of no decoded format: the formats that were decoded come behind it."""
 _SIGNATURES = (jpeg.START, png.SIGNATURE, b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
 
 
 def unidentified(data: bytes) -> ImageFailure:
     """The failure of bytes that Pillow knows none of ``FORMATS`` in."""
-    decoded = ", ".join(FORMATS)
+    decoded = DECODED + ", ".join(FORMATS)
     if data.startswith(_SIGNATURES) or is_webp(data) or (is_avif(data) and "AVIF" in FORMATS):
         reason = _refusal(data)
         if reason:
@@ -32,14 +36,14 @@ def unidentified(data: bytes) -> ImageFailure:
             f"header unreadable in {len(data)} bytes",
         )
     if name := name_of(data):
-        return ImageFailure("UNSUPPORTED", f"{name}; decoded are {decoded}")
+        return ImageFailure("UNSUPPORTED", f"{name}; {decoded}")
     if late := inside(data):
         return ImageFailure(
             "CORRUPT",
             f"a {late[0]} with {late[1]} byte{'s' * (late[1] > 1)} before its start, which no viewer shows: "
             f"{data[:8]!r}",
         )
-    return ImageFailure("UNSUPPORTED", f"of no known format, begins with {data[:8]!r}; decoded are {decoded}")
+    return ImageFailure("UNSUPPORTED", f"of no known format, begins with {data[:8]!r}; {decoded}")
 
 
 def _refusal(data: bytes) -> str:
@@ -51,6 +55,8 @@ def _refusal(data: bytes) -> str:
 
 def code_of(exc: Exception, data: bytes) -> ImageErrorCode:
     """The code for what a decoder said."""
+    if is_heif(data):
+        return heif.code_of(exc, data)
     text = str(exc).lower()
     if isinstance(exc, OSError) and (
         "truncated" in text or "unexpected end" in text or "premature" in text or "eof" in text

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import re
 
+BY_EXTRAS = {"AVIF": "an AVIF picture", "HEIF": "a HEIC picture (HEIF)", "JXL": "a JPEG XL picture"}
+"""Formats that some installations read and others do not, by Pillow's names: what ``name_of`` says of them. A
+row that failed is found by it when they are read: the words stay."""
+_JXL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 _BY_START: tuple[tuple[bytes, str], ...] = (
-    (b"\xff\x0a", "a JPEG XL picture"),
-    (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL picture"),
+    *((start, BY_EXTRAS["JXL"]) for start in _JXL),
     (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 picture"),
     (b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
     (b"\xff\xd8\xff\xf7", "a JPEG-LS picture"),
@@ -68,10 +71,10 @@ _BY_START: tuple[tuple[bytes, str], ...] = (
     ),
 )
 _BRANDS = (
-    (("avif", "avis"), "an AVIF picture"),
+    (("avif", "avis"), BY_EXTRAS["AVIF"]),
     (
         ("heic", "heix", "hevc", "hevx", "heim", "heis", "hevm", "hevs", "mif1", "msf1", "mif2"),
-        "a HEIC picture (HEIF)",
+        BY_EXTRAS["HEIF"],
     ),
     (("crx ",), "a camera's raw picture (CR3)"),
     (("qt  ",), "a QuickTime video, not a picture"),
@@ -105,14 +108,26 @@ def is_webp(data: bytes) -> bool:
 
 def is_avif(data: bytes) -> bool:
     """Whether the bytes begin as an AVIF does."""
-    return name_of(data[:64]) == _BRANDS[0][1]
+    return name_of(data[:64]) == BY_EXTRAS["AVIF"]
+
+
+def is_heif(data: bytes) -> bool:
+    """Whether the bytes begin as a HEIC or another HEIF does that is no AVIF."""
+    return name_of(data[:64]) == BY_EXTRAS["HEIF"]
+
+
+def is_jxl(data: bytes) -> bool:
+    """Whether the bytes begin as a JPEG XL does."""
+    return data.startswith(_JXL)
 
 
 def is_cut(data: bytes) -> bool:
-    """Whether a WebP or AVIF is shorter than it says; their decoders do not tell that from other damage."""
+    """Whether a WebP, AVIF, HEIC or JPEG XL is shorter than it says; their decoders do not tell that from
+    other damage. Of a JPEG XL without boxes nothing says it."""
     if is_webp(data):
         return int.from_bytes(data[4:8], "little") + 8 > len(data)
-    return is_avif(data) and _ends_within_a_box(data)
+    has_boxes = data.startswith(_JXL[1]) or is_avif(data) or is_heif(data)
+    return has_boxes and _ends_within_a_box(data)
 
 
 def _ends_within_a_box(data: bytes) -> bool:

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from pix2score.images.decode import open_upright, picture_to_rgb, to_rgb
-from tests.support.pictures import EIGHT, chunk, code_of, encode, flat, noise, pixels_of, smooth
+from tests.support.pictures import EIGHT, chunk, code_of, encode, flat, noise, over_white, pixels_of, smooth
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 HEIGHT, WIDTH = 13, 11
@@ -32,11 +32,6 @@ def numbers(bits: int, channels: int = 1) -> Numbers:
 def eight(values: Numbers, bits: int) -> Numbers:
     """v * 255 / greatest, rounded."""
     return np.floor(values * 255.0 / (2**bits - 1) + 0.5)
-
-
-def over_white(colours: Numbers, alpha: Numbers) -> Numbers:
-    """``colours`` 0..255, ``alpha`` 0..1."""
-    return colours * alpha + 255 * (1 - alpha)
 
 
 def packed(values: Numbers, bits: int, order: str = ">") -> list[bytes]:

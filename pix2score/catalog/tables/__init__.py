@@ -1,0 +1,1 @@
+"""Tables with a log as catalogs: which files are one version of them, by their own libraries."""

@@ -1,0 +1,1 @@
+"""Catalogs that are text: CSV and JSON lines, each converted to a Parquet file where it is read."""
