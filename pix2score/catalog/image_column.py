@@ -13,7 +13,7 @@ import pyarrow as pa
 from pix2score.catalog.catalog import image_values
 from pix2score.catalog.read import batch_rows
 from pix2score.errors import DataError
-from pix2score.images.source import NUM_CONCURRENT
+from pix2score.images.fetch import NUM_CONCURRENT
 from pix2score.storage.folder import Entry, Folder
 from pix2score.storage.parquet import open_parquet
 

@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 from pix2score.errors import DataError
 from pix2score.storage.folder import Entry, Folder
 from pix2score.storage.parquet import open_parquet, parquet_file
-from pix2score.storage.places import is_s3, named_errors
+from pix2score.storage.places import is_remote, named_errors
 
 NUM_CONCURRENT = 32
 SMALL_BYTES = 8 * 2**20
-"""Files up to this size are fetched whole from S3, in one request: opening and reading one takes four."""
+"""Files up to this size are fetched whole from a store in one request: opening one takes four."""
 MAX_AHEAD_BYTES = 64 * 2**20
 MAX_AHEAD = 64
 _TAIL_BYTES = 64 * 2**10  # holds the footer of most files
@@ -87,11 +87,11 @@ def batch_rows(group: pq.RowGroupMetaData, column: str, num_bytes: int, most_row
 
 
 def _is_fetched(folder: Folder, entry: Entry) -> bool:
-    return is_s3(folder.uri) and entry.size <= SMALL_BYTES
+    return is_remote(folder.uri) and entry.size <= SMALL_BYTES
 
 
 def _footer(folder: Folder, entry: Entry) -> tuple[pa.Schema, int]:
-    tail = _range(folder, entry, max(0, entry.size - _TAIL_BYTES)) if is_s3(folder.uri) else b""
+    tail = _range(folder, entry, max(0, entry.size - _TAIL_BYTES)) if is_remote(folder.uri) else b""
     length = int.from_bytes(tail[-8:-4], "little") + 8
     if tail[-4:] == b"PAR1" and 8 < length <= len(tail):
         with (

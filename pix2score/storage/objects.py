@@ -1,5 +1,5 @@
-"""Single objects, whole: put on a disk or into S3 so that they are visible complete or not at all, removed by
-their literal names, and many fetched from S3 at once."""
+"""Single objects, whole: put on a disk or into a store so that they are visible complete or not at all,
+removed by their literal names, and many fetched from a store at once."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import asyncio
 import contextlib
 import ctypes
 import errno
+import functools
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from botocore.exceptions import BotoCoreError
 
 from pix2score.errors import AccessError, DataError
 from pix2score.storage.fast_get import fast_gets
-from pix2score.storage.places import MAX_REQUESTS, backoff_s, split_s3
+from pix2score.storage.places import MAX_REQUESTS, backoff_s, filesystem, is_remote, is_s3, split
+from pix2score.storage.remote import RemoteFileSystem
 
 MAX_READING = 32  # small objects at a time: hides 20 to 100 ms of latency
 
@@ -32,13 +34,47 @@ DELETE_KEYS = 1000
 """Of one DeleteObjects request."""
 
 
+def put(place: str, data: bytes, *, replace: bool) -> None:
+    """``place`` holds ``data``, whole or not at all.
+
+    Raises ``FileExistsError`` if it holds something else and ``replace`` is off; ``DataError`` if the store
+    cannot tell.
+    """
+    if is_s3(place):
+        put_s3(filesystem(place), place, data, replace=replace)
+    elif is_remote(place):
+        _put_remote(filesystem(place), place, data, replace=replace)
+    else:
+        put_local(Path(place), data, replace=replace)
+
+
+def delete_remote(places: Sequence[str]) -> None:
+    """Remove objects of one store in the given order.
+
+    Raises ``AccessError`` or ``OSError`` at the first request with a refusal.
+    """
+    if places and is_s3(places[0]):
+        delete_s3(filesystem(places[0]), places)
+    elif places:
+        filesystem(places[0]).delete_objects(places)
+
+
+def _put_remote(fs: RemoteFileSystem, place: str, data: bytes, *, replace: bool) -> None:
+    try:
+        fs.put_object(place, data, replace=replace)
+    except FileExistsError:
+        # After a lost answer a retry is refused by what its own first try made.
+        if fs.cat_file(place) != data:
+            raise
+
+
 def put_s3(fs: Any, place: str, data: bytes, *, replace: bool) -> None:
     """``place`` holds ``data``.
 
     Raises ``FileExistsError`` if it holds something else and ``replace`` is off; ``DataError`` if the store
     cannot tell.
     """
-    bucket, key = split_s3(place)
+    bucket, key = split(place)
     # If-None-Match makes the store itself refuse the second creator; honoured by AWS since 2024 and by moto.
     condition = {} if replace else {"IfNoneMatch": "*"}
     try:
@@ -134,7 +170,7 @@ def _create(temporary: str, path: Path, data: bytes) -> None:
                 f"the file system of {path.parent} can neither link nor rename a file only if the name is "
                 "free "
                 f"({os.strerror(exc.errno)}): two runs could publish the same snapshot; give a place on "
-                "another one, or s3://"
+                "another one, or an object store"
             ) from None
 
 
@@ -165,7 +201,7 @@ def delete_s3(fs: Any, places: Sequence[str]) -> None:
     how many are left.
     """
     for start in range(0, len(places), DELETE_KEYS):
-        batch = [split_s3(place) for place in places[start : start + DELETE_KEYS]]
+        batch = [split(place) for place in places[start : start + DELETE_KEYS]]
         for bucket in dict.fromkeys(bucket for bucket, _ in batch):
             keys = [{"Key": key} for owner, key in batch if owner == bucket]
             answer = fs.call_s3("delete_objects", Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
@@ -231,18 +267,26 @@ async def _get_whole(fs: Any, bucket: str, key: str, max_bytes: int) -> tuple[in
     raise AssertionError("the last attempt returns or raises")
 
 
-def gather_objects(
-    fs: Any, keys: Sequence[tuple[str, str]], *, max_bytes: int, num_concurrent: int, timeout_s: float
-) -> list[tuple[int, bytes] | BaseException]:
-    """``get_object`` for many (bucket, key), ``num_concurrent`` at a time; an error in the place of its
-    object."""
-
+def _getter(fs: Any, max_bytes: int) -> Callable[[str, str], Coroutine[Any, Any, tuple[int, bytes]]]:
+    if isinstance(fs, RemoteFileSystem):
+        return functools.partial(fs.get_object, max_bytes=max_bytes)
     fast = fast_gets(fs)
 
     async def get(bucket: str, key: str) -> tuple[int, bytes]:
         store = fast.bucket(bucket)
         found = await store.get(key, max_bytes) if store else None
         return found or await _get_whole(fs, bucket, key, max_bytes)
+
+    return get
+
+
+def gather_objects(
+    fs: Any, keys: Sequence[tuple[str, str]], *, max_bytes: int, num_concurrent: int, timeout_s: float
+) -> list[tuple[int, bytes] | BaseException]:
+    """``get_object`` for many (bucket, key), ``num_concurrent`` at a time; an error in the place of its
+    object."""
+
+    get = _getter(fs, max_bytes)
 
     async def everything() -> list[tuple[int, bytes] | BaseException]:
         gate = asyncio.Semaphore(num_concurrent)

@@ -1,0 +1,279 @@
+"""An fsspec filesystem over obstore: what Google Cloud Storage and Azure Blob have in common.
+
+A store adds how it is reached and what its refusals mean: ``google``, ``azure``. Retries are obstore's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import itertools
+import os
+import re
+import socket
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Any, ClassVar
+
+from fsspec.asyn import AsyncFileSystem, sync
+from fsspec.spec import AbstractBufferedFile
+
+from pix2score.errors import AccessError, DataError
+
+MAX_RETRIES = 5
+RETRY_TIMEOUT_S = 60.0
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 20
+WRITE_TIMEOUT_S = 600
+"""Of a whole object. A reading timeout would count from the first byte that is sent."""
+DELETES_AT_ONCE = 16
+METADATA_TIMEOUT_S = 3.0
+
+_NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|bucket does not exist|bucket_not_found", re.I)
+_STATUS = re.compile(r"\b(?:status code|status):? (\d{3})\b")
+_CODE = re.compile(r"<Code>(\w+)</Code>|x-ms-error-code: (\w+)")
+_QUERY = re.compile(r"\?[^\s\"')]*")
+
+
+class RemoteFileSystem(AsyncFileSystem):  # type: ignore[misc]
+    """Objects of one kind of store, by ``bucket/key`` or the full place. Settings come from the environment.
+
+    Raises ``FileNotFoundError``, ``FileExistsError``, ``AccessError`` with words for the user, or
+    ``OSError``; in none of them stands a key, a token or a signature.
+    """
+
+    cachable = False
+    protocol: ClassVar[str]
+    container: ClassVar[str] = "bucket"
+    """What the store calls the first part of a place."""
+    refused: ClassVar[dict[str, str]] = {}
+    """Code of a refusal -> what is wrong."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stores: dict[tuple[str, bool], Any] = {}
+
+    @abstractmethod
+    def new_store(self, bucket: str, options: dict[str, Any]) -> Any:
+        """The obstore store of a bucket, with ``client_options`` and ``retry_config``.
+
+        Raises ``AccessError`` where the settings are not complete.
+        """
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        if isinstance(path, list):
+            return [cls._strip_protocol(one) for one in path]
+        return str(path).removeprefix(f"{cls.protocol}://").rstrip("/")
+
+    def store(self, bucket: str, *, writing: bool = False) -> Any:
+        """The obstore store of a bucket, made once. Raises ``AccessError``."""
+        if (bucket, writing) not in self._stores:
+            timeouts = (
+                {"timeout": timedelta(seconds=WRITE_TIMEOUT_S)}
+                if writing
+                else {
+                    "timeout": timedelta(seconds=WRITE_TIMEOUT_S),
+                    "read_timeout": timedelta(seconds=READ_TIMEOUT_S),
+                }
+            )
+            options = {
+                "client_options": {"connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_S), **timeouts},
+                "retry_config": {
+                    "max_retries": MAX_RETRIES,
+                    "retry_timeout": timedelta(seconds=RETRY_TIMEOUT_S),
+                },
+            }
+            with self._named(bucket, ""):
+                self._stores[bucket, writing] = self.new_store(bucket, options)
+        return self._stores[bucket, writing]
+
+    async def get_object(self, bucket: str, key: str, max_bytes: int) -> tuple[int, bytes]:
+        """Size and content of an object in one request; no content is read beyond ``max_bytes``."""
+        with self._named(bucket, key):
+            found = await self.store(bucket).get_async(_path(key))
+            size = int(found.meta["size"])
+            return (size, b"") if size > max_bytes else (size, bytes(await found.bytes_async()))
+
+    def put_object(self, place: str, data: bytes, *, replace: bool) -> None:
+        """One request. Raises ``FileExistsError`` if the object exists and ``replace`` is off."""
+        bucket, key = self._split(place)
+
+        async def put() -> None:
+            with self._named(bucket, key):
+                mode = "overwrite" if replace else "create"
+                store = self.store(bucket, writing=True)
+                await store.put_async(_path(key), data, mode=mode, use_multipart=False)
+
+        sync(self.loop, put)
+
+    def delete_objects(self, places: Sequence[str]) -> None:
+        """Remove objects, a few at a time in the given order; those that do not exist are passed over.
+
+        What names others goes before them: the next ending is begun when the one before is done. Raises
+        ``AccessError`` or ``OSError`` at the first few with a refusal.
+        """
+        for _, group in itertools.groupby(places, key=lambda place: place.rpartition(".")[2]):
+            alike = list(group)
+            for start in range(0, len(alike), DELETES_AT_ONCE):
+                sync(self.loop, self._delete_all, alike[start : start + DELETES_AT_ONCE])
+
+    async def _delete_all(self, places: Sequence[str]) -> None:
+        found = await asyncio.gather(*map(self._rm_file, places), return_exceptions=True)
+        for result in found:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _rm_file(self, path: str, **kwargs: Any) -> None:
+        bucket, key = self._split(path)
+        try:
+            with self._named(bucket, key):
+                await self.store(bucket).delete_async(_path(key))
+        except FileNotFoundError as exc:
+            if is_no_bucket(exc):
+                raise
+
+    async def _cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
+    ) -> bytes:
+        bucket, key = self._split(path)
+        store = self.store(bucket)
+        with self._named(bucket, key):
+            if end is not None:
+                first = start or 0
+                if end <= first:
+                    return b""
+                return bytes(await store.get_range_async(_path(key), start=first, end=end))
+            options = {"range": {"offset": start}} if start else None
+            found = await store.get_async(_path(key), options=options)
+            return bytes(await found.bytes_async())
+
+    async def _info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        bucket, key = self._split(path)
+        name = f"{bucket}/{key}".rstrip("/")
+        if key:
+            with contextlib.suppress(FileNotFoundError), self._named(bucket, key):
+                return _entry(bucket, await self.store(bucket).head_async(_path(key)))
+        with self._named(bucket, key):
+            async for _ in self.store(bucket).list(_path(key) or None, chunk_size=1):
+                return {"name": name, "size": 0, "type": "directory"}
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+
+    async def _ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
+        bucket, key = self._split(path)
+        with self._named(bucket, key):
+            found = await self.store(bucket).list_with_delimiter_async(_path(key) or None)
+        folders = [f"{bucket}/{prefix}" for prefix in found["common_prefixes"]]
+        entries = [{"name": name, "size": 0, "type": "directory"} for name in folders]
+        entries += [_entry(bucket, meta) for meta in found["objects"]]
+        entries = entries or [await self._info(path)]
+        return entries if detail else [entry["name"] for entry in entries]
+
+    async def _find(
+        self, path: str, maxdepth: int | None = None, withdirs: bool = False, **kwargs: Any
+    ) -> Any:
+        bucket, key = self._split(path)
+        found: dict[str, dict[str, Any]] = {}
+        with self._named(bucket, key):
+            async for metas in self.store(bucket).list(_path(key) or None, chunk_size=1000):
+                found |= {entry["name"]: entry for entry in (_entry(bucket, meta) for meta in metas)}
+        if not found and key:
+            info = await self._info(path)
+            found = {info["name"]: info}
+        return dict(sorted(found.items())) if kwargs.get("detail") else sorted(found)
+
+    def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> _RemoteFile:
+        return _RemoteFile(self, path, mode)
+
+    def _split(self, path: str) -> tuple[str, str]:
+        bucket, _, key = path.removeprefix(f"{self.protocol}://").partition("/")
+        return bucket, key
+
+    @contextlib.contextmanager
+    def _named(self, bucket: str, key: str) -> Iterator[None]:
+        from obstore import exceptions as obs
+
+        try:
+            yield
+        except FileNotFoundError as exc:
+            if _NO_BUCKET.search(str(exc)):
+                raise FileNotFoundError(f"{self.container} {bucket!r}: bucket does not exist") from None
+            raise FileNotFoundError(
+                errno.ENOENT, os.strerror(errno.ENOENT), f"{self.protocol}://{bucket}/{key}"
+            ) from None
+        except obs.AlreadyExistsError:
+            raise FileExistsError(f"{self.protocol}://{bucket}/{key}") from None
+        except (obs.BaseError, ValueError) as exc:
+            raise self._error(exc, bucket) from None
+
+    def _error(self, exc: BaseException, bucket: str) -> Exception:
+        """What obstore raised, in words that hold no secret."""
+        text = str(exc).partition("\n\nDebug source")[0]
+        if _NO_BUCKET.search(text):
+            return FileNotFoundError(f"{self.container} {bucket!r}: bucket does not exist")
+        code = next((a or b for a, b in _CODE.findall(text)), "")
+        where = f"{self.container} {bucket!r}"
+        is_refusal = type(exc).__name__ in ("PermissionDeniedError", "UnauthenticatedError")
+        if code in self.refused or is_refusal:
+            reason = self.refused.get(code, code)
+            return AccessError(f"access to {where} was refused" + (f": {reason}" if reason else ""))
+        if "invalid path" in text:
+            return DataError(f"{where} holds an object whose key cannot be read: {_without_secrets(text)}")
+        if problem := self.problem(text):
+            return AccessError(f"{where} cannot be reached: {problem}")
+        return OSError(f"{type(exc).__name__}: {_without_secrets(text)}")
+
+    def problem(self, text: str) -> str | None:
+        """What is wrong with the settings, if that is what an error's text says."""
+        return None
+
+
+def is_no_bucket(exc: BaseException) -> bool:
+    """Whether an error says that the bucket itself is not there."""
+    return "bucket does not exist" in str(exc)
+
+
+def answers(host: str) -> bool:
+    """Whether the metadata service of a cloud's machine answers at ``host``, hence may give credentials."""
+    try:
+        socket.create_connection((host, 80), timeout=METADATA_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
+
+
+class _RemoteFile(AbstractBufferedFile):  # type: ignore[misc]
+    """A seekable reader that fetches ranges, some ahead."""
+
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        return bytes(self.fs.cat_file(self.path, start=start, end=end))
+
+
+def _entry(bucket: str, meta: Any) -> dict[str, Any]:
+    return {
+        "name": f"{bucket}/{meta['path']}",
+        "size": meta["size"],
+        "type": "file",
+        "ETag": meta["e_tag"] or meta["version"],
+        "LastModified": meta["last_modified"],
+    }
+
+
+def _path(key: str) -> str:
+    """``key`` for obstore, which would spell some otherwise. Raises ``FileNotFoundError`` for those."""
+    if key and not is_plain(key):
+        raise FileNotFoundError(f"no object whose key has an empty part, '.' or '..' is read: {key!r}")
+    return key
+
+
+def is_plain(key: str) -> bool:
+    """Whether obstore asks for this very key."""
+    return not any(part in ("", ".", "..") for part in key.split("/")) and not _CONTROL.search(key)
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def _without_secrets(text: str) -> str:
+    return " ".join(_QUERY.sub("?…", text).split())[:500]
