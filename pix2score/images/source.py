@@ -7,20 +7,22 @@ whatever a catalog says.
 
 from __future__ import annotations
 
+import functools
 import os
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
 from pix2score.errors import AccessError, ConfigError, ImageFailure
 from pix2score.images.decode import MAX_BYTES
 from pix2score.images.fetch import Found, Larger, path_bytes, read_local, read_remote, too_large
+from pix2score.images.https import read_https, web_root, web_uri, without_query
 from pix2score.storage.places import canonical, is_remote, normalise, split
 
 MAX_KEY_BYTES = 1024  # of a key; Azure's 1,024 are characters
-_READ = "s3://bucket/key and paths of files"
+_READ = "s3://bucket/key (gs://, az://), https:// and paths of files"
 _ADVICE = "outside the catalog's folder; --image-root allows more places"
 _SHOWN_CHARS = 80
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -54,18 +56,22 @@ class ImageSource:
         content: list[Found] = [p if isinstance(p, ImageFailure) else b"" for p in places]
         for scheme in dict.fromkeys(_scheme(place) for place in places if isinstance(place, str)):
             indices = [i for i, p in enumerate(places) if isinstance(p, str) and _scheme(p) == scheme]
-            read = read_remote if scheme else read_local
-            found = read([str(places[i]) for i in indices], most_bytes)
+            found = self._reader(scheme)([str(places[i]) for i in indices], most_bytes)
             for i, result in zip(indices, found, strict=True):
                 content[i] = result
         return content
+
+    def _reader(self, scheme: str) -> Callable[[Sequence[str], int], list[Found]]:
+        if scheme == "https":
+            return functools.partial(read_https, roots=self.image_roots)
+        return read_remote if scheme else read_local
 
     def resolve(self, uri: str) -> str:
         """Absolute place that ``uri`` may be read from. Raises ``ImageFailure``: FORBIDDEN, or NOT_FOUND for
         what can be no name."""
         plain = plain_uri(uri)
-        if is_remote(plain):
-            place = _object(plain)
+        if _scheme(plain):
+            place = plain if _scheme(plain) == "https" else _object(plain)
         elif is_remote(self.folder) and not plain.startswith("/"):
             place = _object(f"{self.folder}/{_below(plain)}")
         else:
@@ -89,14 +95,15 @@ def image_source(folder: str, image_roots: Sequence[str]) -> ImageSource:
 
 def _root(place: str) -> str:
     try:
-        return normalise(plain_uri(place))
+        plain = plain_uri(place)
+        return web_root(plain) if _scheme(plain) == "https" else normalise(plain)
     except ImageFailure as failure:
         raise ConfigError(f"--image-root {place}: {failure.detail}") from None
 
 
 def _scheme(place: str) -> str:
-    """Of a place in a store; empty for a path."""
-    return place.partition("://")[0] if is_remote(place) else ""
+    """Of a place in a store or a uri of a web server; empty for a path."""
+    return place.partition("://")[0] if is_remote(place) or place.startswith("https://") else ""
 
 
 def plain_uri(uri: str) -> str:
@@ -112,6 +119,8 @@ def plain_uri(uri: str) -> str:
         return f"s3:{rest}"
     if scheme in ("gs", "gcs", "az", "abfs", "abfss") and rest.startswith("//"):
         return _of_store(f"{scheme}:{rest}")
+    if scheme == "https" and rest.startswith("//"):
+        return web_uri(f"https:{rest}")
     if scheme == "file" and (local := _LOCAL.match(rest)):
         return unquote_to_bytes(local[1] or local[2]).decode("utf-8", "surrogateescape")
     if scheme == "file" and rest.startswith("//"):
@@ -136,7 +145,8 @@ def is_outside(failure: ImageFailure) -> bool:
 
 
 def _outside(uri: str) -> ImageFailure:
-    return ImageFailure("FORBIDDEN", f"{_shown(uri)} is {_ADVICE}")
+    shown = without_query(uri) if uri.lower().startswith("https:") else uri
+    return ImageFailure("FORBIDDEN", f"{_shown(shown)} is {_ADVICE}")
 
 
 def _shown(uri: str) -> str:
@@ -168,7 +178,7 @@ def _below(path: str) -> str:
 
 
 def _real(place: str) -> str:
-    return place if is_remote(place) else _real_path(place)
+    return place if _scheme(place) else _real_path(place)
 
 
 def _real_path(path: str) -> str:
