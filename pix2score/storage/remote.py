@@ -101,12 +101,15 @@ class RemoteFileSystem(AsyncFileSystem):  # type: ignore[misc]
         bucket, key = self._split(place)
 
         async def put() -> None:
+            mode = "overwrite" if replace else "create"
+            store = self.store(bucket, writing=True)
             with self._named(bucket, key):
-                mode = "overwrite" if replace else "create"
-                store = self.store(bucket, writing=True)
                 await store.put_async(_path(key), data, mode=mode, use_multipart=False)
 
-        sync(self.loop, put)
+        try:
+            sync(self.loop, put)
+        except FileNotFoundError:  # what else could be missing
+            raise self._no_bucket(bucket) from None
 
     def delete_objects(self, places: Sequence[str]) -> None:
         """Remove objects, a few at a time in the given order; those that do not exist are passed over.
@@ -198,7 +201,7 @@ class RemoteFileSystem(AsyncFileSystem):  # type: ignore[misc]
             yield
         except FileNotFoundError as exc:
             if _NO_BUCKET.search(str(exc)):
-                raise FileNotFoundError(f"{self.container} {bucket!r}: bucket does not exist") from None
+                raise self._no_bucket(bucket) from None
             raise FileNotFoundError(
                 errno.ENOENT, os.strerror(errno.ENOENT), f"{self.protocol}://{bucket}/{key}"
             ) from None
@@ -211,7 +214,7 @@ class RemoteFileSystem(AsyncFileSystem):  # type: ignore[misc]
         """What obstore raised, in words that hold no secret."""
         text = str(exc).partition("\n\nDebug source")[0]
         if _NO_BUCKET.search(text):
-            return FileNotFoundError(f"{self.container} {bucket!r}: bucket does not exist")
+            return self._no_bucket(bucket)
         code = next((a or b for a, b in _CODE.findall(text)), "")
         where = f"{self.container} {bucket!r}"
         is_refusal = type(exc).__name__ in ("PermissionDeniedError", "UnauthenticatedError")
@@ -223,6 +226,9 @@ class RemoteFileSystem(AsyncFileSystem):  # type: ignore[misc]
         if problem := self.problem(text):
             return AccessError(f"{where} cannot be reached: {problem}")
         return OSError(f"{type(exc).__name__}: {_without_secrets(text)}")
+
+    def _no_bucket(self, bucket: str) -> FileNotFoundError:
+        return FileNotFoundError(f"{self.container} {bucket!r}: bucket does not exist")
 
     def problem(self, text: str) -> str | None:
         """What is wrong with the settings, if that is what an error's text says."""

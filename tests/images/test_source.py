@@ -224,6 +224,31 @@ def test_other_words_for_s3_name_the_same_object(scheme: str) -> None:
         source.resolve(f"{scheme}://other/a.png")
 
 
+@pytest.mark.parametrize(
+    ("spelled", "place"),
+    [
+        ("gs://works/img/a b%20c?d#e.png", "gs://works/img/a b%20c?d#e.png"),
+        ("GCS://works/img/a.png", "gs://works/img/a.png"),
+        ("az://works/img/a.png", "az://works/img/a.png"),
+        ("abfs://works/img/a.png", "az://works/img/a.png"),
+        ("abfss://works@studio.dfs.core.windows.net/img/a.png", "az://works/img/a.png"),
+    ],
+)
+def test_objects_of_other_stores_are_named_in_one_spelling(
+    spelled: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_CONNECTION_STRING", raising=False)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "studio")
+    root = spelled.rpartition("/")[0]
+    source = image_source("s3://bucket/catalog", (root,))
+    assert source.image_roots == (place.rpartition("/")[0],)
+    assert source.resolve(spelled) == place
+    for other in (place.replace("works", "other"), place.replace("://", "://x/"), "s3://works/img/a.png"):
+        with pytest.raises(ImageFailure, match=r"outside .* --image-root"):
+            source.resolve(other)
+    assert read(source, "abfss://works@another.dfs.core.windows.net/img/a.png") == "FORBIDDEN"
+
+
 @pytest.mark.parametrize("form", ["file://{}", "FILE://{}", "file://localhost{}", "file:{}"])
 def test_a_file_uri_is_its_path_percent_decoded(folder: Path, form: str) -> None:
     (folder / "sub" / "ä b%20.png").write_bytes(b"odd")
@@ -246,7 +271,7 @@ def test_a_file_uri_is_its_path_percent_decoded(folder: Path, form: str) -> None
         ("d:/pictures/a.png", "a path of Windows is not read"),
         (r"\\server\share\a.png", "a path of Windows is not read"),
         ("file://server/share/a.png", "file: of another host is not read"),
-        ("https://example.org/" + "a" * 500, "https: is not read"),
+        ("ftp://example.org/" + "a" * 500, "ftp: is not read"),
     ],
 )
 @pytest.mark.parametrize("place", ["/data/catalog", "s3://bucket/catalog"])

@@ -28,7 +28,7 @@ from tests.conftest import BUCKET, SECRET, free_port
 from tests.support import flaky_proxy
 from tests.support.paths import ROOT
 
-NUM_RACES = 8
+NUM_RACES = 100
 RACER = f"""
 import sys
 import threading
