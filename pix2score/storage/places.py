@@ -19,13 +19,12 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from pix2score.errors import AccessError, ConfigError, DataError, Pix2ScoreError, StorageError
 from pix2score.storage import azure, google
+from pix2score.storage.remote import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
 from pix2score.storage.s3_errors import access_problem, is_without_reason
 
 MAX_REQUESTS = 6
 MAX_CONNECTIONS = 64  # botocore's own 10 are fewer than the requests that are sent at a time
 MAX_BACKOFF_S = 20.0
-CONNECT_TIMEOUT_S = 10
-READ_TIMEOUT_S = 20  # between two reads, not for the whole: a stalled connection is given up and tried again
 
 
 STORES = {"s3": "bucket", "gs": "bucket", "az": "container"}

@@ -24,7 +24,8 @@ from pix2score.errors import AccessError, DataError
 
 MAX_RETRIES = 5
 RETRY_TIMEOUT_S = 60.0
-CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 20
+CONNECT_TIMEOUT_S = 10
+READ_TIMEOUT_S = 20  # between two reads, not for the whole: a stalled connection is given up and tried again
 WRITE_TIMEOUT_S = 600
 """Of a whole object. A reading timeout would count from the first byte that is sent."""
 DELETES_AT_ONCE = 16
@@ -186,6 +187,12 @@ class RemoteFileSystem(AsyncFileSystem):  # type: ignore[misc]
             found = {info["name"]: info}
         return dict(sorted(found.items())) if kwargs.get("detail") else sorted(found)
 
+    async def _mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
+        """Nothing: a folder is there when something is in it."""
+
+    async def _makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Nothing, as above."""
+
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> _RemoteFile:
         return _RemoteFile(self, path, mode)
 
@@ -250,10 +257,18 @@ def answers(host: str) -> bool:
 
 
 class _RemoteFile(AbstractBufferedFile):  # type: ignore[misc]
-    """A seekable reader that fetches ranges, some ahead."""
+    """A seekable reader that fetches ranges, some ahead; or a writer that puts all when it is closed."""
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         return bytes(self.fs.cat_file(self.path, start=start, end=end))
+
+    def _initiate_upload(self) -> None:
+        pass
+
+    def _upload_chunk(self, final: bool = False) -> bool:
+        if final:
+            self.fs.put_object(self.path, self.buffer.getvalue(), replace=True)
+        return final  # until then it is kept
 
 
 def _entry(bucket: str, meta: Any) -> dict[str, Any]:

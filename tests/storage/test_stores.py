@@ -1,4 +1,4 @@
-"""Google Cloud Storage and Azure Blob: settings, spellings, refusals and keys, in which they differ from S3."""
+"""Google Cloud Storage and Azure Blob: settings, spellings, refusals and keys, in which they differ."""
 
 from __future__ import annotations
 

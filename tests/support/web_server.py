@@ -62,6 +62,8 @@ class WebServer:
     most_at_once: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     """Of the last request."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Below ``/file/``."""
 
     def at(self, path: str, host: str = "localhost") -> str:
         """The uri of a path."""
@@ -91,6 +93,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif kind == "slow":  # after some time
             time.sleep(0.05)
             self._answer(200, b"slow")
+        elif kind == "file":
+            data = self.about.files.get("/".join(rest))
+            self._answer(404 if data is None else 200, data or b"")
         elif kind == "bye":  # and hangs up
             self.close_connection = True
             self._answer(200, b"bye", {"Connection": "close"})
