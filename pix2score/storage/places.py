@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from pix2score.errors import AccessError, ConfigError, DataError, Pix2ScoreError, StorageError
 from pix2score.storage import azure, google
-from pix2score.storage.remote import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
+from pix2score.storage.remote import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, is_plain
 from pix2score.storage.s3_errors import access_problem, is_without_reason
 
 MAX_REQUESTS = 6
@@ -90,13 +90,18 @@ def normalise(place: str) -> str:
     """An absolute local path, or ``s3://bucket/prefix`` (``gs://``, ``az://``) without a trailing slash.
 
     Raises:
-        ConfigError: empty, another scheme, or a place in a store without a bucket.
+        ConfigError: empty, another scheme, or a place in a store without a bucket, or with parts that it
+            cannot have.
     """
     place = canonical(place)
     if is_remote(place):
         scheme, (bucket, key) = place[:2], split(place)
         if not bucket:
             raise ConfigError(f"place {place!r} has no bucket; expected {scheme}://bucket/prefix")
+        if scheme in _OTHERS and key.rstrip("/") and not is_plain(key.rstrip("/")):
+            raise ConfigError(
+                f"place {place!r}: a part that is empty, '.' or '..' cannot be read on {scheme}://"
+            )
         return f"{scheme}://{bucket}/{key.rstrip('/')}".rstrip("/")
     if "://" in place or not place:
         raise ConfigError(f"place {place!r} is neither a local path nor {PLACES}")

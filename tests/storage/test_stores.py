@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import quote
 
 import pytest
 
-from pix2score.errors import AccessError, DataError, ImageFailure
+from pix2score.errors import AccessError, ConfigError, DataError, ImageFailure
 from pix2score.images.source import image_source
 from pix2score.storage import azure, google, places, remote
 from pix2score.storage.folder import Folder
@@ -175,6 +178,9 @@ def test_places_of_other_stores_have_one_spelling(settings: pytest.MonkeyPatch) 
     assert normalise("abfs://container/prefix/") == "az://container/prefix"
     assert normalise("abfss://container@studio.dfs.core.windows.net/a") == "az://container/a"
     assert (Folder("gs://bucket/a/b").parent.uri, Folder("az://c").name) == ("gs://bucket/a", "c")
+    for place in ("gs://bucket/a//b", "az://container/a/../b"):
+        with pytest.raises(ConfigError, match="a part that is empty, '.' or '..' cannot be read"):
+            normalise(place)
     with pytest.raises(AccessError, match="of the account 'another', the environment's is 'studio'"):
         normalise("abfss://container@another.dfs.core.windows.net/a")
 
@@ -223,6 +229,46 @@ def test_a_wrong_key_of_azure_is_told(azure_server: AzureServer, settings: pytes
     settings.setenv("AZURE_STORAGE_CONNECTION_STRING", text)
     with pytest.raises(AccessError, match=f"container '{CONTAINER}' was refused: the key .AZURE_STORAGE_KEY"):
         Folder(f"az://{CONTAINER}/x").publish("x", b"1")
+
+
+class Undecided(http.server.BaseHTTPRequestHandler):
+    """A store that answers the first two PUTs of all with ``status``, and holds nothing yet."""
+
+    protocol_version = "HTTP/1.1"
+    status: ClassVar[int] = 409
+    puts: ClassVar[list[str]] = []
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.puts.append(str(self.headers["x-goog-if-generation-match"]))
+        self._answer(self.status if len(self.puts) <= 2 else 200)
+
+    def do_GET(self) -> None:
+        self._answer(404)
+
+    def _answer(self, status: int) -> None:
+        self.send_response(status)
+        for name, value in (("ETag", '"x"'), ("x-goog-generation", "1"), ("Content-Length", "0")):
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("status", [409, 412, 429, 500, 503])
+def test_a_creation_that_the_store_has_not_decided_or_could_not_do_is_sent_again(
+    settings: pytest.MonkeyPatch, status: int
+) -> None:
+    handler = type("Handler", (Undecided,), {"status": status, "puts": (puts := [])})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    settings.setenv("STORAGE_EMULATOR_HOST", f"127.0.0.1:{server.server_port}")
+    try:
+        assert Folder("gs://bucket/x").publish("object", b"data") == 4
+    finally:
+        server.shutdown()
+    assert puts == ["0", "0", "0"]
 
 
 @pytest.mark.parametrize("place", ["gs", "az"], indirect=True)
