@@ -42,7 +42,9 @@ class AzureFileSystem(RemoteFileSystem):
             "the key (AZURE_STORAGE_KEY) or token does not belong to the account, or has expired, or this "
             "machine's clock is wrong"
         ),
-        "AuthorizationFailure": "the account's firewall, or what the SAS token allows, refuses it",
+        "AuthorizationFailure": (
+            "the key (AZURE_STORAGE_KEY), the account's firewall or what the SAS token allows does not fit"
+        ),
         "AuthorizationPermissionMismatch": (
             "the identity has no right to it: give it the role Storage Blob Data Contributor, or the SAS "
             "token more permissions"
@@ -77,7 +79,7 @@ class AzureFileSystem(RemoteFileSystem):
         return None
 
 
-def settings() -> dict[str, str]:
+def settings() -> dict[str, Any]:
     """``account_name``, ``account_key``, ``sas_key`` and ``endpoint``, those that the environment gives."""
     text = os.environ.get("AZURE_STORAGE_CONNECTION_STRING")
     if text:
@@ -94,7 +96,7 @@ def _first(*names: str) -> str | None:
     return next((value for name in names if (value := os.environ.get(name))), None)
 
 
-def _of_connection_string(text: str) -> dict[str, str]:
+def _of_connection_string(text: str) -> dict[str, Any]:
     """Of the form that Azure's portal shows: ``Name=value;…``. Raises ``AccessError``, without the text."""
     parts = dict(part.strip().split("=", 1) for part in text.split(";") if "=" in part)
     if parts.get("UseDevelopmentStorage", "").lower() == "true":

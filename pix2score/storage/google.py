@@ -55,7 +55,7 @@ class GoogleFileSystem(RemoteFileSystem):
         return None
 
 
-def _any() -> dict[str, Any]:
+def _any() -> Any:
     """Credentials of an emulator, which asks for none."""
     return {"token": "emulator", "expires_at": None}
 

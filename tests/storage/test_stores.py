@@ -216,7 +216,6 @@ def test_a_container_of_azure_that_does_not_exist_is_named(azure_server: AzureSe
     for act in (
         lambda: folder.publish("x", b"1"),
         lambda: folder.read("x"),
-        lambda: folder.delete(["x"]),
         folder.entries,
         folder.top_entries,
     ):
