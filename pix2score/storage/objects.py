@@ -7,11 +7,10 @@ import asyncio
 import contextlib
 import ctypes
 import errno
-import functools
 import os
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -204,26 +203,20 @@ async def _get_whole(fs: Any, bucket: str, key: str, max_bytes: int) -> tuple[in
     raise AssertionError("the last attempt returns or raises")
 
 
-def _getter(fs: Any, max_bytes: int) -> Callable[[str, str], Coroutine[Any, Any, tuple[int, bytes]]]:
-    if isinstance(fs, RemoteFileSystem):
-        return functools.partial(fs.get_object, max_bytes=max_bytes)
-    fast = fast_gets(fs)
-
-    async def get(bucket: str, key: str) -> tuple[int, bytes]:
-        store = fast.bucket(bucket)
-        found = await store.get(key, max_bytes) if store else None
-        return found or await _get_whole(fs, bucket, key, max_bytes)
-
-    return get
-
-
 def gather_objects(
     fs: Any, keys: Sequence[tuple[str, str]], *, max_bytes: int, num_concurrent: int, timeout_s: float
 ) -> list[tuple[int, bytes] | BaseException]:
     """``get_object`` for many (bucket, key), ``num_concurrent`` at a time; an error in the place of its
     object."""
 
-    get = _getter(fs, max_bytes)
+    if isinstance(fs, RemoteFileSystem):
+        return fs.gather(keys, max_bytes, num_concurrent)
+    fast = fast_gets(fs)
+
+    async def get(bucket: str, key: str) -> tuple[int, bytes]:
+        store = fast.bucket(bucket)
+        found = await store.get(key, max_bytes) if store else None
+        return found or await _get_whole(fs, bucket, key, max_bytes)
 
     async def everything() -> list[tuple[int, bytes] | BaseException]:
         gate = asyncio.Semaphore(num_concurrent)

@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from email.utils import formatdate
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import quote
@@ -270,6 +271,43 @@ def test_a_creation_that_the_store_has_not_decided_or_could_not_do_is_sent_again
     assert puts == ["0", "0", "0"]
 
 
+class Stalling(http.server.BaseHTTPRequestHandler):
+    """Gives half of an object, and for a while nothing more."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.close_connection = True
+        self.send_response(200)
+        for name, value in (
+            ("ETag", '"x"'),
+            ("Last-Modified", formatdate(usegmt=True)),
+            ("Content-Length", "10"),
+        ):
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(b"12345")
+        self.wfile.flush()
+        time.sleep(2)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def test_an_image_that_stands_still_is_a_timeout(settings: pytest.MonkeyPatch) -> None:
+    settings.setattr(remote, "READ_TIMEOUT_S", 0.3)
+    settings.setattr(remote, "MAX_RETRIES", 0)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stalling)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    settings.setenv("STORAGE_EMULATOR_HOST", f"127.0.0.1:{server.server_port}")
+    try:
+        (found,) = image_source("gs://bucket/x", ()).read_many(["a.png"])
+    finally:
+        server.shutdown()
+    assert isinstance(found, ImageFailure)
+    assert found.code == "TIMEOUT"
+
+
 @pytest.mark.parametrize("place", ["gs", "az"], indirect=True)
 def test_more_is_listed_and_removed_than_a_page_holds(place: str) -> None:
     folder = Folder(place)
@@ -325,7 +363,7 @@ def test_deleting_begins_the_next_ending_when_the_one_before_is_done(monkeypatch
         def new_store(self, bucket: str, options: object) -> object:
             raise AssertionError("nothing is asked")
 
-        async def _delete_all(self, places: object) -> None:
+        def _delete_all(self, places: object) -> None:
             removed.append(list(places))  # type: ignore[call-overload]
 
     names = [*(f"r{i}.json" for i in range(20)), *(f"p{i}.parquet" for i in range(3))]
