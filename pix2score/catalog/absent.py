@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pix2score.errors import ConfigError, DataError
 from pix2score.storage.folder import Entry, Folder
-from pix2score.storage.places import is_s3
+from pix2score.storage.places import PLACES, canonical, is_remote
 
 _PICTURES = {
     **dict.fromkeys(("jpg", "jpeg", "jpe", "jfif"), "JPEG"),
@@ -90,7 +90,7 @@ class AbsentError(DataError):
 def named_scheme(place: str) -> None:
     """Raise ``ConfigError`` for a place of a kind that is not read, saying what to do with it."""
     scheme, found, rest = place.partition("://")
-    if not found or scheme == "s3":
+    if not found or is_remote(canonical(place)):
         return
     advice = {
         "hf": (
@@ -100,10 +100,8 @@ def named_scheme(place: str) -> None:
         "file": f"give the plain path {rest!r}",
         "s3a": f"write s3://{rest}",
         "s3n": f"write s3://{rest}",
-    }.get(scheme, "copy it to a local folder or to S3 (or mount it), then give that")
-    raise ConfigError(
-        f"catalog {place}: only a local path or s3://bucket/prefix is read, not {scheme}://; {advice}"
-    )
+    }.get(scheme, "copy it to a local folder or to a store (or mount it), then give that")
+    raise ConfigError(f"catalog {place}: only a local path or {PLACES} is read, not {scheme}://; {advice}")
 
 
 def not_parquet(head: bytes, path: str = "") -> str:
@@ -141,7 +139,7 @@ def absent_catalog(place: str, folder: Folder, files: Sequence[Entry]) -> Absent
     endings = sorted(
         {f".{entry.path.rpartition('.')[2].lower()}" for entry in files} & {f".{name}" for name in _PICTURES}
     )
-    recipe = _OF_OBJECTS if is_s3(folder.uri) else _OF_PICTURES
+    recipe = _OF_OBJECTS if is_remote(folder.uri) else _OF_PICTURES
     return AbsentError(
         f"{expected}; there are pictures ({counts}); "
         f"{recipe.format(place=folder.uri, endings=tuple(endings))}"

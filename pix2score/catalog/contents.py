@@ -20,7 +20,8 @@ from pix2score.catalog.view import TableVersion
 from pix2score.errors import DataError, ImageFailure, StorageError
 from pix2score.host.budget import bounded_runs, in_flight
 from pix2score.images.decode import MAX_BYTES
-from pix2score.images.source import NUM_CONCURRENT, ImageSource, Larger, image_source, is_outside
+from pix2score.images.fetch import NUM_CONCURRENT, Larger
+from pix2score.images.source import ImageSource, image_source, is_outside
 from pix2score.storage.folder import Entry, Folder
 
 logger = logging.getLogger(__name__)

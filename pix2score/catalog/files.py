@@ -19,7 +19,7 @@ from pix2score.catalog.guards import own_folders, refuse_table, refuse_unfinishe
 from pix2score.catalog.listing import NAMED, Listing, all_levels, top_level
 from pix2score.errors import DataError
 from pix2score.storage.folder import Entry, Folder
-from pix2score.storage.places import is_s3, named_errors
+from pix2score.storage.places import is_remote, named_errors
 from pix2score.storage.sql import side_by_side
 
 logger = logging.getLogger(__name__)
@@ -59,11 +59,11 @@ def find_files(place: str) -> tuple[Folder, list[Entry]]:
 
 
 def relist(folder: Folder, files: Sequence[Entry]) -> dict[str, Entry]:
-    """What is today at the paths of ``files``: where they are many on S3, what is listed beside them.
+    """What is today at the paths of ``files``: where they are many in a store, what is listed beside them.
 
     Only of those folders at the top that hold some: the pictures of a catalog are often in another.
     """
-    if not is_s3(folder.uri) or len(files) <= 8:
+    if not is_remote(folder.uri) or len(files) <= 8:
         return {
             entry.path: entry for path in (e.path for e in files) for entry in _entry_or_none(folder, path)
         }

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pix2score.errors import DataError, Pix2ScoreError
 from pix2score.storage.folder import Entry, Folder
-from pix2score.storage.places import is_s3, named_errors
+from pix2score.storage.places import is_remote, named_errors
 
 MAX_ABOVE = 6
 """Folders above a place that are asked whether they are a table: partitions are rarely nested deeper."""
@@ -100,7 +100,7 @@ def _above(folder: Folder) -> list[Folder]:
     place = folder
     while len(found) < MAX_ABOVE:
         parent = place.uri.rpartition("/")[0]
-        if not parent or parent.endswith("/") or (is_s3(folder.uri) and parent.count("/") < 2):
+        if not parent or parent.endswith("/") or (is_remote(folder.uri) and parent.count("/") < 2):
             break
         place = Folder(parent)
         found.append(place)

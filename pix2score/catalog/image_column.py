@@ -15,7 +15,7 @@ from pix2score.catalog.opening import open_file
 from pix2score.catalog.read import batch_rows, own_path
 from pix2score.catalog.view import TableVersion
 from pix2score.errors import DataError
-from pix2score.images.source import NUM_CONCURRENT
+from pix2score.images.fetch import NUM_CONCURRENT
 from pix2score.storage.folder import Entry, Folder
 
 COLUMN_BYTES = 16 * 2**20  # of embedded images read in one go

@@ -1,4 +1,4 @@
-"""What is in a folder where a catalog may be: one level or all, links followed, on a disk and on S3."""
+"""What is in a folder where a catalog may be: one level or all, links followed, on a disk and in a store."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from pix2score.errors import DataError
 from pix2score.storage.folder import Entry, Folder, entry_of
-from pix2score.storage.places import is_s3, means_no_bucket, named_errors
+from pix2score.storage.places import is_remote, means_no_bucket, named_errors
 
 logger = logging.getLogger(__name__)
 NAMED = re.compile(r"\.(parquet|pq|parq)$", re.IGNORECASE)
@@ -79,8 +79,8 @@ def _add_link(listing: Listing, folder: Folder, path: str) -> None:
 
 
 def all_levels(folder: Folder) -> Listing:
-    """All levels of a folder: on S3 in one listing, on a disk folder by folder, over links too."""
-    if not is_s3(folder.uri):
+    """All levels of a folder: in a store in one listing, on a disk folder by folder, over links too."""
+    if not is_remote(folder.uri):
         listing = Listing()
         _walk(folder, "", (os.path.realpath(folder.uri),), listing)
         return listing

@@ -20,11 +20,11 @@ from pix2score.catalog.view import CatalogFile, FileView, TableVersion
 from pix2score.errors import DataError
 from pix2score.storage.folder import Entry, Folder
 from pix2score.storage.parquet import parquet_file
-from pix2score.storage.places import is_s3, named_errors
+from pix2score.storage.places import is_remote, named_errors
 
 NUM_CONCURRENT = 32
 SMALL_BYTES = 8 * 2**20
-"""Files up to this size are fetched whole from S3, in one request: opening and reading one takes four."""
+"""Files up to this size are fetched whole from a store in one request: opening one takes four."""
 MAX_AHEAD_BYTES = 64 * 2**20
 MAX_AHEAD = 64
 _TAIL_BYTES = 64 * 2**10  # holds the footer of most files
@@ -109,11 +109,11 @@ def batch_rows(group: pq.RowGroupMetaData, column: str, num_bytes: int, most_row
 
 
 def _is_fetched(folder: Folder, entry: Entry) -> bool:
-    return is_s3(folder.uri) and entry.size <= SMALL_BYTES and not is_text_table(entry.path)
+    return is_remote(folder.uri) and entry.size <= SMALL_BYTES and not is_text_table(entry.path)
 
 
 def _footer(folder: Folder, entry: Entry, table: TableVersion | None) -> tuple[pa.Schema, int]:
-    is_fetched = is_s3(folder.uri) and not is_text_table(entry.path)
+    is_fetched = is_remote(folder.uri) and not is_text_table(entry.path)
     tail = _range(folder, entry, max(0, entry.size - _TAIL_BYTES)) if is_fetched else b""
     length = int.from_bytes(tail[-8:-4], "little") + 8
     if tail[-4:] == b"PAR1" and 8 < length <= len(tail):

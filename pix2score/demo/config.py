@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pix2score.errors import ConfigError
-from pix2score.storage.places import is_s3
+from pix2score.storage.places import is_remote
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +22,7 @@ class DemoConfig:
     """Of pictures, weights and order."""
 
     def __post_init__(self) -> None:
-        if is_s3(self.out):
+        if is_remote(self.out):
             raise ConfigError(f"--out {self.out}: the demo draws its pictures into a local folder")
         if self.num_pictures < 100:
             raise ConfigError(f"num_pictures {self.num_pictures}: at least 100, or there is nothing to split")

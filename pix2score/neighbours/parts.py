@@ -1,7 +1,7 @@
 """Parts of an index: rows that are written together, and read by their position.
 
 The embeddings lie row after row as they are stored, so that any of them is one read: of a mapped file on a
-disk, of a range of an object on S3.
+disk, of a range of an object in a store.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pix2score.snapshots.indexes import IndexPart, folder_of, write_index_file
 from pix2score.snapshots.tables import Layout
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_bytes
-from pix2score.storage.places import is_s3
+from pix2score.storage.places import is_remote
 
 PART_ROWS = 32_768
 """128 MiB of float16[2048], once in memory as they are and once as float32 in blocks."""
@@ -80,11 +80,13 @@ class Vectors:
         """[N, D] of the rows at ``positions_N``."""
         part_N = np.searchsorted(self._first, positions_N, side="right") - 1
         row_N = positions_N - self._first[part_N]
-        return wide(self._fetched(part_N, row_N) if is_s3(self._folder.uri) else self._mapped(part_N, row_N))
+        return wide(
+            self._fetched(part_N, row_N) if is_remote(self._folder.uri) else self._mapped(part_N, row_N)
+        )
 
     def part(self, number: int) -> npt.NDArray[np.floating]:
         """[N, D] of all rows of a part, in the precision that they have."""
-        if is_s3(self._folder.uri):
+        if is_remote(self._folder.uri):
             content = self._folder.read(self._parts[number].vectors.path)
             return np.frombuffer(content, self._dtype).reshape(-1, self._dim)
         return self._maps[number]

@@ -24,7 +24,7 @@ from pix2score.images.decoder import Decoder
 from pix2score.images.preprocess import Preprocess
 from pix2score.images.source import image_source
 from pix2score.model.predictor import Predictor, load_predictor
-from pix2score.storage.places import is_s3, normalise
+from pix2score.storage.places import is_remote, normalise
 
 if TYPE_CHECKING:
     from pix2score.cli.flags import Device  # whose room loads a flags library
@@ -135,8 +135,8 @@ def _content(path: str) -> bytes:
         place = normalise(path)
     except ConfigError as exc:
         raise ImageFailure("FORBIDDEN", str(exc)) from None
-    everything = "/".join(place.split("/")[:3]) if is_s3(place) else "/"
-    (content,) = image_source(everything, ()).read_many([path if is_s3(path) else place])
+    everything = "/".join(place.split("/")[:3]) if is_remote(place) else "/"
+    (content,) = image_source(everything, ()).read_many([path if is_remote(path) else place])
     if isinstance(content, ImageFailure):
         raise content
     return content

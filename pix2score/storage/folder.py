@@ -1,7 +1,7 @@
-"""A folder of objects at a place, local or on S3, behind one handle: the only way to the user's storage.
+"""A folder of objects at a place, local or in a store, behind one handle: the only way to the user's storage.
 
 Whole objects only: an object is visible complete or not at all. Retries live here (botocore's standard mode
-for S3: timeouts, resets, 5xx, SlowDown, with backoff and jitter).
+for S3, obstore's for others: timeouts, resets, 5xx, SlowDown, with backoff and jitter).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from pix2score.errors import DataError
-from pix2score.storage.objects import MAX_READING, delete_local, delete_s3, gather_objects, put_local, put_s3
-from pix2score.storage.places import filesystem, is_s3, means_no_bucket, named_errors, normalise, split_s3
+from pix2score.storage.objects import MAX_READING, delete_local, delete_remote, gather_objects, put
+from pix2score.storage.places import filesystem, is_remote, means_no_bucket, named_errors, normalise, split
 
 READ_MANY_TIMEOUT_S = 120.0  # of one small object, its tries together
 
@@ -160,8 +160,8 @@ class Folder:
     def _contents(self, paths: list[str]) -> list[bytes | BaseException]:
         """Content or error of each, by literal name: fsspec's own ``cat`` takes ``[``, ``*`` and ``?`` for
         patterns."""
-        if is_s3(self.uri):
-            keys = [split_s3(self.full(path)) for path in paths]
+        if is_remote(self.uri):
+            keys = [split(self.full(path)) for path in paths]
             found = gather_objects(
                 self.fs,
                 keys,
@@ -181,7 +181,7 @@ class Folder:
     def publish(self, path: str, data: bytes, *, replace: bool = False) -> int:
         """Make ``data`` visible at ``path``, whole or not at all, and return its size in bytes.
 
-        One request on S3; temp file, fsync and rename on disk. A crash leaves the old object or none.
+        One request to a store; temp file, fsync and rename on disk. A crash leaves the old object or none.
 
         Raises:
             FileExistsError: ``path`` holds something else and ``replace`` is False. Of several concurrent
@@ -191,10 +191,7 @@ class Folder:
             StorageError: still failing after the retries; ``__cause__`` is the last error.
         """
         with named_errors(self.uri):
-            if is_s3(self.uri):
-                put_s3(self.fs, self.full(path), data, replace=replace)
-            else:
-                put_local(Path(self.full(path)), data, replace=replace)
+            put(self.full(path), data, replace=replace)
         return len(data)
 
     def delete(self, paths: Sequence[str]) -> None:
@@ -206,8 +203,8 @@ class Folder:
         after it some may be.
         """
         with named_errors(self.uri):
-            if is_s3(self.uri):
-                delete_s3(self.fs, [self.full(path) for path in paths])
+            if is_remote(self.uri):
+                delete_remote([self.full(path) for path in paths])
                 return
             for path in paths:
                 delete_local(Path(self.full(path)))

@@ -1,5 +1,5 @@
-"""Single objects, whole: put on a disk or into S3 so that they are visible complete or not at all, removed by
-their literal names, and many fetched from S3 at once."""
+"""Single objects, whole: put on a disk or into a store so that they are visible complete or not at all,
+removed by their literal names, and many fetched from a store at once."""
 
 from __future__ import annotations
 
@@ -16,63 +16,65 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError
 
-from pix2score.errors import AccessError, DataError
+from pix2score.errors import DataError
 from pix2score.storage.fast_get import fast_gets
-from pix2score.storage.places import MAX_REQUESTS, backoff_s, split_s3
+from pix2score.storage.places import MAX_REQUESTS, backoff_s, filesystem, is_remote, is_s3
+from pix2score.storage.remote import RemoteFileSystem
+from pix2score.storage.s3_objects import delete_s3, put_s3
 
 MAX_READING = 32  # small objects at a time: hides 20 to 100 ms of latency
-
-_REFUSED = ("PreconditionFailed", "pre-conditions", "NotModified", "(304)")
-"""Of a PUT whose object exists already; some stores answer 304 instead of 412."""
 
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV)
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # linux/fcntl.h, linux/fs.h
 
-DELETE_KEYS = 1000
-"""Of one DeleteObjects request."""
 
-
-def put_s3(fs: Any, place: str, data: bytes, *, replace: bool) -> None:
-    """``place`` holds ``data``.
+def put(place: str, data: bytes, *, replace: bool) -> None:
+    """``place`` holds ``data``, whole or not at all.
 
     Raises ``FileExistsError`` if it holds something else and ``replace`` is off; ``DataError`` if the store
     cannot tell.
     """
-    bucket, key = split_s3(place)
-    # If-None-Match makes the store itself refuse the second creator; honoured by AWS since 2024 and by moto.
-    condition = {} if replace else {"IfNoneMatch": "*"}
-    try:
-        _put_unless_undecided(fs, {"Bucket": bucket, "Key": key, "Body": data, **condition})
-    except OSError as exc:
-        text = f"{exc!r} {exc.__cause__!r}"
-        if condition and ("NotImplemented" in text or "not implemented" in text):
-            raise DataError(
-                f"the store of bucket {bucket!r} cannot create an object only if it is absent (PUT with "
-                "If-None-Match): two runs could "
-                f"publish the same snapshot; give a store that can"
-            ) from exc
-        if not any(sign in text for sign in _REFUSED):
-            raise
-        # After a lost answer a retry is refused by what its own first try made.
-        if fs.cat_file(place) != data:
-            raise FileExistsError(place) from None
+    if is_s3(place):
+        put_s3(filesystem(place), place, data, replace=replace)
+    elif is_remote(place):
+        _put_remote(filesystem(place), place, data, replace=replace)
+    else:
+        put_local(Path(place), data, replace=replace)
 
 
-def _put_unless_undecided(fs: Any, request: dict[str, Any]) -> None:
-    """One PUT; sent again where the store says 409: two creators met, it has not decided between them, and
-    neither object may exist."""
+def delete_remote(places: Sequence[str]) -> None:
+    """Remove objects of one store in the given order.
+
+    Raises ``AccessError`` or ``OSError`` at the first request with a refusal.
+    """
+    if places and is_s3(places[0]):
+        delete_s3(filesystem(places[0]), places)
+    elif places:
+        filesystem(places[0]).delete_objects(places)
+
+
+def _put_remote(fs: RemoteFileSystem, place: str, data: bytes, *, replace: bool) -> None:
+    """As ``put_s3``. Sent again where the store refuses and nothing is there: two creators met, and it has
+    not decided between them."""
     for attempt in range(MAX_REQUESTS):
         try:
-            fs.call_s3("put_object", **request)
-        except OSError as exc:
-            if (
-                "ConditionalRequestConflict" not in f"{exc!r} {exc.__cause__!r}"
-                or attempt == MAX_REQUESTS - 1
-            ):
+            fs.put_object(place, data, replace=replace)
+        except FileExistsError:
+            found = _content_or_none(fs, place)
+            if found == data:  # after a lost answer a retry is refused by what its own first try made
+                return
+            if attempt == MAX_REQUESTS - 1 or not (found is None or replace):
                 raise
             time.sleep(backoff_s(attempt))
         else:
             return
+
+
+def _content_or_none(fs: RemoteFileSystem, place: str) -> bytes | None:
+    try:
+        return bytes(fs.cat_file(place))
+    except FileNotFoundError:
+        return None
 
 
 def put_local(path: Path, data: bytes, *, replace: bool) -> None:
@@ -134,7 +136,7 @@ def _create(temporary: str, path: Path, data: bytes) -> None:
                 f"the file system of {path.parent} can neither link nor rename a file only if the name is "
                 "free "
                 f"({os.strerror(exc.errno)}): two runs could publish the same snapshot; give a place on "
-                "another one, or s3://"
+                "another one, or an object store"
             ) from None
 
 
@@ -155,36 +157,6 @@ def delete_local(path: Path) -> None:
     """Remove ``path``."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         path.unlink()
-
-
-def delete_s3(fs: Any, places: Sequence[str]) -> None:
-    """Remove the objects in the given order: one request after the other.
-
-    A store answers 200 and lists what it refused; fsspec drops that list, takes names for patterns and sends
-    requests side by side. Raises ``AccessError`` or ``OSError`` at the first request with a refusal, telling
-    how many are left.
-    """
-    for start in range(0, len(places), DELETE_KEYS):
-        batch = [split_s3(place) for place in places[start : start + DELETE_KEYS]]
-        for bucket in dict.fromkeys(bucket for bucket, _ in batch):
-            keys = [{"Key": key} for owner, key in batch if owner == bucket]
-            answer = fs.call_s3("delete_objects", Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
-            refused = [error for error in answer.get("Errors", ()) if error.get("Code") != "NoSuchKey"]
-            if refused:
-                raise _refusal(refused, len(places))
-
-
-def _refusal(refused: Sequence[dict[str, Any]], num_places: int) -> OSError:
-    first = refused[0]
-    what = (
-        f"{len(refused)} or more of {num_places} objects were not removed: {first.get('Code')} for "
-        f"{first.get('Key')!r}"
-    )
-    return (
-        AccessError(what)
-        if first.get("Code") in ("AccessDenied", "AllAccessDisabled", "Forbidden")
-        else OSError(what)
-    )
 
 
 def _read_umask() -> int:
@@ -237,6 +209,8 @@ def gather_objects(
     """``get_object`` for many (bucket, key), ``num_concurrent`` at a time; an error in the place of its
     object."""
 
+    if isinstance(fs, RemoteFileSystem):
+        return fs.gather(keys, max_bytes, num_concurrent)
     fast = fast_gets(fs)
 
     async def get(bucket: str, key: str) -> tuple[int, bytes]:

@@ -1,8 +1,8 @@
-"""Places named by the user: a local path or ``s3://bucket/key``; the filesystem of each, and its errors as
-ours.
+"""Places named by the user: a local path or ``s3://``, ``gs://`` or ``az://bucket/key``; the filesystem of
+each, and its errors as ours.
 
-Credentials and endpoint come from the standard AWS chain (``AWS_ENDPOINT_URL`` for other stores) and are
-never stored or logged.
+Credentials and endpoint come from each store's standard chain (of AWS, ``AWS_ENDPOINT_URL`` for other stores;
+``google`` and ``azure`` name theirs) and are never stored or logged.
 """
 
 from __future__ import annotations
@@ -18,13 +18,24 @@ import fsspec
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from pix2score.errors import AccessError, ConfigError, DataError, Pix2ScoreError, StorageError
+from pix2score.storage import azure, google
+from pix2score.storage.remote import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, is_plain
 from pix2score.storage.s3_errors import access_problem, is_without_reason
 
 MAX_REQUESTS = 6
 MAX_CONNECTIONS = 64  # botocore's own 10 are fewer than the requests that are sent at a time
 MAX_BACKOFF_S = 20.0
-CONNECT_TIMEOUT_S = 10
-READ_TIMEOUT_S = 20  # between two reads, not for the whole: a stalled connection is given up and tried again
+
+
+STORES = {"s3": "bucket", "gs": "bucket", "az": "container"}
+"""Scheme of a store, two letters each -> what it calls the first part of a place."""
+_SPELLINGS = {"gcs": "gs", "abfs": "az", "abfss": "az"}
+PLACES = "s3://, gs:// or az://bucket/prefix"
+
+
+def is_remote(place: str) -> bool:
+    """Whether a place, as ``normalise`` gives it, is in an object store."""
+    return place.partition("://")[0] in STORES and "://" in place
 
 
 def is_s3(place: str) -> bool:
@@ -32,16 +43,32 @@ def is_s3(place: str) -> bool:
     return place.startswith("s3://")
 
 
-def split_s3(place: str) -> tuple[str, str]:
-    """Bucket and key of ``s3://bucket/key``, verbatim."""
+def split(place: str) -> tuple[str, str]:
+    """Bucket and key of ``s3://bucket/key`` or another store's, verbatim."""
     bucket, _, key = place[5:].partition("/")
     return bucket, key
 
 
-@functools.lru_cache(maxsize=4)
+def canonical(place: str) -> str:
+    """A place of a store in its one spelling; anything else as it is.
+
+    Raises ``AccessError`` for a storage account that the environment does not name.
+    """
+    scheme = place.partition("://")[0]
+    if scheme not in _SPELLINGS or "://" not in place:
+        return place
+    return azure.canonical(place) if _SPELLINGS[scheme] == "az" else f"gs{place[len(scheme) :]}"
+
+
+_OTHERS = {"gs": google.GoogleFileSystem, "az": azure.AzureFileSystem}
+
+
+@functools.lru_cache(maxsize=8)
 def _filesystem(protocol: str, _pid: int) -> Any:  # connections must not cross a fork
     if protocol == "file":
         return fsspec.filesystem("file", auto_mkdir=True)
+    if protocol in _OTHERS:
+        return _OTHERS[protocol]()
     return fsspec.filesystem(
         "s3",
         use_listings_cache=False,
@@ -56,22 +83,28 @@ def _filesystem(protocol: str, _pid: int) -> Any:  # connections must not cross 
 
 def filesystem(place: str) -> Any:
     """The fsspec filesystem of a place, one per process."""
-    return _filesystem("s3" if is_s3(place) else "file", os.getpid())
+    return _filesystem(place.partition("://")[0] if is_remote(place) else "file", os.getpid())
 
 
 def normalise(place: str) -> str:
-    """An absolute local path, or ``s3://bucket/prefix`` without a trailing slash.
+    """An absolute local path, or ``s3://bucket/prefix`` (``gs://``, ``az://``) without a trailing slash.
 
     Raises:
-        ConfigError: empty, another scheme, or an S3 place without a bucket.
+        ConfigError: empty, another scheme, or a place in a store without a bucket, or with parts that it
+            cannot have.
     """
-    if is_s3(place):
-        bucket, _, key = place[5:].partition("/")
+    place = canonical(place)
+    if is_remote(place):
+        scheme, (bucket, key) = place[:2], split(place)
         if not bucket:
-            raise ConfigError(f"place {place!r} has no bucket; expected s3://bucket/prefix")
-        return f"s3://{bucket}/{key.rstrip('/')}".rstrip("/")
+            raise ConfigError(f"place {place!r} has no bucket; expected {scheme}://bucket/prefix")
+        if scheme in _OTHERS and key.rstrip("/") and not is_plain(key.rstrip("/")):
+            raise ConfigError(
+                f"place {place!r}: a part that is empty, '.' or '..' cannot be read on {scheme}://"
+            )
+        return f"{scheme}://{bucket}/{key.rstrip('/')}".rstrip("/")
     if "://" in place or not place:
-        raise ConfigError(f"place {place!r} is neither a local path nor s3://bucket/prefix")
+        raise ConfigError(f"place {place!r} is neither a local path nor {PLACES}")
     return os.path.abspath(os.path.expanduser(place))
 
 
@@ -84,7 +117,7 @@ def _endpoint(place: str) -> str:
 @contextlib.contextmanager
 def named_errors(place: str) -> Iterator[None]:
     """Storage errors as ours: naming the bucket or path, never a key or secret."""
-    where = f"bucket {place[5:].partition('/')[0]!r}" if is_s3(place) else f"path {place!r}"
+    where = f"{STORES[place[:2]]} {split(place)[0]!r}" if is_remote(place) else f"path {place!r}"
     try:
         yield
     except NoCredentialsError:
@@ -96,7 +129,7 @@ def named_errors(place: str) -> Iterator[None]:
     except AccessError:
         raise
     except (ClientError, BotoCoreError, OSError, ValueError) as exc:  # a TimeoutError is an OSError
-        error = _s3_error(exc, place, where) if is_s3(place) else _disk_error(exc, where)
+        error = _s3_error(exc, place, where) if is_s3(place) else _plain_error(exc, where)
         if error is None:
             raise
         raise error from exc
@@ -123,13 +156,14 @@ def _s3_error(exc: BaseException, place: str, where: str) -> Pix2ScoreError | No
 def _reason_of_refusal(place: str) -> str | None:
     """Why the store refuses, asked by a GET of next to nothing."""
     try:
-        filesystem(place).call_s3("list_objects_v2", Bucket=place[5:].partition("/")[0], MaxKeys=1)
+        filesystem(place).call_s3("list_objects_v2", Bucket=split(place)[0], MaxKeys=1)
     except (ClientError, BotoCoreError, OSError, ValueError) as exc:
         return access_problem(exc)
     return None
 
 
-def _disk_error(exc: BaseException, where: str) -> Pix2ScoreError | None:
+def _plain_error(exc: BaseException, where: str) -> Pix2ScoreError | None:
+    """Of a disk, and of a store whose filesystem has tried again and found the words."""
     if isinstance(exc, PermissionError):
         return AccessError(f"access to {where} was refused")
     return None if isinstance(exc, ValueError) else StorageError(f"{where}: {type(exc).__name__}: {exc}")

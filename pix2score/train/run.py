@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 import torch
+from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray.data import ExecutionOptions
 from ray.train import CheckpointConfig, DataConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
@@ -23,6 +24,7 @@ from pix2score.model.backbones import wanted_input
 from pix2score.model.folder import save_model
 from pix2score.model.graph import graph_or_none
 from pix2score.storage.folder import Folder
+from pix2score.storage.places import is_remote, is_s3
 from pix2score.train.checkpoint import IN_PROCESS, SavedState, parse_state, read_checkpoint, run_state
 from pix2score.train.history import BestModel, EpochEntry
 from pix2score.train.rows import training_rows
@@ -107,7 +109,7 @@ def _trainer(
         ),
         run_config=RunConfig(
             name="checkpoints",
-            storage_path=out.uri,
+            **_storage(out),
             # Nodes that are taken away are not failures: a run on spot machines goes on for as long as there
             # are others.
             failure_config=FailureConfig(max_failures=3, max_preemption_failures=-1),
@@ -117,6 +119,14 @@ def _trainer(
         # Same seed, same order.
         dataset_config=DataConfig(execution_options=ExecutionOptions(preserve_order=True)),
     )
+
+
+def _storage(out: Folder) -> dict[str, Any]:
+    """Where Ray Train keeps checkpoints: on a disk or S3 by Arrow's own clients, in other stores by ours."""
+    if is_s3(out.uri) or not is_remote(out.uri):
+        return {"storage_path": out.uri}
+    path = out.fs._strip_protocol(out.uri)
+    return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(out.fs))}
 
 
 def _resources(settings: WorkerSettings) -> dict[str, float] | None:

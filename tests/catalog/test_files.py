@@ -307,7 +307,7 @@ def test_a_pattern_and_an_empty_folder_are_told_apart(tmp_path: Path) -> None:
     ("given", "words"),
     [
         ("hf://datasets/owner/name/data", "hf download --repo-type dataset owner/name"),
-        ("gs://bucket/x", "only a local path or s3://bucket/prefix"),
+        ("hdfs://bucket/x", "only a local path or s3://, gs:// or az://bucket/prefix"),
         ("s3a://bucket/x", "write s3://bucket/x"),
         ("file:///data/x", "give the plain path '/data/x'"),
     ],

@@ -28,7 +28,7 @@ from tests.conftest import BUCKET, SECRET, free_port
 from tests.support import flaky_proxy
 from tests.support.paths import ROOT
 
-NUM_RACES = 8
+NUM_RACES = 100
 RACER = f"""
 import sys
 import threading
@@ -219,7 +219,9 @@ def test_a_bucket_that_does_not_exist_is_named(moto_server: str) -> None:
             act()
 
 
-@pytest.mark.parametrize("place", ["", "gs://bucket/x", "http://host/x", "file:///x", "s3://", "s3:///key"])
+@pytest.mark.parametrize(
+    "place", ["", "hdfs://bucket/x", "http://host/x", "file:///x", "s3://", "s3:///key", "gs://", "az:///key"]
+)
 def test_a_place_that_is_neither_local_nor_s3_is_refused(place: str) -> None:
     with pytest.raises(ConfigError, match="place"):
         normalise(place)

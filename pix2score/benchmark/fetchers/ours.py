@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from pix2score.benchmark.s3_server import BUCKET
 from pix2score.images.decode import MAX_BYTES
-from pix2score.images.source import NUM_CONCURRENT, TIMEOUT_S
+from pix2score.images.fetch import NUM_CONCURRENT, TIMEOUT_S
 from pix2score.storage.objects import gather_objects
 from pix2score.storage.places import filesystem
 

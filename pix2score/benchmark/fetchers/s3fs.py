@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pix2score.benchmark.s3_server import BUCKET
-from pix2score.images.source import NUM_CONCURRENT
+from pix2score.images.fetch import NUM_CONCURRENT
 
 
 def reader(_endpoint: str) -> Callable[[Sequence[str]], int]:

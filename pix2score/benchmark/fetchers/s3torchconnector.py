@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from pix2score.benchmark.s3_server import BUCKET
-from pix2score.images.source import NUM_CONCURRENT
+from pix2score.images.fetch import NUM_CONCURRENT
 
 
 def reader(endpoint: str) -> Callable[[Sequence[str]], int]:

@@ -1,0 +1,391 @@
+"""Google Cloud Storage and Azure Blob: settings, spellings, refusals and keys, in which they differ."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from email.utils import formatdate
+from pathlib import Path
+from typing import ClassVar
+from urllib.parse import quote
+
+import pytest
+
+from pix2score.errors import AccessError, ConfigError, DataError, ImageFailure
+from pix2score.images.source import image_source
+from pix2score.storage import azure, google, places, remote
+from pix2score.storage.folder import Folder
+from pix2score.storage.places import normalise
+from tests.storage.test_folder import EVERY_OPERATION
+from tests.support.paths import ROOT
+from tests.support.stores import ACCOUNT, CONTAINER, KEY, AzureServer, GoogleServer
+
+REFUSING_SERVER = """
+import http.server, sys
+class Refuse(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def answer(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b"<Error><Code>%s</Code><Message>no</Message></Error>" % sys.argv[1].encode()
+        self.send_response(403)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("x-ms-error-code", sys.argv[1])
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+    do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = answer
+    def log_message(self, *args): pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuse)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """Neither cloud is set up; the filesystems are made anew."""
+    for name in [name for name in os.environ if name.startswith(("AZURE_", "GOOGLE_", "STORAGE_EMULATOR"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", "/nonexistent")
+    for store in (azure, google):  # no machine of a cloud
+        monkeypatch.setattr(store, "METADATA_HOST", "127.0.0.1")
+    places._filesystem.cache_clear()
+    yield monkeypatch
+    places._filesystem.cache_clear()
+
+
+def refusing(code: str) -> subprocess.Popen[str]:
+    """A server that refuses everything for the reason ``code``; its port is its first line."""
+    words = [sys.executable, "-c", REFUSING_SERVER, code]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize(
+    ("place", "code", "reason"),
+    [
+        ("gs://closed/prefix", "AccessDenied", "Storage Object User"),
+        ("az://closed/prefix", "AuthorizationPermissionMismatch", "Storage Blob Data Contributor"),
+        ("az://closed/prefix", "AuthenticationFailed", "does not belong to the account"),
+    ],
+)
+def test_a_refusal_names_the_bucket_and_what_to_do_and_never_shows_the_key(
+    place: str, code: str, reason: str
+) -> None:
+    server = refusing(code)
+    assert server.stdout is not None
+    url = f"http://127.0.0.1:{server.stdout.readline().strip()}"
+    env = {
+        **os.environ,
+        "STORAGE_EMULATOR_HOST": url,
+        "AZURE_STORAGE_CONNECTION_STRING": AzureServer(f"{url}/{ACCOUNT}").connection_string,
+    }
+    script = EVERY_OPERATION.replace("s3://closed-bucket/prefix", place)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=60, check=True
+        )
+    finally:
+        server.kill()
+        server.wait()
+    word = "container" if place.startswith("az") else "bucket"
+    lines = done.stdout.splitlines()[1:]
+    assert len(lines) == 5
+    assert all(line.startswith(f"AccessError: access to {word} 'closed' was refused") for line in lines), (
+        lines
+    )
+    assert sum(reason in line for line in lines) >= 4, lines
+    assert KEY not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("place", "variables", "words"),
+    [
+        ("gs://works/x", {}, "no Google credentials for bucket 'works'; set GOOGLE_APPLICATION_CREDENTIALS"),
+        ("gs://works/x", {"GOOGLE_APPLICATION_CREDENTIALS": "/nonexistent.json"}, "cannot be read"),
+        ("az://works/x", {}, "no storage account for container 'works'"),
+        ("az://works/x", {"AZURE_STORAGE_ACCOUNT": "studio"}, "no Azure credentials for container 'works'"),
+        ("az://works/x", {"AZURE_STORAGE_CONNECTION_STRING": "what=ever"}, "no storage account"),
+    ],
+)
+def test_settings_that_cannot_work_are_named_at_once(
+    settings: pytest.MonkeyPatch, place: str, variables: dict[str, str], words: str
+) -> None:
+    for name, value in variables.items():
+        settings.setenv(name, value)
+    started = time.monotonic()
+    for act in (
+        Folder(place).entries,
+        lambda: Folder(place).publish("x", b"1"),
+        lambda: Folder(place).read("x"),
+    ):
+        with pytest.raises(AccessError, match=words):
+            act()
+    (found,) = image_source(place, ()).read_many(["a.png"])
+    assert isinstance(found, ImageFailure)
+    assert found.code == "FORBIDDEN"
+    assert time.monotonic() - started < 5
+
+
+def test_credentials_of_a_kind_that_is_not_read_are_named(
+    settings: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "key.json").write_text(json.dumps({"type": "external_account"}))
+    settings.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
+    with pytest.raises(AccessError, match="of type 'external_account'; read are service_account"):
+        Folder("gs://works/x").entries()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (
+            "DefaultEndpointsProtocol=https;AccountName=studio;AccountKey=a==;EndpointSuffix=core.windows.net",
+            {
+                "account_name": "studio",
+                "account_key": "a==",
+                "endpoint": "https://studio.blob.core.windows.net",
+            },
+        ),
+        (
+            "BlobEndpoint=https://studio.blob.core.windows.net/;SharedAccessSignature=sv=1&sig=b%3D",
+            {
+                "account_name": "studio",
+                "sas_key": "sv=1&sig=b%3D",
+                "endpoint": "https://studio.blob.core.windows.net/",
+            },
+        ),
+        ("UseDevelopmentStorage=true", {"account_name": "devstoreaccount1", "use_emulator": "true"}),
+    ],
+)
+def test_a_connection_string_is_read_as_the_portal_writes_it(
+    settings: pytest.MonkeyPatch, text: str, found: dict[str, str]
+) -> None:
+    settings.setenv("AZURE_STORAGE_CONNECTION_STRING", text)
+    assert azure.settings() == found
+
+
+def test_places_of_other_stores_have_one_spelling(settings: pytest.MonkeyPatch) -> None:
+    settings.setenv("AZURE_STORAGE_ACCOUNT", "studio")
+    assert normalise("gcs://bucket/prefix//") == "gs://bucket/prefix"
+    assert normalise("abfs://container/prefix/") == "az://container/prefix"
+    assert normalise("abfss://container@studio.dfs.core.windows.net/a") == "az://container/a"
+    assert (Folder("gs://bucket/a/b").parent.uri, Folder("az://c").name) == ("gs://bucket/a", "c")
+    for place in ("gs://bucket/a//b", "az://container/a/../b"):
+        with pytest.raises(ConfigError, match="a part that is empty, '.' or '..' cannot be read"):
+            normalise(place)
+    with pytest.raises(AccessError, match="of the account 'another', the environment's is 'studio'"):
+        normalise("abfss://container@another.dfs.core.windows.net/a")
+
+
+def test_the_google_server_itself_keeps_a_second_creator_out(google_server: GoogleServer) -> None:
+    """What the race of two processes rests on: its own answer, without the bridge of the tests."""
+
+    def create(name: str) -> int:
+        query = f"uploadType=multipart&ifGenerationMatch=0&name={name}"
+        part = (
+            b"--b\r\nContent-Type: application/json\r\n\r\n{}\r\n--b\r\nContent-Type: a/b\r\n\r\nx\r\n--b--"
+        )
+        url = f"{google_server.direct}/upload/storage/v1/b/{CONTAINER}/o?{query}"
+        request = urllib.request.Request(url, part, {"Content-Type": "multipart/related; boundary=b"})
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as refused:
+            return refused.code
+
+    assert [create("once"), create("once"), create("another")] == [200, 412, 200]
+
+
+def test_a_bucket_of_google_that_does_not_exist_is_named(google_server: GoogleServer) -> None:
+    folder = Folder("gs://no-such-bucket-here/prefix")
+    for act in (lambda: folder.publish("x", b"1"), folder.entries, folder.top_entries):
+        with pytest.raises(DataError, match="bucket 'no-such-bucket-here' does not exist"):
+            act()
+
+
+def test_a_container_of_azure_that_does_not_exist_is_named(azure_server: AzureServer) -> None:
+    folder = Folder("az://no-such-container-here/prefix")
+    for act in (
+        lambda: folder.publish("x", b"1"),
+        lambda: folder.read("x"),
+        folder.entries,
+        folder.top_entries,
+    ):
+        with pytest.raises(DataError, match="container 'no-such-container-here' does not exist"):
+            act()
+
+
+def test_a_wrong_key_of_azure_is_told(azure_server: AzureServer, settings: pytest.MonkeyPatch) -> None:
+    text = azure_server.connection_string.replace(KEY, "AAAA" + KEY[4:])
+    settings.setenv("AZURE_STORAGE_CONNECTION_STRING", text)
+    with pytest.raises(AccessError, match=f"container '{CONTAINER}' was refused: the key .AZURE_STORAGE_KEY"):
+        Folder(f"az://{CONTAINER}/x").publish("x", b"1")
+
+
+class Undecided(http.server.BaseHTTPRequestHandler):
+    """A store that answers the first two PUTs of all with ``status``, and holds nothing yet."""
+
+    protocol_version = "HTTP/1.1"
+    status: ClassVar[int] = 409
+    puts: ClassVar[list[str]] = []
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.puts.append(str(self.headers["x-goog-if-generation-match"]))
+        self._answer(self.status if len(self.puts) <= 2 else 200)
+
+    def do_GET(self) -> None:
+        self._answer(404)
+
+    def _answer(self, status: int) -> None:
+        self.send_response(status)
+        for name, value in (("ETag", '"x"'), ("x-goog-generation", "1"), ("Content-Length", "0")):
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("status", [409, 412, 429, 500, 503])
+def test_a_creation_that_the_store_has_not_decided_or_could_not_do_is_sent_again(
+    settings: pytest.MonkeyPatch, status: int
+) -> None:
+    handler = type("Handler", (Undecided,), {"status": status, "puts": (puts := [])})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    settings.setenv("STORAGE_EMULATOR_HOST", f"127.0.0.1:{server.server_port}")
+    try:
+        assert Folder("gs://bucket/x").publish("object", b"data") == 4
+    finally:
+        server.shutdown()
+    assert puts == ["0", "0", "0"]
+
+
+class Stalling(http.server.BaseHTTPRequestHandler):
+    """Gives half of an object, and for a while nothing more."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.close_connection = True
+        self.send_response(200)
+        for name, value in (
+            ("ETag", '"x"'),
+            ("Last-Modified", formatdate(usegmt=True)),
+            ("Content-Length", "10"),
+        ):
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(b"12345")
+        self.wfile.flush()
+        time.sleep(2)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def test_an_image_that_stands_still_is_a_timeout(settings: pytest.MonkeyPatch) -> None:
+    settings.setattr(remote, "READ_TIMEOUT_S", 0.3)
+    settings.setattr(remote, "MAX_RETRIES", 0)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stalling)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    settings.setenv("STORAGE_EMULATOR_HOST", f"127.0.0.1:{server.server_port}")
+    try:
+        (found,) = image_source("gs://bucket/x", ()).read_many(["a.png"])
+    finally:
+        server.shutdown()
+    assert isinstance(found, ImageFailure)
+    assert found.code == "TIMEOUT"
+
+
+@pytest.mark.parametrize("place", ["gs", "az"], indirect=True)
+def test_more_is_listed_and_removed_than_a_page_holds(place: str) -> None:
+    folder = Folder(place)
+    names = [f"deep/{i % 7}/{i:04}.json" for i in range(60)]
+    for name in names:
+        folder.publish(name, name.encode())
+    assert folder.read_many(names) == {name: name.encode() for name in names}
+    assert [entry.path for entry in folder.entries("deep/3")] == [n for n in names if n.startswith("deep/3/")]
+    folder.delete([*names, "deep/gone.json"])
+    assert folder.entries() == []
+
+
+@pytest.mark.parametrize("place", ["gs", "az"], indirect=True)
+def test_a_range_beyond_the_end_ends_there_and_an_empty_one_is_empty(place: str) -> None:
+    folder = Folder(place)
+    folder.publish("x", b"0123456789")
+    assert folder.read_range("x", 8, 100) == b"89"
+    assert folder.read_range("x", 4, 4) == b""
+    assert folder.read_ranges([("x", 0, 3), ("x", 7, 10)]) == [b"012", b"789"]
+    with folder.open("x") as stream:
+        stream.seek(-3, os.SEEK_END)
+        assert stream.read(2) == b"78"
+
+
+@pytest.mark.parametrize("key", ["a//b", "./a", "a/../b", "a\x01b"])
+def test_a_key_that_cannot_be_asked_for_is_not_found(
+    google_server: GoogleServer, gs_place: str, key: str
+) -> None:
+    Folder(gs_place).publish("b", b"another")
+    source = image_source(gs_place, (f"gs://{CONTAINER}",))
+    (found,) = source.read_many([f"{gs_place}/{key}"])
+    assert isinstance(found, ImageFailure)
+    assert found.code == "NOT_FOUND"
+
+
+def test_a_key_that_cannot_be_listed_is_named(google_server: GoogleServer, gs_place: str) -> None:
+    prefix = gs_place.removeprefix(f"gs://{CONTAINER}/")
+    name = quote(f"{prefix}/a//b.png", safe="")
+    url = f"{google_server.direct}/upload/storage/v1/b/{CONTAINER}/o?uploadType=media&name={name}"
+    urllib.request.urlopen(urllib.request.Request(url, b"picture"))
+    with pytest.raises(
+        DataError, match=f"bucket '{CONTAINER}' holds an object whose key cannot be read.*a//b"
+    ):
+        Folder(gs_place).entries()
+
+
+def test_deleting_begins_the_next_ending_when_the_one_before_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    removed: list[list[str]] = []
+
+    class Store(remote.RemoteFileSystem):
+        protocol = "gs"
+
+        def new_store(self, bucket: str, options: object) -> object:
+            raise AssertionError("nothing is asked")
+
+        def _delete_all(self, places: object) -> None:
+            removed.append(list(places))  # type: ignore[call-overload]
+
+    names = [*(f"r{i}.json" for i in range(20)), *(f"p{i}.parquet" for i in range(3))]
+    Store().delete_objects([f"gs://b/{name}" for name in names])
+    assert [len(some) for some in removed] == [16, 4, 3]
+    assert [place for some in removed for place in some] == [f"gs://b/{name}" for name in names]
+
+
+def test_no_log_holds_the_key(
+    azure_server: AzureServer, az_place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        folder = Folder(az_place)
+        folder.publish("x", b"1")
+        with pytest.raises(FileExistsError):
+            folder.publish("x", b"2")
+        assert folder.entries()
+    assert KEY not in caplog.text + repr(folder) + repr(folder.fs)
+
+
+def test_what_is_in_a_store_is_read_by_a_process_of_its_own(place: str) -> None:
+    Folder(place).publish("x", b"1")
+    script = "import sys; from pix2score.storage.folder import read_place; print(read_place(sys.argv[1]))"
+    words = [sys.executable, "-c", script, f"{place}/x"]
+    assert subprocess.check_output(words, text=True, cwd=ROOT).strip() == "b'1'"

