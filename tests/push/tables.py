@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import pytest
 
 from pix2score.push.config import PushConfig
 from pix2score.push.job import push
@@ -128,7 +127,7 @@ class Delta:
         shutil.rmtree(self.place)
 
 
-def pushed(world: World, table: Table, **options: Any) -> PushSummary:
+def pushed(world: World, table: Table, /, **options: Any) -> PushSummary:
     """What a push to the table says; two rows at a time, unless told otherwise."""
     return push(PushConfig(scores=world.scores, to=table.to, **{"batch_rows": 2, **options}))
 
@@ -157,7 +156,7 @@ def check(world: World, table: Table, model: str | None = None) -> None:
         came, version = row.pop("snapshot"), row.pop("model_version")
         assert 1 <= came <= table.position()["snapshot"]
         assert model is None or version == model
-        assert row == pytest.approx(expected[key]), key
+        assert row == expected[key], key
     assert table.position()["done"] is True
 
 

@@ -108,7 +108,7 @@ def test_a_push_that_was_killed_and_whose_snapshots_are_gone(world: World, table
     world.night({key: "other" for key in MANY if key[0] > 5})
     _killed_in_the_middle(world, table)
     for entry in world.folder.entries("leases"):
-        world.folder.delete([f"leases/{entry.path}"])  # as if they had expired
+        world.folder.delete([entry.path])  # as if they had expired
     world.night({key: "third" for key in MANY if key[0] > 8})
     vacuum(VacuumConfig(scores=world.scores, keep=1, keep_staged="0s"))
     assert numbers(world.folder)[0] > 2
@@ -213,7 +213,7 @@ def test_a_password_is_nowhere(world: World, server: Server, monkeypatch: pytest
     table.to = table.to.replace("owner", "nobody")
     refused = started(world, table).communicate(timeout=120)
     said = out + err + "".join(more) + "".join(refused)
-    said += "".join(world.folder.read(f"runs/{e.path}").decode() for e in world.folder.entries("runs"))
+    said += "".join(world.folder.read(e.path).decode() for e in world.folder.entries("runs"))
     table.to = server.url.replace("/postgres?", f"/{table.database}?")
     said += json.dumps(table.position())
     for secret in ("se/cret", "cret@1", "se%2Fcret"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import pix2score
@@ -16,9 +17,8 @@ from tests.neighbours.made import night, vectors_of
 from tests.push.tables import Postgres, check, pushed
 from tests.support.builders import HEADS
 from tests.support.nights import World, keys
+from tests.support.paths import ROOT
 from tests.support.postgres import PASSWORD
-
-import pyarrow as pa  # isort: skip
 
 
 def columns(postgres: Postgres) -> dict[str, str]:
@@ -188,3 +188,17 @@ def test_text_that_postgres_does_not_take_is_named(world: World, postgres: Postg
     with pytest.raises(TargetError, match="table scores: .*NUL"):
         pushed(world, postgres, batch_rows=1)
     assert postgres.position()["after"] == [2, 0]
+
+
+def test_the_statements_of_the_page_run(tmp_path: object, postgres: Postgres) -> None:
+    scores, some_id = f"{tmp_path}/scores", 10002868
+    night(scores, {"run-1": vectors_of([(some_id + i, 0) for i in range(30)])})
+    push(PushConfig(scores=scores, to=postgres.to))
+    page = (ROOT / "pix2score/push/README.md").read_text()
+    statements = [
+        one for block in re.findall(r"```sql\n(.*?)```", page, re.DOTALL) for one in block.split(";")
+    ]
+    found = [postgres.sql(statement) for statement in statements if statement.strip()]
+    assert [len(rows) for rows in found] == [0, 10, 10]
+    nearest = pix2score.similar(scores, some_id, k=10).column("illust_id").to_pylist()
+    assert [row[0] for row in found[1]] == nearest

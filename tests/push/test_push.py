@@ -36,9 +36,9 @@ def test_after_every_night_the_table_is_the_live_snapshot(world: World, table: T
     told = pushed(world, table)
     assert (told["snapshot"], told["since"], told["upserted"], told["deleted"]) == (2, 1, 3, 4)
     check(world, table, M1)
-    world.night({}, max_removed=1.0)
+    world.night({(1, 0): "CORRUPT all"})
     pushed(world, table)
-    check(world, table)
+    assert table.rows() == []
     world.night(FIRST)
     pushed(world, table)
     world.night(SECOND, M2)
@@ -176,7 +176,7 @@ def test_what_others_did_to_rows_is_mended_by_full(world: World, postgres: Postg
 
 
 def test_a_table_that_was_dropped_is_filled_again(world: World, table: Table) -> None:
-    if table.to.endswith(":") or table.to.startswith("delta:s3"):
+    if table.to.startswith("delta:s3"):
         pytest.skip("nobody drops a Delta table on S3 but by removing its objects")
     world.night(FIRST)
     pushed(world, table)
@@ -261,7 +261,7 @@ def test_a_model_with_other_columns_is_refused_until_the_table_is_made_anew(
 def test_a_missing_embedding_is_told_before_its_row_is_sent(world: World, table: Table) -> None:
     world.night(keys(1, 2, 3, 4, 5, 6))
     second = sorted(entry.path for entry in world.folder.entries("embeddings"))[1]
-    file = world.folder.full(f"embeddings/{second}")
+    file = world.folder.full(second)
     rows = pq.read_table(file)
     pq.write_table(rows.slice(1), file)
     lost = rows.column("illust_id")[0].as_py()
