@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-
 from pix2score.push.config import PushConfig
 from pix2score.push.job import push
 from pix2score.push.stores import storage_options
