@@ -59,19 +59,20 @@ class PostgresTable:
         need("a push to Postgres", "postgres", ["psycopg", "pgvector"])
         schema, _, name = table.rpartition(".")
         self._schema, self._table = schema, name
-        self.name = f"{without_secrets(url).partition('?')[0]} table {table}"
+        self._url = url
+        self.name = f"{without_secrets(url, url).partition('?')[0]} table {table}"
         self._quoted = ".".join(identifier(part) for part in table.split("."))
         self._positions = ".".join(identifier(part) for part in (schema, POSITIONS) if part)
         self._held: str | None = None
         self._columns: list[str] = []
         self._types: list[str] = []
         with self._told():
-            self._connection = self._connect(url)
+            self._connection = self._connected()
 
-    def _connect(self, url: str) -> psycopg.Connection[Any]:
+    def _connected(self) -> psycopg.Connection[Any]:
         import psycopg
 
-        return psycopg.connect(url, autocommit=True, application_name=APPLICATION)
+        return psycopg.connect(self._url, autocommit=True, application_name=APPLICATION)
 
     def __enter__(self) -> Self:
         return self
@@ -92,7 +93,7 @@ class PostgresTable:
         try:
             yield
         except psycopg.Error as exc:
-            said = without_secrets(str(exc)) or type(exc).__name__
+            said = without_secrets(str(exc), self._url) or type(exc).__name__
             raise TargetError(f"{self.name}: {said}") from None
 
     def position(self) -> Position | None:
@@ -148,7 +149,7 @@ class PostgresTable:
             except psycopg.Error as exc:
                 raise TargetError(
                     f"{self.name}: the database has no pgvector, and it could not be switched on "
-                    f"({without_secrets(str(exc))}): an administrator runs CREATE EXTENSION vector there"
+                    f"({without_secrets(str(exc), self._url)}): an administrator runs CREATE EXTENSION vector"
                 ) from None
         register_vector(self._connection)
         return TypeInfo.fetch(self._connection, "halfvec") is not None

@@ -18,6 +18,8 @@ from pix2score.storage.folder import Folder
 
 APPLICATION = "pix2score"
 MAX_CHUNK_BYTES = 256 * 2**20
+_PASSWORD = re.compile(r"(?<=://)[^:/@?]*:(.+)@|password=([^&\s]+)", re.IGNORECASE)
+"""In a URL, also in one whose password should have been quoted."""
 _IN_URL = re.compile(r"(?<=://)([^/@\s]*):[^/\s]*@")
 _IN_WORDS = re.compile(r"(password|passfile|sslpassword)=([^&\s]+)", re.IGNORECASE)
 
@@ -80,13 +82,22 @@ def _place(to: str, kind: str) -> str:
     return Folder(place).uri
 
 
-def without_secrets(text: str) -> str:
-    """``text`` with *** for passwords in URLs and settings, and for that of the environment."""
-    secret = os.environ.get("PGPASSWORD")
-    if secret:
-        text = text.replace(secret, "***").replace(unquote(secret), "***")
+def without_secrets(text: str, url: str = "") -> str:
+    """``text`` in one line, with *** for passwords in URLs and settings, and for those of ``url`` and the
+    environment however they are written: libpq repeats parts of what it cannot read."""
     text = _IN_URL.sub(r"\1:***@", text)
-    return " ".join(_IN_WORDS.sub(r"\1=***", text).split())
+    text = _IN_WORDS.sub(r"\1=***", text)
+    for secret in sorted(_secrets(url), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return " ".join(text.split())
+
+
+def _secrets(url: str) -> set[str]:
+    found = {os.environ.get("PGPASSWORD", "")}
+    for match in _PASSWORD.finditer(url):
+        whole = next(filter(None, match.groups()))
+        found |= {whole, unquote(whole), *re.split("[@/]", whole)}
+    return found - {""}
 
 
 def suiting_rows(schema: pa.Schema, most: int) -> int:

@@ -23,8 +23,8 @@ from pix2score.storage.sql import engine, load, query
 def read_changes(place: str, since: int) -> pa.RecordBatchReader:
     """Keys whose row is another one in the live snapshot than in snapshot ``since``.
 
-    Of all others nothing needs to be read. A row is another one too where a column that ``score --carry`` took
-    from the catalog is.
+    Of all others nothing needs to be read. A row is another one too where a column of the catalog
+    that ``score --carry`` took is.
 
     Args:
         place: scores folder, local or s3://.

@@ -104,8 +104,9 @@ def load(
 def incoming(
     connection: duckdb.DuckDBPyConnection, schema: pa.Schema, batches: Iterable[pa.RecordBatch]
 ) -> Iterator[None]:
-    """``batches`` are the table ``incoming`` of one query in the body, streamed. An error raised while they are
-    made comes out unchanged."""
+    """``batches`` are the table ``incoming`` of one query in the body, streamed.
+
+    An error raised while they are made comes out unchanged."""
     failure: list[BaseException] = []
 
     def guarded() -> Iterator[pa.RecordBatch]:

@@ -228,6 +228,8 @@ def test_a_password_is_nowhere(world: World, server: Server, monkeypatch: pytest
         "postgresql://owner@127.0.0.1:1/db?password=topsecret",
         "postgresql://owner:topsecret@127.0.0.1:1/db?nonsense=1",
         "postgresql://owner:tops%zzecret@127.0.0.1:1/db",
+        "postgresql://owner:top@secret@nowhere.invalid/db",
+        "postgresql://owner:top/secret@127.0.0.1:1/db",
     ],
 )
 def test_a_url_that_is_none_is_refused_without_its_password(world: World, server: Server, url: str) -> None:
