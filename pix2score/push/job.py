@@ -15,7 +15,8 @@ from pix2score.errors import AccessError, DataError
 from pix2score.push.config import PushConfig
 from pix2score.push.position import Position, Step, columns_of, next_step
 from pix2score.push.rows import DueRows, due_rows, sent_schema
-from pix2score.push.target import Target, check_fits, open_target, suiting_rows
+from pix2score.push.target import Target, check_fits, suiting_rows
+from pix2score.push.targets import open_target
 from pix2score.snapshots.leases import Lease
 from pix2score.snapshots.manifest import live, new_run_id, read_snapshot
 from pix2score.snapshots.snapshot import Snapshot

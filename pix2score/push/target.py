@@ -11,10 +11,8 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from pix2score.errors import ConfigError
-from pix2score.push.config import DELTA, LANCEDB, PushConfig
 from pix2score.push.position import Position
 from pix2score.push.rows import Chunk
-from pix2score.storage.folder import Folder
 
 APPLICATION = "pix2score"
 MAX_CHUNK_BYTES = 256 * 2**20
@@ -60,28 +58,6 @@ class Target(Protocol):
     ) -> None: ...
 
 
-def open_target(config: PushConfig) -> Target:
-    """The target that ``config.to`` names. Raises ``TargetError`` if it is not to be reached."""
-    if config.to.startswith(LANCEDB):
-        from pix2score.push.lancedb_table import LanceTable
-
-        return LanceTable(_place(config.to, LANCEDB), config.table)
-    if config.to.startswith(DELTA):
-        from pix2score.push.delta_table import DeltaTarget
-
-        return DeltaTarget(_place(config.to, DELTA))
-    from pix2score.push.postgres import PostgresTable
-
-    return PostgresTable(config.to, config.table)
-
-
-def _place(to: str, kind: str) -> str:
-    place = to.removeprefix(kind)
-    if not place:
-        raise ConfigError(f"to {to!r} names no place: {kind}/path or {kind}s3://bucket/prefix")
-    return Folder(place).uri
-
-
 def without_secrets(text: str, url: str = "") -> str:
     """``text`` in one line, with *** for passwords in URLs and settings, and for those of ``url`` and the
     environment however they are written: libpq repeats parts of what it cannot read."""
@@ -102,7 +78,7 @@ def _secrets(url: str) -> set[str]:
 
 def suiting_rows(schema: pa.Schema, most: int) -> int:
     """At most so many rows, and embeddings of at most ``MAX_CHUNK_BYTES``."""
-    width = schema.field("embedding").type.list_size * 4
+    width = int(schema.field("embedding").type.list_size) * 4
     return max(1, min(most, MAX_CHUNK_BYTES // width))
 
 
