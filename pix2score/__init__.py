@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pix2score.errors import NotBetterError as NotBetterError
     from pix2score.errors import Pix2ScoreError as Pix2ScoreError
     from pix2score.errors import StorageError as StorageError
+    from pix2score.errors import TargetError as TargetError
     from pix2score.errors import TrainingError as TrainingError
     from pix2score.errors import UserError as UserError
     from pix2score.errors import VerifyError as VerifyError
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
     from pix2score.prepare.job import prepare as prepare
     from pix2score.pseudo.config import PseudoConfig as PseudoConfig
     from pix2score.pseudo.job import pseudo as pseudo
+    from pix2score.push.config import PushConfig as PushConfig
+    from pix2score.push.job import push as push
     from pix2score.refit.config import RefitConfig as RefitConfig
     from pix2score.refit.job import refit as refit
     from pix2score.report.config import ReportConfig as ReportConfig
@@ -88,6 +91,7 @@ if TYPE_CHECKING:
     from pix2score.summaries import PrepareSummary as PrepareSummary
     from pix2score.summaries import PseudoSummary as PseudoSummary
     from pix2score.summaries import PublishSummary as PublishSummary
+    from pix2score.summaries import PushSummary as PushSummary
     from pix2score.summaries import RefitSummary as RefitSummary
     from pix2score.summaries import RepairSummary as RepairSummary
     from pix2score.summaries import ReportSummary as ReportSummary
@@ -141,6 +145,8 @@ __all__ = [
     "PseudoSummary",
     "PublishConfig",
     "PublishSummary",
+    "PushConfig",
+    "PushSummary",
     "RefitConfig",
     "RefitSummary",
     "RepairConfig",
@@ -152,6 +158,7 @@ __all__ = [
     "SimilarConfig",
     "SimilarSummary",
     "StorageError",
+    "TargetError",
     "TrainConfig",
     "TrainSummary",
     "TrainingError",
@@ -176,6 +183,7 @@ __all__ = [
     "prepare",
     "pseudo",
     "publish",
+    "push",
     "read_changes",
     "read_embeddings",
     "read_scores",
@@ -229,6 +237,8 @@ _MODULES = {
     "PseudoSummary": "summaries",
     "PublishConfig": "snapshots.config",
     "PublishSummary": "summaries",
+    "PushConfig": "push.config",
+    "PushSummary": "summaries",
     "RefitConfig": "refit.config",
     "RefitSummary": "summaries",
     "RepairConfig": "train.repair_config",
@@ -240,6 +250,7 @@ _MODULES = {
     "SimilarConfig": "neighbours.config",
     "SimilarSummary": "summaries",
     "StorageError": "errors",
+    "TargetError": "errors",
     "TrainConfig": "train.config",
     "TrainSummary": "summaries",
     "TrainingError": "errors",
@@ -273,6 +284,7 @@ _JOBS = (
     "kpi",
     "prepare",
     "pseudo",
+    "push",
     "refit",
     "report",
     "score",

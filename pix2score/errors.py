@@ -10,6 +10,7 @@
     ├── ConflictError         4  another run published first: run again
     ├── TrainingError         1  training gave nothing that may be called a model
     ├── StorageError          1  object storage or disk failed for good; ``__cause__`` is the last error
+    ├── TargetError           1  where a push sends to refused it, or failed; its position is kept
     ├── NotBetterError        1  a candidate model is not really better, and better was required
     └── VerifyError           1  a published snapshot does not hold what it promises
 
@@ -101,6 +102,11 @@ class ConflictError(Pix2ScoreError):
 
 class StorageError(Pix2ScoreError):
     """Storage still fails after its retries."""
+
+
+class TargetError(Pix2ScoreError):
+    """Where a push sends to refused it, or failed: it is as far as its position says, and the same command
+    goes on from there. The message names it without its password."""
 
 
 class TrainingError(Pix2ScoreError):

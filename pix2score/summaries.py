@@ -185,6 +185,31 @@ class DuplicatesSummary(TypedDict):
     seconds: float
 
 
+class PushSummary(TypedDict):
+    """Of ``push``."""
+
+    job: str
+    run: str
+    to: str
+    """The target, without its password."""
+    snapshot: int
+    """Of which its rows are now."""
+    since: int | None
+    """Of which they were before; None if that is not known, or not of one alone."""
+    upserted: int
+    """Rows sent."""
+    deleted: int | None
+    """Keys whose rows are not in it now; None where all others than those sent were deleted."""
+    batches: int
+    whole: bool
+    """Every row was sent, not only those that changed."""
+    resumed: bool
+    """It went on where another push had ended."""
+    dry_run: bool
+    """Nothing was sent."""
+    seconds: float
+
+
 class SimilarSummary(TypedDict):
     """Of ``jobs.similar``."""
 

@@ -24,6 +24,7 @@ ROOMS = [
         "dataset",
         "snapshots",
         "neighbours",
+        "push",
         "nightly",
         "metrics",
         "report",

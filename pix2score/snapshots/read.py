@@ -18,7 +18,7 @@ from pix2score.snapshots.manifest import live, live_number, read_snapshot
 from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.tables import DataFile, dead_schema
 from pix2score.storage.folder import Folder
-from pix2score.storage.parquet import open_parquet, parquet_batches
+from pix2score.storage.parquet import BATCH_ROWS, open_parquet, parquet_batches
 
 if TYPE_CHECKING:
     import pyarrow.dataset as pds
@@ -37,13 +37,13 @@ def read_scores(place: str, snapshot: int | None = None) -> pds.Dataset:
     paths = [folder.fs._strip_protocol(folder.full(file.path)) for file in found.files_of("scores")]
     return pds.dataset(
         paths,
-        schema=_scores_schema(folder, found),
+        schema=schema_of_scores(folder, found),
         format="parquet",
         filesystem=files_of_snapshot(folder, found),
     )
 
 
-def _scores_schema(folder: Folder, snapshot: Snapshot) -> pa.Schema:
+def schema_of_scores(folder: Folder, snapshot: Snapshot) -> pa.Schema:
     """Columns of the scores table, with those that it has from the catalog."""
     schema, files = snapshot.layout.scores, snapshot.files_of("scores")
     carry = snapshot.manifest.get("carry")
@@ -174,13 +174,17 @@ def dead_keys(folder: Folder, snapshot: Snapshot) -> DeadKeys:
 
 
 def batches_of(
-    folder: Folder, snapshot: Snapshot, files: Sequence[DataFile], columns: Sequence[str]
+    folder: Folder,
+    snapshot: Snapshot,
+    files: Sequence[DataFile],
+    columns: Sequence[str],
+    batch_rows: int = BATCH_ROWS,
 ) -> Iterator[pa.RecordBatch]:
     """Some columns of files of a snapshot, streamed.
 
     Raises ``DataError`` if one is missing, as ``vacuum`` removed the snapshot meanwhile.
     """
     try:
-        yield from parquet_batches(folder, [file.path for file in files], columns)
+        yield from parquet_batches(folder, [file.path for file in files], columns, batch_rows)
     except FileNotFoundError as exc:
         raise removed_meanwhile(folder, snapshot.number, exc) from None

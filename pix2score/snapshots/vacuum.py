@@ -109,7 +109,7 @@ def still_surplus(
         surplus = [entry for entry in surplus if not _of_an_index(entry)]
     if again:
         logger.warning(
-            "snapshot %s is being published again: no file is removed now", ranges_text(sorted(again))
+            "snapshot %s is being read or published again: no file is removed now", ranges_text(sorted(again))
         )
         return []
     new = [number for number in numbers(folder) if number > max(known)]

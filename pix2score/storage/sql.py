@@ -88,10 +88,25 @@ def _is_full_disk(exc: BaseException) -> bool:
 
 
 def load(
-    connection: duckdb.DuckDBPyConnection, table: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    schema: pa.Schema,
+    batches: Iterable[pa.RecordBatch],
+    sql: str = "SELECT * FROM incoming",
 ) -> None:
-    """``table`` holds the rows of ``batches``, streamed. An error raised while batches are made comes out
-    unchanged."""
+    """``table`` holds the rows of ``batches``, or what ``sql`` makes of them, streamed. An error raised while
+    batches are made comes out unchanged."""
+    with incoming(connection, schema, batches):
+        connection.execute(f"CREATE TABLE {table} AS {sql}")
+
+
+@contextlib.contextmanager
+def incoming(
+    connection: duckdb.DuckDBPyConnection, schema: pa.Schema, batches: Iterable[pa.RecordBatch]
+) -> Iterator[None]:
+    """``batches`` are the table ``incoming`` of one query in the body, streamed.
+
+    An error raised while they are made comes out unchanged."""
     failure: list[BaseException] = []
 
     def guarded() -> Iterator[pa.RecordBatch]:
@@ -103,7 +118,7 @@ def load(
 
     connection.register("incoming", pa.RecordBatchReader.from_batches(schema, guarded()))
     try:
-        connection.execute(f"CREATE TABLE {table} AS SELECT * FROM incoming")
+        yield
     except duckdb.Error as exc:
         if failure:
             raise failure[0] from None

@@ -20,6 +20,7 @@ from pix2score.kpi.config import KpiConfig
 from pix2score.neighbours.config import DuplicatesConfig, IndexConfig, SimilarConfig
 from pix2score.prepare.config import PrepareConfig
 from pix2score.pseudo.config import PseudoConfig
+from pix2score.push.config import PushConfig
 from pix2score.refit.config import RefitConfig
 from pix2score.report.config import ReportConfig
 from pix2score.score.config import ScoreConfig
@@ -44,6 +45,7 @@ CLASSES: dict[str, Any] = {
     "verify": VerifyConfig,
     "report": ReportConfig,
     "publish": PublishConfig,
+    "push": PushConfig,
     "history": HistoryConfig,
     "export": ExportConfig,
     "ascend": AscendConfig,

@@ -33,6 +33,7 @@ JOBS = (
     "export",
     "report",
     "publish",
+    "push",
     "history",
     "kpi",
     "refit",

@@ -1,0 +1,156 @@
+"""A table of a LanceDB folder.
+
+Each chunk is one merge of rows, then one delete of keys, then the position: its row in the table
+``pix2score_push`` beside it. A push that was killed between them writes that chunk again, which changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+
+from pix2score.catalog.keys import KEY
+from pix2score.cli.packages import need
+from pix2score.errors import ConfigError, ConflictError, TargetError
+from pix2score.push.position import Position, columns_of, position_from_json
+from pix2score.push.rows import Chunk
+from pix2score.push.sql import in_range, key_groups
+from pix2score.push.stores import storage_options
+from pix2score.push.target import check_fits, without_secrets
+from pix2score.storage.quoting import literal
+
+BATCH_ROWS = 65_536
+POSITIONS = "pix2score_push"
+_POSITION = pa.schema(
+    [
+        pa.field("target", pa.string(), nullable=False),
+        pa.field("position", pa.string(), nullable=False),
+        pa.field("pushed_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+)
+
+
+class LanceTable:
+    """``Target``: one table, and its position in a table beside it."""
+
+    batch_rows = BATCH_ROWS
+
+    def __init__(self, place: str, table: str) -> None:
+        need("a push to LanceDB", "lancedb", ["lancedb"])
+        import lancedb
+
+        self.name, self._table = f"lancedb:{place} table {table}", table
+        self._held: str | None = None
+        self._rows: Any = None
+        with self._told():
+            self._database: Any = lancedb.connect(place, storage_options=storage_options(place) or None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._database = self._rows = None
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """What LanceDB says, as one line: its errors are of Python's own kinds."""
+        try:
+            yield
+        except (RuntimeError, ValueError, OSError, pa.ArrowException) as exc:
+            raise TargetError(f"{self.name}: {without_secrets(str(exc))}") from None
+
+    def position(self) -> Position | None:
+        """As ``Target``."""
+        with self._told():
+            if self._opened(self._table) is None:
+                return None
+            self._held = self._stored()
+        return position_from_json(self._held, self.name) if self._held else None
+
+    def _opened(self, name: str) -> Any:
+        try:
+            return self._database.open_table(name)
+        except ValueError as exc:
+            if "was not found" in str(exc):
+                return None
+            raise
+
+    def _stored(self) -> str | None:
+        positions = self._opened(POSITIONS)
+        if positions is None:
+            return None
+        rows = positions.search().where(f"target = {literal(self._table)}").limit(1).to_arrow()
+        return rows.column("position")[0].as_py() if rows.num_rows else None
+
+    def prepare(self, schema: pa.Schema, position: Position, recreate: bool) -> None:
+        """As ``Target``."""
+        with self._told():
+            found = None if recreate else self._opened(self._table)
+            if found is None:
+                self._forget()
+                self._database.drop_table(self._table, ignore_missing=True)
+                self._rows = self._database.create_table(self._table, schema=schema)
+            else:
+                check_fits(self.name, columns_of(schema), columns_of(found.schema))
+                self._rows = found
+            if self._held is None:
+                if self._rows.count_rows():
+                    raise ConfigError(
+                        f"{self.name} holds rows that no push wrote: give another --table, or --recreate, "
+                        "which drops it"
+                    )
+                self._keep(position)
+
+    def _forget(self) -> None:
+        """No position, so that an empty table has none when it is made."""
+        positions, self._held = self._opened(POSITIONS), None
+        if positions is not None:
+            positions.delete(f"target = {literal(self._table)}")
+
+    def write(self, chunk: Chunk, position: Position) -> None:
+        """As ``Target``. Two pushes at the same moment are not always told apart."""
+        with self._told():
+            if self._stored() != self._held:
+                raise ConflictError(f"another push wrote to {self.name} meanwhile: run again")
+            others = in_range(chunk.after, chunk.upto) if chunk.is_whole else None
+            if chunk.rows.num_rows:
+                merge = self._rows.merge_insert(list(KEY))
+                merge = merge.when_matched_update_all().when_not_matched_insert_all()
+                if others:
+                    merge = merge.when_not_matched_by_source_delete(others)
+                merge.execute(chunk.rows)
+            elif others:
+                self._rows.delete(others)
+            for condition in key_groups(chunk.deleted):
+                self._rows.delete(condition)
+            self._keep(position)
+
+    def _keep(self, position: Position) -> None:
+        text = position.to_json()
+        row = pa.table(
+            {"target": [self._table], "position": [text], "pushed_at": [datetime.now(UTC)]}, schema=_POSITION
+        )
+        positions = self._opened(POSITIONS)
+        if positions is None:
+            positions = self._database.create_table(POSITIONS, schema=_POSITION, exist_ok=True)
+        merge = positions.merge_insert("target").when_matched_update_all().when_not_matched_insert_all()
+        merge.execute(row)
+        self._held = text
+
+    def finish(self) -> None:
+        """As ``Target``: small files become large ones, indexes take up what is new; versions of the last
+        seven days stay."""
+        with self._told():
+            self._rows.optimize()
+            self._opened(POSITIONS).optimize()

@@ -1,0 +1,30 @@
+"""Which target the settings name. Its library is imported when it is asked for."""
+
+from __future__ import annotations
+
+from pix2score.errors import ConfigError
+from pix2score.push.config import DELTA, LANCEDB, PushConfig
+from pix2score.push.target import Target
+from pix2score.storage.folder import Folder
+
+
+def open_target(config: PushConfig) -> Target:
+    """The target that ``config.to`` names. Raises ``TargetError`` if it is not to be reached."""
+    if config.to.startswith(LANCEDB):
+        from pix2score.push.lancedb_table import LanceTable
+
+        return LanceTable(_place(config.to, LANCEDB), config.table)
+    if config.to.startswith(DELTA):
+        from pix2score.push.delta_table import DeltaTarget
+
+        return DeltaTarget(_place(config.to, DELTA))
+    from pix2score.push.postgres import PostgresTable
+
+    return PostgresTable(config.to, config.table)
+
+
+def _place(to: str, kind: str) -> str:
+    place = to.removeprefix(kind)
+    if not place:
+        raise ConfigError(f"to {to!r} names no place: {kind}/path or {kind}s3://bucket/prefix")
+    return Folder(place).uri

@@ -1,0 +1,50 @@
+"""Real targets: a Postgres server with pgvector, LanceDB folders and Delta tables, on disk and on S3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import free_port
+from tests.push.tables import Delta, Lance, Postgres, Table
+from tests.support.nights import World
+from tests.support.postgres import Server, postgres_server
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A Postgres server for all tests."""
+    with postgres_server(free_port()) as found:
+        yield found
+
+
+@pytest.fixture
+def postgres(server: Server) -> Postgres:
+    """A table that is not there yet, in a database of its own."""
+    return Postgres(server)
+
+
+@pytest.fixture(
+    params=[
+        "postgres",
+        "lancedb",
+        "delta",
+        pytest.param("lancedb-s3", marks=pytest.mark.slow),
+        pytest.param("delta-s3", marks=pytest.mark.slow),
+    ]
+)
+def table(request: pytest.FixtureRequest, tmp_path: Path) -> Table:
+    """A table of either kind that is not there yet."""
+    kind, _, store = request.param.partition("-")
+    if kind == "postgres":
+        return Postgres(request.getfixturevalue("server"))
+    place = str(request.getfixturevalue("s3_place")) if store else str(tmp_path / "target")
+    return Lance(place) if kind == "lancedb" else Delta(place)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """A scores folder without a night."""
+    return World(str(tmp_path / "world"))

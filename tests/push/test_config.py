@@ -1,0 +1,43 @@
+"""Settings of a push that are refused, and how secrets are hidden."""
+
+from __future__ import annotations
+
+import pytest
+
+from pix2score.errors import ConfigError
+from pix2score.push.config import PushConfig
+from pix2score.push.target import without_secrets
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"to": "mysql://u:secret@h/d"}, "expected postgresql://…, lancedb:PLACE or delta:PLACE"),
+        ({"to": "postgresql://h/d", "table": "a.b.c"}, "table 'a.b.c': letters"),
+        ({"to": "postgresql://h/d", "table": "a; drop"}, "table 'a; drop': letters"),
+        ({"to": "lancedb:/x", "table": "a.b"}, "only Postgres has schemas"),
+        ({"to": "delta:/x", "batch_rows": -1}, "batch_rows -1: at least 1, or 0"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused(settings: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        PushConfig(scores="s", **settings)  # type: ignore[arg-type]
+    assert "secret" not in str(caught.value)
+
+
+def test_a_config_does_not_show_where_to() -> None:
+    assert "secret" not in repr(PushConfig(scores="s", to="postgresql://u:secret@h/d"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://u:secret@h/d",
+        "could not parse postgresql://u:secret@[::1/d",
+        "postgresql://u:s:ecret@h",
+        "a password=secret b",
+        "postgresql://h/d?sslpassword=secret&x=1",
+    ],
+)
+def test_passwords_are_hidden(text: str) -> None:
+    assert "ecret" not in without_secrets(text)
