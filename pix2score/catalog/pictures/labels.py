@@ -225,8 +225,9 @@ def _from_texts(connection: duckdb.DuckDBPyConnection, column: str, folder: Fold
     stem = r"regexp_replace(path, '([^/])\.[^./\\\s]{1,12}$', '\1')"
     connection.execute(
         "CREATE TABLE beside AS SELECT path AS of, text_path FROM ("
-        f"SELECT path, {stem} || '.txt' AS text_path FROM pictures UNION SELECT path, path || '.txt' FROM pictures) JOIN (SELECT path AS text_path FROM "
-        "listed WHERE reason = 'text beside pictures' AND suffix = 'txt' AND uri IS NULL AND size <= "
+        f"SELECT path, {stem} || '.txt' AS text_path FROM pictures UNION "
+        "SELECT path, path || '.txt' FROM pictures) JOIN (SELECT path AS text_path FROM listed "
+        "WHERE reason = 'text beside pictures' AND suffix = 'txt' AND uri IS NULL AND size <= "
         f"{MAX_TEXT_BYTES}) USING (text_path) "
         "QUALIFY row_number() OVER (PARTITION BY path ORDER BY text_path DESC) = 1"
     )
