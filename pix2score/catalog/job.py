@@ -20,7 +20,7 @@ from pix2score.catalog.guards import BEING_WRITTEN
 from pix2score.catalog.keys import KEY
 from pix2score.catalog.pictures.embedded import Embedding
 from pix2score.catalog.pictures.found import LeftOut, list_archives, list_place, no_pictures
-from pix2score.catalog.pictures.ids import check_once, find_keys, id_type
+from pix2score.catalog.pictures.ids import check_once, check_pattern, find_keys, id_type
 from pix2score.catalog.pictures.kinds import picture_suffixes
 from pix2score.catalog.pictures.labels import add_labels
 from pix2score.catalog.pictures.out import (
@@ -60,6 +60,7 @@ def catalog(config: CatalogConfig) -> CatalogSummary:
         ConfigError: an id pattern or a suffix that can be none; too many rows for one file.
     """
     images, out, suffixes = Folder(config.images), Out.at(config.out), picture_suffixes(config.suffix)
+    check_pattern(config)
     facts = {"job": "catalog", "out": out.place, "images": images.uri}
     with (
         recorded(out.folder, out.summary_path, facts) as summary,

@@ -56,7 +56,7 @@ def _entries(folder: bytes) -> Iterator[os.DirEntry[bytes]]:
         return
     except PermissionError:
         raise AccessError(
-            f"the folder {_text(folder)!r} may not be listed by this user: give it read and execute "
+            f"the folder {_text(folder.rstrip(b'/'))!r} may not be listed: give it read and execute "
             "permission (chmod a+rx), or list a place without it"
         ) from None
 

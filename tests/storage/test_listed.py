@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,23 @@ import pytest
 
 from pix2score.errors import AccessError, DataError
 from pix2score.images.source import image_source
-from pix2score.storage import list_s3, places
+from pix2score.storage import places
 from pix2score.storage.folder import Folder
 from pix2score.storage.list_disk import LINK, SPECIAL
 from pix2score.storage.listed import everything_below
 from tests.conftest import BUCKET
 from tests.storage.test_folder import REFUSING_SERVER
+from tests.support.listing_server import listing_server
 
-ODD_KEYS = ("//double.jpg", "/first.jpg", "a/../up.jpg", "./here.jpg", "marker/", "a b+c%20#?&.jpg")
-ODD_KEYS_OF_TEXT = ("ü/日本 .jpg", "quote\"'<&>.jpg", "tab\tline\n.jpg", "back\\slash.jpg")
+PLAIN_KEYS = ("marker/", "a b+c%20#&.jpg", "ü/日本 .jpg", "quote\"'<&>.jpg", "back\\slash.jpg")
+ODD_KEYS = ("//double.jpg", "/first.jpg", "a/../up.jpg", "./here.jpg", "what?.jpg", "tab\tline\n\x01.jpg")
+"""Of which moto stores none under its very name."""
+
+
+def forget() -> None:
+    """The next S3 filesystem is made anew."""
+    places._filesystem.cache_clear()
+    places.fsspec.filesystem("s3").__class__.clear_instance_cache()
 
 
 def listed(place: str) -> dict[str, dict[str, Any]]:
@@ -47,35 +56,47 @@ def test_a_listing_agrees_with_the_entries_of_the_folder(place: str) -> None:
     assert listed(f"{place}/none") == {}
 
 
+@pytest.fixture
+def s3_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Makes another endpoint that of S3."""
+
+    def use(endpoint: str) -> None:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "somebody")
+        monkeypatch.setenv("AWS_REGION", "us-east-1")
+        forget()
+
+    yield use
+    forget()
+
+
 def test_keys_of_s3_are_verbatim(s3: Any, s3_place: str) -> None:
     prefix = s3_place.partition(f"{BUCKET}/")[2]
-    keys = {*ODD_KEYS, *ODD_KEYS_OF_TEXT}
-    for key in keys:
+    for key in PLAIN_KEYS:
         s3.put_object(Bucket=BUCKET, Key=f"{prefix}/{key}", Body=b"x")
     s3.put_object(Bucket=BUCKET, Key=f"{prefix}-another/x", Body=b"x")
-    assert set(listed(s3_place)) == keys
+    assert set(listed(s3_place)) == {*PLAIN_KEYS}
 
 
-def test_pages_of_s3_are_put_together(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By pages of three, in a bucket of its own: as the store gives them, with its own marks."""
-    s3.create_bucket(Bucket="paged-bucket")
-    keys = {f"{number % 7}/{number:03}.jpg" for number in range(60)}
-    for key in keys:
-        s3.put_object(Bucket="paged-bucket", Key=key, Body=b"x")
-    make = list_s3._client
-    asked = []
-
-    def small_pages(fs: Any) -> Any:
-        client = make(fs)
-        client.meta.events.register(
-            "before-parameter-build.s3.ListObjectsV2",
-            lambda params, **_: (params.update(MaxKeys=3), asked.append(params.get("StartAfter")))[0],
-        )
-        return client
-
-    monkeypatch.setattr(list_s3, "_client", small_pages)
-    assert set(listed("s3://paged-bucket")) == keys
-    assert len(asked) >= 20
+@pytest.mark.parametrize("page_rows", [1, 3, 1000])
+def test_pages_of_s3_are_put_together_whatever_the_keys(s3_at: Callable[[str], None], page_rows: int) -> None:
+    keys = {*PLAIN_KEYS, *ODD_KEYS, *(f"{number % 7}/{number:03}.jpg" for number in range(60))}
+    others = ("art-other/x", "ar", "b/art/x")
+    with listing_server([*(f"art/{key}" for key in keys), *others], page_rows) as (endpoint, asked):
+        s3_at(endpoint)
+        found = listed("s3://bucket/art")
+        assert set(found) == keys
+        assert len(asked) >= len(keys) / page_rows
+        assert found["0/000.jpg"] == {
+            "path": "0/000.jpg",
+            "uri": None,
+            "size": len("art/0/000.jpg"),
+            "tag": f"{len('art/0/000.jpg'):032x}",
+            "modified": datetime(2026, 1, 2, 3, 4, 5, 678000, UTC),
+            "note": None,
+        }
+        assert set(listed("s3://bucket")) == {*(f"art/{key}" for key in keys), *others}
 
 
 def test_a_bucket_that_is_not_there_is_named(moto_server: str) -> None:
@@ -84,29 +105,20 @@ def test_a_bucket_that_is_not_there_is_named(moto_server: str) -> None:
 
 
 @pytest.fixture
-def refusing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def refusing(s3_at: Callable[[str], None]) -> Iterator[None]:
     """Every request is answered by AccessDenied."""
-    with subprocess.Popen(
-        [sys.executable, "-c", REFUSING_SERVER], stdout=subprocess.PIPE, text=True
-    ) as server:
+    command = [sys.executable, "-c", REFUSING_SERVER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.stdout.readline().strip()}")
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            monkeypatch.setenv(name, "somebody")
-        monkeypatch.setenv("AWS_REGION", "us-east-1")
-        places._filesystem.cache_clear()
-        places.fsspec.filesystem("s3").__class__.clear_instance_cache()
+        s3_at(f"http://127.0.0.1:{server.stdout.readline().strip()}")
         yield
         server.kill()
-    places._filesystem.cache_clear()
-    places.fsspec.filesystem("s3").__class__.clear_instance_cache()
 
 
 @pytest.mark.usefixtures("refusing")
 def test_a_bucket_that_may_not_be_listed_is_told_with_the_permission() -> None:
-    with pytest.raises(
-        AccessError, match="bucket 'closed-bucket' was refused: listing .* s3:ListBucket"
-    ) as error:
+    words = "bucket 'closed-bucket' was refused: listing .* s3:ListBucket"
+    with pytest.raises(AccessError, match=words) as error:
         listed("s3://closed-bucket/art")
     assert "\n" not in str(error.value)
 
@@ -158,6 +170,7 @@ def test_links_and_what_is_no_file_are_noted(tmp_path: Path, monkeypatch: pytest
     (top / "loop.jpg").symlink_to("loop.jpg")
     os.mkfifo(top / "fifo.jpg")
     with socket.socket(socket.AF_UNIX) as server:
+        monkeypatch.chdir(top)  # the path of a socket is short
         monkeypatch.chdir(top)  # the path of a socket is short
         server.bind("socket.jpg")
     notes = {path: row["note"] for path, row in listed(str(top)).items()}

@@ -11,7 +11,7 @@ from pix2score.catalog.config import CatalogConfig
 from pix2score.catalog.pictures.found import LeftOut
 from pix2score.errors import ConfigError, DataError
 from pix2score.storage.quoting import literal
-from pix2score.storage.sql import one_row
+from pix2score.storage.sql import in_memory, one_row
 
 WHOLE_NUMBER = "0|[1-9][0-9]{0,17}"
 """Ids that are the same as text and as int64."""
@@ -47,26 +47,31 @@ def key_sql(config: CatalogConfig) -> tuple[str, str]:
     )
 
 
-def find_keys(connection: duckdb.DuckDBPyConnection, config: CatalogConfig, left_out: LeftOut) -> None:
-    """Make table ``pictures`` of the pictures in ``listed`` with ``id`` (text) and ``page``; count those that
-    have none.
-
-    Raises ``ConfigError`` for a pattern that is no RE2; ``DataError`` for two files of one key.
-    """
-    identity, page = key_sql(config)
+def check_pattern(config: CatalogConfig) -> None:
+    """Raise ``ConfigError`` for an id pattern that is no RE2."""
+    if config.id_pattern is None:
+        return
     try:
-        connection.execute(
-            "CREATE TABLE pictures AS SELECT * EXCLUDE (note, reason, tag), tag AS fingerprint, "
-            f"{identity} AS id, CASE WHEN {page} = '' THEN 0 ELSE TRY_CAST({page} AS INTEGER) END AS page "
-            "FROM listed WHERE reason IS NULL"
-        )
+        in_memory(f"SELECT regexp_matches('', {literal(config.id_pattern)})")
     except duckdb.Error as exc:
-        if config.id_pattern is None or "regular expression" not in str(exc).lower():
-            raise
         raise ConfigError(
             f"id_pattern {config.id_pattern!r}: RE2, which has neither lookaround nor backreferences, does "
             f"not take it: {str(exc).splitlines()[0]}"
         ) from None
+
+
+def find_keys(connection: duckdb.DuckDBPyConnection, config: CatalogConfig, left_out: LeftOut) -> None:
+    """Make table ``pictures`` of the pictures in ``listed`` with ``id`` (text) and ``page``; count those that
+    have none.
+
+    Raises ``DataError`` for two files of one key.
+    """
+    identity, page = key_sql(config)
+    connection.execute(
+        "CREATE TABLE pictures AS SELECT * EXCLUDE (note, reason, tag), tag AS fingerprint, "
+        f"{identity} AS id, CASE WHEN {page} = '' THEN 0 ELSE TRY_CAST({page} AS INTEGER) END AS page "
+        "FROM listed WHERE reason IS NULL"
+    )
     nameless = "id = '' OR page IS NULL OR page < 0"
     number, example = one_row(connection, f"SELECT count(*), min(path) FROM pictures WHERE {nameless}")
     if number:
