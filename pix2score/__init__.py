@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pix2score.ascend.config import AscendConfig as AscendConfig
     from pix2score.ascend.job import ascend as ascend
     from pix2score.catalog.catalog import Columns as Columns
+    from pix2score.catalog.config import CatalogConfig as CatalogConfig
+    from pix2score.catalog.job import catalog as catalog
     from pix2score.compare.config import CompareConfig as CompareConfig
     from pix2score.compare.job import compare as compare
     from pix2score.ensemble.config import EnsembleConfig as EnsembleConfig
@@ -80,6 +82,7 @@ if TYPE_CHECKING:
     from pix2score.snapshots.verify import verify as verify
     from pix2score.summaries import AlignSummary as AlignSummary
     from pix2score.summaries import AscendSummary as AscendSummary
+    from pix2score.summaries import CatalogSummary as CatalogSummary
     from pix2score.summaries import CompareSummary as CompareSummary
     from pix2score.summaries import DuplicatesSummary as DuplicatesSummary
     from pix2score.summaries import EnsembleSummary as EnsembleSummary
@@ -113,6 +116,8 @@ __all__ = [
     "Answer",
     "AscendConfig",
     "AscendSummary",
+    "CatalogConfig",
+    "CatalogSummary",
     "Columns",
     "CompareConfig",
     "CompareSummary",
@@ -172,6 +177,7 @@ __all__ = [
     "__version__",
     "align",
     "ascend",
+    "catalog",
     "compare",
     "duplicates",
     "ensemble",
@@ -205,6 +211,8 @@ _MODULES = {
     "Answer": "serve.model",
     "AscendConfig": "ascend.config",
     "AscendSummary": "summaries",
+    "CatalogConfig": "catalog.config",
+    "CatalogSummary": "summaries",
     "Columns": "catalog.catalog",
     "CompareConfig": "compare.config",
     "CompareSummary": "summaries",
@@ -278,6 +286,7 @@ _MODULES = {
 _JOBS = (
     "align",
     "ascend",
+    "catalog",
     "compare",
     "ensemble",
     "evaluate",

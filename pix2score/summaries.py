@@ -397,6 +397,27 @@ class PseudoSummary(TypedDict):
     seconds: float
 
 
+class CatalogSummary(TypedDict):
+    """Of ``catalog``."""
+
+    job: str
+    out: str
+    images: str
+    rows: dict[str, int]
+    """``pictures`` in all; of them ``new``, ``changed`` (another fingerprint), ``updated`` (other labels) and
+    ``unchanged`` since the last run; and ``removed``."""
+    left_out: dict[str, int]
+    """Why names at the place are no rows: reason -> how many."""
+    labels: NotRequired[dict[str, dict[str, int]]]
+    """By source (folder, table, text) how many rows have one, and what had no match. Not of archives."""
+    archives: NotRequired[dict[str, Any]]
+    """How many were read and how many were known; ``damaged``: which were left out, and why."""
+    next: str
+    """The command that scores what the catalog lists."""
+    config: dict[str, Any]
+    seconds: float
+
+
 class AscendSummary(TypedDict):
     """Of ``ascend``."""
 

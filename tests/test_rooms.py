@@ -138,6 +138,7 @@ def test_decode_workers_load_no_torch() -> None:
 
 def test_help_of_every_job_loads_no_torch() -> None:
     jobs = [
+        "catalog",
         "prepare",
         "train",
         "score",

@@ -16,19 +16,21 @@ LIMIT = "limit"
 class BenchmarkConfig:
     """Settings of ``jobs.benchmark``."""
 
-    stage: Literal["plan", "decode", "model", "start", "score", "train", "heads", "fetch", "index", "all"] = (
-        "all"
-    )
+    stage: Literal[
+        "plan", "decode", "model", "start", "score", "train", "heads", "fetch", "index", "list", "all"
+    ] = "all"
     """plan: planning a night and rewriting the scores table. decode: one core, beside Pillow. model: the bare
     forward pass. start: what a run of one image costs, by cause. score: the whole job from command to exit,
     beside peers. train: the job beside steps on a ready batch, and reading shards beside original files.
     heads: a night answered from stored embeddings, beside one of pictures. fetch: what a GET of S3 costs,
-    beside other clients; one whose package is missing is left out by name. index: building and asking the
+    beside other clients; one whose package is missing is left out by name. list: a catalog of a bucket,
+    beside a plain listing. index: building and asking the
     nearest-neighbour index, beside the exact answer."""
     rows: tuple[int, ...] = ()
     """plan: rows of the live snapshot; may be repeated (default: 1, 3 and 10 million). A million takes about
     0.5 GB of disk. heads: stored embeddings (default: a million; of 2,048 numbers they take 4 GB).
-    index: made-up embeddings (default: 100,000, which take 1 GB of disk with their index)."""
+    index: made-up embeddings (default: 100,000, which take 1 GB of disk with their index). list: objects
+    (default: a million)."""
     dim: int = 2048
     """index: numbers of an embedding."""
     workers: tuple[int, ...] = ()

@@ -19,6 +19,7 @@ from pix2score.benchmark.config import LIMIT, BenchmarkConfig
 from pix2score.benchmark.decode import DecodeTiming, Pixels, time_decode
 from pix2score.benchmark.fetch import fetch_table, time_fetch
 from pix2score.benchmark.heads import time_heads
+from pix2score.benchmark.listing import list_table, time_listing
 from pix2score.benchmark.nights import time_nights
 from pix2score.benchmark.pictures import write_photographs
 from pix2score.benchmark.plan import PlanTiming, time_plan
@@ -277,6 +278,12 @@ def _fetch(config: BenchmarkConfig) -> dict[str, Any]:
     return {"fetch": [asdict(timing) for timing in timings]}
 
 
+def _list(config: BenchmarkConfig) -> dict[str, Any]:
+    timings = [timing for objects in config.rows or (1_000_000,) for timing in time_listing(objects)]
+    logger.info("a bucket listed, from a server on this machine:\n%s", list_table(timings))
+    return {"list": [asdict(timing) for timing in timings]}
+
+
 def _index(config: BenchmarkConfig) -> dict[str, Any]:
     need("--stage index", "index", ("faiss",))
     from pix2score.benchmark.index import time_index
@@ -307,6 +314,7 @@ _STAGES: dict[str, Callable[[BenchmarkConfig], dict[str, Any]]] = {
     "heads": _heads,
     "fetch": _fetch,
     "index": _index,
+    "list": _list,
 }
 
 

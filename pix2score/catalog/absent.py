@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 
@@ -24,16 +25,12 @@ _ARROW = (
     "'catalog.parquet')\" makes one"
 )
 _OF_PICTURES = (
-    "python -c \"import pathlib, pyarrow as pa, pyarrow.parquet as pq; d = pathlib.Path('{place}'); u = "
-    "sorted(str(p.relative_to(d)) for p "
-    "in d.rglob('*') if p.suffix.lower() in {endings}); pq.write_table(pa.table({{'illust_id': u, 'uri': "
-    "u}}), d / 'catalog.parquet')\" "
-    "makes one"
+    "a catalog names them by illust_id and uri: python -m jobs.catalog --images {place} --out "
+    "{place}/catalog.parquet makes one"
 )
-_OF_OBJECTS = (
-    "make a Parquet file with the columns illust_id and uri, one row per picture (uri: the key below "
-    "{place}), and put it there as "
-    "catalog.parquet"
+_OF_ARCHIVES = (
+    "no need to unpack them: python -m jobs.catalog --archives --images FOLDER --out CATALOG makes a catalog "
+    "of the pictures inside"
 )
 _KINDS: tuple[tuple[str, str, str], ...] = (
     (r"\.(csv|tsv|txt)(\.gz|\.zst)?$", "CSV", f"{_COPY.format(reader='read_csv({!r})')} makes one"),
@@ -46,12 +43,17 @@ _KINDS: tuple[tuple[str, str, str], ...] = (
     (
         r"\.(tar|tgz|tar\.gz)$",
         "tar (WebDataset)",
-        "unpack it (tar -xf), then make a catalog of the pictures: columns illust_id and uri",
+        _OF_ARCHIVES,
     ),
     (
-        r"\.(zip|7z|rar)$",
+        r"\.zip$",
+        "ZIP",
+        _OF_ARCHIVES,
+    ),
+    (
+        r"\.(7z|rar)$",
         "archive",
-        "unpack it, then make a catalog of the pictures: columns illust_id and uri",
+        "unpack it, then python -m jobs.catalog makes a catalog of the pictures",
     ),
     (r"\.(arrow|feather|ipc)$", "Arrow", _ARROW),
     (
@@ -136,15 +138,10 @@ def absent_catalog(place: str, folder: Folder, files: Sequence[Entry]) -> Absent
     if not kinds:
         return AbsentError(f"{expected}; there are {other} files of other kinds, such as {files[0].path}")
     counts = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
-    endings = sorted(
-        {f".{entry.path.rpartition('.')[2].lower()}" for entry in files} & {f".{name}" for name in _PICTURES}
-    )
-    recipe = _OF_OBJECTS if is_remote(folder.uri) else _OF_PICTURES
-    return AbsentError(
-        f"{expected}; there are pictures ({counts}); "
-        f"{recipe.format(place=folder.uri, endings=tuple(endings))}"
-    )
+    place = shlex.quote(folder.uri)
+    return AbsentError(f"{expected}; there are pictures ({counts}); {_OF_PICTURES.format(place=place)}")
 
 
 def _filled(recipe: str, path: str) -> str:
-    return recipe.replace("{!r}", repr(path)).replace("{}", path)
+    above = path.rpartition("/")[0] or "."
+    return recipe.replace("{!r}", repr(path)).replace("{}", path).replace("FOLDER", above)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -322,8 +323,8 @@ def test_the_recipe_for_pictures_makes_a_catalog(tmp_path: Path) -> None:
     Folder(str(tmp_path)).publish("img/deep/2.jpg", b"\xff\xd8\xff")
     with pytest.raises(DataError) as error:
         find_files(str(tmp_path))
-    code = str(error.value).split('python -c "')[1].split('" makes one')[0]
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    words = str(error.value).split("python ")[1].split(" makes one")[0]
+    subprocess.run([sys.executable, *shlex.split(words)], check=True, timeout=60)
     assert pq.read_table(tmp_path / "catalog.parquet").column("uri").to_pylist() == [
         "img/1.PNG",
         "img/deep/2.jpg",

@@ -10,6 +10,7 @@ import pytest
 
 from pix2score.align.config import AlignConfig
 from pix2score.ascend.config import AscendConfig
+from pix2score.catalog.config import CatalogConfig
 from pix2score.cli.flags import as_plain, resolve
 from pix2score.cli.settings import settings_of
 from pix2score.compare.config import CompareConfig
@@ -33,6 +34,7 @@ from tests.support.paths import ROOT
 
 CONFIGS = ROOT / "jobs/examples"
 CLASSES: dict[str, Any] = {
+    "catalog": CatalogConfig,
     "prepare": PrepareConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,

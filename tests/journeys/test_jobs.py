@@ -16,6 +16,7 @@ from tests.support.paths import ROOT
 
 JOBS = (
     "demo",
+    "catalog",
     "prepare",
     "train",
     "evaluate",

@@ -1,0 +1,66 @@
+"""Everything below a place, streamed as Arrow batches: of a disk folder by folder, of S3 by ranges of keys
+side by side. Never all names at once, and in no order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+import pyarrow as pa
+
+from pix2score.errors import AccessError
+from pix2score.storage.folder import Folder
+from pix2score.storage.list_disk import walk
+from pix2score.storage.list_s3 import objects_below
+from pix2score.storage.places import is_s3, named_errors, split_s3
+
+LISTED = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("uri", pa.string()),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("tag", pa.string(), nullable=False),
+        pa.field("modified", pa.timestamp("us", "UTC")),
+        pa.field("note", pa.string()),
+    ]
+)
+"""``path`` below the place; ``uri`` only where the path does not name the file, as its name is no UTF-8;
+``tag`` changes with the content; ``note`` says why a name is no file to read, such as a link to elsewhere."""
+BATCH_ROWS = 10_000
+
+
+def everything_below(folder: Folder) -> Iterator[pa.RecordBatch]:
+    """Batches of ``LISTED``; none where nothing stands.
+
+    Raises ``AccessError`` where a folder or the bucket may not be listed, with what it takes; ``DataError``
+    if the bucket does not exist.
+    """
+    yield from _of_s3(folder) if is_s3(folder.uri) else _of_disk(folder)
+
+
+def _of_disk(folder: Folder) -> Iterator[pa.RecordBatch]:
+    with named_errors(folder.uri):
+        files = walk(folder.uri)
+        while some := list(islice(files, BATCH_ROWS)):
+            columns = zip(*some, strict=True)
+            yield pa.record_batch(
+                [pa.array(column, field.type) for column, field in zip(columns, LISTED, strict=True)],
+                schema=LISTED,
+            )
+
+
+def _of_s3(folder: Folder) -> Iterator[pa.RecordBatch]:
+    bucket, key = split_s3(folder.uri)
+    try:
+        with named_errors(folder.uri):
+            for some in objects_below(folder.fs, bucket, f"{key}/" if key else ""):
+                paths, sizes, tags, modified = zip(*some, strict=True)
+                times = pa.array(modified, pa.string()).cast(LISTED.field("modified").type)
+                nulls = pa.nulls(len(some), pa.string())
+                columns = [pa.array(paths), nulls, pa.array(sizes, pa.int64()), pa.array(tags), times, nulls]
+                yield pa.record_batch(columns, schema=LISTED)
+    except AccessError as exc:
+        if str(exc).endswith("was refused"):
+            what = f"listing {folder.uri} takes the permission s3:ListBucket on the bucket itself"
+            raise AccessError(f"{exc}: {what}, beside s3:GetObject on its objects") from exc
+        raise

@@ -1,0 +1,196 @@
+"""Labels of pictures: from folders, from a table, from texts beside them."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pix2score.catalog.catalog import Columns, open_catalog
+from pix2score.catalog.config import CatalogConfig
+from pix2score.catalog.job import catalog
+from pix2score.catalog.pictures.labels import tags_of
+from pix2score.catalog.several import open_catalogs
+from pix2score.errors import ConfigError, DataError
+from pix2score.heads.classes import ClassesHead
+from pix2score.heads.tags import TagsHead
+from pix2score.storage.folder import Folder
+from pix2score.summaries import CatalogSummary
+
+
+def publish(place: str, *paths: str) -> None:
+    for path in paths:
+        Folder(place).publish(path, path.encode(), replace=True)
+
+
+def labelled(place: str, **settings: Any) -> tuple[CatalogSummary, dict[Any, dict[str, Any]]]:
+    """The summary, and the rows by path below the pictures."""
+    out = f"{place}/catalog.parquet"
+    summary = catalog(CatalogConfig(images=f"{place}/art", out=out, **settings))
+    rows = pq.read_table(Folder(place).open("catalog.parquet")).to_pylist()
+    return summary, {row["uri"].removeprefix("art/"): row for row in rows}
+
+
+def test_the_first_folder_is_a_label_that_a_head_reads(place: str) -> None:
+    publish(f"{place}/art", "good/1.jpg", "good/deep/2.jpg", "bad/3.jpg", "4.jpg")
+    summary, rows = labelled(place, label_from_folder="verdict")
+    assert {path: row["verdict"] for path, row in rows.items()} == {
+        "good/1.jpg": "good", "good/deep/2.jpg": "good", "bad/3.jpg": "bad", "4.jpg": None
+    }  # fmt: skip
+    assert summary["labels"] == {"folder": {"labelled": 3, "unlabelled": 1, "values": 2}}
+    head = ClassesHead(name="verdict", column="verdict")
+    opened = open_catalog(f"{place}/catalog.parquet", Columns(), [head])
+    assert opened.labels == ("verdict",)
+
+
+CSV = "file,likes,taste\n1.jpg,10,good\n2_p0.png,20,bad\n404.jpg,1,x\n"
+TABLES = {
+    "labels.csv": CSV.encode(),
+    "labels.tsv": CSV.replace(",", "\t").encode(),
+    "labels.jsonl": b"".join(
+        json.dumps(dict(zip(("file", "likes", "taste"), line, strict=True))).encode() + b"\n"
+        for line in (("1.jpg", 10, "good"), ("2_p0.png", 20, "bad"), ("404.jpg", 1, "x"))
+    ),
+}
+
+
+def parquet(**columns: Any) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("name", [*TABLES, "labels.parquet"])
+def test_a_table_is_joined_by_file_name(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    place = str(tmp_path)
+    publish(f"{place}/art", "deep/1.jpg", "2_p0.png", "3.jpg")
+    data = TABLES.get(name) or parquet(
+        file=["1.jpg", "2_p0.png", "404.jpg"], likes=[10, 20, 1], taste=["good", "bad", "x"]
+    )
+    Folder(place).publish(name, data)
+    caplog.set_level("INFO")
+    summary, rows = labelled(place, labels=f"{place}/{name}")
+    assert {path: (row["likes"], row["taste"]) for path, row in rows.items()} == {
+        "deep/1.jpg": (10, "good"), "2_p0.png": (20, "bad"), "3.jpg": (None, None)
+    }  # fmt: skip
+    assert summary["labels"] == {"table": {"labelled": 2, "unlabelled": 1, "rows_without_picture": 1}}
+    assert "1 rows name no picture here, such as '404.jpg'" in caplog.text
+    assert "1 pictures have none, such as 3.jpg" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("keys", "way"),
+    [
+        (["7", "8"], "id"),
+        (["deep/7_p0.jpg", "./8_p1.jpg"], "path"),
+        (["7_p0.jpg", "8_p1.jpg"], "file name"),
+        (["7_p0", "8_p1"], "file name without suffix"),
+    ],
+)
+def test_the_way_that_fits_is_found(
+    tmp_path: Path, keys: list[str], way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = str(tmp_path)
+    publish(f"{place}/art", "deep/7_p0.jpg", "8_p1.jpg")
+    Folder(place).publish("labels.csv", f"which,n\n{keys[0]},1\n{keys[1]},2\n".encode())
+    caplog.set_level("INFO")
+    _, rows = labelled(place, labels=f"{place}/labels.csv", labels_key="which")
+    assert {path: row["n"] for path, row in rows.items()} == {"deep/7_p0.jpg": 1, "8_p1.jpg": 2}
+    assert f", by {way}: 2 pictures" in caplog.text
+
+
+def test_ids_are_text_in_the_join_and_pages_count(tmp_path: Path) -> None:
+    place = str(tmp_path)
+    publish(f"{place}/art", "007_p0.jpg", "007_p1.jpg", "8_p0.jpg", "8_p1.jpg")
+    Folder(place).publish("labels.csv", b"id,page,n\n007,0,1\n007,1,2\n8,,3\n")
+    _, rows = labelled(place, labels=f"{place}/labels.csv")
+    assert {path: row["n"] for path, row in rows.items()} == {
+        "007_p0.jpg": 1, "007_p1.jpg": 2, "8_p0.jpg": 3, "8_p1.jpg": 3
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "settings", "error", "words"),
+    [
+        ("l.csv", b"who,n\n1,1\n", {}, ConfigError, "no column that names the picture; --labels-key"),
+        ("l.csv", b"id,n\n1,1\n", {"labels_key": "x"}, ConfigError, "has no column 'x'.*it has id, n"),
+        ("l.csv", b"id,n\n404,1\n", {}, DataError, "names no picture.*'404'.*'1.jpg' with id '1'"),
+        (
+            "l.csv",
+            b"id,n\n1,1\n1,2\n",
+            {},
+            DataError,
+            "several different rows name one picture, 1 times.*1.jpg",
+        ),
+        ("l.csv", b"id\n1\n", {}, DataError, "no column of labels, only id"),
+        ("l.xlsx", b"PK", {}, ConfigError, "expected a file .csv"),
+        ("l.jsonl", b"{", {}, DataError, "cannot be read as jsonl"),
+        ("l.parquet", b"{", {}, DataError, "cannot be read as parquet"),
+        ("none.csv", None, {}, DataError, "no such file"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_told(
+    tmp_path: Path,
+    name: str,
+    data: bytes | None,
+    settings: dict[str, Any],
+    error: type[Exception],
+    words: str,
+) -> None:
+    place = str(tmp_path)
+    publish(f"{place}/art", "1.jpg", "2.jpg")
+    if data is not None:
+        Folder(place).publish(name, data)
+    with pytest.raises(error, match=words) as caught:
+        labelled(place, labels=f"{place}/{name}", **settings)
+    assert "\n" not in str(caught.value)
+    assert "/pix2score-" not in str(caught.value)  # where it was copied to
+    assert not (tmp_path / "catalog.parquet").exists()
+
+
+def test_rows_that_are_alike_count_once_and_columns_of_the_catalog_stay(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = str(tmp_path)
+    publish(f"{place}/art", "1.jpg")
+    Folder(place).publish("l.jsonl", 2 * b'{"id": 1, "size": 9, "n": 5, "deep": {"a": 1}}\n')
+    _, rows = labelled(place, labels=f"{place}/l.jsonl")
+    assert (rows["1.jpg"]["n"], rows["1.jpg"]["size"]) == (5, 5)
+    assert "deep" not in rows["1.jpg"]
+    assert "left out, as they are nested or the catalog has a column of that name: size, deep" in caplog.text
+
+
+def test_texts_beside_pictures_are_tags_that_a_head_reads(place: str) -> None:
+    art = Folder(f"{place}/art")
+    publish(art.uri, "1.jpg", "2.jpg", "deep/3.jpg", "4.jpg")
+    art.publish("1.txt", "\ufeffcat, long hair ,cat,\r\nüber".encode())
+    art.publish("2.jpg.txt", b"")
+    art.publish("deep/3.txt", b"owl")
+    summary, rows = labelled(place, tags_from_text="tags")
+    assert {path: row["tags"] for path, row in rows.items()} == {
+        "1.jpg": ["cat", "long hair", "über"], "2.jpg": [], "deep/3.jpg": ["owl"], "4.jpg": None
+    }  # fmt: skip
+    assert summary["labels"] == {"text": {"labelled": 3, "unlabelled": 1}}
+    head = TagsHead(name="tag", column="tags", min_images=1)
+    members = open_catalogs([f"{place}/catalog.parquet"], Columns(), [head], {}).members
+    assert members[0].schema.field("tags").type.value_type == pa.string()
+
+
+def test_another_label_is_an_update_and_not_another_picture(place: str) -> None:
+    publish(f"{place}/art", "1.jpg", "2.jpg")
+    Folder(place).publish("l.csv", b"id,n\n1,1\n2,2\n")
+    labelled(place, labels=f"{place}/l.csv")
+    Folder(place).publish("l.csv", b"id,n\n1,1\n2,3\n", replace=True)
+    summary, rows = labelled(place, labels=f"{place}/l.csv")
+    assert (summary["rows"]["updated"], summary["rows"]["changed"], summary["rows"]["unchanged"]) == (1, 0, 1)
+    assert rows["2.jpg"]["n"] == 3
+
+
+def test_tags_are_what_stands_between_commas() -> None:
+    assert tags_of(b"1girl, solo,  long hair ,,solo\n") == ["1girl", "solo", "long hair"]
+    assert tags_of(b"\xff, b") == ["\ufffd", "b"]
