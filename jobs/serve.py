@@ -1,4 +1,4 @@
-"""Answer pictures over HTTP on Ray Serve: predictions, similar illustrations, and a page to try them."""
+"""Answer pictures over HTTP, on Ray Serve: predictions, neighbours, and a page to try it."""
 
 from __future__ import annotations
 

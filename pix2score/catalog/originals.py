@@ -90,9 +90,8 @@ class OriginalsLookup:
         """Content of the key as it is today; None if the catalog does not have it."""
         try:
             with self._connection.cursor() as cursor:
-                rows = cursor.execute(
-                    "SELECT * FROM places WHERE illust_id = $1 AND page = $2", list(key)
-                ).to_arrow_table()
+                asked = "SELECT * FROM places WHERE illust_id = $1 AND page = $2"
+                rows = cursor.sql(asked, params=list(key)).to_arrow_table()
         except duckdb.ConversionException:  # an id of another type
             return None
         return next(iter([*self._images.contents(rows)]), None)

@@ -42,9 +42,9 @@ def application(config: AppConfig, options: Mapping[str, Any] | None = None) -> 
     version = check(config)
     from ray import serve
 
-    from pix2score.service.replica import Replica
+    from pix2score.service.deployed import Deployed
 
-    deployment = serve.deployment(serve.ingress()(Replica), name=NAME, **_options(config))
+    deployment = serve.deployment(serve.ingress()(Deployed), name=NAME, **_options(config))
     if options:
         deployment = deployment.options(**options)
     return deployment.bind(config, version)

@@ -1,4 +1,4 @@
-"""One replica of the service: a model, its decode children, a snapshot, and the application over them.
+"""One replica of the service: a model, its decode children, and a snapshot.
 
 Ray Serve makes as many as are asked for. Everything that takes long is done in threads and children: the
 event loop passes bytes and answers on.
@@ -24,7 +24,7 @@ from pix2score.model.folder import ModelCard
 from pix2score.model.predictor import Predictor, load_predictor
 from pix2score.serve.model import Answer, Model, torch_device
 from pix2score.serve.predict import answer_json
-from pix2score.service.admission import Admission, Queue
+from pix2score.service.admission import Queue
 from pix2score.service.config import AppConfig
 from pix2score.service.decoders import RGB, Decoders
 from pix2score.service.explain import Explainer
@@ -45,7 +45,7 @@ GATHER_S = 5.0
 
 
 class Replica:
-    """What ``/predict``, ``/similar`` and ``/picture`` ask. ``service.app`` makes it a deployment."""
+    """What ``/predict``, ``/similar`` and ``/picture`` ask; ``service.deployed`` has the routes before it."""
 
     async def __init__(self, config: AppConfig, version: str) -> None:
         """Load the model, and warm it; ``version``: of the model that the deployment is of.
@@ -71,11 +71,6 @@ class Replica:
             library.start()
         self.numbers.show_model(self.card.version)
         self.is_ready = True
-
-    def __serve_build_asgi_app__(self) -> Any:  # noqa: PLW3201 - Ray Serve's name
-        from pix2score.service.routes import application
-
-        return Admission(application(self), self.config, self.queue, self.numbers)
 
     @property
     def card(self) -> ModelCard:

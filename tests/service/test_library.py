@@ -15,7 +15,8 @@ import pix2score
 from pix2score.errors import ConfigError, DataError
 from pix2score.service import library as library_module
 from pix2score.service.library import Library, check_scores
-from pix2score.snapshots.config import PublishConfig
+from pix2score.snapshots.manifest import live, publish, without_publication
+from pix2score.storage.folder import Folder
 from tests.support.chain import Chain
 from tests.support.services import parts
 
@@ -102,9 +103,7 @@ def test_a_newer_snapshot_takes_its_place(
         library = Library(scores, trunk, with_pictures=True)
         library.start()
         before = library.snapshot
-        await asyncio.to_thread(
-            pix2score.publish, PublishConfig(scores=scores, snapshot=before, note="once more")
-        )
+        await asyncio.to_thread(publish, Folder(scores), before, without_publication(live(scores)))
         for _ in range(200):
             await asyncio.sleep(0.05)
             if library.snapshot != before:

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pix2score.serve.model import Model
 from pix2score.service.config import AppConfig
 from tests.support.chain import Chain
+from tests.support.pictures import encode, smooth
 from tests.support.services import client, deploy, giant, parts, picture
 
 PREFIX = "pix2score_service_"
@@ -100,7 +101,7 @@ def test_no_other_file_is_given_away(service: httpx.Client, path: str) -> None:
 
 
 def test_a_full_queue_is_told_to_come_back_and_others_are_answered(small: httpx.Client) -> None:
-    data = picture(3, side=1500)
+    data = encode(smooth(3000, 3000), "JPEG")
 
     def ask(_: int) -> httpx.Response:
         return small.post("/predict", files=parts({"a": data, "b": data}))
