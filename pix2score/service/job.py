@@ -50,11 +50,8 @@ def serve_until_told(config: ServeConfig, again: Callable[[], ServeConfig]) -> S
     version = check(config)
     check_port(config.host, config.port)
     deployments = 1
-    with (
-        session(min_slots=2 * num_local_cores() + SPARE_SLOTS) as offer,
-        served(config, offer),
-        _hup() as hup,
-    ):
+    slots = 2 * num_local_cores() + SPARE_SLOTS
+    with _hup() as hup, session(min_slots=slots) as offer, served(config, offer):
         logger.info("model %s at http://%s:%d, its page and /docs", version, config.host, config.port)
         with contextlib.suppress(_Told):
             while True:

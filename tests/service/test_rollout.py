@@ -27,6 +27,7 @@ from pix2score.model.folder import load_card
 from pix2score.service.app import build
 from pix2score.service.config import AppConfig, ServeConfig
 from pix2score.service.job import check_port, serve
+from pix2score.service.replica import SPARE_DECODERS
 from tests.conftest import free_port
 from tests.support.chain import Chain
 from tests.support.drivers import command_line, descendants
@@ -198,14 +199,14 @@ def test_ray_serves_own_command_runs_the_example(tmp_path: Path) -> None:
         with client(url) as service:
             response = service.post("/predict", files=parts({"a": picture(1), "b": b""}))
             assert response.status_code == 200
-            assert service.get("/metrics").text.count("pix2score_service_model{") == 2
+            until(lambda: service.get("/metrics").text.count("pix2score_service_model{") == 2)
         job.send_signal(signal.SIGINT)
         job.wait(timeout=60)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_hostile_load_leaves_no_process_and_no_growing_memory(ray_session: None, tmp_path: Path) -> None:
+def test_hostile_load_fails_no_good_request_and_leaves_no_process(ray_session: None, tmp_path: Path) -> None:
     model = cheap_model(tmp_path / "1")
     with ray_serve() as url:
         deploy(AppConfig(model=model, explain=False))
@@ -213,16 +214,15 @@ def test_hostile_load_leaves_no_process_and_no_growing_memory(ray_session: None,
             for _ in range(2):
                 for name, (data, _, status) in hostile().items():
                     assert service.post("/predict", files=parts({name: data})).status_code == status
-            before = _children_of_this_host()
             with Load(url) as load:
                 for _ in range(30):
                     for name, (data, _, status) in hostile().items():
                         assert service.post("/predict", files=parts({name: data})).status_code == status
             assert set(load.statuses) == {200}
             assert load.statuses[200] > 100
-            assert _children_of_this_host() <= before
+            assert 0 < _num_decode_children() <= 1 + SPARE_DECODERS  # of a replica with one CPU
 
 
-def _children_of_this_host() -> int:
+def _num_decode_children() -> int:
     """Decode children below this process."""
     return sum("pix2score.images.decoder" in command_line(pid) for pid in descendants(os.getpid()))
