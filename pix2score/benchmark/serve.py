@@ -43,6 +43,7 @@ class ServeTiming:
     bare_batch: int
     bare_cpu_ms: float
     """Of a picture, decode child and all."""
+    bare_by_batch: dict[int, float]
     one_per_s: float
     """Requests of one picture, 16 at a time."""
     eight_per_s: float
@@ -89,6 +90,7 @@ def time_serve(
         bare_per_s=round(bare_per_s, 1),
         bare_batch=best,
         bare_cpu_ms=round(_median([rates[best][1] for rates in bare]), 2),
+        bare_by_batch={size: round(_median([rates[size][0] for rates in bare]), 1) for size in BARE_BATCHES},
         one_per_s=round(one_per_s, 1),
         eight_per_s=round(_median([came.per_s for came in eights]), 1),
         served_cpu_ms=round(1000 * cpu_s / pictures, 2),

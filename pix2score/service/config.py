@@ -40,8 +40,8 @@ class AppConfig:
     max_seconds: float = 60.0
     """Longest time that a request may take (504)."""
     explain: bool = True
-    """Whether /predict?where=HEAD shows where a head looks. It needs torch in each replica: 0.6 GB with a
-    ResNet101, and some seconds more until it is ready."""
+    """Whether /predict?where=HEAD shows where a head looks. It needs torch in each replica, its memory and
+    some seconds more until it is ready."""
     pictures: bool = True
     """Whether /picture shows pictures of the catalog that was scored. A replica lists the catalog for it, on
     the disk of temporary files."""

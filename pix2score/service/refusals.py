@@ -57,4 +57,4 @@ def status_of(failure: ImageFailure) -> int:
 def json_response(content: Any, status: int = 200) -> Response:
     """Plain values as JSON, by the standard encoder: they are known to be plain."""
     data = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return Response(data.encode(errors="surrogateescape"), status, media_type="application/json")
+    return Response(data.encode(errors="replace"), status, media_type="application/json")
