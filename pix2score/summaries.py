@@ -415,6 +415,14 @@ class CatalogSummary(TypedDict):
     next: str
     """The command that scores what the catalog lists."""
     config: dict[str, Any]
+class ServeSummary(TypedDict):
+    """Of ``serve``, when it was told to end."""
+
+    job: str
+    model_version: str
+    url: str
+    deployments: int
+    """How often a model was put in place: 1, and one more for each SIGHUP that did so."""
     seconds: float
 
 

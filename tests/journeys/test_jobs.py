@@ -40,6 +40,7 @@ JOBS = (
     "refit",
     "index",
     "similar",
+    "serve",
     "duplicates",
 )
 
