@@ -40,14 +40,17 @@ Reply = tuple[int, str, bytes]
 class PageServer:
     """A model, the neighbours of its answers and the pictures of their keys, on a port of this machine."""
 
-    def __init__(self, model: Model, neighbours: Neighbours, pictures: Mapping[Key, str]) -> None:
+    def __init__(
+        self, model: Model, neighbours: Neighbours, pictures: Mapping[Key, str], port: int = 0
+    ) -> None:
         self.model, self.neighbours, self.pictures = model, neighbours, pictures
         self._turn = threading.Lock()
         self._server = ThreadingHTTPServer(
-            ("127.0.0.1", 0), type("Handler", (_Handler,), {"server_of": self})
+            ("127.0.0.1", port), type("Handler", (_Handler,), {"server_of": self})
         )
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}/"
+        self.port = self._server.server_port
+        self.url = f"http://127.0.0.1:{self.port}/"
 
     def stop(self) -> None:
         """Close the port."""

@@ -180,7 +180,8 @@ export class Card {
       "Raw JSON");
     const heads = this.#heads().map(({ info, said, names }) =>
       panel(info, said, names, model.explains ? this.#map(info, shown) : null));
-    if (model.similar) this.#similar = new Similar(this.#file, (text) => this.#world.say(text));
+    const comparable = model.similar && model.similar.by_picture !== false; // else of another model
+    if (comparable) this.#similar = new Similar(this.#file, (text) => this.#world.say(text));
     return [
       el("figure", { class: "picture" }, shown, el("figcaption", { class: "soft" },
         el("span", {}, `${counted(heads.length, "head")} · ${size(this.#file.size)}`), raw)),

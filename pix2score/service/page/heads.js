@@ -9,6 +9,7 @@ import { button, el, fraction, newId, number, percent, range } from "./dom.js";
 const FIRST = 20; // tags or classes that are shown at once
 const LEAST_FULL = 0.25; // a probability that fills the bar, where none is larger
 const NAMED = 3; // tags in a line
+const LONG = 20; // characters of a name that does not break
 
 /** What a head says in a few words: `70–100`. */
 export function headline(said, names, unit = null) {
@@ -49,8 +50,8 @@ function beside(said, names) {
   if ("yes" in said) return soft(`${percent(said.prob)} yes`);
   if ("class" in said) return soft(percent(said.prob));
   if ("bin" in said && said.probs) return soft(percent(said.probs[said.bin]));
-  if (said.std !== undefined) return soft(`± ${number(said.std)}`);
-  if (typeof said.residual_std === "number") return soft(`± ${number(said.residual_std)}`);
+  const off = said.std ?? said.residual_std;
+  if (typeof off === "number") return soft(`± ${number(Number(off.toPrecision(2)))}`);
   return null;
 }
 
@@ -61,8 +62,8 @@ function facts(info, said, names) {
   if ("median" in said && said.median !== said.bin) lines.push(`median ${range(names[said.median])}`);
   if (typeof said.residual_std === "number") lines.push("± is how far labels lie from such answers");
   if (said.std !== undefined) lines.push("mean ± standard deviation");
-  if (said.yes !== undefined && typeof info.threshold === "number") {
-    lines.push(`yes from ${percent(info.threshold)}`);
+  if ("yes" in said && said.yes !== said.prob >= 0.5) {
+    lines.push(`the threshold for yes is ${said.yes ? "at most" : "above"} ${percent(said.prob)}`);
   }
   return lines.length ? el("p", { class: "soft facts" }, lines.join(" · ")) : null;
 }
@@ -73,8 +74,8 @@ function score(said) {
   const among = "reward" in said ? "pictures compared" : "training pictures";
   return el("div", { class: "score" },
     el("span", { class: "scale", "aria-hidden": "true", vars: { at: said.score } }),
-    el("p", { class: "soft" }, el("b", {}, `score ${fraction(said.score)}`),
-      ` · above about ${percent(Math.round(said.score * 100) / 100)} of the ${among}`));
+    el("p", { class: "soft" }, el("b", {}, `score ${fraction(said.score)}`), " ",
+      el("span", {}, `above about ${percent(Math.round(said.score * 100) / 100)} of ${among}`)));
 }
 
 /** Probabilities as rows of a table, each with a bar; null where an answer has none. */
@@ -115,7 +116,7 @@ function rowsOf(said, names) {
 
 const row = ({ name, prob, full, best }) =>
   el("tr", { class: best ? "best" : null },
-    el("th", { scope: "row" }, name),
+    el("th", { scope: "row", class: name.length > LONG ? "long" : null }, name),
     el("td", { vars: { share: Math.min(1, prob / full) } }, el("span", {}, percent(prob))));
 
 const SHOWN = new Set(["bin", "class", "expected", "label", "median", "prob", "probs", "residual_std",

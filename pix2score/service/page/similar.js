@@ -9,6 +9,7 @@ export class Similar {
   #stop = new AbortController();
   #title = el("h4", { id: newId(), tabindex: "-1" });
   #line = el("p", { class: "soft" });
+  #way = el("div", { class: "buttons" }); // back to the picture given
   #tiles = el("ul", { class: "tiles" });
   #of = null; // {illust_id, page} of the catalog, or null for the picture given
 
@@ -17,7 +18,7 @@ export class Similar {
     this.#file = file;
     this.say = say;
     this.element = el("section", { class: "similar", "aria-labelledby": this.#title.id },
-      el("div", { class: "head-top" }, this.#title), this.#line, this.#tiles);
+      el("div", { class: "head-top" }, this.#title, this.#way), this.#line, this.#tiles);
     this.#show(null);
   }
 
@@ -31,6 +32,7 @@ export class Similar {
     const stop = this.#stop = new AbortController();
     this.#of = of;
     this.#title.textContent = of ? `Most similar to ${named(of)}` : "Most similar in the catalog";
+    this.#way.replaceChildren(...(of ? [button(`Back to ${this.#file.name}`, () => this.#go(null))] : []));
     this.#line.replaceChildren("Looking through the catalog …");
     this.element.setAttribute("aria-busy", "true");
     try {
@@ -45,21 +47,15 @@ export class Similar {
 
   #fill({ snapshot, neighbours }) {
     const found = neighbours.length ? "Choose one to see what is most like it." : "There is none.";
-    this.#line.replaceChildren(`By cosine of embeddings, snapshot ${snapshot}. ${found} `, ...this.#back());
+    this.#line.replaceChildren(`By cosine of embeddings, snapshot ${snapshot}. ${found}`);
     this.#tiles.replaceChildren(...neighbours.map((one) => this.#tile(one)));
     if (this.#of) this.say(`${neighbours.length} pictures most similar to ${named(this.#of)}`);
   }
 
   #fail(error) {
     const again = button("Try again", () => this.#show(this.#of), { class: "small" });
-    this.#line.replaceChildren(el("span", { class: "bad" }, error.words), " ", error.detail, " ", again, " ",
-      ...this.#back());
+    this.#line.replaceChildren(el("span", { class: "bad" }, error.words), " ", error.detail, " ", again);
     this.#tiles.replaceChildren();
-  }
-
-  /** A way back to the picture given, while another one is asked about. */
-  #back() {
-    return this.#of ? [button(`Back to ${this.#file.name}`, () => this.#go(null), { class: "small" })] : [];
   }
 
   /** Ask about another picture; the focus, whose button goes, moves to the title. */
@@ -71,7 +67,7 @@ export class Similar {
   #tile(one) {
     const name = named(one);
     const image = one.picture
-      ? el("img", { src: one.picture.replace(/^\//, ""), alt: "", loading: "lazy", decoding: "async" })
+      ? el("img", { src: one.picture, alt: "", loading: "lazy", decoding: "async" })
       : el("span", { class: "no-picture", "aria-hidden": "true" }, "no picture");
     image.addEventListener("error", () => image.replaceWith(
       el("span", { class: "no-picture", "aria-hidden": "true" }, "no picture")));

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 pytest.importorskip("playwright")
 from playwright.sync_api import Browser, Route, expect, sync_playwright
 
-from tests.service.browser import CHROMIUM, DESK, PHONE, Seen, launched, opened
-from tests.service.conftest import World
+from tests.service.page.browser import CHROMIUM, DESK, PHONE, Seen, launched, opened
+from tests.service.page.conftest import World
 from tests.support.every_head import FITTED
+from tests.support.pictures import noise
 
 pytestmark = [
     pytest.mark.page,
@@ -48,7 +50,7 @@ def answered(seen: Seen, number: int) -> None:
 
 def test_a_first_visit_says_what_the_page_does_and_which_model_answers(seen: Seen, world: World) -> None:
     page = seen.page
-    expect(page.get_by_text("it tells what the model says of it")).to_be_visible()
+    expect(page.get_by_text("see what the model says of it")).to_be_visible()
     expect(page.locator("#model")).to_contain_text(
         f"Model {world.model.card.version} answers 8 heads: bookmark"
     )
@@ -147,18 +149,36 @@ def test_a_service_that_is_gone_is_told_and_asked_again_when_it_is_back(
         server.stop()
         seen.choose(world.others[:1])
         expect(cards(seen)).to_contain_text("The service does not answer. Is it running?")
-        seen.page.route("**/predict", lambda route: _from(route, again.url))
-        seen.page.route("**/similar", lambda route: _from(route, again.url))
-        again = world.serve()
+        back = world.serve(server.port)
         seen.page.get_by_role("button", name=f"Try again {world.others[0].name}").click()
         answered(seen, 1)
-        again.stop()
+        expect(seen.page.locator(".tile")).to_have_count(12)
+        back.stop()
 
 
-def _from(route: Route, url: str) -> None:
-    """Let the same address lead to another port, as one that a service comes back to."""
-    path = route.request.url.rsplit("/", 1)[1]
-    route.fulfill(response=route.fetch(url=url + path))
+def test_a_page_opened_before_the_service_is_there_asks_again(browser: Browser, world: World) -> None:
+    server = world.serve()
+    with opened(browser, server.url) as seen:
+        seen.page.route("**/model", lambda route: route.abort(), times=1)
+        seen.page.reload()
+        expect(seen.page.locator("#model")).to_have_text("The service does not answer. Is it running?")
+        seen.page.get_by_role("button", name="Ask again").click()
+        expect(seen.page.locator("#model")).to_contain_text("answers 8 heads")
+        expect(seen.page.get_by_role("button", name="Ask again")).to_be_hidden()
+    server.stop()
+
+
+def test_how_much_of_a_picture_is_sent_is_shown(seen: Seen, tmp_path: Path) -> None:
+    large = tmp_path / "large.png"
+    Image.fromarray(noise(1000, 1000)).save(large)
+    network = seen.page.context.new_cdp_session(seen.page)
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 2**20}
+    network.send("Network.enable")
+    network.send("Network.emulateNetworkConditions", slow)
+    seen.choose([large])
+    expect(cards(seen)).to_contain_text("Sending, ")
+    expect(cards(seen)).to_contain_text("The model looks at it")
+    answered(seen, 1)
 
 
 def test_a_busy_service_is_asked_again_when_it_said(seen: Seen, world: World) -> None:
@@ -188,14 +208,16 @@ def test_an_error_of_the_service_is_told_in_plain_words(
 
 def test_few_are_sent_at_a_time_and_all_can_be_stopped(seen: Seen, world: World) -> None:
     held: list[Route] = []
-    seen.page.route("**/predict", held.append)
+    seen.page.route("**/predict", lambda route: held.append(route))  # noqa: PLW0108 - no built-in one
     seen.give("drop", [*world.pictures.values()])
-    expect(cards(seen).filter(has_text="The model looks at it")).to_have_count(3)
+    asking = seen.page.locator(".card progress:visible")
+    expect(asking).to_have_count(3)
     expect(cards(seen).filter(has_text="Waiting for its turn")).to_have_count(9)
     assert len(held) == 3
     seen.page.get_by_role("button", name="Cancel 1.png").click()
     expect(cards(seen).filter(has_text="Cancelled.")).to_have_count(1)
-    expect(cards(seen).filter(has_text="The model looks at it")).to_have_count(3)
+    expect(cards(seen).filter(has_text="Waiting for its turn")).to_have_count(8)
+    expect(asking).to_have_count(3)
     assert len(held) == 4
     seen.page.get_by_role("button", name="Stop all").click()
     expect(cards(seen).filter(has_text="Cancelled.")).to_have_count(12)

@@ -34,9 +34,10 @@ class World:
     others: list[Path]
     broken: Path
 
-    def serve(self) -> PageServer:
-        """The service on a free port."""
-        return PageServer(self.model, Neighbours(self.scores), {k: str(p) for k, p in self.pictures.items()})
+    def serve(self, port: int = 0) -> PageServer:
+        """The service on a port, by default a free one."""
+        pictures = {key: str(path) for key, path in self.pictures.items()}
+        return PageServer(self.model, Neighbours(self.scores), pictures, port)
 
 
 @pytest.fixture(scope="session")
