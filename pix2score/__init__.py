@@ -64,6 +64,8 @@ if TYPE_CHECKING:
     from pix2score.serve.export import export as export
     from pix2score.serve.model import Answer as Answer
     from pix2score.serve.model import Model as Model
+    from pix2score.service.config import ServeConfig as ServeConfig
+    from pix2score.service.job import serve as serve
     from pix2score.snapshots.changes import read_changes as read_changes
     from pix2score.snapshots.config import HistoryConfig as HistoryConfig
     from pix2score.snapshots.config import PublishConfig as PublishConfig
@@ -92,6 +94,7 @@ if TYPE_CHECKING:
     from pix2score.summaries import RepairSummary as RepairSummary
     from pix2score.summaries import ReportSummary as ReportSummary
     from pix2score.summaries import ScoreSummary as ScoreSummary
+    from pix2score.summaries import ServeSummary as ServeSummary
     from pix2score.summaries import SimilarSummary as SimilarSummary
     from pix2score.summaries import TrainSummary as TrainSummary
     from pix2score.summaries import VacuumSummary as VacuumSummary
@@ -149,6 +152,8 @@ __all__ = [
     "ReportSummary",
     "ScoreConfig",
     "ScoreSummary",
+    "ServeConfig",
+    "ServeSummary",
     "SimilarConfig",
     "SimilarSummary",
     "StorageError",
@@ -183,6 +188,7 @@ __all__ = [
     "repair",
     "report",
     "score",
+    "serve",
     "similar",
     "tag_vectors",
     "train",
@@ -237,6 +243,8 @@ _MODULES = {
     "ReportSummary": "summaries",
     "ScoreConfig": "score.config",
     "ScoreSummary": "summaries",
+    "ServeConfig": "service.config",
+    "ServeSummary": "summaries",
     "SimilarConfig": "neighbours.config",
     "SimilarSummary": "summaries",
     "StorageError": "errors",
@@ -276,6 +284,7 @@ _JOBS = (
     "refit",
     "report",
     "score",
+    "serve",
     "train",
 )
 """Rooms of modules that are called like functions."""

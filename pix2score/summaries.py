@@ -372,6 +372,17 @@ class PseudoSummary(TypedDict):
     seconds: float
 
 
+class ServeSummary(TypedDict):
+    """Of ``serve``, when it was told to end."""
+
+    job: str
+    model_version: str
+    url: str
+    deployments: int
+    """How often a model was put in place: 1, and one more for each SIGHUP that did so."""
+    seconds: float
+
+
 class AscendSummary(TypedDict):
     """Of ``ascend``."""
 

@@ -39,6 +39,7 @@ ROOMS = [
         "align",
         "compare",
         "score",
+        "service",
         "benchmark",
         "demo",
     ),  # Ray from here on
@@ -154,5 +155,6 @@ def test_help_of_every_job_loads_no_torch() -> None:
         "history",
         "vacuum",
         "kpi",
+        "serve",
     ]
     assert "torch" not in _loaded(f"import {', '.join('jobs.' + job for job in jobs)}")

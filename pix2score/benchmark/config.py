@@ -16,15 +16,16 @@ LIMIT = "limit"
 class BenchmarkConfig:
     """Settings of ``jobs.benchmark``."""
 
-    stage: Literal["plan", "decode", "model", "start", "score", "train", "heads", "fetch", "index", "all"] = (
-        "all"
-    )
+    stage: Literal[
+        "plan", "decode", "model", "start", "score", "train", "heads", "fetch", "index", "serve", "all"
+    ] = "all"
     """plan: planning a night and rewriting the scores table. decode: one core, beside Pillow. model: the bare
     forward pass. start: what a run of one image costs, by cause. score: the whole job from command to exit,
     beside peers. train: the job beside steps on a ready batch, and reading shards beside original files.
     heads: a night answered from stored embeddings, beside one of pictures. fetch: what a GET of S3 costs,
     beside other clients; one whose package is missing is left out by name. index: building and asking the
-    nearest-neighbour index, beside the exact answer."""
+    nearest-neighbour index, beside the exact answer. serve: the service under load, beside bare calls of the
+    predictor."""
     rows: tuple[int, ...] = ()
     """plan: rows of the live snapshot; may be repeated (default: 1, 3 and 10 million). A million takes about
     0.5 GB of disk. heads: stored embeddings (default: a million; of 2,048 numbers they take 4 GB).
@@ -43,19 +44,23 @@ class BenchmarkConfig:
     """score, train: images to draw; heads: at most 256; decode: per kind at 500 px, fewer where they are
     larger (at most 60)."""
     side: int = 500
-    """score, train: width in px of the drawn photographs, which are 4:3."""
+    """score, train, serve: width in px of the drawn photographs, which are 4:3."""
     model: str | None = None
     """decode: a trained model's folder, to measure how far its probabilities are apart; pictures are resized
     to its input."""
     backbone: str = "resnet18"
-    """model, start, score, train, heads: the network, with random weights."""
+    """model, start, score, train, heads, serve: the network, with random weights."""
     input_size: int = 224
-    """model, start, score, train, heads: side of its input in px."""
+    """model, start, score, train, heads, serve: side of its input in px."""
     batch_size: int = 32
     """model, train: images per forward pass or step."""
     peers: str = "ray-recipe,dataloader,daft,limit"
     """score: what runs beside this package, comma-separated; a peer whose package is missing is left out by
     name; limit: the rate that the bare forward pass and the decoder imply on these cores."""
+    seconds: float = 10.0
+    """serve: of each measurement."""
+    minutes: float = 0.0
+    """serve: of load with hostile pictures among it, after the measurements."""
     runs: int = 3
     """Times that everything is run, in turns; medians are reported."""
     out: str | None = None
@@ -78,6 +83,8 @@ class BenchmarkConfig:
         ):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} {getattr(self, name)}: at least {least}")
+        if not 0 < self.seconds < float("inf") or not 0 <= self.minutes < float("inf"):
+            raise ConfigError(f"seconds {self.seconds}, minutes {self.minutes}: expected positive numbers")
         unknown = [peer for peer in self.named_peers() if peer not in (*PEERS, LIMIT)]
         if unknown:
             raise ConfigError(f"peer {', '.join(unknown)} is not known; one of {', '.join((*PEERS, LIMIT))}")

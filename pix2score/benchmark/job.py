@@ -297,6 +297,32 @@ def _index(config: BenchmarkConfig) -> dict[str, Any]:
     return {"index": [asdict(timing) for timing in timings]}
 
 
+def _serve(config: BenchmarkConfig) -> dict[str, Any]:
+    from pix2score.benchmark.forward import random_model  # imports torch
+    from pix2score.benchmark.serve import time_serve
+    from pix2score.service.app import need_packages
+
+    need_packages()
+    with tempfile.TemporaryDirectory(prefix="pix2score-benchmark-") as folder:
+        place = Path(folder)
+        random_model(config.backbone, config.input_size, str(place / "model"))
+        timing = time_serve(
+            place / "pictures", str(place / "model"), side=config.side, seconds=config.seconds,
+            runs=config.runs, minutes=config.minutes,
+        )  # fmt: skip
+    logger.info(
+        "%s at %d px, photographs of %d px: bare predictor calls %.1f pictures/s (batches of %d, %.1f ms CPU "
+        "a picture); served %.1f in requests of one (%.0f%%; %.1f ms CPU, the client %.1f more), %.1f in "
+        "requests of eight; at %.1f a second: %.0f ms, 99th %.0f ms",
+        config.backbone, config.input_size, config.side, timing.bare_per_s, timing.bare_batch,
+        timing.bare_cpu_ms, timing.one_per_s, 100 * timing.share, timing.served_cpu_ms, timing.client_cpu_ms,
+        timing.eight_per_s, timing.half_per_s, timing.p50_ms, timing.p99_ms,
+    )  # fmt: skip
+    for part in timing.soak:
+        logger.info("with hostile pictures: %s", json.dumps(part))
+    return {"serve": asdict(timing)}
+
+
 _STAGES: dict[str, Callable[[BenchmarkConfig], dict[str, Any]]] = {
     "decode": _decode,
     "model": _model,
@@ -307,6 +333,7 @@ _STAGES: dict[str, Callable[[BenchmarkConfig], dict[str, Any]]] = {
     "heads": _heads,
     "fetch": _fetch,
     "index": _index,
+    "serve": _serve,
 }
 
 

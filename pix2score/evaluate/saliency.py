@@ -30,38 +30,56 @@ if TYPE_CHECKING:
 def saliency(
     predictor: Predictor, head: HeadSpec, pixels_NSSC: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.float32]:
-    """How much each place raises what the head says: float32 [N, S, S], 1 at each image's strongest place.
+    """``Saliency.of`` of a network that is made for this alone."""
+    return Saliency(predictor).of(head, pixels_NSSC)
 
-    What it says is what ``heads.aims`` has as up: a score, a value, how probable yes or the class said is.
 
-    Grad-CAM (Selvaraju et al. 2017) on the trunk's last map of places, so as coarse as that: fields of 32 px
-    in a ResNet. A transformer's is the input of its last block, since what comes after may be pooled from one
-    token. All 0 where nothing raises the score.
+class Saliency:
+    """A network in torch that is asked where it looks, again and again. Not from several threads at once."""
 
-    Raises ``DataError`` if the trunk has no such map.
-    """
-    network = network_of(predictor.card, predictor.weights, predictor.device)
-    model, calibration = Explained(network, predictor.card), predictor.card.calibration(head.name)
-    maps: list[Tensor] = []
-    hook = _last_map(network).register_forward_hook(lambda _module, _inputs, output: maps.append(output))
-    try:
-        outputs_NA = model.outputs(torch.from_numpy(np.array(pixels_NSSC)).to(predictor.device), head)
-    finally:
-        hook.remove()
-    said = head.answer(outputs_NA.detach().float().cpu().numpy(), calibration)
-    aims = [aims_of(head).up(head, said, row) for row in range(len(outputs_NA))]
-    gain_N = gains(head, outputs_NA, calibration, aims)
-    # Of an ensemble the first member's map is looked at, and it may have no share in this head.
-    (found,) = torch.autograd.grad(gain_N.sum(), maps[0], allow_unused=True)
-    gradient = torch.zeros_like(maps[0]) if found is None else found
-    map_NCHW, gradient_NCHW = (_as_places(network, part) for part in (maps[0], gradient))
-    coarse_N1HW = (gradient_NCHW.mean(dim=(2, 3), keepdim=True) * map_NCHW).sum(1, keepdim=True).relu()
-    size = predictor.card.preprocess.size
-    fine = F.interpolate(coarse_N1HW, (size, size), mode="bilinear")[:, 0].detach().cpu().numpy()
-    strongest = fine.max(axis=(1, 2), keepdims=True)
-    return np.asarray(
-        np.divide(fine, strongest, out=np.zeros_like(fine), where=strongest > 0), dtype=np.float32
-    )
+    def __init__(self, predictor: Predictor) -> None:
+        self._network = network_of(predictor.card, predictor.weights, predictor.device)
+        self._model, self._device = Explained(self._network, predictor.card), predictor.device
+
+    def check(self) -> None:
+        """Raise ``DataError`` if the trunk names no map of places."""
+        _last_map(self._network)
+
+    def of(self, head: HeadSpec, pixels_NSSC: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """How much each place raises what the head says: float32 [N, S, S], 1 at each image's strongest
+        place.
+
+        What it says is what ``heads.aims`` has as up: a score, a value, how probable yes or the class said
+        is.
+
+        Grad-CAM (Selvaraju et al. 2017) on the trunk's last map of places, so as coarse as that: fields of 32
+        px in a ResNet. A transformer's is the input of its last block, since what comes after may be pooled
+        from one token. All 0 where nothing raises the score.
+
+        Raises ``DataError`` if the trunk has no such map.
+        """
+        card, network = self._model.card, self._network
+        calibration = card.calibration(head.name)
+        maps: list[Tensor] = []
+        hook = _last_map(network).register_forward_hook(lambda _module, _inputs, output: maps.append(output))
+        try:
+            outputs_NA = self._model.outputs(torch.from_numpy(np.array(pixels_NSSC)).to(self._device), head)
+        finally:
+            hook.remove()
+        said = head.answer(outputs_NA.detach().float().cpu().numpy(), calibration)
+        aims = [aims_of(head).up(head, said, row) for row in range(len(outputs_NA))]
+        gain_N = gains(head, outputs_NA, calibration, aims)
+        # Of an ensemble the first member's map is looked at, and it may have no share in this head.
+        (found,) = torch.autograd.grad(gain_N.sum(), maps[0], allow_unused=True)
+        gradient = torch.zeros_like(maps[0]) if found is None else found
+        map_NCHW, gradient_NCHW = (_as_places(network, part) for part in (maps[0], gradient))
+        coarse_N1HW = (gradient_NCHW.mean(dim=(2, 3), keepdim=True) * map_NCHW).sum(1, keepdim=True).relu()
+        size = card.preprocess.size
+        fine = F.interpolate(coarse_N1HW, (size, size), mode="bilinear")[:, 0].detach().cpu().numpy()
+        strongest = fine.max(axis=(1, 2), keepdims=True)
+        return np.asarray(
+            np.divide(fine, strongest, out=np.zeros_like(fine), where=strongest > 0), dtype=np.float32
+        )
 
 
 def _last_map(network: Network) -> nn.Module:

@@ -21,7 +21,8 @@ class _CallablePackage(ModuleType):
     def __wrapped__(self) -> Callable[[Any], Any]:
         """The function itself, where ``inspect`` and schedulers look for a signature."""
         module, _, function = self._job.partition(":")
-        found: Callable[[Any], Any] = getattr(import_module(f"{self.__name__}.{module}"), function)
+        name = module if module.startswith("pix2score.") else f"{self.__name__}.{module}"
+        found: Callable[[Any], Any] = getattr(import_module(name), function)
         return found
 
     def __call__(self, config: Any) -> Any:
@@ -32,7 +33,8 @@ class _CallablePackage(ModuleType):
 
 
 def make_callable(package: str, job: str) -> None:
-    """``package`` called with a config is the function ``job`` (``module:function``) below it."""
+    """``package`` called with a config is the function ``job``: ``module:function`` below it, or of another
+    room by its whole name."""
     module = sys.modules[package]
     module.__class__ = _CallablePackage
     vars(module)["_job"] = job

@@ -83,14 +83,18 @@ class Model:
         with self._turn:
             pixels = [read_pixels(picture, self.card.preprocess, self._decoder) for picture in pictures]
             good = [image for image in pixels if not isinstance(image, ImageFailure)]
-            answers = iter(self._answers(np.stack(good)) if good else ())
+            answers = iter(self.answers(np.stack(good)) if good else ())
         return [image if isinstance(image, ImageFailure) else next(answers) for image in pixels]
 
     def close(self) -> None:
         """End the decoding process, which otherwise ends with this one."""
         self._decoder.close()
 
-    def _answers(self, pixels_NSSC: npt.NDArray[np.uint8]) -> list[Answer | ImageFailure]:
+    def answers(self, pixels_NSSC: npt.NDArray[np.uint8]) -> list[Answer | ImageFailure]:
+        """An answer per picture that ``read_pixels`` has read, uint8 [N, S, S, 3], or NONFINITE.
+
+        Callers in several threads need not take turns.
+        """
         prediction = self._predictor.predict(pixels_NSSC)
         return [
             Answer(

@@ -24,6 +24,7 @@ from pix2score.refit.config import RefitConfig
 from pix2score.report.config import ReportConfig
 from pix2score.score.config import ScoreConfig
 from pix2score.serve.config import ExportConfig
+from pix2score.service.config import ServeConfig
 from pix2score.snapshots.config import HistoryConfig, PublishConfig, VerifyConfig
 from pix2score.train.job import TrainConfig
 from pix2score.train.repair_config import RepairConfig
@@ -51,6 +52,7 @@ CLASSES: dict[str, Any] = {
     "refit": RefitConfig,
     "index": IndexConfig,
     "similar": SimilarConfig,
+    "serve": ServeConfig,
     "duplicates": DuplicatesConfig,
 }
 

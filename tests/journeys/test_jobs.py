@@ -38,6 +38,7 @@ JOBS = (
     "refit",
     "index",
     "similar",
+    "serve",
     "duplicates",
 )
 

@@ -1,0 +1,190 @@
+"""The serve job: a model on Ray Serve until the process is told to end.
+
+SIGHUP deploys again what the settings say by then, without a failed request: another model, or the same place
+with another model in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pix2score.cluster.local import is_local, num_local_cores
+from pix2score.cluster.offer import Offer
+from pix2score.cluster.session import session
+from pix2score.errors import ConfigError, Pix2ScoreError, UserError
+from pix2score.host import termination
+from pix2score.service.app import NAME, application, check, need_packages
+from pix2score.service.config import ServeConfig
+from pix2score.summaries import ServeSummary
+
+logger = logging.getLogger(__name__)
+LOOK_S = 5.0
+"""Between two looks at whether Ray Serve still says that the application runs."""
+BACKSTOP_S = 15.0
+"""Ray Serve's own time limit, beyond that of a request."""
+PLAIN_LOGS = {"enable_access_log": False}  # /metrics counts requests; a line for each fills a disk
+SPARE_SLOTS = 2
+"""CPUs in a local Ray's account beyond those of two sets of replicas: one is replaced by the other."""
+
+
+def serve(config: ServeConfig) -> ServeSummary:
+    """Serve until this process is told to end (SIGTERM, Ctrl-C); return what was served.
+
+    Raises ``DataError`` if there is no model or no snapshot, ``ConfigError`` if the port is taken, packages
+    are missing or Ray offers no GPU that is asked for.
+    """
+    return serve_until_told(config, lambda: config)
+
+
+def serve_until_told(config: ServeConfig, again: Callable[[], ServeConfig]) -> ServeSummary:
+    """As ``serve``; ``again``: the settings after a SIGHUP."""
+    started = time.monotonic()
+    need_packages()
+    version = check(config)
+    check_port(config.host, config.port)
+    deployments = 1
+    with (
+        session(min_slots=2 * num_local_cores() + SPARE_SLOTS) as offer,
+        served(config, offer),
+        _hup() as hup,
+    ):
+        logger.info("model %s at http://%s:%d, its page and /docs", version, config.host, config.port)
+        with contextlib.suppress(_Told):
+            while True:
+                _wait(hup)
+                hup.clear()
+                version, is_new = _deploy_again(again, offer, version)
+                deployments += is_new
+    return {
+        "job": "serve",
+        "model_version": version,
+        "url": f"http://{config.host}:{config.port}",
+        "deployments": deployments,
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise ``ConfigError`` if it cannot be listened on."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Ray Serve listens
+            probe.bind((host, port))
+    except OSError as exc:
+        raise ConfigError(
+            f"--host {host} --port {port}: {exc.strerror or exc}; is another service there? --port names "
+            "another one"
+        ) from None
+
+
+class _Told(BaseException):
+    """This process was told to end."""
+
+
+@contextlib.contextmanager
+def served(config: ServeConfig, offer: Offer) -> Iterator[None]:
+    """Inside the block the application answers; what runs of it ends with the block."""
+    from ray import serve as ray_serve
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    try:
+        ray_serve.start(
+            proxy_location="HeadOnly" if is_local() else "EveryNode",
+            http_options={
+                "host": config.host,
+                "port": config.port,
+                "request_timeout_s": config.max_seconds + BACKSTOP_S,
+            },
+            logging_config=PLAIN_LOGS,
+        )
+        _deploy(config, offer)
+        yield
+    finally:
+        if is_local():
+            ray_serve.shutdown()
+        else:
+            ray_serve.delete(NAME)
+
+
+def _deploy(config: ServeConfig, offer: Offer) -> None:
+    """Return when the application answers. Raises ``Pix2ScoreError`` if it does not come up."""
+    from ray import serve as ray_serve
+
+    app = application(config, _options(config, offer))
+    try:
+        ray_serve.run(app, name=NAME, route_prefix="/", logging_config=PLAIN_LOGS)
+    except RuntimeError as exc:
+        raise Pix2ScoreError(f"the service did not start: {_last_line(exc)}") from exc
+
+
+def _options(config: ServeConfig, offer: Offer) -> dict[str, Any]:
+    """Of the deployment: a share of a node's cores for each replica, and of a GPU.
+
+    Half a GPU for the only replica, so that its successor finds room beside it.
+    """
+    use_gpu = offer.wants_gpu(config.device)
+    on_a_node = -(-config.replicas // offer.num_nodes)
+    cores = max(1, offer.num_cores // offer.num_nodes // on_a_node)
+    actor: dict[str, Any] = {"num_cpus": cores}
+    if use_gpu:
+        actor["num_gpus"] = 0.5 if config.replicas == 1 else 1
+    surge = {"max_surge_percent": 0} if use_gpu and config.replicas > 1 else {}
+    return {"num_replicas": config.replicas, "ray_actor_options": actor, **surge}
+
+
+def _deploy_again(again: Callable[[], ServeConfig], offer: Offer, version: str) -> tuple[str, bool]:
+    """The model version that answers from now on, and whether something was deployed: what cannot be leaves
+    all as it was."""
+    try:
+        config = again()
+        found = check(config)
+        logger.info("deploying again: model %s", found)
+        _deploy(config, offer)
+    except UserError as exc:
+        logger.error("not deployed again: %s", exc)
+        return version, False
+    except Pix2ScoreError as exc:
+        logger.error("%s; the one before goes on", exc)
+        return version, False
+    logger.info("model %s answers", found)
+    return found, True
+
+
+@contextlib.contextmanager
+def _hup() -> Iterator[threading.Event]:
+    """An event that SIGHUP sets inside the block; in the main thread only, others have no signals."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = signal.signal(signal.SIGHUP, lambda *_: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def _wait(hup: threading.Event) -> None:
+    """Return after a SIGHUP. Raises ``_Told``, and ``Pix2ScoreError`` if Ray Serve is gone."""
+    from ray import serve as ray_serve
+
+    try:
+        while not hup.wait(LOOK_S):
+            if NAME not in ray_serve.status().applications:
+                raise Pix2ScoreError("the application is gone from Ray Serve: was it deleted there?")
+    except (KeyboardInterrupt, termination.Terminated) as exc:
+        termination.acknowledge(exc)  # told again, it goes on ending
+        raise _Told from None
+
+
+def _last_line(exc: Exception) -> str:
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    return lines[-1] if lines else type(exc).__name__
