@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import shutil
+import socket
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, Page, Playwright
 
@@ -80,3 +83,53 @@ def opened(browser: Browser, url: str, **settings: Any) -> Iterator[Seen]:
         yield seen
     finally:
         context.close()
+
+
+class Relay:
+    """A port of its own before a service: closed, it is to a browser a service that was stopped."""
+
+    def __init__(self, url: str) -> None:
+        self._to = urlsplit(url)
+        self._listening: socket.socket | None = None
+        self._open: list[socket.socket] = []
+        self._port = 0
+        self.start()
+        self.url = f"http://127.0.0.1:{self._port}{self._to.path}"
+
+    def start(self) -> None:
+        """Listen, on the same port as before."""
+        self._listening = socket.create_server(("127.0.0.1", self._port))
+        self._port = self._listening.getsockname()[1]
+        threading.Thread(target=self._accept, args=(self._listening,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Refuse, and end what goes on."""
+        for one in [self._listening, *self._open]:
+            if one:
+                with suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+                one.close()
+        self._open = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _accept(self, listening: socket.socket) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                browser, _ = listening.accept()
+                service = socket.create_connection((self._to.hostname, self._to.port))
+                self._open += [browser, service]
+                for ends in ((browser, service), (service, browser)):
+                    threading.Thread(target=_copy, args=ends, daemon=True).start()
+
+
+def _copy(from_: socket.socket, to: socket.socket) -> None:
+    with suppress(OSError):
+        while data := from_.recv(2**16):
+            to.sendall(data)
+    with suppress(OSError):
+        to.shutdown(socket.SHUT_WR)

@@ -13,7 +13,7 @@ from PIL import Image
 pytest.importorskip("playwright")
 from playwright.sync_api import Browser, Route, expect, sync_playwright
 
-from tests.service.page.browser import CHROMIUM, DESK, PHONE, Seen, launched, opened
+from tests.service.page.browser import CHROMIUM, DESK, PHONE, Relay, Seen, launched, opened
 from tests.service.page.conftest import World
 from tests.support.every_head import FITTED
 from tests.support.pictures import noise
@@ -23,6 +23,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium (Debian: apt-get install chromium)"),
 ]
 FOR_TOUCH = 44
+expect.set_options(timeout=15_000)
 
 
 @pytest.fixture(scope="module")
@@ -140,31 +141,27 @@ def test_a_broken_picture_among_others_is_told_in_its_place(seen: Seen, world: W
     }
 
 
-def test_a_service_that_is_gone_is_told_and_asked_again_when_it_is_back(
-    browser: Browser, world: World
+def test_a_service_that_is_stopped_is_told_and_asked_again_when_it_is_back(
+    browser: Browser, world: World, url: str
 ) -> None:
-    server = world.serve()
-    with opened(browser, server.url) as seen:
-        server.stop()
+    with Relay(url) as service, opened(browser, service.url) as seen:
+        service.stop()
         seen.choose(world.others[:1])
         expect(cards(seen)).to_contain_text("The service does not answer. Is it running?")
-        back = world.serve(server.port)
+        service.start()
         seen.page.get_by_role("button", name=f"Try again {world.others[0].name}").click()
         answered(seen, 1)
         expect(seen.page.locator(".tile")).to_have_count(12)
-        back.stop()
 
 
-def test_a_page_opened_before_the_service_is_there_asks_again(browser: Browser, world: World) -> None:
-    server = world.serve()
-    with opened(browser, server.url) as seen:
+def test_a_page_that_is_there_before_its_service_asks_again(browser: Browser, url: str) -> None:
+    with opened(browser, url) as seen:
         seen.page.route("**/model", lambda route: route.abort(), times=1)
         seen.page.reload()
         expect(seen.page.locator("#model")).to_have_text("The service does not answer. Is it running?")
         seen.page.get_by_role("button", name="Ask again").click()
         expect(seen.page.locator("#model")).to_contain_text("answers 8 heads")
         expect(seen.page.get_by_role("button", name="Ask again")).to_be_hidden()
-    server.stop()
 
 
 def test_how_much_of_a_picture_is_sent_is_shown(seen: Seen, tmp_path: Path) -> None:
@@ -257,7 +254,7 @@ def test_where_a_head_looks_is_shown_and_hidden(seen: Seen, world: World) -> Non
     button.click()
     shown = seen.page.get_by_role("img", name="dimmed where the model does not look for bookmark")
     expect(shown).to_be_visible()
-    assert shown.evaluate("(image) => image.naturalWidth") == 32
+    assert shown.evaluate("(image) => image.naturalWidth") == world.model.card.preprocess.size
     expect(button).to_have_attribute("aria-pressed", "true")
     button.click()
     expect(shown).to_be_hidden()
