@@ -160,8 +160,17 @@ export class Card {
     const isOver = this.state === "answered" || this.state === "failed";
     this.#actions.replaceChildren(
       ...(this.state === "failed" ? [named("Try again", () => this.ask())] : []),
-      isOver ? named("Remove", () => this.#world.removed(this)) : named("Cancel", () => this.cancel()));
+      isOver ? this.#crossed("Remove", () => this.#world.removed(this))
+        : this.#crossed("Cancel", () => this.cancel()));
     if (hadFocus) this.#actions.firstElementChild.focus();
+  }
+
+  /** A button that is a cross where there is little room. */
+  #crossed(text, listener) {
+    const made = button("", listener, { "aria-label": `${text} ${this.name}` });
+    made.append(el("span", { class: "if-wide" }, text),
+      el("span", { class: "if-narrow", "aria-hidden": "true" }, "✕"));
+    return made;
   }
 
   /** Heads that the answer has, in the model's order: what `/model` says of each, what it says, its names. */
