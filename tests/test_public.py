@@ -145,8 +145,9 @@ def test_the_installed_package_is_whole_and_leaves_the_name_jobs_free(installed:
     assert tops == {"bin", "pix2score"}
     assert (installed / "pix2score/py.typed").exists()
     assert {path.stem for path in installed.glob("pix2score/jobs/[a-z]*.py")} == JOBS
-    for page in (ROOT / "pix2score").rglob("*.html"):
-        assert (installed / page.relative_to(ROOT)).exists()
+    for suffix in ("html", "css", "js"):
+        for page in (ROOT / "pix2score").rglob(f"*.{suffix}"):
+            assert (installed / page.relative_to(ROOT)).exists()
 
 
 def test_without_a_job_the_command_lists_them(

@@ -17,7 +17,18 @@ class BenchmarkConfig:
     """Settings of ``jobs.benchmark``."""
 
     stage: Literal[
-        "plan", "decode", "model", "start", "score", "train", "heads", "fetch", "list", "index", "serve", "all"
+        "plan",
+        "decode",
+        "model",
+        "start",
+        "score",
+        "train",
+        "heads",
+        "fetch",
+        "list",
+        "index",
+        "serve",
+        "all",
     ] = "all"
     """plan: planning a night and rewriting the scores table. decode: one core, beside Pillow. model: the bare
     forward pass. start: what a run of one image costs, by cause. score: the whole job from command to exit,

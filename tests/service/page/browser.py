@@ -1,0 +1,135 @@
+"""A headless Chromium on the page of a service, and how a person gives it pictures."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Browser, Page, Playwright
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = [
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+DESK = {"viewport": {"width": 1280, "height": 900}}
+GIVE = """([how, files]) => {
+  const data = new DataTransfer();
+  for (const [name, type, content] of files) {
+    data.items.add(new File([Uint8Array.from(atob(content), (c) => c.charCodeAt(0))], name, { type }));
+  }
+  const told = { bubbles: true, cancelable: true };
+  if (how === "paste") {
+    document.body.dispatchEvent(new ClipboardEvent("paste", { ...told, clipboardData: data }));
+  } else {
+    for (const event of ["dragenter", "dragover", "drop"]) {
+      document.body.dispatchEvent(new DragEvent(event, { ...told, dataTransfer: data }));
+    }
+  }
+}"""
+"""A drop or a paste of files, as the browser reports one."""
+
+
+@dataclass
+class Seen:
+    """A page, what its console said, and the addresses that it asked."""
+
+    page: Page
+    said: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+    def give(self, how: str, paths: Sequence[Path]) -> None:
+        """Drop or paste files."""
+        files = [(path.name, "image/png", base64.b64encode(path.read_bytes()).decode()) for path in paths]
+        self.page.evaluate(GIVE, [how, files])
+
+    def choose(self, paths: Sequence[Path]) -> None:
+        """Click the button and choose files."""
+        with self.page.expect_file_chooser() as chooser:
+            self.page.get_by_role("button", name="Choose pictures").click()
+        chooser.value.set_files(paths)
+
+
+def launched(playwright: Playwright) -> Browser:
+    """Debian's Chromium, with a profile of its own."""
+    return playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, chromium_sandbox=False)
+
+
+@contextmanager
+def opened(browser: Browser, url: str, **settings: Any) -> Iterator[Seen]:
+    """The page, on a desk unless ``settings`` say otherwise, once it knows which model answers."""
+    context = browser.new_context(**{**DESK, **settings})
+    seen = Seen(context.new_page())
+    seen.page.set_default_timeout(20_000)
+    seen.page.on("console", lambda message: seen.said.append(f"{message.type}: {message.text}"))
+    seen.page.on("pageerror", lambda error: seen.said.append(str(error)))
+    seen.page.on("request", lambda request: seen.asked.append(request.url))
+    seen.page.goto(url)
+    seen.page.get_by_text("answers 8 heads").wait_for()
+    try:
+        yield seen
+    finally:
+        context.close()
+
+
+class Relay:
+    """A port of its own before a service: closed, it is to a browser a service that was stopped."""
+
+    def __init__(self, url: str) -> None:
+        self._to = urlsplit(url)
+        self._listening: socket.socket | None = None
+        self._open: list[socket.socket] = []
+        self._port = 0
+        self.start()
+        self.url = f"http://127.0.0.1:{self._port}{self._to.path}"
+
+    def start(self) -> None:
+        """Listen, on the same port as before."""
+        self._listening = socket.create_server(("127.0.0.1", self._port))
+        self._port = self._listening.getsockname()[1]
+        threading.Thread(target=self._accept, args=(self._listening,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Refuse, and end what goes on."""
+        for one in [self._listening, *self._open]:
+            if one:
+                with suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+                one.close()
+        self._open = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _accept(self, listening: socket.socket) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                browser, _ = listening.accept()
+                service = socket.create_connection((self._to.hostname, self._to.port))
+                self._open += [browser, service]
+                for ends in ((browser, service), (service, browser)):
+                    threading.Thread(target=_copy, args=ends, daemon=True).start()
+
+
+def _copy(from_: socket.socket, to: socket.socket) -> None:
+    with suppress(OSError):
+        while data := from_.recv(2**16):
+            to.sendall(data)
+    with suppress(OSError):
+        to.shutdown(socket.SHUT_WR)
