@@ -162,7 +162,7 @@ class Neighbours:
         ids = pa.array(sorted({key[0] for key in keys}), self.id_type)  # type: ignore[type-var]
         field = pc.field("illust_id")
         is_wanted = field == ids[0] if len(ids) == 1 else field.isin(ids)
-        found = {}
+        found: dict[Key, Floats] = {}
         for batch in scanner(self._embeddings, is_wanted).to_batches():
             of_batch = zip(*(batch.column(i).to_pylist() for i in (0, 1)), strict=True)
             found |= dict(zip(of_batch, matrix(batch.column(2)), strict=True))

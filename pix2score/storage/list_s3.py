@@ -17,7 +17,8 @@ from botocore.exceptions import ClientError
 from s3fs.errors import translate_boto_error
 
 from pix2score.storage.key_ranges import NUM_THREADS, all_rows
-from pix2score.storage.places import CONNECT_TIMEOUT_S, MAX_REQUESTS, READ_TIMEOUT_S
+from pix2score.storage.places import MAX_REQUESTS
+from pix2score.storage.remote import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
 
 
 class Listed(NamedTuple):

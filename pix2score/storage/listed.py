@@ -1,5 +1,5 @@
 """Everything below a place, streamed as Arrow batches: of a disk folder by folder, of S3 by ranges of keys
-side by side. Never all names at once, and in no order."""
+side by side, of other stores page by page. Never all names at once, and in no order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pix2score.errors import AccessError
 from pix2score.storage.folder import Folder
 from pix2score.storage.list_disk import walk
 from pix2score.storage.list_s3 import objects_below
-from pix2score.storage.places import is_s3, named_errors, split_s3
+from pix2score.storage.places import is_remote, is_s3, named_errors, split
 
 LISTED = pa.schema(
     [
@@ -35,7 +35,10 @@ def everything_below(folder: Folder) -> Iterator[pa.RecordBatch]:
     Raises ``AccessError`` where a folder or the bucket may not be listed, with what it takes; ``DataError``
     if the bucket does not exist.
     """
-    yield from _of_s3(folder) if is_s3(folder.uri) else _of_disk(folder)
+    if is_s3(folder.uri):
+        yield from _of_s3(folder)
+    else:
+        yield from _of_store(folder) if is_remote(folder.uri) else _of_disk(folder)
 
 
 def _of_disk(folder: Folder) -> Iterator[pa.RecordBatch]:
@@ -49,8 +52,24 @@ def _of_disk(folder: Folder) -> Iterator[pa.RecordBatch]:
             )
 
 
+def _of_store(folder: Folder) -> Iterator[pa.RecordBatch]:
+    root = len("/".join(filter(None, split(folder.uri)))) + 1
+    with named_errors(folder.uri):
+        for page in folder.fs.pages(folder.uri):
+            rows = [
+                {
+                    "path": entry["name"][root:],
+                    "size": entry["size"],
+                    "tag": str(entry["ETag"]).strip('"'),
+                    "modified": entry["LastModified"],
+                }
+                for entry in page
+            ]
+            yield pa.RecordBatch.from_pylist(rows, schema=LISTED)
+
+
 def _of_s3(folder: Folder) -> Iterator[pa.RecordBatch]:
-    bucket, key = split_s3(folder.uri)
+    bucket, key = split(folder.uri)
     try:
         with named_errors(folder.uri):
             for some in objects_below(folder.fs, bucket, f"{key}/" if key else ""):

@@ -212,15 +212,18 @@ class RemoteFileSystem(AbstractFileSystem):  # type: ignore[misc]
         **kwargs: Any,
     ) -> Any:
         """All objects below a folder, in one listing, or the object itself; by name."""
-        bucket, key = self._split(path)
-        found: dict[str, dict[str, Any]] = {}
-        with self._named(bucket, key):
-            for metas in self.store(bucket).list(_path(key) or None, chunk_size=1000):
-                found |= {entry["name"]: entry for entry in (_entry(bucket, meta) for meta in metas)}
-        if not found and key:
+        found = {entry["name"]: entry for page in self.pages(path) for entry in page}
+        if not found and self._split(path)[1]:
             info = self.info(path)
             found = {info["name"]: info}
         return dict(sorted(found.items())) if detail else sorted(found)
+
+    def pages(self, path: str) -> Iterator[list[dict[str, Any]]]:
+        """All objects below a folder as ``info`` tells them, a page of the listing at a time."""
+        bucket, key = self._split(path)
+        with self._named(bucket, key):
+            for metas in self.store(bucket).list(_path(key) or None, chunk_size=1000):
+                yield [_entry(bucket, meta) for meta in metas]
 
     def mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
         """Nothing: a folder is there when something is in it."""
