@@ -111,7 +111,7 @@ class RemoteFileSystem(AbstractFileSystem):  # type: ignore[misc]
         object."""
         with ThreadPoolExecutor(min(num_concurrent, max(1, len(keys)))) as pool:
             futures = [pool.submit(self.get_object, bucket, key, max_bytes) for bucket, key in keys]
-            return [_result(future) for future in futures]
+            return _results(futures)
 
     def put_object(self, place: str, data: bytes, *, replace: bool) -> None:
         """One request. Raises ``FileExistsError`` if the object exists and ``replace`` is off."""
@@ -236,7 +236,7 @@ class RemoteFileSystem(AbstractFileSystem):  # type: ignore[misc]
         return ThreadPoolExecutor(NUM_THREADS)
 
     def _side_by_side(self, calls: Iterable[Callable[[], T]]) -> list[T | BaseException]:
-        return [_result(future) for future in [self._pool.submit(call) for call in calls]]
+        return _results([self._pool.submit(call) for call in calls])
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> _RemoteFile:
         return _RemoteFile(self, path, mode)
@@ -277,7 +277,7 @@ class RemoteFileSystem(AbstractFileSystem):  # type: ignore[misc]
             return DataError(f"{where} holds an object whose key cannot be read: {_without_secrets(text)}")
         if problem := self.problem(text):
             return AccessError(f"{where} cannot be reached: {problem}")
-        if "timed out" in text:
+        if "timed out" in text or "TimedOut" in str(exc):
             return TimeoutError(f"{where} gives no complete answer in time")
         return OSError(f"{type(exc).__name__}: {_without_secrets(text)}")
 
@@ -289,8 +289,9 @@ class RemoteFileSystem(AbstractFileSystem):  # type: ignore[misc]
         return None
 
 
-def _result(future: Future[T]) -> T | BaseException:
-    return future.exception() or future.result()
+def _results(futures: Sequence[Future[T]]) -> list[T | BaseException]:
+    """Of each in order, or its error."""
+    return [future.exception() or future.result() for future in futures]
 
 
 def is_no_bucket(exc: BaseException) -> bool:

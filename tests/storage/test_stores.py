@@ -305,7 +305,7 @@ def test_an_image_that_stands_still_is_a_timeout(settings: pytest.MonkeyPatch) -
     finally:
         server.shutdown()
     assert isinstance(found, ImageFailure)
-    assert found.code == "TIMEOUT"
+    assert found.code == "TIMEOUT", found.detail
 
 
 @pytest.mark.parametrize("place", ["gs", "az"], indirect=True)
