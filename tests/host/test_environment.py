@@ -22,6 +22,8 @@ DRIVER = {"Python": "3.11", "Pillow": "12.0.0", "torch": "2.14.1"}
 def test_an_environment_has_every_version_that_changes_pixels_or_answers() -> None:
     found = environment()
     assert found["Pillow"] == version("pillow")
+    assert found["pillow-heif"] == version("pillow-heif")  # what a node lacks it would fail as UNSUPPORTED
+    assert found["pillow-jxl-plugin"] == version("pillow-jxl-plugin")
     assert found["libjpeg-turbo"] == features.version("libjpeg_turbo")
     assert found["Python"] == f"{sys.version_info.major}.{sys.version_info.minor}"
     assert found["pix2score"].startswith(f"{pix2score.__version__}+")

@@ -69,7 +69,7 @@ def delta_table(place: str) -> tuple[Folder, list[Entry], TableVersion]:
         facts={"format": "delta", "version": table.version(), "id": str(table.metadata().id)},
         columns=columns,
         constants=_constants(columns, paths, actions),
-        deleted={below(folder, place): positions for place, positions in vectors},
+        deleted={_listed(folder, place, sizes): positions for place, positions in vectors},
     )
     return folder, pinned(folder, sizes, f"version {table.version()} of the table"), version
 
@@ -92,6 +92,16 @@ def _relative(folder: Folder, path: str) -> str:
     """The path of a file as storage has it; the log has it escaped."""
     plain = unquote(path)
     return below(folder, plain) if "://" in path or path.startswith(("/", "file:")) else plain
+
+
+def _listed(folder: Folder, place: str, sizes: Mapping[str, int]) -> str:
+    """The path among ``sizes`` of a file that the library names by its url, perhaps escaped."""
+    found = next(
+        (path for path in (below(folder, place), below(folder, unquote(place))) if path in sizes), None
+    )
+    if found is None:
+        raise DataError(f"{folder.uri}: its log deletes rows of {place}, which it does not list")
+    return found
 
 
 def _constants(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote
 
 from pix2score.catalog.files import relist
 from pix2score.errors import ConfigError, DataError
@@ -47,12 +46,12 @@ def pinned(folder: Folder, sizes: Mapping[str, int], version: str) -> list[Entry
 
 
 def below(folder: Folder, place: str) -> str:
-    """A file's path below the table's folder. Raises ``DataError`` for a file elsewhere."""
+    """A file's path below the table's folder, verbatim. Raises ``DataError`` for a file elsewhere."""
     plain = place
     for other in ("s3a://", "s3n://"):
         plain = f"s3://{plain[6:]}" if plain.startswith(other) else plain
     if plain.startswith("file:"):
-        plain = unquote("/" + plain[5:].lstrip("/"))
+        plain = "/" + plain[5:].lstrip("/")
     root = folder.uri.rstrip("/") + "/"
     if not plain.startswith(root) or is_s3(plain) != is_s3(root):
         raise DataError(

@@ -20,8 +20,8 @@ from pix2score.storage.folder import Entry, Folder
 
 BLOCK_ROWS = 65_536
 _WHOLE = r"^(0|-?[1-9][0-9]{0,18})$"
-_KINDS = (pa.int64(), pa.float64(), pa.bool_(), pa.timestamp("us"))
-"""What texts may be, the first that fits. Whole numbers are those without another way to write them: 007 is a
+_NUMBERS, _OTHERS = (pa.int64(), pa.float64()), (pa.bool_(), pa.timestamp("us"))
+"""What texts may be: the first that fits. Whole numbers are those without another way to write them: 007 is a
 number, but not one that may stand for the text."""
 _DELIMITERS = ",;\t"
 
@@ -78,12 +78,16 @@ class _Texts:
     """What the texts of a column may be, as far as they were seen."""
 
     def __init__(self) -> None:
-        self._possible, self._has_values = list(_KINDS), False
+        self._possible, self._has_values = [*_NUMBERS, *_OTHERS], False
 
     def see(self, texts: pa.Array) -> None:
         """Take some more into account."""
-        self._has_values = self._has_values or texts.null_count < len(texts)
-        self._possible = [kind for kind in self._possible if _fits(texts, kind)]
+        if texts.null_count == len(texts):
+            return
+        self._has_values = True
+        numbers = [kind for kind in _NUMBERS if kind in self._possible and _fits(texts, kind)]
+        others = [kind for kind in _OTHERS if not numbers and kind in self._possible and _fits(texts, kind)]
+        self._possible = numbers or others
 
     @property
     def kind(self) -> pa.DataType:

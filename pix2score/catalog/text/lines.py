@@ -12,7 +12,8 @@ from pix2score.errors import DataError
 from pix2score.storage.folder import Entry, Folder
 
 MAX_BYTES = 2**30
-"""Of text, unpacked: a minute of a core. Larger catalogs are better Parquet, which is read in parts."""
+"""Of text, unpacked: a minute and a half of a core as CSV, less as JSON lines (200,000 rows: 16 MB in 1.5 s,
+33 MB in 1.3 s). Larger catalogs are better Parquet, which is read in parts."""
 _MARK = b"\xef\xbb\xbf"
 
 

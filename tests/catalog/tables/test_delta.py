@@ -136,7 +136,7 @@ def delete_by_vector(place: str, positions: Sequence[int]) -> None:
     vector = {"storageType": "i", "pathOrInlineDv": z85(body), "sizeInBytes": len(body)}
     add = {
         "path": file["path"],
-        "partitionValues": {},
+        "partitionValues": file.get("partition", {}),
         "size": file["size_bytes"],
         "modificationTime": 1,
         "dataChange": True,
@@ -163,6 +163,14 @@ def test_rows_of_a_deletion_vector_are_gone_and_the_others_keep_their_images(tmp
     assert [content[0] for content in images.contents(plan)] == [1, 3, 4, 5, 6, 7]  # type: ignore[index]
     assert catalog.files == before.files
     assert catalog.pin()["version"] != before.pin()["version"]
+
+
+def test_rows_of_a_part_whose_name_needs_escapes_are_gone_too(place: str) -> None:
+    vectors = {"delta.enableDeletionVectors": "true"}
+    write(place, some([1, 7, 13]), partition_by=["artist"], configuration=vectors)
+    delete_by_vector(place, [1])
+    assert rows(opened(place)) == told(place)
+    assert len(told(place)) == 2
 
 
 def test_shares_hold_each_live_row_once(tmp_path: Path) -> None:
