@@ -119,10 +119,10 @@ class LanceTable:
             positions.delete(f"target = {literal(self._table)}")
 
     def write(self, chunk: Chunk, position: Position) -> None:
-        """As ``Target``. Two pushes at the same moment are not always told apart."""
+        """As ``Target``. Of two pushes at the same moment one may still write a chunk before it is told."""
         with self._told():
             if self._stored() != self._held:
-                raise ConflictError(f"another push wrote to {self.name} meanwhile: run again")
+                raise self._conflict()
             others = in_range(chunk.after, chunk.upto) if chunk.is_whole else None
             if chunk.rows.num_rows:
                 merge = self._rows.merge_insert(list(KEY))
@@ -137,6 +137,7 @@ class LanceTable:
             self._keep(position)
 
     def _keep(self, position: Position) -> None:
+        """Note ``position`` in the place of the one that is known, and of no other."""
         text = position.to_json()
         row = pa.table(
             {"target": [self._table], "position": [text], "pushed_at": [datetime.now(UTC)]}, schema=_POSITION
@@ -144,9 +145,15 @@ class LanceTable:
         positions = self._opened(POSITIONS)
         if positions is None:
             positions = self._database.create_table(POSITIONS, schema=_POSITION, exist_ok=True)
-        merge = positions.merge_insert("target").when_matched_update_all().when_not_matched_insert_all()
-        merge.execute(row)
+        known = f"target.position = {literal(self._held)}" if self._held else "false"
+        merge = positions.merge_insert("target").when_matched_update_all(where=known)
+        done = merge.when_not_matched_insert_all().execute(row)
+        if not done.num_updated_rows + done.num_inserted_rows:
+            raise self._conflict()
         self._held = text
+
+    def _conflict(self) -> ConflictError:
+        return ConflictError(f"another push wrote to {self.name} meanwhile: run again")
 
     def finish(self) -> None:
         """As ``Target``: small files become large ones, indexes take up what is new; versions of the last

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from pix2score.push.config import PushConfig
 from pix2score.push.job import push
 from pix2score.push.stores import storage_options
+from pix2score.snapshots.manifest import live_number
 from pix2score.snapshots.read import read_embeddings, read_scores
 from pix2score.summaries import PushSummary
 from tests.support.builders import Key
@@ -156,7 +157,8 @@ def check(world: World, table: Table, model: str | None = None) -> None:
         assert 1 <= came <= table.position()["snapshot"]
         assert model is None or version == model
         assert row == expected[key], key
-    assert table.position()["done"] is True
+    position = table.position()
+    assert (position["done"], position["snapshot"]) == (True, live_number(world.folder))
 
 
 def command(world: World, table: Table, *words: str) -> list[str]:
