@@ -2,8 +2,8 @@
 archive is another one.
 
 Copied, as of a gzipped tar no single picture can be read; then readers, fingerprints and labels are those of
-any catalog. From moto, 300 pictures of 100 KB, CPU time of reading a picture: all of them 0.2 to 0.3 ms beside
-0.7 ms for a GET of each, 10 % of them, scattered, 1.7 ms beside 0.8.
+any catalog. From moto, 300 pictures of 100 KB, CPU time of reading a picture: all of them 0.2 to 0.3 ms,
+beside 0.7 ms for a GET of each; 10 % of them, scattered, 1.7 ms beside 0.8.
 """
 
 from __future__ import annotations

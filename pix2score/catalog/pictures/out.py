@@ -149,8 +149,8 @@ def _check_own(place: str, schema: pa.Schema, images: str, *, archives: bool) ->
     if before["archives"] != archives:
         what = ("files", "pictures inside archives")
         raise DataError(
-            f"{place} lists {what[not archives]}, not {what[archives]}: give another --out to the catalog with "
-            "and the one without --archives"
+            f"{place} lists {what[not archives]}, not {what[archives]}: the catalogs with and without "
+            "--archives want an --out each"
         )
 
 

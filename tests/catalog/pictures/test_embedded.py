@@ -164,7 +164,7 @@ def test_one_place_holds_files_or_archives(tmp_path: Any) -> None:
     for first in (True, False):
         out = f"{place}/{first}"
         catalog(CatalogConfig(images=f"{place}/shards", out=out, archives=first))
-        with pytest.raises(DataError, match="lists (files|pictures inside archives), not .*--archives"):
+        with pytest.raises(DataError, match="lists (files|pictures inside archives), not .*--archives want"):
             catalog(CatalogConfig(images=f"{place}/shards", out=out, archives=not first))
 
 
