@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from pix2score.benchmark.s3_server import running
+from pix2score.benchmark.s3_server import client_settings, running
 from pix2score.cli.tables import aligned
 
 logger = logging.getLogger(__name__)
@@ -70,17 +70,9 @@ def _is_installed(name: str) -> bool:
 
 def _in_process(name: str, endpoint: str) -> dict[int, tuple[float, float]]:
     """Bytes of an object -> CPU and wall seconds of one turn."""
-    settings = {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "benchmark",
-        "AWS_SECRET_ACCESS_KEY": "benchmark",
-        "AWS_REGION": "us-east-1",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
     done = subprocess.run(
         [sys.executable, "-m", __name__, name, endpoint],
-        env={**os.environ, **settings},
+        env={**os.environ, **client_settings(endpoint)},
         stdout=subprocess.PIPE,
         text=True,
         timeout=600,

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pix2score.benchmark.s3_server import BUCKET, LISTED, running
+from pix2score.benchmark.s3_server import BUCKET, LISTED, client_settings, running
 from pix2score.cli.tables import aligned
 
 WAYS = ("catalog", "catalog, nothing changed", "s3fs find")
@@ -42,18 +42,10 @@ def time_listing(num_objects: int) -> list[ListTiming]:
 
 
 def _in_process(way: str, num_objects: int, endpoint: str, folder: Path) -> ListTiming:
-    settings = {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "benchmark",
-        "AWS_SECRET_ACCESS_KEY": "benchmark",
-        "AWS_REGION": "us-east-1",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
     start = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", __name__, way, str(num_objects), str(folder / "catalog.parquet")],
-        env={**os.environ, **settings},
+        env={**os.environ, **client_settings(endpoint)},
         stdout=subprocess.PIPE,
         text=True,
         timeout=3600,

@@ -108,6 +108,18 @@ def size_of(key: str) -> int:
     return min(int(key.partition("/")[0]), len(_CONTENT))
 
 
+def client_settings(endpoint: str) -> dict[str, str]:
+    """Environment of a process whose S3 is this server."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "benchmark",
+        "AWS_SECRET_ACCESS_KEY": "benchmark",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
 @contextlib.contextmanager
 def running() -> Iterator[str]:
     """A server in a process of its own; yields its endpoint."""

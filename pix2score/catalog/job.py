@@ -107,7 +107,7 @@ def _listed(work: _Work) -> tuple[Counts, bool]:
         raise no_pictures(images, work.left_out, work.suffixes)
     check_room(out, number)
     is_half = out.is_half_written()
-    earlier = load_earlier(connection, out, images.uri, OWN if is_half else ())
+    earlier = load_earlier(connection, out, images.uri, OWN if is_half else (), archives=False)
     kind = id_type(connection, earlier.field(KEY[0]).type if earlier else None)
     work.summary["labels"] = add_labels(connection, config, images)
     schema = _make_rows(connection, images, out, kind)
@@ -129,7 +129,8 @@ def _make_rows(
         f"* EXCLUDE (id, path, file, suffix, {', '.join(OWN[1:])}) FROM pictures"
     )
     found = connection.sql("FROM made LIMIT 0").to_arrow_table().schema
-    return marked(pa.schema([field.with_nullable(field.name not in OWN[:5]) for field in found]), images.uri)
+    fields = [field.with_nullable(field.name not in OWN[:5]) for field in found]
+    return marked(pa.schema(fields), images.uri, archives=False)
 
 
 def _is_same(schema: pa.Schema, earlier: pa.Schema) -> bool:
@@ -142,7 +143,7 @@ def _embedded(work: _Work) -> tuple[Counts, bool]:
     archives = list_archives(connection)
     _tell_of_others(work, archives)
     was_half = out.is_half_written()
-    earlier = load_earlier(connection, out, work.images.uri, OWN_EMBEDDED)
+    earlier = load_earlier(connection, out, work.images.uri, OWN_EMBEDDED, archives=True)
     embedding = Embedding(work.config, work.images, out, work.suffixes, work.left_out)
     kept, missing = embedding.settle(archives)
     before = out.files()

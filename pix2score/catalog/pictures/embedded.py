@@ -1,8 +1,9 @@
 """A catalog that holds the pictures of archives: parts of its own for each archive, made anew only where the
 archive is another one.
 
-Copied, since each night reads what changed in any order: of a tar on S3 that is a request per picture, and of
-a gzipped tar or a ZIP all that lies before it or its directory too.
+Copied, as of a gzipped tar no single picture can be read; then readers, fingerprints and labels are those of
+any catalog. From moto, 300 pictures of 100 KB, CPU time of reading a picture: all of them 0.2 to 0.3 ms,
+beside 0.7 ms for a GET of each; 10 % of them, scattered, 1.7 ms beside 0.8.
 """
 
 from __future__ import annotations
@@ -151,7 +152,8 @@ class Embedding:
         }
         table = pa.table(columns)
         has_key = table.column("illust_id").is_valid()
-        return table.filter(has_key).replace_schema_metadata(marked(table.schema, self.images.uri).metadata)
+        mark = marked(table.schema, self.images.uri, archives=True).metadata
+        return table.filter(has_key).replace_schema_metadata(mark)
 
     def _keys(self, names: Sequence[str], members: Sequence[Member]) -> tuple[pa.Array, pa.Array]:
         """Ids and pages by the rules of files; null where there is none."""

@@ -15,7 +15,7 @@ from pix2score.storage.sql import in_memory, one_row
 
 WHOLE_NUMBER = "0|[1-9][0-9]{0,17}"
 """Ids that are the same as text and as int64."""
-_STEM = r"regexp_replace(file, '(.)\.[^./\\\s]{1,12}$', '\1')"
+_STEM = r"regexp_replace(file, '([^/])\.[^./\\\s]{1,12}$', '\1')"
 _PATH_STEM = r"regexp_replace(path, '([^/])\.[^./\\\s]{1,12}$', '\1')"
 _WORK_PAGE = r"^([0-9]{1,18})_p([0-9]{1,6})(?:_.*)?$"
 _NUMBER = r"(?:^|[^0-9])([0-9]{1,18})(?:_p([0-9]{1,6}))?(?:[^0-9]|$)"

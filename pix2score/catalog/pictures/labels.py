@@ -31,7 +31,7 @@ _WAYS = {
     "id": "p.id = t.match AND {page}",
     "path": "p.path = t.match",
     "file name": "p.file = t.match",
-    "file name without suffix": r"regexp_replace(p.file, '(.)\.[^./\\\s]{1,12}$', '\1') = t.match",
+    "file name without suffix": r"regexp_replace(p.file, '([^/])\.[^./\\\s]{1,12}$', '\1') = t.match",
 }
 """How a row of a table may name a picture."""
 TEXTS_AT_ONCE = 1_024
@@ -190,7 +190,7 @@ def _way(connection: duckdb.DuckDBPyConnection, key: str, same_page: str, place:
     )
     fits = {}
     for way, text in _WAYS.items():
-        condition = text.format(page=same_page)
+        condition = text.replace("{page}", same_page)
         (number,) = one_row(
             connection, f"SELECT count(*) FROM asked t WHERE EXISTS (FROM pictures p WHERE {condition})"
         )

@@ -90,17 +90,18 @@ class Counts:
 
 
 def load_earlier(
-    connection: duckdb.DuckDBPyConnection, out: Out, images: str, names: Sequence[str] = ()
+    connection: duckdb.DuckDBPyConnection, out: Out, images: str, names: Sequence[str] = (), *, archives: bool
 ) -> pa.Schema | None:
     """Make table ``earlier`` of the rows that are there, all columns or ``names``; return its schema, None
     (and no table) if there is no catalog.
 
-    Raises ``DataError`` if another hand made it, or this one of another place.
+    Raises ``DataError`` if another hand made it, or this one of another place, or ``archives`` were (or were
+    not) read for it.
     """
     files = out.files()
     for path in files:
         with open_parquet(out.folder, path) as file:
-            _check_own(out, path, file.schema_arrow, images)
+            _check_own(out.folder.full(path), file.schema_arrow, images, archives=archives)
     return load_rows(connection, "earlier", out.folder, files, names)
 
 
@@ -135,23 +136,28 @@ def load_rows(
     return schema
 
 
-def _check_own(out: Out, path: str, schema: pa.Schema, images: str) -> None:
+def _check_own(place: str, schema: pa.Schema, images: str, *, archives: bool) -> None:
     mark = (schema.metadata or {}).get(MADE_BY)
     if mark is None:
+        raise DataError(f"{place} was not made by jobs.catalog and is left alone; give another --out")
+    before = json.loads(mark)
+    if before["images"] != images:
         raise DataError(
-            f"{out.folder.full(path)} was not made by jobs.catalog and is left alone; give another --out"
+            f"{place} lists {before['images']}, not {images}: all its rows would go; give another --out, or "
+            "remove it if that is meant"
         )
-    before = json.loads(mark)["images"]
-    if before != images:
+    if before["archives"] != archives:
+        what = ("files", "pictures inside archives")
         raise DataError(
-            f"{out.folder.full(path)} lists {before}, not {images}: all its rows would go; give another "
-            "--out, or remove it if that is meant"
+            f"{place} lists {what[not archives]}, not {what[archives]}: the catalogs with and without "
+            "--archives want an --out each"
         )
 
 
-def marked(schema: pa.Schema, images: str) -> pa.Schema:
+def marked(schema: pa.Schema, images: str, *, archives: bool) -> pa.Schema:
     """A schema that says who made the file, of what."""
-    return schema.with_metadata({MADE_BY: json.dumps({"images": images}).encode()})
+    mark = json.dumps({"images": images, "archives": archives})
+    return schema.with_metadata({MADE_BY: mark.encode()})
 
 
 def count_changes(

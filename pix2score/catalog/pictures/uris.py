@@ -3,8 +3,9 @@ by their full place elsewhere."""
 
 from __future__ import annotations
 
+import shlex
+
 from pix2score.storage.folder import Folder
-from pix2score.storage.places import is_s3
 from pix2score.storage.quoting import literal
 
 _MISREAD = r"[:\\]|^/|(^|/)\.\.?(/|$)|//"
@@ -34,11 +35,5 @@ def uri_sql(images: Folder, catalog: Folder) -> str:
 def next_command(images: Folder, catalog: str, folder: Folder, *, is_embedded: bool = False) -> str:
     """The command that scores what the catalog lists."""
     is_outside = not is_embedded and below(images, folder) is None
-    root = f" --image-root {_word(images.uri)}" if is_outside else ""
-    return f"python -m jobs.score --catalog {_word(catalog)}{root} --model MODEL --out SCORES"
-
-
-def _word(place: str) -> str:
-    import shlex
-
-    return place if is_s3(place) and " " not in place else shlex.quote(place)
+    root = f" --image-root {shlex.quote(images.uri)}" if is_outside else ""
+    return f"python -m jobs.score --catalog {shlex.quote(catalog)}{root} --model MODEL --out SCORES"

@@ -156,10 +156,22 @@ def test_parts_of_a_killed_run_are_used_and_finished(place: str) -> None:
     assert [entry.path for entry in out.entries(suffix=".parquet")] == parts
 
 
+def test_one_place_holds_files_or_archives(tmp_path: Any) -> None:
+    place = str(tmp_path)
+    Folder(f"{place}/shards").publish("0.tar", shard(0, 2))
+    Folder(f"{place}/shards").publish("1.jpg", JPEG)
+    made(place)
+    for first in (True, False):
+        out = f"{place}/{first}"
+        catalog(CatalogConfig(images=f"{place}/shards", out=out, archives=first))
+        with pytest.raises(DataError, match="lists (files|pictures inside archives), not .*--archives want"):
+            catalog(CatalogConfig(images=f"{place}/shards", out=out, archives=not first))
+
+
 def test_a_place_without_archives_says_so(tmp_path: Any) -> None:
     Folder(f"{tmp_path}/shards").publish("1.jpg", JPEG)
     Folder(f"{tmp_path}/shards").publish("2.7z", b"7z")
-    with pytest.raises(DataError, match="1 picture outside archives .*1 archive of a kind that is not read"):
+    with pytest.raises(DataError, match="1 archive of a kind that is not read .*1 picture outside archives"):
         made(str(tmp_path))
 
 
