@@ -90,8 +90,12 @@ class _Told(BaseException):
 def served(config: ServeConfig, offer: Offer) -> Iterator[None]:
     """Inside the block the application answers; what runs of it ends with the block."""
     from ray import serve as ray_serve
+    from ray.serve.exceptions import RayServeException
 
+    was_there = bool(ray_serve.status().proxies)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    if was_there:
+        logger.warning("Ray Serve runs there already: its own host and port are kept")
     try:
         ray_serve.start(
             proxy_location="HeadOnly" if is_local() else "EveryNode",
@@ -105,10 +109,10 @@ def served(config: ServeConfig, offer: Offer) -> Iterator[None]:
         _deploy(config, offer)
         yield
     finally:
-        if is_local():
-            ray_serve.shutdown()
-        else:
+        with contextlib.suppress(RayServeException):  # it had not started
             ray_serve.delete(NAME)
+        if not was_there and not is_local():  # a Ray of this job's own ends with it
+            ray_serve.shutdown()
 
 
 def _deploy(config: ServeConfig, offer: Offer) -> None:
