@@ -47,9 +47,9 @@ class Came:
     seconds: float = 0
     pictures: int = 0
     """Of requests answered with 200."""
-    good: Counter[str] = field(default_factory=Counter)
+    good: dict[str, int] = field(default_factory=dict)
     """Status -> requests with good pictures."""
-    bad: Counter[str] = field(default_factory=Counter)
+    bad: dict[str, int] = field(default_factory=dict)
     p50_ms: float = 0
     p99_ms: float = 0
     cpu_s: float = 0
@@ -64,9 +64,8 @@ class Came:
 def offer(offered: Offered) -> Came:
     """Send from another process; return what came."""
     words = [sys.executable, "-m", __name__, json.dumps(asdict(offered))]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout.splitlines()[-1])
-    return Came(**found | {name: Counter(found[name]) for name in (GOOD, BAD)})
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+    return Came(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def form(files: list[Path]) -> bytes:
@@ -85,12 +84,13 @@ async def _send(offered: Offered) -> Came:
     bad = itertools.cycle([form([file]) for file in sorted(Path(offered.folder).glob(f"{BAD}/*"))])
     kinds = itertools.cycle(_kinds(offered.bad_share))
     came, times = Came(), list[float]()
+    statuses = {GOOD: Counter[str](), BAD: Counter[str]()}
     end = time.perf_counter() + offered.seconds
 
     async def one(session: aiohttp.ClientSession, due: float) -> None:
         kind = next(kinds)
         status = await _status(session, f"{offered.url}/predict", next(good if kind == GOOD else bad))
-        (came.good if kind == GOOD else came.bad)[status] += 1
+        statuses[kind][status] += 1
         if kind == GOOD and status == "200":
             times.append(time.perf_counter() - due)
             came.pictures += count
@@ -115,6 +115,7 @@ async def _send(offered: Offered) -> Came:
         came.seconds = time.perf_counter() - start
     if times:
         came.p50_ms, came.p99_ms = (round(float(t) * 1000, 1) for t in np.percentile(times, [50, 99]))
+    came.good, came.bad = dict(statuses[GOOD]), dict(statuses[BAD])
     came.cpu_s = round(time.process_time(), 2)
     return came
 

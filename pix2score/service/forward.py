@@ -37,7 +37,7 @@ class Forward:
         self._running, self._free = 0, asyncio.Event()
         self._free.set()
 
-        @serve.batch(
+        @serve.batch(  # type: ignore[untyped-decorator]
             max_batch_size=batch_size, batch_wait_timeout_s=GATHER_S, max_concurrent_batches=num_passes
         )
         async def batched(pictures: list[RGB]) -> list[Answer | ImageFailure]:

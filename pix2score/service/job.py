@@ -53,12 +53,14 @@ def serve_until_told(config: ServeConfig, again: Callable[[], ServeConfig]) -> S
     slots = 2 * num_local_cores() + SPARE_SLOTS
     with _hup() as hup, session(min_slots=slots) as offer, served(config, offer):
         logger.info("model %s at http://%s:%d, its page and /docs", version, config.host, config.port)
-        with contextlib.suppress(_Told):
+        try:
             while True:
                 _wait(hup)
                 hup.clear()
                 version, is_new = _deploy_again(again, offer, version)
                 deployments += is_new
+        except (KeyboardInterrupt, termination.Terminated) as exc:
+            termination.acknowledge(exc)  # told again, it goes on ending
     return {
         "job": "serve",
         "model_version": version,
@@ -82,16 +84,16 @@ def check_port(host: str, port: int) -> None:
         ) from None
 
 
-class _Told(BaseException):
-    """This process was told to end."""
-
-
 @contextlib.contextmanager
 def served(config: ServeConfig, offer: Offer) -> Iterator[None]:
     """Inside the block the application answers; what runs of it ends with the block."""
     from ray import serve as ray_serve
+    from ray.serve.exceptions import RayServeException
 
+    was_there = bool(ray_serve.status().proxies)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    if was_there:
+        logger.warning("Ray Serve runs there already: its own host and port are kept")
     try:
         ray_serve.start(
             proxy_location="HeadOnly" if is_local() else "EveryNode",
@@ -105,10 +107,10 @@ def served(config: ServeConfig, offer: Offer) -> Iterator[None]:
         _deploy(config, offer)
         yield
     finally:
-        if is_local():
-            ray_serve.shutdown()
-        else:
+        with contextlib.suppress(RayServeException):  # it had not started
             ray_serve.delete(NAME)
+        if not was_there and not is_local():  # a Ray of this job's own ends with it
+            ray_serve.shutdown()
 
 
 def _deploy(config: ServeConfig, offer: Offer) -> None:
@@ -170,16 +172,12 @@ def _hup() -> Iterator[threading.Event]:
 
 
 def _wait(hup: threading.Event) -> None:
-    """Return after a SIGHUP. Raises ``_Told``, and ``Pix2ScoreError`` if Ray Serve is gone."""
+    """Return after a SIGHUP. Raises ``Pix2ScoreError`` if the application is gone."""
     from ray import serve as ray_serve
 
-    try:
-        while not hup.wait(LOOK_S):
-            if NAME not in ray_serve.status().applications:
-                raise Pix2ScoreError("the application is gone from Ray Serve: was it deleted there?")
-    except (KeyboardInterrupt, termination.Terminated) as exc:
-        termination.acknowledge(exc)  # told again, it goes on ending
-        raise _Told from None
+    while not hup.wait(LOOK_S):
+        if NAME not in ray_serve.status().applications:
+            raise Pix2ScoreError("the application is gone from Ray Serve: was it deleted there?")
 
 
 def _last_line(exc: Exception) -> str:

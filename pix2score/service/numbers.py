@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -20,7 +21,7 @@ class Numbers:
 
     def __init__(self, replica: str) -> None:
         self._registry = registry = CollectorRegistry()
-        labels = {"registry": registry, "namespace": "pix2score_service"}
+        labels: dict[str, Any] = {"registry": registry, "namespace": "pix2score_service"}
         self._replica = replica
         self._requests = Counter(
             "requests", "Requests by route and HTTP status", ("route", "status", "replica"), **labels

@@ -47,7 +47,7 @@ GATHER_S = 5.0
 class Replica:
     """What ``/predict``, ``/similar`` and ``/picture`` ask; ``service.deployed`` has the routes before it."""
 
-    async def __init__(self, config: AppConfig, version: str) -> None:
+    async def __init__(self, config: AppConfig, version: str) -> None:  # type: ignore[misc]
         """Load the model, and warm it; ``version``: of the model that the deployment is of.
 
         Raises ``DataError`` if another model has come to lie there.

@@ -84,13 +84,14 @@ def version_at(url: str) -> str | None:
 
 
 @contextmanager
-def process(*words: str, cwd: Path = ROOT) -> Iterator[subprocess.Popen[str]]:
-    """A command, killed if it still runs when the block ends."""
+def process(*words: str, log: Path) -> Iterator[subprocess.Popen[str]]:
+    """A command whose errors go to ``log``, killed if it still runs when the block ends."""
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     environment["PYTHONPATH"] = str(ROOT)
-    started = subprocess.Popen(
-        [*words], cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    with log.open("w") as err:
+        started = subprocess.Popen(
+            [*words], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=err
+        )
     try:
         yield started
     finally:
@@ -156,7 +157,8 @@ def test_the_job_takes_up_another_model_by_sighup_and_ends_by_sigterm(tmp_path: 
     config, port = tmp_path / "serve.toml", free_port()
     url = f"http://127.0.0.1:{port}"
     config.write_text(f'model = "{first}"\nport = {port}\nexplain = false\n')
-    with process(sys.executable, "-m", "jobs.serve", "--config", str(config)) as job:
+    log = tmp_path / "log"
+    with process(sys.executable, "-m", "jobs.serve", "--config", str(config), log=log) as job:
         until(lambda: version_at(url) == load_card(first).version or job.poll() is not None)
         with Load(url, 2) as load:
             until(lambda: load.statuses[200] > 10)
@@ -166,16 +168,17 @@ def test_the_job_takes_up_another_model_by_sighup_and_ends_by_sigterm(tmp_path: 
             config.write_text(f'model = "{second}"\nport = {port}\nexplain = false\n')
             job.send_signal(signal.SIGHUP)
             until(lambda: load.versions[load_card(second).version] > 10)
+            until(lambda: f"model {load_card(second).version} answers" in log.read_text())
         assert set(load.statuses) == {200}, load.statuses
         children = descendants(job.pid)
         assert children
         job.send_signal(signal.SIGTERM)
-        out, err = job.communicate(timeout=60)
-    assert job.returncode == 0, err
+        out, _ = job.communicate(timeout=60)
+    assert job.returncode == 0, log.read_text()
     summary = json.loads(out.splitlines()[-1])
     assert summary["job"] == "serve"
     assert (summary["model_version"], summary["deployments"]) == (load_card(second).version, 2)
-    assert "not deployed again: " in err
+    assert "not deployed again: " in log.read_text()
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), 30)
 
 
@@ -192,10 +195,11 @@ def test_ray_serves_own_command_runs_the_example(tmp_path: Path) -> None:
     (tmp_path / "serve.yaml").write_text(yaml.safe_dump(content))
     command = shutil.which("serve")
     assert command, "Ray Serve's command is not installed"
-    with process(command, "run", str(tmp_path / "serve.yaml")) as job:
+    log = tmp_path / "log"
+    with process(command, "run", str(tmp_path / "serve.yaml"), log=log) as job:
         url = f"http://127.0.0.1:{port}"
         until(lambda: version_at(url) is not None or job.poll() is not None, 120)
-        assert job.poll() is None, job.communicate()
+        assert job.poll() is None, log.read_text()
         with client(url) as service:
             response = service.post("/predict", files=parts({"a": picture(1), "b": b""}))
             assert response.status_code == 200
