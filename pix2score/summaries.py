@@ -415,6 +415,8 @@ class CatalogSummary(TypedDict):
     next: str
     """The command that scores what the catalog lists."""
     config: dict[str, Any]
+
+
 class ServeSummary(TypedDict):
     """Of ``serve``, when it was told to end."""
 

@@ -24,7 +24,7 @@ from pix2score.images.decode import MAX_BYTES
 from pix2score.images.fetch import NUM_CONCURRENT, TIMEOUT_S, Found, Larger, content_of, too_large
 from pix2score.images.web_addresses import PrivateAddressError, checked_resolver
 from pix2score.storage.places import MAX_BACKOFF_S, MAX_REQUESTS, backoff_s
-from pix2score.storage.remote import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
+from pix2score.storage.remote_stores import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse

@@ -11,7 +11,8 @@ import os
 from typing import Any, ClassVar
 
 from pix2score.errors import AccessError
-from pix2score.storage.remote import RemoteFileSystem, answers
+from pix2score.storage.remote import RemoteFileSystem
+from pix2score.storage.remote_stores import answers
 
 METADATA_HOST = "169.254.169.254"
 HOST_SUFFIX = ".dfs.core.windows.net"
@@ -57,7 +58,7 @@ class AzureFileSystem(RemoteFileSystem):
     }
 
     def new_store(self, bucket: str, options: dict[str, Any]) -> Any:
-        """As ``RemoteFileSystem.new_store``."""
+        """As ``RemoteStores.new_store``."""
         from obstore.store import AzureStore
 
         config = settings()
@@ -71,7 +72,7 @@ class AzureFileSystem(RemoteFileSystem):
         return AzureStore(bucket, **config, **options)
 
     def problem(self, text: str) -> str | None:
-        """As ``RemoteFileSystem.problem``."""
+        """As ``RemoteStores.problem``."""
         if "dns error" in text or "failed to lookup address" in text:
             return f"there is no storage account {settings().get('account_name')!r}, or no network"
         if "/token" in text or "token request" in text.lower() or "Azure CLI" in text:

@@ -20,7 +20,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError
 from fsspec.config import conf
 
-from pix2score.storage.remote import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
+from pix2score.storage.remote_stores import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
 
 logger = logging.getLogger(__name__)
 _OTHERWISE = re.compile(r"^/|//|/$|(?:^|/)\.{1,2}(?:/|$)|[\x00-\x1f\x7f]", re.DOTALL)

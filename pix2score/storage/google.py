@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pix2score.errors import AccessError
-from pix2score.storage.remote import RemoteFileSystem, answers
+from pix2score.storage.remote import RemoteFileSystem
+from pix2score.storage.remote_stores import answers
 
 METADATA_HOST = "metadata.google.internal"
 _OF_GCLOUD = Path(".config/gcloud/application_default_credentials.json")
@@ -37,7 +38,7 @@ class GoogleFileSystem(RemoteFileSystem):
     }
 
     def new_store(self, bucket: str, options: dict[str, Any]) -> Any:
-        """As ``RemoteFileSystem.new_store``."""
+        """As ``RemoteStores.new_store``."""
         from obstore.store import GCSStore
 
         emulator = os.environ.get("STORAGE_EMULATOR_HOST")
@@ -49,7 +50,7 @@ class GoogleFileSystem(RemoteFileSystem):
         return GCSStore(bucket, **options)
 
     def problem(self, text: str) -> str | None:
-        """As ``RemoteFileSystem.problem``."""
+        """As ``RemoteStores.problem``."""
         if "oauth2" in text or "token" in text.lower():
             return f"Google gives no token for the credentials; {_SET}"
         return None

@@ -18,7 +18,7 @@ from s3fs.errors import translate_boto_error
 
 from pix2score.storage.key_ranges import NUM_THREADS, all_rows
 from pix2score.storage.places import MAX_REQUESTS
-from pix2score.storage.remote import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
+from pix2score.storage.remote_stores import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
 
 
 class Listed(NamedTuple):

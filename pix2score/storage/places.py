@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from pix2score.errors import AccessError, ConfigError, DataError, Pix2ScoreError, StorageError
 from pix2score.storage import azure, google
-from pix2score.storage.remote import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, is_plain
+from pix2score.storage.remote_stores import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, is_plain
 from pix2score.storage.s3_errors import access_problem, is_without_reason
 
 MAX_REQUESTS = 6

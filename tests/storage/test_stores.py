@@ -22,7 +22,7 @@ import pytest
 
 from pix2score.errors import AccessError, ConfigError, DataError, ImageFailure
 from pix2score.images.source import image_source
-from pix2score.storage import azure, google, places, remote
+from pix2score.storage import azure, google, places, remote, remote_stores
 from pix2score.storage.folder import Folder
 from pix2score.storage.places import normalise
 from tests.storage.test_folder import EVERY_OPERATION
@@ -295,8 +295,8 @@ class Stalling(http.server.BaseHTTPRequestHandler):
 
 
 def test_an_image_that_stands_still_is_a_timeout(settings: pytest.MonkeyPatch) -> None:
-    settings.setattr(remote, "READ_TIMEOUT_S", 0.3)
-    settings.setattr(remote, "MAX_RETRIES", 0)
+    settings.setattr(remote_stores, "READ_TIMEOUT_S", 0.3)
+    settings.setattr(remote_stores, "MAX_RETRIES", 0)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stalling)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     settings.setenv("STORAGE_EMULATOR_HOST", f"127.0.0.1:{server.server_port}")
