@@ -135,7 +135,9 @@ class ImageRows:
     def _embedded_batches(self, rows: pa.Table) -> Generator[_Batch]:
         contents: list[Content | None] = []
         start = total = 0
-        uris = _texts(rows.column("uri")) if "uri" in rows.column_names else [None] * rows.num_rows
+        uris: list[str | None] = [None] * rows.num_rows
+        if "uri" in rows.column_names:
+            uris = _texts(rows.column("uri"))
         for file, row in zip(rows.column("file").to_pylist(), rows.column("row").to_pylist(), strict=True):
             contents.append(self._embedded_image(file, row))
             total += size_of(contents[-1])

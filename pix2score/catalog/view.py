@@ -32,6 +32,8 @@ class Source:
     """The file's own column; None if it has none."""
     constant: pa.Scalar | None = None
     """What all rows have then; None for null."""
+    problem: str = ""
+    """Why it cannot be read, if it cannot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,14 @@ class FileView:
     def iter_batches(
         self, batch_size: int, row_groups: Sequence[int] | None = None, columns: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Rows in order, deleted ones too; values in the file's own types, as narrow as they were written."""
+        """Rows in order, deleted ones too; values in the file's own types, as narrow as they were written.
+
+        Raises ``DataError`` for a column whose fields the table knows by other names.
+        """
         paths = list(columns if columns is not None else [source.name for source in self.sources])
         wanted = [self._source(name) for name in dict.fromkeys(self._split(path)[0] for path in paths)]
+        for problem in (source.problem for source in wanted if source.problem):
+            raise DataError(problem)
         known = {source.name for source in wanted if source.physical is not None}
         read = [self.physical(path) for path in paths if self._split(path)[0] in known]
         read = read or self.file.schema_arrow.names[:1]  # how many rows there are, any column tells
@@ -136,7 +143,11 @@ class TableVersion:
             if found is None:
                 sources.append(Source(column.name, column.kind, None, constant))
             else:
-                sources.append(Source(column.name, _kind(path, column, schema.field(found).type), found))
+                own = schema.field(found).type
+                problem = _problem(path, column, own)
+                is_tables = problem or (_is_single(own) and _is_single(column.kind))
+                kind = column.kind if is_tables else own
+                sources.append(Source(column.name, kind, found, problem=problem))
         return FileView(file, tuple(sources))
 
     @property
@@ -168,14 +179,15 @@ class TableVersion:
         return pa.array(keep)
 
 
-def _kind(path: str, column: TableColumn, own: pa.DataType) -> pa.DataType:
-    """What a column that the file has is read as: the table's type where values may be widened to it."""
-    if pt.is_struct(own) and pt.is_struct(column.kind):
-        names = {f.name for f in column.kind}
-        others = [f.name for f in own if f.name not in names]
-        if others:
-            raise DataError(
-                f"{path}: column {column.name} has a field {others[0]}, which its table renamed or dropped "
-                "since; write the table anew, or leave that column out"
-            )
-    return column.kind if _is_single(own) and _is_single(column.kind) else own
+def _problem(path: str, column: TableColumn, own: pa.DataType) -> str:
+    """Why a struct of a file, of type ``own``, is not the table's; empty if it is."""
+    if not (pt.is_struct(own) and pt.is_struct(column.kind)):
+        return ""
+    names = {f.name for f in column.kind}
+    others = [f.name for f in own if f.name not in names]
+    if not others:
+        return ""
+    return (
+        f"{path}: column {column.name} has a field {others[0]}, which its table knows by another name or not "
+        "any more; write the table anew, or name another column"
+    )

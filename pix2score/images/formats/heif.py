@@ -36,7 +36,7 @@ def opened(data: bytes) -> Image.Image | None:
     if not FORMATS or not is_heif(data):
         return None
     try:
-        image: Image.Image = HeifImageFile(io.BytesIO(data))
+        image: Image.Image = HeifImageFile(io.BytesIO(data))  # type: ignore[no-untyped-call]
     except SyntaxError as exc:
         raise ImageFailure(code_of(exc, data), f"HEIF: {exc}") from None
     return image

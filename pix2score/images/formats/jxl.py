@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from pix2score.errors import ImageFailure
+from pix2score.errors import ImageErrorCode, ImageFailure
 from pix2score.images.formats.signatures import is_cut, is_jxl
 
 try:
@@ -52,7 +52,7 @@ def opened(data: bytes, max_pixels: int) -> Image.Image | None:
     except MemoryError:
         raise
     except Exception as exc:  # libjxl tells no more than that
-        code = "TRUNCATED" if is_cut(data) else "CORRUPT"
+        code: ImageErrorCode = "TRUNCATED" if is_cut(data) else "CORRUPT"
         raise ImageFailure(code, f"JXL: {size} that libjxl cannot decode") from exc
     return image
 

@@ -110,6 +110,15 @@ def test_files_that_name_columns_otherwise_are_read_by_the_tables_names(tmp_path
     assert rows(opened(place)) == told(place)
 
 
+def test_a_struct_whose_fields_have_other_names_is_refused_only_where_it_is_wanted(tmp_path: Path) -> None:
+    image = pa.array([{"bytes": b"x", "path": "y"}], pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    table = some([1]).append_column("image", image)
+    write(str(tmp_path), table, configuration={"delta.columnMapping.mode": "name"})
+    assert rows(opened(str(tmp_path))) == [(1, "1.png", "a b/1", None)]
+    with pytest.raises(DataError, match=r"column image has a field col-.*, which its table knows by another"):
+        list(open_catalog(str(tmp_path), Columns(image="image")).batches())
+
+
 def test_a_commit_after_it_was_opened_changes_nothing(place: str) -> None:
     grown(place)
     catalog = opened(place)
