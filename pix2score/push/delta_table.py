@@ -10,19 +10,18 @@ import contextlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from pix2score.catalog.keys import KEY
 from pix2score.cli.packages import need
-from pix2score.errors import ConfigError, ConflictError, TargetError
+from pix2score.errors import ConflictError, TargetError
 from pix2score.push.position import Position, position_from_json
 from pix2score.push.rows import Chunk
 from pix2score.push.sql import in_range, value_sql
 from pix2score.push.stores import storage_options
-from pix2score.push.target import APPLICATION, check_fits, without_secrets
+from pix2score.push.target import APPLICATION, check_fits, of_others, overtaken, without_secrets
 from pix2score.storage.quoting import identifier
 
 if TYPE_CHECKING:
@@ -54,16 +53,8 @@ class DeltaTarget:
         self._held: str | None = None
         self._schema = pa.schema([])
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Nothing is held open."""
+    def close(self) -> None:
+        """As ``Target``. Nothing is held open."""
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -120,10 +111,7 @@ class DeltaTarget:
             check_fits(self.name, _types(wanted), _types(table.schema()))
             if self._held is None:
                 if not _is_ours(table) and table.count():
-                    raise ConfigError(
-                        f"{self.name} holds rows that no push wrote: give another place, or --recreate, "
-                        "which empties it"
-                    )
+                    raise of_others(self.name)
                 self._note(table, position)
 
     def write(self, chunk: Chunk, position: Position) -> None:
@@ -131,7 +119,7 @@ class DeltaTarget:
         with self._told():
             table = self._opened()
             if table is None or _stored(table) != self._held:
-                raise ConflictError(f"another push wrote to {self.name} meanwhile: run again")
+                raise overtaken(self.name)
             version = table.version()
             self._merge(table, chunk, position)
             if table.version() == version:  # nothing changed: a merge makes no commit of that

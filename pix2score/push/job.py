@@ -54,7 +54,7 @@ def push(config: PushConfig) -> PushSummary:
     folder, started = Folder(config.scores), time.monotonic()
     newest = live(config.scores)
     run = new_run_id(datetime.now(UTC).strftime("%Y%m%dT%H%M%S"))
-    with open_target(config) as target:
+    with contextlib.closing(open_target(config)) as target:
         facts = {"job": "push", "run": run, "to": target.name}
         with recorded(folder, f"runs/{run}/summary.json", facts) as summary:
             summary.is_written = False

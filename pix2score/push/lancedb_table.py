@@ -10,19 +10,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pyarrow as pa
 
 from pix2score.catalog.keys import KEY
 from pix2score.cli.packages import need
-from pix2score.errors import ConfigError, ConflictError, TargetError
+from pix2score.errors import TargetError
 from pix2score.push.position import Position, columns_of, position_from_json
 from pix2score.push.rows import Chunk
 from pix2score.push.sql import in_range, key_groups
 from pix2score.push.stores import storage_options
-from pix2score.push.target import check_fits, without_secrets
+from pix2score.push.target import check_fits, of_others, overtaken, without_secrets
 from pix2score.storage.quoting import literal
 
 BATCH_ROWS = 65_536
@@ -51,15 +50,8 @@ class LanceTable:
         with self._told():
             self._database: Any = lancedb.connect(place, storage_options=storage_options(place) or None)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """As ``Target``."""
         self._database = self._rows = None
 
     @contextlib.contextmanager
@@ -106,10 +98,7 @@ class LanceTable:
                 self._rows = found
             if self._held is None:
                 if self._rows.count_rows():
-                    raise ConfigError(
-                        f"{self.name} holds rows that no push wrote: give another --table, or --recreate, "
-                        "which drops it"
-                    )
+                    raise of_others(self.name)
                 self._keep(position)
 
     def _forget(self) -> None:
@@ -122,7 +111,7 @@ class LanceTable:
         """As ``Target``. Of two pushes at the same moment one may still write a chunk before it is told."""
         with self._told():
             if self._stored() != self._held:
-                raise self._conflict()
+                raise overtaken(self.name)
             others = in_range(chunk.after, chunk.upto) if chunk.is_whole else None
             if chunk.rows.num_rows:
                 merge = self._rows.merge_insert(list(KEY))
@@ -149,11 +138,8 @@ class LanceTable:
         merge = positions.merge_insert("target").when_matched_update_all(where=known)
         done = merge.when_not_matched_insert_all().execute(row)
         if not done.num_updated_rows + done.num_inserted_rows:
-            raise self._conflict()
+            raise overtaken(self.name)
         self._held = text
-
-    def _conflict(self) -> ConflictError:
-        return ConflictError(f"another push wrote to {self.name} meanwhile: run again")
 
     def finish(self) -> None:
         """As ``Target``: small files become large ones, indexes take up what is new; versions of the last

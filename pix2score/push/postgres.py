@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from pix2score.catalog.keys import KEY, Key
 from pix2score.cli.packages import need
-from pix2score.errors import ConfigError, ConflictError, TargetError
+from pix2score.errors import ConfigError, TargetError
 from pix2score.neighbours.vectors import stored
 from pix2score.push.position import Position, position_from_json
 from pix2score.push.rows import EMBEDDING, Chunk
-from pix2score.push.target import APPLICATION, check_fits, without_secrets
+from pix2score.push.target import APPLICATION, check_fits, of_others, overtaken, without_secrets
 from pix2score.storage.quoting import identifier
 
 if TYPE_CHECKING:
@@ -74,15 +73,8 @@ class PostgresTable:
 
         return psycopg.connect(self._url, autocommit=True, application_name=APPLICATION)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """As ``Target``."""
         self._connection.close()
 
     @contextlib.contextmanager
@@ -197,10 +189,7 @@ class PostgresTable:
 
     def _check_empty(self) -> None:
         if self._connection.execute(f"SELECT 1 FROM {self._quoted} LIMIT 1").fetchone():
-            raise ConfigError(
-                f"{self.name} holds rows that no push wrote: give another --table, or --recreate, which "
-                "drops it"
-            )
+            raise of_others(self.name)
 
     def _forget(self) -> None:
         self._connection.execute(f"DELETE FROM {self._positions} WHERE target = %s", [self._table])
@@ -232,7 +221,7 @@ class PostgresTable:
         sql = f"SELECT position FROM {self._positions} WHERE target = %s FOR UPDATE"
         row = self._connection.execute(sql, [self._table]).fetchone()
         if row is None or row[0] != self._held:
-            raise ConflictError(f"another push wrote to {self.name} meanwhile: run again")
+            raise overtaken(self.name)
 
     def _keep(self, position: Position) -> None:
         self._held = position.to_json()

@@ -201,7 +201,7 @@ def _load_due(connection: duckdb.DuckDBPyConnection, folder: Folder, step: Step,
         )  # fmt: skip
         sql = (
             f"SELECT c.change, c.illust_id, c.page, {values} FROM incoming i RIGHT JOIN changes c "
-            f"ON i.illust_id = c.illust_id AND i.page = c.page AND c.change = 'scored'"
+            "ON i.illust_id = c.illust_id AND i.page = c.page"
         )
     load(connection, "due", scores, batches, sql)
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 from urllib.parse import unquote
 
 import pyarrow as pa
 
-from pix2score.errors import ConfigError
+from pix2score.errors import ConfigError, ConflictError
 from pix2score.push.position import Position
 from pix2score.push.rows import Chunk
 
@@ -48,14 +47,20 @@ class Target(Protocol):
     def finish(self) -> None:
         """All is written."""
 
-    def __enter__(self) -> Self: ...
+    def close(self) -> None:
+        """Give back what it holds."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
+
+def of_others(where: str) -> ConfigError:
+    """The error of a table that is not empty, and has no position."""
+    return ConfigError(
+        f"{where} holds rows that no push wrote: give another --table or place, or --recreate, which drops it"
+    )
+
+
+def overtaken(where: str) -> ConflictError:
+    """The error of a push whose target has another position than the one that it wrote."""
+    return ConflictError(f"another push wrote to {where} meanwhile: run again")
 
 
 def without_secrets(text: str, url: str = "") -> str:

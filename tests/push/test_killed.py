@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import time
+from contextlib import closing
 
 import pytest
 
@@ -249,7 +250,7 @@ def test_a_url_that_is_none_is_refused_without_its_password(world: World, server
 def test_another_push_in_between_is_a_conflict(world: World, table: Table) -> None:
     world.night(MANY)
     pushed(world, table)
-    with open_target(PushConfig(scores=world.scores, to=table.to)) as first:
+    with closing(open_target(PushConfig(scores=world.scores, to=table.to))) as first:
         position, schema = first.position(), sent_schema(world.folder, live(world.scores))
         assert position
         first.prepare(schema, position, recreate=False)
