@@ -16,6 +16,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from s3fs.errors import translate_boto_error
 
+from pix2score.errors import StorageError
 from pix2score.storage.key_ranges import NUM_THREADS, all_rows
 from pix2score.storage.places import MAX_REQUESTS
 from pix2score.storage.remote_stores import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
@@ -37,7 +38,8 @@ _NOTHING = b"<ListBucketResult/>"
 def objects_below(fs: Any, bucket: str, prefix: str) -> Iterator[Sequence[Listed]]:
     """Every object whose key begins with ``prefix``, by pages in any order.
 
-    ``fs``: the S3 filesystem whose endpoint and region are used. Raises what s3fs raises.
+    ``fs``: the S3 filesystem whose endpoint and region are used. Raises what s3fs raises, and
+    ``StorageError`` for a store that cannot list from a key on.
     """
     client = _client(fs)
 
@@ -47,7 +49,12 @@ def objects_below(fs: Any, bucket: str, prefix: str) -> Iterator[Sequence[Listed
             answer = client.list_objects_v2(Bucket=bucket, Prefix=prefix, **start)
         except ClientError as exc:
             raise translate_boto_error(exc) from exc
-        return _page(answer, len(prefix))
+        rows, may_go_on = _page(answer, len(prefix))
+        if after and rows and rows[0].key <= after:  # it would never end
+            raise StorageError(
+                f"bucket {bucket!r} cannot be listed: its store ignores StartAfter of ListObjectsV2"
+            )
+        return rows, may_go_on
 
     try:
         yield from all_rows(page)

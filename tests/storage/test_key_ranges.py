@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pix2score.storage.key_ranges import Page, all_rows, between
@@ -22,21 +22,25 @@ class Row(NamedTuple):
     key: str
 
 
-def pages_of(keys: list[str], page_rows: int) -> Callable[[str], Page[Row]]:
-    """A store of sorted keys that gives ``page_rows`` at a time."""
+def pages_of(keys: list[str], page_rows: int, wait_s: float = 0.0) -> Callable[[str], Page[Row]]:
+    """A store of sorted keys that gives ``page_rows`` at a time, after a wait, in which others cut ranges."""
     rows = sorted(keys)
 
     def page(after: str) -> Page[Row]:
         start = bisect.bisect_right(rows, after)
         stop = min(len(rows), start + page_rows)
+        time.sleep(wait_s)
         return [Row(key) for key in rows[start:stop]], stop < len(rows)
 
     return page
 
 
-@given(st.sets(KEYS | ALIKE, max_size=120), st.integers(1, 7), st.integers(1, 5))
+@settings(deadline=None)
+@given(st.sets(KEYS | ALIKE, max_size=60), st.integers(1, 7), st.integers(2, 6))
 def test_every_key_comes_once(keys: set[str], page_rows: int, num_threads: int) -> None:
-    found = [row.key for rows in all_rows(pages_of(list(keys), page_rows), num_threads) for row in rows]
+    keys |= {middle for key in keys if (middle := between(key, None))}  # where ranges are cut
+    page = pages_of(list(keys), page_rows, wait_s=0.0005)
+    found = [row.key for rows in all_rows(page, num_threads) for row in rows]
     assert sorted(found) == sorted(keys)
 
 
@@ -51,14 +55,13 @@ def test_the_middle_of_a_range_lies_in_it(low: str, high: str | None) -> None:
 @pytest.mark.parametrize("name", ["{:06}.jpg", "a/{:03}/x.jpg", "{:x}"])
 def test_a_flat_space_of_keys_is_read_by_several_threads(name: str) -> None:
     keys = [name.format(number) for number in range(2000)]
-    page, asked = pages_of(keys, 10), list[int]()
+    page, asked = pages_of(keys, 10, wait_s=0.001), list[int]()
 
-    def slow(after: str) -> Page[Row]:
+    def counted(after: str) -> Page[Row]:
         asked.append(threading.get_ident())
-        time.sleep(0.001)
         return page(after)
 
-    found = [row.key for rows in all_rows(slow, 8) for row in rows]
+    found = [row.key for rows in all_rows(counted, 8) for row in rows]
     assert sorted(found) == sorted(keys)
     busiest = max(asked.count(thread) for thread in set(asked))
     assert busiest < len(keys) / 10 / 2  # one thread alone asks for 200 pages

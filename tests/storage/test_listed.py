@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pix2score.errors import AccessError, DataError
+from pix2score.errors import AccessError, DataError, StorageError
 from pix2score.images.source import image_source
 from pix2score.storage import places
 from pix2score.storage.folder import Folder
@@ -99,6 +99,13 @@ def test_pages_of_s3_are_put_together_whatever_the_keys(s3_at: Callable[[str], N
         assert set(listed("s3://bucket")) == {*(f"art/{key}" for key in keys), *others}
 
 
+def test_a_store_that_always_gives_its_first_page_is_told(s3_at: Callable[[str], None]) -> None:
+    with listing_server(["a/1", "a/2", "a/3"], 2, starts_after=False) as (endpoint, _):
+        s3_at(endpoint)
+        with pytest.raises(StorageError, match="'bucket' cannot be listed: its store ignores StartAfter"):
+            listed("s3://bucket/a")
+
+
 def test_a_bucket_that_is_not_there_is_named(moto_server: str) -> None:
     with pytest.raises(DataError, match="bucket 'no-such-bucket' does not exist"):
         listed("s3://no-such-bucket/x")
@@ -145,7 +152,7 @@ def closed_folder() -> Iterator[str]:
 
 
 def test_a_folder_that_may_not_be_listed_is_named_and_not_passed_over(closed_folder: str) -> None:
-    with pytest.raises(AccessError, match=f"{closed_folder}/closed' may not be listed .*chmod a\\+rx"):
+    with pytest.raises(AccessError, match=f"{closed_folder}/closed' may not be listed: .*chmod a\\+rx"):
         listed(closed_folder)
 
 

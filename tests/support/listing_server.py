@@ -11,8 +11,10 @@ from urllib.parse import parse_qsl, quote_plus
 
 
 @contextlib.contextmanager
-def listing_server(keys: Sequence[str], page_rows: int) -> Iterator[tuple[str, list[str]]]:
-    """Its endpoint, and a list that grows by what each request asks to start after."""
+def listing_server(
+    keys: Sequence[str], page_rows: int, *, starts_after: bool = True
+) -> Iterator[tuple[str, list[str]]]:
+    """Its endpoint, and a list that grows by what each request asks to start after, which it may ignore."""
     rows, asked = sorted(keys), list[str]()
 
     class Handler(BaseHTTPRequestHandler):
@@ -23,7 +25,8 @@ def listing_server(keys: Sequence[str], page_rows: int) -> Iterator[tuple[str, l
             after, prefix = query.get("start-after", ""), query.get("prefix", "")
             asked.append(after)
             assert query["encoding-type"] == "url"
-            below = [key for key in rows[bisect_right(rows, after) :] if key.startswith(prefix)]
+            first = bisect_right(rows, after) if starts_after else 0
+            below = [key for key in rows[first:] if key.startswith(prefix)]
             body = _page(below[:page_rows], is_truncated=len(below) > page_rows).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
