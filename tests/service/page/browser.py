@@ -6,6 +6,7 @@ import base64
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -86,10 +87,13 @@ def opened(browser: Browser, url: str, **settings: Any) -> Iterator[Seen]:
 
 
 class Relay:
-    """A port of its own before a service: closed, it is to a browser a service that was stopped."""
+    """A port of its own before a service: closed, it is to a browser a service that was stopped.
 
-    def __init__(self, url: str) -> None:
-        self._to = urlsplit(url)
+    ``pace_s``: between two pieces of at most 64 KiB that a browser sends.
+    """
+
+    def __init__(self, url: str, pace_s: float = 0.0) -> None:
+        self._to, self._pace_s = urlsplit(url), pace_s
         self._listening: socket.socket | None = None
         self._open: list[socket.socket] = []
         self._port = 0
@@ -123,13 +127,14 @@ class Relay:
                 browser, _ = listening.accept()
                 service = socket.create_connection((self._to.hostname, self._to.port))
                 self._open += [browser, service]
-                for ends in ((browser, service), (service, browser)):
+                for ends in ((browser, service, self._pace_s), (service, browser, 0.0)):
                     threading.Thread(target=_copy, args=ends, daemon=True).start()
 
 
-def _copy(from_: socket.socket, to: socket.socket) -> None:
+def _copy(from_: socket.socket, to: socket.socket, pace_s: float) -> None:
     with suppress(OSError):
         while data := from_.recv(2**16):
+            time.sleep(pace_s)
             to.sendall(data)
     with suppress(OSError):
         to.shutdown(socket.SHUT_WR)
