@@ -120,7 +120,8 @@ def _of_tar(
     stream.seek(0)
     plain: Any = gzip.GzipFile(fileobj=stream) if start == b"\x1f\x8b" else stream
     bounded = _Bounded(plain, most_bytes)
-    with tarfile.open(fileobj=bounded, mode="r:", errors="surrogateescape") as tar:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=bounded, mode="r:", errors="surrogateescape") as opened:  # type: ignore[call-overload]
+        tar: Any = opened  # whose members are not public
         offset = -1
         while (info := tar.next()) is not None:
             tar.members.clear()  # it would keep them all
