@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from urllib.parse import quote
 
 import pytest
 
-from pix2score.errors import AccessError, ConfigError, DataError, ImageFailure
+from pix2score.errors import AccessError, ConfigError, DataError, ImageFailure, StorageError
 from pix2score.images.source import image_source
 from pix2score.storage import azure, google, places, remote, remote_stores
 from pix2score.storage.folder import Folder
@@ -269,6 +270,25 @@ def test_a_creation_that_the_store_has_not_decided_or_could_not_do_is_sent_again
     finally:
         server.shutdown()
     assert puts == ["0", "0", "0"]
+
+
+def test_an_error_shows_no_signature_of_a_uri(settings: pytest.MonkeyPatch) -> None:
+    settings.setattr(remote_stores, "MAX_RETRIES", 0)
+    handler = type("Handler", (Undecided,), {"status": 500, "puts": []})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    text = (
+        f"BlobEndpoint=http://127.0.0.1:{server.server_port}/studio;SharedAccessSignature=sv=1&sig=hidden42"
+    )
+    settings.setenv("AZURE_STORAGE_CONNECTION_STRING", text)
+    try:
+        with pytest.raises(StorageError) as caught:
+            Folder("az://container/x").publish("object", b"data")
+    finally:
+        server.shutdown()
+    assert "500" in str(caught.value)
+    told = "".join(traceback.format_exception(caught.value))
+    assert "hidden42" not in told
 
 
 class Stalling(http.server.BaseHTTPRequestHandler):
