@@ -8,7 +8,6 @@ import subprocess
 import sys
 import uuid
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 from pix2score.push.config import PushConfig
@@ -180,14 +179,12 @@ def started(world: World, table: Table, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def begun(process: subprocess.Popen[str]) -> None:
-    """Wait until it has made its table and begins to send rows."""
+def begins(process: subprocess.Popen[str]) -> bool:
+    """Wait until it has made its table and begins to send rows; False if it ends with nothing to do."""
     assert process.stderr
-    for line in process.stderr:
-        if "rows to send" in line:
-            return
-    raise AssertionError(f"it ended before: {process.wait()}")
+    return any("rows to send" in line for line in process.stderr)
 
 
-def folder_of(world: World) -> Path:
-    return Path(world.scores)
+def begun(process: subprocess.Popen[str]) -> None:
+    """As ``begins``, of a push that has something to do."""
+    assert begins(process), f"it ended before: {process.wait()}"
