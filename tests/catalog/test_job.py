@@ -94,15 +94,16 @@ def test_a_catalog_elsewhere_needs_an_image_root_and_says_so(place: str, tmp_pat
 ODD = ("c:\\z.jpg", "data:,a.jpg", "file:b.jpg", "s3:c.jpg", "e f\t'\"%41#.jpg", "ü.jpg")
 
 
-def test_every_uri_leads_to_its_object_however_it_is_called(place: str) -> None:
-    """Relative where it can be, else by the full place."""
+@pytest.mark.parametrize("below", ["", "in/"])
+def test_every_uri_leads_to_its_object_however_it_is_called(place: str, below: str) -> None:
+    """Relative where it can be, else by the full place; the catalog beside the pictures or above them."""
     names = [*ODD, "x://y.jpg" if place.startswith("s3") else "x:/y.jpg"]
-    publish(f"{place}/in", *names)
-    made(f"{place}/in", f"{place}/catalog.parquet", id="path")
+    publish(f"{place}/{below}".rstrip("/"), *names)
+    made(f"{place}/{below}".rstrip("/"), f"{place}/catalog.parquet", id="path")
     found = {f"{row['illust_id']}.jpg": row["uri"] for row in rows(f"{place}/catalog.parquet")}
     assert set(found) == set(names)
     assert image_source(place, ()).read_many(list(found.values())) == [name.encode() for name in found]
-    assert found["ü.jpg"] == "in/ü.jpg"
+    assert found["ü.jpg"] == f"{below}ü.jpg"
 
 
 def test_again_lists_only_what_changed(place: str) -> None:
