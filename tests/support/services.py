@@ -6,7 +6,6 @@ import contextlib
 import io
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -75,8 +74,3 @@ def hostile() -> dict[str, tuple[bytes, str, int]]:
 def parts(pictures: dict[str, bytes]) -> list[tuple[str, tuple[str, bytes]]]:
     """As files of a form."""
     return [("image", (name, data)) for name, data in pictures.items()]
-
-
-def files_of(folder: Path, paths: list[str]) -> dict[str, bytes]:
-    """Contents of files below ``folder`` by their paths."""
-    return {path: (folder / path).read_bytes() for path in paths}
