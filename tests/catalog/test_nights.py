@@ -41,7 +41,7 @@ def test_a_changed_picture_is_the_one_row_that_is_scored(chain: Chain, place: st
     def night() -> tuple[dict[str, int], Any]:
         listed = catalog(CatalogConfig(images=art.uri, out=made))
         root = listed["next"].split("--image-root ")[1].split()[0]
-        config = ScoreConfig(catalog=made, model=chain.model, out=scores, image_root=(root,))
+        config = ScoreConfig(catalog=made, model=chain.model, out=scores, image_root=(root,), max_removed=0.5)
         return listed["rows"], score(config)
 
     rows, first = night()

@@ -124,7 +124,7 @@ def _of_tar(
         tar: Any = opened  # whose members are not public
         offset = -1
         while (info := tar.next()) is not None:
-            tar.members.clear()  # it would keep them all
+            tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
             if info.size < 0 or tar.offset <= offset:
                 raise DamagedArchive(f"a header that claims {info.size} bytes")
             offset = tar.offset
