@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from pix2score import read_embeddings, read_scores
+from pix2score.storage import places
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_bytes
 from tests.support import stores
@@ -30,6 +31,7 @@ NUM_PICTURES = 60
 @pytest.fixture(params=["gs", "az"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A fresh, empty place; jobs find the store by the standard variables."""
+    places._filesystem.cache_clear()  # every test has a server of its own
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "gs":
             with stores.google() as server:
@@ -123,12 +125,12 @@ def test_a_night_of_pictures_that_a_web_server_holds(tmp_path: Path) -> None:
         table = catalog_table([*uris, web.at("/redirect/metadata"), "https://elsewhere.test/a.png"])
         (tmp_path / "catalog").mkdir()
         pq.write_table(table, tmp_path / "catalog" / "catalog.parquet")
-        places = ("--catalog", str(tmp_path / "catalog"), "--out", str(tmp_path / "scores"))
+        where = ("--catalog", str(tmp_path / "catalog"), "--out", str(tmp_path / "scores"))
         model = cheap_model(tmp_path / "model")
         flags = ("--image-root", web.at("/file"), "--image-root", web.at("/redirect"), "--max-failed", "0.5")
-        found = summary_of("score", *places, "--model", model, *flags)
+        found = summary_of("score", *where, "--model", model, *flags)
         assert found["failed_by_code"] == {"FORBIDDEN": 2, "NOT_FOUND": 1}
-        again = summary_of("score", *places, "--model", model, *flags)
+        again = summary_of("score", *where, "--model", model, *flags)
     assert again["scored"] == 3, "only what failed is due"
     rows = read_scores(str(tmp_path / "scores")).to_table().to_pylist()
     details = " ".join(row["error_detail"] or "" for row in rows)
