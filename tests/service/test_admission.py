@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
@@ -124,8 +125,9 @@ def test_the_queue_takes_up_to_its_size_and_is_free_afterwards() -> None:
 
 
 def test_a_request_over_its_time_is_told_so() -> None:
-    asked = Asked(app=sleep)
+    asked, start = Asked(app=sleep), time.monotonic()
     status, content = asked.answer()
+    assert time.monotonic() - start < 2
     assert (status, content["error"]["code"]) == (504, "TIMEOUT")
     assert asked.counted() == {("/predict", "504"): 1}
 
