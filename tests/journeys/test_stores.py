@@ -59,7 +59,7 @@ def catalog_table(uris: list[str]) -> pa.Table:
     uris = [*uris, uris[0].replace("000", "absent")]
     ids = range(len(uris))
     columns = {"illust_id": ids, "uri": uris, "artist_id": [i % 20 for i in ids]}
-    labels = {name: [i * 7 % 1000 for i in ids] for name in ("bookmarks", "views")}
+    labels = {"bookmarks": [i * 97 % 4000 for i in ids], "views": [i * 1997 % 90_000 for i in ids]}
     return pa.table({**columns, **labels, "sanity": [i % 3 * 2 for i in ids]})
 
 
