@@ -415,6 +415,7 @@ class CatalogSummary(TypedDict):
     next: str
     """The command that scores what the catalog lists."""
     config: dict[str, Any]
+    seconds: float
 
 
 class ServeSummary(TypedDict):

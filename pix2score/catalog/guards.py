@@ -154,7 +154,7 @@ def refuse_unfinished(folder: Folder, names: Sequence[str], files: Sequence[Entr
         )
         if name == BEING_WRITTEN:
             raise DataError(
-                f"catalog {folder.uri} is not whole: jobs.catalog or jobs.pseudo writes it, or died there; "
+                f"catalog {folder.uri} is not whole: jobs.pseudo or jobs.catalog writes it, or died there; "
                 "run that again with the same --out"
             )
         if is_beside and is_open:

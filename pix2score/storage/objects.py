@@ -92,7 +92,9 @@ def put_local(path: Path, data: bytes, *, replace: bool) -> None:
 def _put_local(path: Path, data: bytes, *, replace: bool) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
+    except (FileExistsError, NotADirectoryError) as exc:
+        if isinstance(exc, FileExistsError) and (path.parent.is_dir() or not os.path.lexists(path.parent)):
+            raise FileNotFoundError(path.parent) from None  # removed meanwhile, and perhaps made again
         raise DataError(
             f"{path.parent} cannot be a folder: a file stands in its place; give another place"
         ) from None

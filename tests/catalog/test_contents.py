@@ -45,12 +45,12 @@ def test_advice_about_image_roots_is_given_where_a_uri_is_outside(
     assert text.count("--image-root PLACE allows another place") == 1
 
 
-@pytest.mark.parametrize("uri", ["https://example.org/a.png", "gs://bucket/a.png", r"C:\a.png"])
+@pytest.mark.parametrize("uri", ["http://example.org/a.png", "hdfs://bucket/a.png", r"C:\a.png"])
 def test_no_advice_is_given_that_cannot_help(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, uri: str
 ) -> None:
     text = told(caplog, catalog_of(tmp_path, ["a.png", uri, uri]))
-    assert "is not read, only s3://bucket/key and paths of files" in text
+    assert "is not read, only s3://bucket/key (gs://, az://), https:// and paths of files" in text
     assert "--image-root" not in text
 
 
@@ -71,7 +71,7 @@ def test_places_that_an_image_root_allows_are_no_example(
 
 
 def test_each_kind_has_its_example(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    text = told(caplog, catalog_of(tmp_path, ["http://a/1", "http://a/2", "gs://a/3", "../4"]))
+    text = told(caplog, catalog_of(tmp_path, ["http://a/1", "http://a/2", "hdfs://a/3", "../4"]))
     assert [number in text for number in ("a/1", "a/2", "a/3", "../4")] == [True, False, True, True]
 
 

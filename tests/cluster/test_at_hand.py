@@ -13,7 +13,7 @@ import ray
 from pix2score.cluster.at_hand import at_hand
 from pix2score.cluster.tasks import RayExecutor
 from pix2score.host.executor import LocalThreads
-from pix2score.snapshots import verify as verify_module
+from pix2score.snapshots import verify_keys
 from pix2score.snapshots.config import VacuumConfig, VerifyConfig
 from pix2score.snapshots.vacuum import vacuum_on
 from pix2score.snapshots.verify import verify_on
@@ -43,7 +43,7 @@ def test_vacuum_and_verify_work_in_tasks_of_the_ray_that_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
-    monkeypatch.setattr(verify_module, "PART_ROWS", 10)
+    monkeypatch.setattr(verify_keys, "PART_ROWS", 10)
     assert isinstance(at_hand(executor_of)("x")["executor"], RayExecutor)
     world = World(str(tmp_path))
     world.night(keys(*range(12)))

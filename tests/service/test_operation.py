@@ -101,7 +101,7 @@ def test_no_other_file_is_given_away(service: httpx.Client, path: str) -> None:
 
 
 def test_a_full_queue_is_told_to_come_back_and_others_are_answered(small: httpx.Client) -> None:
-    data = encode(smooth(3000, 3000), "JPEG")
+    data = encode(smooth(800, 800), "JPEG")
 
     def ask(_: int) -> httpx.Response:
         return small.post("/predict", files=parts({"a": data, "b": data}))

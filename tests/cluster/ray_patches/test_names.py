@@ -70,6 +70,12 @@ def private_lines(path: Path) -> list[str]:
     ]
 
 
+def attribute(module: str, name: str) -> object:
+    """What ``from module import name`` gives: also a module of its own."""
+    found = importlib.import_module(module)
+    return getattr(found, name) if hasattr(found, name) else importlib.import_module(f"{module}.{name}")
+
+
 def unstable_imports(path: Path) -> list[str]:
     """Names that a file imports from Ray which Ray itself marks as alpha or for developers."""
     imported = [
@@ -79,7 +85,7 @@ def unstable_imports(path: Path) -> list[str]:
         for alias in node.names
     ]
     marks = {
-        f"{module}.{name}": getattr(getattr(importlib.import_module(module), name), "_annotated_type", None)
+        f"{module}.{name}": getattr(attribute(module, name), "_annotated_type", None)
         for module, name in imported
     }
     return [
