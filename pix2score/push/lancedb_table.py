@@ -35,6 +35,14 @@ _POSITION = pa.schema(
 )
 
 
+_IS_KEY = {"lance-schema:unenforced-primary-key": "true"}
+"""By which LanceDB tells that two merges at one moment insert the same row: one is done again."""
+
+
+def _with_keys(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([field.with_metadata(_IS_KEY) if field.name in KEY else field for field in schema])
+
+
 class LanceTable:
     """``Target``: one table, and its position in a table beside it."""
 
@@ -92,7 +100,7 @@ class LanceTable:
             if found is None:
                 self._forget()
                 self._database.drop_table(self._table, ignore_missing=True)
-                self._rows = self._database.create_table(self._table, schema=schema)
+                self._rows = self._database.create_table(self._table, schema=_with_keys(schema))
             else:
                 check_fits(self.name, columns_of(schema), columns_of(found.schema))
                 self._rows = found

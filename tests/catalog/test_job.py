@@ -159,7 +159,7 @@ def test_a_catalog_that_a_killed_run_left_is_refused_and_written_anew(place: str
     out = f"{place}/catalog"
     made(f"{place}/art", out, label_from_folder="x")
     Folder(out).publish(BEING_WRITTEN, b"")
-    with pytest.raises(DataError, match="is not whole: jobs.catalog or jobs.pseudo writes it"):
+    with pytest.raises(DataError, match="is not whole: jobs.pseudo or jobs.catalog writes it"):
         open_catalog(out, Columns())
     made(f"{place}/art", out)
     assert [row["illust_id"] for row in rows(out)] == [1, 2]
