@@ -24,7 +24,7 @@ PREFIX = "pix2score_service_"
 def small(serving: str, chain: Chain) -> Iterator[httpx.Client]:
     """A service below /small that takes little, on two replicas."""
     config = AppConfig(
-        model=chain.model, max_images=2, max_queue=2, max_body_mb=1, max_seconds=1.0, explain=False
+        model=chain.model, max_images=2, max_queue=2, max_body_mb=1, max_seconds=1.5, explain=False
     )
     deploy(config, "small", "/small", num_replicas=2)
     with client(f"{serving}/small") as found:
@@ -101,7 +101,7 @@ def test_no_other_file_is_given_away(service: httpx.Client, path: str) -> None:
 
 
 def test_a_full_queue_is_told_to_come_back_and_others_are_answered(small: httpx.Client) -> None:
-    data = encode(smooth(800, 800), "JPEG")
+    data = encode(smooth(400, 400), "JPEG")
 
     def ask(_: int) -> httpx.Response:
         return small.post("/predict", files=parts({"a": data, "b": data}))
