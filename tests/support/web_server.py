@@ -51,6 +51,9 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
     return pem, secret
 
 
+_COUNTING = threading.Lock()
+
+
 @dataclass
 class WebServer:
     """``root``: an address that a catalog may name; ``asked``: requests by path."""
@@ -78,13 +81,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         about, path = self.about, self.path
         about.asked[path] += 1
         about.headers = {name.lower(): value for name, value in self.headers.items()}
-        about.at_once += 1
-        about.most_at_once = max(about.most_at_once, about.at_once)
+        self.under_way = True
+        with _COUNTING:
+            about.at_once += 1
+            about.most_at_once = max(about.most_at_once, about.at_once)
         try:
             with contextlib.suppress(OSError):
                 self._serve(path.strip("/").partition("?")[0].split("/"))
         finally:
-            about.at_once -= 1
+            self._done()
+
+    def _done(self) -> None:
+        """Count the request no more: before its answer, behind which the next may come at once."""
+        with _COUNTING:
+            self.about.at_once -= self.under_way
+        self.under_way = False
 
     def _serve(self, parts: list[str]) -> None:
         kind, rest = parts[0], parts[1:]
@@ -144,6 +155,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self._done()
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)

@@ -201,6 +201,15 @@ def test_an_error_of_the_service_is_told_in_plain_words(
     expect(cards(seen)).to_contain_text(words)
 
 
+def come(seen: Seen, held: list[Route], num: int) -> None:
+    """Wait until so many requests were held, and see that no more come."""
+    for _ in range(200):
+        if len(held) >= num:
+            break
+        seen.page.wait_for_timeout(50)
+    assert len(held) == num
+
+
 def test_few_are_sent_at_a_time_and_all_can_be_stopped(seen: Seen, world: World) -> None:
     held: list[Route] = []
     seen.page.route("**/predict", lambda route: held.append(route))  # noqa: PLW0108 - no built-in one
@@ -208,12 +217,12 @@ def test_few_are_sent_at_a_time_and_all_can_be_stopped(seen: Seen, world: World)
     asking = seen.page.locator(".card progress:visible")
     expect(asking).to_have_count(3)
     expect(cards(seen).filter(has_text="Waiting for its turn")).to_have_count(9)
-    assert len(held) == 3
+    come(seen, held, 3)
     seen.page.get_by_role("button", name="Cancel 1.png").click()
     expect(cards(seen).filter(has_text="Cancelled.")).to_have_count(1)
     expect(cards(seen).filter(has_text="Waiting for its turn")).to_have_count(8)
     expect(asking).to_have_count(3)
-    assert len(held) == 4
+    come(seen, held, 4)
     seen.page.get_by_role("button", name="Stop all").click()
     expect(cards(seen).filter(has_text="Cancelled.")).to_have_count(12)
     assert len(held) == 4
