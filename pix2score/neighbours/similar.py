@@ -177,6 +177,18 @@ def _by_index(index: LoadedIndex, unit_QD: Floats, found: Sequence[Nearest], num
         nearest.add(*index.keys(positions), rows_ND @ unit_D / length(rows_ND))
 
 
+def check_trunk(model: str, version: str | None, scores: str, number: int, theirs: str | None) -> None:
+    """Raise ``ConfigError`` if embeddings of a model cannot be compared with those of a snapshot.
+
+    ``model``: how it is named; ``version``, ``theirs``: the trunk's of the model and of the snapshot.
+    """
+    if version is None or version != theirs:
+        raise ConfigError(
+            f"{model} has trunk {version}, the embeddings of snapshot {number} of {scores} are of trunk "
+            f"{theirs}: they cannot be compared; give the model that the snapshot was scored by"
+        )
+
+
 def _check(k: int) -> None:
     if k < 1:
         raise ConfigError(f"k {k}: at least 1")

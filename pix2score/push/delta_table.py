@@ -20,9 +20,9 @@ from pix2score.errors import ConflictError, TargetError
 from pix2score.push.position import Position, position_from_json
 from pix2score.push.rows import Chunk
 from pix2score.push.sql import in_range, value_sql
-from pix2score.push.stores import storage_options
 from pix2score.push.target import APPLICATION, check_fits, of_others, overtaken, without_secrets
 from pix2score.storage.quoting import identifier
+from pix2score.storage.rust_options import storage_options
 
 if TYPE_CHECKING:
     from deltalake import CommitProperties, DeltaTable, Schema

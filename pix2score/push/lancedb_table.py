@@ -20,9 +20,9 @@ from pix2score.errors import TargetError
 from pix2score.push.position import Position, columns_of, position_from_json
 from pix2score.push.rows import Chunk
 from pix2score.push.sql import in_range, key_groups
-from pix2score.push.stores import storage_options
 from pix2score.push.target import check_fits, of_others, overtaken, without_secrets
 from pix2score.storage.quoting import literal
+from pix2score.storage.rust_options import storage_options
 
 BATCH_ROWS = 65_536
 POSITIONS = "pix2score_push"

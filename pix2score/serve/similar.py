@@ -14,7 +14,7 @@ from pix2score.catalog.keys import Id, Key
 from pix2score.cli.tables import aligned
 from pix2score.errors import ConfigError, DataError, ImageFailure, JobFailed
 from pix2score.neighbours.config import SimilarConfig
-from pix2score.neighbours.similar import Neighbours
+from pix2score.neighbours.similar import Neighbours, check_trunk
 from pix2score.summaries import SimilarSummary
 
 
@@ -60,7 +60,13 @@ def _of_images(config: SimilarConfig, asked: Neighbours) -> Iterator[tuple[str, 
 
     model = Model.load(config.model)
     try:
-        _check_trunk(model.card.trunk_version, asked, config)
+        check_trunk(
+            f"--model {config.model}",
+            model.card.trunk_version,
+            config.scores,
+            asked.snapshot,
+            asked.trunk_version,
+        )
         for image in config.image:
             (answer,) = model.predict([image])
             yield (
@@ -69,16 +75,6 @@ def _of_images(config: SimilarConfig, asked: Neighbours) -> Iterator[tuple[str, 
             )
     finally:
         model.close()
-
-
-def _check_trunk(version: str | None, asked: Neighbours, config: SimilarConfig) -> None:
-    """Raise ``ConfigError`` if the embeddings of the model and of the snapshot cannot be compared."""
-    if version is None or version != asked.trunk_version:
-        raise ConfigError(
-            f"--model {config.model} has trunk {version}, the embeddings of snapshot {asked.snapshot} of "
-            f"{config.scores} are of trunk {asked.trunk_version}: they cannot be compared; give the model "
-            "that the snapshot was scored by"
-        )
 
 
 def _key(text: str, id_type: pa.DataType) -> Key:

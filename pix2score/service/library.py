@@ -15,11 +15,12 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from pix2score.catalog.catalog import place_of
 from pix2score.catalog.keys import Key
 from pix2score.catalog.originals import OriginalsLookup
 from pix2score.errors import ConfigError, ImageFailure, Pix2ScoreError
-from pix2score.neighbours.similar import Neighbours
-from pix2score.snapshots.manifest import live, live_number
+from pix2score.neighbours.similar import Neighbours, check_trunk
+from pix2score.snapshots.manifest import live, live_number, read_snapshot
 from pix2score.snapshots.snapshot import Manifest
 from pix2score.storage.folder import Folder
 
@@ -38,16 +39,17 @@ class Shown:
     manifest: Manifest
 
 
+def _newest(scores: str) -> Shown:
+    """The live snapshot. Raises ``DataError`` if there is none."""
+    neighbours = Neighbours(scores)
+    return Shown(neighbours, read_snapshot(Folder(scores), neighbours.snapshot).manifest)
+
+
 def check_scores(scores: str, trunk_version: str | None) -> None:
     """Raise ``DataError`` if there is no snapshot, ``ConfigError`` if its embeddings are not of this
     trunk."""
     snapshot = live(scores)
-    theirs = snapshot.manifest.get("trunk_version")
-    if trunk_version is None or theirs != trunk_version:
-        raise ConfigError(
-            f"the model has trunk {trunk_version}, the embeddings of snapshot {snapshot.number} of {scores} "
-            f"are of trunk {theirs}: they cannot be compared; give the model that the snapshot was scored by"
-        )
+    check_trunk("the model", trunk_version, scores, snapshot.number, snapshot.manifest.get("trunk_version"))
 
 
 class Library:
@@ -56,7 +58,7 @@ class Library:
     def __init__(self, scores: str, trunk_version: str | None, with_pictures: bool) -> None:
         """Load the live snapshot. Raises ``DataError`` if there is none."""
         self._scores, self._trunk_version = scores, trunk_version
-        self._shown = Shown(Neighbours(scores), live(scores).manifest)
+        self._shown = _newest(scores)
         self._with_pictures = with_pictures
         self._originals: OriginalsLookup | None = None
         self._pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="library")
@@ -130,7 +132,7 @@ class Library:
         if live_number(Folder(self._scores)) == self.snapshot:
             return
         before = self._shown
-        self._shown = Shown(Neighbours(self._scores), live(self._scores).manifest)
+        self._shown = _newest(self._scores)
         logger.info("snapshot %d of %s is shown from now on", self.snapshot, self._scores)
         if before.manifest.get("catalog") != self._shown.manifest.get("catalog"):
             self._look_up_pictures()
@@ -140,10 +142,10 @@ class Library:
         if not (self._with_pictures and catalog):
             return
         try:
-            self._originals = OriginalsLookup(catalog["uri"], self._shown.manifest["config"])
+            self._originals = OriginalsLookup(place_of(catalog), self._shown.manifest["config"])
         except (Pix2ScoreError, OSError) as exc:
             self._originals = None
-            logger.info("no pictures of %s: %s", catalog["uri"], exc)
+            logger.info("no pictures of %s: %s", place_of(catalog), exc)
 
     def close(self) -> None:
         """Follow no more; remove what is on the disk of temporary files."""

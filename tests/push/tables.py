@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 from pix2score.push.config import PushConfig
 from pix2score.push.job import push
-from pix2score.push.stores import storage_options
 from pix2score.snapshots.manifest import live_number
 from pix2score.snapshots.read import read_embeddings, read_scores
+from pix2score.storage.rust_options import storage_options
 from pix2score.summaries import PushSummary
 from tests.support.builders import Key
 from tests.support.nights import World

@@ -17,6 +17,7 @@ from pix2score.service import library as library_module
 from pix2score.service.library import Library, check_scores
 from pix2score.snapshots.manifest import live, publish, without_publication
 from pix2score.storage.folder import Folder
+from tests.support.builders import write_catalog
 from tests.support.chain import Chain
 from tests.support.services import parts
 
@@ -116,6 +117,35 @@ def test_a_newer_snapshot_takes_its_place(
 
     before, after = asyncio.run(followed())
     assert after == before + 1
+
+
+def test_pictures_are_those_of_the_catalog_itself_and_not_of_what_lies_beside_it(
+    chain: Chain, tmp_path: Path
+) -> None:
+    """Of a text table or an Iceberg table the folder alone does not say which catalog it was."""
+    scores, key, beside = str(tmp_path / "scores"), ok_keys(chain)[0], tmp_path / "art"
+    shutil.copytree(chain.scores, scores)
+    uris = {(r["illust_id"], r["page"]): r["uri"] for r in chain.catalog_rows().to_pylist()}
+    beside.mkdir()
+    shutil.copy(Path(chain.catalog) / uris[key], beside / "a.png")
+    (beside / "mine.csv").write_text(f"illust_id,page,uri\n{key[0]},{key[1]},a.png\n")
+    write_catalog(str(beside), {"illust_id": [key[0]], "page": [key[1]], "uri": ["elsewhere.png"]})
+    pin = {"uri": str(beside), "files": [], "place": str(beside / "mine.csv")}
+    before = live(scores)
+    publish(Folder(scores), before.number, without_publication(before) | {"catalog": pin})
+
+    async def looked_up() -> object:
+        library = Library(scores, before.manifest["trunk_version"], with_pictures=True)
+        library.start()
+        for _ in range(200):
+            await asyncio.sleep(0.05)
+            if library.facts()["pictures"]:
+                break
+        found = await library.image(key)
+        library.close()
+        return found
+
+    assert asyncio.run(looked_up()) == (beside / "a.png").read_bytes()
 
 
 def test_scores_of_another_trunk_are_refused_before_anything_starts(chain: Chain, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
-import botocore.session
 import numpy as np
 import pyarrow as pa
 
@@ -18,7 +17,8 @@ from pix2score.catalog.tables.pinned import below, library, pinned
 from pix2score.catalog.view import Positions, TableColumn, TableVersion
 from pix2score.errors import AccessError, DataError
 from pix2score.storage.folder import Entry, Folder
-from pix2score.storage.places import filesystem, is_s3, named_errors
+from pix2score.storage.places import named_errors
+from pix2score.storage.rust_options import storage_options
 
 _LOG = "_delta_log"
 _READ = {
@@ -54,7 +54,7 @@ def delta_table(place: str) -> tuple[Folder, list[Entry], TableVersion]:
     deltalake = library("deltalake", f"{place}, a Delta Lake table,", "delta")
     folder = Folder(place)
     try:
-        table = deltalake.DeltaTable(folder.uri, storage_options=_storage_options(folder))
+        table = deltalake.DeltaTable(folder.uri, storage_options=storage_options(folder.uri))
         _check_features(folder, table)
         actions = pa.table(table.get_add_actions())
         vectors = _vectors(table)
@@ -128,32 +128,6 @@ def _positions(vectors: pa.RecordBatchReader) -> Iterator[tuple[str, Positions]]
         for place, kept in zip(batch.column("filepath"), batch.column("selection_vector"), strict=True):
             is_kept = kept.values.to_numpy(zero_copy_only=False).astype(bool)
             yield place.as_py(), np.flatnonzero(~is_kept).astype(np.int64)
-
-
-def _storage_options(folder: Folder) -> dict[str, str]:
-    """Credentials, region and endpoint as the standard chain gives them to every other request."""
-    if not is_s3(folder.uri):
-        return {}
-    fs = filesystem(folder.uri)
-    with named_errors(folder.uri):
-        fs.connect()
-        credentials = botocore.session.get_session().get_credentials()
-    meta = fs.s3.meta
-    found = {"AWS_ENDPOINT_URL": meta.endpoint_url, "AWS_REGION": meta.region_name or "us-east-1"}
-    if meta.endpoint_url.startswith("http:"):
-        found["AWS_ALLOW_HTTP"] = "true"
-    if credentials is None:
-        return found
-    frozen = credentials.get_frozen_credentials()
-    token = {"AWS_SESSION_TOKEN": frozen.token} if frozen.token else {}
-    return (
-        found
-        | token
-        | {
-            "AWS_ACCESS_KEY_ID": frozen.access_key,
-            "AWS_SECRET_ACCESS_KEY": frozen.secret_key,
-        }
-    )
 
 
 def _error(folder: Folder, exc: Exception) -> DataError:

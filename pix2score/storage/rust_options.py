@@ -1,4 +1,4 @@
-"""How libraries of others reach a place: a local path as it is, S3 by the standard AWS chain."""
+"""How libraries on Rust's object store reach a place: a local path as it is, S3 by the standard AWS chain."""
 
 from __future__ import annotations
 
