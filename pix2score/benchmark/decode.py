@@ -16,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pix2score.benchmark.pictures import SETS, encoded
+from pix2score.cli.tables import aligned
 from pix2score.images.decode import to_rgb
 from pix2score.images.decoder import Decoder
 from pix2score.images.preprocess import Preprocess
@@ -147,3 +148,23 @@ def decode_rate(images: Path, size: int, num_images: int = 40) -> float:
     ways: dict[str, Way] = {"ours": lambda files: [to_rgb(data, preprocess) for data in files]}
     turns = _alternating(ways, files, 3, {})["ours"]
     return len(files) / float(np.median([wall for wall, _ in turns]))
+
+
+def decode_table(timings: Sequence[DecodeTiming]) -> str:
+    """One line per kind of picture."""
+    head = ["picture", "form", "px", "Pillow/s", "ours/s", "times", "child", "difference, p99", "prob"]
+    rows = [
+        [
+            t.kind,
+            t.form,
+            str(t.side),
+            f"{t.pillow_per_s:.1f}",
+            f"{t.ours_per_s:.1f}",
+            f"{t.speedup:.2f}",
+            f"{t.child_cost:+.1%}",
+            f"{t.mean_difference:.2f}, {t.p99_difference:5.2f}",
+            "-" if t.probability_difference is None else str(t.probability_difference),
+        ]
+        for t in timings
+    ]
+    return aligned([head, *rows])

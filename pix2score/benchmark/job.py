@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import platform
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,27 +14,23 @@ import numpy as np
 import numpy.typing as npt
 
 from pix2score.benchmark.config import LIMIT, BenchmarkConfig
-from pix2score.benchmark.decode import DecodeTiming, Pixels, time_decode
+from pix2score.benchmark.decode import Pixels, decode_table, time_decode
 from pix2score.benchmark.fetch import fetch_table, time_fetch
 from pix2score.benchmark.heads import time_heads
 from pix2score.benchmark.listing import list_table, time_listing
+from pix2score.benchmark.machine import instructions, machine
 from pix2score.benchmark.nights import time_nights
 from pix2score.benchmark.pictures import write_photographs
-from pix2score.benchmark.plan import PlanTiming, time_plan
-from pix2score.benchmark.score import OURS, ScoreTiming, time_score
+from pix2score.benchmark.plan import plan_line, time_plan
+from pix2score.benchmark.score import score_table, time_score
 from pix2score.benchmark.start import time_start
-from pix2score.cli.packages import need, versions
+from pix2score.cli.packages import need
 from pix2score.cli.tables import aligned
 from pix2score.host.cores import num_cores
-from pix2score.host.instructions import EIGHT_BIT, HALF, cpu_flags
 from pix2score.model.predictor import load_predictor
 from pix2score.storage.folder import Folder
 
 logger = logging.getLogger(__name__)
-PACKAGES = (
-    *("pix2score", "ray", "torch", "onnxruntime", "openvino", "pillow", "pyarrow", "duckdb", "daft"),
-    *("faiss-cpu", "obstore"),
-)
 
 
 def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
@@ -62,7 +56,7 @@ def _plan(config: BenchmarkConfig) -> dict[str, Any]:
     for rows in config.rows or (1_000_000, 3_000_000, 10_000_000):
         with tempfile.TemporaryDirectory(prefix="pix2score-benchmark-") as folder:
             timings.append(time_plan(Path(folder), rows))
-            logger.info("%s", _plan_line(timings[-1]))
+            logger.info("%s", plan_line(timings[-1]))
     return {"plan": [asdict(timing) for timing in timings]}
 
 
@@ -73,24 +67,6 @@ def _nights(config: BenchmarkConfig) -> dict[str, Any]:
     steps = [step for step in steps if step.rows in sizes]
     logger.info("%s", "\n".join(["", *(step.line() for step in steps)]))
     return {"nights": [asdict(step) for step in steps]}
-
-
-def _plan_line(timing: PlanTiming) -> str:
-    first = timing.first
-    steps = {
-        "plan": timing.plan,
-        "rewrite": timing.rewrite,
-        "first plan": first.plan,
-        "first sort": first.sort,
-        "first merge": first.merge,
-    }
-    lines = [f"{timing.rows / 1e6:g} M rows, {timing.to_score} to score, then a first night, all to score:"]
-    lines += [
-        f"{name:<12}{step.seconds:>8.1f} s {step.cpu_s:>8.1f} s CPU {step.peak_mib:>6} MiB "
-        f"{step.disk_bytes_per_row:>5} bytes of disk a row"
-        for name, step in steps.items()
-    ]
-    return "\n".join(lines)
 
 
 def _decode(config: BenchmarkConfig) -> dict[str, Any]:
@@ -107,26 +83,6 @@ def _decode(config: BenchmarkConfig) -> dict[str, Any]:
     return {"decode": [asdict(timing) for timing in timings]}
 
 
-def decode_table(timings: Sequence[DecodeTiming]) -> str:
-    """One line per kind of picture."""
-    head = ["picture", "form", "px", "Pillow/s", "ours/s", "times", "child", "difference, p99", "prob"]
-    rows = [
-        [
-            t.kind,
-            t.form,
-            str(t.side),
-            f"{t.pillow_per_s:.1f}",
-            f"{t.ours_per_s:.1f}",
-            f"{t.speedup:.2f}",
-            f"{t.child_cost:+.1%}",
-            f"{t.mean_difference:.2f}, {t.p99_difference:5.2f}",
-            "-" if t.probability_difference is None else str(t.probability_difference),
-        ]
-        for t in timings
-    ]
-    return aligned([head, *rows])
-
-
 def _model(config: BenchmarkConfig) -> dict[str, Any]:
     from pix2score.benchmark.forward import time_model  # imports torch
 
@@ -141,7 +97,7 @@ def _model(config: BenchmarkConfig) -> dict[str, Any]:
         config.backbone,
         config.input_size,
         config.batch_size,
-        ", ".join(_instructions()) or "neither VNNI nor AMX nor bfloat16",
+        ", ".join(instructions()) or "neither VNNI nor AMX nor bfloat16",
         aligned([["", "images/s", "(spread)", "CPU ms", "times"], *rows]),
     )
     return {"model": [asdict(timing) for timing in timings]}
@@ -228,30 +184,6 @@ def _limit(config: BenchmarkConfig, images: Path) -> dict[str, float]:
         "decode_per_s": round(decode, 1),
         "both_per_s": round(1 / (1 / forward + 1 / decode), 1),
     }
-
-
-def score_table(timings: Sequence[ScoreTiming], limit: dict[str, float]) -> str:
-    """One line per contender: how many times as fast ours is, and what its own start and rate are."""
-    ours = next(timing for timing in timings if timing.contender == OURS)
-    head = ["", "seconds", "(spread)", "images/s", "ours is", "start s", "steady/s", "of limit"]
-    rows = [
-        [
-            t.contender,
-            f"{t.seconds:.1f}",
-            f"({t.fastest_s:.1f}-{t.slowest_s:.1f})",
-            f"{t.whole_per_s:.1f}",
-            f"{t.seconds / ours.seconds:.2f}x",
-            f"{t.startup_s:.1f}",
-            f"{t.steady_per_s:.1f}",
-            f"{t.steady_per_s / limit['both_per_s']:.0%}" if limit else "-",
-        ]
-        for t in timings
-    ]
-    note = (
-        "\nlimit: forward {forward_per_s} images/s, decode {decode_per_s}, both on the same cores "
-        "{both_per_s}"
-    )
-    return aligned([head, *rows]) + (note.format(**limit) if limit else "")
 
 
 def _heads(config: BenchmarkConfig) -> dict[str, Any]:
@@ -343,30 +275,3 @@ _STAGES: dict[str, Callable[[BenchmarkConfig], dict[str, Any]]] = {
     "list": _list,
     "serve": _serve,
 }
-
-
-def machine() -> dict[str, Any]:
-    """Facts that a number is worth nothing without."""
-    return {
-        "cores": num_cores(),
-        "cpu": _cpu(),
-        "instructions": _instructions(),
-        "load": os.getloadavg()[0],
-        "python": platform.python_version(),
-        **versions(PACKAGES),
-    }
-
-
-def _instructions() -> list[str]:
-    """Those that engines of fewer bits ask for."""
-    return sorted(cpu_flags().intersection((*EIGHT_BIT, *HALF)))
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    return next(
-        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
-    )

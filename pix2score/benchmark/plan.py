@@ -175,3 +175,21 @@ def _watched(measure: Callable[[], int]) -> Iterator[list[int]]:
     finally:
         stop.set()
         thread.join()
+
+
+def plan_line(timing: PlanTiming) -> str:
+    first = timing.first
+    steps = {
+        "plan": timing.plan,
+        "rewrite": timing.rewrite,
+        "first plan": first.plan,
+        "first sort": first.sort,
+        "first merge": first.merge,
+    }
+    lines = [f"{timing.rows / 1e6:g} M rows, {timing.to_score} to score, then a first night, all to score:"]
+    lines += [
+        f"{name:<12}{step.seconds:>8.1f} s {step.cpu_s:>8.1f} s CPU {step.peak_mib:>6} MiB "
+        f"{step.disk_bytes_per_row:>5} bytes of disk a row"
+        for name, step in steps.items()
+    ]
+    return "\n".join(lines)

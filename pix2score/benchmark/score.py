@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from pix2score.cli.main import module_of
 from pix2score.cli.packages import missing
+from pix2score.cli.tables import aligned
 from pix2score.errors import StorageError
 
 logger = logging.getLogger(__name__)
@@ -139,3 +140,27 @@ def _timing(name: str, seconds: dict[int, list[float]]) -> ScoreTiming:
         startup_s=round(many_s - many / steady, 2),
         steady_per_s=round(steady, 1),
     )
+
+
+def score_table(timings: Sequence[ScoreTiming], limit: dict[str, float]) -> str:
+    """One line per contender: how many times as fast ours is, and what its own start and rate are."""
+    ours = next(timing for timing in timings if timing.contender == OURS)
+    head = ["", "seconds", "(spread)", "images/s", "ours is", "start s", "steady/s", "of limit"]
+    rows = [
+        [
+            t.contender,
+            f"{t.seconds:.1f}",
+            f"({t.fastest_s:.1f}-{t.slowest_s:.1f})",
+            f"{t.whole_per_s:.1f}",
+            f"{t.seconds / ours.seconds:.2f}x",
+            f"{t.startup_s:.1f}",
+            f"{t.steady_per_s:.1f}",
+            f"{t.steady_per_s / limit['both_per_s']:.0%}" if limit else "-",
+        ]
+        for t in timings
+    ]
+    note = (
+        "\nlimit: forward {forward_per_s} images/s, decode {decode_per_s}, both on the same cores "
+        "{both_per_s}"
+    )
+    return aligned([head, *rows]) + (note.format(**limit) if limit else "")

@@ -25,7 +25,8 @@ class AppConfig:
     device: Device = "auto"
     """auto (the GPU that Ray gives a replica, if it gives one), cpu or gpu."""
     batch_size: int | None = None
-    """Pictures in one forward pass (default: 1 on a CPU, where more gain nothing, 32 on a GPU)."""
+    """Pictures in one forward pass (default: 1 on a CPU, where more take as much CPU time each,
+    and 32 on a GPU)."""
     decoders: int | None = None
     """Decode processes of a replica (default: two more than its cores, so that a picture that takes long
     holds up nobody else's)."""

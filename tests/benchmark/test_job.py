@@ -8,8 +8,8 @@ import pytest
 
 from pix2score.benchmark import plan as benchmark_plan
 from pix2score.benchmark.config import BenchmarkConfig
-from pix2score.benchmark.job import benchmark, score_table
-from pix2score.benchmark.score import OURS, ScoreTiming
+from pix2score.benchmark.job import benchmark
+from pix2score.benchmark.score import OURS, ScoreTiming, score_table
 from pix2score.errors import ConfigError
 
 
