@@ -62,6 +62,7 @@ class WebServer:
     certificate: Path
     asked: Counter[str] = field(default_factory=Counter)
     at_once: int = 0
+    """Requests of ``/slow`` under way: those that earlier tests left hanging are not among them."""
     most_at_once: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     """Of the last request."""
@@ -81,28 +82,20 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         about, path = self.about, self.path
         about.asked[path] += 1
         about.headers = {name.lower(): value for name, value in self.headers.items()}
-        self.under_way = True
-        with _COUNTING:
-            about.at_once += 1
-            about.most_at_once = max(about.most_at_once, about.at_once)
-        try:
-            with contextlib.suppress(OSError):
-                self._serve(path.strip("/").partition("?")[0].split("/"))
-        finally:
-            self._done()
-
-    def _done(self) -> None:
-        """Count the request no more: before its answer, behind which the next may come at once."""
-        with _COUNTING:
-            self.about.at_once -= self.under_way
-        self.under_way = False
+        with contextlib.suppress(OSError):
+            self._serve(path.strip("/").partition("?")[0].split("/"))
 
     def _serve(self, parts: list[str]) -> None:
         kind, rest = parts[0], parts[1:]
         if kind == "ok":
             self._answer(200, b"x" * int(rest[0]))
-        elif kind == "slow":  # after some time
+        elif kind == "slow":  # after some time, and counted till its answer: behind it the next may come
+            with _COUNTING:
+                self.about.at_once += 1
+                self.about.most_at_once = max(self.about.most_at_once, self.about.at_once)
             time.sleep(0.05)
+            with _COUNTING:
+                self.about.at_once -= 1
             self._answer(200, b"slow")
         elif kind == "file":
             data = self.about.files.get("/".join(rest))
@@ -155,7 +148,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        self._done()
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
