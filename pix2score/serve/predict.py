@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pix2score.errors import DataError, ImageFailure, JobFailed
@@ -21,6 +21,7 @@ def predict(config: PredictConfig, say: Callable[[str], None]) -> dict[str, Any]
     Raises ``DataError`` after doing all others, if an image gave no answer.
     """
     model = Model.load(config.model, device=config.device)
+    ranges = answer_ranges(model.card)
     failed: dict[str, str] = {}
     for path in config.images:
         (answer,) = model.predict([path])
@@ -29,7 +30,7 @@ def predict(config: PredictConfig, say: Callable[[str], None]) -> dict[str, Any]
             print(f"jobs.predict: {path}: {answer}", file=sys.stderr, flush=True)
         else:
             say(
-                _json_line(answer_json(path, answer, model.card))
+                _json_line(answer_json(path, answer, ranges))
                 if config.json
                 else _printable(answer_text(path, answer, model.card))
             )
@@ -59,13 +60,14 @@ def _printable(text: str) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def answer_json(path: str, answer: Answer, card: ModelCard) -> dict[str, Any]:
-    """One image as JSON.
+def answer_ranges(card: ModelCard) -> dict[str, dict[str, str]]:
+    """What is the same in each answer, as the reference system has it: ``<h>_predict`` -> bin -> range."""
+    legends = {f"{head.name}_predict": head.legend() for head in card.heads}
+    return {name: legend for name, legend in legends.items() if legend}
 
-    In the reference system's format, ``<h>_predict`` -> bin -> range; and beside it each head's answer under
-    ``<h>``.
-    """
-    ranges = {f"{head.name}_predict": head.legend() for head in card.heads if head.legend()}
+
+def answer_json(path: str, answer: Answer, ranges: Mapping[str, dict[str, str]]) -> dict[str, Any]:
+    """One image as JSON: ``answer_ranges`` of the model, and beside them each head's answer under ``<h>``."""
     return {"image": path, **ranges, **answer.heads}
 
 

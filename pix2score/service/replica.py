@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,10 @@ from pix2score.errors import ConfigError, DataError, ImageFailure
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.encode import encode
 from pix2score.images.preprocess import Preprocess
-from pix2score.model.folder import ModelCard
+from pix2score.model.folder import load_graph
 from pix2score.model.predictor import Predictor, load_predictor
 from pix2score.serve.model import Answer, Model, torch_device
-from pix2score.serve.predict import answer_json
+from pix2score.serve.predict import answer_json, answer_ranges
 from pix2score.service.admission import Queue
 from pix2score.service.config import AppConfig
 from pix2score.service.decoders import RGB, Decoders
@@ -39,6 +39,7 @@ THUMBNAIL_DECODERS = 2
 SPARE_DECODERS = 2
 """Beyond one for each core: a picture that takes its 30 s holds up no other."""
 GPU_BATCH = 32
+GPU_PASSES = 2
 _NO_PIXELS: RGB = np.zeros((0, 0, 3), np.uint8)
 GATHER_S = 5.0
 """For the numbers of other replicas."""
@@ -58,24 +59,18 @@ class Replica:
         self.numbers = Numbers(self._name)
         self.queue = Queue(config, self.numbers)
         cores = _num_cpus()
-        predictor, explainer, library = await asyncio.to_thread(_load, config, version, cores)
-        self._model, self.explainer, self.library = Model(predictor), explainer, library
+        self.version = version
+        predictors, explainer, library = await asyncio.to_thread(_load, config, version, cores)
+        self.card, self.explainer, self.library = predictors[0].card, explainer, library
+        self._ranges = answer_ranges(self.card)
         self._decoders = Decoders(self.card.preprocess, config.decoders or cores + SPARE_DECODERS)
         self._thumbnails = Decoders(THUMBNAIL, THUMBNAIL_DECODERS)
-        num_passes = 1 if predictor.device == "cpu" else 2
-        self._forward = Forward(
-            self._model.answers, predictor.batch_size, num_passes, self.numbers.count_batch
-        )
+        self._forward = _forward(predictors, cores, self.numbers.count_batch)
         await self._warm()
         if library:
             library.start()
-        self.numbers.show_model(self.card.version)
+        self.numbers.show_model(version)
         self.is_ready = True
-
-    @property
-    def card(self) -> ModelCard:
-        """Of the model."""
-        return self._model.card
 
     async def answer(
         self, name: str, data: bytes, *, explained: Sequence[HeadSpec] = (), with_embedding: bool = False
@@ -85,7 +80,7 @@ class Replica:
         found, pixels = await self._answered(data)
         if isinstance(found, ImageFailure):
             return found
-        content = answer_json(name, found, self.card)
+        content = answer_json(name, found, self._ranges)
         if with_embedding:
             content["embedding"] = [float(number) for number in found.embedding]
         return content | await self.explainer.shown(explained, pixels)
@@ -148,19 +143,39 @@ class Replica:
                 part.close()
 
 
-def _load(config: AppConfig, version: str, cores: int) -> tuple[Predictor, Explainer, Library | None]:
+def _load(config: AppConfig, version: str, cores: int) -> tuple[list[Predictor], Explainer, Library | None]:
+    """One predictor for passes on a core or a GPU, and on several cores one for passes on all of them; and
+    the rest."""
     device = _device(config)
     predictor = load_predictor(
         config.model,
         batch_size=config.batch_size or (1 if device == "cpu" else GPU_BATCH),
         device=device,
-        num_threads=cores if device == "cpu" else None,
+        num_threads=1 if device == "cpu" else None,
     )
     card = predictor.card
     if card.version != version:
         raise DataError(f"{config.model} is model {card.version} by now, it was {version}: deploy it again")
+    predictors = [predictor]
+    if device == "cpu" and cores > 1:
+        graph = load_graph(config.model, card)
+        options: dict[str, Any] = {"batch_size": predictor.batch_size, "graph": graph, "num_threads": cores}
+        predictors.append(Predictor(card, predictor.weights, **options))
     library = Library(config.scores, card.trunk_version, config.pictures) if config.scores else None
-    return predictor, Explainer.of(predictor, config.explain, cores), library
+    explainer = Explainer.of(predictor, config.explain, cores)
+    return predictors, explainer, library
+
+
+def _forward(predictors: list[Predictor], cores: int, seen: Callable[[int], None]) -> Forward:
+    """Passes on a core each or on all of them; on a GPU the next is prepared while one runs."""
+    single, *spread = predictors
+    return Forward(
+        Model(single).answers,
+        Model(spread[0]).answers if spread else None,
+        batch_size=single.batch_size,
+        num_seats=cores if single.device == "cpu" else GPU_PASSES,
+        seen=seen,
+    )
 
 
 def _device(config: AppConfig) -> str:

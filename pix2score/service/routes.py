@@ -82,7 +82,7 @@ def _add_answers(app: FastAPI, replica: Replica) -> None:
         status = status_of(failures[0]) if len(failures) == len(found) else 200
         if asked.is_single:
             return json_response(answers[0], status)
-        return json_response({"model_version": replica.card.version, "answers": answers}, status)
+        return json_response({"model_version": replica.version, "answers": answers}, status)
 
     @app.get("/model")
     async def model() -> Response:
@@ -127,7 +127,7 @@ def _about(replica: Replica) -> dict[str, Any]:
             }
         )
     return {
-        "model_version": card.version,
+        "model_version": replica.version,
         "heads": heads,
         "similar": replica.library.facts() if replica.library else None,
         "limits": {
@@ -212,7 +212,7 @@ def _add_operation(app: FastAPI, replica: Replica) -> None:
     @app.get("/readyz")
     async def readyz() -> Response:
         """200 once the model is loaded and warm: a replica is asked nothing before."""
-        return json_response({"ready": True, "model_version": replica.card.version})
+        return json_response({"ready": True, "model_version": replica.version})
 
     @app.get("/metrics")
     async def metrics() -> Response:

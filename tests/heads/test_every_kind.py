@@ -32,7 +32,7 @@ from pix2score.score.job import score
 from pix2score.serve.config import ExportConfig
 from pix2score.serve.export import export
 from pix2score.serve.model import Model
-from pix2score.serve.predict import answer_json, answer_text
+from pix2score.serve.predict import answer_json, answer_ranges, answer_text
 from pix2score.snapshots.config import VerifyConfig
 from pix2score.snapshots.verify import verify
 from pix2score.train.job import TrainConfig, train
@@ -153,7 +153,7 @@ def answers(run: Run) -> tuple[Any, Any, Path]:
 def test_predict_says_it_in_json_and_in_words(run: Run, answers: tuple[Any, Any, Path], kind: str) -> None:
     answer, card = answers[1], load_card(run.model)
     assert not isinstance(answer, ImageFailure)
-    plain = json.loads(json.dumps(answer_json("a.png", answer, card), allow_nan=False))
+    plain = json.loads(json.dumps(answer_json("a.png", answer, answer_ranges(card)), allow_nan=False))
     assert plain[name_of(kind)] == answer.heads[name_of(kind)]
     (line,) = [text for text in answer_text("a.png", answer, card).splitlines() if name_of(kind) in text]
     assert len(line) > len(name_of(kind)) + 8

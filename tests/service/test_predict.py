@@ -19,7 +19,7 @@ from PIL import Image
 import pix2score
 from pix2score.errors import ImageFailure
 from pix2score.serve.model import Answer, Model
-from pix2score.serve.predict import answer_json
+from pix2score.serve.predict import answer_json, answer_ranges
 from tests.support.chain import Chain
 from tests.support.services import hostile, parts, picture
 
@@ -54,14 +54,14 @@ def test_files_of_a_form_are_answered_as_predict_answers_them(service: httpx.Cli
     content = response.json()
     assert content["model_version"] == model.card.version
     for (name, data), said in zip(pictures.items(), content["answers"], strict=True):
-        assert close(said, answer_json(name, answer_of(model, data), model.card))
+        assert close(said, answer_json(name, answer_of(model, data), answer_ranges(model.card)))
 
 
 def test_the_reference_form_is_one_answer_with_its_ranges(service: httpx.Client, model: Model) -> None:
     response = service.post("/predict", json={"image": base64_of(picture(3))})
     assert response.status_code == 200
     said = response.json()
-    assert close(said, answer_json("image", answer_of(model, picture(3)), model.card))
+    assert close(said, answer_json("image", answer_of(model, picture(3)), answer_ranges(model.card)))
     assert said["bookmark_predict"]["0"] == "0-10"
 
 
