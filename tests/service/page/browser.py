@@ -78,6 +78,7 @@ def opened(browser: Browser, url: str, **settings: Any) -> Iterator[Seen]:
     seen.page.on("console", lambda message: seen.said.append(f"{message.type}: {message.text}"))
     seen.page.on("pageerror", lambda error: seen.said.append(str(error)))
     seen.page.on("request", lambda request: seen.asked.append(request.url))
+    seen.page.on("filechooser", lambda _: None)  # from now on, not from the moment before a key is pressed
     seen.page.goto(url)
     seen.page.get_by_text("answers 8 heads").wait_for()
     try:
