@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,12 +98,14 @@ def _time(
 
 
 def through(child: Decoder, files: Sequence[bytes]) -> Iterator[bytes]:
-    """Yield pixels by the decode child, which gets the next image while it works on one, as in a job."""
-    for this, following in zip(files, [*files[1:], None], strict=True):
-        child.begin(this)
-        if following is not None:
-            child.begin(following)
-        yield child.finish(this)
+    """Yield pixels by the decode child, which has the next images while it works on one, as in a job."""
+    waiting: deque[bytes] = deque()
+    for data in files:
+        while not child.begin(data) and waiting:
+            yield child.finish(waiting.popleft())
+        waiting.append(data)
+    for data in waiting:
+        yield child.finish(data)
 
 
 def cpu_s_of(pid: int | None) -> float:
