@@ -25,8 +25,8 @@ from pix2score.images.slots import MEMORY_BYTES, Slots
 
 REQUEST = struct.Struct("<Q")
 _HELD, _HELD_S = 4, 0.01
-"""While more images wait, the owner is woken for so many answers together, and for none later than this after
-the first of them: each time costs both processes their caches."""
+"""While more images wait, an answer is not said before the next is there: so many together at most, and only
+while the first of them is younger than this. Each time that the owner wakes costs both their caches."""
 
 
 def serve(settings: dict[str, object]) -> None:
@@ -50,8 +50,7 @@ def serve(settings: dict[str, object]) -> None:
     since = 0.0
     while (data := _next_image()) is not None:
         # The default action of both timers' signals ends the process even inside C code. The first counts
-        # processor time; by the second,
-        # far longer, a child whose owner was killed cannot hang for ever.
+        # processor time; by the second, far longer, a child whose owner was killed cannot hang for ever.
         signal.setitimer(signal.ITIMER_PROF, timeout_s)
         signal.setitimer(signal.ITIMER_REAL, patience_s)
         status, payload = _attempt(data, preprocess, short_side)

@@ -20,7 +20,7 @@ from pix2score.host.child_wait import Wait, patience_s
 from pix2score.images.child import serve
 from pix2score.images.child_process import ChildProcess
 from pix2score.images.preprocess import Preprocess
-from pix2score.images.slots import NUM_SLOTS
+from pix2score.images.slots import NUM_SLOTS, Answer
 
 MEMORY_BYTES = 2 * 2**30  # 100 megapixels of RGBA with its white background and RGB copy need about 1.3 GiB
 TIMEOUT_S = 30.0
@@ -112,31 +112,36 @@ class Decoder:
 
     def _attempt(self) -> bytes:
         """The answer to the first image."""
-        child = self._ready_child()
-        wait = Wait(child.pid, self.timeout_s)
-        try:
-            if not child.num_given:
-                self._give(child, wait)
-            answer = child.receive(wait)
-        except TimeoutError as cause:
-            answer = child.unsaid()
-            self._end()
-            if answer is None and wait.slept_s >= self.timeout_s:
-                raise ImageFailure("CRASHED", f"decoding took over {self.timeout_s:g} s, {cause}") from None
-            if answer is None:
-                raise _NotTheImage(str(cause)) from None
-        except (BrokenPipeError, EOFError):
-            answer = child.unsaid()
-            if answer is None:
-                raise self._cause_of_death(child) from None
-        except BaseException:
-            self.close()  # an answer is still under way
-            raise
+        answer = self._heard(self._ready_child())
         payload = cast(bytes, answer.payload)
         if answer.status:
             code, detail = json.loads(payload)
             raise ImageFailure(cast(ImageErrorCode, code), detail)
         return payload
+
+    def _heard(self, child: ChildProcess) -> Answer:
+        """Raises ``ImageFailure``, ``_NotTheImage``."""
+        wait = Wait(child.pid, self.timeout_s)
+        try:
+            if not child.num_given:
+                self._give(child, wait)
+            return child.receive(wait)
+        except TimeoutError as cause:
+            unsaid = child.unsaid()
+            self._end()
+            if unsaid is not None:
+                return unsaid
+            if wait.slept_s >= self.timeout_s:
+                raise ImageFailure("CRASHED", f"decoding took over {self.timeout_s:g} s, {cause}") from None
+            raise _NotTheImage(str(cause)) from None
+        except (BrokenPipeError, EOFError):
+            unsaid = child.unsaid()
+            if unsaid is not None:
+                return unsaid
+            raise self._cause_of_death(child) from None
+        except BaseException:
+            self.close()  # an answer is still under way
+            raise
 
     def _ready_child(self) -> ChildProcess:
         """One that lives, or the one that was given images, though it may have died of them since."""
