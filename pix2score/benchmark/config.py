@@ -53,8 +53,8 @@ class BenchmarkConfig:
     images: str | None = None
     """score: a local folder of images, and nothing else (default: drawn photographs)."""
     num_images: int = 2000
-    """score, train: images to draw; heads: at most 256; decode: per kind at 500 px, fewer where they are
-    larger (at most 60)."""
+    """score, train: images to draw; heads: at most 256; decode: per kind and size, at most 64 thumbnails,
+    32 of 500 px, 8 of 1,200 px and 4 of 3,000 px."""
     side: int = 500
     """score, train, serve: width in px of the drawn photographs, which are 4:3."""
     model: str | None = None

@@ -78,7 +78,7 @@ def _decode(config: BenchmarkConfig) -> dict[str, Any]:
         def probs(pixels: Pixels) -> npt.NDArray[np.float32]:
             return np.concatenate([head.probs for head in predictor.predict(pixels).heads.values()], axis=1)
 
-    timings = time_decode(min(config.num_images, 60), config.runs, size, probs)
+    timings = time_decode(config.num_images, config.runs, size, probs)
     logger.info("decode and resize to %d px on one core:\n%s", size, decode_table(timings))
     return {"decode": [asdict(timing) for timing in timings]}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +38,7 @@ from pix2score.images.decoder_pool import decoder_for
 from pix2score.images.formats.plain_jpeg import Encoded, as_plain_jpeg
 from pix2score.images.preprocess import Preprocess
 from pix2score.images.repeats import CONTENT_ID, content_id
+from pix2score.images.slots import NUM_SLOTS
 from pix2score.storage.folder import Folder
 from pix2score.storage.parts import Part, total_rows
 
@@ -130,20 +132,25 @@ def _decoded(
 ) -> Iterator[tuple[Content, Content, float, float]]:
     """Content, what it decodes to, and the seconds waited for each.
 
-    The decoder has the next content before it is done with this one.
+    The decoder has as many of the next contents as it takes before it is done with this one.
     """
-    before: tuple[Content, float] | None = None
+    waiting: deque[tuple[Content, float]] = deque()
     now = time.monotonic()
     for content in contents:
         fetched = time.monotonic()
-        if not isinstance(content, ImageFailure | Encoded):
-            decoder.begin(content)
-        if before:
-            yield _finished(decoder, *before)
-        before = content, fetched - now
+        while not _begun(decoder, content, len(waiting)) and waiting:
+            yield _finished(decoder, *waiting.popleft())
+        waiting.append((content, fetched - now))
         now = time.monotonic()
-    if before:
-        yield _finished(decoder, *before)
+    for content, wait_s in waiting:
+        yield _finished(decoder, content, wait_s)
+
+
+def _begun(decoder: Decoder, content: Content, num_waiting: int) -> bool:
+    """Whether the content may wait with others for its turn; given to the decoder if it needs that."""
+    if isinstance(content, ImageFailure | Encoded):
+        return num_waiting < NUM_SLOTS
+    return decoder.begin(content)
 
 
 def _finished(decoder: Decoder, content: Content, wait_s: float) -> tuple[Content, Content, float, float]:

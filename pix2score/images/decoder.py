@@ -8,22 +8,19 @@ pix2score.images.decoder SETTINGS`` by ``Decoder`` only.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
-import select
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import asdict
-from typing import BinaryIO, cast
+from typing import cast
 
 from pix2score.errors import ImageErrorCode, ImageFailure
 from pix2score.host.child_wait import Wait, patience_s
-from pix2score.images.child import REPLY, REQUEST, serve, write_all
+from pix2score.images.child import serve
+from pix2score.images.child_process import ChildProcess
 from pix2score.images.preprocess import Preprocess
+from pix2score.images.slots import NUM_SLOTS, Answer
 
 MEMORY_BYTES = 2 * 2**30  # 100 megapixels of RGBA with its white background and RGB copy need about 1.3 GiB
 TIMEOUT_S = 30.0
@@ -40,19 +37,6 @@ _OWN_SIGNALS = {
 }
 """What decoding itself dies of; any other signal came from an operator, a supervisor, or the kernel short of
 memory."""
-_PIPE_BYTES = (
-    2**20
-)  # one write for most images and for 224 px of pixels; the Linux default of 64 KiB means several wake-ups
-
-_KEEP_MEMORY = {
-    "PILLOW_BLOCKS_MAX": "8",
-    "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20),
-    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
-}
-"""Of the child, which would else give its memory back after each image and have it zeroed again for the next:
-128 MiB stay. On photographs of 500x375 and 1,200 px decoding in a child took 1.2 to 1.4 times as long as in
-the caller without it, 1.0 to 1.1 with it; over all kinds of ``jobs.benchmark --stage decode`` it is 1.0 to
-1.3, most where an image takes under 3 ms."""
 
 
 class Decoder:
@@ -78,78 +62,100 @@ class Decoder:
         self.timeout_s = timeout_s
         plain = {"shrink": task} if isinstance(task, int) else {"preprocess": asdict(task)}
         self._settings: dict[str, object] = {**plain, "memory_bytes": memory_bytes}
-        self._child: subprocess.Popen[bytes] | None = None
-        self._pipe_bytes = 0
-        self._under_way: list[bytes] = []
-        """What the child was given and has not answered, in order: at most two."""
+        self._child: ChildProcess | None = None
+        self._begun: list[bytes] = []
+        """Images without an answer, in order; a child that takes another's place is given them again."""
 
     def __call__(self, data: bytes) -> bytes:
         """RGB pixels (S*S*3 bytes, row by row) or shard bytes. Raises ``ImageFailure``."""
         return self.finish(data)
 
-    def begin(self, data: bytes) -> None:
-        """Give the child its next image while it may be at work on the one before; ``finish`` of both in this
-        order. Never raises."""
-        if any(begun is data for begun in self._under_way):
-            return
-        if len(self._under_way) > 1 or (self._under_way and REQUEST.size + len(data) > self._pipe_bytes):
-            return  # the child, busy, would not take it, and this process would wait
-        child = self._living_child()
+    def begin(self, data: bytes) -> bool:
+        """Give the child another image while it may be at work on those before; ``finish`` of all in this
+        order. Never raises.
+
+        False: it has enough, or would not take this one, and this process would wait; ``finish`` the first.
+        """
+        child = self._ready_child()
+        if self._begun and not (len(self._begun) < NUM_SLOTS and child.would_take(self._begun[1:], data)):
+            return False
+        self._begun.append(data)
         try:
-            self._send(child, data, Wait(child.pid, self.timeout_s))
+            self._give(child, Wait(child.pid, self.timeout_s))
         except BrokenPipeError:
             pass  # finish finds out
         except TimeoutError:
-            self.close()  # it has got a part, and would take the next image for the rest
+            self._end()  # it has got a part, and would take the next image for the rest
+        return True
 
     def finish(self, data: bytes) -> bytes:
-        """As calling; the image may have been begun. Another that was begun before it and not finished is
+        """As calling; the image may have been begun. Others that were begun before it and not finished are
         forgotten."""
+        if not self._begun or self._begun[0] is not data:
+            if self._begun:
+                self.close()  # never the answer to another image
+            self._begun = [data]
+        try:
+            return self._answer()
+        finally:
+            del self._begun[:1]
+
+    def _answer(self) -> bytes:
         for attempt in range(1, NUM_ATTEMPTS + 1):
             try:
-                return self._attempt(data)
+                return self._attempt()
             except _NotTheImage as cause:
                 last = str(cause)
             if attempt < NUM_ATTEMPTS:
                 time.sleep(_PAUSE_S * (attempt - 1))
         raise ImageFailure("CRASHED", f"decoder {last}, {NUM_ATTEMPTS} times")
 
-    def _attempt(self, data: bytes) -> bytes:
-        child = self._child_for(data)
-        wait = Wait(child.pid, self.timeout_s)
-        try:
-            if not self._under_way:
-                self._send(child, data, wait)
-            status, size = REPLY.unpack(_read_exactly(child, REPLY.size, wait))
-            payload = _read_exactly(child, size, wait)
-        except TimeoutError as cause:
-            self.close()
-            if wait.slept_s >= self.timeout_s:
-                raise ImageFailure("CRASHED", f"decoding took over {self.timeout_s:g} s, {cause}") from None
-            raise _NotTheImage(str(cause)) from None
-        except (BrokenPipeError, EOFError):
-            raise self._cause_of_death(child) from None
-        except BaseException:
-            self.close()  # an answer is still under way
-            raise
-        self._under_way.pop(0)
-        if status:
+    def _attempt(self) -> bytes:
+        """The answer to the first image."""
+        answer = self._heard(self._ready_child())
+        payload = cast(bytes, answer.payload)
+        if answer.status:
             code, detail = json.loads(payload)
             raise ImageFailure(cast(ImageErrorCode, code), detail)
         return payload
 
-    def _child_for(self, data: bytes) -> subprocess.Popen[bytes]:
-        """The child that was given this image, though it may have died of it since, or else a living one."""
-        if self._under_way and self._under_way[0] is data:
-            return cast("subprocess.Popen[bytes]", self._child)
-        if self._under_way:
-            self.close()  # never the answer to another image
-        return self._living_child()
+    def _heard(self, child: ChildProcess) -> Answer:
+        """Raises ``ImageFailure``, ``_NotTheImage``."""
+        wait = Wait(child.pid, self.timeout_s)
+        try:
+            if not child.num_given:
+                self._give(child, wait)
+            return child.receive(wait)
+        except TimeoutError as cause:
+            unsaid = child.unsaid()
+            self._end()
+            if unsaid is not None:
+                return unsaid
+            if wait.slept_s >= self.timeout_s:
+                raise ImageFailure("CRASHED", f"decoding took over {self.timeout_s:g} s, {cause}") from None
+            raise _NotTheImage(str(cause)) from None
+        except (BrokenPipeError, EOFError):
+            unsaid = child.unsaid()
+            if unsaid is not None:
+                return unsaid
+            raise self._cause_of_death(child) from None
+        except BaseException:
+            self.close()  # an answer is still under way
+            raise
 
-    def _send(self, child: subprocess.Popen[bytes], data: bytes, wait: Wait) -> None:
-        fd = cast(BinaryIO, child.stdin).fileno()
-        write_all(fd, [REQUEST.pack(len(data)), data], lambda: wait.until(fd, select.POLLOUT))
-        self._under_way.append(data)
+    def _ready_child(self) -> ChildProcess:
+        """One that lives, or the one that was given images, though it may have died of them since."""
+        if self._child is not None and not self._child.num_given and self._child.has_died():
+            self._end()  # between two images: nobody's fault
+        if self._child is None:
+            self._child = ChildProcess(
+                {**self._settings, "timeout_s": self.timeout_s, "patience_s": patience_s(self.timeout_s) + 5}
+            )
+        return self._child
+
+    def _give(self, child: ChildProcess, wait: Wait) -> None:
+        for data in self._begun[child.num_given :]:
+            child.give(data, wait)
 
     @property
     def pid(self) -> int | None:
@@ -157,31 +163,18 @@ class Decoder:
         return self._child.pid if self._child else None
 
     def close(self) -> None:
-        """End the child."""
+        """End the child; forget what was begun."""
+        self._end()
+        self._begun = []
+
+    def _end(self) -> None:
         if self._child is not None:
-            self._child.kill()
-            self._child.wait()
-            for pipe in (self._child.stdin, self._child.stdout):
-                with contextlib.suppress(OSError):
-                    cast(BinaryIO, pipe).close()
-        self._child, self._under_way = None, []
+            self._child.end()
+        self._child = None
 
-    def _living_child(self) -> subprocess.Popen[bytes]:
-        if self._child is not None and self._child.poll() is not None:
-            self.close()  # died between two images: nobody's fault
-        if self._child is None:
-            self._child = _start_child(
-                {**self._settings, "timeout_s": self.timeout_s, "patience_s": patience_s(self.timeout_s) + 5}
-            )
-            self._pipe_bytes = fcntl.fcntl(cast(BinaryIO, self._child.stdin).fileno(), fcntl.F_GETPIPE_SZ)
-        return self._child
-
-    def _cause_of_death(self, child: subprocess.Popen[bytes]) -> Exception:
-        try:
-            code = child.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            code = 0
-        self.close()
+    def _cause_of_death(self, child: ChildProcess) -> Exception:
+        code = child.exit_code(timeout_s=5)
+        self._end()
         if code >= 0:
             return _NotTheImage(f"exited with {code}")
         cause = signal.Signals(-code)
@@ -198,43 +191,6 @@ class Decoder:
 
 class _NotTheImage(Exception):
     """What ended the child, or kept it from answering, is something that decoding does not do."""
-
-
-def _start_child(settings: dict[str, object]) -> subprocess.Popen[bytes]:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
-        "OPENBLAS_NUM_THREADS": "1",
-    } | _KEEP_MEMORY
-    child = subprocess.Popen(
-        [sys.executable, "-m", "pix2score.images.decoder", json.dumps(settings)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-        bufsize=0,
-    )
-    for pipe in (cast(BinaryIO, child.stdin), cast(BinaryIO, child.stdout)):
-        os.set_blocking(pipe.fileno(), False)
-        with contextlib.suppress(OSError):  # over the user's pipe quota: slower, not wrong
-            fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    return child
-
-
-def _read_exactly(child: subprocess.Popen[bytes], size: int, wait: Wait) -> bytes:
-    """Mostly what one read gives, as it is: the child writes an answer in one go."""
-    fd = cast(BinaryIO, child.stdout).fileno()
-    parts: list[bytes] = []
-    while size:
-        try:
-            part = os.read(fd, size)
-        except BlockingIOError:
-            wait.until(fd, select.POLLIN)
-            continue
-        if not part:
-            raise EOFError
-        parts.append(part)
-        size -= len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 if __name__ == "__main__":
