@@ -158,9 +158,8 @@ def _load(config: AppConfig, version: str, cores: int) -> tuple[list[Predictor],
         raise DataError(f"{config.model} is model {card.version} by now, it was {version}: deploy it again")
     predictors = [predictor]
     if device == "cpu" and cores > 1:
-        graph = load_graph(config.model, card)
-        options: dict[str, Any] = {"batch_size": predictor.batch_size, "graph": graph, "num_threads": cores}
-        predictors.append(Predictor(card, predictor.weights, **options))
+        weights, size, graph = predictor.weights, predictor.batch_size, load_graph(config.model, card)
+        predictors.append(Predictor(card, weights, batch_size=size, num_threads=cores, graph=graph))
     library = Library(config.scores, card.trunk_version, config.pictures) if config.scores else None
     explainer = Explainer.of(predictor, config.explain, cores)
     return predictors, explainer, library
