@@ -11,10 +11,8 @@ import json
 import logging
 import multiprocessing
 import os
-import resource
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -34,6 +32,7 @@ from pix2score.benchmark.generated import (
     write_catalog_file,
     write_rows,
 )
+from pix2score.benchmark.processes import looking, memory_of, this_and_below
 from pix2score.catalog.catalog import Catalog, Columns, open_catalog
 from pix2score.cluster.tasks import RayExecutor
 from pix2score.cluster.temp import ray_temp
@@ -54,7 +53,6 @@ ONE_TASK_ROWS = 10_000_000
 """Up to so many rows a night is measured in one task too."""
 TASK_MEMORY_BYTES = 6 * 2**30
 Way = Literal["one task", "ranges"]
-_POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,58 +259,20 @@ class _Seen:
 @contextmanager
 def _watched() -> Iterator[_Seen]:
     """Filled while the block runs, and at its end."""
-    seen, stop, ticks = _Seen(), threading.Event(), dict[int, tuple[float, float]]()
+    seen, seconds = _Seen(), dict[int, tuple[float, float]]()
 
     def look() -> None:
-        for process in (os.getpid(), *_workers()):
-            with suppress(OSError, ValueError):
-                seconds, size = _usage(process)
-                ticks[process] = (ticks.get(process, (seconds, 0.0))[0], seconds)
-                if process == os.getpid():
-                    seen.driver_bytes = max(seen.driver_bytes, size)
+        for process in this_and_below():
+            is_driver = process.pid == os.getpid()
+            if is_driver or process.line.startswith("ray::"):
+                first = seconds.get(process.pid, (process.cpu_s, 0.0))[0]
+                seconds[process.pid] = first, process.cpu_s
+                resident, shared = memory_of(process.pid)
+                if is_driver:
+                    seen.driver_bytes = max(seen.driver_bytes, resident - shared)
                 else:
-                    seen.task_bytes = max(seen.task_bytes, size)
+                    seen.task_bytes = max(seen.task_bytes, resident - shared)
 
-    def watch() -> None:
-        while not stop.wait(_POLL_S):
-            look()
-
-    look()
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
+    with looking(look):
         yield seen
-    finally:
-        stop.set()
-        thread.join()
-        look()
-        seen.cpu_s = sum(last - first for first, last in ticks.values())
-
-
-def _workers() -> list[int]:
-    """Processes below this one that run Ray's tasks."""
-    parents, names = dict[int, int](), dict[int, str]()
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with suppress(OSError, ValueError):
-                text = Path(f"/proc/{entry}/stat").read_text()
-                names[int(entry)] = text[text.index("(") + 1 : text.rindex(")")]
-                parents[int(entry)] = int(text[text.rindex(")") + 2 :].split()[1])
-
-    def is_below(process: int) -> bool:
-        while process in parents and process > 1:
-            process = parents[process]
-            if process == os.getpid():
-                return True
-        return False
-
-    return [process for process, name in names.items() if name.startswith("ray::") and is_below(process)]
-
-
-def _usage(process: int) -> tuple[float, int]:
-    """CPU seconds so far, and resident bytes without those that are shared."""
-    stat = Path(f"/proc/{process}/stat").read_text()
-    fields = stat[stat.rindex(")") + 2 :].split()
-    ticks = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    resident, shared = (int(text) for text in Path(f"/proc/{process}/statm").read_text().split()[1:3])
-    return ticks, (resident - shared) * resource.getpagesize()
+    seen.cpu_s = sum(last - first for first, last in seconds.values())

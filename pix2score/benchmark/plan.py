@@ -8,9 +8,7 @@ change, 0.1 % are removed and as many are new. A first night, where every row is
 from __future__ import annotations
 
 import os
-import resource
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from pix2score.benchmark.generated import MODEL_VERSION, pixiv_layout, staged, write_catalog, write_live
+from pix2score.benchmark.processes import looking, memory_of
 from pix2score.catalog.catalog import Catalog, Columns, open_catalog
 from pix2score.host.executor import LocalThreads
 from pix2score.nightly.merge import merge_range
@@ -32,7 +31,6 @@ from pix2score.snapshots.pieces import Origin
 from pix2score.storage.folder import Folder
 
 FILE_ROWS = 250_000
-_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +127,7 @@ def _temporary_files_in(folder: Path) -> Iterator[Path]:
 
 def _step(function: Callable[[], Any], scratch: Path, num_rows: int) -> tuple[Any, Step]:
     before = os.times()
-    with _watched(lambda: _disk_bytes(scratch)) as disk:
+    with _largest(lambda: _disk_bytes(scratch)) as disk:
         result, seconds, peak_mib = _measured(function)
     after = os.times()
     cpu_s = round(after.user + after.system - before.user - before.system, 2)
@@ -146,35 +144,28 @@ def _disk_bytes(folder: Path) -> int:
     return size
 
 
+def _memory() -> int:
+    return memory_of(os.getpid())[0]
+
+
 def _measured(function: Callable[[], Any]) -> tuple[Any, float, int]:
-    with _watched(_memory) as peak:
+    with _largest(_memory) as peak:
         start = time.monotonic()
         result = function()
         seconds = time.monotonic() - start
     return result, round(seconds, 2), peak[0] // 2**20
 
 
-def _memory() -> int:
-    """Resident memory of this process in bytes; Linux only."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
 @contextmanager
-def _watched(measure: Callable[[], int]) -> Iterator[list[int]]:
+def _largest(measure: Callable[[], int]) -> Iterator[list[int]]:
     """The largest of what ``measure`` gives while the block runs."""
-    peak, stop = [measure()], threading.Event()
+    found = [0]
 
-    def watch() -> None:
-        while not stop.wait(_POLL_S):
-            peak[0] = max(peak[0], measure())
+    def look() -> None:
+        found[0] = max(found[0], measure())
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        stop.set()
-        thread.join()
+    with looking(look):
+        yield found
 
 
 def plan_line(timing: PlanTiming) -> str:

@@ -6,9 +6,7 @@ price, and is named.
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -21,6 +19,7 @@ from PIL import Image
 
 from pix2score.benchmark.load import BAD, GOOD, Came, Offered, offer
 from pix2score.benchmark.pictures import write_photographs
+from pix2score.benchmark.processes import memory_of, this_and_below, tree_cpu_s
 from pix2score.cluster.local import num_local_cores
 from pix2score.cluster.session import session
 from pix2score.serve.model import Model
@@ -30,8 +29,6 @@ from pix2score.service.job import served
 NUM_PICTURES = 48
 BARE_BATCHES = (1, 8, 32)
 BAD_SHARE = 0.1
-_TICKS = os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,20 +159,11 @@ def _median(numbers: list[float]) -> float:
     return float(np.median(numbers))
 
 
-# Processes below this one
-
-
-def tree_cpu_s() -> float:
-    """CPU seconds of this process and all below it, ended ones that were waited for too."""
-    return sum(sum(map(int, fields[11:15])) for fields in _stats()) / _TICKS
-
-
 def _footprint() -> dict[str, Any]:
     """Memory of replica and proxy in MiB, and how many decode children there are."""
     found: dict[str, Any] = {"decoders": 0, "decoders_mib": 0, "replica_mib": 0, "proxy_mib": 0}
-    for fields in _stats():
-        pid, mib = int(fields[-1]), int(fields[21]) * _PAGE // 2**20
-        line = _command_line(pid)
+    for process in this_and_below():
+        line, mib = process.line, memory_of(process.pid)[0] // 2**20
         if "pix2score.images.decoder" in line:
             found["decoders"] += 1
             found["decoders_mib"] += mib
@@ -184,23 +172,3 @@ def _footprint() -> dict[str, Any]:
         elif line.startswith("ray::ProxyActor"):
             found["proxy_mib"] += mib
     return found
-
-
-def _stats() -> Iterator[list[str]]:
-    """Fields of ``/proc/PID/stat`` behind the name, and the pid, of this process and all below it."""
-    found: dict[int, list[str]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            found[int(stat.parent.name)] = [*stat.read_text().rpartition(")")[2].split(), stat.parent.name]
-    pending = [os.getpid()]
-    while pending:
-        pid = pending.pop()
-        if pid in found:
-            yield found[pid]
-        pending += [child for child, fields in found.items() if int(fields[1]) == pid]
-
-
-def _command_line(pid: int) -> str:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    return ""
