@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from tests.support.chain import Chain
@@ -28,6 +29,9 @@ sys.dont_write_bytecode = False
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process of tests for each core: threads that spin take turns
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+settings.register_profile("pix2score", deadline=None)  # a loaded machine is slow, and no fault
+settings.load_profile("pix2score")
+
 SECRET = secrets.token_hex(20)  # made anew, so that finding it anywhere means that it leaked
 BUCKET = "pix2score-tests"
 
@@ -39,7 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def _of_part(item: pytest.Item, part: str) -> bool:
     number, parts = map(int, part.split("/"))
-    return zlib.crc32(item.path.name.encode()) % parts == number - 1
+    return zlib.crc32(item.nodeid.partition("::")[0].encode()) % parts == number - 1
 
 
 def _mark_second_forms(items: list[pytest.Item]) -> None:
