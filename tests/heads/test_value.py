@@ -69,7 +69,7 @@ def fitted(labels: list[float], head: ValueHead = ValueHead(name="h", column="c"
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_mean_deviation_and_quantiles_are_numpys(labels: list[float]) -> None:
     head = fitted(labels)
     assert head.mean == pytest.approx(np.mean(labels), abs=1e-9 * np.abs(labels).max() + 1e-300)

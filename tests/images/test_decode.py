@@ -395,7 +395,7 @@ def test_random_bytes_never_raise_anything_but_an_image_failure(signature: bytes
     survives(signature + rest)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     seed=st.sampled_from(SEEDS),
     edits=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=8),

@@ -73,7 +73,7 @@ def assert_same(a: OrderedAccumulator, b: OrderedAccumulator) -> None:
 
 
 @given(st.integers(0, 40), st.integers(0, 2**31), st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_merging_is_associative_commutative_and_equals_adding_all_at_once(
     num_images: int, seed: int, data: st.DataObject
 ) -> None:
@@ -258,7 +258,7 @@ def test_temperature_recovers_the_factor_that_logits_were_multiplied_by(factor: 
 
 
 @given(st.integers(1, 60), st.integers(0, 2**31), st.floats(0.05, 20), st.floats(-2, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_fitted_temperature_never_costs_more_than_none(
     num_images: int, seed: int, scale: float, signal: float
 ) -> None:

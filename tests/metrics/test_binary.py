@@ -110,7 +110,7 @@ def test_a_weighted_loss_answers_for_other_odds_and_the_calibration_puts_the_pri
 
 
 @given(st.integers(0, 30), st.integers(0, 2**31), st.sampled_from([1e-9, 1.0, 1e3]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_few_images_of_any_kind_give_a_finite_line_that_keeps_the_order(
     num: int, seed: int, scale: float
 ) -> None:
@@ -139,7 +139,7 @@ def test_a_model_that_ranks_worse_than_chance_gets_nearly_the_same_probability_e
 
 
 @given(st.integers(2, 40), st.integers(0, 2**31))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_threshold_has_the_best_balanced_accuracy_that_any_has(num: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     prob, yes = rng.integers(1, 8, num) / 8, rng.random(num) < 0.5
@@ -156,7 +156,7 @@ def test_of_thresholds_as_good_the_one_nearest_to_the_prior_is_taken() -> None:
 
 
 @given(st.integers(0, 40), st.integers(0, 2**31), st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_merging_is_adding_in_any_order_and_missing_labels_weigh_nothing(
     num: int, seed: int, data: st.DataObject
 ) -> None:

@@ -12,7 +12,7 @@ from pix2score.metrics.formulas import auc, average_precision, pearson
 
 
 @given(st.integers(2, 60), st.integers(0, 2**31))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_auc_and_average_precision_are_scikit_learns_under_any_weights(num: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     score, positive = rng.integers(0, 8, num) / 8, rng.random(num) < 0.4

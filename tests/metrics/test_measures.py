@@ -44,7 +44,7 @@ def test_shared_numbers_are_those_of_the_accumulator(head: OrderedHead) -> None:
 
 
 @given(st.integers(0, 50), st.lists(st.integers(0, 3), min_size=30, max_size=30).filter(lambda w: sum(w) > 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_weight_counts_an_image_so_many_times(seed: int, weights: list[int]) -> None:
     answers, times = answers_of(30, seed), np.array(weights)
     weighted = measures(answers)

@@ -76,7 +76,7 @@ def test_the_line_is_the_linear_regressions_on_many_images() -> None:
 
 
 @given(st.integers(0, 12), st.integers(0, 2**31), st.sampled_from([0.0, 1e-9, 1.0, 1e3]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_few_images_of_any_kind_give_a_finite_line_that_keeps_the_order(
     num: int, seed: int, scale: float
 ) -> None:
@@ -104,7 +104,7 @@ def test_a_model_that_is_worse_than_the_mean_gets_nearly_the_mean_everywhere() -
 
 
 @given(st.integers(0, 40), st.integers(0, 2**31), st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_merging_is_adding_in_any_order_and_missing_labels_weigh_nothing(
     num: int, seed: int, data: st.DataObject
 ) -> None:

@@ -92,7 +92,7 @@ def test_a_row_does_not_depend_on_how_many_images_there_are(
 
 
 @given(st.lists(st.integers(0, len(IMAGES) - 1), max_size=2 * BATCH + 1))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_a_row_does_not_depend_on_order_and_batch_mates(
     predictor: Predictor, alone: list[Prediction], rows: list[int]
 ) -> None:
@@ -135,7 +135,7 @@ logits_of_rows = st.lists(
 
 
 @given(logits_of_rows, st.floats(0.2, 10))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_probabilities_bin_score_and_expected_obey_their_contracts(
     rows: list[list[float]], temperature: float
 ) -> None:

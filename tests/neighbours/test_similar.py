@@ -46,7 +46,7 @@ def test_neighbours_are_those_of_the_plain_formula(tmp_path: Path, num_pieces: i
 
 
 @given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=60), st.integers(1, 9), st.integers(1, 20))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_best_of_all_blocks_are_kept_however_they_are_cut(
     values: list[float], size: int, block: int
 ) -> None:

@@ -31,7 +31,7 @@ def table(keys: list[Key]) -> pa.Table:
     return pa.table(columns, schema=pa.schema(key_fields(kind)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.one_of(st.tuples(keys_of(TEXTS), keys_of(TEXTS)), st.tuples(keys_of(NUMBERS), keys_of(NUMBERS))))
 def test_a_key_lies_behind_as_many_bounds_as_are_not_greater(both: tuple[list[Key], list[Key]]) -> None:
     cuts, keys = sorted(set(both[0])), both[1]

@@ -301,7 +301,6 @@ class ManyNights(Nights):
 Nights.TestCase.settings = settings(
     max_examples=4,
     stateful_step_count=25,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
     print_blob=True,
 )

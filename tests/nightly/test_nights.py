@@ -374,7 +374,7 @@ def s1_and_s2_hold(nights: Iterable[tuple[Content, str, int | None, dict[str, An
             assert len(world.scored) == len(set(world.scored))
 
 
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+UNHURRIED = settings(suppress_health_check=[HealthCheck.too_slow])
 test_s1_and_s2_hold_over_any_sequence_of_nights = settings(UNHURRIED, max_examples=2)(
     given(NIGHTS)(s1_and_s2_hold)
 )

@@ -224,13 +224,11 @@ def each_key_is_planned_exactly_once(rows: list[tuple[Any, ...]], part_of: int) 
     assert counts.catalog_rows - counts.null_id - counts.duplicate_key == counts.planned == len(expected)
 
 
-test_any_catalog_is_planned_with_each_key_exactly_once = settings(max_examples=10, deadline=None)(
+test_any_catalog_is_planned_with_each_key_exactly_once = settings(max_examples=10)(
     given(ANY_CATALOG, st.integers(1, 25))(each_key_is_planned_exactly_once)
 )
 test_many_catalogs_are_planned_with_each_key_exactly_once = pytest.mark.slow(
-    settings(max_examples=40, deadline=None)(
-        given(ANY_CATALOG, st.integers(1, 25))(each_key_is_planned_exactly_once)
-    )
+    settings(max_examples=40)(given(ANY_CATALOG, st.integers(1, 25))(each_key_is_planned_exactly_once))
 )
 
 

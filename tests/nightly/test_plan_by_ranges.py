@@ -33,7 +33,7 @@ from tests.support.nights import FACTS, M1, M2, Content, World, check, keys
 
 M3 = "cccccccccccc"
 TRUNKS = {M1: "t1", M3: "t1", M2: "t2"}
-MANY = settings(deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(suppress_health_check=list(HealthCheck))
 
 
 def plan_facts(folder: Folder, plan: ScoringPlan) -> dict[str, Any]:

@@ -217,7 +217,7 @@ def s1_holds(nights: Iterable[tuple[Content, str, int | None, dict[str, Any]]]) 
                 assert world.rows() == before
 
 
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+UNHURRIED = settings(suppress_health_check=[HealthCheck.too_slow])
 test_s1_holds_over_any_sequence_of_nights = settings(UNHURRIED, max_examples=3)(given(NIGHTS)(s1_holds))
 test_s1_holds_over_many_sequences_of_nights = pytest.mark.slow(
     settings(UNHURRIED, max_examples=40)(given(NIGHTS)(s1_holds))

@@ -20,7 +20,7 @@ counts = st.lists(st.integers(0, 10_000), min_size=3, max_size=3)
 
 
 @given(counts, counts)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_psi_is_zero_for_equal_shares_and_positive_otherwise(now: list[int], before: list[int]) -> None:
     a, b = np.array(now), np.array(before)
     assert psi(a, b) >= 0

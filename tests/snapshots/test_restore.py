@@ -318,7 +318,7 @@ def tables(world: World, number: int) -> tuple[str, ...]:
     return tuple(file.path for file in read_snapshot(world.folder, number).files_of("scores"))
 
 
-UNHURRIED = settings(deadline=None, suppress_health_check=list(HealthCheck))
+UNHURRIED = settings(suppress_health_check=list(HealthCheck))
 test_every_snapshot_taken_back_is_as_it_was = settings(UNHURRIED, max_examples=2)(
     given(STEPS)(every_snapshot_taken_back_is_as_it_was)
 )

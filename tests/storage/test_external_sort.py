@@ -22,7 +22,7 @@ def table_of(numbers: np.ndarray) -> pa.Table:
     return pa.table({"number": pa.array(numbers), "text": texts, "probs": lists})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     sizes=st.lists(st.integers(0, 40), max_size=6),
     share_left_out=st.floats(0, 1),

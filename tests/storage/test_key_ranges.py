@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pix2score.storage.key_ranges import Page, all_rows, between
@@ -35,7 +35,6 @@ def pages_of(keys: list[str], page_rows: int, wait_s: float = 0.0) -> Callable[[
     return page
 
 
-@settings(deadline=None)
 @given(st.sets(KEYS | ALIKE, max_size=60), st.integers(1, 7), st.integers(2, 6))
 def test_every_key_comes_once(keys: set[str], page_rows: int, num_threads: int) -> None:
     keys |= {middle for key in keys if (middle := between(key, None))}  # where ranges are cut

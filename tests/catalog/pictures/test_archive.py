@@ -230,7 +230,7 @@ def test_headers_that_go_back_or_on_for_ever_end() -> None:
 WHOLE = {name: make(*HONEST, ("b.jpg", JPEG * 9), ("c.json", b"{}")) for name, make in FORMS.items()}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(sorted(WHOLE)), st.data())
 def test_bytes_that_are_changed_give_pictures_or_a_damaged_archive(name: str, data: st.DataObject) -> None:
     content = bytearray(WHOLE[name])

@@ -90,7 +90,7 @@ def test_labels_are_the_numbers_that_arrow_reads(tmp_path: Path) -> None:
         assert kind is None or catalog.schema.field("likes").type == kind
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.lists(
         st.tuples(

@@ -69,7 +69,7 @@ def test_a_jpeg_packed_without_loss_is_that_jpeg_turned_once(turn: int, tmp_path
     assert np.array_equal(pixels(packed), pixels(plain))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(width=st.integers(1, 400), height=st.integers(1, 400), boxed=st.booleans())
 def test_the_size_is_read_as_libjxl_writes_it(width: int, height: int, boxed: bool) -> None:
     data = encode(Image.new("RGB", (width, height)), "JXL", effort=1, use_container=boxed)

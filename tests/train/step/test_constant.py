@@ -13,7 +13,7 @@ from pix2score.train.step.losses import LOSSES
 
 @pytest.mark.parametrize("loss", OrderedHead.LOSSES)
 @given(st.lists(st.integers(50, 5000), min_size=2, max_size=15))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_head_starts_at_the_best_constant_answer_which_costs_1(loss: str, counts: list[int]) -> None:
     head = OrderedHead(name="h", column="c", kind="levels", size=len(counts), loss=loss, counts=tuple(counts))
     bias, target = head.initial_bias(), torch.arange(len(counts))

@@ -137,7 +137,7 @@ def test_learning_rate_stays_between_zero_and_the_top(recipe: Recipe, step: int)
 
 @given(recipes)
 @example(Recipe(total_steps=1))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_learning_rate_rises_in_equal_steps_to_the_top_and_falls_as_a_cosine(recipe: Recipe) -> None:
     warmup = max(1, round(recipe.warmup_fraction * recipe.total_steps))
     factors = [learning_rate_factor(step, recipe) for step in range(recipe.total_steps)]

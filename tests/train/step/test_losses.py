@@ -57,7 +57,7 @@ sizes, seeds, shares = st.integers(0, 12), st.integers(0, 2**31), st.floats(0, 1
 
 
 @given(sizes, seeds, shares)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_sums_equal_a_loop_over_images(num_images: int, seed: int, missing: float) -> None:
     logits, labels = drawn(num_images, seed, missing)
     sums = multi_head_loss(logits, labels, HEADS)
@@ -72,7 +72,7 @@ def test_sums_equal_a_loop_over_images(num_images: int, seed: int, missing: floa
 
 
 @given(st.integers(1, 12), seeds)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_gradient_with_missing_labels_is_that_of_the_labelled_images_alone(
     num_images: int, seed: int
 ) -> None:
@@ -142,7 +142,7 @@ def test_a_head_that_is_absent_is_refused_by_name(where: str) -> None:
 
 
 @given(st.integers(0, 12), seeds, shares, st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_parts_of_two_workers_add_up_to_the_loss_and_gradient_of_the_joint_batch(
     num_images: int, seed: int, missing: float, data: st.DataObject
 ) -> None:
@@ -166,7 +166,7 @@ def test_parts_of_two_workers_add_up_to_the_loss_and_gradient_of_the_joint_batch
 
 
 @given(st.sampled_from([COUNT_HEAD, LEVEL_HEAD]), st.floats(0, 100), st.floats(-50, 50))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_constant_answer_costs_exactly_the_weight_of_the_head(
     head: OrderedHead, weight: float, level: float
 ) -> None:
@@ -207,7 +207,7 @@ def loss_value(head: OrderedHead, logits_BK: Tensor, labels_B: Tensor) -> Tensor
 
 @pytest.mark.parametrize("loss", ALL_LOSSES)
 @given(st.integers(1, 12), seeds)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_every_loss_gives_the_gradient_of_the_labelled_images_alone(
     loss: str, num_images: int, seed: int
 ) -> None:
@@ -252,7 +252,7 @@ def test_a_soft_label_of_even_bins_adds_to_one_and_has_one_peak_near_the_true_bi
 
 @given(st.lists(st.integers(0, 5000), min_size=2, max_size=20).filter(any))
 @example([4000, 300, 200, 200, 150, 150])
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_blurred_labels_have_the_shares_of_the_labels_however_uneven_the_bins(counts: list[int]) -> None:
     share = torch.tensor(counts, dtype=torch.float32) / sum(counts)
     torch.testing.assert_close(share @ soft_labels(tuple(counts)), share, atol=3e-3, rtol=0)

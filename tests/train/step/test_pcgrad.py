@@ -21,7 +21,7 @@ def test_of_two_opposed_gradients_each_loses_its_part_along_the_other() -> None:
 
 
 @given(st.integers(2, 5), st.integers(0, 2**31))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_it_equals_the_projections_of_the_paper_one_by_one(num_heads: int, seed: int) -> None:
     gradients = torch.randn(num_heads, 7, generator=torch.Generator().manual_seed(seed)).double()
     order = torch.Generator().manual_seed(seed)
