@@ -28,6 +28,7 @@ from pix2score.snapshots.indexes import (
     checked_content,
     embeddings_id,
     publish_index,
+    read_index,
     read_indexes,
     replace_index,
 )
@@ -163,6 +164,7 @@ def _taken_up(
 
     Raises ``DataError`` for one that is damaged.
     """
+    read_index(folder, card.snapshot)
     with engine() as connection:
         _load_rows(connection, config.scores, folder, snapshot, card)
         gone = _positions(connection, f"SELECT position FROM {_ALIVE} ANTI JOIN live {_SAME_ROW}")

@@ -16,7 +16,7 @@ from pix2score.cli.packages import missing
 from pix2score.errors import DataError
 from pix2score.neighbours.parts import Vectors, read_keys
 from pix2score.neighbours.vectors import Floats, Positions
-from pix2score.snapshots.indexes import IndexCard, checked_content, embeddings_id, read_indexes
+from pix2score.snapshots.indexes import IndexCard, checked_content, embeddings_id, read_index, read_indexes
 from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.tables import broken_files
 from pix2score.storage.folder import Folder
@@ -84,7 +84,8 @@ def check_sizes(folder: Folder, card: IndexCard) -> None:
 
 
 def check_whole(folder: Folder, card: IndexCard) -> None:
-    """As ``check_sizes``, and every byte but those of the embeddings, which are most of all."""
+    """As ``check_sizes``, and every byte, also of the card; not of the embeddings, which are most of all."""
+    read_index(folder, card.snapshot)
     check_sizes(folder, card)
     vectors = {part.vectors.path for part in card.parts}
     for file in card.files:

@@ -348,8 +348,15 @@ def damage_file(place: str, kind: str, how: str) -> str:
     return str(path.relative_to(place))
 
 
-@pytest.mark.parametrize("how", ["gone", "cut", "altered"])
-@pytest.mark.parametrize("kind", INDEX_FILES)
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        (kind, how)
+        for kind in INDEX_FILES
+        for how in ("gone", "cut", "altered")
+        if (kind, how) != ("index.json", "altered")  # that may say anything
+    ],
+)
 def test_a_damaged_index_misleads_nobody_and_is_made_anew(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, how: str
 ) -> None:
@@ -431,6 +438,8 @@ def test_a_card_without_its_hash_is_one_of_the_first_version(tmp_path: Path) -> 
     path.write_text(json.dumps(plain | {"num_probed": 1}))
     with pytest.raises(VerifyError, match=r"index/00000001/index\.json was altered"):
         verify(VerifyConfig(scores=place))
+    made(place)
+    verify(VerifyConfig(scores=place))
 
 
 def test_embeddings_that_are_no_numbers_are_named(tmp_path: Path) -> None:
