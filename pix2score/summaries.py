@@ -58,6 +58,8 @@ class EvaluateSummary(TypedDict):
     """Version of the model of ``compare``; with it the next two."""
     comparison: NotRequired[ByHead]
     is_better: NotRequired[bool]
+    engine: NotRequired[dict[str, Any]]
+    """As of ``score``: of the model, not of ``compare``."""
     config: dict[str, Any]
     seconds: float
 

@@ -3,13 +3,15 @@
     hashes/<32 hex digits>.parquet      ``sha256`` of each row of one catalog file, in order; null: no image
 
 The name is made of the catalog's place and of path, size and etag of the file, so that whoever knows a
-snapshot's catalog knows which of them it uses.
+snapshot's catalog knows which of them it uses. A file of a disk has no more of an etag than its size and the
+time that it says it was changed, which copying tools set: what the disk itself says of it is kept beside.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -21,10 +23,11 @@ import pyarrow.parquet as pq
 from pix2score.errors import DataError, StorageError
 from pix2score.storage.folder import Entry, Folder
 from pix2score.storage.parquet import parquet_bytes
+from pix2score.storage.places import is_remote
 
 logger = logging.getLogger(__name__)
 HASHES = "hashes"
-_COLUMN = b"pix2score.column"
+_COLUMN, _WRITTEN = b"pix2score.column", b"pix2score.written"
 
 
 def hashes_path(catalog: str, file: Mapping[str, Any]) -> str:
@@ -49,12 +52,12 @@ class KeptHashes:
             rows = pq.read_table(pa.BufferReader(data))
         except (FileNotFoundError, pa.ArrowInvalid):
             return None
-        is_fit = (rows.schema.metadata or {}).get(_COLUMN) == column.encode() and rows.num_rows == num_rows
+        is_fit = rows.schema.metadata == self._about(entry, column) and rows.num_rows == num_rows
         return rows.column(0).combine_chunks() if is_fit else None
 
     def add(self, entry: Entry, column: str, hashes: Sequence[pa.Array]) -> None:
         """Take note of the hashes of all rows of a catalog file."""
-        schema = pa.schema([pa.field("sha256", pa.binary(32))], metadata={_COLUMN: column.encode()})
+        schema = pa.schema([pa.field("sha256", pa.binary(32))], metadata=self._about(entry, column))
         texts = [text for some in hashes for text in some.to_pylist()]
         rows = pa.array([text and bytes.fromhex(text) for text in texts], pa.binary(32))
         self.new[self._path(entry)] = pa.table([rows], schema=schema)
@@ -71,8 +74,21 @@ class KeptHashes:
         self.new.clear()
         return written
 
+    def _about(self, entry: Entry, column: str) -> dict[bytes, bytes]:
+        """Which column of which file the hashes are of."""
+        return {_COLUMN: column.encode(), _WRITTEN: _written(f"{self.catalog}/{entry.path}").encode()}
+
     def _path(self, entry: Entry) -> str:
         return hashes_path(self.catalog, {"path": entry.path, "size": entry.size, "etag": entry.etag})
+
+
+def _written(place: str) -> str:
+    """Inode, and time of its last change by the disk's own account, which nobody can set; empty in a store,
+    where the etag is of the content."""
+    if is_remote(place):
+        return ""
+    status = os.stat(place)
+    return f"{status.st_ino}-{status.st_ctime_ns}"
 
 
 def as_text(hashes: pa.Array) -> pa.Array:

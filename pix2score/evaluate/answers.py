@@ -18,6 +18,7 @@ from pix2score.evaluate.sample import draw_of, keys_of
 from pix2score.heads.compared import by_row, num_others
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.columns import pixels_of
+from pix2score.model.admission import Admission, load_admitted
 from pix2score.model.predictor import Predictor, load_predictor
 from pix2score.storage.arrow import fixed_lists
 
@@ -56,13 +57,20 @@ class AnswerRows:
         explained: float = 0.0,
         adversarial: float = 0.0,
         graphs: Sequence[bytes | None] = (),
+        admission: Admission | None = None,
         **settings: Any,
     ) -> None:
+        """Load the models; ``admission``: of the engine of fewer bits by which the first one answers."""
         check_worker()
         self._explained, self._attacked = explained, adversarial
         self._kept: Adversary | None = None
         of_models = zip(models, graphs or [None] * len(models), strict=True)
-        self._predictors = [load_predictor(model, graph=graph, **settings) for model, graph in of_models]
+        self._predictors = [
+            load_admitted(model, admission, **settings)
+            if admission and not number
+            else load_predictor(model, graph=graph, **settings)
+            for number, (model, graph) in enumerate(of_models)
+        ]
         self._pixels = pixels
 
     def __call__(self, rows: pa.Table) -> pa.Table:

@@ -8,6 +8,7 @@ from pix2score.cli.flags import Device
 from pix2score.errors import ConfigError
 from pix2score.evaluate.perturbations import Perturbation, perturbations
 from pix2score.metrics.parts import MIN_PART
+from pix2score.model.predictor import Engine, check_engine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,10 +49,16 @@ class EvaluateConfig:
     seconds per image and head of a large network."""
     device: Device = "auto"
     """auto (GPU if the cluster has one), cpu or gpu."""
+    engine: Engine = "auto"
+    """What runs the network, as of jobs.score: auto, onnx, torch, or int8 or bf16, where this host shows that
+    they answer like float32; otherwise it is float32, with a line. The model of --compare is in float32: the
+    same folder tells what fewer bits change."""
     gpu_wait_s: float = 0
     """Seconds to wait for the cluster's autoscaler to bring a GPU, if there is none."""
 
     def __post_init__(self) -> None:
+        if self.device == "gpu":
+            check_engine(self.engine, "cuda")
         if self.require_better and not self.compare:
             raise ConfigError("--require-better needs --compare MODEL: better than what?")
         for name in ("ridge_rows", "adversarial"):

@@ -34,7 +34,9 @@ from pix2score.heads.spec import HeadSpec
 from pix2score.metrics.comparison import HeadComparison
 from pix2score.metrics.findings import ADVERSARIAL_S, Findings
 from pix2score.metrics.perturbed import Perturbed
+from pix2score.model.admission import Admission, admitted, engine_facts, is_narrow
 from pix2score.model.folder import ModelCard, load_model
+from pix2score.model.predictor import check_engine
 from pix2score.report.evaluation import evaluation_page
 from pix2score.report.page import check_packages
 from pix2score.storage.folder import Folder
@@ -59,22 +61,24 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary:
     Raises ``NotBetterError`` after everything is written.
     """
     places = _models(config)
-    cards, dataset = [load_model(place)[0] for place in places], open_dataset(config.data)
+    models, dataset = [load_model(place) for place in places], open_dataset(config.data)
+    cards = [card for card, _ in models]
     out = Folder(config.out)
     dataset.parts(config.split)
     for place, card in zip(places, cards, strict=True):
         check_heads(place, card.heads, dataset)
     catalog = check_columns(dataset, config.by)
+    admission = admitted(config.model, *models[0], config.engine) if is_narrow(config.engine) else None
     with (
         session(gpu_wait_s=config.gpu_wait_s) as offer,
         recorded(out, "summary.json", {"job": "evaluate", "split": config.split}) as summary,
     ):
         strata = strata_of(dataset, config.split, config.by, catalog)
-        pipeline = _pipeline(config, cards, dataset, offer)
+        pipeline = _pipeline(config, cards, dataset, offer, admission)
         evaluation = _measure(config, pipeline, strata)
         findings = _findings(config, pipeline, evaluation)
         _tell(findings, evaluation.heads)
-        summary.update(findings.to_dict(), config=as_plain(config))
+        summary.update(findings.to_dict(), config=as_plain(config), **engine_facts(config.engine, admission))
         _publish(out, summary, findings, evaluation)
         if config.require_better and not findings.is_better:
             verdicts = _verdicts(findings.comparison)
@@ -150,9 +154,14 @@ def _verdicts(comparison: Mapping[str, HeadComparison]) -> str:
 
 
 def _pipeline(
-    config: EvaluateConfig, cards: Sequence[ModelCard], dataset: PreparedDataset, offer: Offer
+    config: EvaluateConfig,
+    cards: Sequence[ModelCard],
+    dataset: PreparedDataset,
+    offer: Offer,
+    admission: Admission | None,
 ) -> EvaluationPipeline:
     use_gpu = offer.wants_gpu(config.device)
+    check_engine(config.engine, "cuda" if use_gpu else "cpu")
     num_adversarial = config.adversarial
     if num_adversarial is None:
         num_adversarial = NUM_ADVERSARIAL if use_gpu else NUM_ADVERSARIAL_CPU
@@ -163,6 +172,8 @@ def _pipeline(
         split=config.split,
         offer=offer,
         use_gpu=use_gpu,
+        engine="auto" if is_narrow(config.engine) else config.engine,
+        admission=admission,
         num_adversarial=num_adversarial,
     )
 

@@ -18,8 +18,9 @@ from pix2score.evaluate.sample import Sample
 from pix2score.evaluate.stages import decode_for_evaluation
 from pix2score.images.preprocess import Preprocess
 from pix2score.metrics.formulas import Floats
+from pix2score.model.admission import Admission
 from pix2score.model.folder import ModelCard
-from pix2score.model.predictor import graph_if_absent
+from pix2score.model.predictor import Engine, graph_if_absent
 from pix2score.storage.parts import Part
 
 NUM_EXPLAINED = 12
@@ -46,6 +47,10 @@ class EvaluationPipeline:
     split: str
     offer: Offer
     use_gpu: bool
+    engine: Engine = "auto"
+    """Of float32, where ``admission`` is not given."""
+    admission: Admission | None = None
+    """Of the engine of fewer bits by which the first model answers."""
     num_adversarial: int = 0
     """Images of which each head is led to another answer, about."""
     num_explained: int = NUM_EXPLAINED
@@ -105,12 +110,15 @@ class EvaluationPipeline:
         settings = self.offer.predictor_settings(use_gpu=use_gpu)
         pixels = [preprocesses.index(card.preprocess) for card in cards]
         pairs = zip(models, cards, strict=True)
-        graphs = [None if use_gpu else graph_if_absent(model, card) for model, card in pairs]
+        needs_none = use_gpu or self.engine == "torch"
+        graphs = [None if needs_none else graph_if_absent(model, card) for model, card in pairs]
         return rows.map_batches(
             AnswerRows,
             fn_constructor_args=(models, pixels),
             fn_constructor_kwargs={
                 "graphs": graphs,
+                "engine": self.engine,
+                "admission": self.admission,
                 "batch_size": GPU_BATCH if use_gpu else CPU_BATCH,
                 **settings,
                 **shares,

@@ -19,7 +19,7 @@ from pix2score.model.engine_files import EngineCard, load_engine_card, load_int8
 from pix2score.model.folder import ModelCard, Weights, load_graph, load_model
 from pix2score.model.members import refuse_ensemble
 from pix2score.model.parity import changes, objections
-from pix2score.model.predictor import Engine, Predictor, Runtime
+from pix2score.model.predictor import Engine, Predictor, Runtime, check_engine, load_predictor
 
 logger = logging.getLogger(__name__)
 Narrow: TypeAlias = Literal["int8", "bf16"]
@@ -78,6 +78,33 @@ def admitted(model: str, card: ModelCard, weights: Weights, engine: Narrow) -> A
         )  # fmt: skip
         return None
     return replace(admission, changes=moved)
+
+
+def load_asked(
+    model: str, engine: Engine, *, batch_size: int, device: str, num_threads: int | None = None
+) -> tuple[Predictor, dict[str, Any]]:
+    """The predictor of one process by ``engine``, in float32 where it may not answer here.
+
+    And what answers, for a summary, where fewer bits were asked for. Raises as ``admitted``, and
+    ``ConfigError`` for an engine that ``device`` does not have.
+    """
+    check_engine(engine, device)
+    settings: dict[str, Any] = {"batch_size": batch_size, "num_threads": num_threads}
+    if not is_narrow(engine):
+        return load_predictor(model, device=device, engine=engine, **settings), {}
+    card, weights = load_model(model)
+    admission = admitted(model, card, weights, engine)
+    facts = engine_facts(engine, admission)
+    if admission is None:
+        return load_predictor(model, device=device, **settings), facts
+    return narrow_predictor(model, card, weights, admission, **settings), facts
+
+
+def engine_facts(engine: Engine, admission: Admission | None) -> dict[str, Any]:
+    """What answered, for manifests and summaries, where fewer bits were asked for."""
+    if admission:
+        return {"engine": admission.facts()}
+    return {"engine": {"name": "float32", "asked": engine}} if is_narrow(engine) else {}
 
 
 def load_admitted(

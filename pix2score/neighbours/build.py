@@ -20,7 +20,7 @@ import pyarrow as pa
 from pix2score.neighbours.cells import Cells, codes_of, remove_positions
 from pix2score.neighbours.parts import PART_ROWS, Vectors, part_tables, write_part
 from pix2score.neighbours.questions import NUM_NEW, NUM_QUESTIONS, Questions
-from pix2score.neighbours.vectors import Positions, matrix, stored
+from pix2score.neighbours.vectors import Positions, check_finite, matrix, stored
 from pix2score.snapshots.indexes import (
     IndexCard,
     IndexFile,
@@ -79,6 +79,7 @@ class Draft:
         first = self.parts[-1].first + self.parts[-1].rows if self.parts else 0
         part, position = self.cells.empty(), first
         for chunk in rows.column("embedding").chunks:
+            check_finite(stored(chunk), self.folder.uri)
             block_ND = matrix(chunk)
             positions_N = np.arange(position, position + len(block_ND))
             part.add_with_ids(self.cells.project(block_ND), positions_N)

@@ -15,7 +15,7 @@ class IndexConfig:
     """Scores folder: a local path or s3://bucket/prefix. The index is of its live snapshot, and in it."""
     rebuild_share: float = 0.2
     """Build all anew, rather than take up the last index, if more than this share of its rows came or went
-    since all was built; 0 always builds all."""
+    since all was built; 0 always builds all, also where the snapshot has an index."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rebuild_share <= 1:

@@ -16,7 +16,7 @@ from pix2score.errors import ConfigError, DataError
 from pix2score.neighbours.config import DuplicatesConfig
 from pix2score.neighbours.groups import Components, Stored, hashes, join_by_index, join_copies, join_exactly
 from pix2score.neighbours.loaded import LoadedIndex, loaded_index
-from pix2score.neighbours.vectors import Floats, Positions, length, scanner, stored, unit, wide
+from pix2score.neighbours.vectors import Floats, Positions, check_finite, length, scanner, stored, unit, wide
 from pix2score.snapshots.manifest import live
 from pix2score.snapshots.read import batches_of, read_embeddings
 from pix2score.snapshots.snapshot import Snapshot
@@ -139,6 +139,7 @@ def _of_files(scores: str, snapshot: Snapshot) -> tuple[_Rows, npt.NDArray[np.ui
     if not table.num_rows:
         raise DataError(f"snapshot {snapshot.number} of {scores} has no embedding")
     stored_ND = stored(table.column("embedding").combine_chunks())
+    check_finite(stored_ND, scores)
     ids, pages = (table.column(name).combine_chunks() for name in KEY)
     return _Rows(ids, pages, stored_ND, None), hashes(stored_ND), np.asarray(stored_ND.any(axis=1))
 

@@ -16,6 +16,8 @@ from pix2score.neighbours.vectors import Floats, Positions, length, unit, wide
 
 Stored = npt.NDArray[np.floating]
 BLOCK_ROWS = 1_024
+SEARCHED_ROWS = 256
+"""Rows that the index is asked about at a time: each may find all others of its group."""
 CODE_ERROR = 0.02
 """By which codes may make two unit vectors look further apart than they are: measured at most 0.006."""
 PROBED = 16
@@ -41,6 +43,22 @@ class Components:
         """Put both into one group, whose root is the smaller of their roots."""
         low, high = sorted((self.root(one), self.root(other)))
         self._parent[high] = low
+
+    def join_all(self, row: int, others: Positions) -> None:
+        """Put ``row`` and all of ``others`` into one group; those that are in it cost no more than a look."""
+        root = self.root(row)
+        roots = self.roots_of(others)
+        for other in np.unique(roots[roots != root]).tolist():
+            self.join(root, other)
+
+    def roots_of(self, rows: Positions) -> Positions:
+        """The root of each of ``rows``, found for all at once: groups of thousands make millions of pairs."""
+        parent = self._parent
+        found = parent[rows]
+        while (parent[found] != found).any():
+            found = parent[found]
+        parent[rows] = found
+        return np.asarray(found)
 
     def roots(self) -> Positions:
         """[N]: the root of each row."""
@@ -76,10 +94,11 @@ def join_exactly(found: Components, rows_ND: Stored, chosen: Positions, threshol
     """Compare every pair of the rows at ``chosen``, which are few."""
     unit_MD = unit(wide(rows_ND[chosen]))
     for start in range(0, len(chosen), BLOCK_ROWS):
-        block = unit_MD[start : start + BLOCK_ROWS] @ unit_MD.T
-        for one, other in zip(*np.nonzero(block >= threshold), strict=True):
-            if start + one < other:
-                found.join(int(chosen[start + one]), int(chosen[other]))
+        block = unit_MD[start : start + BLOCK_ROWS] @ unit_MD[start:].T
+        for number, alike in enumerate(block >= threshold):
+            others = number + 1 + np.flatnonzero(alike[number + 1 :])
+            if len(others):
+                found.join_all(int(chosen[start + number]), chosen[start + others])
 
 
 def join_by_index(
@@ -91,37 +110,44 @@ def join_by_index(
 ) -> None:
     """Compare the rows at ``chosen`` with those that the index says are near.
 
-    What a pair is like is computed from the stored embeddings; the index only leaves out what is far.
+    What a pair is like is computed from the stored embeddings; the index only leaves out what is far. It
+    loses all other rows first, so that no row finds the thousands of copies of another.
     """
-    for start in range(0, len(chosen), BLOCK_ROWS):
-        positions = chosen[start : start + BLOCK_ROWS]
+    remove_others(index, chosen)
+    for start in range(0, len(chosen), SEARCHED_ROWS):
+        positions = chosen[start : start + SEARCHED_ROWS]
         rows_ND = unit(index.vectors.read(positions))
         for row, unit_D, near in zip(
-            positions.tolist(), rows_ND, _near(index, rows_ND, chosen, threshold), strict=True
+            positions.tolist(), rows_ND, _near(index, rows_ND, threshold), strict=True
         ):
             _join_near(found, index, row, unit_D, near, threshold)
         told(start + len(positions))
 
 
-def _near(index: LoadedIndex, unit_ND: Floats, chosen: Positions, threshold: float) -> Iterator[Positions]:
-    """Rows among ``chosen`` that may be that alike, for each of a block."""
+def remove_others(index: LoadedIndex, chosen: Positions) -> None:
+    """Leave only the rows at ``chosen`` in the index that is in memory."""
+    from pix2score.neighbours.cells import remove_positions  # loads faiss
+
+    is_chosen = np.zeros(sum(part.rows for part in index.card.parts), bool)
+    is_chosen[chosen] = True
+    remove_positions(index.faiss, np.flatnonzero(~is_chosen))
+
+
+def _near(index: LoadedIndex, unit_ND: Floats, threshold: float) -> Iterator[Positions]:
+    """Rows of the index that may be that alike, for each of a block."""
     index.faiss.nprobe = min(PROBED, index.cells.num_cells)
     radius = (np.sqrt(2 - 2 * threshold) + CODE_ERROR) ** 2
     limits, _, positions = index.faiss.range_search(index.cells.project(unit_ND), float(radius))
     for first, last in zip(limits[:-1].tolist(), limits[1:].tolist(), strict=True):
-        near = positions[first:last]
-        at = np.minimum(np.searchsorted(chosen, near), len(chosen) - 1)
-        yield np.sort(near[chosen[at] == near])
+        yield np.sort(positions[first:last])
 
 
 def _join_near(
     found: Components, index: LoadedIndex, row: int, unit_D: Floats, near: Positions, threshold: float
 ) -> None:
     """Join ``row`` with those of ``near`` that are as alike, but for those it is joined with already."""
-    root = found.root(row)
-    others = np.array([other for other in near.tolist() if found.root(other) != root], np.int64)
-    for start in range(0, len(others), BLOCK_ROWS):
-        some = others[start : start + BLOCK_ROWS]
+    others = near
+    while len(others := others[found.roots_of(others) != found.root(row)]):
+        some, others = others[:BLOCK_ROWS], others[BLOCK_ROWS:]
         rows_MD = index.vectors.read(some)
-        for other in some[rows_MD @ unit_D / length(rows_MD) >= threshold].tolist():
-            found.join(row, other)
+        found.join_all(row, some[rows_MD @ unit_D / length(rows_MD) >= threshold])

@@ -18,10 +18,20 @@ from pix2score.catalog.keys import KEY
 from pix2score.cli.packages import need
 from pix2score.errors import DataError, StorageError
 from pix2score.neighbours.config import IndexConfig
-from pix2score.neighbours.loaded import LoadedIndex, read_gone
+from pix2score.neighbours.loaded import LoadedIndex, check_whole, read_gone
 from pix2score.neighbours.parts import keys_schema, read_keys
 from pix2score.neighbours.vectors import Positions, scanner
-from pix2score.snapshots.indexes import IndexCard, IndexPart, embeddings_id, publish_index, read_indexes
+from pix2score.snapshots.indexes import (
+    IndexCard,
+    IndexPart,
+    card_path,
+    checked_content,
+    embeddings_id,
+    publish_index,
+    read_index,
+    read_indexes,
+    replace_index,
+)
 from pix2score.snapshots.leases import Lease
 from pix2score.snapshots.manifest import live, new_run_id
 from pix2score.snapshots.read import batches_of, read_embeddings
@@ -44,8 +54,8 @@ def index(config: IndexConfig) -> IndexSummary:
     """Make the index of the live snapshot; return its facts.
 
     Takes up the newest index of the same trunk: what came since is added, what went is left out. Does nothing
-    where the live snapshot has one. A build that was killed leaves files that no card names, which ``vacuum``
-    removes.
+    where the live snapshot has one that is whole, but for the bytes of embeddings, which it does not read. A
+    build that was killed leaves files that no card names, which ``vacuum`` removes.
 
     Raises:
         ConfigError: faiss is not installed.
@@ -55,15 +65,16 @@ def index(config: IndexConfig) -> IndexSummary:
     need("jobs.index", "index", ("faiss",))
     folder, started = Folder(config.scores), time.monotonic()
     snapshot = live(config.scores)
-    cards = read_indexes(folder)
-    if snapshot.number in cards:
+    cards = _whole(folder, read_indexes(folder), snapshot)
+    if snapshot.number in cards and config.rebuild_share:
         logger.info("snapshot %d has an index already", snapshot.number)
         return _summary(cards[snapshot.number], 0, started)
+    replaces = folder.is_file(card_path(snapshot.number))
     with _leased(folder):
         draft, added = _made(config, folder, snapshot, cards)
         _check_keys(config.scores, snapshot, draft)
         card = draft.card()
-        publish_index(folder, card)
+        (replace_index if replaces else publish_index)(folder, card)
     logger.info(
         "index of %d rows: finds %.1f%% of the ten nearest, by %d questions", card.rows, 100 * card.recall,
         card.num_questions,
@@ -85,6 +96,19 @@ def _summary(card: IndexCard, added: int, started: float) -> IndexSummary:
     }
 
 
+def _whole(folder: Folder, cards: dict[int, IndexCard], snapshot: Snapshot) -> dict[int, IndexCard]:
+    """Those of ``cards`` whose files are as they name them; of other snapshots than this one that is seen
+    when they are taken up."""
+    own = cards.get(snapshot.number)
+    try:
+        if own:
+            check_whole(folder, own)
+    except DataError as exc:
+        logger.warning("the index of snapshot %d is damaged, it is made anew: %s", snapshot.number, exc)
+        return {number: card for number, card in cards.items() if card is not own}
+    return cards
+
+
 @contextmanager
 def _leased(folder: Folder) -> Iterator[None]:
     """While the body runs, ``vacuum`` leaves files of indexes alone."""
@@ -100,9 +124,12 @@ def _made(
     """The index with all live rows, and how many of them it did not take up."""
     from pix2score.neighbours.build import Draft  # loads faiss
 
-    before = _earlier(snapshot, cards)
-    if before and (taken := _taken_up(config, folder, snapshot, before)):
-        return taken
+    before = _earlier(snapshot, cards) if config.rebuild_share else None
+    try:
+        if before and (taken := _taken_up(config, folder, snapshot, before)):
+            return taken
+    except DataError as exc:
+        logger.warning("an earlier index is not taken up, all is built anew: %s", exc)
     if not any(file.rows for file in snapshot.files_of("embeddings")):
         raise DataError(f"snapshot {snapshot.number} of {folder.uri} has no embedding to index")
     draft = Draft.begun(folder, snapshot)
@@ -133,7 +160,11 @@ def _earlier(snapshot: Snapshot, cards: dict[int, IndexCard]) -> IndexCard | Non
 def _taken_up(
     config: IndexConfig, folder: Folder, snapshot: Snapshot, card: IndexCard
 ) -> tuple[Draft, int] | None:
-    """The index ``card`` with what changed since, None if that is too much."""
+    """The index ``card`` with what changed since, None if that is too much.
+
+    Raises ``DataError`` for one that is damaged.
+    """
+    read_index(folder, card.snapshot)
     with engine() as connection:
         _load_rows(connection, config.scores, folder, snapshot, card)
         gone = _positions(connection, f"SELECT position FROM {_ALIVE} ANTI JOIN live {_SAME_ROW}")
@@ -161,7 +192,7 @@ def _draft_of(folder: Folder, snapshot: Snapshot, card: IndexCard) -> Draft:
     from pix2score.neighbours.questions import Questions
 
     loaded = LoadedIndex(folder, card)
-    questions = Questions.read(folder.read(card.questions.path))
+    questions = Questions.read(checked_content(folder, card.questions))
     files = (card.projection, card.cells)
     return Draft(
         folder, snapshot, loaded.cells, questions, loaded.faiss, *files, list(card.parts), loaded.gone

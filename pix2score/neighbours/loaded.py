@@ -13,10 +13,12 @@ import pyarrow.parquet as pq
 
 from pix2score.catalog.keys import KEY, Key
 from pix2score.cli.packages import missing
+from pix2score.errors import DataError
 from pix2score.neighbours.parts import Vectors, read_keys
 from pix2score.neighbours.vectors import Floats, Positions
-from pix2score.snapshots.indexes import IndexCard, embeddings_id, read_indexes
+from pix2score.snapshots.indexes import IndexCard, checked_content, embeddings_id, read_index, read_indexes
 from pix2score.snapshots.snapshot import Snapshot
+from pix2score.snapshots.tables import broken_files
 from pix2score.storage.folder import Folder
 
 logger = logging.getLogger(__name__)
@@ -28,18 +30,22 @@ class LoadedIndex:
     """Answers which stored embeddings may be the nearest ones; who asks compares them exactly."""
 
     def __init__(self, folder: Folder, card: IndexCard) -> None:
+        """Load it. Raises ``DataError`` for a file that is missing or damaged; of the embeddings, which stay
+        where they are, only the size is looked at."""
         from pix2score.neighbours.cells import Cells, add_codes, remove_positions  # loads faiss
 
+        check_sizes(folder, card)
         self.card = card
-        self.cells = Cells.read(folder.read(card.projection.path), folder.read(card.cells.path))
+        self.cells = Cells.read(checked_content(folder, card.projection), checked_content(folder, card.cells))
         self.vectors = Vectors(folder, card.parts, card.embedding_dim, card.embedding_dtype)
+        self.vectors.open()
         keys = pa.concat_tables(read_keys(folder, card.parts, KEY)).combine_chunks()
         self._ids, self._pages = keys.column(0), keys.column(1)
         self.gone = read_gone(folder, card)
         self.faiss: Any = self.cells.empty()
         """By cell the code of each row."""
         for part in card.parts:
-            add_codes(self.faiss, folder.read(part.codes.path))
+            add_codes(self.faiss, checked_content(folder, part.codes))
         remove_positions(self.faiss, self.gone)
         self.faiss.nprobe = card.num_probed
 
@@ -55,6 +61,8 @@ class LoadedIndex:
 
     def position_of(self, key: Key) -> int | None:
         """Where the row of ``key`` is, if there is one. Raises Arrow's errors for an id of another type."""
+        if not -(2**31) <= key[1] < 2**31:
+            return None
         kind = self._ids.type
         is_key = pc.and_(
             pc.equal(self._ids, pa.scalar(key[0], kind)), pc.equal(self._pages, pa.scalar(key[1], pa.int32()))
@@ -69,11 +77,28 @@ class LoadedIndex:
         return int(self.faiss.ntotal)
 
 
+def check_sizes(folder: Folder, card: IndexCard) -> None:
+    """Raise ``DataError`` naming a file that is missing or cut, by listings alone."""
+    for path, what in broken_files(folder, card.files).items():
+        raise DataError(f"{path} {what}")
+
+
+def check_whole(folder: Folder, card: IndexCard) -> None:
+    """As ``check_sizes``, and every byte, also of the card; not of the embeddings, which are most of all."""
+    read_index(folder, card.snapshot)
+    check_sizes(folder, card)
+    vectors = {part.vectors.path for part in card.parts}
+    for file in card.files:
+        if file.path not in vectors:
+            checked_content(folder, file)
+
+
 def read_gone(folder: Folder, card: IndexCard) -> Positions:
-    """Positions whose row is no longer live."""
+    """Positions whose row is no longer live. Raises ``DataError`` for a damaged file."""
     if not card.gone:
         return np.empty(0, np.int64)
-    return np.asarray(pq.read_table(pa.BufferReader(folder.read(card.gone.path))).column(0).to_numpy())
+    rows = pq.read_table(pa.BufferReader(checked_content(folder, card.gone)))
+    return np.asarray(rows.column(0).to_numpy())
 
 
 def _fitting(cards: dict[int, IndexCard], snapshot: Snapshot) -> IndexCard | None:
@@ -88,7 +113,7 @@ def _fitting(cards: dict[int, IndexCard], snapshot: Snapshot) -> IndexCard | Non
 
 
 def loaded_index(folder: Folder, snapshot: Snapshot) -> LoadedIndex | None:
-    """The index of ``snapshot``; None, with a line in the log where there is one of another, if none fits."""
+    """The index of ``snapshot``; None if none fits or is whole, with a line in the log where there is one."""
     cards = read_indexes(folder)
     if not cards:
         return None
@@ -97,7 +122,14 @@ def loaded_index(folder: Folder, snapshot: Snapshot) -> LoadedIndex | None:
         logger.info("neighbours are looked for in every embedding: %s", why)
         return None
     assert card is not None, "there is a reason without a card"
-    return LoadedIndex(folder, card)
+    try:
+        return LoadedIndex(folder, card)
+    except DataError as exc:
+        logger.warning(
+            "neighbours are looked for in every embedding: the index of snapshot %d is damaged: %s; "
+            "jobs.index makes it anew", card.snapshot, exc,
+        )  # fmt: skip
+        return None
 
 
 def _why_not(card: IndexCard | None, numbers: Sequence[int], snapshot: Snapshot) -> str | None:

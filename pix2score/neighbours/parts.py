@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from pix2score.catalog.keys import key_fields
 from pix2score.neighbours.vectors import Floats, Positions, stored, wide
-from pix2score.snapshots.indexes import IndexPart, folder_of, write_index_file
+from pix2score.snapshots.indexes import IndexPart, checked_content, folder_of, write_index_file
 from pix2score.snapshots.tables import Layout
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_bytes
@@ -64,9 +64,9 @@ def write_part(
 
 
 def read_keys(folder: Folder, parts: Sequence[IndexPart], columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Some columns of the keys of each part, by position."""
+    """Some columns of the keys of each part, by position. Raises ``DataError`` for a damaged file."""
     for part in parts:
-        yield pq.read_table(pa.BufferReader(folder.read(part.keys.path)), columns=list(columns))
+        yield pq.read_table(pa.BufferReader(checked_content(folder, part.keys)), columns=list(columns))
 
 
 class Vectors:
@@ -75,6 +75,11 @@ class Vectors:
     def __init__(self, folder: Folder, parts: Sequence[IndexPart], dim: int, dtype: str) -> None:
         self._folder, self._parts, self._dim, self._dtype = folder, parts, dim, np.dtype(dtype)
         self._first = np.array([part.first for part in parts], np.int64)
+
+    def open(self) -> None:
+        """Map the files of a disk: what ``vacuum`` removes from now on can be read all the same."""
+        if not is_remote(self._folder.uri):
+            self._maps  # noqa: B018 - made when it is asked for
 
     def read(self, positions_N: Positions) -> Floats:
         """[N, D] of the rows at ``positions_N``."""

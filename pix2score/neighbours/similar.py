@@ -8,7 +8,8 @@ each block of rows is one matrix product with all of them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,9 @@ from pix2score.catalog.keys import Id, Key
 from pix2score.errors import ConfigError, DataError
 from pix2score.neighbours.loaded import LoadedIndex, loaded_index
 from pix2score.neighbours.vectors import Floats, blocks, length, matrix, scanner, unit
+from pix2score.snapshots.identity import model_of
 from pix2score.snapshots.manifest import live
-from pix2score.snapshots.read import read_embeddings
+from pix2score.snapshots.read import read_embeddings, removed_meanwhile
 from pix2score.storage.folder import Folder
 
 logger = logging.getLogger(__name__)
@@ -86,9 +88,12 @@ class Neighbours:
         """As ``similar``."""
         _check(k)
         keys = [_as_key(one) for one in (key if isinstance(key, list) else [key])]  # type: ignore[arg-type]
-        unit_QD = self._embeddings_of(keys)
-        # one more: an illustration finds itself
-        found = self._nearest(unit_QD, k + 1)
+        if not keys:
+            return Nearest(1).table(None, k, self.id_type)
+        with self._told():
+            unit_QD = self._embeddings_of(keys)
+            # one more: an illustration finds itself
+            found = self._nearest(unit_QD, k + 1)
         return pa.concat_tables(
             nearest.table(of, k, self.id_type) for of, nearest in zip(keys, found, strict=True)
         )
@@ -112,8 +117,17 @@ class Neighbours:
                 f"embedding of shape {vector_D.shape}: expected {self._dim} finite numbers, as those of "
                 f"{self._scores}"
             )
-        (nearest,) = self._nearest(unit(vector_D[None]), k)
+        with self._told():
+            (nearest,) = self._nearest(unit(vector_D[None]), k)
         return nearest.table(None, k, self.id_type).select(["illust_id", "page", "similarity"])
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """A file that ``vacuum`` removed meanwhile, as a ``DataError`` that says so."""
+        try:
+            yield
+        except FileNotFoundError as exc:
+            raise removed_meanwhile(Folder(self._scores), self.snapshot, exc) from None
 
     def _nearest(self, unit_QD: Floats, num: int) -> list[Nearest]:
         found = [Nearest(num) for _ in unit_QD]
@@ -180,13 +194,19 @@ def _by_index(index: LoadedIndex, unit_QD: Floats, found: Sequence[Nearest], num
 def check_trunk(model: str, version: str | None, scores: str, number: int, theirs: str | None) -> None:
     """Raise ``ConfigError`` if embeddings of a model cannot be compared with those of a snapshot.
 
-    ``model``: how it is named; ``version``, ``theirs``: the trunk's of the model and of the snapshot.
+    ``model``: how it is named; ``version``, ``theirs``: the trunk's of the model and of the snapshot, by
+    whichever engine each embeds.
     """
-    if version is None or version != theirs:
+    if not is_same_trunk(version, theirs):
         raise ConfigError(
             f"{model} has trunk {version}, the embeddings of snapshot {number} of {scores} are of trunk "
             f"{theirs}: they cannot be compared; give the model that the snapshot was scored by"
         )
+
+
+def is_same_trunk(version: str | None, theirs: str | None) -> bool:
+    """Whether embeddings of two trunks can be compared: they are one, but for the engine that ran it."""
+    return version is not None and theirs is not None and model_of(version) == model_of(theirs)
 
 
 def _check(k: int) -> None:

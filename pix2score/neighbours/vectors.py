@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pds
 
 from pix2score.catalog.keys import KEY
+from pix2score.errors import DataError
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Positions: TypeAlias = npt.NDArray[np.int64]
@@ -49,6 +50,16 @@ def scanner(
 def stored(column: pa.Array) -> npt.NDArray[np.floating]:
     """[N, D] of a column of embeddings, in the precision that it has."""
     return np.asarray(column.flatten().to_numpy().reshape(-1, column.type.list_size))
+
+
+def check_finite(rows_ND: npt.NDArray[np.floating], scores: str) -> None:
+    """Raise ``DataError`` for NaN or infinity, which ``widened`` would make numbers of."""
+    num = len(rows_ND) - int(np.isfinite(rows_ND).all(axis=1).sum())
+    if num:
+        raise DataError(
+            f"{num} embeddings of {scores} have NaN or infinity: jobs.verify says what is wrong with the "
+            "snapshot"
+        )
 
 
 def matrix(column: pa.Array) -> Floats:

@@ -16,7 +16,7 @@ from pix2score.cluster.tasks import executor_for
 from pix2score.errors import ConfigError
 from pix2score.host.executor import Executor
 from pix2score.images.source import image_source
-from pix2score.model.admission import Admission, admitted, is_narrow
+from pix2score.model.admission import Admission, admitted, engine_facts, is_narrow
 from pix2score.model.folder import ModelCard, load_graph, load_model
 from pix2score.nightly.carry import check_carry
 from pix2score.nightly.deadline import Deadline, deadline
@@ -65,9 +65,7 @@ class Run:
 
     def engine_facts(self) -> dict[str, Any]:
         """What answered, for manifest and summary, where fewer bits were asked for."""
-        if self.admission:
-            return {"engine": self.admission.facts()}
-        return {"engine": {"name": "float32", "asked": self.config.engine}} if self.asks_narrow else {}
+        return engine_facts(self.config.engine, self.admission)
 
     @property
     def asks_narrow(self) -> bool:

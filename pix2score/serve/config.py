@@ -8,6 +8,7 @@ from typing import Literal
 from pix2score.cli.flags import Device
 from pix2score.cli.settings import POSITIONAL
 from pix2score.errors import ConfigError
+from pix2score.model.predictor import Engine, check_engine
 
 EXPORT_FORMATS = (".onnx", ".pt2")
 
@@ -66,7 +67,12 @@ class PredictConfig:
     score and expected."""
     device: Literal[Device, "cuda"] = "cpu"
     """auto (GPU if there is one), cpu or gpu; cuda means gpu."""
+    engine: Engine = "auto"
+    """What runs the network, as of jobs.score: auto, onnx, torch, or int8 or bf16, where this host shows that
+    they answer like float32; otherwise it is float32, with a line."""
 
     def __post_init__(self) -> None:
+        if self.device in ("gpu", "cuda"):
+            check_engine(self.engine, "cuda")
         if not self.images:
             raise ConfigError("no image given; name at least one file after the flags")

@@ -23,7 +23,8 @@ from pix2score.images.decode import picture_to_rgb
 from pix2score.images.decoder import Decoder
 from pix2score.images.preprocess import Preprocess
 from pix2score.images.source import image_source
-from pix2score.model.predictor import Predictor, load_predictor
+from pix2score.model.admission import load_asked
+from pix2score.model.predictor import Engine, Predictor
 from pix2score.storage.places import is_remote, normalise
 
 if TYPE_CHECKING:
@@ -54,20 +55,31 @@ class Model:
     Safe to call from several threads: they take turns.
     """
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: Predictor, engine_facts: dict[str, Any] | None = None) -> None:
         self._predictor = predictor
+        self.engine_facts = engine_facts or {}
+        """What answers, where fewer bits than float32 were asked for."""
         self._decoder = Decoder(predictor.card.preprocess)
         self._turn = threading.Lock()
 
     @classmethod
-    def load(cls, place: str, *, device: Literal[Device, "cuda"] = "cpu", batch_size: int = 1) -> Model:
+    def load(
+        cls,
+        place: str,
+        *,
+        device: Literal[Device, "cuda"] = "cpu",
+        batch_size: int = 1,
+        engine: Engine = "auto",
+    ) -> Model:
         """The model folder at ``place`` (local or S3), ready.
 
-        ``device``: auto (GPU if there is one), cpu or gpu. Raises ``DataError`` if there is no model there or
-        it was altered, ``ConfigError`` if a GPU was asked for and there is none.
+        ``device``: auto (GPU if there is one), cpu or gpu. ``engine``: as ``ScoreConfig`` has it; int8 and
+        bf16 where this host shows that they answer like float32, else float32 with a line in the log. Raises
+        ``DataError`` if there is no model there, it was altered or lacks what the engine needs,
+        ``ConfigError`` if a GPU was asked for and there is none, or an engine that the device does not have.
         """
         of_torch = torch_device(device)
-        return cls(load_predictor(place, batch_size=batch_size, device=of_torch, num_threads=None))
+        return cls(*load_asked(place, engine, batch_size=batch_size, device=of_torch))
 
     @property
     def card(self) -> ModelCard:

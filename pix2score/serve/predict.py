@@ -20,7 +20,7 @@ def predict(config: PredictConfig, say: Callable[[str], None]) -> dict[str, Any]
 
     Raises ``DataError`` after doing all others, if an image gave no answer.
     """
-    model = Model.load(config.model, device=config.device)
+    model = Model.load(config.model, device=config.device, engine=config.engine)
     ranges = answer_ranges(model.card)
     failed: dict[str, str] = {}
     for path in config.images:
@@ -40,6 +40,7 @@ def predict(config: PredictConfig, say: Callable[[str], None]) -> dict[str, Any]
         "model_version": model.card.version,
         "images": len(config.images),
         "failed": len(failed),
+        **model.engine_facts,
     }
     if failed:
         error = DataError(f"{len(failed)} of {len(config.images)} images gave no answer: {', '.join(failed)}")

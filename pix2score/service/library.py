@@ -19,7 +19,7 @@ from pix2score.catalog.catalog import place_of
 from pix2score.catalog.keys import Key
 from pix2score.catalog.originals import OriginalsLookup
 from pix2score.errors import ConfigError, ImageFailure, Pix2ScoreError
-from pix2score.neighbours.similar import Neighbours, check_trunk
+from pix2score.neighbours.similar import Neighbours, check_trunk, is_same_trunk
 from pix2score.snapshots.manifest import live, live_number, read_snapshot
 from pix2score.snapshots.snapshot import Manifest
 from pix2score.storage.folder import Folder
@@ -72,9 +72,7 @@ class Library:
     @property
     def is_of_model(self) -> bool:
         """Whether a picture can be compared with the embeddings: a later night may be of another model."""
-        return self._trunk_version is not None and (
-            self._shown.neighbours.trunk_version == self._trunk_version
-        )
+        return is_same_trunk(self._trunk_version, self._shown.neighbours.trunk_version)
 
     def facts(self) -> dict[str, Any]:
         """What ``/model`` says of it."""

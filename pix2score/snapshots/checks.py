@@ -44,6 +44,9 @@ class Promise:
         """
         manifest, layout = snapshot.manifest, snapshot.layout
         counts = manifest["counts"]
+        Columns(**manifest["config"]["columns"])
+        if carry := manifest.get("carry"):
+            carry["columns"].items()
         return cls(
             manifest["model_version"],
             counts["rows"],

@@ -16,15 +16,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pix2score.errors import ConflictError
+from pix2score.errors import ConflictError, DataError
 from pix2score.snapshots.snapshot import Snapshot
 from pix2score.storage.folder import Folder
 
+logger = logging.getLogger(__name__)
 INDEX, CARD, FORMAT = "index", "index.json", 1
+_SEAL = "sha256"
+"""Of all else that a card says: it names the hash of every other file, and nothing names its own. ``verify``
+looks at it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,12 @@ class IndexCard:
 
     def to_json(self) -> bytes:
         """Content of its file."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1).encode()
+        return json.dumps({"format": FORMAT, **asdict(self), _SEAL: self.seal}, indent=1).encode()
+
+    @property
+    def seal(self) -> str:
+        """Hash of all that it says."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 def embeddings_id(snapshot: Snapshot) -> str:
@@ -106,10 +116,31 @@ def write_index_file(folder: Folder, path: str, data: bytes) -> IndexFile:
     return IndexFile(path, folder.publish(path, data), hashlib.sha256(data).hexdigest())
 
 
+def card_path(number: int) -> str:
+    """Where the card of a snapshot's index is."""
+    return f"{folder_of(number)}/{CARD}"
+
+
+def checked_content(folder: Folder, file: IndexFile) -> bytes:
+    """Content of a file as its card has it. Raises ``DataError`` naming one that is missing or altered."""
+    try:
+        data = folder.read(file.path)
+    except FileNotFoundError:
+        raise DataError(f"{file.path} is missing") from None
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        raise DataError(f"{file.path} was altered")
+    return data
+
+
+def replace_index(folder: Folder, card: IndexCard) -> None:
+    """Make the index take the place of one of this snapshot that was found to be of no use."""
+    folder.publish(card_path(card.snapshot), card.to_json(), replace=True)
+
+
 def publish_index(folder: Folder, card: IndexCard) -> None:
     """Make the index exist. Raises ``ConflictError`` if there is one of this snapshot already."""
     try:
-        folder.publish(f"{folder_of(card.snapshot)}/{CARD}", card.to_json())
+        folder.publish(card_path(card.snapshot), card.to_json())
     except FileExistsError:
         raise ConflictError(
             f"another run made the index of snapshot {card.snapshot} of {folder.uri} first"
@@ -117,21 +148,56 @@ def publish_index(folder: Folder, card: IndexCard) -> None:
 
 
 def read_indexes(folder: Folder) -> dict[int, IndexCard]:
-    """Snapshot -> card of its index, oldest first; without those of a form not known to this version."""
-    paths = [entry.path for entry in (folder / INDEX).entries(suffix=f"/{CARD}")]
-    contents = (folder / INDEX).read_many(paths)
-    found = (_card(contents[path]) for path in paths if path in contents)
-    return {card.snapshot: card for card in found if card}
+    """Snapshot -> card of its index, oldest first; without those of a form not known to this version.
+
+    One that is damaged is left out with a warning.
+    """
+    paths = [f"{INDEX}/{entry.path}" for entry in (folder / INDEX).entries(suffix=f"/{CARD}")]
+    found: dict[int, IndexCard] = {}
+    for path, content in folder.read_many(paths).items():
+        try:
+            card = _card(path, content)
+        except DataError as exc:
+            logger.warning("an index is left out: %s", exc)
+            continue
+        if card:
+            found[card.snapshot] = card
+    return dict(sorted(found.items()))
 
 
-def _card(content: bytes) -> IndexCard | None:
-    plain: dict[str, Any] = json.loads(content)
-    if plain.pop("format", None) != FORMAT:
+def read_index(folder: Folder, number: int) -> IndexCard | None:
+    """The card of a snapshot's index; None if it has none that is known to this version.
+
+    Raises ``DataError`` for one of which any byte was altered.
+    """
+    path = card_path(number)
+    try:
+        content = folder.read(path)
+    except FileNotFoundError:
         return None
-    for name in ("projection", "cells", "questions", "gone"):
-        plain[name] = IndexFile(**plain[name]) if plain[name] else None
-    plain["parts"] = tuple(_part(part) for part in plain["parts"])
-    return IndexCard(**plain)
+    card = _card(path, content)
+    if card and json.loads(content).get(_SEAL, card.seal) != card.seal:  # the first had none
+        raise DataError(f"{path} was altered")
+    return card
+
+
+def _card(path: str, content: bytes) -> IndexCard | None:
+    """Raises ``DataError`` for one that cannot be read, or of another snapshot."""
+    try:
+        plain: dict[str, Any] = json.loads(content)
+        if plain.pop("format") != FORMAT:
+            return None
+        plain.pop(_SEAL, None)
+        for name in ("projection", "cells", "questions", "gone"):
+            plain[name] = IndexFile(**plain[name]) if plain[name] else None
+        plain["parts"] = tuple(_part(part) for part in plain["parts"])
+        card = IndexCard(**plain)
+        is_in_place = card_path(card.snapshot) == path
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise DataError(f"{path} was altered: {exc!r}") from None
+    if not is_in_place:
+        raise DataError(f"{path} was altered: it says that it is of snapshot {card.snapshot}")
+    return card
 
 
 def _part(plain: dict[str, Any]) -> IndexPart:
@@ -143,4 +209,4 @@ def files_of_indexes(cards: Iterable[IndexCard]) -> set[str]:
     """Paths of all files of the indexes, their cards too."""
     cards = list(cards)
     named = {file.path for card in cards for file in card.files}
-    return named | {f"{folder_of(card.snapshot)}/{CARD}" for card in cards}
+    return named | {card_path(card.snapshot) for card in cards}

@@ -5,6 +5,7 @@ A manifest created if absent is the whole commit. ``tables`` says what the files
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from pix2score.snapshots.lists import (
     plain_lists,
     write_lists,
 )
-from pix2score.snapshots.snapshot import Snapshot
+from pix2score.snapshots.snapshot import Manifest, Snapshot
 from pix2score.snapshots.tables import (
     LISTED_VERSION,
     READABLE_VERSIONS,
@@ -30,7 +31,8 @@ from pix2score.storage.folder import Folder
 SNAPSHOTS = "snapshots"
 REMOVED = b'{"removed": "by jobs.vacuum"}'
 """In place of the manifest of a removed snapshot, and known by its size: a manifest is never so short."""
-OF_PUBLICATION = ("compacted", "compaction_of", "restored_from", "published_by", "note")
+SEAL = "sha256"
+OF_PUBLICATION = ("compacted", "compaction_of", "restored_from", "published_by", "note", SEAL)
 """What a manifest says of its own publication: another one with the same scores says its own."""
 _READ_AT_ONCE = 64  # manifests of a night of 10 M images are some 250 kB
 
@@ -49,12 +51,35 @@ def publish(folder: Folder, parent: int, facts: Mapping[str, Any]) -> Snapshot:
     """
     draft = drafted(parent, facts)
     content = _with_lists(folder, parent, {**draft.manifest})
-    data = json.dumps(content, indent=1, ensure_ascii=False).encode()
+    data = sealed(content)
     try:
         folder.publish(path_of(draft.number), data)
     except FileExistsError:
         raise conflict(folder, draft.number) from None
     return Snapshot(draft.number, json.loads(data), folder)
+
+
+def sealed(content: Mapping[str, Any]) -> bytes:
+    """A manifest as it is stored: behind all else the SHA-256 of its bytes, where zeros stand in its place.
+
+    It names the hash of every file, and no file names its own.
+    """
+    empty = "0" * 64
+    data = json.dumps({**content, SEAL: empty}, indent=1, ensure_ascii=False).encode()
+    before, _, after = data.rpartition(empty.encode())
+    return before + hashlib.sha256(data).hexdigest().encode() + after
+
+
+def is_as_published(data: bytes, manifest: Mapping[str, Any]) -> bool:
+    """Whether a manifest with these bytes is as ``publish`` wrote it.
+
+    True of those of earlier versions, of which that is not known.
+    """
+    found = manifest.get(SEAL)
+    if not isinstance(found, str):
+        return not {*manifest} - {*Manifest.__annotations__}  # nor is a damaged name taken for that
+    before, seal, after = data.rpartition(found.encode())
+    return bool(seal) and hashlib.sha256(before + b"0" * 64 + after).hexdigest() == found
 
 
 def _with_lists(folder: Folder, parent: int, content: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NotRequired, TypedDict
 
+from pix2score.errors import DataError
 from pix2score.snapshots.lists import CONSUMED, FileList, list_from_dict, read_consumed, read_lists
 from pix2score.snapshots.tables import (
     SCHEMA_VERSION,
@@ -99,6 +100,8 @@ class Manifest(TypedDict):
     """Where fewer bits than float32 were asked for: what answered, and how near to it."""
     note: NotRequired[str]
     """Why it was published, in a person's words."""
+    sha256: NotRequired[str]
+    """Of the manifest's own bytes, with zeros in this place: see ``manifest.sealed``."""
 
 
 @dataclass(frozen=True)
@@ -129,12 +132,19 @@ class Snapshot:
     def some_files(self, *tables: TableName) -> Iterator[list[DataFile]]:
         """Live files of ``tables``, some thousands at a time; nothing of them is kept.
 
-        Raises ``DataError`` naming a list that is missing or was altered.
+        Raises ``DataError`` naming a list that is missing or was altered, or the manifest if it does not name
+        files as it should.
         """
         if "files" in self.manifest:
-            yield [data_file(file) for file in self.manifest["files"] if file["table"] in tables]
+            yield self._named(tables)
         elif self.folder:
             yield from read_lists(self.folder, [one for one in self.lists if one.table in tables])
+
+    def _named(self, tables: tuple[TableName, ...]) -> list[DataFile]:
+        try:
+            return [data_file(file) for file in self.manifest["files"] if file["table"] in tables]
+        except (TypeError, KeyError, AttributeError) as exc:
+            raise DataError(f"the manifest of snapshot {self.number} was altered: {exc!r}") from None
 
     @cached_property
     def _read(self) -> dict[TableName, list[DataFile]]:

@@ -25,13 +25,13 @@ import hashlib
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pix2score.catalog.keys import Key, key_fields
+from pix2score.catalog.keys import KEY, Key, key_fields
 from pix2score.errors import DataError
 from pix2score.heads.kinds import head_from_dict
 from pix2score.heads.spec import HeadSpec
@@ -199,18 +199,24 @@ def write_file(folder: Folder, table: TableName, path: str, rows: pa.Table) -> D
     """
     data = parquet_bytes(rows, row_group_rows=ROW_GROUP_ROWS[table])
     size = folder.publish(path, data)
-    facts: dict[str, Any] = {}
-    if table == "scores":
-        facts = {"first_key": _first_key(rows), "failed": failed_by_code(rows), "runs": ok_rows_by_run(rows)}
-        facts["kept"] = (
-            pc.sum(
-                pc.and_(pc.equal(rows.column("status"), OK), pc.is_valid(rows.column("error_code")))
-            ).as_py()
-            or 0
-        )
-        facts["pending"] = pc.sum(pc.equal(rows.column("status"), PENDING)).as_py() or 0
+    facts = scores_facts(rows) if table == "scores" else {}
     digest = hashlib.sha256(data).hexdigest()
     return DataFile(table, path, rows.num_rows, size, digest, **facts, version=SCHEMA_VERSION)
+
+
+FACT_COLUMNS = (*KEY, "status", "error_code", EMBEDDING_RUN)
+
+
+def scores_facts(rows: pa.Table) -> dict[str, Any]:
+    """What a ``DataFile`` says of the rows of a file of the scores table; they have ``FACT_COLUMNS``."""
+    is_ok, has_code = pc.equal(rows.column("status"), OK), pc.is_valid(rows.column("error_code"))
+    return {
+        "first_key": _first_key(rows),
+        "failed": failed_by_code(rows),
+        "runs": ok_rows_by_run(rows),
+        "kept": pc.sum(pc.and_(is_ok, has_code)).as_py() or 0,
+        "pending": pc.sum(pc.equal(rows.column("status"), PENDING)).as_py() or 0,
+    }
 
 
 def upgraded(rows: pa.Table) -> pa.Table:
@@ -260,7 +266,19 @@ def checked_bytes(folder: Folder, file: DataFile) -> bytes:
     return data
 
 
-def broken_files(folder: Folder, files: Iterable[DataFile]) -> dict[str, str]:
+class Sized(Protocol):
+    """A file as who names it knows it."""
+
+    @property
+    def path(self) -> str:
+        """In the folder."""
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+
+
+def broken_files(folder: Folder, files: Iterable[Sized]) -> dict[str, str]:
     """Path -> what is wrong, of those files that are not there with the size they are named with.
 
     One listing for each folder of a run.

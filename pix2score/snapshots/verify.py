@@ -26,12 +26,20 @@ from pix2score.snapshots.checks import (
 from pix2score.snapshots.config import VerifyConfig
 from pix2score.snapshots.damage import damage_of, damages
 from pix2score.snapshots.dead import Hashes, hashes_of
-from pix2score.snapshots.indexes import read_indexes
+from pix2score.snapshots.indexes import read_index
 from pix2score.snapshots.lists import as_files
-from pix2score.snapshots.manifest import live, live_number
+from pix2score.snapshots.manifest import is_as_published, live, live_number, path_of
 from pix2score.snapshots.read import batches_of
 from pix2score.snapshots.snapshot import CarriedColumns, Snapshot
-from pix2score.snapshots.tables import TABLES, DataFile, Layout, together, validate
+from pix2score.snapshots.tables import (
+    FACT_COLUMNS,
+    TABLES,
+    DataFile,
+    Layout,
+    scores_facts,
+    together,
+    validate,
+)
 from pix2score.snapshots.verify_keys import TASK_BYTES, Embedded, Sums, compare_keys, live_sums, num_parts
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import open_parquet
@@ -57,11 +65,15 @@ def verify_on(config: VerifyConfig, workers: Executor) -> VerifySummary:
     folder = Folder(config.scores)
     snapshot, promise = _readable(config.scores, folder)
     found = _check_files(folder, snapshot, promise, workers)
+    is_as_said = is_as_published(folder.read(path_of(snapshot.number)), snapshot.manifest)
     problems = found.problems + _check_index(folder, snapshot)
     if not problems:
         problems = _check_content(folder, snapshot, promise, found, workers)
-        if config.catalog:
+        if config.catalog and is_as_said:  # else who knows what its columns were called
             problems += workers.call(_catalog_problems, folder, snapshot, config.catalog, promise)
+    problems += found.miscounted + _check_manifest(snapshot)
+    if not problems and not is_as_said:
+        problems.append(f"{path_of(snapshot.number)} was altered")  # in what no file can tell
     if problems:
         raise VerifyError(f"snapshot {snapshot.number} of {folder.uri}: {'; '.join(problems)}")
     return {
@@ -85,6 +97,8 @@ def _readable(place: str, folder: Folder) -> tuple[Snapshot, Promise]:
         snapshot = live(place)
         if found := damages(folder, as_files(snapshot.lists)):
             raise DataError(f"snapshot {number} of {folder.uri}: {'; '.join(found)}")
+        if not snapshot.lists:
+            snapshot.files  # noqa: B018 - raises for files that are named in another form
         promise = Promise.of(snapshot)
     except (DataError, ConfigError) as exc:
         if not number:
@@ -101,9 +115,38 @@ def _readable(place: str, folder: Folder) -> tuple[Snapshot, Promise]:
     return snapshot, promise
 
 
+def _check_manifest(snapshot: Snapshot) -> list[str]:
+    """What the manifest says otherwise than what it says of its files."""
+    num_others = 0 if snapshot.lists else snapshot.num_files - len(snapshot.files)
+    problems = [f"{path_of(snapshot.number)} names {num_others} files of no table"] if num_others else []
+    return problems + _wrong_totals(snapshot)
+
+
+def _wrong_totals(snapshot: Snapshot) -> list[str]:
+    """Totals of the manifest that are not the sums of what it says of its files, as far as it says that."""
+    manifest, failed, runs = snapshot.manifest, Counter[str](), Counter[str]()
+    kept = 0
+    for file in (file for files in snapshot.some_files("scores") for file in files):
+        if file.failed is None or file.runs is None:
+            return []
+        failed.update(file.failed)
+        runs.update(file.runs)
+        kept += file.kept
+    said = {**manifest["counts"], "runs": manifest.get("runs")}
+    sums = {"ok": runs.total(), "failed_by_code": {**failed}, "kept": kept, "runs": {**runs}}
+    return [
+        f"its files have {name} {found}, manifest says {said[name]}"
+        for name, found in sums.items()
+        if said.get(name) not in (found, None, {})
+    ]
+
+
 def _check_index(folder: Folder, snapshot: Snapshot) -> list[str]:
     """What is wrong with the files of the snapshot's index, if it has one."""
-    card = read_indexes(folder).get(snapshot.number)
+    try:
+        card = read_index(folder, snapshot.number)
+    except DataError as exc:
+        return [str(exc)]
     found = (damage_of(folder, file, "its index") for file in card.files) if card else ()
     return [problem for problem in found if problem]
 
@@ -113,6 +156,8 @@ class _Found:
     """What one task found in some files of one table."""
 
     problems: list[str] = field(default_factory=list)
+    miscounted: list[str] = field(default_factory=list)
+    """What the manifest says otherwise of files whose content is as it says."""
     facts: RowFacts = field(default_factory=RowFacts)
     embedded: list[Embedded] = field(default_factory=list)
     live: Sums = field(default_factory=Sums)
@@ -121,6 +166,7 @@ class _Found:
     def add(self, other: _Found) -> None:
         """Take in what another task found."""
         self.problems += other.problems
+        self.miscounted += other.miscounted
         self.facts.add(other.facts)
         self.embedded += other.embedded
         self.live.add(other.live)
@@ -196,13 +242,34 @@ def _checked(
                     raise DataError(
                         f"{file.path} has {opened.metadata.num_rows} rows, manifest says {file.rows}"
                     )
-                yield from (
-                    opened.iter_batches(columns=names) if file.table in ("scores", "embeddings") else ()
-                )
+                if file.table not in ("scores", "embeddings"):
+                    continue
+                facts = []
+                for batch in opened.iter_batches(columns=names):
+                    facts.append(_facts_of(batch, file))
+                    yield batch
+                found.miscounted += _miscounted(file, [one for one in facts if one is not None])
         except FileNotFoundError:
             found.problems.append(f"{file.path} is missing")
         except DataError as exc:
             found.problems.append(str(exc))
+
+
+def _facts_of(batch: pa.RecordBatch, file: DataFile) -> pa.Table | None:
+    """The columns that its counts are of; None of a file whose counts are not known."""
+    if file.table != "scores" or file.runs is None:
+        return None
+    return pa.Table.from_batches([batch]).select(list(FACT_COLUMNS))
+
+
+def _miscounted(file: DataFile, rows: Sequence[pa.Table]) -> list[str]:
+    """What the manifest says otherwise than the rows of a file do: nights count by it."""
+    found = scores_facts(pa.concat_tables(rows)) if rows else {}
+    return [
+        f"{file.path} has {name} {value}, manifest says {getattr(file, name)}"
+        for name, value in found.items()
+        if getattr(file, name) != value
+    ]
 
 
 def _check_content(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,26 @@ def test_images_of_an_unchanged_file_are_not_read(place: str, catalog_place: str
     assert hashes(opened(catalog_place, out)) == [*expected()[:2], "00" * 32]
     write_catalog(catalog_place, {"illust_id": [3], "image": pa.array([b"other"])}, "b.parquet")
     assert hashes(opened(catalog_place, out)) == expected([*IMAGES[:2], b"other"])
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_images_that_changed_in_a_file_of_the_same_size_and_time_are_seen(
+    tmp_path: Path, in_place: bool
+) -> None:
+    out, place = Folder(str(tmp_path / "out")), str(tmp_path / "c")
+    path = Path(write_catalog(place, {"illust_id": [1], "image": pa.array([b"one"])})) / "catalog.parquet"
+    before, first = path.stat(), opened(place, out)
+    hashes(first)
+    first.kept.keep()  # type: ignore[union-attr]
+    other = parquet_bytes(pa.table({"illust_id": [1], "image": pa.array([b"two"])}))
+    assert len(other) == before.st_size
+    if not in_place:
+        path.unlink()
+    path.write_bytes(other)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    second = opened(place, out)
+    assert second.files == first.files, "it looks the same"
+    assert hashes(second) == expected([b"two"])
 
 
 @pytest.mark.parametrize("data", [b"rubbish", b""])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ from pix2score.evaluate.job import evaluate
 from pix2score.images.decode import to_rgb
 from pix2score.model.folder import load_model, save_model
 from pix2score.model.predictor import Predictor
+from pix2score.serve.config import ExportConfig
+from pix2score.serve.export import export
 from tests.support.chain import Chain
+from tests.support.engines import permute_scales
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -219,6 +223,31 @@ def test_the_gate_refuses_a_worse_candidate_after_writing_why(chain: Chain, tmp_
     written = json.loads((tmp_path / "metrics.json").read_text())
     assert written["is_better"] is False
     assert written["metrics"]["view"]["ridge"] == {}
+
+
+@pytest.mark.slow
+def test_an_engine_that_answers_otherwise_is_told_and_the_numbers_are_float32s(
+    chain: Chain, tmp_path: Path
+) -> None:
+    model = shutil.copytree(chain.model, tmp_path / "model")
+    export(ExportConfig(model=str(model), engine="int8", calibrate=chain.dataset))
+    permute_scales(model)
+    settings: dict[str, Any] = {"data": chain.dataset, "split": "val", "ridge_rows": 0, "adversarial": 0}
+    exact = evaluate(EvaluateConfig(model=chain.model, out=str(tmp_path / "exact"), **settings))
+    found = evaluate(EvaluateConfig(model=str(model), out=str(tmp_path / "out"), engine="int8", **settings))
+    assert found["engine"] == {"name": "float32", "asked": "int8"}
+    assert "engine" not in exact
+    assert found["metrics"]["bookmark"]["nll"] == exact["metrics"]["bookmark"]["nll"]
+
+
+def test_an_engine_without_its_files_ends_before_anything_runs(chain: Chain, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="python -m jobs.export --model .* --engine int8 --calibrate DATASET"):
+        evaluate(
+            EvaluateConfig(model=chain.model, data=chain.dataset, out=str(tmp_path / "out"), engine="int8")
+        )
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ConfigError, match="engine int8 runs on the CPU only"):
+        EvaluateConfig(model=chain.model, data=chain.dataset, out="x", device="gpu", engine="int8")
 
 
 def test_a_gate_without_a_rival_is_a_mistake() -> None:

@@ -21,12 +21,15 @@ from pix2score.evaluate.gather import Evaluation
 from pix2score.evaluate.saliency import overlay, saliency
 from pix2score.evaluate.sample import Sample, draw_of
 from pix2score.evaluate.stages import decode_for_evaluation
+from pix2score.host import instructions
 from pix2score.metrics.findings import Findings
+from pix2score.model.admission import admitted
 from pix2score.model.folder import load_model
 from pix2score.model.predictor import Predictor
 from pix2score.report.evaluation import evaluation_page
 from pix2score.storage.arrow import matrix
 from tests.support.builders import write_catalog
+from tests.support.engines import with_engine_files
 from tests.support.models import save_settled
 from tests.support.torch_helpers import COUNT_HEAD, HEADS, PREPROCESS, batch, pixels
 
@@ -92,6 +95,29 @@ def test_answers_are_the_predictors(place: str, rows: pa.Table) -> None:
                 wanted.heads[head.name].probs,
                 atol=1e-4,
             )
+
+
+@pytest.mark.skipif(
+    not instructions.has_any(instructions.EIGHT_BIT), reason="this CPU has neither VNNI nor AMX"
+)
+def test_the_first_model_answers_by_the_engine_that_was_admitted_and_others_in_float32(
+    tmp_path: Path,
+) -> None:
+    place = str(with_engine_files(tmp_path / "model"))
+    admission = admitted(place, *load_model(place), "int8")
+    assert admission
+    rows = decode_for_evaluation(
+        shard_rows(), heads=HEADS, preprocesses=[PREPROCESS], ridges={}, sample=Sample(shown=0, altered=0)
+    )
+    settings: dict[str, Any] = {"batch_size": 16, "device": "cpu", "num_threads": 1}
+    exact = AnswerRows([place, place], [0, 0], **settings)(rows)
+    narrow = AnswerRows([place, place], [0, 0], admission=admission, **settings)(rows)
+    for head in HEADS:
+        first, second = (f"{head.name}_outputs_{i}" for i in (0, 1))
+        assert narrow.column(second).equals(exact.column(second))
+        assert not narrow.column(first).equals(exact.column(first))
+        moved = np.exp(matrix(narrow.column(first))) - np.exp(matrix(exact.column(first)))
+        assert np.abs(moved).mean() < 0.05
 
 
 def test_altered_copies_are_answered_and_differ(rows: pa.Table) -> None:

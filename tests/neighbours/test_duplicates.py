@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import pix2score
 from pix2score.errors import ConfigError
 from pix2score.neighbours.config import DuplicatesConfig, IndexConfig
 from pix2score.neighbours.duplicates import duplicates
-from pix2score.neighbours.groups import Components, hashes, join_copies
+from pix2score.neighbours.groups import Components, hashes, join_copies, remove_others
 from pix2score.neighbours.index import index
+from pix2score.neighbours.loaded import loaded_index
 from pix2score.snapshots.manifest import publish
 from pix2score.snapshots.tables import write_file
 from pix2score.storage.folder import Folder
@@ -173,6 +175,35 @@ def test_too_many_rows_without_an_index_are_refused(tmp_path: Path, monkeypatch:
     duplicates(DuplicatesConfig(scores=place, out=str(tmp_path / "found.parquet")))
     with pytest.raises(ConfigError, match=r"threshold 0.4: expected 0.5 to 1"):
         DuplicatesConfig(scores=place, out="x", threshold=0.4)
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_thousands_of_near_identical_rows_are_a_group_within_seconds(tmp_path: Path, indexed: bool) -> None:
+    """Eight million pairs: one by one they took half a minute, and four times as long for twice the rows."""
+    rng, place = np.random.default_rng(5), str(tmp_path)
+    rows = (rng.random(16) + 0.01 * rng.standard_normal((4_000, 16))).astype(np.float16)
+    copies = np.repeat(rows[:1], 500, axis=0)
+    night(place, {"r1": {(number, 0): row for number, row in enumerate(np.concatenate([rows, copies]))}})
+    if indexed:
+        index(IndexConfig(scores=place))
+    start = time.process_time()
+    told = duplicates(DuplicatesConfig(scores=place, out=f"{place}/groups.parquet"))
+    assert (told["groups"], told["largest"], told["indexed"]) == (1, 4_500, indexed)
+    assert time.process_time() - start < 8
+
+
+def test_what_is_not_compared_is_not_found_by_what_is(tmp_path: Path) -> None:
+    """A placeholder that stands in the table thousands of times would be found by each row near it."""
+    place, vectors = str(tmp_path), with_copies()
+    snapshot = night(place, {"r1": vectors})
+    index(IndexConfig(scores=place))
+    loaded = loaded_index(Folder(place), snapshot)
+    assert loaded
+    chosen = np.arange(0, len(vectors), 3)
+    remove_others(loaded, chosen)
+    assert loaded.num_rows == len(chosen)
+    _, found = loaded.faiss.search(np.zeros((1, loaded.cells.dim), np.float32), len(vectors))
+    assert {*found[0].tolist()} <= {*chosen.tolist(), -1}
 
 
 def test_hashes_tell_rows_apart() -> None:

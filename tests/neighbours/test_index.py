@@ -21,11 +21,12 @@ import pix2score
 from pix2score.errors import ConfigError, ConflictError, DataError, StorageError, VerifyError
 from pix2score.neighbours import index as indexing
 from pix2score.neighbours import parts
-from pix2score.neighbours.config import IndexConfig
+from pix2score.neighbours.config import DuplicatesConfig, IndexConfig
+from pix2score.neighbours.duplicates import duplicates
 from pix2score.neighbours.index import index
 from pix2score.neighbours.loaded import LoadedIndex
 from pix2score.neighbours.questions import Questions
-from pix2score.neighbours.similar import Neighbours
+from pix2score.neighbours.similar import Neighbours, similar
 from pix2score.snapshots.config import VacuumConfig, VerifyConfig
 from pix2score.snapshots.indexes import publish_index, read_indexes
 from pix2score.snapshots.tables import Layout
@@ -331,6 +332,135 @@ def aged(place: str) -> None:
     moment = time.time() - 30 * 86_400
     for path in Path(place, "index").rglob("*"):
         os.utime(path, (moment, moment))
+
+
+INDEX_FILES = ["projection", "cells", "questions", "codes", "keys", "vectors", "index.json"]
+
+
+def damage_file(place: str, kind: str, how: str) -> str:
+    """The path of a file of index 1 that is gone, cut or altered now."""
+    (path, *_) = sorted((Path(place) / "index/00000001").glob(f"*{kind}*"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.unlink()
+    if how != "gone":
+        path.write_bytes(data[: len(data) // 2] if how == "cut" else data)
+    return str(path.relative_to(place))
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        (kind, how)
+        for kind in INDEX_FILES
+        for how in ("gone", "cut", "altered")
+        if (kind, how) != ("index.json", "altered")  # that may say anything
+    ],
+)
+def test_a_damaged_index_misleads_nobody_and_is_made_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, how: str
+) -> None:
+    """Of embeddings that changed within a file of the right size only verify knows, which reads them."""
+    place = str(tmp_path)
+    night(place, {"r1": FIRST})
+    made(place)
+    nearest = [key for key, _ in cosines(FIRST, FIRST[KEYS[0]], 21)[1:]]
+    path = damage_file(place, kind, how)
+    is_unseen, is_card = (kind, how) == ("vectors", "altered"), kind == "index.json"
+    if not (is_card and how == "gone"):
+        with pytest.raises(VerifyError, match=f"{path} (is missing|has|was altered)"):
+            verify(VerifyConfig(scores=place))
+    asked = Neighbours(place)
+    assert asked.is_indexed == (is_unseen or kind == "questions" and how == "altered")
+    if not asked.is_indexed:
+        assert [key for key, _ in pairs(asked.of(KEYS[0]))] == nearest
+        assert path in caplog.text or (is_card and how == "gone")
+    duplicates(DuplicatesConfig(scores=place, out=f"{place}/groups.parquet"))
+    vacuum(VacuumConfig(scores=place, dry_run=True))
+    index(IndexConfig(scores=place, rebuild_share=0 if is_unseen else 0.2))
+    verify(VerifyConfig(scores=place))
+    assert recall(place, FIRST) >= 0.98
+
+
+@pytest.mark.parametrize("kind", [name for name in INDEX_FILES if name != "vectors"])
+def test_an_altered_index_is_not_taken_up(tmp_path: Path, kind: str) -> None:
+    place, later = str(tmp_path), vectors_of([(5000, 0)], seed=4)
+    night(place, {"r1": FIRST})
+    made(place)
+    damage_file(place, kind, "altered")
+    night(place, {"r1": FIRST, "r2": later}, parent=1)
+    facts = made(place)
+    assert (facts["rows"], facts["added"], facts["gone"]) == (901, 901, 0)
+    verify(VerifyConfig(scores=place))
+
+
+def test_an_index_is_read_on_though_vacuum_removed_its_files(tmp_path: Path) -> None:
+    place = str(tmp_path)
+    night(place, {"r1": FIRST})
+    made(place)
+    asked = Neighbours(place)
+    night(place, {"r1": FIRST, "r2": vectors_of(KEYS[:800], seed=9)}, parent=1)
+    made(place)
+    vacuum(VacuumConfig(scores=place, keep=1, keep_staged="0s"))
+    assert not (tmp_path / "index/00000001").exists() or not list((tmp_path / "index/00000001").iterdir())
+    assert len(asked.of(0, 5)) == 5
+
+
+def test_a_reader_whose_files_vacuum_removed_is_told(tmp_path: Path) -> None:
+    place = str(tmp_path)
+    night(place, {"r1": FIRST})
+    asked = Neighbours(place)
+    night(place, {"r2": vectors_of(KEYS, seed=9)}, parent=1)
+    vacuum(VacuumConfig(scores=place, keep=1, keep_staged="0s"))
+    with pytest.raises(DataError, match=r"snapshot 1 of .* is missing .* live is"):
+        asked.of(0, 5)
+
+
+def test_an_index_of_another_form_is_written_over(tmp_path: Path) -> None:
+    place = str(tmp_path)
+    night(place, {"r1": FIRST})
+    made(place)
+    path = tmp_path / "index/00000001/index.json"
+    path.write_bytes(path.read_bytes().replace(b'"format": 1', b'"format": 9'))
+    assert not Neighbours(place).is_indexed
+    made(place)
+    assert Neighbours(place).is_indexed
+
+
+def test_a_card_without_its_hash_is_one_of_the_first_version(tmp_path: Path) -> None:
+    place = str(tmp_path)
+    night(place, {"r1": FIRST})
+    made(place)
+    path = tmp_path / "index/00000001/index.json"
+    plain = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in plain.items() if name != "sha256"}))
+    verify(VerifyConfig(scores=place))
+    path.write_text(json.dumps(plain | {"num_probed": 1}))
+    with pytest.raises(VerifyError, match=r"index/00000001/index\.json was altered"):
+        verify(VerifyConfig(scores=place))
+    made(place)
+    verify(VerifyConfig(scores=place))
+
+
+def test_embeddings_that_are_no_numbers_are_named(tmp_path: Path) -> None:
+    """Widened from half precision, infinity is 65,536: near to others that are far."""
+    place, vectors = str(tmp_path), dict(FIRST)
+    vectors[KEYS[3]] = np.full_like(vectors[KEYS[3]], np.nan)
+    vectors[KEYS[4]] = np.full_like(vectors[KEYS[4]], np.inf)
+    night(place, {"r1": vectors})
+    with pytest.raises(DataError, match="2 embeddings of .* have NaN or infinity"):
+        made(place)
+    with pytest.raises(DataError, match="2 embeddings of .* have NaN or infinity"):
+        duplicates(DuplicatesConfig(scores=place, out=f"{place}/groups.parquet"))
+
+
+def test_keys_that_cannot_be_are_not_found_and_no_key_has_no_neighbour(tmp_path: Path) -> None:
+    place = str(tmp_path)
+    night(place, {"r1": FIRST})
+    made(place)
+    with pytest.raises(DataError, match="page 99999999999, has no embedding"):
+        Neighbours(place).of((0, 99_999_999_999))
+    assert similar(place, []).num_rows == 0
 
 
 def test_vacuum_keeps_what_the_indexes_of_kept_snapshots_name(tmp_path: Path) -> None:

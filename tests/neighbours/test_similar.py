@@ -14,6 +14,7 @@ import pix2score
 from pix2score.errors import ConfigError, DataError
 from pix2score.neighbours import similar as neighbours
 from pix2score.neighbours import vectors
+from pix2score.neighbours.similar import check_trunk, is_same_trunk
 from pix2score.snapshots.tables import Layout
 from tests.support.builders import HEADS, LAYOUT, Key, embeddings_table, publish_night
 
@@ -103,3 +104,13 @@ def test_every_finite_half_is_widened_to_the_same_number() -> None:
 def test_a_place_without_scores_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no scores"):
         pix2score.similar(str(tmp_path), 1)
+
+
+def test_embeddings_of_one_trunk_compare_whichever_engine_made_them() -> None:
+    trunk, other = "a" * 12, "b" * 12
+    for theirs in (trunk, f"{trunk}+int8-openvino-89abcdef", f"{trunk}+bf16-openvino"):
+        check_trunk("the model", trunk, "scores", 1, theirs)
+    for theirs_ in (other, f"{other}+int8-openvino-89abcdef", None):
+        with pytest.raises(ConfigError, match="they cannot be compared"):
+            check_trunk("the model", trunk, "scores", 1, theirs_)
+    assert not is_same_trunk(None, None)

@@ -19,11 +19,13 @@ from PIL import Image
 import pix2score
 from pix2score.cli.flags import resolve
 from pix2score.errors import ConfigError, DataError, ImageFailure
+from pix2score.host import instructions
 from pix2score.serve.config import PredictConfig
 from pix2score.serve.model import Answer, Model
 from pix2score.serve.predict import answer_text, predict
 from tests.conftest import BUCKET
 from tests.support.chain import Chain
+from tests.support.engines import permute_scales, with_engine_files
 from tests.support.models import save_settled
 from tests.support.torch_helpers import HEADS, card_of, pixels, settled_model
 
@@ -258,3 +260,50 @@ def test_importing_the_package_loads_no_torch_and_the_job_no_ray() -> None:
         "sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+needs_8_bits = pytest.mark.skipif(
+    not instructions.has_any(instructions.EIGHT_BIT), reason="this CPU has neither VNNI nor AMX"
+)
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return with_engine_files(tmp_path_factory.mktemp("engines") / "model")
+
+
+@needs_8_bits
+def test_an_engine_of_8_bits_answers_nearly_as_float32_and_is_told(narrow: Path, tmp_path: Path) -> None:
+    images, lines = tuple(write_pictures(tmp_path)), list[dict[str, Any]]()
+    for engine in ("auto", "int8"):
+        config = PredictConfig(model=str(narrow), images=images, json=True, engine=engine)
+        told = predict(config, lambda line: lines.append(json.loads(line)["bookmark"]))
+        assert ("engine" in told) == (engine == "int8")
+    assert (told["engine"]["name"], told["failed"]) == ("int8", 0)
+    exact, near = np.array([line["probs"] for line in lines]).reshape(2, len(images), -1)
+    assert not np.array_equal(exact, near)
+    np.testing.assert_allclose(near, exact, atol=0.1)
+
+
+def test_an_engine_that_answers_otherwise_leaves_the_answer_in_float32(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = with_engine_files(tmp_path / "model")
+    permute_scales(broken)
+    pictures = pixels(2, seed=8)
+    for engine in ("auto", "int8"):
+        model = Model.load(str(broken), engine=engine)
+        found = [answer_of(model, Image.fromarray(picture)) for picture in pictures]
+        model.close()
+        if engine == "auto":
+            exact = found
+    assert all(same(a, b) for a, b in zip(found, exact, strict=True))
+    assert model.engine_facts == {"engine": {"name": "float32", "asked": "int8"}}
+    assert "engine int8 is not used, the network runs in float32" in caplog.text
+
+
+def test_an_engine_without_its_files_and_one_that_a_gpu_lacks_are_one_line(place: str) -> None:
+    with pytest.raises(DataError, match="python -m jobs.export --model .* --engine int8 --calibrate DATASET"):
+        Model.load(place, engine="int8")
+    with pytest.raises(ConfigError, match="engine int8 runs on the CPU only"):
+        PredictConfig(model=place, images=("a.png",), device="gpu", engine="int8")

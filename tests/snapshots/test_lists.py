@@ -74,7 +74,7 @@ def test_a_small_snapshot_has_no_list(tmp_path: Path) -> None:
     assert list(told) == [
         *("snapshot", "parent", "schema_version", "run", "model_version", "trunk_version", "layout"),
         *("fingerprint_kind", "config", "counts", "formats", "plan", "carry", "runs", "consumed"),
-        *("removed_runs", "files"),
+        *("removed_runs", "files", "sha256"),
     ]
     assert world.folder.entries("lists") == []
 

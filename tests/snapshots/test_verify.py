@@ -165,6 +165,103 @@ def test_changed_counts_of_the_snapshot_are_named(local_scores: str, count: str,
     assert "40 rows with 2 failed, manifest says" in problem_of(local_scores)
 
 
+def leaves(plain: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of each value in a manifest."""
+    if isinstance(plain, dict | list):
+        for name, value in plain.items() if isinstance(plain, dict) else enumerate(plain):
+            yield from leaves(value, (*path, name))
+    else:
+        yield path
+
+
+def altered(value: Any) -> Any:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, str):
+        return value[:-1] + chr(ord(value[-1]) ^ 1) if value else "x"
+    return 1 if value is None else value + 1
+
+
+@pytest.fixture
+def counted(tmp_path: Path) -> World:
+    """With rows of every kind, and a column of the catalog."""
+    world = World(str(tmp_path))
+    world.columns = {"likes": lambda key: key[1]}
+    content = {**keys(1, 2, 3), (4, 0): "CORRUPT"}
+    world.night(content, carry=("likes",))
+    world.night({**content, (1, 0): "NOT_FOUND", **keys(5)}, carry=("likes",), ends_after=0)
+    return world
+
+
+def problem_with(world: World, path: tuple[Any, ...], change: Callable[[dict[Any, Any]], None]) -> str:
+    """What is wrong once a value of the manifest is another one."""
+    name = f"snapshots/{live(world.scores).number:08}.json"
+    before = world.folder.read(name)
+    plain = json.loads(before)
+    at = plain
+    for step in path[:-1]:
+        at = at[step]
+    change(at)
+    world.folder.publish(name, json.dumps(plain, indent=1).encode(), replace=True)
+    try:
+        return problem_of(world.scores, f"{world.place}/catalog")
+    finally:
+        world.folder.publish(name, before, replace=True)
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        (("counts", "ok"), "its files have ok 3, manifest says 4"),
+        (("counts", "failed_by_code", "CORRUPT"), "its files have failed_by_code {'CORRUPT': 1}"),
+        (("counts", "kept"), "its files have kept 0, manifest says 1"),
+        (("runs", "run-001"), "its files have runs {'run-001': 3}, manifest says {'run-001': 4}"),
+        (("files", 0, "runs", "run-001"), "has runs {'run-001': 3}, manifest says {'run-001': 4}"),
+        (("files", 0, "failed", "CORRUPT"), "has failed {'CORRUPT': 1}, manifest says {'CORRUPT': 2}"),
+        (("files", 0, "pending"), "has pending 1, manifest says 2"),
+        (("files", 0, "kept"), "has kept 0, manifest says 1"),
+        (("files", 0, "first_key", 0), "has first_key (1, 0), manifest says (2, 0)"),
+        (("files", 1, "table"), "names 1 files of no table"),
+        (("trunk_version",), "snapshots/00000002.json was altered"),
+        (("layout", "heads", 0, "edges", 0), "snapshots/00000002.json was altered"),
+        (("plan", "new"), "snapshots/00000002.json was altered"),
+        (("sha256",), "snapshots/00000002.json was altered"),
+    ],
+)
+def test_what_the_manifest_says_of_its_files_is_compared(
+    counted: World, what: tuple[Any, ...], told: str
+) -> None:
+    def change(at: dict[Any, Any]) -> None:
+        at[what[-1]] = altered(at[what[-1]])
+
+    assert told in problem_with(counted, what, change)
+
+
+@pytest.mark.slow
+def test_every_altered_value_and_name_of_a_manifest_is_found(counted: World) -> None:
+    manifest = json.loads(counted.folder.read("snapshots/00000002.json"))
+    for path in leaves(manifest):
+
+        def change(at: dict[Any, Any], last: Any = path[-1]) -> None:
+            at[last] = altered(at[last])
+
+        def rename(at: dict[Any, Any], last: Any = path[-1]) -> None:
+            at[altered(last)] = at.pop(last)
+
+        assert problem_with(counted, path, change), path
+        if isinstance(path[-1], str):
+            assert problem_with(counted, path, rename), path
+
+
+def test_a_manifest_of_another_form_is_one_line_for_every_reader(counted: World) -> None:
+    name = f"snapshots/{live(counted.scores).number:08}.json"
+    plain = json.loads(counted.folder.read(name))
+    plain["files"][0]["sise"] = plain["files"][0].pop("bytes")
+    counted.folder.publish(name, json.dumps(plain).encode(), replace=True)
+    with pytest.raises(DataError, match="the manifest of snapshot 2 was altered"):
+        live(counted.scores).files_of("scores")
+
+
 def test_pending_rows_are_counted_and_hold_nothing(local_scores: str) -> None:
     def pending(table: pa.Table) -> pa.Table:
         status = ["pending" if i == 3 else value for i, value in enumerate(table["status"].to_pylist())]
