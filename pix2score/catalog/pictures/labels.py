@@ -1,20 +1,18 @@
-"""Labels of the pictures in table ``pictures``, each a further column: from folders, a table, and texts
-beside the pictures."""
+"""Labels of the pictures in table ``pictures``, each a further column: from folders, a table, and tables
+``beside`` and ``texts`` of the texts beside the pictures."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 import duckdb
-import pyarrow as pa
 
 from pix2score.catalog.config import OWN_COLUMNS, CatalogConfig
 from pix2score.errors import ConfigError, DataError
 from pix2score.host.scratch import scratch_folder
 from pix2score.storage.folder import Folder
 from pix2score.storage.quoting import literal
-from pix2score.storage.sql import load, one_row, side_by_side
+from pix2score.storage.sql import one_row
 
 logger = logging.getLogger(__name__)
 _KEYS = ("illust_id", "id", "path", "file", "file_name", "filename", "name", "image")
@@ -34,14 +32,9 @@ _WAYS = {
     "file name without suffix": r"regexp_replace(p.file, '([^/])\.[^./\\\s]{1,12}$', '\1') = t.match",
 }
 """How a row of a table may name a picture."""
-TEXTS_AT_ONCE = 1_024
-MAX_TEXT_BYTES = 2**20
-_TEXTS = pa.schema([pa.field("text_path", pa.string()), pa.field("tags", pa.list_(pa.string()))])
 
 
-def add_labels(
-    connection: duckdb.DuckDBPyConnection, config: CatalogConfig, folder: Folder
-) -> dict[str, dict[str, int]]:
+def add_labels(connection: duckdb.DuckDBPyConnection, config: CatalogConfig) -> dict[str, dict[str, int]]:
     """Add the columns that are asked for to ``pictures``; return by source how many rows have one, and how
     many of both sides have no match."""
     counts = {}
@@ -50,7 +43,7 @@ def add_labels(
     if config.labels is not None:
         counts["table"] = _from_table(connection, config.labels, config.labels_key)
     if config.tags_from_text is not None:
-        counts["text"] = _from_texts(connection, config.tags_from_text, folder)
+        counts["text"] = _from_texts(connection, config.tags_from_text)
     return counts
 
 
@@ -221,17 +214,7 @@ def _check_once(connection: duckdb.DuckDBPyConnection, condition: str, place: st
         )
 
 
-def _from_texts(connection: duckdb.DuckDBPyConnection, column: str, folder: Folder) -> dict[str, int]:
-    stem = r"regexp_replace(path, '([^/])\.[^./\\\s]{1,12}$', '\1')"
-    connection.execute(
-        "CREATE TABLE beside AS SELECT path AS of, text_path FROM ("
-        f"SELECT path, {stem} || '.txt' AS text_path FROM pictures UNION "
-        "SELECT path, path || '.txt' FROM pictures) JOIN (SELECT path AS text_path FROM listed "
-        "WHERE reason = 'text beside pictures' AND suffix = 'txt' AND uri IS NULL AND size <= "
-        f"{MAX_TEXT_BYTES}) USING (text_path) "
-        "QUALIFY row_number() OVER (PARTITION BY path ORDER BY text_path DESC) = 1"
-    )
-    load(connection, "texts", _TEXTS, _read_texts(connection, folder))
+def _from_texts(connection: duckdb.DuckDBPyConnection, column: str) -> dict[str, int]:
     _replace(
         connection,
         f"SELECT p.*, tags AS {_quoted(column)} FROM pictures p LEFT JOIN beside ON p.path = beside.of "
@@ -242,19 +225,3 @@ def _from_texts(connection: duckdb.DuckDBPyConnection, column: str, folder: Fold
     )
     logger.info("column %s from texts: %d pictures have one, %d have none", column, tagged, bare)
     return {"labelled": tagged, "unlabelled": bare}
-
-
-def _read_texts(connection: duckdb.DuckDBPyConnection, folder: Folder) -> Iterator[pa.RecordBatch]:
-    paths = connection.cursor().execute("SELECT DISTINCT text_path FROM beside ORDER BY 1")
-    chunks = iter(lambda: [path for (path,) in paths.fetchmany(TEXTS_AT_ONCE)], [])
-    for contents in side_by_side(folder.read_many, chunks, num_threads=1):
-        tags = [tags_of(data) for data in contents.values()]
-        yield pa.record_batch(
-            [pa.array(list(contents), pa.string()), pa.array(tags, _TEXTS.field("tags").type)], schema=_TEXTS
-        )
-
-
-def tags_of(data: bytes) -> list[str]:
-    """The tags of a text: separated by commas or line ends, each once, in their order."""
-    text = data.decode("utf-8-sig", errors="replace").replace("\r", "\n").replace("\n", ",")
-    return [tag for tag in dict.fromkeys(part.strip() for part in text.split(",")) if tag]

@@ -14,7 +14,7 @@ import pytest
 from pix2score.catalog.catalog import Columns, open_catalog
 from pix2score.catalog.config import CatalogConfig
 from pix2score.catalog.job import catalog
-from pix2score.catalog.pictures.labels import tags_of
+from pix2score.catalog.pictures.texts import tags_of
 from pix2score.catalog.several import open_catalogs
 from pix2score.errors import ConfigError, DataError
 from pix2score.heads.classes import ClassesHead
