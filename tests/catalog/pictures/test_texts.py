@@ -145,6 +145,17 @@ def test_a_text_written_again_with_the_same_words_is_known_by_its_etag(s3_place:
     assert counts(s3_place) == (0, 2)
 
 
+@pytest.mark.usefixtures("settled")
+def test_a_text_that_is_touched_is_read_once_and_the_catalog_stays(tmp_path: Path) -> None:
+    place = str(tmp_path)
+    art(place, "a", "b")
+    run(place)
+    before = Folder(place).entry("catalog.parquet")
+    os.utime(tmp_path / "art/a.txt")
+    assert [counts(place) for _ in range(2)] == [(1, 1), (0, 2)]
+    assert Folder(place).entry("catalog.parquet") == before
+
+
 # Never a stale tag
 
 
