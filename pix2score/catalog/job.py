@@ -166,7 +166,11 @@ def _embedded(work: _Work) -> tuple[Counts, bool]:
     before = out.files()
     try:
         embedding.write(missing)
-        made = load_rows(connection, "made", out.folder, [*kept, *embedding.written], OWN_EMBEDDED)
+        if earlier is not None and not embedding.written and set(kept) == set(before):
+            connection.execute("CREATE VIEW made AS FROM earlier")
+            made: pa.Schema | None = earlier
+        else:
+            made = load_rows(connection, "made", out.folder, [*kept, *embedding.written], OWN_EMBEDDED)
         if made is None:
             raise no_pictures(work.images, work.left_out, work.suffixes)
         _check_embedded(work, made, earlier)

@@ -20,7 +20,7 @@ from pix2score.errors import ConfigError, DataError
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import open_parquet, parquet_batches, repeating
 from pix2score.storage.quoting import identifier
-from pix2score.storage.sql import load, one_row, query
+from pix2score.storage.sql import load, one_row, query, side_by_side
 
 MADE_BY = b"pix2score.catalog"
 ID = KEY[0]
@@ -100,9 +100,13 @@ def load_earlier(
     not) read for it.
     """
     files = out.files()
-    for path in files:
+
+    def check(path: str) -> None:
         with open_parquet(out.folder, path) as file:
             _check_own(out.folder.full(path), file.schema_arrow, images, archives=archives)
+
+    for _ in side_by_side(check, files):
+        pass
     return load_rows(connection, "earlier", out.folder, files, names)
 
 

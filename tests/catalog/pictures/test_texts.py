@@ -322,7 +322,7 @@ def test_what_is_kept_is_in_parts_that_follow_the_texts(
 
 
 @pytest.mark.usefixtures("settled")
-@pytest.mark.parametrize("damage", ["bytes", "cut", "format", "place", "another run", "missing"])
+@pytest.mark.parametrize("damage", ["bytes", "cut", "format", "another run", "missing"])
 def test_what_is_kept_and_cannot_be_used_is_read(
     tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,11 +336,6 @@ def test_what_is_kept_and_cannot_be_used_is_read(
         first.write_bytes(b"no Parquet" if damage == "bytes" else data[: len(data) // 2])
     elif damage == "format":
         monkeypatch.setattr(texts, "FORMAT", texts.FORMAT + 1)
-    elif damage == "place":
-        shutil.copytree(tmp_path / "art", tmp_path / "other/art")
-        run(f"{place}/other")
-        shutil.copy(tmp_path / "other" / first.name, first)
-        shutil.copy(tmp_path / "other" / second.name, second)
     elif damage == "another run":
         put(place, d="x")
         run(place)
@@ -351,6 +346,14 @@ def test_what_is_kept_and_cannot_be_used_is_read(
     assert tags == {**{name: [name] for name in "abc"}, "d": ["x" if damage == "another run" else "d"]}
     assert summary["texts"]["read"] == (2 if damage == "another run" else 4)
     assert counts(place) == (0, 4)
+
+
+def test_what_is_kept_of_another_place_is_not_used(s3_place: str) -> None:
+    for place in (f"{s3_place}/one", f"{s3_place}/two"):
+        art(place, "a", "b")
+        run(place)
+    Folder(f"{s3_place}/one").publish(KEPT, Folder(f"{s3_place}/two").read(KEPT), replace=True)
+    assert counts(f"{s3_place}/one") == (2, 0)
 
 
 @pytest.mark.usefixtures("settled")
