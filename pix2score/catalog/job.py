@@ -166,11 +166,8 @@ def _embedded(work: _Work) -> tuple[Counts, bool]:
     before = out.files()
     try:
         embedding.write(missing)
-        if earlier is not None and not embedding.written and set(kept) == set(before):
-            connection.execute("CREATE VIEW made AS FROM earlier")
-            made: pa.Schema | None = earlier
-        else:
-            made = load_rows(connection, "made", out.folder, [*kept, *embedding.written], OWN_EMBEDDED)
+        known = earlier if set(kept) == set(before) else None
+        made = _load_made(work, kept, embedding.written, known)
         if made is None:
             raise no_pictures(work.images, work.left_out, work.suffixes)
         _check_embedded(work, made, earlier)
@@ -188,6 +185,19 @@ def _embedded(work: _Work) -> tuple[Counts, bool]:
         out.folder.publish(BEING_WRITTEN, b"", replace=True)
         out.folder.delete([*stale, BEING_WRITTEN])
     return count_changes(connection, made, earlier), is_written
+
+
+def _load_made(
+    work: _Work, kept: Sequence[str], written: Sequence[str], known: pa.Schema | None
+) -> pa.Schema | None:
+    """Make table ``made`` of the rows of the parts; ``known``: those of ``kept`` are table ``earlier``."""
+    connection, folder = work.connection, work.out.folder
+    if known is None:
+        return load_rows(connection, "made", folder, [*kept, *written], OWN_EMBEDDED)
+    added = load_rows(connection, "added", folder, written, OWN_EMBEDDED)
+    more = "" if added is None else " UNION ALL FROM added"
+    connection.execute(f"CREATE VIEW made AS FROM earlier{more}")
+    return known if added is None else added
 
 
 def _tell_of_others(work: _Work, archives: Sequence[tuple[str, str, int]]) -> None:
