@@ -264,23 +264,16 @@ def _something_happens(folder: Path, dice: random.Random) -> None:
 
 
 @pytest.mark.usefixtures("settled")
-def test_a_catalog_that_is_not_there_is_made_of_all_texts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("gone", ["catalog.parquet", KEPT])
+def test_all_texts_are_read_for_a_catalog_anew_and_for_one_of_an_earlier_version(
+    tmp_path: Path, gone: str
+) -> None:
+    """Beside that nothing is kept."""
     place = str(tmp_path)
     art(place, "a", "b")
     run(place)
-    Folder(place).delete(["catalog.parquet"])
-    assert counts(place) == (2, 0)
-
-
-@pytest.mark.usefixtures("settled")
-def test_a_catalog_of_an_earlier_version_is_made_of_all_texts(tmp_path: Path) -> None:
-    """Nothing is kept beside it."""
-    place = str(tmp_path)
-    art(place, "a", "b")
-    run(place)
-    Folder(place).delete([KEPT])
-    assert counts(place) == (2, 0)
-    assert counts(place) == (0, 2)
+    Folder(place).delete([gone])
+    assert [counts(place) for _ in range(2)] == [(2, 0), (0, 2)]
 
 
 @pytest.mark.usefixtures("settled")
