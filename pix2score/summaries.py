@@ -412,6 +412,9 @@ class CatalogSummary(TypedDict):
     """Why names at the place are no rows: reason -> how many."""
     labels: NotRequired[dict[str, dict[str, int]]]
     """By source (folder, table, text) how many rows have one, and what had no match. Not of archives."""
+    texts: NotRequired[dict[str, int]]
+    """With ``tags_from_text``: how many were ``read``, and of how many the tags are those that an earlier run
+    ``kept``. Not of archives."""
     archives: NotRequired[dict[str, Any]]
     """How many were read and how many were known; ``damaged``: which were left out, and why."""
     next: str

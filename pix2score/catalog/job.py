@@ -10,6 +10,7 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import duckdb
@@ -33,6 +34,7 @@ from pix2score.catalog.pictures.out import (
     marked,
     write_rows,
 )
+from pix2score.catalog.pictures.texts import Texts
 from pix2score.catalog.pictures.uris import next_command, uri_sql
 from pix2score.cli.flags import as_plain
 from pix2score.cli.summary import Summary, recorded
@@ -66,9 +68,10 @@ def catalog(config: CatalogConfig) -> CatalogSummary:
         recorded(out.folder, out.summary_path, facts) as summary,
         engine(MEMORY_BYTES, disk_bytes=DISK_BYTES, what="listing pictures") as connection,
     ):
+        began = datetime.now(UTC)
         left_out = list_place(connection, images, suffixes)
         make = _embedded if config.archives else _listed
-        work = _Work(connection, config, images, out, suffixes, left_out, summary)
+        work = _Work(connection, config, images, out, suffixes, left_out, summary, began)
         counts, summary.is_written = make(work)
         left_out.log()
         logger.info(
@@ -96,6 +99,7 @@ class _Work:
     suffixes: tuple[str, ...]
     left_out: LeftOut
     summary: Summary
+    began: datetime
 
 
 def _listed(work: _Work) -> tuple[Counts, bool]:
@@ -109,13 +113,26 @@ def _listed(work: _Work) -> tuple[Counts, bool]:
     is_half = out.is_half_written()
     earlier = load_earlier(connection, out, images.uri, OWN if is_half else (), archives=False)
     kind = id_type(connection, earlier.field(KEY[0]).type if earlier else None)
-    work.summary["labels"] = add_labels(connection, config, images)
+    texts = _texts(work, is_first=earlier is None)
+    work.summary["labels"] = add_labels(connection, config)
     schema = _make_rows(connection, images, out, kind)
     counts = count_changes(connection, schema, earlier)
-    if not counts.is_any and not is_half and earlier is not None and _is_same(schema, earlier):
-        return counts, False
-    write_rows(connection, out, schema)
-    return counts, True
+    is_as_before = not counts.is_any and not is_half and earlier is not None and _is_same(schema, earlier)
+    if not is_as_before:
+        write_rows(connection, out, schema)
+    if texts:
+        texts.keep()
+    return counts, not is_as_before
+
+
+def _texts(work: _Work, *, is_first: bool) -> Texts | None:
+    """The texts beside the pictures, if they are asked for."""
+    if work.config.tags_from_text is None:
+        return None
+    texts = Texts(work.connection, work.images, work.out, work.began)
+    texts.find(is_first=is_first)
+    work.summary["texts"] = texts.counts
+    return texts
 
 
 def _make_rows(
@@ -149,7 +166,8 @@ def _embedded(work: _Work) -> tuple[Counts, bool]:
     before = out.files()
     try:
         embedding.write(missing)
-        made = load_rows(connection, "made", out.folder, [*kept, *embedding.written], OWN_EMBEDDED)
+        known = earlier if set(kept) == set(before) else None
+        made = _load_made(work, kept, embedding.written, known)
         if made is None:
             raise no_pictures(work.images, work.left_out, work.suffixes)
         _check_embedded(work, made, earlier)
@@ -167,6 +185,19 @@ def _embedded(work: _Work) -> tuple[Counts, bool]:
         out.folder.publish(BEING_WRITTEN, b"", replace=True)
         out.folder.delete([*stale, BEING_WRITTEN])
     return count_changes(connection, made, earlier), is_written
+
+
+def _load_made(
+    work: _Work, kept: Sequence[str], written: Sequence[str], known: pa.Schema | None
+) -> pa.Schema | None:
+    """Make table ``made`` of the rows of the parts; ``known``: those of ``kept`` are table ``earlier``."""
+    connection, folder = work.connection, work.out.folder
+    if known is None:
+        return load_rows(connection, "made", folder, [*kept, *written], OWN_EMBEDDED)
+    added = load_rows(connection, "added", folder, written, OWN_EMBEDDED)
+    more = "" if added is None else " UNION ALL FROM added"
+    connection.execute(f"CREATE VIEW made AS FROM earlier{more}")
+    return known if added is None else added
 
 
 def _tell_of_others(work: _Work, archives: Sequence[tuple[str, str, int]]) -> None:

@@ -28,6 +28,9 @@ class File(NamedTuple):
     modified: int
     """Microseconds since 1970."""
     note: str | None
+    changed: int
+    """Microseconds since 1970."""
+    inode: int
 
 
 def walk(top: str) -> Iterator[File]:
@@ -68,14 +71,15 @@ def _file(root: bytes, path: bytes, entry: os.DirEntry[bytes], real: bytes) -> F
     except OSError:
         if not entry.is_symlink():
             return None
-        return File(_text(path), None, 0, "", 0, LINK)
+        return File(_text(path), None, 0, "", 0, LINK, 0, 0)
     note = None
     if is_link and (stat.S_ISDIR(status.st_mode) or not os.path.realpath(entry.path).startswith(real)):
         note = LINK
     elif not stat.S_ISREG(status.st_mode):
         note = SPECIAL
     tag = f"{status.st_size}-{status.st_mtime:.6f}"
-    return File(_text(path), _uri(root, path), status.st_size, tag, status.st_mtime_ns // 1000, note)
+    modified, changed = status.st_mtime_ns // 1000, status.st_ctime_ns // 1000
+    return File(_text(path), _uri(root, path), status.st_size, tag, modified, note, changed, status.st_ino)
 
 
 def _text(path: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import pyarrow as pa
 
@@ -22,10 +23,14 @@ LISTED = pa.schema(
         pa.field("tag", pa.string(), nullable=False),
         pa.field("modified", pa.timestamp("us", "UTC")),
         pa.field("note", pa.string()),
+        pa.field("changed", pa.timestamp("us", "UTC")),
+        pa.field("inode", pa.uint64()),
     ]
 )
 """``path`` below the place; ``uri`` only where the path does not name the file, as its name is no UTF-8;
-``tag`` changes with the content; ``note`` says why a name is no file to read, such as a link to elsewhere."""
+``tag`` changes with the content; ``note`` says why a name is no file to read, such as a link to elsewhere.
+Only of a file on a disk, as another may take its place with the same size and time: ``changed``, when
+anything about it was written last (ctime), and ``inode``, its number."""
 BATCH_ROWS = 10_000
 
 
@@ -74,9 +79,10 @@ def _of_s3(folder: Folder) -> Iterator[pa.RecordBatch]:
         with named_errors(folder.uri):
             for some in objects_below(folder.fs, bucket, f"{key}/" if key else ""):
                 paths, sizes, tags, modified = zip(*some, strict=True)
+                nulls = [None] * len(some)
                 times = pa.array(modified, pa.string()).cast(LISTED.field("modified").type)
-                nulls = pa.nulls(len(some), pa.string())
-                columns = [pa.array(paths), nulls, pa.array(sizes, pa.int64()), pa.array(tags), times, nulls]
+                found: dict[str, Any] = {"path": paths, "size": sizes, "tag": tags, "modified": times}
+                columns = [pa.array(found.get(f.name, nulls), f.type) for f in LISTED]
                 yield pa.record_batch(columns, schema=LISTED)
     except AccessError as exc:
         if str(exc).endswith("was refused"):

@@ -25,8 +25,8 @@ from pix2score.catalog.pictures.archive import DamagedArchive, Member, pictures_
 from pix2score.catalog.pictures.found import LOG_EVERY_S, LeftOut
 from pix2score.catalog.pictures.ids import key_sql
 from pix2score.catalog.pictures.kinds import suffix_of
-from pix2score.catalog.pictures.labels import tags_of
 from pix2score.catalog.pictures.out import Out, marked
+from pix2score.catalog.pictures.texts import tags_of
 from pix2score.storage.folder import Folder
 from pix2score.storage.sql import in_memory
 

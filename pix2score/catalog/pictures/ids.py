@@ -68,7 +68,7 @@ def find_keys(connection: duckdb.DuckDBPyConnection, config: CatalogConfig, left
     """
     identity, page = key_sql(config)
     connection.execute(
-        "CREATE TABLE pictures AS SELECT * EXCLUDE (note, reason, tag), tag AS fingerprint, "
+        "CREATE TABLE pictures AS SELECT * EXCLUDE (note, reason, tag, changed, inode), tag AS fingerprint, "
         f"{identity} AS id, CASE WHEN {page} = '' THEN 0 ELSE TRY_CAST({page} AS INTEGER) END AS page "
         "FROM listed WHERE reason IS NULL"
     )

@@ -1,20 +1,18 @@
-"""Labels of the pictures in table ``pictures``, each a further column: from folders, a table, and texts
-beside the pictures."""
+"""Labels of the pictures in table ``pictures``, each a further column: from folders, a table, and tables
+``beside`` and ``texts`` of the texts beside the pictures."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 import duckdb
-import pyarrow as pa
 
 from pix2score.catalog.config import OWN_COLUMNS, CatalogConfig
 from pix2score.errors import ConfigError, DataError
 from pix2score.host.scratch import scratch_folder
 from pix2score.storage.folder import Folder
-from pix2score.storage.quoting import literal
-from pix2score.storage.sql import load, one_row, side_by_side
+from pix2score.storage.quoting import identifier, literal
+from pix2score.storage.sql import one_row
 
 logger = logging.getLogger(__name__)
 _KEYS = ("illust_id", "id", "path", "file", "file_name", "filename", "name", "image")
@@ -27,35 +25,28 @@ _READERS = {
     "parquet": "read_parquet(PATH)",
 }
 _NESTED = ("STRUCT", "MAP", "UNION", "JSON", "VARIANT")
+_MATCH = '"the name in --labels"'
+"""Column of a table, beside its own: the key as text."""
 _WAYS = {
-    "id": "p.id = t.match AND {page}",
-    "path": "p.path = t.match",
-    "file name": "p.file = t.match",
-    "file name without suffix": r"regexp_replace(p.file, '([^/])\.[^./\\\s]{1,12}$', '\1') = t.match",
+    "id": f"p.id = t.{_MATCH} AND {{page}}",
+    "path": f"p.path = t.{_MATCH}",
+    "file name": f"p.file = t.{_MATCH}",
+    "file name without suffix": rf"regexp_replace(p.file, '([^/])\.[^./\\\s]{{1,12}}$', '\1') = t.{_MATCH}",
 }
 """How a row of a table may name a picture."""
-TEXTS_AT_ONCE = 1_024
-MAX_TEXT_BYTES = 2**20
-_TEXTS = pa.schema([pa.field("text_path", pa.string()), pa.field("tags", pa.list_(pa.string()))])
 
 
-def add_labels(
-    connection: duckdb.DuckDBPyConnection, config: CatalogConfig, folder: Folder
-) -> dict[str, dict[str, int]]:
+def add_labels(connection: duckdb.DuckDBPyConnection, config: CatalogConfig) -> dict[str, dict[str, int]]:
     """Add the columns that are asked for to ``pictures``; return by source how many rows have one, and how
     many of both sides have no match."""
     counts = {}
     if config.label_from_folder is not None:
         counts["folder"] = _from_folders(connection, config.label_from_folder)
     if config.labels is not None:
-        counts["table"] = _from_table(connection, config.labels, config.labels_key)
+        counts["table"] = _from_table(connection, config)
     if config.tags_from_text is not None:
-        counts["text"] = _from_texts(connection, config.tags_from_text, folder)
+        counts["text"] = _from_texts(connection, config.tags_from_text)
     return counts
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _replace(connection: duckdb.DuckDBPyConnection, select: str) -> None:
@@ -66,9 +57,9 @@ def _replace(connection: duckdb.DuckDBPyConnection, select: str) -> None:
 
 def _from_folders(connection: duckdb.DuckDBPyConnection, column: str) -> dict[str, int]:
     first = "CASE WHEN contains(path, '/') THEN regexp_extract(path, '^[^/]*') END"
-    _replace(connection, f"SELECT *, {first} AS {_quoted(column)} FROM pictures")
+    _replace(connection, f"SELECT *, {first} AS {identifier(column)} FROM pictures")
     rows = connection.execute(
-        f"SELECT {_quoted(column)}, count(*) FROM pictures GROUP BY 1 ORDER BY 2 DESC, 1"
+        f"SELECT {identifier(column)}, count(*) FROM pictures GROUP BY 1 ORDER BY 2 DESC, 1"
     ).fetchall()
     found = {name: number for name, number in rows if name is not None}
     shown = ", ".join(f"{name} {number}" for name, number in list(found.items())[:20])
@@ -80,30 +71,34 @@ def _from_folders(connection: duckdb.DuckDBPyConnection, column: str) -> dict[st
     }
 
 
-def _from_table(connection: duckdb.DuckDBPyConnection, place: str, asked: str | None) -> dict[str, int]:
+def _from_table(connection: duckdb.DuckDBPyConnection, config: CatalogConfig) -> dict[str, int]:
     """Join a table of labels, by what fits most of its rows."""
-    key, names = _load_table(connection, place, asked)
+    place = config.labels or ""
+    key, names = _load_table(connection, place, config.labels_key)
     page = next((name for name in names if name.lower() == "page" and name != key), None)
-    columns = _label_columns(connection, (key, page), place)
+    columns = _label_columns(connection, (key, page), config)
     same_page = (
-        f"(t.{_quoted(page)} IS NULL OR TRY_CAST(t.{_quoted(page)} AS INTEGER) = p.page)" if page else "true"
+        f"(t.{identifier(page)} IS NULL OR TRY_CAST(t.{identifier(page)} AS INTEGER) = p.page)"
+        if page
+        else "true"
     )
     way, condition = _way(connection, key, same_page, place)
     _check_once(connection, condition, place, key)
     unmatched, example = one_row(
         connection,
-        f"SELECT count(*), min(match) FROM asked t WHERE NOT EXISTS (FROM pictures p WHERE {condition})",
+        f"SELECT count(*), min({_MATCH}) FROM asked t WHERE NOT EXISTS (FROM pictures p WHERE {condition})",
     )
-    listed = ", ".join(f"t.{_quoted(name)}" for name in columns)
+    listed = ", ".join(f"t.{identifier(name)}" for name in columns)
     _replace(
         connection,
-        f"SELECT p.*, {listed}, t.match AS matched FROM pictures p LEFT JOIN asked t ON {condition}",
+        f"SELECT p.*, {listed}, t.{_MATCH} FROM pictures p LEFT JOIN asked t ON {condition}",
     )
     labelled, bare, bare_example = one_row(
         connection,
-        "SELECT count(matched), count(*) - count(matched), min(path) FILTER (matched IS NULL) FROM pictures",
+        f"SELECT count({_MATCH}), count(*) - count({_MATCH}), min(path) FILTER ({_MATCH} IS NULL) "
+        "FROM pictures",
     )
-    connection.execute("ALTER TABLE pictures DROP COLUMN matched")
+    connection.execute(f"ALTER TABLE pictures DROP COLUMN {_MATCH}")
     logger.info("--labels %s, by %s: %d pictures have a row of it", place, way, labelled)
     if bare:
         logger.info("%d pictures have none, such as %s", bare, bare_example)
@@ -113,21 +108,22 @@ def _from_table(connection: duckdb.DuckDBPyConnection, place: str, asked: str | 
 
 
 def _label_columns(
-    connection: duckdb.DuckDBPyConnection, keys: tuple[str | None, ...], place: str
+    connection: duckdb.DuckDBPyConnection, keys: tuple[str | None, ...], config: CatalogConfig
 ) -> list[str]:
     """Those of table ``asked`` that a catalog can have. Raises ``DataError`` if there are none."""
     kinds = {name: kind for name, kind, *_ in connection.execute("DESCRIBE asked").fetchall()}
     further = [name for name in kinds if name not in keys]
     taken = {name for (name,) in connection.execute("SELECT column_name FROM (DESCRIBE pictures)").fetchall()}
-    left = [name for name in further if name in {*taken, *OWN_COLUMNS} or kinds[name].startswith(_NESTED)]
+    others = {name.lower() for name in (*taken, *OWN_COLUMNS, config.tags_from_text or "")}
+    left = [name for name in further if name.lower() in others or kinds[name].startswith(_NESTED)]
     if left:
         logger.warning(
             "--labels %s: left out, as they are nested or the catalog has a column of that name: %s",
-            place,
+            config.labels,
             ", ".join(left),
         )
     if len(left) == len(further):
-        raise DataError(f"--labels {place}: it has no column of labels, only {', '.join(kinds)}")
+        raise DataError(f"--labels {config.labels}: it has no column of labels, only {', '.join(kinds)}")
     return [name for name in further if name not in left]
 
 
@@ -182,11 +178,11 @@ def _key_column(names: list[str], asked: str | None, place: str) -> str:
 
 
 def _way(connection: duckdb.DuckDBPyConnection, key: str, same_page: str, place: str) -> tuple[str, str]:
-    """The way that fits most rows, and its condition; adds column ``match`` to ``asked``, the key as text."""
+    """The way that fits most rows, and its condition; adds column ``_MATCH`` to ``asked``."""
     connection.execute(
         "CREATE OR REPLACE TABLE asked AS SELECT *, "
-        f"regexp_replace(CAST({_quoted(key)} AS VARCHAR), '^\\./', '') AS match "
-        f"FROM asked WHERE {_quoted(key)} IS NOT NULL"
+        f"regexp_replace(CAST({identifier(key)} AS VARCHAR), '^\\./', '') AS {_MATCH} "
+        f"FROM asked WHERE {identifier(key)} IS NOT NULL"
     )
     fits = {}
     for way, text in _WAYS.items():
@@ -197,7 +193,7 @@ def _way(connection: duckdb.DuckDBPyConnection, key: str, same_page: str, place:
         fits[way] = (number, condition)
     way = max(fits, key=lambda name: fits[name][0])
     if not fits[way][0]:
-        (row,) = one_row(connection, "SELECT min(match) FROM asked")
+        (row,) = one_row(connection, f"SELECT min({_MATCH}) FROM asked")
         (path, identity) = one_row(connection, "SELECT min(path), min_by(id, path) FROM pictures")
         raise DataError(
             f"--labels {place}: column {key} names no picture, neither by id nor by file: it holds such as "
@@ -221,40 +217,15 @@ def _check_once(connection: duckdb.DuckDBPyConnection, condition: str, place: st
         )
 
 
-def _from_texts(connection: duckdb.DuckDBPyConnection, column: str, folder: Folder) -> dict[str, int]:
-    stem = r"regexp_replace(path, '([^/])\.[^./\\\s]{1,12}$', '\1')"
-    connection.execute(
-        "CREATE TABLE beside AS SELECT path AS of, text_path FROM ("
-        f"SELECT path, {stem} || '.txt' AS text_path FROM pictures UNION "
-        "SELECT path, path || '.txt' FROM pictures) JOIN (SELECT path AS text_path FROM listed "
-        "WHERE reason = 'text beside pictures' AND suffix = 'txt' AND uri IS NULL AND size <= "
-        f"{MAX_TEXT_BYTES}) USING (text_path) "
-        "QUALIFY row_number() OVER (PARTITION BY path ORDER BY text_path DESC) = 1"
-    )
-    load(connection, "texts", _TEXTS, _read_texts(connection, folder))
+def _from_texts(connection: duckdb.DuckDBPyConnection, column: str) -> dict[str, int]:
     _replace(
         connection,
-        f"SELECT p.*, tags AS {_quoted(column)} FROM pictures p LEFT JOIN beside ON p.path = beside.of "
-        "LEFT JOIN texts USING (text_path)",
+        f"SELECT p.*, t.tags AS {identifier(column)} FROM pictures p LEFT JOIN beside b ON p.path = b.of "
+        "LEFT JOIN texts t ON b.text_path = t.text_path",
     )
     tagged, bare = one_row(
-        connection, f"SELECT count({_quoted(column)}), count(*) - count({_quoted(column)}) FROM pictures"
+        connection,
+        f"SELECT count({identifier(column)}), count(*) - count({identifier(column)}) FROM pictures",
     )
     logger.info("column %s from texts: %d pictures have one, %d have none", column, tagged, bare)
     return {"labelled": tagged, "unlabelled": bare}
-
-
-def _read_texts(connection: duckdb.DuckDBPyConnection, folder: Folder) -> Iterator[pa.RecordBatch]:
-    paths = connection.cursor().execute("SELECT DISTINCT text_path FROM beside ORDER BY 1")
-    chunks = iter(lambda: [path for (path,) in paths.fetchmany(TEXTS_AT_ONCE)], [])
-    for contents in side_by_side(folder.read_many, chunks, num_threads=1):
-        tags = [tags_of(data) for data in contents.values()]
-        yield pa.record_batch(
-            [pa.array(list(contents), pa.string()), pa.array(tags, _TEXTS.field("tags").type)], schema=_TEXTS
-        )
-
-
-def tags_of(data: bytes) -> list[str]:
-    """The tags of a text: separated by commas or line ends, each once, in their order."""
-    text = data.decode("utf-8-sig", errors="replace").replace("\r", "\n").replace("\n", ",")
-    return [tag for tag in dict.fromkeys(part.strip() for part in text.split(",")) if tag]

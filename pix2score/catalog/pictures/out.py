@@ -19,7 +19,8 @@ from pix2score.catalog.keys import KEY
 from pix2score.errors import ConfigError, DataError
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import open_parquet, parquet_batches, repeating
-from pix2score.storage.sql import load, one_row, query
+from pix2score.storage.quoting import identifier
+from pix2score.storage.sql import load, one_row, query, side_by_side
 
 MADE_BY = b"pix2score.catalog"
 ID = KEY[0]
@@ -99,9 +100,13 @@ def load_earlier(
     not) read for it.
     """
     files = out.files()
-    for path in files:
+
+    def check(path: str) -> None:
         with open_parquet(out.folder, path) as file:
             _check_own(out.folder.full(path), file.schema_arrow, images, archives=archives)
+
+    for _ in side_by_side(check, files):
+        pass
     return load_rows(connection, "earlier", out.folder, files, names)
 
 
@@ -169,7 +174,7 @@ def count_changes(
     if earlier is None:
         return Counts(pictures, pictures, 0, 0, 0)
     others = [name for name in schema.names if name in earlier.names and name not in KEY]
-    same = " AND ".join(f'm."{name}" IS NOT DISTINCT FROM e."{name}"' for name in others)
+    same = " AND ".join(_same_sql(name, schema, earlier) for name in others)
     both, content = (
         "m.page IS NOT NULL AND e.page IS NOT NULL",
         "m.fingerprint IS DISTINCT FROM e.fingerprint",
@@ -184,6 +189,14 @@ def count_changes(
         "ON m.illust_id = e.illust_id AND m.page = e.page",
     )
     return Counts(pictures, new, changed, updated, removed)
+
+
+def _same_sql(name: str, schema: pa.Schema, earlier: pa.Schema) -> str:
+    """SQL: whether a column is as before; by its text where it has another type now."""
+    is_alike = schema.field(name).type.equals(earlier.field(name).type)
+    cast = "" if is_alike else "::VARCHAR"
+    now, before = (f"{table}.{identifier(name)}{cast}" for table in ("m", "e"))
+    return f"{now} IS NOT DISTINCT FROM {before}"
 
 
 def write_rows(connection: duckdb.DuckDBPyConnection, out: Out, schema: pa.Schema) -> None:

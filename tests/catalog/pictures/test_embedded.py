@@ -97,6 +97,18 @@ def test_only_archives_that_changed_are_read_again(place: str) -> None:
     assert len(contents(place)) == 9
 
 
+def test_an_archive_that_comes_beside_others_is_counted_as_new(place: str) -> None:
+    shards = Folder(f"{place}/shards")
+    shards.publish("0.tar", shard(0, 2))
+    made(place, id="number")
+    shards.publish("1.tar", shard(10, 3))
+    summary = made(place, id="number")
+    assert summary["rows"] == {
+        "pictures": 5, "new": 3, "changed": 0, "updated": 0, "removed": 0, "unchanged": 2
+    }  # fmt: skip
+    assert set(contents(place)) == {(number, 0) for number in (0, 1, 10, 11, 12)}
+
+
 def test_parts_and_row_groups_are_bounded(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "PART_BYTES", 10 * len(JPEG))
     monkeypatch.setattr(embedded, "GROUP_ROWS", 3)

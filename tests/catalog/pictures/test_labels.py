@@ -14,7 +14,7 @@ import pytest
 from pix2score.catalog.catalog import Columns, open_catalog
 from pix2score.catalog.config import CatalogConfig
 from pix2score.catalog.job import catalog
-from pix2score.catalog.pictures.labels import tags_of
+from pix2score.catalog.pictures.texts import tags_of
 from pix2score.catalog.several import open_catalogs
 from pix2score.errors import ConfigError, DataError
 from pix2score.heads.classes import ClassesHead
@@ -189,6 +189,41 @@ def test_another_label_is_an_update_and_not_another_picture(place: str) -> None:
     summary, rows = labelled(place, labels=f"{place}/l.csv")
     assert (summary["rows"]["updated"], summary["rows"]["changed"], summary["rows"]["unchanged"]) == (1, 0, 1)
     assert rows["2.jpg"]["n"] == 3
+
+
+def test_a_column_may_have_another_type_another_night(tmp_path: Path) -> None:
+    place = str(tmp_path)
+    publish(f"{place}/art", "1.jpg", "2.jpg")
+    Folder(f"{place}/art").publish("1.txt", b"cat")
+    for table, values in (("1,1\n2,2", [1, 2]), ("1,1\n2,x", ["1", "x"]), ("1,2020-01-01\n2,", None)):
+        Folder(place).publish("l.csv", f"id,tags\n{table}\n".encode(), replace=True)
+        summary, rows = labelled(place, labels=f"{place}/l.csv")
+        assert values is None or [row["tags"] for row in rows.values()] == values
+    assert summary["rows"]["updated"] == 2
+    summary, rows = labelled(place, tags_from_text="tags")
+    assert [row["tags"] for row in rows.values()] == [["cat"], None]
+    assert (summary["rows"]["updated"], summary["rows"]["unchanged"]) == (1, 1)
+
+
+def test_columns_of_a_table_may_have_any_name_that_is_free(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = str(tmp_path)
+    publish(f"{place}/art", "1.jpg")
+    Folder(f"{place}/art").publish("1.txt", b"cat")
+    names = ("match", "matched", "text_path", "of", 'a"b', "Tags", "Verdict", "URI")
+    row = ",".join(str(number) for number in range(10, 10 + len(names)))
+    header = ",".join('"' + name.replace('"', '""') + '"' for name in names)
+    Folder(place).publish("l.csv", f"id,{header}\n1,{row}\n".encode())
+    for _ in range(2):
+        summary, rows = labelled(
+            place, labels=f"{place}/l.csv", tags_from_text="tags", label_from_folder="verdict"
+        )
+        assert {name: value for name, value in rows["1.jpg"].items() if name in {*names, "tags"}} == {
+            "match": 10, "matched": 11, "text_path": 12, "of": 13, 'a"b': 14, "tags": ["cat"]
+        }  # fmt: skip
+    assert summary["rows"]["unchanged"] == 1
+    assert "the catalog has a column of that name: Tags, Verdict, URI" in caplog.text
 
 
 def test_tags_are_what_stands_between_commas() -> None:
