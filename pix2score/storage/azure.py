@@ -16,6 +16,7 @@ from pix2score.storage.remote_stores import answers
 
 METADATA_HOST = "169.254.169.254"
 HOST_SUFFIX = ".dfs.core.windows.net"
+_CONNECTION_STRING = "AZURE_STORAGE_CONNECTION_STRING"
 _GIVEN = (
     *("AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_KEY", "AZURE_STORAGE_TOKEN"),
     *(
@@ -61,15 +62,21 @@ class AzureFileSystem(RemoteFileSystem):
         """As ``RemoteStores.new_store``."""
         from obstore.store import AzureStore
 
-        config = settings()
-        if not config.get("account_name"):
-            raise AccessError(f"no storage account for container {bucket!r}: {_SET}")
-        if not any(name in config for name in ("account_key", "sas_key", "use_emulator")) and not (
-            any(os.environ.get(name) for name in _GIVEN) or answers(METADATA_HOST)
-        ):
-            raise AccessError(f"no Azure credentials for container {bucket!r}; {_SET}")
+        config = _complete(bucket)
         options["client_options"]["allow_http"] = config.get("endpoint", "").startswith("http:")
         return AzureStore(bucket, **config, **options)
+
+    def rust_options(self, bucket: str) -> dict[str, str]:
+        """As ``RemoteStores.rust_options``."""
+        config = _complete(bucket)
+        given = {
+            name.lower(): value
+            for name, value in os.environ.items()
+            if name.startswith(("AZURE_", "IDENTITY_")) and name != _CONNECTION_STRING
+        }
+        own = {f"azure_storage_{name}": value for name, value in config.items()}
+        is_plain_http = config.get("endpoint", "").startswith("http:") or "use_emulator" in config
+        return given | own | ({"allow_http": "true"} if is_plain_http else {})
 
     def problem(self, text: str) -> str | None:
         """As ``RemoteStores.problem``."""
@@ -80,9 +87,21 @@ class AzureFileSystem(RemoteFileSystem):
         return None
 
 
+def _complete(container: str) -> dict[str, Any]:
+    """The settings. Raises ``AccessError`` where they have no account or no credentials."""
+    config = settings()
+    if not config.get("account_name"):
+        raise AccessError(f"no storage account for container {container!r}: {_SET}")
+    if not any(name in config for name in ("account_key", "sas_key", "use_emulator")) and not (
+        any(os.environ.get(name) for name in _GIVEN) or answers(METADATA_HOST)
+    ):
+        raise AccessError(f"no Azure credentials for container {container!r}; {_SET}")
+    return config
+
+
 def settings() -> dict[str, Any]:
     """``account_name``, ``account_key``, ``sas_key`` and ``endpoint``, those that the environment gives."""
-    text = os.environ.get("AZURE_STORAGE_CONNECTION_STRING")
+    text = os.environ.get(_CONNECTION_STRING)
     if text:
         return _of_connection_string(text)
     named = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +19,8 @@ from pix2score.storage.remote_stores import answers
 METADATA_HOST = "metadata.google.internal"
 _OF_GCLOUD = Path(".config/gcloud/application_default_credentials.json")
 _KINDS = ("service_account", "authorized_user")
-_GIVEN = ("GOOGLE_BEARER_TOKEN", "GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH")
+_OF_ALL = ("GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH", "GOOGLE_SERVICE_ACCOUNT_KEY")
+"""Credentials that libraries on earlier versions of the object store know too, unlike a bearer token."""
 _SET = (
     "set GOOGLE_APPLICATION_CREDENTIALS to the file of a service account, or log in by "
     "`gcloud auth application-default login`"
@@ -41,13 +43,21 @@ class GoogleFileSystem(RemoteFileSystem):
         """As ``RemoteStores.new_store``."""
         from obstore.store import GCSStore
 
-        emulator = os.environ.get("STORAGE_EMULATOR_HOST")
-        if emulator:
-            url = emulator if "://" in emulator else f"http://{emulator}"
+        if url := _emulator():
             options["client_options"]["allow_http"] = url.startswith("http:")
-            return GCSStore(bucket, base_url=url.rstrip("/"), credential_provider=_any, **options)
-        _check_credentials(bucket)
+            return GCSStore(bucket, base_url=url, credential_provider=_any, **options)
+        _check_credentials(bucket, (*_OF_ALL, "GOOGLE_BEARER_TOKEN"))
         return GCSStore(bucket, **options)
+
+    def rust_options(self, bucket: str) -> dict[str, str]:
+        """As ``RemoteStores.rust_options``."""
+        if url := _emulator():
+            account = {"gcs_base_url": url, "disable_oauth": True}
+            none = dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
+            return {"google_service_account_key": json.dumps(account | none), "allow_http": "true"}
+        _check_credentials(bucket, _OF_ALL)
+        names = (*_OF_ALL, "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SKIP_SIGNATURE")
+        return {name.lower(): value for name in names if (value := os.environ.get(name))}
 
     def problem(self, text: str) -> str | None:
         """As ``RemoteStores.problem``."""
@@ -56,14 +66,23 @@ class GoogleFileSystem(RemoteFileSystem):
         return None
 
 
+def _emulator() -> str:
+    """URL of an emulator; empty for Google's own service."""
+    host = os.environ.get("STORAGE_EMULATOR_HOST", "").rstrip("/")
+    return host if "://" in host or not host else f"http://{host}"
+
+
 def _any() -> Any:
     """Credentials of an emulator, which asks for none."""
     return {"token": "emulator", "expires_at": None}
 
 
-def _check_credentials(bucket: str) -> None:
-    """Raise ``AccessError`` where none can be found, which would be known only after minutes otherwise."""
-    if any(os.environ.get(name) for name in (*_GIVEN, "GOOGLE_SERVICE_ACCOUNT_KEY")) or _is_unsigned():
+def _check_credentials(bucket: str, names: Sequence[str]) -> None:
+    """Raise ``AccessError`` where none can be found, which would be known only after minutes otherwise.
+
+    ``names``: variables of which one is enough.
+    """
+    if any(os.environ.get(name) for name in names) or _is_unsigned():
         return
     given = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
     path = Path(given) if given else Path.home() / _OF_GCLOUD

@@ -54,6 +54,13 @@ class RemoteStores:
         Raises ``AccessError`` where the settings are not complete.
         """
 
+    @abstractmethod
+    def rust_options(self, bucket: str) -> dict[str, str]:
+        """Settings and credentials for other libraries on Rust's object store, by its names for them.
+
+        Raises as ``new_store``.
+        """
+
     def store(self, bucket: str, *, writing: bool = False) -> Any:
         """The obstore store of a bucket, made once. Raises ``AccessError``."""
         if (bucket, writing) not in self._stores:

@@ -2,9 +2,10 @@
 
 fake-gcs-server 1.54 knows Google's XML interface but for plain PUTs: it answers them 400, whatever
 their ``x-goog-if-generation-match``. The bridge sends each as an upload of the JSON interface, with the
-condition as its ``ifGenerationMatch``; who creates an object first is decided by the server. A listing of
-a bucket that does not exist is answered 404 NoSuchBucket, as Google does, where the server says 500. All
-else passes unchanged.
+condition as its ``ifGenerationMatch``; who creates an object first is decided by the server. Of a listing
+with ``start-after``, which the server ignores, it leaves out what is not after. A listing of a bucket that
+does not exist is answered 404 NoSuchBucket, as Google does, where the server says 500. All else passes
+unchanged.
 
 Run as ``python -m tests.support.google_server UPSTREAM``; prints its port.
 """
@@ -14,8 +15,10 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import quote, unquote
+from xml.etree import ElementTree
 
 import aiohttp
 from aiohttp import web
@@ -39,7 +42,8 @@ async def handle(request: web.Request) -> web.StreamResponse:
     """One request."""
     upstream, body = request.app["upstream"], await request.read()
     method, url, headers = request.method, f"{upstream}{request.raw_path}", dict(request.headers)
-    if method == "PUT":
+    is_upload = method == "PUT" and "partNumber" not in request.query
+    if is_upload:
         method, url, headers, body = _upload(upstream, request, body)
     kept = {name: value for name, value in headers.items() if name.lower() not in HOP_BY_HOP}
     async with request.app["client"].request(
@@ -49,13 +53,24 @@ async def handle(request: web.Request) -> web.StreamResponse:
         if status == 500 and b"no bucket named" in content:
             status, content = 404, b"<Error><Code>NoSuchBucket</Code></Error>"
         passed = {name: value for name, value in found.headers.items() if name.lower() not in HOP_BY_HOP}
-        if request.method == "PUT" and status == 200:
+        if is_upload and status == 200:
             made = json.loads(content)
             passed, content = {"ETag": f'"{made["etag"]}"', "x-goog-generation": made["generation"]}, b""
+        if "start-after" in request.query and status == 200:
+            content = _after(content, request.query["start-after"])
         if request.method == "HEAD":
             return web.Response(status=status, headers=passed)
         passed.pop("Content-Length", None)
         return web.Response(status=status, headers=passed, body=content)
+
+
+def _after(listing: bytes, start: str) -> bytes:
+    """A listing without the objects up to ``start``."""
+    root = ElementTree.fromstring(listing)
+    for item in root.findall("Contents"):
+        if item.findtext("Key", "") <= start:
+            root.remove(item)
+    return ElementTree.tostring(root)
 
 
 def _upload(upstream: str, request: web.Request, body: bytes) -> tuple[str, str, dict[str, str], bytes]:
@@ -75,8 +90,8 @@ def _upload(upstream: str, request: web.Request, body: bytes) -> tuple[str, str,
     return "POST", url, headers, data + f"--{BOUNDARY}--".encode()
 
 
-async def serve(upstream: str) -> None:
-    """Answer until the process is ended."""
+async def listening(upstream: str, handle: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> None:
+    """Print a port, and answer there until the process is ended."""
     app = web.Application(client_max_size=2**30)
     async with aiohttp.ClientSession(auto_decompress=False) as client:
         app["upstream"], app["client"] = upstream, client
@@ -90,4 +105,4 @@ async def serve(upstream: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1]))
+    asyncio.run(listening(sys.argv[1], handle))

