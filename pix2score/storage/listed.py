@@ -13,6 +13,7 @@ from pix2score.storage.folder import Folder
 from pix2score.storage.list_disk import walk
 from pix2score.storage.list_s3 import objects_below
 from pix2score.storage.places import is_remote, is_s3, named_errors, split
+from pix2score.storage.remote_stores import is_plain
 
 LISTED = pa.schema(
     [
@@ -26,6 +27,7 @@ LISTED = pa.schema(
 )
 """``path`` below the place; ``uri`` only where the path does not name the file, as its name is no UTF-8;
 ``tag`` changes with the content; ``note`` says why a name is no file to read, such as a link to elsewhere."""
+ODD_KEY = "key that is not read there"
 BATCH_ROWS = 10_000
 
 
@@ -62,6 +64,7 @@ def _of_store(folder: Folder) -> Iterator[pa.RecordBatch]:
                     "size": entry["size"],
                     "tag": str(entry["ETag"]).strip('"'),
                     "modified": entry["LastModified"],
+                    "note": None if is_plain(entry["name"].rstrip("/")) else ODD_KEY,
                 }
                 for entry in page
             ]

@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 from fsspec import AbstractFileSystem
 from fsspec.spec import AbstractBufferedFile
 
-from pix2score.storage.remote_stores import RemoteStores, checked_key, is_no_bucket
+from pix2score.storage.remote_listing import RemoteListings, folder, object_info
+from pix2score.storage.remote_stores import checked_key, is_no_bucket
 
 T = TypeVar("T")
 
@@ -27,7 +28,7 @@ NUM_THREADS = 32
 DELETES_AT_ONCE = 16
 
 
-class RemoteFileSystem(RemoteStores, AbstractFileSystem):  # type: ignore[misc]
+class RemoteFileSystem(RemoteListings, AbstractFileSystem):  # type: ignore[misc]
     """Objects of one kind of store, by ``bucket/key`` or the full place."""
 
     cachable = False
@@ -129,21 +130,14 @@ class RemoteFileSystem(RemoteStores, AbstractFileSystem):  # type: ignore[misc]
         name = f"{bucket}/{key}".rstrip("/")
         if key:
             with contextlib.suppress(FileNotFoundError), self.named(bucket, key):
-                return _entry(bucket, self.store(bucket).head(checked_key(key)))
-        with self.named(bucket, key):
-            for _ in self.store(bucket).list(checked_key(key) or None, chunk_size=1):
-                return {"name": name, "size": 0, "type": "directory"}
+                return object_info(bucket, self.store(bucket).head(checked_key(key)))
+        if self.is_folder(bucket, key):
+            return folder(name)
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
         """What is directly in a folder, or the object itself."""
-        bucket, key = self._split(path)
-        with self.named(bucket, key):
-            found = self.store(bucket).list_with_delimiter(checked_key(key) or None)
-        folders = [f"{bucket}/{prefix}" for prefix in found["common_prefixes"]]
-        entries = [{"name": name, "size": 0, "type": "directory"} for name in folders]
-        entries += [_entry(bucket, meta) for meta in found["objects"]]
-        entries = entries or [self.info(path)]
+        entries = self.level(*self._split(path)) or [self.info(path)]
         return entries if detail else [entry["name"] for entry in entries]
 
     def find(
@@ -163,10 +157,7 @@ class RemoteFileSystem(RemoteStores, AbstractFileSystem):  # type: ignore[misc]
 
     def pages(self, path: str) -> Iterator[list[dict[str, Any]]]:
         """All objects below a folder as ``info`` tells them, a page of the listing at a time."""
-        bucket, key = self._split(path)
-        with self.named(bucket, key):
-            for metas in self.store(bucket).list(checked_key(key) or None, chunk_size=1000):
-                yield [_entry(bucket, meta) for meta in metas]
+        return self.everything(*self._split(path))
 
     def mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
         """Nothing: a folder is there when something is in it."""
@@ -207,13 +198,3 @@ class _RemoteFile(AbstractBufferedFile):  # type: ignore[misc]
         if final:
             self.fs.put_object(self.path, self.buffer.getvalue(), replace=True)
         return final  # until then it is kept
-
-
-def _entry(bucket: str, meta: Any) -> dict[str, Any]:
-    return {
-        "name": f"{bucket}/{meta['path']}",
-        "size": meta["size"],
-        "type": "file",
-        "ETag": meta["e_tag"] or meta["version"],
-        "LastModified": meta["last_modified"],
-    }

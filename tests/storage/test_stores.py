@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
 from typing import ClassVar
-from urllib.parse import quote
 
 import pytest
 
@@ -361,17 +360,6 @@ def test_a_key_that_cannot_be_asked_for_is_not_found(
     (found,) = source.read_many([f"{gs_place}/{key}"])
     assert isinstance(found, ImageFailure)
     assert found.code == "NOT_FOUND"
-
-
-def test_a_key_that_cannot_be_listed_is_named(google_server: GoogleServer, gs_place: str) -> None:
-    prefix = gs_place.removeprefix(f"gs://{CONTAINER}/")
-    name = quote(f"{prefix}/a//b.png", safe="")
-    url = f"{google_server.direct}/upload/storage/v1/b/{CONTAINER}/o?uploadType=media&name={name}"
-    urllib.request.urlopen(urllib.request.Request(url, b"picture"))
-    with pytest.raises(
-        DataError, match=f"bucket '{CONTAINER}' holds an object whose key cannot be read.*a//b"
-    ):
-        Folder(gs_place).entries()
 
 
 def test_deleting_begins_the_next_ending_when_the_one_before_is_done(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import http.client
 import json
 import os
 import secrets
@@ -23,6 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -81,6 +83,11 @@ class GoogleServer:
         headers = {"Content-Type": "application/json"}
         urllib.request.urlopen(urllib.request.Request(f"{self.direct}/storage/v1/b", body, headers))
 
+    def put(self, key: str, data: bytes, bucket: str = CONTAINER) -> None:
+        """Make an object of any key, which no client spells otherwise."""
+        url = f"{self.direct}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={quote(key, safe='')}"
+        urllib.request.urlopen(urllib.request.Request(url, data))
+
 
 @contextlib.contextmanager
 def google() -> Iterator[GoogleServer]:
@@ -125,13 +132,26 @@ class AzureServer:
 
     def create_container(self, name: str) -> None:
         """Make a container, by a request signed with the account's key."""
-        own = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": "2021-08-06"}
-        signed = "".join(f"{header}:{value}\n" for header, value in own.items())
-        text = "PUT" + "\n" * 12 + f"{signed}/{ACCOUNT}/{ACCOUNT}/{name}\nrestype:container"
-        digest = hmac.new(base64.b64decode(KEY), text.encode(), hashlib.sha256).digest()
-        headers = {**own, "Authorization": f"SharedKey {ACCOUNT}:{base64.b64encode(digest).decode()}"}
-        url = f"{self.endpoint}/{name}?restype=container"
-        urllib.request.urlopen(urllib.request.Request(url, headers=headers, method="PUT"))
+        self._put(name, "restype=container", {}, b"")
+
+    def put(self, key: str, data: bytes, container: str = CONTAINER) -> None:
+        """Make a blob of any key, which no client spells otherwise."""
+        self._put(f"{container}/{quote(key)}", "", {"x-ms-blob-type": "BlockBlob"}, data)
+
+    def _put(self, path: str, query: str, more: dict[str, str], data: bytes) -> None:
+        own = {**more, "x-ms-date": formatdate(usegmt=True), "x-ms-version": "2021-08-06"}
+        lines = ["PUT", "", "", str(len(data) or ""), "", "application/octet-stream", *[""] * 6]
+        lines += [f"{header}:{value}" for header, value in own.items()]
+        lines += [f"/{ACCOUNT}/{ACCOUNT}/{path}", *([query.replace("=", ":")] if query else [])]
+        digest = hmac.new(base64.b64decode(KEY), "\n".join(lines).encode(), hashlib.sha256).digest()
+        own["Authorization"] = f"SharedKey {ACCOUNT}:{base64.b64encode(digest).decode()}"
+        own |= {"Content-Type": "application/octet-stream", "Content-Length": str(len(data))}
+        host, _, account = self.endpoint.partition("://")[2].partition("/")
+        connection = http.client.HTTPConnection(host)
+        connection.request("PUT", f"/{account}/{path}?{query}".rstrip("?"), data, own)
+        answer = connection.getresponse()
+        assert answer.status == 201, answer.read()
+        connection.close()
 
 
 @contextlib.contextmanager
