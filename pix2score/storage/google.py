@@ -55,7 +55,9 @@ class GoogleFileSystem(RemoteFileSystem):
         if url := _emulator():
             options["client_options"]["allow_http"] = url.startswith("http:")
             return GCSStore(bucket, base_url=url, credential_provider=_any, **options)
+        options["client_options"]["allow_http"] = os.environ.get("GOOGLE_BASE_URL", "").startswith("http:")
         if _check_credentials(bucket, (*_OF_ALL, "GOOGLE_BEARER_TOKEN")) in _BY_LIBRARY:
+            google_auth.token()  # what is wrong is told here; obstore would tell of a refusal
             return GCSStore(bucket, credential_provider=google_auth.token, **options)
         return GCSStore(bucket, **options)
 

@@ -38,7 +38,10 @@ def token() -> dict[str, Any]:
         if not credentials.valid:
             credentials.refresh(Request())
     except (GoogleAuthError, OSError, ValueError) as exc:
-        raise AccessError(f"Google gives no token for the credentials: {type(exc).__name__}") from None
+        raise AccessError(
+            f"Google gives no token for the credentials ({type(exc).__name__}); `gcloud auth "
+            "application-default print-access-token` says more"
+        ) from None
     expiry = credentials.expiry
     return {"token": credentials.token, "expires_at": expiry.replace(tzinfo=UTC) if expiry else None}
 
@@ -46,11 +49,10 @@ def token() -> dict[str, Any]:
 @functools.lru_cache(maxsize=1)
 def _credentials(_pid: int) -> Any:
     import google.auth
+    from google.oauth2.service_account import Credentials
 
-    key = os.environ.get("GOOGLE_SERVICE_ACCOUNT_KEY")
-    path = os.environ.get("GOOGLE_SERVICE_ACCOUNT") or os.environ.get("GOOGLE_SERVICE_ACCOUNT_PATH")
-    if key:
-        return google.auth.load_credentials_from_dict(json.loads(key), scopes=_SCOPES)[0]
-    if path:
-        return google.auth.load_credentials_from_file(path, scopes=_SCOPES)[0]
+    if key := os.environ.get("GOOGLE_SERVICE_ACCOUNT_KEY"):
+        return Credentials.from_service_account_info(json.loads(key), scopes=_SCOPES)
+    if path := os.environ.get("GOOGLE_SERVICE_ACCOUNT") or os.environ.get("GOOGLE_SERVICE_ACCOUNT_PATH"):
+        return Credentials.from_service_account_file(path, scopes=_SCOPES)
     return google.auth.default(scopes=_SCOPES)[0]

@@ -14,6 +14,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from fsspec import AbstractFileSystem
@@ -26,6 +27,9 @@ T = TypeVar("T")
 
 NUM_THREADS = 32
 DELETES_AT_ONCE = 16
+PART_BYTES = 16 * 2**20  # 10,000 parts of an upload are 160 GB; Azure would take 50,000
+PARTS_AT_ONCE = 4
+READ_BYTES = 5 * 2**20
 
 
 class RemoteFileSystem(RemoteListings, AbstractFileSystem):  # type: ignore[misc]
@@ -173,7 +177,22 @@ class RemoteFileSystem(RemoteListings, AbstractFileSystem):  # type: ignore[misc
         return _results([self._pool.submit(call) for call in calls])
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> _RemoteFile:
-        return _RemoteFile(self, path, mode)
+        return _RemoteFile(self, path, mode, block_size=PART_BYTES if mode == "wb" else READ_BYTES)
+
+    def parts(self, path: str) -> Any:
+        """obstore's writer of an object that is sent in parts of ``PART_BYTES``; in memory are a few."""
+        import obstore
+
+        bucket, key = self._split(path)
+        with self.named(bucket, key):
+            store = self.store(bucket, writing=True)
+            return obstore.open_writer(
+                store, checked_key(key), buffer_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE
+            )
+
+    def named_path(self, path: str) -> AbstractContextManager[None]:
+        """``named`` for the object at a path."""
+        return self.named(*self._split(path))
 
     def _split(self, path: str) -> tuple[str, str]:
         bucket, _, key = path.removeprefix(f"{self.protocol}://").partition("/")
@@ -186,15 +205,24 @@ def _results(futures: Sequence[Future[T]]) -> list[T | BaseException]:
 
 
 class _RemoteFile(AbstractBufferedFile):  # type: ignore[misc]
-    """A seekable reader that fetches ranges, some ahead; or a writer that puts all when it is closed."""
+    """A seekable reader that fetches ranges, some ahead; or a writer that sends parts, which become an object
+    when it is closed, and one of a single part whole."""
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         return bytes(self.fs.cat_file(self.path, start=start, end=end))
 
     def _initiate_upload(self) -> None:
-        pass
+        self._parts: Any = None
 
     def _upload_chunk(self, final: bool = False) -> bool:
-        if final:
-            self.fs.put_object(self.path, self.buffer.getvalue(), replace=True)
-        return final  # until then it is kept
+        data = self.buffer.getvalue()
+        if final and self._parts is None:
+            self.fs.put_object(self.path, data, replace=True)
+            return True
+        if self._parts is None:
+            self._parts = self.fs.parts(self.path)
+        with self.fs.named_path(self.path):
+            self._parts.write(data)
+            if final:
+                self._parts.close()
+        return True

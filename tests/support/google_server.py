@@ -4,8 +4,8 @@ fake-gcs-server 1.54 knows Google's XML interface but for plain PUTs: it answers
 their ``x-goog-if-generation-match``. The bridge sends each as an upload of the JSON interface, with the
 condition as its ``ifGenerationMatch``; who creates an object first is decided by the server. Of a listing
 with ``start-after``, which the server ignores, it leaves out what is not after. A listing of a bucket that
-does not exist is answered 404 NoSuchBucket, as Google does, where the server says 500. All else passes
-unchanged.
+does not exist is answered 404 NoSuchBucket, as Google does, where the server says 500. Uploads in parts,
+which it does not know, are put together by the bridge. All else passes unchanged.
 
 Run as ``python -m tests.support.google_server UPSTREAM``; prints its port.
 """
@@ -25,6 +25,8 @@ from aiohttp import web
 from yarl import URL
 
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "host", "expect", "date", "server"}
+UPLOADS: dict[str, dict[int, bytes]] = {}
+"""Id of an upload in parts -> its parts by number."""
 BOUNDARY = "part-of-an-upload"
 
 
@@ -41,8 +43,12 @@ def binary() -> Path | None:
 async def handle(request: web.Request) -> web.StreamResponse:
     """One request."""
     upstream, body = request.app["upstream"], await request.read()
+    if {"uploads", "partNumber"} & set(request.query):
+        return _part(request, body)
+    if request.method == "POST" and "uploadId" in request.query:
+        return await _put_together(request)
     method, url, headers = request.method, f"{upstream}{request.raw_path}", dict(request.headers)
-    is_upload = method == "PUT" and "partNumber" not in request.query
+    is_upload = method == "PUT"
     if is_upload:
         method, url, headers, body = _upload(upstream, request, body)
     kept = {name: value for name, value in headers.items() if name.lower() not in HOP_BY_HOP}
@@ -62,6 +68,32 @@ async def handle(request: web.Request) -> web.StreamResponse:
             return web.Response(status=status, headers=passed)
         passed.pop("Content-Length", None)
         return web.Response(status=status, headers=passed, body=content)
+
+
+def _part(request: web.Request, body: bytes) -> web.Response:
+    """An upload in parts is begun, or gets one."""
+    if "uploads" in request.query:
+        number = f"upload-{len(UPLOADS)}"
+        UPLOADS[number] = {}
+        answer = (
+            f"<InitiateMultipartUploadResult><UploadId>{number}</UploadId></InitiateMultipartUploadResult>"
+        )
+        return web.Response(body=answer.encode())
+    UPLOADS[request.query["uploadId"]][int(request.query["partNumber"])] = body
+    return web.Response(headers={"ETag": f'"{request.query["partNumber"]}"'})
+
+
+async def _put_together(request: web.Request) -> web.Response:
+    """The object of an upload in parts."""
+    parts = UPLOADS.pop(request.query["uploadId"])
+    whole = b"".join(parts[number] for number in sorted(parts))
+    method, url, headers, data = _upload(request.app["upstream"], request, whole)
+    async with request.app["client"].request(
+        method, URL(url, encoded=True), data=data, headers=headers
+    ) as found:
+        made = json.loads(await found.read())
+    answer = f'<CompleteMultipartUploadResult><ETag>"{made["etag"]}"</ETag></CompleteMultipartUploadResult>'
+    return web.Response(body=answer.encode(), headers={"x-goog-generation": made["generation"]})
 
 
 def _after(listing: bytes, start: str) -> bytes:
