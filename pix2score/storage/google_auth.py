@@ -25,8 +25,8 @@ def is_installed() -> bool:
     return True
 
 
-def token() -> dict[str, Any]:
-    """A token of the application default credentials, in the form that obstore asks for.
+def token() -> Any:
+    """A token of the application default credentials: ``token`` and ``expires_at``, as obstore asks for.
 
     Raises ``AccessError`` where there is none.
     """
@@ -49,10 +49,11 @@ def token() -> dict[str, Any]:
 @functools.lru_cache(maxsize=1)
 def _credentials(_pid: int) -> Any:
     import google.auth
-    from google.oauth2.service_account import Credentials
+    from google.oauth2 import service_account
 
+    of_account: Any = service_account.Credentials
     if key := os.environ.get("GOOGLE_SERVICE_ACCOUNT_KEY"):
-        return Credentials.from_service_account_info(json.loads(key), scopes=_SCOPES)
+        return of_account.from_service_account_info(json.loads(key), scopes=_SCOPES)
     if path := os.environ.get("GOOGLE_SERVICE_ACCOUNT") or os.environ.get("GOOGLE_SERVICE_ACCOUNT_PATH"):
-        return Credentials.from_service_account_file(path, scopes=_SCOPES)
+        return of_account.from_service_account_file(path, scopes=_SCOPES)
     return google.auth.default(scopes=_SCOPES)[0]
