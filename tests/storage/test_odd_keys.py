@@ -220,6 +220,31 @@ def test_with_a_sas_token_such_keys_are_listed_too(
         places._filesystem.cache_clear()
 
 
+def test_a_container_that_cannot_be_listed_so_names_the_key_and_what_it_takes(
+    azure_server: AzureServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"public-{uuid.uuid4().hex[:12]}"
+    azure_server.create_container(name, is_public=True)
+    azure_server.put("in/c.png", b"1", name)
+    monkeypatch.delenv("AZURE_STORAGE_CONNECTION_STRING")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", ACCOUNT)
+    monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", azure_server.endpoint)
+    monkeypatch.setenv("AZURE_SKIP_SIGNATURE", "true")
+    places._filesystem.cache_clear()
+    try:
+        folder = Folder(f"az://{name}/in")
+        assert [entry.path for entry in folder.entries()] == ["c.png"]
+        azure_server.put("in/a//b.png", b"1", name)
+        words = (
+            "holds an object whose key cannot be read: .*"in/a//.*; with the account's key or a SAS token"
+        )
+        for act in (folder.entries, (folder / "a").top_entries):
+            with pytest.raises(DataError, match=words):
+                act()
+    finally:
+        places._filesystem.cache_clear()
+
+
 def test_where_such_a_listing_is_not_possible_it_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -130,9 +130,10 @@ class AzureServer:
         """What a client is told."""
         return f"AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={self.endpoint};"
 
-    def create_container(self, name: str) -> None:
+    def create_container(self, name: str, *, is_public: bool = False) -> None:
         """Make a container, by a request signed with the account's key."""
-        self._put(name, "restype=container", {}, b"")
+        access = {"x-ms-blob-public-access": "container"} if is_public else {}
+        self._put(name, "restype=container", access, b"")
 
     def put(self, key: str, data: bytes, container: str = CONTAINER) -> None:
         """Make a blob of any key, which no client spells otherwise."""
