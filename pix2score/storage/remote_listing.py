@@ -72,7 +72,7 @@ class RemoteListings(RemoteStores):
             if is_behind:
                 yield infos
                 continue
-            names = [info["name"] for info in infos]
+            names = [info["name"].rstrip("/") for info in infos]  # as obstore has those of folder markers
             if last in names:
                 is_behind = True
                 yield infos[names.index(last) + 1 :]
