@@ -15,6 +15,7 @@ from pix2score.errors import AccessError, ImageFailure
 from pix2score.images.decode import MAX_BYTES
 from pix2score.storage.objects import gather_objects
 from pix2score.storage.places import filesystem, split
+from pix2score.storage.remote_stores import OddKeyNotReadError
 from pix2score.storage.s3_errors import access_problem
 
 NUM_CONCURRENT = (
@@ -115,6 +116,8 @@ def read_remote(places: Sequence[str], most_bytes: int) -> list[Found]:
 
 def _remote_failure(exc: BaseException, place: str) -> ImageFailure:
     text = f"{type(exc).__name__}: {exc}"
+    if isinstance(exc, OddKeyNotReadError):
+        return ImageFailure("NOT_FOUND", str(exc))
     if isinstance(exc, FileNotFoundError):
         return ImageFailure("NOT_FOUND", f"no such object: {place}")
     problem = str(exc) if isinstance(exc, AccessError) else access_problem(exc)

@@ -21,7 +21,7 @@ class PushConfig:
     to: str = field(repr=False)
     """Where to: postgresql://user@host:port/database (a table with pgvector; the password better from
     PGPASSWORD or ~/.pgpass than here), lancedb:PLACE (a table of a LanceDB folder), or delta:PLACE (a Delta
-    table); PLACE is a local path or s3://bucket/prefix."""
+    table); PLACE is a local path or s3://bucket/prefix (gs://, az://)."""
     table: str = "scores"
     """Name of the table in a Postgres database, where it may have a schema before it (art.scores), or in a
     LanceDB folder; made by the first push."""

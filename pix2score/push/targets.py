@@ -9,7 +9,11 @@ from pix2score.storage.folder import Folder
 
 
 def open_target(config: PushConfig) -> Target:
-    """The target that ``config.to`` names. Raises ``TargetError`` if it is not to be reached."""
+    """The target that ``config.to`` names.
+
+    Raises ``TargetError`` if it is not to be reached, ``AccessError`` or ``DataError`` for a place that may
+    not be, or whose bucket is not there.
+    """
     if config.to.startswith(LANCEDB):
         from pix2score.push.lancedb_table import LanceTable
 
@@ -27,4 +31,6 @@ def _place(to: str, kind: str) -> str:
     place = to.removeprefix(kind)
     if not place:
         raise ConfigError(f"to {to!r} names no place: {kind}/path or {kind}s3://bucket/prefix")
-    return Folder(place).uri
+    folder = Folder(place)
+    (folder / "nothing").top_entries()  # a refusal is told in plainer words than the table's library has
+    return folder.uri

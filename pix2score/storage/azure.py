@@ -7,15 +7,25 @@ CLI's login or the machine's identity.
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import os
+from email.utils import formatdate, parsedate_to_datetime
 from typing import Any, ClassVar
+from urllib.parse import unquote, urlencode, urlsplit
+from urllib.request import Request
+from xml.etree import ElementTree
 
 from pix2score.errors import AccessError
 from pix2score.storage.remote import RemoteFileSystem
 from pix2score.storage.remote_stores import answers
+from pix2score.storage.verbatim import Found, ListingNotPossibleError, ListingQuery, Page
 
 METADATA_HOST = "169.254.169.254"
 HOST_SUFFIX = ".dfs.core.windows.net"
+_VERSION = "2021-08-06"  # of the service's interface, of which a listing is all that is used
+_CONNECTION_STRING = "AZURE_STORAGE_CONNECTION_STRING"
 _GIVEN = (
     *("AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_KEY", "AZURE_STORAGE_TOKEN"),
     *(
@@ -61,15 +71,45 @@ class AzureFileSystem(RemoteFileSystem):
         """As ``RemoteStores.new_store``."""
         from obstore.store import AzureStore
 
-        config = settings()
-        if not config.get("account_name"):
-            raise AccessError(f"no storage account for container {bucket!r}: {_SET}")
-        if not any(name in config for name in ("account_key", "sas_key", "use_emulator")) and not (
-            any(os.environ.get(name) for name in _GIVEN) or answers(METADATA_HOST)
-        ):
-            raise AccessError(f"no Azure credentials for container {bucket!r}; {_SET}")
+        config = _complete(bucket)
         options["client_options"]["allow_http"] = config.get("endpoint", "").startswith("http:")
         return AzureStore(bucket, **config, **options)
+
+    def rust_options(self, bucket: str) -> dict[str, str]:
+        """As ``RemoteStores.rust_options``."""
+        config = _complete(bucket)
+        given = {
+            name.lower(): value
+            for name, value in os.environ.items()
+            if name.startswith(("AZURE_", "IDENTITY_")) and name != _CONNECTION_STRING
+        }
+        own = {f"azure_storage_{name}": value for name, value in config.items()}
+        is_plain_http = config.get("endpoint", "").startswith("http:") or "use_emulator" in config
+        return given | own | ({"allow_http": "true"} if is_plain_http else {})
+
+    def listing_request(self, bucket: str, query: ListingQuery) -> Request:
+        """As ``verbatim.Lister``."""
+        config = _complete(bucket)
+        words = {"restype": "container", "comp": "list", "prefix": query.prefix}
+        words |= {"delimiter": "/"} if query.is_level else {}
+        words |= {"marker": query.mark} if query.mark else {}
+        words |= {"maxresults": str(query.most)} if query.most else {}
+        account, key = config["account_name"], config.get("account_key")
+        endpoint = config.get("endpoint", f"https://{account}.blob.core.windows.net").rstrip("/")
+        url = f"{endpoint}/{bucket}?{urlencode(words)}"
+        if key:
+            return Request(url, headers=_signed(account, key, urlsplit(url).path, words))
+        sas = config.get("sas_key") or _first("AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_KEY")
+        if not sas:
+            raise ListingNotPossibleError("with the account's key or a SAS token such containers are listed")
+        return Request(f"{url}&{sas.lstrip('?')}", headers={"x-ms-version": _VERSION})
+
+    def read_listing(self, body: bytes) -> Page:
+        """As ``verbatim.Lister``."""
+        root = ElementTree.fromstring(body)
+        objects = [_found(blob) for blob in root.iterfind("Blobs/Blob")]
+        folders = [_name(prefix) for prefix in root.iterfind("Blobs/BlobPrefix")]
+        return Page(objects, folders, root.findtext("NextMarker") or "")
 
     def problem(self, text: str) -> str | None:
         """As ``RemoteStores.problem``."""
@@ -80,9 +120,44 @@ class AzureFileSystem(RemoteFileSystem):
         return None
 
 
+def _signed(account: str, key: str, path: str, query: dict[str, str]) -> dict[str, str]:
+    """Headers of a GET with the account's key (Shared Key, version 2009-09-19 and later)."""
+    own = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": _VERSION}
+    lines = ["GET", *[""] * 11, *(f"{name}:{value}" for name, value in own.items()), f"/{account}{path}"]
+    text = "\n".join([*lines, *(f"{name}:{query[name]}" for name in sorted(query))])
+    digest = hmac.new(base64.b64decode(key), text.encode(), hashlib.sha256).digest()
+    return {**own, "Authorization": f"SharedKey {account}:{base64.b64encode(digest).decode()}"}
+
+
+def _found(blob: ElementTree.Element) -> Found:
+    size, tag, changed = (
+        blob.findtext(f"Properties/{name}", "") for name in ("Content-Length", "Etag", "Last-Modified")
+    )
+    return Found(_name(blob), int(size), tag, parsedate_to_datetime(changed))
+
+
+def _name(element: ElementTree.Element) -> str:
+    """Its name, which is percent-encoded where XML cannot hold it."""
+    text = element.findtext("Name", "")
+    is_encoded = element.find("Name[@Encoded='true']") is not None
+    return unquote(text) if is_encoded else text
+
+
+def _complete(container: str) -> dict[str, Any]:
+    """The settings. Raises ``AccessError`` where they have no account or no credentials."""
+    config = settings()
+    if not config.get("account_name"):
+        raise AccessError(f"no storage account for container {container!r}: {_SET}")
+    if not any(name in config for name in ("account_key", "sas_key", "use_emulator")) and not (
+        any(os.environ.get(name) for name in _GIVEN) or answers(METADATA_HOST)
+    ):
+        raise AccessError(f"no Azure credentials for container {container!r}; {_SET}")
+    return config
+
+
 def settings() -> dict[str, Any]:
     """``account_name``, ``account_key``, ``sas_key`` and ``endpoint``, those that the environment gives."""
-    text = os.environ.get("AZURE_STORAGE_CONNECTION_STRING")
+    text = os.environ.get(_CONNECTION_STRING)
     if text:
         return _of_connection_string(text)
     named = {

@@ -14,6 +14,7 @@ from pix2score.storage.folder import Folder
 from pix2score.storage.list_disk import walk
 from pix2score.storage.list_s3 import objects_below
 from pix2score.storage.places import is_remote, is_s3, named_errors, split
+from pix2score.storage.remote_stores import is_plain
 
 LISTED = pa.schema(
     [
@@ -31,6 +32,7 @@ LISTED = pa.schema(
 ``tag`` changes with the content; ``note`` says why a name is no file to read, such as a link to elsewhere.
 Only of a file on a disk, as another may take its place with the same size and time: ``changed``, when
 anything about it was written last (ctime), and ``inode``, its number."""
+ODD_KEY = "key that is not read there"
 BATCH_ROWS = 10_000
 
 
@@ -67,6 +69,7 @@ def _of_store(folder: Folder) -> Iterator[pa.RecordBatch]:
                     "size": entry["size"],
                     "tag": str(entry["ETag"]).strip('"'),
                     "modified": entry["LastModified"],
+                    "note": None if is_plain(entry["name"].rstrip("/")) else ODD_KEY,
                 }
                 for entry in page
             ]

@@ -14,20 +14,25 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from fsspec import AbstractFileSystem
 from fsspec.spec import AbstractBufferedFile
 
-from pix2score.storage.remote_stores import RemoteStores, checked_key, is_no_bucket
+from pix2score.storage.remote_listing import RemoteListings, folder, object_info
+from pix2score.storage.remote_stores import checked_key, is_no_bucket
 
 T = TypeVar("T")
 
 NUM_THREADS = 32
 DELETES_AT_ONCE = 16
+PART_BYTES = 16 * 2**20  # 10,000 parts of an upload are 160 GB; Azure would take 50,000
+PARTS_AT_ONCE = 4
+READ_BYTES = 5 * 2**20
 
 
-class RemoteFileSystem(RemoteStores, AbstractFileSystem):  # type: ignore[misc]
+class RemoteFileSystem(RemoteListings, AbstractFileSystem):  # type: ignore[misc]
     """Objects of one kind of store, by ``bucket/key`` or the full place."""
 
     cachable = False
@@ -129,21 +134,14 @@ class RemoteFileSystem(RemoteStores, AbstractFileSystem):  # type: ignore[misc]
         name = f"{bucket}/{key}".rstrip("/")
         if key:
             with contextlib.suppress(FileNotFoundError), self.named(bucket, key):
-                return _entry(bucket, self.store(bucket).head(checked_key(key)))
-        with self.named(bucket, key):
-            for _ in self.store(bucket).list(checked_key(key) or None, chunk_size=1):
-                return {"name": name, "size": 0, "type": "directory"}
+                return object_info(bucket, self.store(bucket).head(checked_key(key)))
+        if self.is_folder(bucket, key):
+            return folder(name)
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
         """What is directly in a folder, or the object itself."""
-        bucket, key = self._split(path)
-        with self.named(bucket, key):
-            found = self.store(bucket).list_with_delimiter(checked_key(key) or None)
-        folders = [f"{bucket}/{prefix}" for prefix in found["common_prefixes"]]
-        entries = [{"name": name, "size": 0, "type": "directory"} for name in folders]
-        entries += [_entry(bucket, meta) for meta in found["objects"]]
-        entries = entries or [self.info(path)]
+        entries = self.level(*self._split(path)) or [self.info(path)]
         return entries if detail else [entry["name"] for entry in entries]
 
     def find(
@@ -163,10 +161,7 @@ class RemoteFileSystem(RemoteStores, AbstractFileSystem):  # type: ignore[misc]
 
     def pages(self, path: str) -> Iterator[list[dict[str, Any]]]:
         """All objects below a folder as ``info`` tells them, a page of the listing at a time."""
-        bucket, key = self._split(path)
-        with self.named(bucket, key):
-            for metas in self.store(bucket).list(checked_key(key) or None, chunk_size=1000):
-                yield [_entry(bucket, meta) for meta in metas]
+        return self.everything(*self._split(path))
 
     def mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
         """Nothing: a folder is there when something is in it."""
@@ -182,7 +177,22 @@ class RemoteFileSystem(RemoteStores, AbstractFileSystem):  # type: ignore[misc]
         return _results([self._pool.submit(call) for call in calls])
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> _RemoteFile:
-        return _RemoteFile(self, path, mode)
+        return _RemoteFile(self, path, mode, block_size=PART_BYTES if mode == "wb" else READ_BYTES)
+
+    def parts(self, path: str) -> Any:
+        """obstore's writer of an object that is sent in parts of ``PART_BYTES``; in memory are a few."""
+        import obstore
+
+        bucket, key = self._split(path)
+        with self.named(bucket, key):
+            store = self.store(bucket, writing=True)
+            return obstore.open_writer(
+                store, checked_key(key), buffer_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE
+            )
+
+    def named_path(self, path: str) -> AbstractContextManager[None]:
+        """``named`` for the object at a path."""
+        return self.named(*self._split(path))
 
     def _split(self, path: str) -> tuple[str, str]:
         bucket, _, key = path.removeprefix(f"{self.protocol}://").partition("/")
@@ -195,25 +205,24 @@ def _results(futures: Sequence[Future[T]]) -> list[T | BaseException]:
 
 
 class _RemoteFile(AbstractBufferedFile):  # type: ignore[misc]
-    """A seekable reader that fetches ranges, some ahead; or a writer that puts all when it is closed."""
+    """A seekable reader that fetches ranges, some ahead; or a writer that sends parts, which become an object
+    when it is closed, and one of a single part whole."""
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         return bytes(self.fs.cat_file(self.path, start=start, end=end))
 
     def _initiate_upload(self) -> None:
-        pass
+        self._parts: Any = None
 
     def _upload_chunk(self, final: bool = False) -> bool:
-        if final:
-            self.fs.put_object(self.path, self.buffer.getvalue(), replace=True)
-        return final  # until then it is kept
-
-
-def _entry(bucket: str, meta: Any) -> dict[str, Any]:
-    return {
-        "name": f"{bucket}/{meta['path']}",
-        "size": meta["size"],
-        "type": "file",
-        "ETag": meta["e_tag"] or meta["version"],
-        "LastModified": meta["last_modified"],
-    }
+        data = self.buffer.getvalue()
+        if final and self._parts is None:
+            self.fs.put_object(self.path, data, replace=True)
+            return True
+        if self._parts is None:
+            self._parts = self.fs.parts(self.path)
+        with self.fs.named_path(self.path):
+            self._parts.write(data)
+            if final:
+                self._parts.close()
+        return True

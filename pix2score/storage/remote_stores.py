@@ -12,8 +12,10 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, ClassVar
+from urllib.request import Request
 
 from pix2score.errors import AccessError, DataError
+from pix2score.storage.verbatim import ListingQuery, ListingRefusedError, Page, verbatim_pages
 
 MAX_RETRIES = 5
 RETRY_TIMEOUT_S = 60.0
@@ -28,6 +30,14 @@ _NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|bucket does not exist|b
 _CODE = re.compile(r"<Code>(\w+)</Code>|x-ms-error-code: (\w+)")
 _QUERY = re.compile(r"\?[^\s\"')]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class OddKeyError(DataError):
+    """A listing met a key that obstore cannot spell."""
+
+
+class OddKeyNotReadError(FileNotFoundError):
+    """An object of such a key is asked for."""
 
 
 class RemoteStores:
@@ -52,6 +62,13 @@ class RemoteStores:
         """The obstore store of a bucket, with ``client_options`` and ``retry_config``.
 
         Raises ``AccessError`` where the settings are not complete.
+        """
+
+    @abstractmethod
+    def rust_options(self, bucket: str) -> dict[str, str]:
+        """Settings and credentials for other libraries on Rust's object store, by its names for them.
+
+        Raises as ``new_store``.
         """
 
     def store(self, bucket: str, *, writing: bool = False) -> Any:
@@ -83,6 +100,8 @@ class RemoteStores:
 
         try:
             yield
+        except OddKeyNotReadError:
+            raise
         except FileNotFoundError as exc:
             if _NO_BUCKET.search(str(exc)):
                 raise self.no_bucket(bucket) from None
@@ -102,11 +121,12 @@ class RemoteStores:
         code = next((a or b for a, b in _CODE.findall(text)), "")
         where = f"{self.container} {bucket!r}"
         is_refusal = type(exc).__name__ in ("PermissionDeniedError", "UnauthenticatedError")
+        is_refusal |= isinstance(exc, ListingRefusedError) and exc.status in (401, 403)
         if code in self.refused or is_refusal:
             reason = self.refused.get(code, code)
             return AccessError(f"access to {where} was refused" + (f": {reason}" if reason else ""))
         if "invalid path" in text:
-            return DataError(f"{where} holds an object whose key cannot be read: {_without_secrets(text)}")
+            return OddKeyError(f"{where} holds an object whose key cannot be read: {_without_secrets(text)}")
         if problem := self.problem(text):
             return AccessError(f"{where} cannot be reached: {problem}")
         if "timed out" in text or "TimedOut" in str(exc):
@@ -116,6 +136,26 @@ class RemoteStores:
     def no_bucket(self, bucket: str) -> FileNotFoundError:
         """The error that says that the bucket itself is not there."""
         return FileNotFoundError(f"{self.container} {bucket!r}: bucket does not exist")
+
+    @abstractmethod
+    def listing_request(self, bucket: str, query: ListingQuery) -> Request:
+        """As ``verbatim.Lister``."""
+
+    @abstractmethod
+    def read_listing(self, body: bytes) -> Page:
+        """As ``verbatim.Lister``."""
+
+    def verbatim(
+        self, bucket: str, prefix: str, *, is_level: bool = False, most: int | None = None
+    ) -> Iterator[Page]:
+        """A listing of keys that begin with ``prefix`` as they are, of at most ``most`` objects.
+
+        Raises ``ListingNotPossibleError``, and else as ``named``.
+        """
+        try:
+            yield from verbatim_pages(self, bucket, ListingQuery(prefix, is_level, most))
+        except ListingRefusedError as exc:
+            raise self._error(exc, bucket) from None
 
     def problem(self, text: str) -> str | None:
         """What is wrong with the settings, if that is what an error's text says."""
@@ -137,9 +177,11 @@ def answers(host: str) -> bool:
 
 
 def checked_key(key: str) -> str:
-    """``key`` for obstore, which would spell some otherwise. Raises ``FileNotFoundError`` for those."""
+    """``key`` for obstore, which would spell some otherwise. Raises ``OddKeyNotReadError`` for those."""
     if key and not is_plain(key):
-        raise FileNotFoundError(f"no object whose key has an empty part, '.' or '..' is read: {key!r}")
+        raise OddKeyNotReadError(
+            f"no object whose key has an empty part, '.', '..' or a control character is read: {key!r}"
+        )
     return key
 
 

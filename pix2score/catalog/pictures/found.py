@@ -13,7 +13,7 @@ import pyarrow as pa
 from pix2score.catalog.pictures.kinds import ARCHIVE, reason_sql, suffix_sql
 from pix2score.errors import DataError
 from pix2score.storage.folder import Folder
-from pix2score.storage.listed import LISTED, everything_below
+from pix2score.storage.listed import LISTED, ODD_KEY, everything_below
 from pix2score.storage.places import is_s3
 from pix2score.storage.sql import load, one_row
 
@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 LOG_EVERY_S = 10.0
 _EXAMPLES = 3
 _ADVICE = {
+    ODD_KEY: "keys with an empty part, '.', '..' or a control character: copy those objects to plain ones",
     "archive": "--archives lists the pictures inside tar and ZIP files",
     "name without suffix": "--suffix none takes names without one",
     "picture that is not decoded": "convert them, or name them by --suffix: they become failed rows",

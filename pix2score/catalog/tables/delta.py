@@ -6,6 +6,7 @@ than the table does (column mapping) is refused.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
@@ -32,6 +33,8 @@ _READ = {
 }
 """Reader features that are read right; another one could mean rows that are not."""
 _PHYSICAL = b"delta.columnMapping.physicalName"
+_REFUSED = ("PermissionDenied", "AccessDenied", "403", "401", "necessary privileges")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _EXPORT = (
     'export it as plain Parquet and give that: python -c "import deltalake, pyarrow.parquet as pq, pyarrow '
     "as pa; r = pa.RecordBatchReader.from_stream(deltalake.DeltaTable('{}').scan()); w = "
@@ -133,7 +136,7 @@ def _positions(vectors: pa.RecordBatchReader) -> Iterator[tuple[str, Positions]]
 def _error(folder: Folder, exc: Exception) -> DataError:
     if isinstance(exc, DataError):
         return exc
-    text = " ".join(str(exc).split())[:300]
-    if "PermissionDenied" in text or "AccessDenied" in text or "403" in text:
-        return AccessError(f"{folder.uri}: access to this Delta Lake table was refused")
-    return DataError(f"{folder.uri}: this Delta Lake table cannot be read: {text}")
+    text = " ".join(_COLOUR.sub("", str(exc)).split())
+    if any(sign in text for sign in _REFUSED):
+        return AccessError(f"{folder.uri}: access to this Delta Lake table was refused: {text[:300]}")
+    return DataError(f"{folder.uri}: this Delta Lake table cannot be read: {text[:300]}")

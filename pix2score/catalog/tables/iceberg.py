@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from pix2score.catalog.tables.pinned import below, library, pinned
+from pix2score.catalog.tables.pinned import below, library, pinned, plain_location
 from pix2score.catalog.view import Positions, TableColumn, TableVersion
 from pix2score.errors import ConfigError, DataError
 from pix2score.storage.folder import Entry, Folder
@@ -27,8 +27,8 @@ from pix2score.storage.places import named_errors
 _BY_CATALOG = "iceberg:"
 _METADATA = re.compile(r"\.metadata\.json$|\.metadata\.json\.gz$|\.gz\.metadata\.json$")
 _HINT = "version-hint.text"
-_FILE_IO = {"py-io-impl": "pyiceberg.io.fsspec.FsspecFileIO"}
-"""Reads S3 with the standard chain's credentials and endpoint."""
+_FILE_IO = {"py-io-impl": "pix2score.catalog.tables.iceberg_files.PlaceFiles"}
+"""Reads every store with the standard chain's credentials and endpoint."""
 _COMPACT = "let its engine write the deletes into the data files (rewrite_data_files), then run again"
 
 
@@ -57,7 +57,7 @@ def iceberg_table(place: str) -> tuple[Folder, list[Entry], TableVersion]:
         if isinstance(exc, DataError):
             raise
         raise DataError(_reason(place, exc)) from exc
-    folder = Folder(_plain(table.metadata.location))
+    folder = Folder(plain_location(table.metadata.location))
     snapshot = table.current_snapshot()
     if not tasks or snapshot is None:
         raise DataError(f"{place}: this Iceberg table has no rows")
@@ -88,7 +88,7 @@ def _loaded(place: str) -> Any:
     metadata = place if _METADATA.search(place) else _current(Folder(place))
     whole = Folder(metadata)
     table = StaticTable.from_metadata(whole.uri, _FILE_IO)
-    location = Folder(_plain(table.metadata.location)).uri
+    location = Folder(plain_location(table.metadata.location)).uri
     if location != whole.parent.parent.uri:
         raise DataError(
             f"{whole.uri}: its table is at {location}, by what it says: an Iceberg table that was moved or "
@@ -136,13 +136,6 @@ def _current(folder: Folder) -> str:
     if found is None:
         raise DataError(f"{folder.uri}: {_HINT} says {hint!r}, and there are no such metadata")
     return folder.full(f"metadata/{found}")
-
-
-def _plain(location: str) -> str:
-    """A table's location as a place."""
-    for scheme in ("s3a://", "s3n://"):
-        location = f"s3://{location[6:]}" if location.startswith(scheme) else location
-    return "/" + location[5:].lstrip("/") if location.startswith("file:") else location
 
 
 def _reason(place: str, exc: Exception) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from pix2score.catalog.files import relist
 from pix2score.errors import ConfigError, DataError
 from pix2score.storage.folder import Entry, Folder
-from pix2score.storage.places import is_s3
+from pix2score.storage.places import canonical, is_s3
 
 MAX_NAMED = 3
 
@@ -45,13 +45,17 @@ def pinned(folder: Folder, sizes: Mapping[str, int], version: str) -> list[Entry
     return [found[entry.path] for entry in listed]
 
 
+def plain_location(location: str) -> str:
+    """A location of a table's log as a place. Raises ``AccessError`` for a storage account that the
+    environment does not name."""
+    for other in ("s3a://", "s3n://"):
+        location = f"s3://{location[6:]}" if location.startswith(other) else location
+    return "/" + location[5:].lstrip("/") if location.startswith("file:") else canonical(location)
+
+
 def below(folder: Folder, place: str) -> str:
     """A file's path below the table's folder, verbatim. Raises ``DataError`` for a file elsewhere."""
-    plain = place
-    for other in ("s3a://", "s3n://"):
-        plain = f"s3://{plain[6:]}" if plain.startswith(other) else plain
-    if plain.startswith("file:"):
-        plain = "/" + plain[5:].lstrip("/")
+    plain = plain_location(place)
     root = folder.uri.rstrip("/") + "/"
     if not plain.startswith(root) or is_s3(plain) != is_s3(root):
         raise DataError(

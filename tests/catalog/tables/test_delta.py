@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from pix2score.catalog.catalog import Catalog, Columns, open_catalog, place_of
 from pix2score.catalog.contents import ImageRows
 from pix2score.catalog.shares import shares
 from pix2score.catalog.tables import delta
-from pix2score.errors import ConfigError, DataError
+from pix2score.errors import AccessError, ConfigError, DataError
 from pix2score.images.source import image_source
+from pix2score.storage import azure, google, places
 from pix2score.storage.folder import Folder
 from tests.conftest import SECRET
+from tests.support.stores import KEY, AzureServer
 
 deltalake = pytest.importorskip("deltalake")
 Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
@@ -40,8 +43,23 @@ def some(ids: Sequence[int], **columns: Any) -> pa.Table:
     )
 
 
-def options() -> dict[str, str]:
-    """What a writer is told of the S3 server."""
+def options(place: str) -> dict[str, str] | None:
+    """What a writer is told of the server of a store."""
+    if place.startswith("gs:"):
+        account = {"gcs_base_url": os.environ["STORAGE_EMULATOR_HOST"], "disable_oauth": True}
+        none = {"client_email": "", "private_key": "", "private_key_id": ""}
+        return {"service_account_key": json.dumps(account | none), "allow_http": "true"}
+    if place.startswith("az:"):
+        words = os.environ["AZURE_STORAGE_CONNECTION_STRING"].rstrip(";").split(";")
+        given = dict(word.split("=", 1) for word in words)
+        return {
+            "account_name": given["AccountName"],
+            "account_key": given["AccountKey"],
+            "endpoint": given["BlobEndpoint"],
+            "allow_http": "true",
+        }
+    if not place.startswith("s3:"):
+        return None
     return {
         "AWS_ENDPOINT_URL": os.environ["AWS_ENDPOINT_URL"],
         "AWS_ACCESS_KEY_ID": "moto",
@@ -53,13 +71,11 @@ def options() -> dict[str, str]:
 
 
 def write(place: str, table: pa.Table, **more: Any) -> None:
-    deltalake.write_deltalake(
-        place, table, storage_options=options() if place.startswith("s3:") else None, **more
-    )
+    deltalake.write_deltalake(place, table, storage_options=options(place), **more)
 
 
 def table_at(place: str) -> Any:
-    return deltalake.DeltaTable(place, storage_options=options() if place.startswith("s3:") else None)
+    return deltalake.DeltaTable(place, storage_options=options(place))
 
 
 def opened(place: str) -> Catalog:
@@ -251,6 +267,54 @@ def test_a_broken_log_and_an_empty_table_are_said(tmp_path: Path) -> None:
     Folder(str(tmp_path / "b")).publish("_delta_log/00000000000000000000.json", b"{}")
     with pytest.raises(DataError, match="this Delta Lake table cannot be read"):
         opened(str(tmp_path / "b"))
+
+
+@pytest.mark.slow
+def test_credentials_that_are_refused_are_said_and_never_shown(
+    azure_server: AzureServer, az_place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(az_place, some(range(3)))
+    text = azure_server.connection_string
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", text.replace(KEY, "AAAA" + KEY[4:]))
+    places._filesystem.cache_clear()
+    with pytest.raises(AccessError, match="container 'pix2score-tests' was refused: the key .AZURE_STORAGE_"):
+        opened(az_place)
+    with pytest.raises(AccessError, match=f"{az_place}: access to this Delta Lake table was refused") as told:
+        delta.delta_table(az_place)
+    monkeypatch.setenv(
+        "AZURE_STORAGE_CONNECTION_STRING",
+        f"BlobEndpoint={azure_server.endpoint};SharedAccessSignature=sv=2021-08-06&sp=rl&sig=hidden42",
+    )
+    places._filesystem.cache_clear()
+    with pytest.raises(AccessError, match="was refused") as also:
+        delta.delta_table(az_place)
+    places._filesystem.cache_clear()
+    shown = "".join(traceback.format_exception(told.value) + traceback.format_exception(also.value))
+    assert "hidden42" not in shown
+    assert KEY[4:] not in shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["gs", "az"], indirect=True)
+def test_a_place_without_a_table_and_one_without_a_bucket_are_named(place: str) -> None:
+    with pytest.raises(DataError, match=f"no catalog at {place}: .*nothing stands there"):
+        opened(place)
+    with pytest.raises(DataError, match="(bucket|container) 'no-such-bucket-here' does not exist"):
+        opened(f"{place[:5]}no-such-bucket-here/table")
+
+
+@pytest.mark.parametrize("place", ["gs://works/table", "az://works/table"])
+def test_settings_that_cannot_work_are_named_at_once(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("AZURE_", "GOOGLE_", "STORAGE_EMULATOR"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", "/nonexistent")
+    monkeypatch.setenv("GOOGLE_BEARER_TOKEN", "of others only")
+    for store in (azure, google):  # no machine of a cloud
+        monkeypatch.setattr(store, "METADATA_HOST", "127.0.0.1")
+    places._filesystem.cache_clear()
+    with pytest.raises(AccessError, match="no (Google credentials for bucket|storage account for) .*'works'"):
+        delta.delta_table(place)
+    places._filesystem.cache_clear()
 
 
 def test_without_the_library_it_says_how_to_install_it(

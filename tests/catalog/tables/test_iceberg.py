@@ -16,12 +16,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from pix2score.catalog.catalog import Catalog, Columns, open_catalog
-from pix2score.errors import ConfigError, DataError
+from pix2score.errors import AccessError, ConfigError, DataError
 from pix2score.storage.folder import Folder
+from tests.conftest import BUCKET
+from tests.support.stores import ACCOUNT
 
 pytest.importorskip("pyiceberg")
 pytest.importorskip("sqlalchemy")
 FILE_IO = {"py-io-impl": "pyiceberg.io.fsspec.FsspecFileIO"}
+OURS = {"py-io-impl": "pix2score.catalog.tables.iceberg_files.PlaceFiles"}
+"""The library's own for other stores would need packages of each."""
+
+
+AZURE = f"{BUCKET}@{ACCOUNT}.dfs.core.windows.net"
 
 
 def some(ids: Sequence[int], kind: pa.DataType | None = None) -> pa.Table:
@@ -38,7 +45,8 @@ def some(ids: Sequence[int], kind: pa.DataType | None = None) -> pa.Table:
 def catalog_in(place: str, tmp_path: Path) -> Any:
     from pyiceberg.catalog.sql import SqlCatalog
 
-    found = SqlCatalog("test", uri=f"sqlite:///{tmp_path}/catalog.db", warehouse=place, **FILE_IO)
+    files = OURS if place.startswith(("gs:", "az:", "abfss:")) else FILE_IO
+    found = SqlCatalog("test", uri=f"sqlite:///{tmp_path}/catalog.db", warehouse=place, **files)
     found.create_namespace_if_not_exists("db")
     return found
 
@@ -104,6 +112,18 @@ def test_a_commit_after_it_was_opened_changes_nothing(place: str, tmp_path: Path
     catalog.check_unchanged()
     assert rows(catalog) == before
     assert rows(opened(table.metadata_location)) == told(table) != before
+
+
+@pytest.mark.slow
+def test_locations_of_azure_that_name_the_account_are_read(az_place: str, tmp_path: Path) -> None:
+    warehouse = f"{az_place.replace('az://', 'abfss://').replace(BUCKET, AZURE)}"
+    table = grown(warehouse, tmp_path)
+    assert table.metadata_location.startswith(f"abfss://{AZURE}/")
+    catalog = opened(table.metadata_location)
+    assert rows(catalog) == told(table)
+    assert catalog.folder.uri.startswith(f"{az_place}/")
+    with pytest.raises(AccessError, match="of the account 'another', the environment's is 'studio'"):
+        opened(table.metadata_location.replace("studio.", "another."))
 
 
 BY_NAME = """
