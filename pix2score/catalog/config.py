@@ -10,6 +10,8 @@ from pix2score.errors import ConfigError
 
 OWN_COLUMNS = ("illust_id", "page", "uri", "image", "path", "size", "fingerprint", "modified")
 """Columns that every catalog made here has, or those with embedded images; labels have other names."""
+_WORKING = ("id", "file", "suffix", "cls")
+"""And what else columns are called while it is made, or are in a catalog of archives."""
 GROUPS = ("id", "page")
 """Named groups of an id pattern."""
 
@@ -54,8 +56,10 @@ class CatalogConfig:
         self._check_pattern()
         given = (self.label_from_folder, self.tags_from_text, *self.json_label)
         names = [name for name in given if name is not None]
+        folded = [name.casefold() for name in names]
         for name in names:
-            if not name or name in OWN_COLUMNS or names.count(name) > 1:
+            known = name.casefold() in (*OWN_COLUMNS, *_WORKING)
+            if not name or known or folded.count(name.casefold()) > 1:
                 raise ConfigError(
                     f"a column of labels cannot be called {name!r}; give each a name of its own"
                 )

@@ -47,6 +47,8 @@ def _rows(folder: Folder, entry: Entry) -> Iterator[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
+        except RecursionError:
+            raise DataError(f"{place}: line {number} is too deeply nested") from None
         except ValueError as exc:
             where = f" at character {exc.colno}" if isinstance(exc, json.JSONDecodeError) else ""
             raise DataError(

@@ -166,6 +166,7 @@ def test_ids_of_json_lines_are_exact(tmp_path: Path) -> None:
     [
         ('{"illust_id": 1}\n{"illust_id": 2,\n', r"a\.jsonl: line 2 is not JSON: .* at character"),
         ("[1]\n", r"line 1 is no JSON object"),
+        ('{"illust_id": 1}\n' + "[" * 100_000 + "\n", r"a\.jsonl: line 2 is too deeply nested"),
         ('{"illust_id": 1, "uri": "a"}\n{"illust_id": 2.5, "uri": "b"}\n', r"illust_id is double, expected"),
     ],
 )
