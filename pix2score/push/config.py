@@ -38,9 +38,9 @@ class PushConfig:
 
     def __post_init__(self) -> None:
         if not self.to.startswith((*POSTGRES, LANCEDB, DELTA)):
-            raise ConfigError(
-                f"to {self.to.partition(':')[0]!r}…: expected postgresql://…, lancedb:PLACE or delta:PLACE"
-            )
+            scheme = re.match(r"[\w+.-]*(?=:)", self.to)  # nothing else of it: that may be a password
+            shown = repr(scheme[0]) if scheme else ""
+            raise ConfigError(f"to {shown}…: expected postgresql://…, lancedb:PLACE or delta:PLACE")
         if not _TABLE.fullmatch(self.table):
             raise ConfigError(
                 f"table {self.table!r}: letters, digits and _, at most 51, perhaps behind a schema and a dot"

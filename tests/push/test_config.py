@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from pix2score.cli.flags import resolve
 from pix2score.errors import ConfigError
 from pix2score.push.config import PushConfig
 from pix2score.push.target import without_secrets
@@ -41,3 +44,19 @@ def test_a_config_does_not_show_where_to() -> None:
 )
 def test_passwords_are_hidden(text: str) -> None:
     assert "ecret" not in without_secrets(text)
+
+
+@pytest.mark.parametrize(
+    "to", ["host=h password=secret dbname=d", "secret", "password=secret:x", "/secret:x"]
+)
+def test_what_is_no_target_is_not_shown(to: str) -> None:
+    with pytest.raises(ConfigError, match=r"^to …: expected postgresql://") as caught:
+        PushConfig(scores="s", to=to)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_target_of_another_type_is_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "push.toml").write_text('scores = "s"\nto = ["postgresql://u:secret@h/d"]\n')
+    with pytest.raises(ConfigError, match="^--to …: expected text") as caught:
+        resolve(PushConfig, ["--config", str(tmp_path / "push.toml")])
+    assert "secret" not in str(caught.value)
