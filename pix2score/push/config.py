@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pix2score.errors import ConfigError
 
 POSTGRES = ("postgresql://", "postgres://")
+OWN_TABLES = ("pix2score_push", "pix2score_incoming")
+"""Where positions are, and what comes goes through."""
 LANCEDB, DELTA = "lancedb:", "delta:"
 _TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,50}(\.[A-Za-z_][A-Za-z0-9_]{0,50})?")
 
@@ -45,6 +47,8 @@ class PushConfig:
             raise ConfigError(
                 f"table {self.table!r}: letters, digits and _, at most 51, perhaps behind a schema and a dot"
             )
+        if self.table.rpartition(".")[2].lower() in OWN_TABLES:
+            raise ConfigError(f"table {self.table!r}: a push has a table of that name for itself")
         if "." in self.table and not self.to.startswith(POSTGRES):
             raise ConfigError(f"table {self.table!r}: only Postgres has schemas")
         if self.batch_rows < 0:
