@@ -163,10 +163,12 @@ def _embedded_column(name: str, shape: Shape) -> str:
         )
     if pt.is_struct(kind):
         fields = [f"{name}.{f.name}" for f in kind if is_bytes(f.type)]
+        texts = [f"{name}.{f.name}" for f in kind if is_text(f.type)] if not fields else []
+        paths = f"; if {texts[0]} names a file, --columns.uri {texts[0]} is for it" if texts else ""
         raise shape.refuse(
             name,
             f"bytes, or a struct with a field bytes; {' or '.join(fields) or 'none of its fields'} holds "
-            "bytes",
+            f"bytes{paths}",
         )
     raise shape.refuse(name, "bytes")
 

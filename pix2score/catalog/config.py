@@ -10,8 +10,8 @@ from pix2score.errors import ConfigError
 
 OWN_COLUMNS = ("illust_id", "page", "uri", "image", "path", "size", "fingerprint", "modified")
 """Columns that every catalog made here has, or those with embedded images; labels have other names."""
-_INNER = ("id", "file", "suffix")
-"""Columns that files have on the way there."""
+_WORKING = ("id", "file", "suffix", "cls")
+"""And what else columns are called while it is made, or are in a catalog of archives."""
 GROUPS = ("id", "page")
 """Named groups of an id pattern."""
 
@@ -56,9 +56,10 @@ class CatalogConfig:
         self._check_pattern()
         given = (self.label_from_folder, self.tags_from_text, *self.json_label)
         names = [name for name in given if name is not None]
-        taken = [*OWN_COLUMNS, *(() if self.archives else _INNER), *(name.lower() for name in names)]
+        folded = [name.casefold() for name in names]
         for name in names:
-            if not name or taken.count(name.lower()) > 1:
+            known = name.casefold() in (*OWN_COLUMNS, *_WORKING)
+            if not name or known or folded.count(name.casefold()) > 1:
                 raise ConfigError(
                     f"a column of labels cannot be called {name!r}; give each a name of its own"
                 )

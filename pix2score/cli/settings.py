@@ -106,7 +106,8 @@ class Setting:
             for kind in sorted(self.kinds, key=[*_KINDS].index):
                 with suppress(ValueError):
                     return _none(given) if kind is NoneType else kind(str(given))
-        raise ConfigError(f"{self.flag} {given}: expected {self._expected()}; --help lists the flags")
+        shown = given if self.field.repr else "…"  # it may hold a password
+        raise ConfigError(f"{self.flag} {shown}: expected {self._expected()}; --help lists the flags")
 
     def _expected(self) -> str:
         if self.is_choice:

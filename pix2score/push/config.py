@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pix2score.errors import ConfigError
 
 POSTGRES = ("postgresql://", "postgres://")
+OWN_TABLES = ("pix2score_push", "pix2score_incoming")
+"""Where positions are, and what comes goes through."""
 LANCEDB, DELTA = "lancedb:", "delta:"
 _TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,50}(\.[A-Za-z_][A-Za-z0-9_]{0,50})?")
 
@@ -38,13 +40,15 @@ class PushConfig:
 
     def __post_init__(self) -> None:
         if not self.to.startswith((*POSTGRES, LANCEDB, DELTA)):
-            raise ConfigError(
-                f"to {self.to.partition(':')[0]!r}…: expected postgresql://…, lancedb:PLACE or delta:PLACE"
-            )
+            scheme = re.match(r"[\w+.-]*(?=:)", self.to)  # nothing else of it: that may be a password
+            shown = repr(scheme[0]) if scheme else ""
+            raise ConfigError(f"to {shown}…: expected postgresql://…, lancedb:PLACE or delta:PLACE")
         if not _TABLE.fullmatch(self.table):
             raise ConfigError(
                 f"table {self.table!r}: letters, digits and _, at most 51, perhaps behind a schema and a dot"
             )
+        if self.table.rpartition(".")[2].lower() in OWN_TABLES:
+            raise ConfigError(f"table {self.table!r}: a push has a table of that name for itself")
         if "." in self.table and not self.to.startswith(POSTGRES):
             raise ConfigError(f"table {self.table!r}: only Postgres has schemas")
         if self.batch_rows < 0:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from pix2score.catalog.keys import KEY
 from pix2score.cli.packages import need
 from pix2score.errors import TargetError
+from pix2score.push.config import OWN_TABLES
 from pix2score.push.position import Position, columns_of, position_from_json
 from pix2score.push.rows import Chunk
 from pix2score.push.sql import in_range, key_groups
@@ -25,7 +26,7 @@ from pix2score.storage.quoting import literal
 from pix2score.storage.rust_options import storage_options
 
 BATCH_ROWS = 65_536
-POSITIONS = "pix2score_push"
+POSITIONS = OWN_TABLES[0]
 _POSITION = pa.schema(
     [
         pa.field("target", pa.string(), nullable=False),

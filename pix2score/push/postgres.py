@@ -16,6 +16,7 @@ from pix2score.catalog.keys import KEY, Key
 from pix2score.cli.packages import need
 from pix2score.errors import ConfigError, TargetError
 from pix2score.neighbours.vectors import stored
+from pix2score.push.config import OWN_TABLES
 from pix2score.push.position import Position, position_from_json
 from pix2score.push.rows import EMBEDDING, Chunk
 from pix2score.push.target import APPLICATION, check_fits, of_others, overtaken, without_secrets
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 5_000
 MAX_VECTOR_DIM = 16_000  # of vector and halfvec, as pgvector documents it
-POSITIONS = "pix2score_push"
-_INCOMING = "pix2score_incoming"
+POSITIONS, _INCOMING = OWN_TABLES
 _TYPES: dict[str, tuple[str, str]] = {
     "bool": ("boolean", "bool"),
     "int8": ("smallint", "int2"),

@@ -17,6 +17,7 @@ APPLICATION = "pix2score"
 MAX_CHUNK_BYTES = 256 * 2**20
 _PASSWORD = re.compile(r"(?<=://)[^:/@?]*:(.+)@|password=([^&\s]+)", re.IGNORECASE)
 """In a URL, also in one whose password should have been quoted."""
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of a terminal, by deltalake
 _IN_URL = re.compile(r"(?<=://)([^/@\s]*):[^/\s]*@")
 _IN_WORDS = re.compile(r"(password|passfile|sslpassword)=([^&\s]+)", re.IGNORECASE)
 
@@ -66,7 +67,7 @@ def overtaken(where: str) -> ConflictError:
 def without_secrets(text: str, url: str = "") -> str:
     """``text`` in one line, with *** for passwords in URLs and settings, and for those of ``url`` and the
     environment however they are written: libpq repeats parts of what it cannot read."""
-    text = _IN_URL.sub(r"\1:***@", text)
+    text = _IN_URL.sub(r"\1:***@", _COLOURS.sub("", text))
     text = _IN_WORDS.sub(r"\1=***", text)
     for secret in sorted(_secrets(url), key=len, reverse=True):
         text = text.replace(secret, "***")

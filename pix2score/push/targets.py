@@ -17,20 +17,28 @@ def open_target(config: PushConfig) -> Target:
     if config.to.startswith(LANCEDB):
         from pix2score.push.lancedb_table import LanceTable
 
-        return LanceTable(_place(config.to, LANCEDB), config.table)
+        return LanceTable(_place(config, LANCEDB), config.table)
     if config.to.startswith(DELTA):
         from pix2score.push.delta_table import DeltaTarget
 
-        return DeltaTarget(_place(config.to, DELTA))
+        return DeltaTarget(_place(config, DELTA))
     from pix2score.push.postgres import PostgresTable
 
     return PostgresTable(config.to, config.table)
 
 
-def _place(to: str, kind: str) -> str:
-    place = to.removeprefix(kind)
+def _place(config: PushConfig, kind: str) -> str:
+    """Raises ``ConfigError`` where a table and the scores would lie in each other: who cleans up one of them
+    would remove of the other."""
+    place = config.to.removeprefix(kind)
     if not place:
-        raise ConfigError(f"to {to!r} names no place: {kind}/path or {kind}s3://bucket/prefix")
-    folder = Folder(place)
+        raise ConfigError(f"to {config.to!r} names no place: {kind}/path or {kind}s3://bucket/prefix")
+    folder, scores = Folder(place), Folder(config.scores).uri
+    if _is_below(folder.uri, scores) or (kind == DELTA and _is_below(scores, folder.uri)):
+        raise ConfigError(f"to {kind}{folder.uri}: a table and the scores ({scores}) want a folder each")
     (folder / "nothing").top_entries()  # a refusal is told in plainer words than the table's library has
     return folder.uri
+
+
+def _is_below(place: str, top: str) -> bool:
+    return f"{place.rstrip('/')}/".startswith(f"{top.rstrip('/')}/")

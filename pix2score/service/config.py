@@ -89,3 +89,8 @@ class ServeConfig(AppConfig):
             raise ConfigError(f"port {self.port}: expected 1 to 65535")
         if self.replicas < 1:
             raise ConfigError(f"replicas {self.replicas}: at least 1")
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from pix2score.errors import DataError
+from pix2score.errors import DataError, UserError
 from pix2score.service.decoders import RGB
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ class Explainer:
         from pix2score.evaluate.saliency import Saliency
 
         torch.set_num_threads(num_threads)
-        saliency = Saliency(predictor)
         try:
+            saliency = Saliency(predictor)  # a backbone that timm lacks has its graph to answer with
             saliency.check()
-        except DataError as exc:
+        except UserError as exc:
             return cls(None, str(exc))
         return cls(saliency, "")
 

@@ -7,6 +7,7 @@ with another model in it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import signal
 import socket
@@ -52,7 +53,7 @@ def serve_until_told(config: ServeConfig, again: Callable[[], ServeConfig]) -> S
     deployments = 1
     slots = 2 * num_local_cores() + SPARE_SLOTS
     with _hup() as hup, session(min_slots=slots) as offer, served(config, offer):
-        logger.info("model %s at http://%s:%d, its page and /docs", version, config.host, config.port)
+        logger.info("model %s at %s, its page and /docs", version, config.url)
         try:
             while True:
                 _wait(hup)
@@ -64,7 +65,7 @@ def serve_until_told(config: ServeConfig, again: Callable[[], ServeConfig]) -> S
     return {
         "job": "serve",
         "model_version": version,
-        "url": f"http://{config.host}:{config.port}",
+        "url": config.url,
         "deployments": deployments,
         "seconds": round(time.monotonic() - started, 3),
     }
@@ -78,10 +79,9 @@ def check_port(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Ray Serve listens
             probe.bind((host, port))
     except OSError as exc:
-        raise ConfigError(
-            f"--host {host} --port {port}: {exc.strerror or exc}; is another service there? --port names "
-            "another one"
-        ) from None
+        in_use = exc.errno == errno.EADDRINUSE
+        mend = "; is another service there? --port names another one" if in_use else ""
+        raise ConfigError(f"--host {host} --port {port}: {exc.strerror or exc}{mend}") from None
 
 
 @contextlib.contextmanager
@@ -121,7 +121,16 @@ def _deploy(config: ServeConfig, offer: Offer) -> None:
     try:
         ray_serve.run(app, name=NAME, route_prefix="/", logging_config=PLAIN_LOGS)
     except RuntimeError as exc:
-        raise Pix2ScoreError(f"the service did not start: {_last_line(exc)}") from exc
+        raise Pix2ScoreError(f"the service did not start: {_why() or _last_line(str(exc))}") from exc
+
+
+def _why() -> str:
+    """What ended a replica, if Ray Serve says it: the error of ``run`` names the deployment alone."""
+    from ray import serve as ray_serve
+
+    about = ray_serve.status().applications.get(NAME)
+    told = [one.message for one in about.deployments.values()] if about else []
+    return next((_last_line(message) for message in told if "Error" in message), "")
 
 
 def _options(config: ServeConfig, offer: Offer) -> dict[str, Any]:
@@ -180,6 +189,6 @@ def _wait(hup: threading.Event) -> None:
             raise Pix2ScoreError("the application is gone from Ray Serve: was it deleted there?")
 
 
-def _last_line(exc: Exception) -> str:
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    return lines[-1] if lines else type(exc).__name__
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason was given"

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from fastapi import FastAPI, Path, Query
 from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
@@ -43,6 +44,7 @@ def application(replica: Replica) -> FastAPI:
     )  # fmt: skip
     app.add_exception_handler(Refused, lambda _, exc: exc.response())  # type: ignore[attr-defined]
     app.add_exception_handler(RequestValidationError, _not_valid)
+    app.add_exception_handler(HTTPException, _no_route)
     _add_answers(app, replica)
     _add_neighbours(app, replica)
     _add_operation(app, replica)
@@ -54,6 +56,15 @@ async def _not_valid(_: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError), "handles nothing else"
     first = exc.errors()[0]
     return bad_request(f"{first['loc'][-1]}: {first['msg']}").response()
+
+
+async def _no_route(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException), "handles nothing else"
+    if exc.status_code == 405:
+        allowed = (exc.headers or {}).get("Allow", "")
+        detail = f"{request.url.path} takes {allowed}, not {request.method}"
+        return Refused(405, "METHOD_NOT_ALLOWED", detail, exc.headers).response()
+    return Refused(404, "NOT_FOUND", f"{request.url.path} is not here; /docs says what is").response()
 
 
 def _add_answers(app: FastAPI, replica: Replica) -> None:
@@ -204,11 +215,13 @@ def _neighbours(request: Request, library: Library, snapshot: int, of: dict[str,
 
 
 def _add_operation(app: FastAPI, replica: Replica) -> None:
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
     async def healthz() -> Response:
         """200 while a replica lives."""
         return PlainTextResponse("ok")
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz")
     async def readyz() -> Response:
         """200 once the model is loaded and warm: a replica is asked nothing before."""
@@ -227,6 +240,7 @@ def _add_pages(app: FastAPI) -> None:
     async def docs() -> Response:
         return interface_page(app.openapi())
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
         return _file("index.html")
@@ -236,6 +250,8 @@ def _add_pages(app: FastAPI) -> None:
         return _file(name)
 
     def _file(name: str) -> Response:
+        if any(getattr(route, "path", "") == f"/{name}" for route in app.routes):
+            raise HTTPException(405, headers={"Allow": "POST"})  # of those that are asked by GET none is left
         if name not in files:
             raise Refused(404, "NOT_FOUND", f"/{name} is not here; /docs says what is")
         return files[name]

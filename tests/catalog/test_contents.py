@@ -15,7 +15,7 @@ from pix2score.catalog.catalog import Catalog, Columns, open_catalog
 from pix2score.catalog.contents import ImageRows, log_failures
 from pix2score.catalog.rows import PlanCounts, catalog_rows
 from pix2score.catalog.several import open_catalogs, rows_of_all
-from pix2score.errors import ImageFailure
+from pix2score.errors import DataError, ImageFailure
 from pix2score.images.source import image_source
 from pix2score.storage.folder import Folder
 from tests.support.builders import write_catalog
@@ -132,6 +132,19 @@ def test_rows_of_a_struct_without_bytes_are_read_from_their_path(place: str, ask
     failed = [content.code for content in contents[3:7] if isinstance(content, ImageFailure)]
     assert failed == ["NOT_FOUND", "FORBIDDEN", "NOT_FOUND", "EMPTY"]
     assert contents[7:] == [b"x" if i % 2 else b"three" for i in range(60)]
+
+
+def test_a_struct_that_only_names_files_is_told_how_to_be_read(tmp_path: Path) -> None:
+    Folder(str(tmp_path)).publish("a.png", b"one")
+    images = pa.array([{"bytes": None, "path": "a.png"}])  # bytes are of type null
+    place = write_catalog(str(tmp_path), {"illust_id": [1], "image": images})
+    with pytest.raises(
+        DataError, match="none of its fields holds bytes; .* --columns.uri image.path is for it"
+    ):
+        open_catalog(place, Columns())
+    catalog = open_catalog(place, Columns(uri="image.path"))
+    rows = pa.Table.from_batches(catalog.batches())
+    assert list(ImageRows.of(catalog, image_source(place, ())).contents(rows)) == [b"one"]
 
 
 def test_the_fingerprint_of_a_row_is_its_bytes_or_else_its_path(tmp_path: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from pix2score.cli.flags import resolve
 from pix2score.errors import ConfigError
 from pix2score.push.config import PushConfig
 from pix2score.push.target import without_secrets
+from pix2score.push.targets import open_target
 
 
 @pytest.mark.parametrize(
@@ -14,6 +18,12 @@ from pix2score.push.target import without_secrets
     [
         ({"to": "mysql://u:secret@h/d"}, "expected postgresql://…, lancedb:PLACE or delta:PLACE"),
         ({"to": "postgresql://h/d", "table": "a.b.c"}, "table 'a.b.c': letters"),
+        *(
+            ({"to": to, "table": table}, "for itself")
+            for to in ("postgresql://h/d", "lancedb:x")
+            for table in ("pix2score_push", "PIX2SCORE_incoming")
+        ),
+        ({"to": "postgresql://h/d", "table": "art.pix2score_push"}, "for itself"),
         ({"to": "postgresql://h/d", "table": "a; drop"}, "table 'a; drop': letters"),
         ({"to": "lancedb:/x", "table": "a.b"}, "only Postgres has schemas"),
         ({"to": "delta:/x", "batch_rows": -1}, "batch_rows -1: at least 1, or 0"),
@@ -41,3 +51,32 @@ def test_a_config_does_not_show_where_to() -> None:
 )
 def test_passwords_are_hidden(text: str) -> None:
     assert "ecret" not in without_secrets(text)
+
+
+@pytest.mark.parametrize("to", ["host=h password=secret user=u", "secret", "password=secret:x", "/secret"])
+def test_what_is_no_target_is_not_shown(to: str) -> None:
+    with pytest.raises(ConfigError, match=r"^to …: expected postgresql://") as caught:
+        PushConfig(scores="s", to=to)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_target_of_another_type_is_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "push.toml").write_text('scores = "s"\nto = ["postgresql://u:secret@h/d"]\n')
+    with pytest.raises(ConfigError, match="^--to …: expected text") as caught:
+        resolve(PushConfig, ["--config", str(tmp_path / "push.toml")])
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("to", ["delta:a/scores", "lancedb:./a/scores/", "lancedb:a/scores/x", "delta:a"])
+def test_a_table_and_the_scores_do_not_lie_in_each_other(to: str) -> None:
+    with pytest.raises(ConfigError, match="want a folder each"):
+        open_target(PushConfig(scores="a/scores", to=to))
+
+
+def test_a_table_beside_the_scores_is_one(tmp_path: Path) -> None:
+    for kind in ("lancedb", "delta"):
+        open_target(PushConfig(scores=f"{tmp_path}/scores", to=f"{kind}:{tmp_path}/scores-table")).close()
+
+
+def test_what_a_library_colours_for_a_terminal_is_plain() -> None:
+    assert without_secrets("Generic error\n \x1b[31m↳\x1b[0m no such file") == "Generic error ↳ no such file"

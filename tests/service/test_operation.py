@@ -98,6 +98,30 @@ def test_no_other_file_is_given_away(service: httpx.Client, path: str) -> None:
     assert service.get(path).status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "words"),
+    [
+        ("GET", "/a/b", 404, "/a/b is not here; /docs says what is"),
+        ("GET", "/similar/1", 404, "/similar/1 is not here"),
+        ("GET", "/predict", 405, "/predict takes POST, not GET"),
+        ("OPTIONS", "/similar", 405, "takes GET.*not OPTIONS"),
+    ],
+)
+def test_what_is_no_route_is_one_line_as_other_refusals_are(
+    service: httpx.Client, method: str, path: str, status: int, words: str
+) -> None:
+    response = service.request(method, path)
+    assert (response.status_code, set(response.json())) == (status, {"error"})
+    assert re.search(words, response.json()["error"]["detail"])
+    assert ("allow" in response.headers) == (status == 405)
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz"])
+def test_who_asks_for_the_head_alone_sees_that_it_lives(service: httpx.Client, path: str) -> None:
+    response = service.head(path)
+    assert (response.status_code, response.content) == (200, b"")
+
+
 def test_a_full_queue_is_told_to_come_back_and_others_are_answered(small: httpx.Client) -> None:
     data = encode(smooth(400, 400), "JPEG")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import socket
 import threading
@@ -18,8 +19,10 @@ from PIL import Image
 
 import pix2score
 from pix2score.errors import ImageFailure
+from pix2score.model.predictor import load_predictor
 from pix2score.serve.model import Answer, Model
 from pix2score.serve.predict import answer_json, answer_ranges
+from pix2score.service.explain import Explainer
 from tests.support.chain import Chain
 from tests.support.services import hostile, parts, picture
 
@@ -196,3 +199,11 @@ def test_a_large_body_of_unknown_length_is_refused_while_it_comes(service: httpx
     response = service.post("/predict", content=iter([b"x" * 2**20] * 16))
     assert response.status_code == 413
     assert service.post("/predict", files=parts({"a": picture(0)})).status_code == 200
+
+
+def test_a_model_whose_backbone_is_not_known_here_is_answered_without_where_it_looks(chain: Chain) -> None:
+    predictor = load_predictor(chain.model, batch_size=1, device="cpu", num_threads=1)
+    predictor.card = dataclasses.replace(predictor.card, backbone="nobodys_net")
+    explainer = Explainer.of(predictor, True, 1)
+    assert not explainer.is_able
+    assert "nobodys_net" in explainer.why_not

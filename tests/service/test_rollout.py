@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -120,8 +121,11 @@ def test_a_service_without_a_model_scores_or_port_is_one_line(chain: Chain, tmp_
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
         taken.listen()
-        with pytest.raises(ConfigError, match=rf"--port {port}: Address already in use"):
+        with pytest.raises(ConfigError, match=rf"--port {port}: Address already in use; is another"):
             serve(ServeConfig(model=chain.model, port=port))
+    with pytest.raises(ConfigError, match=r"--host 256\.1\.1\.1 --port \d+: [\w ]+$"):
+        serve(ServeConfig(model=chain.model, host="256.1.1.1", port=port))
+    assert ServeConfig(model="m", host="::1").url == "http://[::1]:8000"
 
 
 def test_the_example_for_ray_serve_is_one_that_it_takes() -> None:
@@ -173,6 +177,11 @@ def test_the_job_takes_up_another_model_by_sighup_and_ends_by_sigterm(tmp_path: 
             config.write_text(f'model = "{tmp_path}/3"\nport = {port}\nexplain = false\n')
             job.send_signal(signal.SIGHUP)  # no model there: all stays
             time.sleep(2)
+            damaged = Path(cheap_model(tmp_path / "4", seed=2))
+            os.truncate(damaged / "model.safetensors", 1_000)
+            config.write_text(f'model = "{damaged}"\nport = {port}\nexplain = false\n')
+            job.send_signal(signal.SIGHUP)
+            until(lambda: "model.safetensors was altered" in log.read_text())
             config.write_text(f'model = "{second}"\nport = {port}\nexplain = false\n')
             job.send_signal(signal.SIGHUP)
             until(lambda: load.versions[load_card(second).version] > 10)
@@ -187,6 +196,7 @@ def test_the_job_takes_up_another_model_by_sighup_and_ends_by_sigterm(tmp_path: 
     assert summary["job"] == "serve"
     assert (summary["model_version"], summary["deployments"]) == (load_card(second).version, 2)
     assert "not deployed again: " in log.read_text()
+    assert re.search(r"did not start: .* was altered: .*; the one before goes on", log.read_text())
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), 30)
 
 

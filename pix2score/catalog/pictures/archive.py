@@ -26,6 +26,8 @@ from pix2score.images.decode import MAX_BYTES
 MAX_EXPANSION, FREE_BYTES = 100, 2**30
 """An archive of n bytes may expand to ``MAX_EXPANSION`` * n + ``FREE_BYTES``: pictures hardly shrink."""
 MAX_SIDECAR_BYTES = 2**20
+_HERE = re.compile(r"(^|(?<=/))\./+(?=.)")
+"""What a name says of the folder that it is in: of ``tar -cf x.tar .`` all begin so."""
 _UNSAFE = re.compile(r"(^|/)\.\.(/|$)|^/|^[A-Za-z]:|\\|[\x00-\x1f]")
 _BROKEN = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, struct.error),
@@ -129,6 +131,7 @@ def _of_tar(
                 raise DamagedArchive(f"a header that claims {info.size} bytes")
             offset = tar.offset
             name = info.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            name = _HERE.sub("", name)
             if info.isdir():
                 continue
             if not info.isreg():
@@ -149,19 +152,20 @@ def _of_zip(
         for info in sorted(archive.infolist(), key=lambda info: info.filename):
             if info.is_dir():
                 continue
+            name = _HERE.sub("", info.filename)
             if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
-                told("link or device in an archive", info.filename)
+                told("link or device in an archive", name)
             elif info.flag_bits & 1:
-                told("encrypted in an archive", info.filename)
+                told("encrypted in an archive", name)
             elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                told("compressed otherwise than by deflate", info.filename)
-            elif _is_wanted(info.filename, info.file_size, is_picture, told):
+                told("compressed otherwise than by deflate", name)
+            elif _is_wanted(name, info.file_size, is_picture, told):
                 data = _zipped(archive, info, told)
                 left -= info.file_size
                 if left < 0:
                     raise DamagedArchive(f"it expands to over {most_bytes} bytes")
                 if data is not None:
-                    yield Member(info.filename, data, _zip_time(info))
+                    yield Member(name, data, _zip_time(info))
 
 
 def _zipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo, told: Told) -> bytes | None:

@@ -31,7 +31,7 @@ from pix2score.storage.folder import Folder
 from pix2score.storage.sql import in_memory
 
 logger = logging.getLogger(__name__)
-FORMAT = 1
+FORMAT = 2
 """Of the parts: raised when the same archive would give other rows."""
 PART_BYTES = 128 * 2**20
 GROUP_ROWS, GROUP_BYTES = 1_000, 64 * 2**20
@@ -86,7 +86,10 @@ class Embedding:
         for count, (path, tag, size) in enumerate(archives):
             began = len(self.written)
             try:
-                number += self._write_one(path, tag, size)
+                found = self._write_one(path, tag, size)
+                if not found:
+                    self.left_out.add("archive without a picture", 1, f"such as {path}")
+                number += found
             except DamagedArchive as exc:
                 self.damaged[path] = str(exc)
                 self.left_out.add("damaged archive", 1, f"{path}: {exc}")

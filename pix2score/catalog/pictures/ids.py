@@ -13,12 +13,13 @@ from pix2score.errors import ConfigError, DataError
 from pix2score.storage.quoting import literal
 from pix2score.storage.sql import in_memory, one_row
 
-WHOLE_NUMBER = "0|[1-9][0-9]{0,17}"
-"""Ids that are the same as text and as int64."""
+WHOLE_NUMBER = "0|[1-9][0-9]*"
+"""Ids that are the same as text and, if that holds them, as int64."""
 _STEM = r"regexp_replace(file, '([^/])\.[^./\\\s]{1,12}$', '\1')"
 _PATH_STEM = r"regexp_replace(path, '([^/])\.[^./\\\s]{1,12}$', '\1')"
 _WORK_PAGE = r"^([0-9]{1,18})_p([0-9]{1,6})(?:_.*)?$"
-_NUMBER = r"(?:^|[^0-9])([0-9]{1,18})(?:_p([0-9]{1,6}))?(?:[^0-9]|$)"
+_NUMBER = r"([0-9]+)(?:_p([0-9]{1,6})(?:[^0-9]|$))?"
+"""The first in a name, whole however long it is: of one that is too large no part is an id."""
 _SHOWN = 3
 _MEND = {
     "name": "--id path gives each file the id of its path, --id-pattern finds ids by a rule of yours",
@@ -38,7 +39,7 @@ def key_sql(config: CatalogConfig) -> tuple[str, str]:
         return _PATH_STEM, "''"
     if config.id == "number":
         number = f"regexp_extract({_STEM}, '{_NUMBER}', 1)"
-        plain = f"CASE WHEN {number} = '' THEN '' ELSE CAST(CAST({number} AS BIGINT) AS VARCHAR) END"
+        plain = f"coalesce(CAST(TRY_CAST({number} AS BIGINT) AS VARCHAR), '')"
         return plain, f"regexp_extract({_STEM}, '{_NUMBER}', 2)"
     work = f"regexp_extract({_STEM}, '{_WORK_PAGE}', 1)"
     return (
@@ -108,7 +109,9 @@ def check_once(connection: duckdb.DuckDBPyConnection, config: CatalogConfig) -> 
     more = f" (and {number - len(shown)} more)" if number > len(shown) else ""
     rule = config.id if config.id_pattern is None else "name"
     newest = "" if config.archives else "; --same-id newest takes the file written last"
-    raise DataError(f"several pictures with one id: {text}{more}; {_MEND[rule]}{newest}")
+    is_one_name = all(len(set(paths)) == 1 for _, _, paths, _ in shown)
+    mend = "an archive has one name twice: write it anew" if is_one_name else _MEND[rule]
+    raise DataError(f"several pictures with one id: {text}{more}; {mend}{newest}")
 
 
 def id_type(connection: duckdb.DuckDBPyConnection, earlier: pa.DataType | None) -> pa.DataType:
@@ -118,7 +121,8 @@ def id_type(connection: duckdb.DuckDBPyConnection, earlier: pa.DataType | None) 
     """
     others, example = one_row(
         connection,
-        f"SELECT count(*), min(path) FROM pictures WHERE NOT regexp_full_match(id, '{WHOLE_NUMBER}')",
+        "SELECT count(*), min(path) FROM pictures WHERE TRY_CAST(id AS BIGINT) IS NULL "
+        f"OR NOT regexp_full_match(id, '{WHOLE_NUMBER}')",
     )
     if earlier is not None and pa.types.is_integer(earlier) and others:
         raise DataError(

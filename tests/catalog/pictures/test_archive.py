@@ -84,6 +84,15 @@ def test_what_lies_before_a_picture_belongs_to_it_too(name: str) -> None:
 
 
 @every_form
+def test_names_that_begin_at_the_folder_itself_are_plain_names(name: str) -> None:
+    given = [("./a/000.jpg", JPEG), ("./a/./000.cls", b"3"), (".//001.jpg", JPEG), ("./.hidden.jpg", JPEG)]
+    members, told = read(FORMS[name](*given), name)  # as of: tar -cf x.tar .
+    assert {member.name: member.beside for member in members} == {"a/000.jpg": {"cls": b"3"}, "001.jpg": {}}
+    assert told == {"hidden": 1}
+    assert read(FORMS[name](("./../up.jpg", JPEG)), name)[1] == {"unsafe name in an archive": 1}
+
+
+@every_form
 @pytest.mark.parametrize(
     "path", ["../up.jpg", "a/../../up.jpg", "/etc/abs.jpg", "C:\\x.jpg", "a\\..\\b.jpg", "line\nbreak.jpg"]
 )

@@ -152,6 +152,20 @@ def test_equal_names_in_two_shards_are_named_and_the_catalog_stays(place: str) -
     assert made(place, id="path")["rows"]["pictures"] == 4
 
 
+def test_a_name_that_an_archive_has_twice_is_told(tmp_path: Any) -> None:
+    Folder(f"{tmp_path}/shards").publish("0.tar", tar(("1.jpg", JPEG), ("1.jpg", JPEG + b"x")))
+    with pytest.raises(DataError, match="0.tar/1.jpg and 0.tar/1.jpg are both .* one name twice"):
+        made(str(tmp_path), id="path")
+
+
+def test_archives_without_a_picture_are_told(tmp_path: Any) -> None:
+    Folder(f"{tmp_path}/shards").publish("0.zip", zipped())
+    with pytest.raises(DataError, match="there are 1 archive without a picture .such as 0.zip"):
+        made(str(tmp_path))
+    Folder(f"{tmp_path}/shards").publish("1.tar", shard(0, 1))
+    assert made(str(tmp_path))["left_out"] == {"archive without a picture": 1}
+
+
 def test_parts_of_a_killed_run_are_used_and_finished(place: str) -> None:
     shards, out = Folder(f"{place}/shards"), Folder(f"{place}/catalog")
     shards.publish("0.tar", shard(0, 2))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pix2score.catalog.catalog import Columns, open_catalog
-from pix2score.catalog.config import CatalogConfig
+from pix2score.catalog.config import OWN_COLUMNS, CatalogConfig
 from pix2score.catalog.job import catalog
 from pix2score.catalog.pictures.texts import tags_of
 from pix2score.catalog.several import open_catalogs
@@ -132,6 +134,15 @@ def test_ids_are_text_in_the_join_and_pages_count(tmp_path: Path) -> None:
         ("l.jsonl", b"{", {}, DataError, "cannot be read as jsonl"),
         ("l.parquet", b"{", {}, DataError, "cannot be read as parquet"),
         ("none.csv", None, {}, DataError, "no such file"),
+        (".", None, {}, ConfigError, "expected a file .csv"),
+        ("l.csv", b"id,n\n", {}, DataError, "no row has a value in column id"),
+        ("l.csv", b"", {}, DataError, "is empty"),
+        ("l.csv", b"id,n\n1,2,3\n", {}, DataError, "l.csv cannot be read as csv: line 2 has 3 fields"),
+        ("l.csv", b"id,n\n1,\xe9\n", {}, DataError, "line 2 is not UTF-8"),
+        ("l.tsv", b'id\tn\n1\t"x\n', {}, DataError, "line 2: unexpected end of data"),
+        ("l.csv", b"id,n,n\n1,2,3\n", {}, DataError, "more than one column n"),
+        ("l.csv", b"id,n,N\n1,2,3\n", {}, DataError, "n, N differ in upper and lower case alone"),
+        ("l.json", b'{"id": 1,', {}, DataError, "l.json cannot be read as json: line 1 is not JSON"),
     ],
 )
 def test_a_table_that_does_not_fit_is_told(
@@ -153,6 +164,13 @@ def test_a_table_that_does_not_fit_is_told(
     assert not (tmp_path / "catalog.parquet").exists()
 
 
+def test_a_folder_is_no_table(tmp_path: Path) -> None:
+    publish(f"{tmp_path}/art", "1.jpg")
+    (tmp_path / "l.csv").mkdir()
+    with pytest.raises(DataError, match="l.csv: no such file"):
+        labelled(str(tmp_path), labels=f"{tmp_path}/l.csv")
+
+
 def test_rows_that_are_alike_count_once_and_columns_of_the_catalog_stay(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -163,6 +181,62 @@ def test_rows_that_are_alike_count_once_and_columns_of_the_catalog_stay(
     assert (rows["1.jpg"]["n"], rows["1.jpg"]["size"]) == (5, 5)
     assert "deep" not in rows["1.jpg"]
     assert "left out, as they are nested or the catalog has a column of that name: size, deep" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["l.csv", "l.jsonl", "l.json", "l.parquet", "l.csv.gz", "l.csv.zst"])
+def test_no_label_is_lost_or_renamed_by_what_it_is_called(tmp_path: Path, name: str) -> None:
+    place = str(tmp_path)
+    publish(f"{place}/art", "good/1.jpg")
+    row = {"id": "1", "match": "m", "matched": 5, "tags": "t", "beside": "b", "Size": 9, "File": "f"}
+    lines = [",".join(row), ",".join(map(str, row.values()))]
+    text = "\n".join(lines).encode()
+    contents = {
+        "l.csv": text,
+        "l.csv.gz": gzip.compress(text),
+        "l.csv.zst": pa.compress(text, codec="zstd", asbytes=True),
+        "l.jsonl": json.dumps(row).encode(),
+        "l.json": json.dumps([row], indent=2).encode(),
+        "l.parquet": parquet(**{name: [value] for name, value in row.items()}),
+    }
+    Folder(f"{place}/art").publish("good/1.txt", b"a,b")
+    Folder(place).publish(name, contents[name])
+    _, rows = labelled(place, labels=f"{place}/{name}", label_from_folder="first", tags_from_text="text")
+    labels = {key: value for key, value in rows["good/1.jpg"].items() if key not in OWN_COLUMNS}
+    assert labels == {
+        "first": "good", "match": "m", "matched": 5, "tags": "t", "beside": "b", "text": ["a", "b"]
+    }  # fmt: skip
+
+
+def test_a_label_of_the_table_does_not_take_the_name_of_tags(tmp_path: Path) -> None:
+    place = str(tmp_path)
+    publish(f"{place}/art", "1.jpg")
+    Folder(f"{place}/art").publish("1.txt", b"a,b")
+    Folder(place).publish("l.csv", b"id,Tags,n\n1,x,2\n")
+    _, rows = labelled(place, labels=f"{place}/l.csv", tags_from_text="tags")
+    assert (rows["1.jpg"]["tags"], rows["1.jpg"]["n"], "Tags" in rows["1.jpg"]) == (["a", "b"], 2, False)
+
+
+@pytest.mark.parametrize("name", ["l.jsonl", "l.json"])
+def test_ids_and_labels_of_mixed_types_are_what_they_are_written_as(tmp_path: Path, name: str) -> None:
+    place = str(tmp_path)
+    publish(f"{place}/art", "1.jpg", "007.jpg", "18446744073709551616.jpg")
+    found = [{"id": 1, "n": 1}, {"id": "007", "n": "x"}, {"id": 2**64, "n": None}]
+    text = json.dumps(found) if name == "l.json" else "\n".join(map(json.dumps, found))
+    Folder(place).publish(name, text.encode())
+    summary, rows = labelled(place, labels=f"{place}/{name}")
+    assert {path: row["n"] for path, row in rows.items()} == {
+        "1.jpg": "1", "007.jpg": "x", "18446744073709551616.jpg": None
+    }  # fmt: skip
+    assert summary["labels"]["table"]["rows_without_picture"] == 0
+
+
+def test_letters_with_their_accents_apart_are_the_same_names(tmp_path: Path) -> None:
+    place = str(tmp_path)
+    publish(f"{place}/art", unicodedata.normalize("NFD", "é.jpg"), "2.jpg")
+    Folder(place).publish("l.csv", "file,n\né.jpg,1\n2.jpg,2\n3.jpg,3\n".encode())
+    summary, rows = labelled(place, labels=f"{place}/l.csv")
+    assert sorted(row["n"] for row in rows.values()) == [1, 2]
+    assert summary["labels"]["table"] == {"labelled": 2, "unlabelled": 0, "rows_without_picture": 1}
 
 
 def test_texts_beside_pictures_are_tags_that_a_head_reads(place: str) -> None:

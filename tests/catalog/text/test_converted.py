@@ -166,12 +166,49 @@ def test_ids_of_json_lines_are_exact(tmp_path: Path) -> None:
     [
         ('{"illust_id": 1}\n{"illust_id": 2,\n', r"a\.jsonl: line 2 is not JSON: .* at character"),
         ("[1]\n", r"line 1 is no JSON object"),
+        ("", r"a\.jsonl is empty: expected a JSON object a line"),
+        ("\n \n", r"a\.jsonl is empty"),
+        ('{"illust_id": 1}\n{"illust_id": 2, "tags": ["\\ud800"]}\n', r"line 2 holds half of a character"),
+        ('{"illust_id": 1, "\\udc00": 1}\n', r"line 1 holds half of a character"),
+        ('{"illust_id": 1}\n' + "[" * 100_000 + "\n", r"a\.jsonl: line 2 is too deeply nested"),
         ('{"illust_id": 1, "uri": "a"}\n{"illust_id": 2.5, "uri": "b"}\n', r"illust_id is double, expected"),
     ],
 )
 def test_what_is_wrong_in_json_lines_is_named(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(DataError, match=said):
         opened(str(tmp_path), "a.jsonl", text)
+
+
+def test_what_parquet_has_no_type_for_is_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep: Any = {"a": 1}
+    for _ in range(200):
+        deep = {"a": deep}
+    row = {
+        "illust_id": 1,
+        "uri": "a",
+        "none": {},
+        "inner": [{"none": {}}],
+        "deep": deep,
+        "pair": "\U0001f600",
+    }
+    found = opened(str(tmp_path), "a.jsonl", json.dumps(row), others=["none", "inner", "deep", "pair"])
+    labels = [rows(found)[0][f"label_{i}"] for i in range(4)]
+    assert [json.loads(label) for label in labels[:3]] == [row["none"], row["inner"], row["deep"]]
+    assert labels[3] == row["pair"]
+
+
+@pytest.mark.parametrize("block_rows", [1, 9])
+def test_values_of_several_shapes_are_text_wherever_they_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_rows: int
+) -> None:
+    monkeypatch.setattr("pix2score.catalog.text.json_rows.BLOCK_ROWS", block_rows)
+    values = [3, ["a", "b"], None, {"x": 1}, "plain", [1]]
+    text = "".join(
+        json.dumps({"illust_id": i, "uri": "a", "v": v, "l": ["t"] if i else [1]}) + "\n"
+        for i, v in enumerate(values)
+    )
+    found = rows(opened(str(tmp_path), "a.jsonl", text, others=["v", "l"]))
+    assert [row["label_0"] for row in found] == ["3", '["a", "b"]', None, '{"x": 1}', "plain", "[1]"]
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
