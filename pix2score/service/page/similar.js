@@ -53,7 +53,7 @@ export class Similar {
   }
 
   #fail(error) {
-    const again = button("Try again", () => this.#show(this.#of), { class: "small" });
+    const again = button("Try again", () => this.#go(this.#of), { class: "small" });
     this.#line.replaceChildren(el("span", { class: "bad" }, error.words), " ", error.detail, " ", again);
     this.#tiles.replaceChildren();
   }
