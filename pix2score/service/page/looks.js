@@ -3,6 +3,8 @@
 import { button, el } from "./dom.js";
 import { Failure, where } from "./service.js";
 
+const MOST_FORM = 4;
+
 /**
  * `{button, figure}`: the button shows and hides the figure. `about`: the `file`, the head's `name` and
  * `title`, the picture `shown` beside, whose form the map takes, the `signal` that ends the asking, and
@@ -25,9 +27,8 @@ export function looking(about) {
 
 async function mapOf({ file, name, title, shown, signal, say }) {
   try {
-    const map = el("img", { src: await where(file, name, { signal }),
+    const map = el("img", { src: await where(file, name, { signal }), vars: { form: formOf(shown) },
       alt: `${file.name}, dimmed where the model does not look for ${title}` });
-    if (shown.naturalWidth) map.style.aspectRatio = `${shown.naturalWidth} / ${shown.naturalHeight}`;
     say(`Where the model looks for ${title} is shown`);
     return [map, el("figcaption", { class: "soft" }, `Bright: what raises ${title}`)];
   } catch (error) {
@@ -38,3 +39,7 @@ async function mapOf({ file, name, title, shown, signal, say }) {
     return [el("p", { class: "bad" }, words, " ", error.detail && el("code", {}, error.detail))];
   }
 }
+
+/** Width by height of an image; of a strip as much as can be made out, of one without a preview a square. */
+const formOf = ({ naturalWidth, naturalHeight }) =>
+  (naturalWidth ? Math.min(MOST_FORM, Math.max(1 / MOST_FORM, naturalWidth / naturalHeight)) : 1);

@@ -14,9 +14,15 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, Page, Playwright
+import pytest
+from playwright.sync_api import Browser, Locator, Page, Playwright, Route, expect
 
 CHROMIUM = shutil.which("chromium")
+MARKS = [
+    pytest.mark.page,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium (Debian: apt-get install chromium)"),
+]
+expect.set_options(timeout=15_000)
 FLAGS = [
     "--disable-gpu",
     "--disable-quic",
@@ -62,6 +68,34 @@ class Seen:
         with self.page.expect_file_chooser() as chooser:
             self.page.get_by_role("button", name="Choose pictures").click()
         chooser.value.set_files(paths)
+
+    def drop(self, folder: Path) -> None:
+        """Drop a file or a folder of this machine, as its desktop does."""
+        data = {"items": [], "files": [str(folder)], "dragOperationsMask": 1}
+        browser = self.page.context.new_cdp_session(self.page)
+        for event in ("dragEnter", "dragOver", "drop"):
+            browser.send("Input.dispatchDragEvent", {"type": event, "x": 300, "y": 200, "data": data})
+
+    @property
+    def cards(self) -> Locator:
+        """One for each picture."""
+        return self.page.locator(".card")
+
+    def answered(self, number: int) -> None:
+        """Wait until so many pictures are answered."""
+        expect(self.page.locator(".toggle")).to_have_count(number)
+
+    def hold(self, address: str) -> list[Route]:
+        """Questions to ``address`` from now on, none of which is answered."""
+        held: list[Route] = []
+        self.page.route(address, lambda route: held.append(route))  # noqa: PLW0108 - no built-in one
+        return held
+
+    def overflow(self) -> int:
+        """Pixels that the page is wider than the window."""
+        return int(
+            self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        )
 
 
 def launched(playwright: Playwright) -> Browser:
