@@ -1,4 +1,4 @@
-"""Whether everybody can see, reach and understand the page: by rules, contrast, keys, at any size of letters."""
+"""Whether everybody can see, reach and understand the page: rules, contrast, keys, large letters."""
 
 from __future__ import annotations
 
