@@ -95,8 +95,8 @@ def test_of_an_animation_the_first_frame_is_shown(
     with opened(browser, url) as seen:
         seen.choose([path])
         seen.answered(1)
-        expect(seen.page.locator("figcaption")).to_contain_text("320 × 200 px")
-        expect(seen.page.locator("figcaption")).to_contain_text("first frame")
+        expect(seen.page.locator(".picture figcaption")).to_contain_text("320 × 200 px")
+        expect(seen.page.locator(".picture figcaption")).to_contain_text("first frame")
         for _ in range(3):
             shown = _middle(seen, tmp_path / "shown.png")
             assert sum(abs(a - b) for a, b in zip(shown, RED, strict=True)) < 30
@@ -117,7 +117,7 @@ def test_pictures_of_any_form_are_told_by_their_pixels(seen: Seen, tmp_path: Pat
         Image.new("RGB", form, RED).save(tmp_path / name)
     seen.choose([tmp_path / name for name in sizes])
     seen.answered(3)
-    captions = seen.page.locator("figcaption")
+    captions = seen.page.locator(".picture figcaption")
     for i, told in enumerate(["1 × 1 px", "1,200 × 10 px", "10 × 1,200 px"]):
         expect(captions.nth(i)).to_contain_text(told)
         seen.page.get_by_role("button", name="Where it looks for bookmark").nth(i).click()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 pytest.importorskip("playwright")
 from playwright.sync_api import Browser, Route, expect
 
+from pix2score.serve.predict import answer_json, answer_ranges
 from tests.service.page.browser import MARKS, PHONE, Relay, Seen, opened
 from tests.service.page.conftest import World
 
@@ -19,21 +20,20 @@ pytestmark = MARKS
 LONG = "a_tag_" * 20
 
 
-def edited(seen: Seen, address: str, edit: Callable[[dict[str, Any]], None]) -> None:
-    """Change what the service says at ``address``."""
-
-    def answer(route: Route) -> None:
-        reply = route.fetch()
-        content = json.loads(reply.text())
-        edit(content)
-        route.fulfill(response=reply, body=json.dumps(content))
-
-    seen.page.route(address, answer)
+def says(seen: Seen, world: World, **heads: Any) -> None:
+    """Let the service answer so for these heads, for the others as it does."""
+    (answer,) = world.model.predict([world.others[0]])
+    card = world.model.card
+    said = answer_json("", answer, answer_ranges(card)) | heads
+    body = json.dumps({"model_version": card.version, "answers": [said]})
+    seen.page.route("**/predict", lambda route: route.fulfill(body=body))
 
 
-def says(seen: Seen, **heads: Any) -> None:
-    """Let the service answer so, for these heads."""
-    edited(seen, "**/predict", lambda content: content["answers"][0].update(heads))
+def finds(seen: Seen, url: str, neighbours: list[dict[str, Any]]) -> None:
+    """Let the service find these neighbours, each like those of the catalog for the rest."""
+    one = {"illust_id": 100, "page": 0, "similarity": 0.5, "picture": f"{urlsplit(url).path}picture?id=100"}
+    body = json.dumps({"snapshot": 1, "neighbours": [one | neighbour for neighbour in neighbours]})
+    seen.page.route("**/similar", lambda route: route.fulfill(body=body))
 
 
 def panel(seen: Seen, head: str) -> Any:
@@ -42,7 +42,7 @@ def panel(seen: Seen, head: str) -> Any:
 
 def test_a_kind_that_the_page_does_not_know_is_told_by_names_and_values(seen: Seen, world: World) -> None:
     said = {"depth": 3.14159, "angles": [1, 2], "note": "<b>raw</b>"}
-    says(seen, liked=said)
+    says(seen, world, liked=said)
     seen.choose(world.others[:1])
     seen.answered(1)
     expect(panel(seen, "liked").locator(".headline")).to_have_text("depth 3.142")
@@ -54,7 +54,7 @@ def test_a_kind_that_the_page_does_not_know_is_told_by_names_and_values(seen: Se
 def test_of_many_tags_the_first_are_shown_and_all_on_demand(browser: Browser, url: str, world: World) -> None:
     tags = [LONG, *map(str, range(999))]
     with opened(browser, url, **PHONE) as seen:
-        says(seen, tag={"tags": tags, "probs": [0.99 - i / 2000 for i in range(1000)]})
+        says(seen, world, tag={"tags": tags, "probs": [0.99 - i / 2000 for i in range(1000)]})
         seen.choose(world.others[:1])
         seen.answered(1)
         expect(panel(seen, "tag").locator(".headline")).to_have_text(f"{LONG}, 0, 1 and 997 more")
@@ -69,13 +69,20 @@ def test_of_many_tags_the_first_are_shown_and_all_on_demand(browser: Browser, ur
 
 
 def test_large_numbers_units_and_the_ends_of_the_scale_are_readable(seen: Seen, world: World) -> None:
-    edited(seen, "**/model", lambda content: content["heads"][3].update(unit="yen", title="Price"))
+
+    def edit(route: Route) -> None:
+        content = route.fetch().json()
+        content["heads"][3].update(unit="yen", title="Price")
+        route.fulfill(body=json.dumps(content))
+
+    seen.page.route("**/model", edit)
     seen.page.reload()
     expect(seen.page.locator("#model")).to_contain_text("liked, Price")
     legend = {"0": "0-1000", "1": "1000-36900000", "2": "36900000-∞"}
     said = {"bin": 1, "label": "1000-36900000", "probs": [0.0004, 0.99959, 0.00001], "score": 0.9999}
     says(
         seen,
+        world,
         bookmark_predict=legend,
         bookmark=said | {"expected": 1234567.8, "median": 2},
         beauty={"value": 1234567.891, "score": 0.001, "residual_std": 45678.9},
@@ -99,11 +106,10 @@ def test_long_names_take_two_lines_of_a_closed_card(
     path = tmp_path / f"{LONG}.png"
     path.write_bytes(world.others[0].read_bytes())
     with opened(browser, url, **PHONE) as seen:
-        edited(seen, "**/similar", lambda content: content["neighbours"][0].update(illust_id=LONG))
+        finds(seen, url, [{"illust_id": LONG}, {}])
         seen.choose([path])
         seen.answered(1)
-        expect(seen.page.locator(".tile")).to_have_count(12)
-        expect(seen.page.locator(".tile").first).to_have_accessible_name(f"{LONG} similarity 1.00")
+        expect(seen.page.locator(".tile").first).to_have_accessible_name(f"{LONG} similarity 0.50")
         height = "(one) => one.getBoundingClientRect().height"
         whole = seen.page.locator(".toggle").evaluate(height)
         assert seen.page.locator(".tile").first.evaluate(height) < 250
@@ -112,13 +118,8 @@ def test_long_names_take_two_lines_of_a_closed_card(
         assert seen.page.locator(".toggle").inner_text() == path.name
 
 
-def test_a_neighbour_without_a_picture_has_a_word_in_its_place(seen: Seen, world: World) -> None:
-    def edit(content: dict[str, Any]) -> None:
-        content["neighbours"][0]["picture"] = None
-        content["neighbours"][1]["picture"] += "0000"
-        content["neighbours"][2]["illust_id"] = 2**53 + 1
-
-    edited(seen, "**/similar", edit)
+def test_a_neighbour_without_a_picture_has_a_word_in_its_place(seen: Seen, world: World, url: str) -> None:
+    finds(seen, url, [{"picture": None}, {"picture": "nowhere"}, {"illust_id": 2**53 + 1}, {}])
     seen.choose(world.others[:1])
     tiles = seen.page.locator(".tile")
     expect(tiles.nth(1)).to_contain_text("no picture")
@@ -139,9 +140,7 @@ def test_all_that_a_stopped_service_left_are_asked_again_at_once(
         seen.give("drop", given)
         expect(seen.page.get_by_role("button", name="Stop all")).to_be_visible()
         service.stop()
-        seen.page.unroute_all()
-        for route in held:
-            route.continue_()
+        seen.release(held)
         expect(seen.page.locator("#counts")).to_have_text("5 pictures · 5 without an answer")
         service.start()
         retry = seen.page.get_by_role("button", name="Try 4 again")
@@ -152,26 +151,27 @@ def test_all_that_a_stopped_service_left_are_asked_again_at_once(
         expect(retry).to_be_hidden()
 
 
-def test_a_slow_model_is_told_from_one_that_hangs(seen: Seen, world: World) -> None:
-    seen.page.clock.install()
-    seen.hold("**/predict")
-    seen.choose(world.others[:1])
-    expect(seen.cards).to_contain_text("The model looks at it …")
-    seen.page.clock.run_for(7_000)
-    expect(seen.cards).to_contain_text("The model looks at it, 7 s …")
-    seen.page.get_by_role("button", name="Cancel").click()
-    seen.page.clock.run_for(7_000)
-    expect(seen.cards).to_contain_text("Cancelled.")
+def test_a_slow_model_is_told_from_one_that_hangs(browser: Browser, world: World, url: str) -> None:
+    with Relay(url) as service, opened(browser, service.url) as seen:
+        seen.page.clock.install()
+        service.pace_s = 60
+        seen.choose(world.others[:1])
+        expect(seen.cards).to_contain_text("The model looks at it …")
+        seen.page.clock.run_for(7_000)
+        expect(seen.cards).to_contain_text("The model looks at it, 7 s …")
+        seen.page.get_by_role("button", name="Cancel").click()
+        seen.page.clock.run_for(7_000)
+        expect(seen.cards).to_contain_text("Cancelled.")
 
 
 def test_a_service_that_stays_busy_is_named_in_the_end(seen: Seen, world: World) -> None:
-    asked: Sequence[Any] = []
+    asked: list[Route] = []
     seen.page.clock.install()
     headers = {"Retry-After": "3600", "Content-Type": "application/json"}
     body = json.dumps({"error": {"code": "BUSY", "detail": "128 pictures"}})
 
     def busy(route: Route) -> None:
-        asked.append(route)  # type: ignore[attr-defined]
+        asked.append(route)
         route.fulfill(status=429, headers=headers, body=body)
 
     seen.page.route("**/predict", busy)
