@@ -31,13 +31,18 @@ def says(seen: Seen, world: World, **heads: Any) -> None:
 
 def finds(seen: Seen, url: str, neighbours: list[dict[str, Any]]) -> None:
     """Let the service find these neighbours, each like those of the catalog for the rest."""
-    one = {"illust_id": 100, "page": 0, "similarity": 0.5, "picture": f"{urlsplit(url).path}picture?id=100"}
+    one = {
+        "illust_id": 100,
+        "page": 0,
+        "similarity": 0.5,
+        "picture": f"{urlsplit(url).path}picture?id=100&page=0",
+    }
     body = json.dumps({"snapshot": 1, "neighbours": [one | neighbour for neighbour in neighbours]})
     seen.page.route("**/similar", lambda route: route.fulfill(body=body))
 
 
 def panel(seen: Seen, head: str) -> Any:
-    return seen.page.get_by_role("region", name=head, exact=True)
+    return seen.page.get_by_role("group", name=head, exact=True)
 
 
 def test_a_kind_that_the_page_does_not_know_is_told_by_names_and_values(seen: Seen, world: World) -> None:
@@ -181,3 +186,47 @@ def test_a_service_that_stays_busy_is_named_in_the_end(seen: Seen, world: World)
         seen.page.clock.run_for(60_000)
     expect(seen.cards).to_contain_text("The service is busy. Try again in a moment. BUSY: 128 pictures")
     assert len(asked) == 7
+
+
+def test_what_is_too_large_for_the_service_is_not_sent(seen: Seen, world: World) -> None:
+    def edit(route: Route) -> None:
+        content = route.fetch().json()
+        content["limits"]["image_bytes"] = 100
+        route.fulfill(body=json.dumps(content))
+
+    seen.page.route("**/model", edit)
+    seen.page.reload()
+    seen.choose(world.others[:1])
+    expect(seen.cards).to_contain_text("This picture is too large.")
+    expect(seen.cards).to_contain_text("this service takes up to 100 bytes")
+    assert not any(address.endswith("/predict") for address in seen.asked)
+
+
+def test_a_model_that_came_meanwhile_is_introduced(seen: Seen, world: World) -> None:
+    says(seen, world)
+    seen.choose(world.others[:1])
+    seen.answered(1)
+    assert sum(address.endswith("/model") for address in seen.asked) == 1
+    seen.page.unroute_all()
+    body = json.dumps(
+        {"model_version": "another", "answers": [{"image": "", "liked": {"yes": True, "prob": 0.9}}]}
+    )
+    seen.page.route("**/predict", lambda route: route.fulfill(body=body))
+    seen.choose(world.others[1:2])
+    seen.answered(2)
+    assert sum(address.endswith("/model") for address in seen.asked) == 2
+
+
+def test_the_chance_of_yes_and_the_order_of_classes_are_as_said(seen: Seen, world: World) -> None:
+    says(
+        seen,
+        world,
+        liked={"yes": True, "prob": 0.9, "score": 0.5},
+        sort={"class": "dog", "prob": 0.6, "probs": [0.1, 0.6, 0.3]},
+        beauty={"value": 1.5, "score": 0.5, "residual_std": 0.25},
+    )
+    seen.choose(world.others[:1])
+    seen.answered(1)
+    assert "yes 90% yes" in panel(seen, "liked").inner_text()
+    assert "1.5 ± 0.25" in panel(seen, "beauty").inner_text()
+    assert panel(seen, "sort").get_by_role("rowheader").all_inner_texts() == ["dog", "bird", "cat"]

@@ -40,7 +40,7 @@ def test_a_chosen_picture_is_answered_by_a_head_of_every_kind(seen: Seen, world:
     expect(seen.page.locator(".head")).to_have_count(len(FITTED))
     for head in FITTED.values():
         said: dict[str, Any] = answer.heads[head.name]
-        panel = seen.page.get_by_role("region", name=head.name, exact=True)
+        panel = seen.page.get_by_role("group", name=head.name, exact=True)
         text = panel.inner_text()
         if "score" in said:
             assert f"score {said['score']:.2f}" in text
