@@ -20,7 +20,7 @@ export function headline(said, names, unit = null) {
   if ("value" in said) return number(said.value, unit);
   if ("reward" in said) return `${said.reward < 0 ? "" : "+"}${fraction(said.reward)}`;
   const first = Object.entries(said).find(([, value]) => typeof value !== "object");
-  return first ? `${first[0]} ${typeof first[1] === "number" ? number(first[1]) : first[1]}` : "";
+  return first ? `${first[0]} ${plain(first[1])}` : "";
 }
 
 /** The names of a head's bins or classes, from its legend `{"0": "0-10", …}`. */
@@ -34,7 +34,7 @@ export function panel(info, said, names, map = null) {
   const title = info.title || info.name;
   const id = newId();
   const answer = headline(said, names, info.unit);
-  return el("section", { class: "head", role: "group", "aria-labelledby": id },
+  return el("div", { class: "head", role: "group", "aria-labelledby": id },
     el("div", { class: "head-top" }, el("h4", { id }, title), map?.button),
     el("p", { class: answer.length > LONG ? "headline long" : "headline" },
       el("b", {}, breakable(answer)), " ", beside(said, names)),
@@ -135,5 +135,11 @@ function rest(said) {
   const others = Object.entries(said).filter(([key]) => !SHOWN.has(key));
   if (!others.length) return null;
   return el("dl", { class: "rest soft" }, others.flatMap(([key, value]) =>
-    [el("dt", {}, key), el("dd", {}, typeof value === "number" ? number(value) : JSON.stringify(value))]));
+    [el("dt", {}, key), el("dd", {}, plain(value))]));
+}
+
+/** A value of any kind as text. */
+function plain(value) {
+  if (typeof value === "number") return number(value);
+  return typeof value === "string" ? value : JSON.stringify(value);
 }

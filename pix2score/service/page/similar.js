@@ -17,7 +17,7 @@ export class Similar {
   constructor(file, say) {
     this.#file = file;
     this.say = say;
-    this.element = el("section", { class: "similar", role: "group", "aria-labelledby": this.#title.id },
+    this.element = el("div", { class: "similar", role: "group", "aria-labelledby": this.#title.id },
       el("div", { class: "head-top" }, this.#title, this.#way), this.#line, this.#tiles);
     this.#show(null);
   }

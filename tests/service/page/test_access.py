@@ -21,6 +21,11 @@ RULES = {
     "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
     "resultTypes": ["violations"],
 }
+HIGHLIGHT = """() => {
+  const one = document.body.appendChild(document.createElement("i"));
+  Object.assign(one.style, { forcedColorAdjust: "none", color: "Highlight" });
+  return getComputedStyle(one).color;
+}"""
 SMALL = {"viewport": {"width": 195, "height": 420}, "device_scale_factor": 2}  # a phone at 200 %
 LOOKS = [("phone", PHONE, "light"), ("desk", DESK, "dark"), ("phone", PHONE, "dark"), ("desk", DESK, "light")]
 
@@ -115,6 +120,7 @@ def test_what_is_shown_by_colour_is_shown_in_forced_colours_too(
         other = shown(seen.page, "tr:not(.best) td", "backgroundColor", "::before")
         back = shown(seen.page, "body", "backgroundColor")
         assert len({best, other, back}) == 3
+        assert best == seen.page.evaluate(HIGHLIGHT)
         toggle = seen.page.get_by_role("button", name="Where it looks").first
         before = toggle.evaluate("(one) => getComputedStyle(one).backgroundColor")
         toggle.click()
