@@ -20,7 +20,7 @@ TEXTS = """() => {
   }
   return found;
 }"""
-EDGES = """() => [...document.querySelectorAll("button, .drop")].filter((one) => one.checkVisibility())
+EDGES = """() => [...document.querySelectorAll("button:not(.tile), .drop")].filter((one) => one.checkVisibility())
   .map((one) => {
     const style = getComputedStyle(one);
     const behind = [];
@@ -43,7 +43,7 @@ def faint_texts(page: Page) -> list[str]:
 
 
 def faint_edges(page: Page) -> list[str]:
-    """Buttons and fields whose border is hard to see; those without one have text that says it."""
+    """Buttons whose border is hard to see; one without a border is known by its text, a tile by its picture."""
     found = []
     for text, edge, behind in page.evaluate(EDGES):
         line, alpha = color(edge)
