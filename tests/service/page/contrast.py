@@ -20,14 +20,14 @@ TEXTS = """() => {
   }
   return found;
 }"""
-EDGES = """() => [...document.querySelectorAll("button:not(.tile), .drop")].filter((one) => one.checkVisibility())
+EDGES = """() => [...document.querySelectorAll("button:not(.tile), .drop")]
+  .filter((one) => one.checkVisibility())
   .map((one) => {
-    const style = getComputedStyle(one);
     const behind = [];
     for (let at = one.parentElement; at; at = at.parentElement) {
       behind.push(getComputedStyle(at).backgroundColor);
     }
-    return [one.textContent.trim().slice(0, 30), style.borderTopColor, behind];
+    return [one.textContent.trim().slice(0, 30), getComputedStyle(one).borderTopColor, behind];
   })"""
 LARGE_PX, LARGE_BOLD_PX, BOLD = 24, 18.66, 700
 
@@ -43,7 +43,7 @@ def faint_texts(page: Page) -> list[str]:
 
 
 def faint_edges(page: Page) -> list[str]:
-    """Buttons whose border is hard to see; one without a border is known by its text, a tile by its picture."""
+    """Buttons whose border is hard to see; without one they are known by their text, tiles by a picture."""
     found = []
     for text, edge, behind in page.evaluate(EDGES):
         line, alpha = color(edge)
