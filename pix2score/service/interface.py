@@ -57,7 +57,8 @@ def interface_page(openapi: Mapping[str, Any]) -> Response:
     return page_response(
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}: interface</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark"></head>'
+        '<meta name="color-scheme" content="light dark"><link rel="stylesheet" href="page.css">'
+        '<link rel="icon" href="data:,"></head>'
         f"<body><main><h1>{title}: interface</h1>"
         '<p>For programs: <a href="openapi.json">openapi.json</a>.</p>'
         f"{body}</main></body></html>",

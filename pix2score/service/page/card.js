@@ -1,9 +1,12 @@
 /** One picture given: its place in the list, from waiting for its turn to what every head says of it. */
 
-import { button, counted, el, newId, percent, size } from "./dom.js";
+import { breakable, button, el, newId, number, percent, size } from "./dom.js";
 import { headline, namesOf, panel } from "./heads.js";
-import { Failure, check, predict, where } from "./service.js";
+import { looking } from "./looks.js";
+import { preview, still } from "./preview.js";
+import { Failure, check, predict } from "./service.js";
 import { Similar } from "./similar.js";
+import { Waiting } from "./waiting.js";
 
 const IN_A_LINE = 4; // heads told while a picture's panels are closed
 
@@ -12,12 +15,13 @@ export class Card {
   state = "waiting";
   #file;
   #world;
-  #picture;
+  #picture; // promise of the picture as it is shown
   #raw = null;
   #similar = null;
   #stop = new AbortController();
   #result = null; // {answer, body, text} of the service, and the model that gave it
   #isOpen;
+  #isLasting = false; // no other try would help
   #body = el("div", { class: "card-body", id: newId(), hidden: true });
   #name;
   #line = el("p", { class: "line soft" });
@@ -32,8 +36,8 @@ export class Card {
     this.#file = file;
     this.#world = world;
     this.#isOpen = isOpen;
-    this.#picture = URL.createObjectURL(file);
-    this.#name = el("h3", { id: newId(), tabindex: "-1" }, file.name);
+    this.#picture = still(file);
+    this.#name = el("h3", { id: newId(), tabindex: "-1" }, breakable(file.name));
     this.#progress = el("progress", { max: "1", "aria-label": `${file.name}: being answered`, hidden: true });
     this.element = el("li", { class: "card", "aria-labelledby": this.#name.id },
       el("div", { class: "card-top" }, preview(this.#picture, "thumb", ""),
@@ -50,6 +54,11 @@ export class Card {
   /** Whether it has panels that may be opened or closed. */
   get isOpen() {
     return this.state === "answered" && this.#isOpen;
+  }
+
+  /** Whether it has no answer, and may have one if it is asked again. */
+  get canRetry() {
+    return this.state === "failed" && !this.#isLasting;
   }
 
   /** Ask the service when it is this card's turn, and show what it says. */
@@ -93,7 +102,7 @@ export class Card {
   remove() {
     this.#stop.abort();
     this.#similar?.close();
-    URL.revokeObjectURL(this.#picture);
+    this.#picture.then(({ address }) => URL.revokeObjectURL(address));
     if (this.#raw) URL.revokeObjectURL(this.#raw);
     this.element.remove();
   }
@@ -102,10 +111,16 @@ export class Card {
     this.#set("asking", "Asking the model …");
     const asked = await this.#world.model();
     await check(this.#file, asked.limits);
-    const sent = (share) => (share < 1
-      ? this.#tell(`Sending, ${percent(share)} …`, share) : this.#tell("The model looks at it …"));
-    const waits = (words) => this.#tell(words);
-    const result = await predict(this.#file, { signal, sent, waits });
+    const waiting = new Waiting((words) => this.#tell(words));
+    const sent = (share) => {
+      if (share < 1) this.#tell(`Sending, ${percent(share)} …`, share);
+      else waiting.begin();
+    };
+    const waits = (words) => {
+      waiting.end();
+      this.#tell(words);
+    };
+    const result = await predict(this.#file, { signal, sent, waits }).finally(() => waiting.end());
     const model = await this.#world.model(result.body.model_version);
     if (!signal.aborted) this.#show({ ...result, model });
   }
@@ -116,10 +131,11 @@ export class Card {
     const said = this.#heads().map(({ info, said, names }) =>
       `${info.title || info.name} ${headline(said, names, info.unit)}`);
     const more = said.length > IN_A_LINE ? ` · ${said.length - IN_A_LINE} more` : "";
-    const toggle = button(this.name, () => {
+    const toggle = button("", () => {
       this.open(!this.#isOpen);
       this.#world.changed();
     }, { class: "toggle", "aria-controls": this.#body.id, "aria-expanded": "false" });
+    toggle.append(el("span", { class: "name" }, breakable(this.name)));
     const hadFocus = this.#name === document.activeElement;
     this.#name.replaceChildren(toggle);
     this.#name.removeAttribute("tabindex");
@@ -131,6 +147,7 @@ export class Card {
   }
 
   #fail(error) {
+    this.#isLasting = error.isLasting;
     const detail = error.detail ? `${error.code}: ${error.detail}` : error.code;
     this.#set("failed", error.words, error.code === "CANCELLED" ? null : detail);
     this.#world.say(`${this.name}: ${error.words}`, this);
@@ -159,7 +176,7 @@ export class Card {
     const named = (text, listener) => button(text, listener, { "aria-label": `${text} ${this.name}` });
     const isOver = this.state === "answered" || this.state === "failed";
     this.#actions.replaceChildren(
-      ...(this.state === "failed" ? [named("Try again", () => this.ask())] : []),
+      ...(this.canRetry ? [named("Try again", () => this.ask())] : []),
       isOver ? this.#crossed("Remove", () => this.#world.removed(this))
         : this.#crossed("Cancel", () => this.cancel()));
     if (hadFocus) this.#actions.firstElementChild.focus();
@@ -188,55 +205,33 @@ export class Card {
     const raw = el("a", { href: this.#raw, target: "_blank", "aria-label": `Raw JSON of ${this.name}` },
       "Raw JSON");
     const heads = this.#heads().map(({ info, said, names }) =>
-      panel(info, said, names, model.explains ? this.#map(info, shown) : null));
+      panel(info, said, names, model.explains ? this.#looking(info, shown) : null));
     const comparable = model.similar && model.similar.by_picture !== false; // else of another model
     if (comparable) this.#similar = new Similar(this.#file, (text) => this.#world.say(text));
     return [
       el("figure", { class: "picture" }, shown, el("figcaption", { class: "soft" },
-        el("span", {}, `${counted(heads.length, "head")} · ${size(this.#file.size)}`), raw)),
+        this.#measured(shown), raw)),
       el("div", { class: "heads" }, heads),
       ...(this.#similar ? [this.#similar.element] : []),
     ];
   }
 
-  /** A button that shows and hides where a head looks; asked once, when first shown. */
-  #map(info, shown) {
-    const title = info.title || info.name;
-    const figure = el("figure", { class: "map", hidden: true });
-    const toggle = button("Where it looks", async () => {
-      const isShown = toggle.getAttribute("aria-pressed") !== "true";
-      toggle.setAttribute("aria-pressed", String(isShown));
-      figure.hidden = !isShown;
-      if (!isShown || figure.querySelector("img") || figure.getAttribute("aria-busy") === "true") return;
-      figure.setAttribute("aria-busy", "true");
-      figure.replaceChildren(el("p", { class: "soft" }, "Following the model's gradient …"));
-      figure.replaceChildren(...await this.#mapOf(info.name, title, shown));
-      figure.setAttribute("aria-busy", "false");
-    }, { class: "small", "aria-pressed": "false", "aria-label": `Where it looks for ${title}` });
-    return { button: toggle, figure };
+  /** A line on the picture: its pixels where the browser shows it, and its bytes. */
+  #measured(shown) {
+    const line = el("span", {}, size(this.#file.size));
+    shown.addEventListener("load", async () => {
+      const [width, height] = [shown.naturalWidth, shown.naturalHeight].map((side) => number(side));
+      const { isMoving } = await this.#picture;
+      const frame = isMoving ? ["first frame"] : [];
+      line.textContent = [`${width} × ${height} px`, size(this.#file.size), ...frame].join(" · ");
+    });
+    return line;
   }
 
-  async #mapOf(head, title, shown) {
-    try {
-      const map = el("img", { src: await where(this.#file, head, { signal: this.#stop.signal }),
-        alt: `${this.name}, dimmed where the model does not look for ${title}` });
-      if (shown.naturalWidth) map.style.aspectRatio = `${shown.naturalWidth} / ${shown.naturalHeight}`;
-      this.#world.say(`Where the model looks for ${title} is shown`);
-      return [map, el("figcaption", { class: "soft" }, `Bright: what raises ${title}`)];
-    } catch (error) {
-      if (!(error instanceof Failure)) throw error;
-      if (this.#stop.signal.aborted) return [];
-      const words = error.code === "NO_MAP" ? "This model cannot show where it looks." : error.words;
-      this.#world.say(words);
-      return [el("p", { class: "bad" }, words, " ", error.detail && el("code", {}, error.detail))];
-    }
+  #looking(info, shown) {
+    return looking({
+      file: this.#file, name: info.name, title: info.title || info.name, shown,
+      signal: this.#stop.signal, say: this.#world.say,
+    });
   }
-}
-
-/** A picture as the browser shows it, or a word where it cannot: the model may read it all the same. */
-function preview(address, style, alt) {
-  const image = el("img", { class: style, src: address, alt, decoding: "async", loading: "lazy" });
-  image.addEventListener("error", () => image.replaceWith(
-    el("span", { class: `${style} no-picture`, "aria-hidden": alt ? null : "true" }, "no preview")));
-  return image;
 }

@@ -43,6 +43,7 @@ export function percent(value) {
 
 /** The size of a file: `3.4 MB`. */
 export function size(bytes) {
+  if (bytes < 1024) return counted(bytes, "byte");
   const step = bytes < 1024 ** 2 ? ["KB", 1024] : ["MB", 1024 ** 2];
   return `${number(Number((bytes / step[1]).toPrecision(3)))} ${step[0]}`;
 }
@@ -50,5 +51,12 @@ export function size(bytes) {
 /** `1 picture`, `3 pictures`. */
 export const counted = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 
-/** A range of numbers with the dash that ranges have: `70–100`; other names as they are. */
-export const range = (name) => name.replace(/^(-?[\d.e+]+|-∞)-(-?[\d.e+]+|∞)$/, "$1–$2");
+/** A range of numbers with the dash that ranges have: `70–100`, `7–12,000`; other names as they are. */
+export const range = (name) => name.replace(/^(-?[\d.e+]+|-∞)-(-?[\d.e+]+|∞)$/,
+  (_, from, to) => `${grouped(from)}–${grouped(to)}`);
+
+const grouped = (text) => text.replace(/^-?\d{5,}$/, (digits) => BigInt(digits).toLocaleString("en"));
+
+/** A name, with the places at which a line may end before one ends within a word. */
+export const breakable = (name) => name.split(/(?<=[_/])|(?=\.[a-z])/i)
+  .flatMap((part, i) => (i ? [el("wbr"), part] : [part]));

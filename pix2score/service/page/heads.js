@@ -4,12 +4,12 @@
  * says as a list of names and values.
  */
 
-import { button, el, fraction, newId, number, percent, range } from "./dom.js";
+import { breakable, button, el, fraction, newId, number, percent, range } from "./dom.js";
 
 const FIRST = 20; // tags or classes that are shown at once
 const LEAST_FULL = 0.25; // a probability that fills the bar, where none is larger
 const NAMED = 3; // tags in a line
-const LONG = 20; // characters of a name that does not break
+const LONG = 20; // characters of a name that stays on one line, of an answer in the largest letters
 
 /** What a head says in a few words: `70–100`. */
 export function headline(said, names, unit = null) {
@@ -20,7 +20,7 @@ export function headline(said, names, unit = null) {
   if ("value" in said) return number(said.value, unit);
   if ("reward" in said) return `${said.reward < 0 ? "" : "+"}${fraction(said.reward)}`;
   const first = Object.entries(said).find(([, value]) => typeof value !== "object");
-  return first ? `${first[0]} ${first[1]}` : "";
+  return first ? `${first[0]} ${plain(first[1])}` : "";
 }
 
 /** The names of a head's bins or classes, from its legend `{"0": "0-10", …}`. */
@@ -33,9 +33,11 @@ export const namesOf = (legend) => Object.keys(legend ?? {}).map((bin) => legend
 export function panel(info, said, names, map = null) {
   const title = info.title || info.name;
   const id = newId();
-  return el("section", { class: "head", "aria-labelledby": id },
+  const answer = headline(said, names, info.unit);
+  return el("div", { class: "head", role: "group", "aria-labelledby": id },
     el("div", { class: "head-top" }, el("h4", { id }, title), map?.button),
-    el("p", { class: "headline" }, el("b", {}, headline(said, names, info.unit)), " ", beside(said, names)),
+    el("p", { class: answer.length > LONG ? "headline long" : "headline" },
+      el("b", {}, breakable(answer)), " ", beside(said, names)),
     facts(info, said, names),
     map?.figure,
     score(said),
@@ -75,7 +77,13 @@ function score(said) {
   return el("div", { class: "score" },
     el("span", { class: "scale", "aria-hidden": "true", vars: { at: said.score } }),
     el("p", { class: "soft" }, el("b", {}, `score ${fraction(said.score)}`), " ",
-      el("span", {}, `above about ${percent(Math.round(said.score * 100) / 100)} of ${among}`)));
+      el("span", {}, `${place(said.score)} ${among}`)));
+}
+
+/** A share of pictures in words, as far as it is known. */
+function place(share) {
+  if (share >= 0.995) return "above nearly all";
+  return share < 0.005 ? "below nearly all" : `above about ${percent(Math.round(share * 100) / 100)} of`;
 }
 
 /** Probabilities as rows of a table, each with a bar; null where an answer has none. */
@@ -90,7 +98,7 @@ function bars(title, said, names) {
       el("th", { scope: "col" }, "probability"))),
     body);
   if (rows.length <= FIRST) return table;
-  const more = button(`Show all ${rows.length}`, () => {
+  const more = button(`Show all ${number(rows.length)}`, () => {
     const added = rows.slice(FIRST).map(row);
     body.append(...added);
     more.remove();
@@ -116,7 +124,7 @@ function rowsOf(said, names) {
 
 const row = ({ name, prob, full, best }) =>
   el("tr", { class: best ? "best" : null },
-    el("th", { scope: "row", class: name.length > LONG ? "long" : null }, name),
+    el("th", { scope: "row", class: name.length > LONG ? "long" : null }, breakable(name)),
     el("td", { vars: { share: Math.min(1, prob / full) } }, el("span", {}, percent(prob))));
 
 const SHOWN = new Set(["bin", "class", "expected", "label", "median", "prob", "probs", "residual_std",
@@ -126,6 +134,12 @@ const SHOWN = new Set(["bin", "class", "expected", "label", "median", "prob", "p
 function rest(said) {
   const others = Object.entries(said).filter(([key]) => !SHOWN.has(key));
   if (!others.length) return null;
-  return el("dl", { class: "rest soft" }, others.map(([key, value]) =>
-    [el("dt", {}, key), el("dd", {}, typeof value === "number" ? number(value) : JSON.stringify(value))]));
+  return el("dl", { class: "rest soft" }, others.flatMap(([key, value]) =>
+    [el("dt", {}, key), el("dd", {}, plain(value))]));
+}
+
+/** A value of any kind as text. */
+function plain(value) {
+  if (typeof value === "number") return number(value);
+  return typeof value === "string" ? value : JSON.stringify(value);
 }

@@ -1,7 +1,8 @@
-/** The page: how pictures come in, which model answers, and how far all of them are. */
+/** The page: which model answers, the pictures given, and how far all of them are. */
 
 import { Card } from "./card.js";
 import { counted, el } from "./dom.js";
+import { choosing, dropping, pasting } from "./given.js";
 import { Failure, Turns, describe } from "./service.js";
 
 const AT_A_TIME = 3; // pictures that are sent beside each other
@@ -50,6 +51,7 @@ function introduce(found) {
   tell("Model ", el("code", {}, found.model_version),
     ` answers ${counted(found.heads.length, "head")}: ${heads}.`, looks, similar);
   byId("model").classList.remove("bad");
+  if (document.activeElement === byId("ask-again")) byId("choose").focus();
   byId("ask-again").hidden = true;
   return found;
 }
@@ -61,7 +63,6 @@ function tell(...words) {
 
 /** Ask which model answers. */
 async function begin() {
-  byId("ask-again").hidden = true;
   try {
     await model();
   } catch (error) {
@@ -72,15 +73,18 @@ async function begin() {
   }
 }
 
-/** Put files at the head of the list and ask about each. */
-function add(files) {
-  const notice = files.length ? "" : "There was no file in it: drop or paste the picture itself.";
+/** Put files at the head of the list and ask about each. `notice`: why there is none, or not all. */
+function add(files, notice = "") {
   byId("notice").textContent = notice;
-  if (notice) return say(notice);
+  if (notice) {
+    byId("notice").scrollIntoView({ block: "nearest" });
+    say(notice);
+  }
+  if (!files.length) return;
   const added = files.map((file, i) => new Card(file, world, files.length <= OPEN_AT_MOST || i === 0));
   cards.unshift(...added);
   byId("cards").prepend(...added.map((card) => card.element));
-  say(`${counted(added.length, "picture")} added`);
+  say(`${counted(added.length, "picture")} added${notice && `. ${notice}`}`);
   changed();
   for (const card of added) card.ask();
 }
@@ -95,6 +99,7 @@ function changed() {
   const number = (state) => cards.filter((card) => card.state === state).length;
   const [answered, failed] = [number("answered"), number("failed")];
   const left = cards.length - answered - failed;
+  const focused = document.activeElement;
   document.body.classList.toggle("used", cards.length > 0);
   byId("results").hidden = !cards.length;
   byId("counts").textContent = [
@@ -106,9 +111,17 @@ function changed() {
   byId("all-progress").max = Math.max(1, cards.length);
   byId("all-progress").value = answered + failed;
   byId("stop").hidden = left < 2;
+  const retries = cards.filter((card) => card.canRetry).length;
+  byId("retry").hidden = left > 0 || retries < 2;
+  byId("retry").textContent = `Try ${retries.toLocaleString("en")} again`;
   byId("fold").hidden = answered < 2;
   byId("fold").textContent = cards.some((card) => card.isOpen) ? "Close all" : "Open all";
+  if (focused?.hidden) byId("results-title").focus(); // a button that has gone
   if (!left && cards.length > EACH_IS_TOLD) say(`${answered} answered, ${failed} without an answer`);
+}
+
+function retry() {
+  for (const card of cards.filter((one) => one.canRetry)) card.ask();
 }
 
 function clear() {
@@ -123,37 +136,17 @@ function fold() {
   changed();
 }
 
-/** Let a button open a file input, and take what is chosen; the same file may be chosen again. */
-function choosing(buttonId, inputId) {
-  const input = byId(inputId);
-  byId(buttonId).addEventListener("click", () => input.click());
-  input.addEventListener("change", () => {
-    if (input.files.length) add([...input.files]);
-    input.value = "";
-  });
-}
-
-function dropping() {
-  let depth = 0; // every element below the pointer is entered and left
-  const over = (isOver) => document.body.classList.toggle("dropping", isOver);
-  const isFile = (event) => event.dataTransfer?.types.includes("Files");
-  addEventListener("dragenter", (event) => isFile(event) && over((depth += 1) > 0));
-  addEventListener("dragleave", (event) => isFile(event) && over((depth -= 1) > 0));
-  addEventListener("dragover", (event) => event.preventDefault());
-  addEventListener("drop", (event) => {
-    event.preventDefault();
-    over((depth = 0) > 0);
-    add([...event.dataTransfer.files]);
-  });
-}
-
-choosing("choose", "files");
-choosing("photo", "camera");
-dropping();
-addEventListener("paste", (event) => add([...event.clipboardData.files]));
+choosing(byId("choose"), byId("files"), add);
+choosing(byId("photo"), byId("camera"), add);
+dropping(add);
+pasting(add);
 byId("stop").addEventListener("click", () => cards.forEach((card) => card.cancel()));
+byId("retry").addEventListener("click", retry);
 byId("clear").addEventListener("click", clear);
 byId("fold").addEventListener("click", fold);
-byId("ask-again").addEventListener("click", begin);
+byId("ask-again").addEventListener("click", () => {
+  tell("Asking the service which model answers …");
+  begin();
+});
 if (/Mac|iPhone|iPad/.test(navigator.platform)) byId("paste-keys").textContent = "⌘ + V";
 begin();

@@ -20,15 +20,20 @@ const WORDS = {
   UNREADABLE: "This browser cannot read the file: it may be a folder, or it was moved.",
   UNSUPPORTED: "This is no picture of a kind that the model reads.",
 };
+const LASTING = new Set(["CORRUPT", "EMPTY", "TOO_LARGE", "TRUNCATED", "UNREADABLE", "UNSUPPORTED"]);
 const LATER = { 429: "The service is busy", 503: "The service is loading its model" };
 const BY_STATUS = { 413: "TOO_LARGE", 415: "UNSUPPORTED", 429: "BUSY", 503: "NOT_READY", 504: "TIMEOUT" };
 
-/** Why there is no answer: `code` for programs, `words` for people, `detail` as the service says it. */
+/**
+ * Why there is no answer: `code` for programs, `words` for people, `detail` as the service says it;
+ * `isLasting`: the same file would have none again.
+ */
 export class Failure extends Error {
   constructor(code, detail = "") {
     super(`${code}: ${detail}`);
     this.code = code;
     this.detail = detail;
+    this.isLasting = LASTING.has(code);
     this.words = WORDS[code] ?? "The service has no answer for this.";
   }
 }

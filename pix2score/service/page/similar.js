@@ -17,7 +17,7 @@ export class Similar {
   constructor(file, say) {
     this.#file = file;
     this.say = say;
-    this.element = el("section", { class: "similar", "aria-labelledby": this.#title.id },
+    this.element = el("div", { class: "similar", role: "group", "aria-labelledby": this.#title.id },
       el("div", { class: "head-top" }, this.#title, this.#way), this.#line, this.#tiles);
     this.#show(null);
   }
@@ -53,7 +53,7 @@ export class Similar {
   }
 
   #fail(error) {
-    const again = button("Try again", () => this.#show(this.#of), { class: "small" });
+    const again = button("Try again", () => this.#go(this.#of), { class: "small" });
     this.#line.replaceChildren(el("span", { class: "bad" }, error.words), " ", error.detail, " ", again);
     this.#tiles.replaceChildren();
   }

@@ -14,9 +14,15 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, Page, Playwright
+import pytest
+from playwright.sync_api import Browser, Error, Locator, Page, Playwright, Route, expect
 
 CHROMIUM = shutil.which("chromium")
+MARKS = [
+    pytest.mark.page,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium (Debian: apt-get install chromium)"),
+]
+expect.set_options(timeout=15_000)
 FLAGS = [
     "--disable-gpu",
     "--disable-quic",
@@ -63,6 +69,41 @@ class Seen:
             self.page.get_by_role("button", name="Choose pictures").click()
         chooser.value.set_files(paths)
 
+    def drop(self, folder: Path) -> None:
+        """Drop a file or a folder of this machine, as its desktop does."""
+        data = {"items": [], "files": [str(folder)], "dragOperationsMask": 1}
+        browser = self.page.context.new_cdp_session(self.page)
+        for event in ("dragEnter", "dragOver", "drop"):
+            browser.send("Input.dispatchDragEvent", {"type": event, "x": 300, "y": 200, "data": data})
+
+    @property
+    def cards(self) -> Locator:
+        """One for each picture."""
+        return self.page.locator(".card")
+
+    def answered(self, number: int) -> None:
+        """Wait until so many pictures are answered."""
+        expect(self.page.locator(".toggle")).to_have_count(number)
+
+    def hold(self, address: str) -> list[Route]:
+        """Questions to ``address`` from now on, none of which is answered."""
+        held: list[Route] = []
+        self.page.route(address, lambda route: held.append(route))  # noqa: PLW0108 - no built-in one
+        return held
+
+    def release(self, held: Sequence[Route]) -> None:
+        """Let all through that were held; those are sent already that Chromium let go by itself."""
+        self.page.unroute_all()
+        for route in held:
+            with suppress(Error):
+                route.continue_()
+
+    def overflow(self) -> int:
+        """Pixels that the page is wider than the window."""
+        return int(
+            self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        )
+
 
 def launched(playwright: Playwright) -> Browser:
     """Debian's Chromium, with a profile of its own."""
@@ -90,11 +131,11 @@ def opened(browser: Browser, url: str, **settings: Any) -> Iterator[Seen]:
 class Relay:
     """A port of its own before a service: closed, it is to a browser a service that was stopped.
 
-    ``pace_s``: between two pieces of at most 64 KiB that a browser sends.
+    ``pace_s``: before each piece of at most 64 KiB that a browser sends is passed on.
     """
 
     def __init__(self, url: str, pace_s: float = 0.0) -> None:
-        self._to, self._pace_s = urlsplit(url), pace_s
+        self._to, self.pace_s = urlsplit(url), pace_s
         self._listening: socket.socket | None = None
         self._open: list[socket.socket] = []
         self._port = 0
@@ -128,14 +169,13 @@ class Relay:
                 browser, _ = listening.accept()
                 service = socket.create_connection((self._to.hostname, self._to.port))
                 self._open += [browser, service]
-                for ends in ((browser, service, self._pace_s), (service, browser, 0.0)):
-                    threading.Thread(target=_copy, args=ends, daemon=True).start()
+                for ends in ((browser, service, True), (service, browser, False)):
+                    threading.Thread(target=self._copy, args=ends, daemon=True).start()
 
-
-def _copy(from_: socket.socket, to: socket.socket, pace_s: float) -> None:
-    with suppress(OSError):
-        while data := from_.recv(2**16):
-            time.sleep(pace_s)
-            to.sendall(data)
-    with suppress(OSError):
-        to.shutdown(socket.SHUT_WR)
+    def _copy(self, from_: socket.socket, to: socket.socket, is_paced: bool) -> None:
+        with suppress(OSError):
+            while data := from_.recv(2**16):
+                time.sleep(self.pace_s if is_paced else 0)
+                to.sendall(data)
+        with suppress(OSError):
+            to.shutdown(socket.SHUT_WR)

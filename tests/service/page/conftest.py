@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +25,11 @@ from tests.support.builders import Key
 from tests.support.every_head import FITTED
 from tests.support.services import client, deploy
 from tests.support.torch_helpers import pixels, settled_model
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from tests.service.page.browser import Seen
 
 NUM_SCORED, NUM_OTHERS = 12, 3
 BACKBONE = "test_resnet"  # timm's own, so that a replica knows it; a step of it costs milliseconds
@@ -91,3 +97,25 @@ def url(serving: str, world: World) -> str:
             assert time.monotonic() < deadline, "the pictures of the catalog are not found"
             time.sleep(0.1)
     return f"{serving}/page/"
+
+
+@pytest.fixture(scope="package")
+def browser(url: str) -> Iterator[Browser]:
+    """One Chromium for all tests, after the service: the loop that playwright runs would be in its way."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.service.page.browser import launched
+
+    with sync_playwright() as playwright:
+        found = launched(playwright)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def seen(browser: Browser, url: str) -> Iterator[Seen]:
+    """The page on a desk, in a window of its own."""
+    from tests.service.page.browser import opened
+
+    with opened(browser, url) as found:
+        yield found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,42 +11,15 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("playwright")
-from playwright.sync_api import Browser, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Route, expect
 
-from tests.service.page.browser import CHROMIUM, DESK, PHONE, Relay, Seen, launched, opened
+from tests.service.page.browser import DESK, MARKS, PHONE, Relay, Seen, opened
 from tests.service.page.conftest import World
 from tests.support.every_head import FITTED
 from tests.support.pictures import noise
 
-pytestmark = [
-    pytest.mark.page,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium (Debian: apt-get install chromium)"),
-]
+pytestmark = MARKS
 FOR_TOUCH = 44
-expect.set_options(timeout=15_000)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        found = launched(playwright)
-        yield found
-        found.close()
-
-
-@pytest.fixture
-def seen(browser: Browser, url: str) -> Iterator[Seen]:
-    with opened(browser, url) as found:
-        yield found
-
-
-def cards(seen: Seen) -> Any:
-    return seen.page.locator(".card")
-
-
-def answered(seen: Seen, number: int) -> None:
-    """Wait until so many pictures are answered."""
-    expect(seen.page.locator(".toggle")).to_have_count(number)
 
 
 def test_a_first_visit_says_what_the_page_does_and_which_model_answers(seen: Seen, world: World) -> None:
@@ -63,12 +35,12 @@ def test_a_first_visit_says_what_the_page_does_and_which_model_answers(seen: See
 
 def test_a_chosen_picture_is_answered_by_a_head_of_every_kind(seen: Seen, world: World) -> None:
     seen.choose(world.others[:1])
-    answered(seen, 1)
+    seen.answered(1)
     (answer,) = world.model.predict([world.others[0]])
     expect(seen.page.locator(".head")).to_have_count(len(FITTED))
     for head in FITTED.values():
         said: dict[str, Any] = answer.heads[head.name]
-        panel = seen.page.get_by_role("region", name=head.name, exact=True)
+        panel = seen.page.get_by_role("group", name=head.name, exact=True)
         text = panel.inner_text()
         if "score" in said:
             assert f"score {said['score']:.2f}" in text
@@ -96,7 +68,7 @@ def test_only_the_service_is_asked_and_nothing_runs_that_is_not_its_file(
     seen: Seen, world: World, url: str
 ) -> None:
     seen.choose(world.others[:1])
-    answered(seen, 1)
+    seen.answered(1)
     expect(seen.page.locator(".tile")).to_have_count(12)
     hosts = {address for address in seen.asked if not address.startswith((url, "blob:", "data:"))}
     assert hosts == set()
@@ -107,10 +79,10 @@ def test_only_the_service_is_asked_and_nothing_runs_that_is_not_its_file(
 @pytest.mark.parametrize("how", ["drop", "paste"])
 def test_pictures_are_taken_as_they_come(seen: Seen, world: World, how: str) -> None:
     seen.give(how, world.others[:2])
-    answered(seen, 2)
+    seen.answered(2)
     assert seen.page.locator(".toggle").all_inner_texts() == [path.name for path in world.others[:2]]
     seen.give(how, world.others[2:])
-    answered(seen, 3)
+    seen.answered(3)
     assert seen.page.locator(".toggle").first.inner_text() == world.others[2].name
     expect(seen.page.locator("#counts")).to_have_text("3 pictures")
     assert seen.said == []
@@ -127,10 +99,10 @@ def test_a_broken_picture_among_others_is_told_in_its_place(seen: Seen, world: W
     text = tmp_path / "notes.png"
     text.write_text("no picture at all")
     seen.give("drop", [world.others[0], world.broken, text, world.others[1]])
-    answered(seen, 2)
-    wrong = cards(seen).filter(has_text="broken.png")
+    seen.answered(2)
+    wrong = seen.cards.filter(has_text="broken.png")
     expect(wrong).to_contain_text("The end of this picture is missing. TRUNCATED: ")
-    expect(cards(seen).filter(has_text="notes.png")).to_contain_text(
+    expect(seen.cards.filter(has_text="notes.png")).to_contain_text(
         "no picture of a kind that the model reads"
     )
     expect(seen.page.locator("#counts")).to_have_text("4 pictures · 2 without an answer")
@@ -148,10 +120,10 @@ def test_a_service_that_is_stopped_is_told_and_asked_again_when_it_is_back(
     with Relay(url) as service, opened(browser, service.url) as seen:
         service.stop()
         seen.choose(world.others[:1])
-        expect(cards(seen)).to_contain_text("The service does not answer. Is it running?")
+        expect(seen.cards).to_contain_text("The service does not answer. Is it running?")
         service.start()
         seen.page.get_by_role("button", name=f"Try again {world.others[0].name}").click()
-        answered(seen, 1)
+        seen.answered(1)
         expect(seen.page.locator(".tile")).to_have_count(12)
 
 
@@ -172,8 +144,8 @@ def test_how_much_of_a_picture_is_sent_is_shown(
     Image.fromarray(noise(1700, 1700)).save(large, compress_level=0)  # 8 MB: more than sockets hold
     with Relay(url, pace_s=0.02) as service, opened(browser, service.url) as seen:
         seen.choose([large])
-        expect(cards(seen)).to_contain_text(re.compile(r"Sending, \d+"))
-        answered(seen, 1)
+        expect(seen.cards).to_contain_text(re.compile(r"Sending, \d+"))
+        seen.answered(1)
 
 
 def test_a_busy_service_is_asked_again_when_it_said(seen: Seen, world: World) -> None:
@@ -181,8 +153,8 @@ def test_a_busy_service_is_asked_again_when_it_said(seen: Seen, world: World) ->
     error = json.dumps({"error": {"code": "BUSY", "detail": "32 pictures wait"}})
     seen.page.route("**/predict", lambda route: route.fulfill(status=429, headers=told, body=error), times=1)
     seen.choose(world.others[:1])
-    expect(cards(seen)).to_contain_text("The service is busy; asked again in 1 s")
-    answered(seen, 1)
+    expect(seen.cards).to_contain_text("The service is busy; asked again in 1 s")
+    seen.answered(1)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +170,7 @@ def test_an_error_of_the_service_is_told_in_plain_words(
 ) -> None:
     seen.page.route("**/predict", lambda route: route.fulfill(status=status, body=body))
     seen.choose(world.others[:1])
-    expect(cards(seen)).to_contain_text(words)
+    expect(seen.cards).to_contain_text(words)
 
 
 def come(seen: Seen, held: list[Route], num: int) -> None:
@@ -211,27 +183,26 @@ def come(seen: Seen, held: list[Route], num: int) -> None:
 
 
 def test_few_are_sent_at_a_time_and_all_can_be_stopped(seen: Seen, world: World) -> None:
-    held: list[Route] = []
-    seen.page.route("**/predict", lambda route: held.append(route))  # noqa: PLW0108 - no built-in one
+    held = seen.hold("**/predict")
     seen.give("drop", [*world.pictures.values()])
     asking = seen.page.locator(".card progress:visible")
     expect(asking).to_have_count(3)
-    expect(cards(seen).filter(has_text="Waiting for its turn")).to_have_count(9)
+    expect(seen.cards.filter(has_text="Waiting for its turn")).to_have_count(9)
     come(seen, held, 3)
     seen.page.get_by_role("button", name="Cancel 1.png").click()
-    expect(cards(seen).filter(has_text="Cancelled.")).to_have_count(1)
-    expect(cards(seen).filter(has_text="Waiting for its turn")).to_have_count(8)
+    expect(seen.cards.filter(has_text="Cancelled.")).to_have_count(1)
+    expect(seen.cards.filter(has_text="Waiting for its turn")).to_have_count(8)
     expect(asking).to_have_count(3)
     come(seen, held, 4)
     seen.page.get_by_role("button", name="Stop all").click()
-    expect(cards(seen).filter(has_text="Cancelled.")).to_have_count(12)
+    expect(seen.cards.filter(has_text="Cancelled.")).to_have_count(12)
     assert len(held) == 4
     assert seen.said == []
 
 
 def test_what_is_removed_is_given_back(seen: Seen, world: World) -> None:
     seen.choose(world.others[:2])
-    answered(seen, 2)
+    seen.answered(2)
     held = seen.page.evaluate("[...document.querySelectorAll('img.large')].map((image) => image.src)")
     raw = seen.page.get_by_role("link", name="Raw JSON").first.get_attribute("href")
     seen.page.get_by_role("button", name=f"Remove {world.others[0].name}").click()
@@ -295,18 +266,18 @@ def test_names_of_files_are_text(seen: Seen, world: World, tmp_path: Path) -> No
     named = tmp_path / "<img src=x onerror=alert(1)> & 絵.png"
     named.write_bytes(world.others[0].read_bytes())
     seen.choose([named])
-    answered(seen, 1)
+    seen.answered(1)
     assert seen.page.locator(".toggle").inner_text() == named.name
     assert seen.said == []
 
 
 def test_of_many_the_first_is_open_and_the_others_open_on_demand(seen: Seen, world: World) -> None:
     seen.give("drop", [*world.pictures.values()][:5])
-    answered(seen, 5)
+    seen.answered(5)
     bodies = seen.page.locator(".card-body")
     expect(bodies.first).to_be_visible()
     expect(seen.page.locator(".card-body:visible")).to_have_count(1)
-    expect(cards(seen).nth(4)).to_contain_text("bookmark ")
+    expect(seen.cards.nth(4)).to_contain_text("bookmark ")
     assert sum(address.endswith("/similar") for address in seen.asked) == 1
     seen.page.get_by_role("button", name="Close all").click()
     expect(seen.page.locator(".card-body:visible")).to_have_count(0)
@@ -364,22 +335,16 @@ def test_it_fits_the_width_in_either_scheme(
     long = tmp_path / f"{'a_very_long_name_without_a_space_' * 4}.png"
     long.write_bytes(world.others[0].read_bytes())
     with opened(browser, url, **device, color_scheme=scheme, reduced_motion="reduce") as seen:
-        assert _overflow(seen) <= 0
+        assert seen.overflow() <= 0
         seen.choose([long, world.broken, world.others[1]])
-        answered(seen, 2)
+        seen.answered(2)
         expect(seen.page.locator(".tile")).to_have_count(24)
         seen.page.get_by_role("button", name="Where it looks for tag").first.click()
         expect(seen.page.locator(".map img")).to_be_visible()
-        assert _overflow(seen) <= 0
+        assert seen.overflow() <= 0
         assert _small_targets(seen) == []
         back = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, back[4:-1].split(","))) > 380) == (scheme == "light")
-
-
-def _overflow(seen: Seen) -> int:
-    return int(
-        seen.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    )
 
 
 def _small_targets(seen: Seen) -> list[str]:
@@ -398,6 +363,6 @@ def test_on_a_phone_a_photo_may_be_taken(browser: Browser, url: str, world: Worl
             seen.page.get_by_role("button", name="Take a photo").tap()
         assert chooser.value.element.get_attribute("capture") == "environment"
         chooser.value.set_files(world.others[0])
-        answered(seen, 1)
+        seen.answered(1)
     with opened(browser, url) as seen:
         expect(seen.page.get_by_role("button", name="Take a photo")).to_be_hidden()
