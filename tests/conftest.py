@@ -38,7 +38,7 @@ BUCKET = "pix2score-tests"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--part 1/2``: the first of two parts of all files, so that long tests can take turns in CI."""
+    """``--part 1/3``: the first of three parts of all files, so that long tests can take turns in CI."""
     parser.addoption("--part", default="1/1", help="N/M: of M parts of all test files the Nth")
 
 
