@@ -57,7 +57,7 @@ async function walk(folder, files) {
   for (const entry of await listed(folder)) {
     if (files.length > MOST) return;
     if (entry.isDirectory) await walk(entry, files);
-    else if (PICTURE.test(entry.name)) files.push(await called((done, fail) => entry.file(done, fail)));
+    else if (PICTURE.test(entry.name)) files.push(...await fileOf(entry));
   }
 }
 
@@ -76,5 +76,14 @@ async function listed(folder) {
   return found.filter((entry) => !entry.name.startsWith("."))
     .sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
 }
+
+/** The file of an entry; none where it cannot be read. */
+const fileOf = async (entry) => {
+  try {
+    return [await called((done, fail) => entry.file(done, fail))];
+  } catch {
+    return [];
+  }
+};
 
 const called = (start) => new Promise(start);
