@@ -128,6 +128,7 @@ def test_what_is_shown_by_colour_is_shown_in_forced_colours_too(
             "(one) => [getComputedStyle(one).backgroundColor, getComputedStyle(one).color]"
         )
         assert after != before
+        assert after == seen.page.evaluate(HIGHLIGHT)
         assert contrast(color(after)[0], color(ink)[0]) >= 4.5
 
 
@@ -171,6 +172,7 @@ def test_a_panel_has_the_roles_and_names_that_a_screen_reader_needs(seen: Seen, 
     table = panel.get_by_role("table", name="liked: probability of each answer")
     expect(table.get_by_role("columnheader")).to_have_text(["answer", "probability"])
     expect(table.get_by_role("rowheader")).to_have_text(["yes", "no"])
+    expect(seen.cards).to_have_attribute("aria-busy", "false")
     toggle = seen.page.locator(".toggle")
     assert toggle.get_attribute("aria-controls") == seen.page.locator(".card-body").get_attribute("id")
     expect(toggle).to_have_attribute("aria-expanded", "true")
