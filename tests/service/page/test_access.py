@@ -39,7 +39,7 @@ def states(seen: Seen, world: World) -> Iterator[str]:
     seen.give("drop", world.others)
     expect(page.locator(".card progress:visible")).to_have_count(3)
     yield "waiting"
-    seen.release(held)
+    seen.release(held, 3)
     seen.answered(3)
     expect(page.locator(".tile")).to_have_count(36)
     page.get_by_role("button", name="Where it looks for bookmark").first.click()
@@ -109,12 +109,12 @@ def test_letters_of_twice_the_size_fit(
 def test_what_is_shown_by_colour_is_shown_in_forced_colours_too(
     browser: Browser, url: str, world: World
 ) -> None:
-    with opened(browser, url, forced_colors="active") as seen:
+    with opened(browser, url, forced_colors="active", reduced_motion="reduce") as seen:
         held = seen.hold("**/predict")
         seen.choose(world.others[:1])
         expect(seen.page.locator(".card progress")).to_be_visible()
         assert shown(seen.page, ".card progress", "forcedColorAdjust") == "none"
-        seen.release(held)
+        seen.release(held, 1)
         seen.answered(1)
         best = shown(seen.page, ".best td", "backgroundColor", "::before")
         other = shown(seen.page, "tr:not(.best) td", "backgroundColor", "::before")
