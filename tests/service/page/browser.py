@@ -15,7 +15,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Error, Locator, Page, Playwright, Route, expect
+from playwright.sync_api import Browser, Locator, Page, Playwright, Route, expect
 
 CHROMIUM = shutil.which("chromium")
 MARKS = [
@@ -91,12 +91,16 @@ class Seen:
         self.page.route(address, lambda route: held.append(route))  # noqa: PLW0108 - no built-in one
         return held
 
-    def release(self, held: Sequence[Route]) -> None:
-        """Let all through that were held; those are sent already that Chromium let go by itself."""
-        self.page.unroute_all()
+    def release(self, held: Sequence[Route], num: int) -> None:
+        """Let all through that are held, once there are so many, and what comes later."""
+        for _ in range(200):
+            if len(held) == num:
+                break
+            self.page.wait_for_timeout(50)
+        assert len(held) == num
         for route in held:
-            with suppress(Error):
-                route.continue_()
+            route.continue_()
+        self.page.unroute_all()
 
     def overflow(self) -> int:
         """Pixels that the page is wider than the window."""

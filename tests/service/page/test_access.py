@@ -39,7 +39,7 @@ def states(seen: Seen, world: World) -> Iterator[str]:
     seen.give("drop", world.others)
     expect(page.locator(".card progress:visible")).to_have_count(3)
     yield "waiting"
-    seen.release(held)
+    seen.release(held, 3)
     seen.answered(3)
     expect(page.locator(".tile")).to_have_count(36)
     page.get_by_role("button", name="Where it looks for bookmark").first.click()
@@ -109,12 +109,12 @@ def test_letters_of_twice_the_size_fit(
 def test_what_is_shown_by_colour_is_shown_in_forced_colours_too(
     browser: Browser, url: str, world: World
 ) -> None:
-    with opened(browser, url, forced_colors="active") as seen:
+    with opened(browser, url, forced_colors="active", reduced_motion="reduce") as seen:
         held = seen.hold("**/predict")
         seen.choose(world.others[:1])
         expect(seen.page.locator(".card progress")).to_be_visible()
         assert shown(seen.page, ".card progress", "forcedColorAdjust") == "none"
-        seen.release(held)
+        seen.release(held, 1)
         seen.answered(1)
         best = shown(seen.page, ".best td", "backgroundColor", "::before")
         other = shown(seen.page, "tr:not(.best) td", "backgroundColor", "::before")
@@ -128,6 +128,7 @@ def test_what_is_shown_by_colour_is_shown_in_forced_colours_too(
             "(one) => [getComputedStyle(one).backgroundColor, getComputedStyle(one).color]"
         )
         assert after != before
+        assert after == seen.page.evaluate(HIGHLIGHT)
         assert contrast(color(after)[0], color(ink)[0]) >= 4.5
 
 
@@ -171,6 +172,7 @@ def test_a_panel_has_the_roles_and_names_that_a_screen_reader_needs(seen: Seen, 
     table = panel.get_by_role("table", name="liked: probability of each answer")
     expect(table.get_by_role("columnheader")).to_have_text(["answer", "probability"])
     expect(table.get_by_role("rowheader")).to_have_text(["yes", "no"])
+    expect(seen.cards).to_have_attribute("aria-busy", "false")
     toggle = seen.page.locator(".toggle")
     assert toggle.get_attribute("aria-controls") == seen.page.locator(".card-body").get_attribute("id")
     expect(toggle).to_have_attribute("aria-expanded", "true")

@@ -257,6 +257,7 @@ def test_the_most_similar_are_shown_and_lead_to_theirs(seen: Seen, world: World)
     second = seen.page.get_by_role("heading", name="Most similar to")
     expect(second).to_be_focused()
     expect(tiles).to_have_count(11)
+    expect(seen.page.get_by_role("status")).to_contain_text("11 pictures most similar to ")
     seen.page.get_by_role("button", name="Back to 3.png").click()
     expect(tiles).to_have_count(12)
     assert seen.said == []
