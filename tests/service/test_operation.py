@@ -15,7 +15,7 @@ from pix2score.serve.model import Model
 from pix2score.service.config import AppConfig
 from tests.support.chain import Chain
 from tests.support.pictures import encode, smooth
-from tests.support.services import client, deploy, giant, parts, picture
+from tests.support.services import client, deploy, deployed, giant, parts, picture
 
 PREFIX = "pix2score_service_"
 
@@ -143,8 +143,8 @@ def test_a_picture_that_takes_too_long_is_a_timeout_and_the_next_is_answered(
     serving: str, chain: Chain
 ) -> None:
     """Of a service of its own: it still decodes when the test is over."""
-    deploy(AppConfig(model=chain.model, max_seconds=1, explain=False), "hurried", "/hurried")
-    with client(f"{serving}/hurried") as hurried:
+    config = AppConfig(model=chain.model, max_seconds=1, explain=False)
+    with deployed(config, serving, "hurried") as url, client(url) as hurried:
         response = hurried.post("/predict", files=parts({"giant.png": giant(), "b": giant()}))
         assert (response.status_code, response.json()["error"]["code"]) == (504, "TIMEOUT")
         assert hurried.get("/healthz").text == "ok"

@@ -34,7 +34,7 @@ from tests.support.chain import Chain
 from tests.support.drivers import command_line, descendants
 from tests.support.models import cheap_model
 from tests.support.paths import ROOT
-from tests.support.services import client, deploy, hostile, parts, picture, ray_serve
+from tests.support.services import client, deploy, deployed, hostile, parts, picture
 
 EXAMPLE = ROOT / "jobs/examples/serve.yaml"
 
@@ -144,16 +144,13 @@ def test_the_example_for_ray_serve_is_one_that_it_takes() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_another_model_takes_over_under_load_without_a_failed_request(
-    ray_session: None, tmp_path: Path
-) -> None:
+def test_another_model_takes_over_under_load_without_a_failed_request(serving: str, tmp_path: Path) -> None:
     first, second = cheap_model(tmp_path / "1"), cheap_model(tmp_path / "2", seed=1)
     versions = [load_card(place).version for place in (first, second)]
-    with ray_serve() as url:
-        deploy(AppConfig(model=first, explain=False))
+    with deployed(AppConfig(model=first, explain=False), serving, "rolled") as url:
         with Load(url) as load:
             until(lambda: load.versions[versions[0]] > 20)
-            deploy(AppConfig(model=second, explain=False))
+            deploy(AppConfig(model=second, explain=False), "rolled", "/rolled")
             until(lambda: load.versions[versions[1]] > 20)
             time.sleep(3)  # while the first one ends
         assert set(load.statuses) == {200}, load.statuses
@@ -228,22 +225,21 @@ def test_ray_serves_own_command_runs_the_example(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_hostile_load_fails_no_good_request_and_leaves_no_process(ray_session: None, tmp_path: Path) -> None:
+def test_hostile_load_fails_no_good_request_and_leaves_no_process(serving: str, tmp_path: Path) -> None:
     model, before = cheap_model(tmp_path / "1"), _decode_children()
-    with ray_serve() as url:
-        deploy(AppConfig(model=model, explain=False))
-        with client(url) as service:
-            for _ in range(2):
+    config = AppConfig(model=model, explain=False)
+    with deployed(config, serving, "hostile") as url, client(url) as service:
+        for _ in range(2):
+            for name, (data, _, status) in hostile().items():
+                assert service.post("/predict", files=parts({name: data})).status_code == status
+        with Load(url) as load:
+            for _ in range(30):
                 for name, (data, _, status) in hostile().items():
                     assert service.post("/predict", files=parts({name: data})).status_code == status
-            with Load(url) as load:
-                for _ in range(30):
-                    for name, (data, _, status) in hostile().items():
-                        assert service.post("/predict", files=parts({name: data})).status_code == status
-            assert set(load.statuses) == {200}
-            assert load.statuses[200] > 100
-            begun = _decode_children() - before
-            assert 0 < len(begun) <= 1 + SPARE_DECODERS  # of a replica with one CPU
+        assert set(load.statuses) == {200}
+        assert load.statuses[200] > 100
+        begun = _decode_children() - before
+        assert 0 < len(begun) <= 1 + SPARE_DECODERS  # of a replica with one CPU
 
 
 def _decode_children() -> set[int]:

@@ -41,6 +41,18 @@ def deploy(config: AppConfig, name: str = "pix2score", prefix: str = "/", **opti
     serve.run(application(config, options), name=name, route_prefix=prefix)
 
 
+@contextlib.contextmanager
+def deployed(config: AppConfig, serving: str, name: str) -> Iterator[str]:
+    """An application of its own on the Ray Serve at ``serving``, until the block ends; yields where it is."""
+    from ray import serve
+
+    deploy(config, name, f"/{name}")
+    try:
+        yield f"{serving}/{name}"
+    finally:
+        serve.delete(name)
+
+
 def client(url: str) -> httpx.Client:
     """Of requests to ``url`` without a proxy of the environment."""
     return httpx.Client(base_url=url, timeout=TIMEOUT_S, trust_env=False)
