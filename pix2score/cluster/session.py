@@ -24,6 +24,7 @@ from pix2score.cluster.local import (
     start_local,
 )
 from pix2score.cluster.offer import DECODE_POOL, Offer
+from pix2score.cluster.ray_patches.cancelling import cancelling_among_answers
 from pix2score.cluster.ray_patches.data_actors import without_side_actors
 from pix2score.cluster.ray_patches.local_start import python_signals
 from pix2score.cluster.ray_patches.services import request_gpus
@@ -104,6 +105,7 @@ def _begun(ahead: BackgroundCall[Any] | None, min_slots: int) -> contextlib.Exit
         if not ray.is_initialized():
             _start(until_end, parse_address(os.environ.get("RAY_ADDRESS")), ahead, min_slots)
         quiet.enter_context(quiet_libraries())
+        quiet.enter_context(cancelling_among_answers())
         if is_local():
             until_end.enter_context(without_side_actors())
         until_end.enter_context(told_to_workers())

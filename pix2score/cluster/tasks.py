@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 import ray
 
 from pix2score.cluster.local import is_local
+from pix2score.cluster.ray_patches.cancelling import cancel
 from pix2score.host.executor import LocalThreads
 
 P = ParamSpec("P")
@@ -44,7 +45,7 @@ def each_on_cluster(
         raise exc.cause from exc
     finally:
         for ref in pending:
-            ray.cancel(ref)
+            cancel(ref)
 
 
 def _shared(calls: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

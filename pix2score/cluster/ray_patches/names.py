@@ -25,10 +25,13 @@ PATCHED: Final = (
     "ray.data._internal.execution.streaming_executor:create_cluster_autoscaler",
     "ray.data._internal.execution.operators.actor_pool_map_operator:get_or_create_actor_location_tracker",
     "ray.data._internal.execution.operators.actor_pool_map_operator:get_actor_locations",
+    # The thread that cancels what is left of a pipeline: ``cancelling``.
+    "ray.data._internal.execution.interfaces.physical_operator:OpTask._cancel",
 )
 """Replaced for a while; left as they are where Ray lacks them, and under ``PIX2SCORE_PLAIN_RAY=1``."""
 
 ASKED: Final = (
+    "ray:ObjectRef._on_completed",
     "ray._raylet:InnerGcsClient.get_all_node_info",
     "ray._raylet:GcsClient",
     "ray._raylet:AuthenticationTokenLoader.instance",
