@@ -36,6 +36,35 @@ def test_of_a_folder_the_pictures_at_all_depths_are_taken(seen: Seen, world: Wor
     assert seen.said == []
 
 
+GONE = """() => {
+  const refuse = ([entry]) => {
+    const files = Object.getPrototypeOf(entry); // no name leads there
+    const { file } = files;
+    files.file = function (done, fail) {
+      if (this.name === "gone.png") fail(new DOMException("gone since it was listed", "NotFoundError"));
+      else file.call(this, done, fail);
+    };
+  };
+  const { webkitGetAsEntry } = DataTransferItem.prototype;
+  DataTransferItem.prototype.webkitGetAsEntry = function () {
+    const folder = webkitGetAsEntry.call(this);
+    folder.createReader().readEntries(refuse);
+    return folder;
+  };
+}"""
+
+
+def test_a_file_of_a_folder_that_cannot_be_read_costs_none_of_the_others(
+    seen: Seen, world: World, tmp_path: Path
+) -> None:
+    for name in ("a.png", "gone.png", "z.png"):
+        (tmp_path / name).write_bytes(world.others[0].read_bytes())
+    seen.page.evaluate(GONE)
+    seen.drop(tmp_path)
+    seen.answered(2)
+    assert seen.page.locator(".toggle").all_inner_texts() == ["a.png", "z.png"]
+
+
 @pytest.mark.slow
 def test_of_a_very_large_folder_the_first_thousand_are_taken(seen: Seen, tmp_path: Path) -> None:
     for i in range(1_001):
