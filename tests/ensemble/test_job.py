@@ -113,8 +113,8 @@ def test_an_evaluation_of_it_finds_the_numbers_that_it_was_made_with(
         EvaluateConfig(model=place, data=chain.dataset, out=str(tmp_path), split="val", ridge_rows=0)
     )
     for name, numbers in summary["val"].items():
-        for measure in ("spearman", "nll"):
-            assert found["metrics"][name][measure] == pytest.approx(numbers[measure], abs=2e-3)
+        for measure in ("nll", "rps", "mae_bins"):  # ranks of numbers that are nearly equal are rounding's
+            assert found["metrics"][name][measure] == pytest.approx(numbers[measure], abs=1e-4)
 
 
 def test_what_needs_one_network_refuses_it(
