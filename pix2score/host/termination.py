@@ -103,6 +103,12 @@ def is_asked() -> bool:
     return _State.is_asked
 
 
+def is_told(exc: BaseException) -> bool:
+    """Whether this is how Ctrl-C or SIGTERM comes out, also by Ray's handler while Ray starts."""
+    is_rays = isinstance(exc, SystemExit) and exc.code == signal.SIGTERM
+    return isinstance(exc, (KeyboardInterrupt, Terminated)) or is_rays
+
+
 def acknowledge(exc: BaseException) -> None:
     """After Ctrl-C, SIGTERM or ``sys.exit`` the process is on its way out: being told again must not disturb
     it."""

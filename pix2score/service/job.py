@@ -50,18 +50,21 @@ def serve_until_told(config: ServeConfig, again: Callable[[], ServeConfig]) -> S
     need_packages()
     version = check(config)
     check_port(config.host, config.port)
-    deployments = 1
+    deployments = 0
     slots = 2 * num_local_cores() + SPARE_SLOTS
-    with _hup() as hup, session(min_slots=slots) as offer, served(config, offer):
-        logger.info("model %s at %s, its page and /docs", version, config.url)
-        try:
+    try:
+        with _hup() as hup, session(min_slots=slots) as offer, served(config, offer):
+            logger.info("model %s at %s, its page and /docs", version, config.url)
+            deployments = 1
             while True:
                 _wait(hup)
                 hup.clear()
                 version, is_new = _deploy_again(again, offer, version)
                 deployments += is_new
-        except (KeyboardInterrupt, termination.Terminated) as exc:
-            termination.acknowledge(exc)  # told again, it goes on ending
+    except (KeyboardInterrupt, SystemExit) as exc:  # also while it starts: it may answer by then
+        if not termination.is_told(exc):
+            raise
+        termination.acknowledge(exc)  # told again, it goes on ending
     return {
         "job": "serve",
         "model_version": version,

@@ -200,6 +200,23 @@ def test_the_job_takes_up_another_model_by_sighup_and_ends_by_sigterm(tmp_path: 
 @pytest.mark.slow
 @pytest.mark.starts_ray
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_service_that_is_told_to_end_while_it_starts_ends_as_later(
+    tmp_path: Path, signum: signal.Signals
+) -> None:
+    log, model = tmp_path / "log", cheap_model(tmp_path / "1")
+    command = (sys.executable, "-m", "jobs.serve", "--model", model, "--port", str(free_port()))
+    with process(*command, log=log) as job:
+        until(lambda: "starting Ray" in log.read_text() and len(descendants(job.pid)) > 3)
+        job.send_signal(signum)
+        out, _ = job.communicate(timeout=60)
+    assert job.returncode == 0, log.read_text()
+    assert json.loads(out.splitlines()[-1])["deployments"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.starts_ray
+@pytest.mark.timeout(300)
 def test_ray_serves_own_command_runs_the_example(tmp_path: Path) -> None:
     model, port = cheap_model(tmp_path / "1"), free_port()
     content: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text())
