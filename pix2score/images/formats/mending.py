@@ -52,6 +52,15 @@ def check_bmp(data: bytes) -> None:
         raise ImageFailure("CORRUPT", f"BMP: pixels are said to begin at byte {start}, within its header")
 
 
+def webp_canvas(data: bytes) -> tuple[int, int]:
+    """Width and height that an extended WebP says of itself, in px; zeros of others. An animation's are
+    allocated before anything of it is known."""
+    if not (is_webp(data) and data[12:16] == b"VP8X" and len(data) >= 30):
+        return 0, 0
+    width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
+    return width, height
+
+
 def _with_fitting_colours(data: bytes) -> bytes | None:
     """A BMP of a palette with a count of colours that its depth allows."""
     depth, count = int.from_bytes(data[28:30], "little"), int.from_bytes(data[46:50], "little")
