@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -104,19 +105,27 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             self._answer(200, b"bye", {"Connection": "close"})
         elif kind == "status":
-            self._answer(int(rest[0]), b"no")
+            self._answer(int(rest[0]), b"" if rest[0] in ("204", "304") else b"no")
         elif kind == "redirect":  # to this machine's own other path
             target = {"inside": "/ok/9", "metadata": "http://169.254.169.254/latest/meta-data"}[rest[0]]
             self._answer(302, b"", {"Location": target})
         elif kind == "later":  # well from the third time on
             if self.about.asked[self.path] < 3:
-                self._answer(503, b"", {"Retry-After": rest[0]})
+                self._answer(int((rest[1:] or ["503"])[0]), b"", {"Retry-After": rest[0]})
             else:
                 self._answer(200, b"at last")
-        elif kind == "gzip":  # 100 MB in 100 kB
-            self._answer(200, gzip.compress(bytes(10**8)), {"Content-Encoding": "gzip"})
+        elif kind in ("gzip", "encoded", "policy"):
+            self._dressed(kind, rest)
         else:
             self._misbehave(kind, rest)
+
+    def _dressed(self, kind: str, rest: list[str]) -> None:
+        if kind == "gzip":  # 100 MB in 100 kB
+            self._answer(200, gzip.compress(bytes(10**8)), {"Content-Encoding": "gzip"})
+        elif kind == "encoded":  # so it says, of bytes as they are
+            self._answer(200, b"plain", {"Content-Encoding": unquote(rest[0]) if rest else ""})
+        elif kind == "policy":  # a head with a long line
+            self._answer(200, b"plain", {"Content-Security-Policy": "a" * int(rest[0])})
 
     def _misbehave(self, kind: str, rest: list[str]) -> None:
         self.close_connection = True
@@ -134,6 +143,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             while True:
                 self.wfile.write(b"x")
                 time.sleep(0.05)
+        elif kind == "garbage":  # no HTTP
+            self.wfile.write(b"\0\1nothing of the kind\r\n\r\n")
         elif kind == "silent":
             time.sleep(3)
 
