@@ -46,6 +46,8 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _PACKED = {"gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress"}
 """Encodings that change the bytes; servers also say ``binary``, ``none``, ``utf-8`` or ``aws-chunked`` of
 bytes as they are."""
+_DISTRUST = {9: "not valid yet", 10: "expired", 62: "for another host", 64: "for another host"}
+"""By OpenSSL's number of what is wrong with a certificate (X509_V_ERR)."""
 _MAX_FIELD_BYTES = 64 * 2**10
 """Of one line of an answer's head; aiohttp would take 8 kB."""
 
@@ -178,8 +180,11 @@ class WebReader:
                 return await self._content(answer, most_bytes)
         except PrivateAddressError as exc:
             return ImageFailure("FORBIDDEN", str(exc))
-        except aiohttp.ClientConnectorCertificateError:
-            return ImageFailure("FETCH", f"the certificate of {_host(url)} is not trusted (SSL_CERT_FILE)")
+        except aiohttp.ClientConnectorCertificateError as exc:
+            wrong = _DISTRUST.get(
+                getattr(exc.certificate_error, "verify_code", 0), "not trusted (SSL_CERT_FILE)"
+            )
+            return ImageFailure("FETCH", f"the certificate of {_host(url)} is {wrong}")
         except (TimeoutError, aiohttp.ServerTimeoutError):
             raise _Again(ImageFailure("TIMEOUT", f"nothing came for {self._stall_s:g} s")) from None
         except aiohttp.ClientResponseError as exc:

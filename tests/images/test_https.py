@@ -267,6 +267,21 @@ def named(server: WebServer, name: str, names: Names, own: frozenset[str]) -> An
     return asyncio.run(everything())
 
 
+@pytest.mark.parametrize(("days", "wrong"), [((-9, -1), "expired"), ((1, 9), "not valid yet")])
+def test_a_certificate_out_of_its_time_is_called_so(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, days: tuple[int, int], wrong: str
+) -> None:
+    with serving(tmp_path, *days) as server:
+        monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
+        (found,) = read(server, "/ok/3")
+    assert (code(found), found.detail) == ("FETCH", f"the certificate of localhost is {wrong}")
+
+
+def test_a_certificate_for_another_host_is_called_so(web: WebServer) -> None:
+    found = named(web, "elsewhere.test", Names(["127.0.0.1"]), frozenset({"127.0.0.1"}))
+    assert found.detail == "the certificate of elsewhere.test is for another host"
+
+
 @pytest.mark.parametrize(
     "answer", [["127.0.0.1"], ["10.0.0.7"], ["169.254.169.254"], [PUBLIC, "127.0.0.1"], ["::ffff:127.0.0.1"]]
 )

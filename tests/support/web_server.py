@@ -26,8 +26,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 NAMES = ("localhost", "pictures.test", "other.test")
 
 
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """Certificate and key, for ``NAMES`` and 127.0.0.1, signed by itself."""
+def make_certificate(folder: Path, from_day: int = -1, to_day: int = 1) -> tuple[Path, Path]:
+    """Certificate and key, for ``NAMES`` and 127.0.0.1, signed by itself; valid for those days from now."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "pix2score tests")])
     now = datetime.datetime.now(datetime.UTC)
@@ -38,8 +38,8 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now + datetime.timedelta(days=from_day))
+        .not_valid_after(now + datetime.timedelta(days=to_day))
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
@@ -170,9 +170,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[WebServer]:
-    """A server on a free port of 127.0.0.1."""
-    certificate, key = make_certificate(folder)
+def serving(folder: Path, from_day: int = -1, to_day: int = 1) -> Iterator[WebServer]:
+    """A server on a free port of 127.0.0.1, with a certificate that is valid for those days from now."""
+    certificate, key = make_certificate(folder, from_day, to_day)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     handler = type("Handler", (_Handler,), {})
