@@ -35,6 +35,11 @@ if absent := missing(NEEDED):
     )
     sys.exit(1)
 
-from pix2score.host.process import settle  # noqa: E402 - once it is known that everything is there
+from pix2score.host.process import (  # noqa: E402 - once it is known that everything is there
+    settle,
+    tell_of_an_interrupt_in_a_line,
+)
 
 settle()
+if sys.argv[:1] == ["-m"]:  # so it is while ``python -m`` imports the package of what it will run
+    tell_of_an_interrupt_in_a_line()

@@ -11,9 +11,12 @@ import runpy
 import sys
 from pathlib import Path
 
+from pix2score.host.process import tell_of_an_interrupt_in_a_line
+
 
 def main() -> None:
     """Run the job that the first word names, with the rest as its flags."""
+    tell_of_an_interrupt_in_a_line()
     jobs = abouts()
     job = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if job in ("-h", "--help"):

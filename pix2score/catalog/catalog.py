@@ -27,7 +27,7 @@ from pix2score.catalog.files import hive_values, relist
 from pix2score.catalog.find import find_catalog
 from pix2score.catalog.hashes import KeptHashes, as_text, digests
 from pix2score.catalog.read import BATCH_ROWS, FileRows, image_batches, image_values, leaf, opened
-from pix2score.catalog.shape import Shape, column_field, field_type, hive_kinds, shape_of
+from pix2score.catalog.shape import Shape, column_field, field_type, hive_kinds, shape_of, whole_number
 from pix2score.catalog.text.names import is_text_table
 from pix2score.catalog.types import read_as
 from pix2score.catalog.view import CatalogFile, TableVersion
@@ -208,7 +208,7 @@ class Catalog:
             if f.name in mapping
         ]
         if self.embedded:
-            arrays.append(pa.repeat(pa.scalar(path), batch.num_rows))
+            arrays.append(pa.repeat(_path_scalar(path), batch.num_rows))
             arrays.append(pa.array(range(first_row, first_row + batch.num_rows), pa.int64()))
             arrays.append(pa.nulls(batch.num_rows, pa.string()) if hashes is None else hashes)
         return pa.record_batch(arrays, schema=schema)
@@ -228,7 +228,7 @@ class Catalog:
         elif name in hive:
             value, kind = hive[name]
             array = pa.repeat(
-                pa.scalar(int(value) if value is not None and pt.is_integer(kind) else value, kind),
+                pa.scalar(whole_number(value) if value is not None and pt.is_integer(kind) else value, kind),
                 batch.num_rows,
             )
         elif field.name.startswith("label_"):
@@ -241,6 +241,13 @@ class Catalog:
             raise DataError(
                 _misfit(array, field.type, f"{self.folder.full(path)}: column {name}", first_row, exc)
             ) from None
+
+
+def _path_scalar(path: str) -> pa.Scalar:
+    try:
+        return pa.scalar(path)
+    except UnicodeEncodeError:
+        raise DataError(f"{path!a} holds images, and its name is no UTF-8: rename it") from None
 
 
 def _misfit(array: pa.Array, kind: pa.DataType, what: str, first_row: int, exc: Exception) -> str:
@@ -256,6 +263,9 @@ def _misfit(array: pa.Array, kind: pa.DataType, what: str, first_row: int, exc: 
 def _shown(value: Any) -> str:
     try:
         return str(value.as_py())[:100]
+    except UnicodeDecodeError:
+        value = getattr(value, "value", value)  # of a dictionary
+        return f"{value.as_buffer().to_pybytes()[:60]!r}, which is no UTF-8; a binary column may hold it"
     except (ValueError, OverflowError):  # a time beyond Python's
         return f"{value.value} ({value.type})"
 

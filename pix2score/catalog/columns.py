@@ -179,8 +179,8 @@ def path_beside(image: str) -> str:
 
 
 def _holds_pages(shape: Shape, folder: Folder, name: str) -> bool:
-    """Whether a column that nobody asked for is the page: numbers are, texts only if the first ones are page
-    numbers."""
+    """Whether a column that nobody asked for is the page: numbers are, texts only if most of the first ones
+    are page numbers. The others then end the run, as works would be taken for single pages without it."""
     kinds = [kind for _, kind in shape.kinds(name) if kind is not None]
     if not all(is_page(kind) for kind in kinds):
         return False
@@ -194,7 +194,8 @@ def _holds_pages(shape: Shape, folder: Folder, name: str) -> bool:
     with open_file(folder, texts[0], shape.table) as file:
         first = next(file.iter_batches(batch_size=1000, columns=[name]), None)
     values = [] if first is None else leaf(first, name).to_pylist()
-    return all(value is None or re.fullmatch(PAGE_TEXT, value.strip()) for value in values)
+    texts_of = [value.strip() for value in values if value and value.strip()]
+    return 2 * sum(bool(re.fullmatch(PAGE_TEXT, text)) for text in texts_of) >= len(texts_of)
 
 
 def fields_of(

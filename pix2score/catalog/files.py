@@ -12,7 +12,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 from pix2score.catalog.absent import absent_catalog, named_scheme, not_parquet
 from pix2score.catalog.guards import own_folders, refuse_table, refuse_unfinished
@@ -76,9 +76,15 @@ def relist(folder: Folder, files: Sequence[Entry]) -> dict[str, Entry]:
 
 def hive_values(path: str) -> dict[str, str | None]:
     """Columns that the folders of ``path`` name as Hive, Spark and pandas do (``artist_id=7/``): their texts,
-    None for null."""
+    None for null, ``\\xNN`` for each byte that is no UTF-8."""
     parts = [part.partition("=") for part in path.split("/")[:-1] if "=" in part]
-    return {unquote(name): None if value == HIVE_NULL else unquote(value) for name, _, value in parts if name}
+    return {
+        _decoded(name): None if value == HIVE_NULL else _decoded(value) for name, _, value in parts if name
+    }
+
+
+def _decoded(part: str) -> str:
+    return unquote_to_bytes(part.encode("utf-8", "surrogateescape")).decode("utf-8", "backslashreplace")
 
 
 def _entry_or_none(folder: Folder, path: str) -> Iterator[Entry]:

@@ -121,7 +121,7 @@ def _rows_of(batch: pa.RecordBatch, wanted: set[Key]) -> list[dict[str, Any]]:
 
 
 def _page(value: Any) -> int:
-    """The page as the plan has it: a number or its digits, ``p0`` too; 0 for none."""
+    """The page as the plan has it: a number or its digits, ``p0`` too; 0 for none and for a blank."""
     if isinstance(value, str):
-        return int(value.strip().removeprefix("p"))
+        return int(value.strip().removeprefix("p") or 0)
     return 0 if value is None or math.isnan(value) else int(value)

@@ -122,7 +122,8 @@ def named_pages(catalog: Catalog) -> Iterator[None]:
     try:
         yield
     except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.OutOfRangeException) as exc:
-        raise DataError(f"catalog {catalog.folder.uri}: a page is not a 32-bit number: {exc}") from None
+        reason = str(exc).partition("\n")[0]
+        raise DataError(f"catalog {catalog.folder.uri}: a page is not a 32-bit number: {reason}") from None
 
 
 def drop_keyed(connection: duckdb.DuckDBPyConnection) -> None:
@@ -259,7 +260,7 @@ def _extras_sql(catalog: Catalog) -> dict[str, str]:
 
 
 def page_sql(schema: pa.Schema) -> str:
-    """The page as a number: 0 for none; 2.0, "2" and "p2" are 2."""
+    """The page as a number: 0 for none and for a blank; 2.0, "2" and "p2" are 2."""
     if "page" not in schema.names:
         return "0"
     kind = schema.field("page").type
@@ -268,7 +269,7 @@ def page_sql(schema: pa.Schema) -> str:
     text = f"trim({text_sql('page', kind)})"
     wrong = f"error('page \"' || {text} || '\", expected 0, 1, 2 or p0, p1, p2')"
     return (
-        f"CASE WHEN {text} IS NULL THEN 0 WHEN regexp_full_match({text}, 'p?-?[0-9]+') THEN "
+        f"CASE WHEN coalesce({text}, '') = '' THEN 0 WHEN regexp_full_match({text}, 'p?-?[0-9]+') THEN "
         f"CAST(ltrim({text}, 'p') AS INTEGER) "
         f"ELSE CAST({wrong} AS INTEGER) END"
     )

@@ -48,7 +48,8 @@ def field_type(schema: pa.Schema, path: str) -> pa.DataType | None:
 
 
 def hive_kinds(files: Sequence[Entry]) -> dict[str, pa.DataType]:
-    """Columns that the paths name: int64 where all their values are whole numbers, else string."""
+    """Columns that the paths name: int64 where all their values are whole numbers, also as writers of floats
+    have them (``7.0``), else string."""
     texts: dict[str, bool] = {}
     for entry in files:
         for name, value in hive_values(entry.path).items():
@@ -57,8 +58,14 @@ def hive_kinds(files: Sequence[Entry]) -> dict[str, pa.DataType]:
 
 
 def _is_int64(text: str) -> bool:
-    digits = text.removeprefix("-")
-    return digits.isascii() and digits.isdigit() and len(digits) < 20 and -(2**63) <= int(text) < 2**63
+    digits = text.removesuffix(".0").removeprefix("-")
+    is_whole = digits.isascii() and digits.isdigit() and len(digits) < 20
+    return is_whole and -(2**63) <= whole_number(text) < 2**63
+
+
+def whole_number(text: str) -> int:
+    """The number of a path's value in a column that ``hive_kinds`` calls int64."""
+    return int(text.removesuffix(".0"))
 
 
 @dataclass(frozen=True, slots=True)

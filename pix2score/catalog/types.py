@@ -114,8 +114,14 @@ def common_label_type(kinds: Sequence[pa.DataType]) -> pa.DataType:
 
 def read_as(array: pa.Array, kind: pa.DataType) -> pa.Array:
     """``array`` as ``kind``, which ``read_type`` or ``common_type`` gave. Raises ``pa.ArrowInvalid`` for a
-    value that does not fit."""
-    array = _bare_array(array)
+    value that does not fit, such as a text that is no UTF-8."""
+    found = _read_as(_bare_array(array), kind)
+    if kind.equals(TEXT):
+        found.validate(full=True)
+    return found
+
+
+def _read_as(array: pa.Array, kind: pa.DataType) -> pa.Array:
     if pt.is_null(array.type):
         return pa.nulls(len(array), kind)
     if is_bytes(array.type) and kind.equals(TEXT):

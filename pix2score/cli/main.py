@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
@@ -61,8 +62,7 @@ def run(
         _tell(job, failed)
         _print_json(failed.report())
         return failed.exit_code
-    _print_json(summary)
-    return 0
+    return 0 if _print_json(summary) else 1
 
 
 def _command(job: str) -> str:
@@ -87,13 +87,22 @@ def _tell(job: str, failed: JobFailed) -> None:
         logger.error("jobs.%s failed", job, exc_info=failed.cause)
 
 
-def _print_json(content: Mapping[str, Any]) -> None:
+def _print_json(content: Mapping[str, Any]) -> bool:
     """As ASCII where the stream is not UTF-8, or holds half a character of a file name: it stays valid
-    JSON."""
+    JSON.
+
+    False where standard output takes nothing any more: a full disk, a reader that has gone.
+    """
     line = json.dumps(content, ensure_ascii=False)
     encoding = (getattr(sys.stdout, "encoding", None) or "").lower()
     try:
         line.encode("utf-8" if encoding.replace("-", "").replace("_", "") == "utf8" else "ascii")
     except UnicodeEncodeError:
         line = json.dumps(content)
-    print(line, flush=True)
+    try:
+        print(line, flush=True)
+    except OSError as exc:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flushed once more at the end
+        print(f"standard output does not take the summary: {exc.strerror}", file=sys.stderr, flush=True)
+        return False
+    return True

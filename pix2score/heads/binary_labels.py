@@ -15,6 +15,8 @@ import pyarrow.types as pt
 from pix2score.errors import ConfigError, DataError
 from pix2score.heads.number_labels import can_hold_numbers, text_of
 from pix2score.heads.spec import MISSING, Check, HeadSpec, LabelColumn, TrainLabels, are_numbers, are_texts
+from pix2score.heads.text_labels import composed, spelled_sql
+from pix2score.storage.quoting import literal
 
 BINARY = "binary"
 BALANCED = "balanced"
@@ -79,8 +81,8 @@ class BinaryLabels(HeadSpec):
         """SQL: 1 or 0; null where the column says neither."""
         (column,) = columns
         if self.positive is not None:
-            yes = ", ".join(f"'{_escaped(text)}'" for text in self.positive)
-            text = f"trim({text_of(column)})"
+            yes = ", ".join(literal(composed(text)) for text in self.positive)
+            text = spelled_sql(text_of(column))
             return f"CASE WHEN {text} IN ({yes}) THEN 1 WHEN {text} <> '' THEN 0 END::TINYINT"
         return f"CASE WHEN {_is(column, 1)} THEN 1 WHEN {_is(column, 0)} THEN 0 END::TINYINT"
 
@@ -161,10 +163,6 @@ class BinaryLabels(HeadSpec):
         if self.positive == other.positive:
             return ""
         return f"{self.name} has positive = {self.positive} in the model, {other.positive} in the dataset"
-
-
-def _escaped(text: str) -> str:
-    return text.strip().replace("'", "''")
 
 
 def _is(column: LabelColumn, answer: int) -> str:

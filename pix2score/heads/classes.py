@@ -30,6 +30,7 @@ from pix2score.heads.spec import (
     are_texts,
     is_whole,
 )
+from pix2score.heads.text_labels import spelled_sql
 from pix2score.storage.arrow import fixed_lists
 
 CLASSES = "classes"
@@ -96,8 +97,8 @@ class ClassesHead(HeadSpec):
         return pa.string()
 
     def clean_sql(self, columns: Sequence[LabelColumn]) -> str:
-        """SQL: the name, without blanks around; of given ``classes`` only those."""
-        name = f"trim({text_of(columns[0])})"
+        """SQL: the name as ``spelled_sql`` has it; of given ``classes`` only those."""
+        name = spelled_sql(text_of(columns[0]), self.names or ())
         if self.names is None:
             return f"nullif({name}, '')"
         known = ", ".join(f"('{known.replace(chr(39), 2 * chr(39))}')" for known in self.names)

@@ -27,6 +27,7 @@ from pix2score.heads.spec import (
     is_whole,
 )
 from pix2score.heads.tag_sql import as_text, names_of
+from pix2score.heads.text_labels import composed
 from pix2score.storage.folder import Folder
 
 TAGS = "tags"
@@ -121,8 +122,8 @@ class TagLabels(HeadSpec):
         return pa.list_(pa.string())
 
     def clean_sql(self, columns: Sequence[LabelColumn]) -> str:
-        """SQL: the names, trimmed, none empty or twice, in their order; null below ``min_tags``."""
-        found = names_of(self.name, self.column, columns[0], self.separator)
+        """SQL: the names, none empty or twice, in their order; null below ``min_tags``."""
+        found = names_of(self.name, self.column, columns[0], self.separator, self.tags or ())
         distinct = f"list_filter({found}, lambda tag, i: list_position({found}, tag) = i)"
         return f"CASE WHEN len({distinct}) >= {self.min_tags} THEN {distinct} END"
 
@@ -296,7 +297,7 @@ def _lines(place: str, head: str) -> list[str]:
         raise ConfigError(f"head {head!r}: vocabulary {place} is no file") from None
     except UnicodeDecodeError as exc:
         raise ConfigError(f"head {head!r}: vocabulary {place} is not UTF-8: {exc}") from None
-    names = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+    names = list(dict.fromkeys(name for line in text.splitlines() if (name := composed(line))))
     if not 1 <= len(names) <= MAX_TAGS:
         raise ConfigError(f"head {head!r}: vocabulary {place} has {len(names)} tags; 1 to {MAX_TAGS} can be")
     return names

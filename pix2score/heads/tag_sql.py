@@ -8,13 +8,14 @@ import pyarrow.types as pt
 
 from pix2score.errors import ConfigError
 from pix2score.heads.spec import LabelColumn
+from pix2score.heads.text_labels import spelled_sql
 from pix2score.storage.quoting import literal
 
-_SPACES = "' ' || chr(9) || chr(10) || chr(13) || chr(160)"
 
-
-def names_of(head: str, column: str, given: LabelColumn, separator: str | None) -> str:
-    """SQL: the names in a column, trimmed, none empty; null where there is nothing.
+def names_of(
+    head: str, column: str, given: LabelColumn, separator: str | None, names: Iterable[str] = ()
+) -> str:
+    """SQL: the names in a column as ``spelled_sql`` has them, none empty; null where there is nothing.
 
     Raises ``ConfigError`` for text without a separator.
     """
@@ -26,7 +27,9 @@ def names_of(head: str, column: str, given: LabelColumn, separator: str | None) 
                 "separator = ';'"
             )
         raw = f"string_split({given.sql}, {literal(separator)})"
-    return f"list_filter(list_transform({raw}, lambda tag: trim(tag, {_SPACES})), lambda tag: tag <> '')"
+    return (
+        f"list_filter(list_transform({raw}, lambda tag: {spelled_sql('tag', names)}), lambda tag: tag <> '')"
+    )
 
 
 def as_text(given: LabelColumn) -> str:

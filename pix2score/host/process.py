@@ -7,8 +7,10 @@ import atexit
 import getpass
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
+from types import TracebackType
 
 from pix2score.host.cores import limit_library_threads
 
@@ -22,6 +24,19 @@ def settle() -> None:
     )  # else a thread that is late calls up another Ray after ours has ended
     _have_a_name()
     _have_a_home()
+
+
+def tell_of_an_interrupt_in_a_line() -> None:
+    """Ctrl-C while a command still imports what it needs, which takes seconds, is one line on standard error,
+    no traceback."""
+    sys.excepthook = _tell
+
+
+def _tell(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted before anything was begun; the same command again is safe", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, exc, trace)
 
 
 def _have_a_name() -> None:

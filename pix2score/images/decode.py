@@ -15,7 +15,7 @@ from PIL import AvifImagePlugin, ExifTags, Image, UnidentifiedImageError
 from pix2score.errors import ImageFailure
 from pix2score.images import resample
 from pix2score.images.encode import encode
-from pix2score.images.formats import heif, jpeg, jxl, mending, png, refusals
+from pix2score.images.formats import heif, jpeg, jxl, mending, missing, png, refusals
 from pix2score.images.formats.colours import opaque_rgb
 from pix2score.images.formats.refusals import code_of, unidentified
 from pix2score.images.preprocess import Preprocess, RGBPixels
@@ -87,19 +87,22 @@ def _decoded(data: bytes, prepare: Callable[[Image.Image], None]) -> Image.Image
     ``ImageFailure``."""
     image, data = _opened(data)
     try:
-        return _upright(_prepared(image, data, prepare), data)
+        upright = _upright(_prepared(image, data, prepare), data)
     except ImageFailure as failure:
         if failure.code == "CORRUPT" and data.startswith(jpeg.START) and (reason := jpeg.refusal(data)):
             raise ImageFailure("UNSUPPORTED", reason) from failure
         whole = mending.completed(data) if failure.code in ("CORRUPT", "TRUNCATED") else None
         if whole is None:
             raise
-    return _upright(_prepared(_open(whole), whole, prepare), whole)
+        return _upright(_prepared(_open(whole), whole, prepare), whole)
+    missing.check(image, data)
+    return upright
 
 
 def _prepared(image: Image.Image, data: bytes, prepare: Callable[[Image.Image], None]) -> Image.Image:
     """The opened image, ready to be decoded as ``prepare`` wants it."""
     if image.format != "JPEG":
+        missing.mark(image)
         prepare(image)
         return image
     header = data[: image.fp.tell()]  # type: ignore[attr-defined]
@@ -120,6 +123,8 @@ def _opened(data: bytes) -> tuple[Image.Image, bytes]:
         mending.check_bmp(data)
     elif data.startswith(b"GIF8"):
         data = mending.sound_gif(data)
+    else:
+        _check_size(*mending.webp_canvas(data))
     try:
         return _open(data), data
     except ImageFailure as failure:
@@ -143,6 +148,7 @@ def _upright(image: Image.Image, data: bytes) -> Image.Image:
         _check_pixels(rgb)  # a HEIC may be larger than it says
         turn = _TURNS.get(orientation(image))
         upright = rgb if turn is None else rgb.transpose(turn)
+        upright.info = {}  # what it says of itself would be written again: a comment, and fail if too long
     except ImageFailure:
         raise
     except MemoryError:
@@ -178,8 +184,12 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _check_pixels(image: Image.Image) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageFailure("TOO_LARGE", f"{image.width}x{image.height} px, over {MAX_PIXELS} pixels")
+    _check_size(*image.size)
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise ImageFailure("TOO_LARGE", f"{width}x{height} px, over {MAX_PIXELS} pixels")
 
 
 def orientation(image: Image.Image) -> int:

@@ -6,6 +6,7 @@ import concurrent.futures
 import errno
 import os
 import stat
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -85,12 +86,20 @@ def _read_file(place: str, most_bytes: int) -> Found:
 def _local_failure(exc: OSError) -> ImageFailure:
     if exc.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
         name = exc.filename if isinstance(exc.filename, bytes) else b""
-        return ImageFailure("NOT_FOUND", f"no such file: {name.decode(errors='backslashreplace')}")
+        return ImageFailure("NOT_FOUND", f"no such file: {_plainly(name.decode(errors='backslashreplace'))}")
     if exc.errno in (errno.EACCES, errno.EPERM, errno.ELOOP):
         return ImageFailure("FORBIDDEN", os.strerror(exc.errno))
     if exc.errno in (errno.ENXIO, errno.ENODEV):  # a socket, a device without a driver
         return ImageFailure("FORBIDDEN", "not a regular file")
     return ImageFailure("FETCH", f"{type(exc).__name__}: {exc.strerror}")
+
+
+def _plainly(path: str) -> str:
+    """``path``, spelt out where a person would take it for another: spaces at an end, characters without a
+    picture, accents as characters of their own."""
+    name = path.rpartition("/")[2]
+    is_plain = name == name.strip() and path.isprintable() and unicodedata.is_normalized("NFC", path)
+    return path if is_plain else ascii(path)
 
 
 def read_remote(places: Sequence[str], most_bytes: int) -> list[Found]:

@@ -40,7 +40,16 @@ _STATUS: dict[int, tuple[ImageErrorCode, str]] = {
     410: ("NOT_FOUND", "no such image any more"),
     451: ("FORBIDDEN", "the server may not give it"),
 }
-_TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
+_TRY_AGAIN = (408, 425, 429, *range(500, 600))
+_TIMED_OUT = (408, 504, 522, 524)
+_REDIRECTS = (301, 302, 303, 307, 308)
+_PACKED = {"gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress"}
+"""Encodings that change the bytes; servers also say ``binary``, ``none``, ``utf-8`` or ``aws-chunked`` of
+bytes as they are."""
+_DISTRUST = {9: "not valid yet", 10: "expired", 62: "for another host", 64: "for another host"}
+"""By OpenSSL's number of what is wrong with a certificate (X509_V_ERR)."""
+_MAX_FIELD_BYTES = 64 * 2**10
+"""Of one line of an answer's head; aiohttp would take 8 kB."""
 
 
 def web_uri(uri: str) -> str:
@@ -171,10 +180,16 @@ class WebReader:
                 return await self._content(answer, most_bytes)
         except PrivateAddressError as exc:
             return ImageFailure("FORBIDDEN", str(exc))
-        except aiohttp.ClientConnectorCertificateError:
-            return ImageFailure("FETCH", f"the certificate of {_host(url)} is not trusted (SSL_CERT_FILE)")
+        except aiohttp.ClientConnectorCertificateError as exc:
+            wrong = _DISTRUST.get(
+                getattr(exc.certificate_error, "verify_code", 0), "not trusted (SSL_CERT_FILE)"
+            )
+            return ImageFailure("FETCH", f"the certificate of {_host(url)} is {wrong}")
         except (TimeoutError, aiohttp.ServerTimeoutError):
             raise _Again(ImageFailure("TIMEOUT", f"nothing came for {self._stall_s:g} s")) from None
+        except aiohttp.ClientResponseError as exc:
+            reason = exc.message.strip().partition("\n")[0].rstrip(":")
+            raise _Again(ImageFailure("FETCH", f"the answer of {_host(url)} is no HTTP: {reason}")) from None
         except (aiohttp.ClientError, OSError) as exc:
             raise _Again(ImageFailure("FETCH", f"{type(exc).__name__} of {_host(url)}")) from None
 
@@ -203,6 +218,8 @@ class WebReader:
                 headers={"Accept-Encoding": "identity", "User-Agent": "pix2score"},
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
+                max_line_size=_MAX_FIELD_BYTES,
+                max_field_size=_MAX_FIELD_BYTES,
                 timeout=timeout,
             )
         return self._session
@@ -210,8 +227,8 @@ class WebReader:
     async def _content(self, answer: ClientResponse, most_bytes: int) -> Found:
         if answer.status != 200:
             return _refusal(answer)
-        encoding = answer.headers.get("Content-Encoding", "identity").lower()
-        if encoding != "identity":
+        encoding = answer.headers.get("Content-Encoding", "").lower()
+        if not _PACKED.isdisjoint(part.strip() for part in encoding.split(",")):
             return ImageFailure("FETCH", f"the server sends it as {encoding[:20]}, though asked not to")
         size = answer.content_length
         if size is not None and size > most_bytes:
@@ -235,14 +252,14 @@ class _Again(Exception):
 def _refusal(answer: ClientResponse) -> ImageFailure:
     """Why there is no content. Raises ``_Again`` where there may be some later."""
     status = answer.status
-    if 300 <= status < 400:
+    if status in _REDIRECTS:
         target = without_query(answer.headers.get("Location", "nowhere"))
         return ImageFailure("FORBIDDEN", f"a redirect is not followed (status {status}, to {target[:80]})")
-    code, words = _STATUS.get(status, ("FETCH", "the server fails"))
+    fails = "the server fails" if status in _TRY_AGAIN else "the server gives no image"
+    code, words = _STATUS.get(status, ("FETCH", fails))
     failure = ImageFailure(code, f"{words} (status {status})")
     if status in _TRY_AGAIN:
-        timed_out = status in (408, 504)
-        failure = ImageFailure("TIMEOUT", failure.detail) if timed_out else failure
+        failure = ImageFailure("TIMEOUT", failure.detail) if status in _TIMED_OUT else failure
         raise _Again(failure, _retry_after_s(answer.headers.get("Retry-After", "")))
     return failure
 

@@ -70,6 +70,8 @@ class ImageSource:
         """Absolute place that ``uri`` may be read from. Raises ``ImageFailure``: FORBIDDEN, or NOT_FOUND for
         what can be no name."""
         plain = plain_uri(uri)
+        if not plain:
+            raise ImageFailure("FORBIDDEN", "the uri of the catalog row is empty")
         if _scheme(plain):
             place = plain if _scheme(plain) == "https" else _object(plain)
         elif is_remote(self.folder) and not plain.startswith("/"):

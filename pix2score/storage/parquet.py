@@ -49,24 +49,26 @@ def open_parquet(folder: Folder, path: str) -> Iterator[pq.ParquetFile]:
 def parquet_file(stream: Any, name: str) -> Iterator[pq.ParquetFile]:
     """A Parquet file that is open already, or held in a buffer. Raises ``DataError`` by ``name``, as
     ``open_parquet`` does."""
-    with _named_damage(f"{name} is not a Parquet file"):
+    with _named_damage(f"{name} is not a Parquet file", f"{name} cannot be read here"):
         # int96, as old Spark and Hive write timestamps: in ns, which Arrow takes by default, the year 9999
         # wraps around to 1816.
         file = pq.ParquetFile(
             stream, pre_buffer=False, buffer_size=READ_BUFFER_BYTES, coerce_int96_timestamp_unit="us"
         )
-    with file, _named_damage(f"{name} is damaged"):
+    with file, _named_damage(f"{name} is damaged", f"{name} cannot be read here"):
         yield file
 
 
 @contextlib.contextmanager
-def _named_damage(what: str) -> Iterator[None]:
+def _named_damage(what: str, unread: str) -> Iterator[None]:
+    """``unread``: said of a sound file that Arrow does not read, as it is encrypted or of an unknown kind."""
     try:
         yield
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as exc:
         if isinstance(exc, OSError) and (type(exc) is not OSError or exc.errno is not None):
             raise  # storage's own; what Arrow raises for bad content is a bare OSError
-        raise DataError(f"{what}: {exc}") from None
+        is_unread = isinstance(exc, pa.ArrowNotImplementedError) or "crypt" in str(exc)
+        raise DataError(f"{unread if is_unread else what}: {exc}") from None
 
 
 def repeating(schema: pa.Schema) -> list[str]:

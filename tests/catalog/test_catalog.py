@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import decimal
 import hashlib
+import os
+import shutil
 import uuid
 from collections import Counter
 from datetime import datetime
@@ -17,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pix2score.catalog.catalog import Catalog, Columns, image_values, open_catalog
+from pix2score.catalog.rows import PlanCounts, catalog_rows
 from pix2score.errors import DataError
 from pix2score.heads.ordered import OrderedHead
 from pix2score.storage.folder import Folder
@@ -610,6 +613,77 @@ def test_a_text_called_page_that_is_no_number_is_left_aside_with_a_word(
             open_catalog(write_catalog(str(tmp_path), {**PLAIN, "page": texts}), Columns()).columns.page
             == "page"
         )
+
+
+def texts_of(raw: bytes) -> pa.Array:
+    """A text of each byte, whether it is UTF-8 or not."""
+    starts = pa.array(range(len(raw) + 1), pa.int32()).buffers()[1]
+    return pa.Array.from_buffers(pa.string(), len(raw), [None, starts, pa.py_buffer(raw)])
+
+
+@pytest.mark.parametrize("column", ["illust_id", "uri", "artist_id", "etag"])
+def test_a_text_that_is_no_utf8_is_named_with_its_file_column_and_row(tmp_path: Any, column: str) -> None:
+    bad = texts_of(b"a\xffb")
+    fine = {"illust_id": [1, 2, 3], "uri": ["a", "b", "c"]}
+    for array in (bad, pa.DictionaryArray.from_arrays(pa.array([0, 1, 2], pa.int32()), bad)):
+        pq.write_table(pa.table({**fine, column: array}), tmp_path / "a.parquet")
+        with pytest.raises(
+            DataError, match=rf"a\.parquet: column {column} .*: row 1 holds b'\\xff', .*no UTF-8"
+        ):
+            rows(open_catalog(str(tmp_path), Columns()))
+
+
+def test_whole_numbers_that_a_path_has_as_floats_are_the_numbers(tmp_path: Path) -> None:
+    for i, value in enumerate(("7.0", "-3.0", "__HIVE_DEFAULT_PARTITION__", "12")):
+        write_catalog(str(tmp_path), {"illust_id": [i], "uri": ["a"]}, f"artist_id={value}/p.parquet")
+    assert {row["group"] for row in rows(open_catalog(str(tmp_path), Columns()))} == {7, -3, None, 12}
+    write_catalog(str(tmp_path), {"illust_id": [9], "uri": ["a"]}, "artist_id=7.5/p.parquet")
+    assert "7.0" in {row["group"] for row in rows(open_catalog(str(tmp_path), Columns()))}
+
+
+def test_folders_whose_names_are_no_utf8_are_read_and_one_of_images_is_named(tmp_path: Path) -> None:
+    for i, value in enumerate((b"\xe9", b"%E8")):
+        (tmp_path / str(i)).mkdir()
+        write_catalog(str(tmp_path / str(i)), {"illust_id": [i], "uri": ["a"]})
+        os.rename(tmp_path / str(i), os.path.join(os.fsencode(tmp_path), b"artist_id=" + value))
+    assert {row["group"] for row in rows(open_catalog(str(tmp_path), Columns()))} == {"\\xe9", "\\xe8"}
+    shutil.rmtree(tmp_path / "artist_id=%E8")
+    odd = os.path.join(os.fsencode(tmp_path), b"artist_id=\xe9", b"catalog.parquet")
+    for table in ({"illust_id": [1], "image": [b"a"]}, {"illust_id": [1], "image": [b"a"], "etag": ["x"]}):
+        with open(odd, "wb") as file:
+            pq.write_table(pa.table(table), file)
+        with pytest.raises(DataError, match=r"e9.*holds images, and its name is no UTF-8"):
+            rows(open_catalog(str(tmp_path), Columns()))
+
+
+def test_an_encrypted_file_and_one_of_other_integers_are_not_called_no_parquet(tmp_path: Path) -> None:
+    pl = pytest.importorskip("polars")
+    pl.DataFrame({"illust_id": [1], "uri": ["a"]}).cast({"illust_id": pl.Int128}).write_parquet(
+        tmp_path / "a.parquet"
+    )
+    with pytest.raises(DataError, match=r"a\.parquet cannot be read here: Integers with more than 64 bits"):
+        open_catalog(str(tmp_path), Columns())
+
+
+@pytest.mark.parametrize("page", ["cover", "2**40"])
+def test_a_page_among_others_that_is_none_is_named_in_a_line(tmp_path: Any, page: str) -> None:
+    pages = [0, 1, 2**40] if page == "2**40" else ["p0", "1", page]
+    place = write_catalog(str(tmp_path), {"illust_id": [1, 1, 1], "uri": ["a", "b", "c"], "page": pages})
+    with (
+        pytest.raises(DataError, match="a page is not a 32-bit number.*(cover|1099511627776)") as caught,
+        catalog_rows(open_catalog(place, Columns()), PlanCounts()),
+    ):
+        pass
+    assert "\n" not in str(caught.value)
+
+
+def test_a_blank_page_among_page_numbers_is_none(tmp_path: Any) -> None:
+    columns = {"illust_id": [1, 1, 2, 3], "uri": list("abcd"), "page": ["p0", "p1", "", " "]}
+    counts = PlanCounts()
+    with catalog_rows(open_catalog(write_catalog(str(tmp_path), columns), Columns()), counts) as connection:
+        found = connection.execute("SELECT illust_id, page FROM keyed ORDER BY ALL").fetchall()
+    assert found == [(1, 0), (1, 1), (2, 0), (3, 0)]
+    assert counts.duplicate_key == 0
 
 
 # Many files, and large images.

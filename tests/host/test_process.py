@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.paths import ROOT
 
 SCRIPT = """
 import getpass, json, os, pwd, shutil, tempfile
@@ -52,3 +55,24 @@ def test_a_name_and_a_home_that_are_there_stay(tmp_path: Path) -> None:
             folder.chmod(0o755)
     found = settled(HOME=str(tmp_path), USER="painter")
     assert (found["user"], found["home"]) == ("painter", str(tmp_path))
+
+
+INTERRUPTED = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "pix2score.catalog.job":
+            os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize("words", [["jobs.catalog"], ["jobs", "catalog"]])
+def test_an_interrupt_while_a_command_imports_is_one_line(tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTED)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}
+    command = [sys.executable, "-m", *words, "--help"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode in (130, -signal.SIGINT)
+    assert done.stderr == "interrupted before anything was begun; the same command again is safe\n"

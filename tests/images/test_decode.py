@@ -355,6 +355,19 @@ def webp_claiming(width: int, height: int) -> bytes:
     return b"RIFF" + struct.pack("<I", len(content) + 4) + b"WEBP" + content
 
 
+def animation_claiming(width: int, height: int) -> bytes:
+    """A WebP of one small frame on a canvas of that size."""
+    first = encode(noise(8, 8), "WEBP", lossless=True)[12:]
+    canvas, side = (
+        b"".join((n - 1).to_bytes(3, "little") for n in size) for size in ((width, height), (8, 8))
+    )
+    content = (
+        b"VP8X" + struct.pack("<I", 10) + b"\2\0\0\0" + canvas + b"ANIM" + struct.pack("<I", 6) + bytes(6)
+    )
+    content += b"ANMF" + struct.pack("<I", 16 + len(first)) + bytes(6) + side + bytes(4) + first
+    return b"RIFF" + struct.pack("<I", len(content) + 4) + b"WEBP" + content
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -364,8 +377,9 @@ def webp_claiming(width: int, height: int) -> bytes:
         + struct.pack("<ii", 20_000, 20_000)
         + encode(noise(8, 8), "BMP")[26:],
         webp_claiming(16_383, 16_383),
+        animation_claiming(2**20, 2**20),
     ],
-    ids=["png", "png of the greatest size", "bmp", "webp"],
+    ids=["png", "png of the greatest size", "bmp", "webp", "animated webp"],
 )
 def test_too_many_pixels_are_refused_before_decoding(data: bytes) -> None:
     start = time.process_time()
@@ -425,6 +439,12 @@ def test_shrink_makes_a_jpeg_whose_short_side_is_the_asked_one(
 ) -> None:
     small = Image.open(io.BytesIO(shrink(encode(smooth(height, width)), 40)))
     assert (small.format, small.mode, small.size) == ("JPEG", "RGB", expected)
+
+
+def test_shrink_writes_no_comment_of_the_file_whose_length_may_be_any() -> None:
+    gif = encode(noise(80, 80), "GIF", comment=b"c" * 100_000)
+    assert "comment" in Image.open(io.BytesIO(gif)).info
+    assert "comment" not in Image.open(io.BytesIO(shrink(gif, 40))).info
 
 
 def test_shrink_keeps_the_colours_at_full_resolution() -> None:

@@ -143,6 +143,9 @@ def test_a_root_that_cannot_be_one_is_refused_in_a_line(root: str) -> None:
         ("/status/401", "FORBIDDEN"),
         ("/status/403", "FORBIDDEN"),
         ("/status/400", "FETCH"),
+        ("/status/204", "FETCH"),
+        ("/status/206", "FETCH"),
+        ("/status/304", "FETCH"),
         ("/ok/0", "EMPTY"),
         ("/redirect/inside", "FORBIDDEN"),
         ("/redirect/metadata", "FORBIDDEN"),
@@ -163,6 +166,33 @@ def test_a_redirect_says_where_it_leads_and_is_not_followed(web: WebServer) -> N
     (found,) = read(web, "/redirect/inside")
     assert "redirect is not followed (status 302, to /ok/9)" in found.detail
     assert web.asked == {"/redirect/inside": 1}
+
+
+@pytest.mark.parametrize("encoding", ["", "none", "binary", "UTF-8", "aws-chunked", "identity, identity"])
+def test_bytes_as_they_are_are_read_whatever_the_server_calls_them(web: WebServer, encoding: str) -> None:
+    assert read(web, f"/encoded/{encoding}".replace(" ", "%20")) == [b"plain"]
+
+
+def test_an_answer_with_a_long_line_in_its_head_is_read_and_one_with_an_endless_line_is_not(
+    web: WebServer,
+) -> None:
+    assert read(web, "/policy/60000") == [b"plain"]
+    (found,) = read(web, "/policy/70000")
+    assert code(found) == "FETCH"
+
+
+@pytest.mark.parametrize("status", [429, 501, 503, 520, 524, 529])
+def test_every_failure_of_a_server_is_tried_again(web: WebServer, status: int) -> None:
+    assert read(web, f"/later/0/{status}") == [b"at last"]
+
+
+def test_what_is_no_http_and_what_is_no_image_are_called_so(web: WebServer) -> None:
+    found = read(web, "/garbage", "/status/304", "/status/204")
+    assert [code(one) for one in found] == ["FETCH"] * 3
+    assert "is no HTTP: " in found[0].detail
+    assert [one.detail for one in found[1:]] == [
+        f"the server gives no image (status {status})" for status in (304, 204)
+    ]
 
 
 def test_an_endless_body_is_given_up_at_the_limit(web: WebServer) -> None:
@@ -235,6 +265,21 @@ def named(server: WebServer, name: str, names: Names, own: frozenset[str]) -> An
             await reader.close()
 
     return asyncio.run(everything())
+
+
+@pytest.mark.parametrize(("days", "wrong"), [((-9, -1), "expired"), ((1, 9), "not valid yet")])
+def test_a_certificate_out_of_its_time_is_called_so(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, days: tuple[int, int], wrong: str
+) -> None:
+    with serving(tmp_path, *days) as server:
+        monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
+        (found,) = read(server, "/ok/3")
+    assert (code(found), found.detail) == ("FETCH", f"the certificate of localhost is {wrong}")
+
+
+def test_a_certificate_for_another_host_is_called_so(web: WebServer) -> None:
+    found = named(web, "elsewhere.test", Names(["127.0.0.1"]), frozenset({"127.0.0.1"}))
+    assert found.detail == "the certificate of elsewhere.test is for another host"
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,20 @@ def test_what_is_not_there_is_not_found(folder: Path) -> None:
     ] * 4
 
 
+@pytest.mark.parametrize("end", ["\r", "\n", " ", "\ufeff", "\u200b", "e\u0301"])
+def test_a_name_that_looks_like_another_is_spelt_out_where_it_is_not_found(folder: Path, end: str) -> None:
+    (failure,) = image_source(str(folder), ()).read_many([f"sub/a.png{end}"])
+    assert isinstance(failure, ImageFailure)
+    assert failure.code == "NOT_FOUND"
+    assert failure.detail.endswith(ascii(f"a.png{end}")[1:])
+
+
+def test_an_empty_uri_is_called_so_and_no_image_root_is_advised() -> None:
+    with pytest.raises(ImageFailure, match="FORBIDDEN: the uri of the catalog row is empty") as caught:
+        image_source("/catalog", ()).resolve("")
+    assert not is_outside(caught.value)
+
+
 def test_an_empty_file_is_empty(folder: Path) -> None:
     (folder / "empty").touch()
     assert read(image_source(str(folder), ()), "empty") == "EMPTY"

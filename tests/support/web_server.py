@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -25,8 +26,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 NAMES = ("localhost", "pictures.test", "other.test")
 
 
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """Certificate and key, for ``NAMES`` and 127.0.0.1, signed by itself."""
+def make_certificate(folder: Path, from_day: int = -1, to_day: int = 1) -> tuple[Path, Path]:
+    """Certificate and key, for ``NAMES`` and 127.0.0.1, signed by itself; valid for those days from now."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "pix2score tests")])
     now = datetime.datetime.now(datetime.UTC)
@@ -37,8 +38,8 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now + datetime.timedelta(days=from_day))
+        .not_valid_after(now + datetime.timedelta(days=to_day))
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
@@ -104,19 +105,27 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             self._answer(200, b"bye", {"Connection": "close"})
         elif kind == "status":
-            self._answer(int(rest[0]), b"no")
+            self._answer(int(rest[0]), b"" if rest[0] in ("204", "304") else b"no")
         elif kind == "redirect":  # to this machine's own other path
             target = {"inside": "/ok/9", "metadata": "http://169.254.169.254/latest/meta-data"}[rest[0]]
             self._answer(302, b"", {"Location": target})
         elif kind == "later":  # well from the third time on
             if self.about.asked[self.path] < 3:
-                self._answer(503, b"", {"Retry-After": rest[0]})
+                self._answer(int((rest[1:] or ["503"])[0]), b"", {"Retry-After": rest[0]})
             else:
                 self._answer(200, b"at last")
-        elif kind == "gzip":  # 100 MB in 100 kB
-            self._answer(200, gzip.compress(bytes(10**8)), {"Content-Encoding": "gzip"})
+        elif kind in ("gzip", "encoded", "policy"):
+            self._dressed(kind, rest)
         else:
             self._misbehave(kind, rest)
+
+    def _dressed(self, kind: str, rest: list[str]) -> None:
+        if kind == "gzip":  # 100 MB in 100 kB
+            self._answer(200, gzip.compress(bytes(10**8)), {"Content-Encoding": "gzip"})
+        elif kind == "encoded":  # so it says, of bytes as they are
+            self._answer(200, b"plain", {"Content-Encoding": unquote(rest[0]) if rest else ""})
+        elif kind == "policy":  # a head with a long line
+            self._answer(200, b"plain", {"Content-Security-Policy": "a" * int(rest[0])})
 
     def _misbehave(self, kind: str, rest: list[str]) -> None:
         self.close_connection = True
@@ -134,6 +143,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             while True:
                 self.wfile.write(b"x")
                 time.sleep(0.05)
+        elif kind == "garbage":  # no HTTP
+            self.wfile.write(b"\0\1nothing of the kind\r\n\r\n")
         elif kind == "silent":
             time.sleep(3)
 
@@ -159,9 +170,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[WebServer]:
-    """A server on a free port of 127.0.0.1."""
-    certificate, key = make_certificate(folder)
+def serving(folder: Path, from_day: int = -1, to_day: int = 1) -> Iterator[WebServer]:
+    """A server on a free port of 127.0.0.1, with a certificate that is valid for those days from now."""
+    certificate, key = make_certificate(folder, from_day, to_day)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     handler = type("Handler", (_Handler,), {})

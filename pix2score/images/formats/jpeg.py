@@ -111,18 +111,33 @@ def _is_sound(data: bytes, segment: Segment) -> bool:
 def ended(data: bytes) -> bytes | None:
     """A JPEG that lacks nothing but its end marker, with one; None if pixels are missing.
 
-    They are there if what follows the last scan changes none: a decoder takes the bits of a missing block
-    from there. And each coefficient must have had its last bit, as a file cut between the scans of a
-    progressive JPEG has too few.
+    They are there if ``_is_whole``, and each coefficient must have had its last bit, as a file cut between
+    the scans of a progressive JPEG has too few.
     """
     layout = _layout(data)
     if END in data[-2:] or not _has_all_scans(layout):
         return None
     whole = data[:-1] if data.endswith(b"\xff") else data
-    wanted = _checksum(whole + END)
-    if wanted is None or any(_checksum(whole + tail + END) != wanted for tail in _tails(whole, layout)):
-        return None
-    return whole + END
+    return whole + END if _is_whole(whole, layout) else None
+
+
+def has_all_scans(data: bytes) -> bool:
+    """Whether each coefficient has its last bit, as far as the headers of scans say."""
+    return _has_all_scans(_layout(data))
+
+
+def lacks_pixels(data: bytes) -> bool:
+    """Whether a JPEG that decodes ends, by its end mark, before its last pixels."""
+    end = max((segment.end for segment in segments(data, all_scans=True)), default=2)
+    found = next((found for found in _MARKER.finditer(data, end) if found[0][1] == _EOI), None)
+    return found is not None and not _is_whole(data[: found.start()], _layout(data))
+
+
+def _is_whole(data: bytes, layout: _Layout) -> bool:
+    """Whether what follows the last scan changes no pixel: a decoder takes the bits of a missing block from
+    there. ``data``: without an end mark."""
+    wanted = _checksum(data + END)
+    return wanted is not None and all(_checksum(data + tail + END) == wanted for tail in _tails(data, layout))
 
 
 def _tails(data: bytes, layout: _Layout) -> Iterator[bytes]:

@@ -26,6 +26,8 @@ except ImportError:
     FORMATS = ()
 """Pillow's name of the format, if it is read here."""
 _CODESTREAM = b"\xff\x0a"
+BOXED = b"\0\0\0\x0cJXL "
+_PIXELS = (b"JXL ", b"ftyp", b"jxll", b"jxlc", b"jxlp")
 _HEADER_BYTES = 48
 """Hold all that is read here: less than 300 bits."""
 _BITS, _PREVIEW_BITS = (9, 13, 18, 30), (6, 8, 10, 12)
@@ -142,11 +144,25 @@ class _Bits:
         return value
 
 
+def bare(data: bytes) -> bytes:
+    """The JPEG XL without boxes that its pixels do not need: of metadata, packed or not, of the JPEG that it
+    was made from, and of anybody."""
+    return b"".join(data[start:end] for kind, start, _, end in _boxes(data) if kind in _PIXELS)
+
+
 def _codestream(data: bytes) -> Iterator[bytes]:
     """The first bytes of each part of the codestream: the file itself, or boxes ``jxlc`` and ``jxlp``."""
     if data.startswith(_CODESTREAM):
         yield data[:_HEADER_BYTES]
         return
+    for kind, _, body, end in _boxes(data):
+        if kind in (b"jxlc", b"jxlp"):
+            start = body + 4 * (kind == b"jxlp")
+            yield data[start : min(end, start + _HEADER_BYTES)]
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int, int]]:
+    """Kind, and where the box, its content and what follows begin."""
     at = 0
     while at + 8 <= len(data):
         size, kind, body = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8], at + 8
@@ -155,7 +171,5 @@ def _codestream(data: bytes) -> Iterator[bytes]:
         end = at + size if size else len(data)
         if end < body:
             return
-        if kind in (b"jxlc", b"jxlp"):
-            start = body + 4 * (kind == b"jxlp")
-            yield data[start : min(end, start + _HEADER_BYTES)]
+        yield kind, at, body, end
         at = end

@@ -12,8 +12,8 @@ import struct
 from collections.abc import Iterator
 
 from pix2score.errors import ImageFailure
-from pix2score.images.formats import jpeg
-from pix2score.images.formats.signatures import is_avif, is_webp
+from pix2score.images.formats import jpeg, jxl
+from pix2score.images.formats.signatures import is_avif, is_heif, is_webp
 
 _WEBP_IMAGE = (b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF")
 _WEBP_NEXT = re.compile(
@@ -21,7 +21,8 @@ _WEBP_NEXT = re.compile(
 )
 _WEBP_EXTRAS = 0x20 | 0x08 | 0x04  # flags of VP8X: ICC, EXIF, XMP
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
-_AVIF_EXIF = re.compile(rb"(infe[\x02\x03].{7})Exif", re.DOTALL)
+_DESCRIBING = re.compile(rb"(infe[\x02\x03].{7})(?:Exif|mime)", re.DOTALL)
+"""Items of EXIF and XMP in an AVIF or HEIC, by the boxes that name them."""
 
 
 def without_extras(data: bytes) -> bytes | None:
@@ -31,8 +32,10 @@ def without_extras(data: bytes) -> bytes | None:
         bare: bytes | None = jpeg.bare(data)
     elif is_webp(data):
         bare = _bare_webp(data)
+    elif data.startswith(jxl.BOXED):
+        bare = jxl.bare(data)
     else:
-        bare = _AVIF_EXIF.sub(rb"\1skip", data) if is_avif(data) else None
+        bare = _DESCRIBING.sub(rb"\1skip", data) if is_avif(data) or is_heif(data) else None
     return None if bare == data else bare
 
 
@@ -50,6 +53,15 @@ def check_bmp(data: bytes) -> None:
     start, size = (int.from_bytes(data[at : at + 4], "little") for at in (10, 14))
     if 0 < start < 14 + size and size in _BMP_HEADERS:
         raise ImageFailure("CORRUPT", f"BMP: pixels are said to begin at byte {start}, within its header")
+
+
+def webp_canvas(data: bytes) -> tuple[int, int]:
+    """Width and height that an extended WebP says of itself, in px; zeros of others. An animation's are
+    allocated before anything of it is known."""
+    if not (is_webp(data) and data[12:16] == b"VP8X" and len(data) >= 30):
+        return 0, 0
+    width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
+    return width, height
 
 
 def _with_fitting_colours(data: bytes) -> bytes | None:

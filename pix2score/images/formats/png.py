@@ -54,7 +54,7 @@ def essential(data: bytes) -> bytes:
     whole = b"".join([SIGNATURE, *kept]) if walk.has_dropped else data
     if not walk.is_damaged:
         return whole
-    missing = _num_missing(whole)
+    missing = num_missing(whole)
     if missing:
         raise ImageFailure(
             "TRUNCATED", f"PNG: {missing} bytes of unpacked pixels are missing behind a broken chunk"
@@ -156,7 +156,7 @@ def _is_readable(name: bytes, content: bytes) -> bool:
     return True
 
 
-def _num_missing(png: bytes) -> int | None:
+def num_missing(png: bytes) -> int | None:
     """Unpacked bytes that the pixels lack; None if what is there contradicts its own checksum or goes on far
     beyond them."""
     width, height, depth, colour_type, _, _, interlace = struct.unpack_from(">IIBBBBB", png, 16)

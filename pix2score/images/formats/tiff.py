@@ -8,6 +8,7 @@ from PIL import Image, TiffImagePlugin
 
 from pix2score.errors import ImageFailure
 
+_WIDTH, _HEIGHT = 256, 257
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES, _COLOURS, _FORMAT = 258, 259, 262, 277, 284, 320, 339
 _SIGNED, _FLOAT = 2, 3
 _FORMATS = {1: "unsigned", _SIGNED: "signed", _FLOAT: "floating-point", 5: "complex", 6: "complex"}
@@ -41,6 +42,10 @@ def check(image: Image.Image) -> None:
     """Raise ``ImageFailure`` UNSUPPORTED for pixels that Pillow would read as others."""
     if _tag(image, _FORMAT, 1) == _SIGNED:
         raise ImageFailure("UNSUPPORTED", "a TIFF of signed pixels, which have no agreed range")
+    if not _is_covered(image):
+        raise ImageFailure(
+            "TRUNCATED", f"a TIFF of {image.width}x{image.height} px that lacks strips or tiles"
+        )
     is_simple = image.mode in ("RGB", "RGBA", "CMYK") and (
         _tag(image, _BITS, 8) == 8 or _tag(image, _COMPRESSION, 1) != 1
     )
@@ -48,6 +53,13 @@ def check(image: Image.Image) -> None:
         raise ImageFailure(
             "UNSUPPORTED", f"a TIFF of separate planes, {_tag(image, _BITS, 8)} bits, mode {image.mode}"
         )
+
+
+def _is_covered(image: Image.Image) -> bool:
+    """Whether strips or tiles reach the last pixel; those that are not there Pillow would show as zeros."""
+    tiles = image.tile if isinstance(image, TiffImagePlugin.TiffImageFile) else []
+    ends = [tile.extents[2:] for tile in tiles if tile.extents]
+    return not ends or (_tag(image, _WIDTH, 0), _tag(image, _HEIGHT, 0)) in ends
 
 
 def is_planar(image: Image.Image) -> bool:
@@ -76,7 +88,7 @@ def refusal(data: bytes) -> str:
     """What a TIFF that did not open holds, as ``a TIFF of 12-bit unsigned grey``; empty if its first
     directory cannot be read."""
     tags = _first_directory(data)
-    if not {256, 257, _PHOTOMETRIC} <= set(tags):
+    if not {_WIDTH, _HEIGHT, _PHOTOMETRIC} <= set(tags) or not (tags[_WIDTH] and tags[_HEIGHT]):
         return ""
     colours = _PHOTOMETRICS.get(tags[_PHOTOMETRIC], f"photometric {tags[_PHOTOMETRIC]}")
     planes = " in separate planes" if tags.get(_PLANES) == 2 else ""

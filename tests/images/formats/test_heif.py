@@ -103,3 +103,17 @@ def open_small(data: bytes) -> np.ndarray:
 
 def test_heif_is_among_the_formats_where_the_plugin_is() -> None:
     assert heif.FORMATS == ("HEIF",)
+
+
+@pytest.mark.parametrize("kind", ["exif", "xmp"])
+def test_metadata_that_lie_beyond_the_file_change_no_pixel(kind: str) -> None:
+    content = {"exif": b"Exif\0\0II*\0\x08\0\0\0\0\0", "xmp": b"<x:xmpmeta/>" * 3}[kind]
+    sound = encode(smooth(64, 48), "HEIF", quality=90, **{kind: content})
+    places = sound.index(b"iloc")
+    at = sound.index(content[6:] if kind == "exif" else content)
+    for start in (at, at - 4, at - 6, at - 10):  # an item of EXIF begins some bytes before
+        found = sound.find(struct.pack(">I", start), places, places + 200)
+        if found > 0:
+            broken = sound[:found] + struct.pack(">I", len(sound) + 1000) + sound[found + 4 :]
+            break
+    assert np.array_equal(open_upright(broken), open_upright(sound))

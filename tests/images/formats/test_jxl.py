@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -38,6 +39,14 @@ def header(height: int, width: int) -> bytes:
     """A codestream that begins with this size, each side in 30 bits, and has nothing else."""
     bits = 0 | 3 << 1 | (height - 1) << 3 | 0 << 33 | 3 << 36 | (width - 1) << 38
     return b"\xff\x0a" + bits.to_bytes(9, "little") + bytes(80)
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    return (len(content) + 8).to_bytes(4, "big") + kind + content
+
+
+def packed(kind: bytes, size: int) -> bytes:
+    return box(b"brob", kind + pa.compress(bytes(size), codec="brotli", asbytes=True))
 
 
 @pytest.mark.parametrize("data", [BARE, BOXED])
@@ -89,13 +98,25 @@ def test_a_jxl_that_claims_too_much_is_too_large_before_decoding() -> None:
 
 
 def test_a_size_split_over_boxes_is_read() -> None:
-    def box(kind: bytes, content: bytes) -> bytes:
-        return (len(content) + 8).to_bytes(4, "big") + kind + content
-
     start = BOXED[:32]
     parts = box(b"jxlp", bytes(4) + BARE[:3]) + box(b"jxlp", b"\x80\0\0\1" + BARE[3:])
     assert size_of(start + parts) == (60, 40)
     assert np.array_equal(pixels(start + parts), PICTURE)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        packed(b"xml ", 300 * 2**20),
+        packed(b"Exif", 9)[:-4] + b"oops",
+        box(b"brob", b"xml x"),
+        box(b"jbrd", b"x"),
+    ],
+    ids=["metadata of 300 MB", "broken EXIF", "broken XMP", "broken original"],
+)
+def test_metadata_that_cannot_be_unpacked_change_no_pixel(extra: bytes) -> None:
+    assert np.array_equal(pixels(BOXED[:32] + extra + BOXED[32:]), PICTURE)
+    assert code_of(BOXED[:32] + extra + BOXED[32:-20]) == "TRUNCATED"
 
 
 @pytest.mark.parametrize("kept", [14, 40, len(BOXED) // 2, len(BOXED) - 1])
