@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pix2score.heads.distribution import DistributionHead
-from pix2score.heads.distribution_labels import shares_of
+from pix2score.heads.votes import shares_of
 from pix2score.metrics.formulas import Floats, Numbers, pearson, rank_correlation
 
 MIN_VOTES = 2

@@ -15,8 +15,9 @@ from typing import Any, Literal, TypeAlias, TypeGuard
 from pix2score.cli.packages import missing, need, versions
 from pix2score.errors import ConfigError, DataError
 from pix2score.host.instructions import EIGHT_BIT, HALF, has_any, host_kind
+from pix2score.model.card import ModelCard
 from pix2score.model.engine_files import EngineCard, load_engine_card, load_int8, load_parity
-from pix2score.model.folder import ModelCard, Weights, load_graph, load_model
+from pix2score.model.folder import Weights, load_graph, load_model
 from pix2score.model.members import refuse_ensemble
 from pix2score.model.parity import changes, objections
 from pix2score.model.predictor import Engine, Predictor, Runtime, check_engine, load_predictor

@@ -29,7 +29,7 @@ from pix2score.dataset.plan import SplitRule, given_split, split_by_hash
 from pix2score.errors import ConfigError, DataError, ImageFailure
 from pix2score.heads.spec import Guess, HeadSpec
 from pix2score.images.source import image_source
-from pix2score.model.folder import load_card
+from pix2score.model.card import load_card
 from pix2score.pseudo.config import PseudoConfig
 from pix2score.snapshots.identity import model_of
 from pix2score.snapshots.manifest import live

@@ -17,7 +17,8 @@ from pix2score.errors import ConfigError
 from pix2score.host.executor import Executor
 from pix2score.images.source import image_source
 from pix2score.model.admission import Admission, admitted, engine_facts, is_narrow
-from pix2score.model.folder import ModelCard, load_graph, load_model
+from pix2score.model.card import ModelCard
+from pix2score.model.folder import load_graph, load_model
 from pix2score.nightly.carry import check_carry
 from pix2score.nightly.deadline import Deadline, deadline
 from pix2score.nightly.plan import ScoringPlan

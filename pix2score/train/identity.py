@@ -7,7 +7,7 @@ import json
 from pix2score.cli.flags import as_plain
 from pix2score.dataset.card import PreparedDataset, open_dataset
 from pix2score.errors import ConfigError, DataError
-from pix2score.model.folder import CARD, load_card
+from pix2score.model.card import CARD, load_card
 from pix2score.storage.folder import Folder
 from pix2score.train.config import TrainConfig
 

@@ -24,7 +24,8 @@ from pix2score.heads.distribution import DistributionHead
 from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.spec import HeadSpec
 from pix2score.heads.value import ValueHead
-from pix2score.model.folder import load_card, save_model
+from pix2score.model.card import load_card
+from pix2score.model.folder import save_model
 from pix2score.model.network import weights_of
 from pix2score.model.predictor import load_predictor
 from tests.support.torch_helpers import NARROW, PREPROCESS, pixels, settled_model

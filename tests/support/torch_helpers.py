@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from pix2score.heads.ordered import OrderedHead
 from pix2score.images.preprocess import Preprocess
-from pix2score.model.folder import ModelCard, trunk_weights, weights_digest
+from pix2score.model.card import ModelCard
+from pix2score.model.folder import trunk_weights, weights_digest
 from pix2score.model.network import MultiHeadModel, normalise, weights_of
 from pix2score.train.history import EpochEntry
 from pix2score.train.step.batch import Batch
