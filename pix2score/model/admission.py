@@ -82,7 +82,7 @@ def admitted(model: str, card: ModelCard, weights: Weights, engine: Narrow) -> A
 
 
 def load_asked(
-    model: str, engine: Engine, *, batch_size: int, device: str, num_threads: int | None = None
+    model: str, engine: Engine, *, batch_size: int, device: str
 ) -> tuple[Predictor, dict[str, Any]]:
     """The predictor of one process by ``engine``, in float32 where it may not answer here.
 
@@ -90,7 +90,7 @@ def load_asked(
     ``ConfigError`` for an engine that ``device`` does not have.
     """
     check_engine(engine, device)
-    settings: dict[str, Any] = {"batch_size": batch_size, "num_threads": num_threads}
+    settings: dict[str, Any] = {"batch_size": batch_size, "num_threads": None}
     if not is_narrow(engine):
         return load_predictor(model, device=device, engine=engine, **settings), {}
     card, weights = load_model(model)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -133,21 +134,7 @@ def load_card(place: str) -> ModelCard:
                 f"{place}/{CARD} has format {content['format']}; this version of pix2score reads "
                 f"{' and '.join(map(str, READABLE_FORMATS))}"
             )
-        card = ModelCard(
-            backbone=content["backbone"],
-            heads=tuple(head_from_dict(head) for head in content["heads"]),
-            preprocess=preprocess_from_dict(content["preprocess"]),
-            embedding_dim=content["embedding_dim"],
-            temperatures=content["temperatures"],
-            weights_sha256=content["weights_sha256"],
-            hidden=content.get("hidden", 0),
-            graph_sha256=content.get("graph_sha256"),
-            about=content["about"],
-            calibrations=content.get("calibrations", {}),
-            members=tuple(member_from_dict(plain) for plain in content.get("members", ())),
-            embedding_dtype=content.get("embedding_dtype"),
-            trunk_sha256=content.get("trunk_sha256"),
-        )
+        card = _from_plain(content)
         stated = content["model_version"]
         check_form(card.backbone)
     except (KeyError, TypeError, AttributeError) as exc:
@@ -162,3 +149,21 @@ def load_card(place: str) -> ModelCard:
             f"is {card.trunk_version}"
         )
     return card
+
+
+def _from_plain(content: Mapping[str, Any]) -> ModelCard:
+    return ModelCard(
+        backbone=content["backbone"],
+        heads=tuple(head_from_dict(head) for head in content["heads"]),
+        preprocess=preprocess_from_dict(content["preprocess"]),
+        embedding_dim=content["embedding_dim"],
+        temperatures=content["temperatures"],
+        weights_sha256=content["weights_sha256"],
+        hidden=content.get("hidden", 0),
+        graph_sha256=content.get("graph_sha256"),
+        about=content["about"],
+        calibrations=content.get("calibrations", {}),
+        members=tuple(member_from_dict(plain) for plain in content.get("members", ())),
+        embedding_dtype=content.get("embedding_dtype"),
+        trunk_sha256=content.get("trunk_sha256"),
+    )
