@@ -19,7 +19,7 @@ from pix2score.evaluate.sample import Sample
 from pix2score.heads.spec import HeadSpec, present
 from pix2score.metrics.intervals import MAX_ROWS
 from pix2score.metrics.kinds import numbers_of
-from pix2score.model.folder import ModelCard
+from pix2score.model.card import ModelCard
 from pix2score.storage.parquet import open_parquet, parquet_batches
 from pix2score.storage.sql import engine, load
 

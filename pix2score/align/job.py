@@ -21,7 +21,7 @@ from pix2score.errors import ConfigError, DataError
 from pix2score.heads.spec import HeadSpec
 from pix2score.metrics.intervals import MIN_LABELLED, Interval
 from pix2score.metrics.kinds import numbers_of
-from pix2score.model.folder import ModelCard, load_card
+from pix2score.model.card import ModelCard, load_card
 from pix2score.storage.folder import Folder
 from pix2score.summaries import AlignSummary
 

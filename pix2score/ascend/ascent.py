@@ -18,7 +18,7 @@ from torch import Tensor
 from pix2score.heads.aims import Aim
 from pix2score.heads.spec import Calibration, HeadSpec
 from pix2score.images.preprocess import RGBPixels
-from pix2score.model.folder import ModelCard
+from pix2score.model.card import ModelCard
 from pix2score.model.network import normalise
 from pix2score.model.networks import Network
 from pix2score.serve.graph import answers_of

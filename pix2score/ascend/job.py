@@ -24,7 +24,8 @@ from pix2score.heads.aims import Aim, aims_of
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.decoder import Decoder
 from pix2score.images.preprocess import RGBPixels
-from pix2score.model.folder import ModelCard, load_model
+from pix2score.model.card import ModelCard
+from pix2score.model.folder import load_model
 from pix2score.model.forward_torch import network_of
 from pix2score.serve.model import read_pixels, torch_device
 from pix2score.storage.folder import Folder

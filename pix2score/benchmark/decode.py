@@ -31,6 +31,8 @@ Probabilities: TypeAlias = Callable[[Pixels], npt.NDArray[np.float32]]
 CASES = (("JPEG", 500), ("JPEG", 1200), ("JPEG", 3000), ("PNG", 1200), ("WEBP", 1200))
 THUMBNAIL = ("JPEG", 150)
 """Takes about 1 ms, so that what a child costs shows most; in no average of ``CASES``."""
+NUM_TIMED = 40
+"""Files that tell the rate of a folder."""
 _NUM_FILES = {150: 64, 500: 32, 1200: 8, 3000: 4}
 """By side in px, at most."""
 _TURN = 8
@@ -183,10 +185,10 @@ def pillow(data: bytes, size: int) -> Pixels:
     )
 
 
-def decode_rate(images: Path, size: int, num_images: int = 40) -> float:
+def decode_rate(images: Path, size: int) -> float:
     """Images per second of one core on the first files of a folder."""
     preprocess = Preprocess(size=size)
-    files = [path.read_bytes() for path in sorted(images.iterdir())[:num_images]]
+    files = [path.read_bytes() for path in sorted(images.iterdir())[:NUM_TIMED]]
     ways: dict[str, Way] = {"ours": lambda files: [to_rgb(data, preprocess) for data in files]}
     turns = _alternating(ways, files, 3, {})["ours"]
     return len(files) / float(np.median(turns[..., 0].sum(axis=1)))

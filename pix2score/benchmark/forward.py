@@ -19,7 +19,8 @@ from pix2score.host.cores import num_cores
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.admission import Narrow
 from pix2score.model.backbones import wanted_input
-from pix2score.model.folder import ModelCard, Weights, save_model
+from pix2score.model.card import ModelCard
+from pix2score.model.folder import Weights, save_model
 from pix2score.model.forward_torch import HALF
 from pix2score.model.graph import export_graph, graph_or_none
 from pix2score.model.network import MultiHeadModel, normalise, weights_of

@@ -22,7 +22,7 @@ from pix2score.benchmark.pictures import write_photographs
 from pix2score.benchmark.score import linked, output
 from pix2score.cli.main import module_of
 from pix2score.heads.ordered import OrderedHead
-from pix2score.model.folder import ModelCard, load_card
+from pix2score.model.card import ModelCard, load_card
 from pix2score.snapshots.manifest import publish
 from pix2score.snapshots.tables import DataFile, Layout, unique_path, write_file
 from pix2score.storage.arrow import fixed_lists

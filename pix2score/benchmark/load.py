@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -103,11 +104,7 @@ async def _send(offered: Offered) -> Came:
         start = time.perf_counter()
         async with asyncio.TaskGroup() as group:
             if offered.per_s:
-                for number in itertools.count():
-                    due = start + number / offered.per_s
-                    if due >= end:
-                        break
-                    await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                async for due in _instants(start, end, offered.per_s):
                     group.create_task(one(session, due))
             else:
                 for _ in range(offered.num_clients):
@@ -118,6 +115,16 @@ async def _send(offered: Offered) -> Came:
     came.good, came.bad = dict(statuses[GOOD]), dict(statuses[BAD])
     came.cpu_s = round(time.process_time(), 2)
     return came
+
+
+async def _instants(start: float, end: float, per_s: float) -> AsyncIterator[float]:
+    """Each instant of ``time.perf_counter`` at which a request is due, once it has come."""
+    for number in itertools.count():
+        due = start + number / per_s
+        if due >= end:
+            return
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        yield due
 
 
 async def _status(session: aiohttp.ClientSession, url: str, body: bytes) -> str:

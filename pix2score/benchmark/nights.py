@@ -7,18 +7,16 @@ way runs in a process of its own, held to its cores, so that one core is one cor
 
 from __future__ import annotations
 
-import json
 import logging
 import multiprocessing
 import os
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import ray
@@ -32,18 +30,18 @@ from pix2score.benchmark.generated import (
     write_catalog_file,
     write_rows,
 )
-from pix2score.benchmark.processes import looking, memory_of, this_and_below
+from pix2score.benchmark.night_steps import MeasuredWay, NightStep, Way, read_steps
 from pix2score.catalog.catalog import Catalog, Columns, open_catalog
 from pix2score.cluster.tasks import RayExecutor
 from pix2score.cluster.temp import ray_temp
 from pix2score.nightly import plan_night
-from pix2score.nightly.publish import Publication, publish_night
+from pix2score.nightly.publication import Publication
+from pix2score.nightly.publish import publish_night
 from pix2score.nightly.request import ScoringRequest
 from pix2score.snapshots.config import VerifyConfig
 from pix2score.snapshots.manifest import live, live_number
 from pix2score.snapshots.pieces import Origin
 from pix2score.snapshots.read import read_embeddings, read_scores
-from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.verify import verify_on
 from pix2score.storage.folder import Folder
 
@@ -52,32 +50,6 @@ FILE_ROWS = 1_000_000
 ONE_TASK_ROWS = 10_000_000
 """Up to so many rows a night is measured in one task too."""
 TASK_MEMORY_BYTES = 6 * 2**30
-Way = Literal["one task", "ranges"]
-
-
-@dataclass(frozen=True, slots=True)
-class NightStep:
-    """One step: wall and CPU seconds; most memory of a task and of the driver; bytes that it wrote."""
-
-    rows: int
-    way: Way
-    workers: int
-    step: str
-    seconds: float
-    cpu_s: float
-    task_peak_mib: int
-    driver_peak_mib: int
-    table_mib: int = 0
-    """Of a publication: the files of the scores table, of the dead and of removed rows that it wrote."""
-
-    def line(self) -> str:
-        """For people."""
-        return (
-            f"{self.rows / 1e6:>6g} M  {self.way:<8} {self.workers} cores  {self.step:<14}"
-            f"{self.seconds:>8.1f} s {self.cpu_s:>8.1f} s CPU {self.task_peak_mib:>6} MiB a task "
-            f"{self.driver_peak_mib:>5} MiB driver"
-            + (f" {self.table_mib:>7} MiB of table" if self.table_mib else "")
-        )
 
 
 def time_nights(place: Path, sizes: Sequence[int], workers: Sequence[int]) -> list[NightStep]:
@@ -95,14 +67,6 @@ def time_nights(place: Path, sizes: Sequence[int], workers: Sequence[int]) -> li
                 _in_process(_measure, place, num_rows, way, number)
         shutil.rmtree(place / _catalogs(num_rows), ignore_errors=True)
     return read_steps(place)
-
-
-def read_steps(place: Path) -> list[NightStep]:
-    """What was measured in ``place``: of steps that were measured again, the last."""
-    path = place / "steps.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    steps = [NightStep(**json.loads(line)) for line in lines]
-    return list({(s.rows, s.way, s.workers, s.step): s for s in steps}.values())
 
 
 def _in_process(function: Callable[..., None], *args: Any) -> None:
@@ -140,49 +104,13 @@ def _ray(workers: int) -> Iterator[None]:
         ray.shutdown()
 
 
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """How nights are measured, and where."""
-
-    place: Path
-    rows: int
-    way: Way
-    workers: int
-
-    @property
-    def scores(self) -> Folder:
-        return Folder(str(self.place / f"scores-{self.rows}"))
-
-    def step(self, name: str, work: Callable[[], Any]) -> Any:
-        """Do ``work``; write down and show what it took."""
-        start = time.monotonic()
-        with _watched() as seen:
-            result = work()
-            seconds = time.monotonic() - start
-        step = NightStep(
-            rows=self.rows,
-            way=self.way,
-            workers=self.workers,
-            step=name,
-            seconds=round(seconds, 2),
-            cpu_s=round(seen.cpu_s, 2),
-            task_peak_mib=seen.task_bytes // 2**20,
-            driver_peak_mib=seen.driver_bytes // 2**20,
-            table_mib=-(-_written(result) // 2**20) if isinstance(result, Snapshot) else 0,
-        )
-        logger.info("%s", step.line())
-        with (self.place / "steps.jsonl").open("a") as file:
-            file.write(json.dumps(asdict(step)) + "\n")
-        return result
-
-
 LAST = "read"
 NIGHTS = ("first", "later", "appended")
 
 
 def _measure(place: Path, num_rows: int, way: Way, workers: int) -> None:
     """Every step of one way; its scores folder is removed at the end."""
-    measured = _Way(place, num_rows, way, workers)
+    measured = MeasuredWay(place, num_rows, way, workers)
     shutil.rmtree(measured.scores.uri, ignore_errors=True)
     with _ray(workers):
         for number, night in enumerate(NIGHTS):
@@ -215,7 +143,7 @@ def _generated(place: Path, num_rows: int, night: str) -> str:
     return folder.uri
 
 
-def _night(measured: _Way, night: str, number: int, catalog: Catalog) -> None:
+def _night(measured: MeasuredWay, night: str, number: int, catalog: Catalog) -> None:
     """Plan, stage and publish one night."""
     folder, executor = measured.scores, RayExecutor()
     layout = narrow_layout()
@@ -239,40 +167,3 @@ def _night(measured: _Way, night: str, number: int, catalog: Catalog) -> None:
     publication = Publication(folder, origin, layout, snapshot, plan, receipts)
     facts = {"fingerprint_kind": "etag", "config": {"columns": asdict(catalog.asked)}}
     measured.step(f"{night} publish", lambda: publish_night(publication, facts, executor))
-
-
-def _written(snapshot: Snapshot) -> int:
-    """Bytes of the files of the table that the night wrote itself."""
-    files = [file for file in snapshot.files if file.run == snapshot.manifest["run"]]
-    return sum(file.bytes for file in files if file.table != "embeddings")
-
-
-@dataclass(slots=True)
-class _Seen:
-    """Of this process and of Ray's workers, while something runs."""
-
-    cpu_s: float = 0.0
-    task_bytes: int = 0
-    driver_bytes: int = 0
-
-
-@contextmanager
-def _watched() -> Iterator[_Seen]:
-    """Filled while the block runs, and at its end."""
-    seen, seconds = _Seen(), dict[int, tuple[float, float]]()
-
-    def look() -> None:
-        for process in this_and_below():
-            is_driver = process.pid == os.getpid()
-            if is_driver or process.line.startswith("ray::"):
-                first = seconds.get(process.pid, (process.cpu_s, 0.0))[0]
-                seconds[process.pid] = first, process.cpu_s
-                resident, shared = memory_of(process.pid)
-                if is_driver:
-                    seen.driver_bytes = max(seen.driver_bytes, resident - shared)
-                else:
-                    seen.task_bytes = max(seen.task_bytes, resident - shared)
-
-    with looking(look):
-        yield seen
-    seen.cpu_s = sum(last - first for first, last in seconds.values())

@@ -24,7 +24,8 @@ from pix2score.catalog.catalog import Catalog, Columns, open_catalog
 from pix2score.host.executor import LocalThreads
 from pix2score.nightly.merge import merge_range
 from pix2score.nightly.plan import plan_scoring
-from pix2score.nightly.publish import Publication, publish_night
+from pix2score.nightly.publication import Publication
+from pix2score.nightly.publish import publish_night
 from pix2score.nightly.ranges import Changes, sort_changes
 from pix2score.nightly.request import ScoringRequest
 from pix2score.snapshots.pieces import Origin
@@ -169,6 +170,7 @@ def _largest(measure: Callable[[], int]) -> Iterator[list[int]]:
 
 
 def plan_line(timing: PlanTiming) -> str:
+    """One line per step, for people."""
     first = timing.first
     steps = {
         "plan": timing.plan,

@@ -31,6 +31,8 @@ from pix2score.train.step.recipe import PRESETS, Recipe
 
 MIN_STEPS, MIN_S = 6, 10.0
 VAL_FRACTION = 0.1
+MOST_FILES = 100
+"""Original files that tell the rate of reading them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +136,11 @@ def _shard_rate(dataset: PreparedDataset, size: int) -> float:
     return num / (time.perf_counter() - start) * num_cores()
 
 
-def _file_rate(images: Path, size: int, most: int = 100) -> float:
+def _file_rate(images: Path, size: int) -> float:
     from pix2score.benchmark.peers.dataloader import Images
 
     files = Images(str(images), size)
-    start = time.perf_counter()
-    for i in range(min(most, len(files))):
+    num, start = min(MOST_FILES, len(files)), time.perf_counter()
+    for i in range(num):
         _ = files[i]
-    return min(most, len(files)) / (time.perf_counter() - start) * num_cores()
+    return num / (time.perf_counter() - start) * num_cores()

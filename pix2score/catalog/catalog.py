@@ -1,14 +1,13 @@
-"""The catalog as the user has it: which columns mean what, its files as they stood when opened, and its rows
-in our names.
+"""The catalog as the user has it: which columns mean what, and its files as they stood when opened.
 
-Never written. Which files it has is ``catalog_files``, which types their columns ``catalog_shape``; which
-rows are worked on, and in what order, is ``nightly.plan`` and ``dataset.plan``.
+Never written. ``catalog.find`` says which files it has, ``catalog.shape`` of which types their columns are,
+``nightly.plan`` and ``dataset.plan`` which rows are worked on, in what order; ``catalog.row_reader`` reads
+them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -23,20 +22,19 @@ from pix2score.catalog.columns import (
     resolve_columns,
     without_absent,
 )
-from pix2score.catalog.files import hive_values, relist
+from pix2score.catalog.files import relist
 from pix2score.catalog.find import find_catalog
-from pix2score.catalog.hashes import KeptHashes, as_text, digests
-from pix2score.catalog.read import BATCH_ROWS, FileRows, image_batches, image_values, leaf, opened
-from pix2score.catalog.shape import Shape, column_field, field_type, hive_kinds, shape_of, whole_number
+from pix2score.catalog.hashes import KeptHashes
+from pix2score.catalog.read import FileRows
+from pix2score.catalog.row_reader import RowReader
+from pix2score.catalog.shape import Shape, column_field, hive_kinds, shape_of
 from pix2score.catalog.text.names import is_text_table
-from pix2score.catalog.types import read_as
-from pix2score.catalog.view import CatalogFile, TableVersion
+from pix2score.catalog.view import TableVersion
 from pix2score.errors import DataError
 from pix2score.heads.spec import HeadSpec
-from pix2score.host.cores import num_cores
 from pix2score.storage.folder import Entry, Folder
 
-__all__ = ["Catalog", "Columns", "image_values", "open_catalog"]
+__all__ = ["Catalog", "Columns", "open_catalog"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,18 +127,17 @@ class Catalog:
         Raises ``DataError`` naming the file that lacks a column or holds a value that is not of the column's
         type.
         """
-        schema, kinds = self.rows_schema(), hive_kinds(self.files)
-        parts = [FileRows(entry) for entry in self.files] if share is None else share
-        files = opened(self.folder, [part.entry for part in parts], self.table)
-        for part, (entry, opening) in zip(parts, files, strict=True):
-            with opening as file:
-                row = part.first_row
-                hive = {name: (value, kinds[name]) for name, value in hive_values(entry.path).items()}
-                for batch, hashes in self._hashed_batches(part, file):
-                    found = self._renamed(batch, schema, hive, entry.path, row, hashes)
-                    live = self.table and self.table.is_live(entry.path, row, batch.num_rows)
-                    yield found if live is None else found.filter(live)
-                    row += batch.num_rows
+        reader = RowReader(
+            folder=self.folder,
+            table=self.table,
+            schema=self.rows_schema(),
+            mapping=self._mapping,
+            hive_kinds=hive_kinds(self.files),
+            embedded=self.embedded,
+            hashed=self.image_path if self.hashes_images else None,
+            kept=self.kept,
+        )
+        return reader.batches([FileRows(entry) for entry in self.files] if share is None else share)
 
     def pin(self) -> dict[str, Any]:
         """What a manifest says of it: folder, files, and of a table with a log its version."""
@@ -162,112 +159,6 @@ class Catalog:
     def hashes_images(self) -> bool:
         """Whether images in the catalog are told apart by their content."""
         return self.embedded and self.columns.fingerprint is None
-
-    def _hashed_batches(
-        self, part: FileRows, file: CatalogFile
-    ) -> Iterator[tuple[pa.RecordBatch, pa.Array | None]]:
-        """The mapped columns that are in the file itself, and the hashes of its images if they are needed."""
-        names = dict.fromkeys(self._mapping.values())
-        wanted = [name for name in names if field_type(file.schema_arrow, name) is not None]
-        image = self.image_path if self.hashes_images else None
-        kept = self.kept if image and wanted else None
-        hashes = kept.of(part.entry, str(image), file.metadata.num_rows) if kept else None
-        if image and hashes is None:
-            yield from self._hashed_now(part, file, wanted, image)
-            return
-        row, columns = part.first_row, wanted or file.schema_arrow.names[:1]
-        for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=part.groups, columns=columns):
-            yield batch, None if hashes is None else as_text(hashes.slice(row, batch.num_rows))
-            row += batch.num_rows
-
-    def _hashed_now(
-        self, part: FileRows, file: CatalogFile, wanted: Sequence[str], image: str
-    ) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
-        """Batches with the hashes of their images; those of a whole file are noted."""
-        noted = []
-        with ThreadPoolExecutor(num_cores()) as pool:
-            for batch in image_batches(file, [*wanted, image], image, part.groups):
-                noted.append(digests(image_values(leaf(batch, image)), pool))
-                yield batch, noted[-1]
-        if self.kept and part.groups is None:
-            self.kept.add(part.entry, image, noted)
-
-    def _renamed(
-        self,
-        batch: pa.RecordBatch,
-        schema: pa.Schema,
-        hive: Mapping[str, tuple[str | None, pa.DataType]],
-        path: str,
-        first_row: int,
-        hashes: pa.Array | None,
-    ) -> pa.RecordBatch:
-        mapping = self._mapping
-        arrays = [
-            self._column(batch, mapping[f.name], f, hive, path, first_row)
-            for f in schema
-            if f.name in mapping
-        ]
-        if self.embedded:
-            arrays.append(pa.repeat(_path_scalar(path), batch.num_rows))
-            arrays.append(pa.array(range(first_row, first_row + batch.num_rows), pa.int64()))
-            arrays.append(pa.nulls(batch.num_rows, pa.string()) if hashes is None else hashes)
-        return pa.record_batch(arrays, schema=schema)
-
-    def _column(
-        self,
-        batch: pa.RecordBatch,
-        name: str,
-        field: pa.Field,
-        hive: Mapping[str, tuple[str | None, pa.DataType]],
-        path: str,
-        first_row: int,
-    ) -> pa.Array:
-        """One column of a batch in its read type; a column of the file itself goes before one of its path."""
-        if field_type(batch.schema, name) is not None:
-            array = leaf(batch, name)
-        elif name in hive:
-            value, kind = hive[name]
-            array = pa.repeat(
-                pa.scalar(whole_number(value) if value is not None and pt.is_integer(kind) else value, kind),
-                batch.num_rows,
-            )
-        elif field.name.startswith("label_"):
-            return pa.nulls(batch.num_rows, field.type)
-        else:
-            raise DataError(f"{self.folder.full(path)} lacks column {name}, which other files have")
-        try:
-            return read_as(array, field.type)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:
-            raise DataError(
-                _misfit(array, field.type, f"{self.folder.full(path)}: column {name}", first_row, exc)
-            ) from None
-
-
-def _path_scalar(path: str) -> pa.Scalar:
-    try:
-        return pa.scalar(path)
-    except UnicodeEncodeError:
-        raise DataError(f"{path!a} holds images, and its name is no UTF-8: rename it") from None
-
-
-def _misfit(array: pa.Array, kind: pa.DataType, what: str, first_row: int, exc: Exception) -> str:
-    """The message for a value that does not fit, with its row."""
-    for i in range(len(array)):
-        try:
-            read_as(array.slice(i, 1), kind)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            return f"{what} cannot be read as {kind}: row {first_row + i} holds {_shown(array[i])}"
-    return f"{what} cannot be read as {kind}: {exc}"
-
-
-def _shown(value: Any) -> str:
-    try:
-        return str(value.as_py())[:100]
-    except UnicodeDecodeError:
-        value = getattr(value, "value", value)  # of a dictionary
-        return f"{value.as_buffer().to_pybytes()[:60]!r}, which is no UTF-8; a binary column may hold it"
-    except (ValueError, OverflowError):  # a time beyond Python's
-        return f"{value.value} ({value.type})"
 
 
 def open_catalog(

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from pix2score.catalog.catalog import image_values
 from pix2score.catalog.opening import open_file
-from pix2score.catalog.read import batch_rows, own_path
+from pix2score.catalog.read import batch_rows, image_values, own_path
 from pix2score.catalog.view import TableVersion
 from pix2score.errors import DataError
 from pix2score.images.fetch import NUM_CONCURRENT

@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 
 from pix2score.catalog.catalog import Catalog, Columns, open_catalog
 from pix2score.catalog.contents import ImageRows
+from pix2score.catalog.counts import PlanCounts
 from pix2score.catalog.keys import Key
-from pix2score.catalog.rows import PLAN_DISK_BYTES, PlanCounts, drop_keyed, estimated_rows, load_keyed
+from pix2score.catalog.rows import PLAN_DISK_BYTES, drop_keyed, estimated_rows, load_keyed
 from pix2score.errors import DataError, ImageFailure, StorageError
 from pix2score.images.source import image_source
 from pix2score.storage.sql import engine

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
 import pyarrow.types as pt
 
 from pix2score.catalog.catalog import Catalog
-from pix2score.catalog.keys import key_fields
+from pix2score.catalog.counts import PlanCounts
 from pix2score.catalog.opening import open_file
 from pix2score.catalog.types import stored_bytes_sql, stored_text_sql, text_sql
 from pix2score.errors import DataError
@@ -30,44 +29,6 @@ SOURCE, WEIGHT = "source", "weight"
 PLAN_DISK_BYTES = 350
 """Temporary disk per catalog row: its columns and the live row's, compressed, and both once more while they
 are joined and sorted."""
-_ONLY_WHERE_USED = ("comparisons", "key_of_another", "bad_weight", "relabelled", "sources", "near_identical")
-
-
-@dataclass(slots=True)
-class PlanCounts:
-    """What became of every catalog row."""
-
-    catalog_rows: int = 0
-    null_id: int = 0
-    duplicate_key: int = 0
-    over_max_pages: int = 0
-    unknown_split: int = 0
-    unlabelled: int = 0
-    planned: int = 0
-    dropped_labels: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Head -> reason -> rows whose label was dropped (the row stays)."""
-    dropped_examples: dict[str, dict[str, list[str]]] = field(default_factory=dict)
-    """Head -> reason -> the most frequent of them, as texts."""
-    unknown_splits: dict[str, int] = field(default_factory=dict)
-    """Value of the split column that names no split -> rows; the most frequent ones."""
-    comparisons: dict[str, Any] = field(default_factory=dict)
-    """What became of a table of comparisons (``dataset.comparisons``); empty without one."""
-    key_of_another: int = 0
-    """Rows whose key an earlier one of several catalogs has."""
-    bad_weight: int = 0
-    """Rows whose weight is negative or no number."""
-    relabelled: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
-    """Head -> source -> ``labels`` that were moved, and how many of them were ``clipped``."""
-    sources: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Source -> split -> rows planned; ``key_of_another``: its rows that lost their key."""
-
-    near_identical: dict[str, Any] = field(default_factory=dict)
-    """Groups of near-identical pictures that span splits (``dataset.near_identical``)."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; without those of comparisons and sources where there are none."""
-        plain = asdict(self)
-        return {name: value for name, value in plain.items() if value or name not in _ONLY_WHERE_USED}
 
 
 @contextlib.contextmanager
@@ -296,45 +257,4 @@ def stored_fingerprint_sql(catalog: Catalog, column: str) -> str:
         column
         if today == value
         else f"CASE WHEN starts_with({column}, {mark}) THEN {mark} || {today} ELSE {column} END"
-    )
-
-
-def order_sql(catalog: Catalog) -> str:
-    """Order of work: by hash of the key, so that any part is a random sample; embedded images as they lie,
-    file by hash."""
-    ties = "" if catalog.embedded else ", illust_id, page"
-    return f"ORDER BY {', '.join(order_terms(catalog))}{ties}"
-
-
-def order_terms(catalog: Catalog) -> list[str]:
-    """Terms of ``order_sql``, but for those that hardly any two rows need."""
-    if catalog.embedded:
-        return ["md5_number_lower(file)", "file", '"row"']
-    return ["md5_number_lower(concat_ws('/', illust_id, page))"]
-
-
-def plan_schema(
-    id_type: pa.DataType,
-    label_types: Sequence[tuple[str, pa.DataType]] = (),
-    further: Sequence[pa.Field] = (),
-) -> pa.Schema:
-    """One row per illustration to be worked on.
-
-    ``uri`` names the image, or ``file`` and ``row`` the catalog file (relative path) and row that embed it.
-    ``fingerprint`` is ``kind:value``. ``group`` and ``split`` and the raw labels ``<h>_label`` are for
-    prepare, and so are ``further`` fields.
-    """
-    labels = [pa.field(f"{head}_label", t) for head, t in label_types]
-    return pa.schema(
-        [
-            *key_fields(id_type),
-            pa.field("uri", pa.string()),
-            pa.field("file", pa.string()),
-            pa.field("row", pa.int64()),
-            pa.field("fingerprint", pa.string()),
-            pa.field("group", pa.string()),
-            pa.field("split", pa.string()),
-            *labels,
-            *further,
-        ]
     )

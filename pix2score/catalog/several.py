@@ -16,11 +16,11 @@ import pyarrow as pa
 
 from pix2score.catalog.catalog import Catalog, open_catalog
 from pix2score.catalog.columns import OPTIONAL, Columns
+from pix2score.catalog.counts import PlanCounts
 from pix2score.catalog.rows import (
     PLAN_DISK_BYTES,
     SOURCE,
     WEIGHT,
-    PlanCounts,
     catalog_rows,
     drop_keyed,
     estimated_rows,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pix2score.model.folder import ModelCard
+from pix2score.model.card import ModelCard
 from pix2score.storage.folder import Folder
 
 

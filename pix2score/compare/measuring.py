@@ -27,7 +27,7 @@ from pix2score.metrics.findings import Findings
 from pix2score.metrics.formulas import Floats
 from pix2score.metrics.intervals import MAX_BYTES, MAX_ROWS
 from pix2score.metrics.protocol import Answers
-from pix2score.model.folder import CARD, load_card
+from pix2score.model.card import CARD, load_card
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import open_parquet, parquet_batches, parquet_bytes
 

@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 
 from pix2score.catalog.catalog import Catalog
-from pix2score.catalog.rows import PlanCounts
+from pix2score.catalog.counts import PlanCounts
 from pix2score.dataset.sources import SourceRules
 from pix2score.heads.spec import HeadSpec, LabelColumn
 

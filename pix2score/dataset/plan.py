@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
+from pix2score.catalog.counts import PlanCounts
 from pix2score.catalog.keys import key_fields
-from pix2score.catalog.rows import SOURCE, WEIGHT, PlanCounts, order_sql, plan_schema
+from pix2score.catalog.planned import order_sql, plan_schema
+from pix2score.catalog.rows import SOURCE, WEIGHT
 from pix2score.catalog.several import Catalogs, rows_of_all
 from pix2score.dataset.card import SPLITS
 from pix2score.dataset.comparisons import OTHERS_FIELD, add_sets

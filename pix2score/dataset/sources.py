@@ -15,7 +15,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from pix2score.catalog.rows import SOURCE, WEIGHT, PlanCounts
+from pix2score.catalog.counts import PlanCounts
+from pix2score.catalog.rows import SOURCE, WEIGHT
 from pix2score.errors import ConfigError
 from pix2score.heads.number_labels import number_sql
 from pix2score.heads.spec import HeadSpec, LabelColumn, is_number

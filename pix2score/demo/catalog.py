@@ -1,7 +1,8 @@
 """A small local catalog drawn from a seed: ``catalog.parquet`` and ``images/``, with the troubles that real
 ones have.
 
-Owns the file formats, the labels, the broken files and the rows; ``demo.drawing`` draws the pictures.
+Owns the works, the broken files and the rows; ``demo.drawing`` draws the pictures, ``demo.formats`` writes
+them, ``demo.labels`` has their labels.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,91 +19,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import ExifTags, Image, ImageDraw
 
-from pix2score.demo.drawing import Traits, paint, trait_scores
-from pix2score.images.encode import encode
+from pix2score.demo.drawing import Traits, paint
+from pix2score.demo.formats import FORMATS, encode_as
+from pix2score.demo.labels import LABELS, draw_labels
 
-LABELS = ("bookmarks", "views", "sanity")
 SCHEMA = pa.schema(
     {"illust_id": pa.int64(), "page": pa.int32(), "uri": pa.string(), "artist_id": pa.string()}
     | dict.fromkeys(LABELS, pa.int64())
     | {"etag": pa.string(), "updated_at": pa.timestamp("us", tz="UTC")}
 )
-# Of a trait score with the log of its count. 0.82 between normal variables is a Spearman correlation of 0.8.
-TRAIT_CORRELATION = 0.82
 _EXTREME_SIZES = {"png_rgb": (40, 40), "jpeg": (3000, 2000), "jpeg_progressive": (1300, 2900)}
-
-
-def _rounded(picture: Image.Image) -> Image.Image:
-    """The picture with soft transparent corners; nothing but black is left under them, so alpha must be
-    honoured."""
-    width, height = picture.size
-    mask = Image.new("L", (2 * width, 2 * height), 0)
-    box = (0, 0, 2 * width - 1, 2 * height - 1)
-    ImageDraw.Draw(mask).rounded_rectangle(box, radius=min(width, height) // 3, fill=255)
-    alpha = mask.reduce(2)
-    cut = Image.composite(
-        picture, Image.new("RGB", picture.size), alpha.point(lambda value: 255 if value else 0)
-    )
-    cut.putalpha(alpha)
-    return cut
-
-
-def _grey16(picture: Image.Image) -> Image.Image:
-    """16 bits per pixel, the full range in use: a reader that keeps the low byte sees noise."""
-    return Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
-
-
-def _exif(orientation: int) -> bytes:
-    """An EXIF block that tells viewers how to turn the stored pixels."""
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
-    return exif.tobytes()
-
-
-@dataclass(frozen=True, slots=True)
-class FileFormat:
-    """How Pillow writes one kind of file: ``convert`` takes the RGB picture to the mode and turn that is
-    stored."""
-
-    extension: str
-    convert: Callable[[Image.Image], Image.Image] = Image.Image.copy
-    options: Mapping[str, Any] = field(default_factory=dict)
-    grey: bool = False
-
-
-FORMATS: Mapping[str, FileFormat] = {
-    "png_rgb": FileFormat("png"),
-    "png_alpha": FileFormat("png", _rounded),
-    "png_palette": FileFormat("png", lambda picture: picture.quantize(64)),
-    "png_grey": FileFormat("png", lambda picture: picture.convert("L"), grey=True),
-    "png_grey16": FileFormat("png", _grey16, grey=True),
-    "jpeg": FileFormat("jpg", options={"quality": 90}),
-    "jpeg_progressive": FileFormat("jpg", options={"quality": 90, "progressive": True}),
-    "jpeg_cmyk": FileFormat("jpg", lambda picture: picture.convert("CMYK"), {"quality": 92}),
-    "jpeg_orientation_6": FileFormat(
-        "jpg", lambda picture: picture.rotate(90, expand=True), {"exif": _exif(6)}
-    ),
-    "jpeg_orientation_8": FileFormat(
-        "jpg", lambda picture: picture.rotate(-90, expand=True), {"exif": _exif(8)}
-    ),
-    "webp": FileFormat("webp", options={"quality": 88}),
-    "gif_animated": FileFormat("gif", lambda picture: picture.quantize(128), {"duration": 250, "loop": 0}),
-}
-
-
-def encode_as(picture: Image.Image, name: str) -> bytes:
-    """The bytes of an RGB picture as the named one of ``FORMATS``; the same bytes each time on the same
-    Pillow."""
-    kind = FORMATS[name]
-    options = dict(kind.options)
-    if kind.extension == "gif":  # the subject nods; the first frame is the picture
-        options |= {
-            "save_all": True,
-            "append_images": [kind.convert(picture.rotate(turn)) for turn in (4, 0, -4)],
-        }
-    return encode(kind.convert(picture), Image.registered_extensions()["." + kind.extension], **options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,30 +121,6 @@ def _plan(num_pictures: int, seed: int) -> list[_Work]:
         works.append(_plan_work(len(works), num_artists, min(wanted, num_pictures), None, seed))
         num_pictures -= works[-1].num_pages
     return works + [_plan_work(len(works) + i, num_artists, 1, flaw, seed) for i, flaw in enumerate(_FLAWS)]
-
-
-def draw_labels(traits: Sequence[Traits], rng: np.random.Generator) -> list[dict[str, int | None]]:
-    """``bookmarks``, ``views`` and ``sanity`` of each work; about one label in fifty is None.
-
-    Counts are log-normal: median 250 bookmarks (sigma of the log 1.7) and 4,500 views (1.3), never fewer
-    views than bookmarks. Sanity is 0 to 8, by the share of pink. The first work has -1 bookmarks, as a faulty
-    export would.
-    """
-    scores, (taste, other, shift) = trait_scores(traits), rng.normal(size=(3, len(traits)))
-    noises = {"bookmarks": taste, "views": 0.6 * taste + 0.8 * other}
-    mixed = {
-        k: TRAIT_CORRELATION * scores[k] + math.sqrt(1 - TRAIT_CORRELATION**2) * noises[k] for k in scores
-    }
-    bookmarks = np.exp(math.log(250) + 1.7 * mixed["bookmarks"])
-    views = np.maximum(bookmarks, np.exp(math.log(4500) + 1.3 * mixed["views"]))
-    sanity = np.clip(np.rint(9.5 * np.array([each.skin for each in traits]) - 0.5 + 0.7 * shift), 0, 8)
-    table = np.stack([bookmarks, views, sanity], axis=1).astype(np.int64)
-    missing = rng.random(table.shape) < 0.02
-    table[0, 0], missing[0] = -1, False
-    return [
-        {name: None if gone else int(value) for name, value, gone in zip(LABELS, values, blanks, strict=True)}
-        for values, blanks in zip(table, missing, strict=True)
-    ]
 
 
 def _draw_page(folder: Path, work: _Work, page: int, seed: int) -> dict[str, Any]:

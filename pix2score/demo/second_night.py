@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
-from pix2score.demo.catalog import SCHEMA, encode_as
+from pix2score.demo.catalog import SCHEMA
 from pix2score.demo.drawing import Traits, paint
+from pix2score.demo.formats import encode_as
 from pix2score.images.decode import open_upright
 
 NUM_NEW, NUM_CHANGED, NUM_REMOVED = 7, 5, 3

@@ -25,7 +25,8 @@ from pix2score.heads.spec import HeadSpec
 from pix2score.heads.value import ValueHead
 from pix2score.metrics.kinds import calibrations, loss_metric, main_metric, results
 from pix2score.metrics.protocol import Accumulator
-from pix2score.model.folder import CARD, ModelCard, load_model, save_model
+from pix2score.model.card import CARD, ModelCard
+from pix2score.model.folder import load_model, save_model
 from pix2score.model.members import Member, refuse_ensemble
 from pix2score.storage.arrow import matrix
 from pix2score.storage.folder import Folder

@@ -30,7 +30,7 @@ from pix2score.metrics.kinds import accumulator, numbers_of
 from pix2score.metrics.parts import MIN_PART, ByColumn, Part
 from pix2score.metrics.protocol import Answers, Change
 from pix2score.metrics.verdict import HeadVerdict, head_verdict
-from pix2score.model.folder import ModelCard
+from pix2score.model.card import ModelCard
 from pix2score.storage.arrow import matrix
 
 

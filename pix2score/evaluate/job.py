@@ -35,7 +35,8 @@ from pix2score.metrics.comparison import HeadComparison
 from pix2score.metrics.findings import ADVERSARIAL_S, Findings
 from pix2score.metrics.perturbed import Perturbed
 from pix2score.model.admission import Admission, admitted, engine_facts, is_narrow
-from pix2score.model.folder import ModelCard, load_model
+from pix2score.model.card import ModelCard
+from pix2score.model.folder import load_model
 from pix2score.model.predictor import check_engine
 from pix2score.report.evaluation import evaluation_page
 from pix2score.report.page import check_packages

@@ -25,7 +25,7 @@ from pix2score.images.decode import open_upright, picture_to_rgb
 from pix2score.images.preprocess import Preprocess
 from pix2score.metrics.intervals import MAX_BYTES
 from pix2score.metrics.perturbed import Copy, HeadPerturbed, Perturbed, head_perturbed
-from pix2score.model.folder import ModelCard
+from pix2score.model.card import ModelCard
 from pix2score.storage.arrow import matrix
 from pix2score.storage.parts import Part
 

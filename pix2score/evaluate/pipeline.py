@@ -19,7 +19,7 @@ from pix2score.evaluate.stages import decode_for_evaluation
 from pix2score.images.preprocess import Preprocess
 from pix2score.metrics.formulas import Floats
 from pix2score.model.admission import Admission
-from pix2score.model.folder import ModelCard
+from pix2score.model.card import ModelCard
 from pix2score.model.predictor import Engine, graph_if_absent
 from pix2score.storage.parts import Part
 

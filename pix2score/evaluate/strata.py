@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from pix2score.catalog.catalog import Catalog, Columns, open_catalog, place_of
-from pix2score.catalog.rows import SOURCE, PlanCounts, catalog_rows
+from pix2score.catalog.counts import PlanCounts
+from pix2score.catalog.rows import SOURCE, catalog_rows
 from pix2score.catalog.types import is_list, text_sql
 from pix2score.dataset.card import PreparedDataset
 from pix2score.errors import ConfigError, DataError, StorageError

@@ -20,7 +20,8 @@ from pix2score.errors import ConfigError
 from pix2score.heads import bins
 from pix2score.heads.binary import BinaryHead
 from pix2score.heads.binary_labels import BINARY
-from pix2score.heads.classes import CLASSES, ClassesHead
+from pix2score.heads.class_labels import CLASSES
+from pix2score.heads.classes import ClassesHead
 from pix2score.heads.distribution import DistributionHead
 from pix2score.heads.distribution_labels import DISTRIBUTION
 from pix2score.heads.ordered import OrderedHead

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pix2score.heads.distribution_labels import DistributionLabels, shares_of, votes_of
+from pix2score.heads.distribution_labels import DistributionLabels
 from pix2score.heads.probabilities import finite, log_softmax
 from pix2score.heads.quantiles import quantile_of
 from pix2score.heads.spec import Calibration, Floats, HeadSpec
+from pix2score.heads.votes import shares_of, votes_of
 from pix2score.storage.arrow import fixed_lists
 
 NUM_STEPS = 10

@@ -27,6 +27,7 @@ from pix2score.heads.spec import (
     are_texts,
     is_number,
 )
+from pix2score.heads.votes import VoteSums, votes_of
 
 DISTRIBUTION = "distribution"
 MAX_CLASSES = 100  # readable reports; ratings have 5 or 10
@@ -193,9 +194,10 @@ class DistributionLabels(HeadSpec):
 
     def fit(self, labels: TrainLabels) -> Self:
         """With mean shares, mean weight, spread and quantiles. Raises ``DataError`` without labels."""
-        sums = _Sums(self)
+        sums = VoteSums(self.num_classes)
         for batch in labels("SELECT label, count(*) FROM labels GROUP BY 1 ORDER BY 1"):
-            sums.add(votes_of(batch.column(0)), batch.column(1).to_numpy(zero_copy_only=False))
+            votes, count = votes_of(batch.column(0)), batch.column(1).to_numpy(zero_copy_only=False)
+            sums.add(votes, self.vote_weight(votes) * count, count)
         if not sums.rows:
             raise DataError(
                 f"head {self.name!r} has no label in the train split; column "
@@ -207,7 +209,7 @@ class DistributionLabels(HeadSpec):
             num_train=sums.rows,
             mean_shares=tuple((sums.shares / sums.weight).tolist()),
             mean_weight=sums.weight / sums.rows,
-            spread=sums.spread(),
+            spread=sums.spread(self.steps()),
             quantiles=tuple(found.column(0)[0].as_py()),
         )
 
@@ -242,35 +244,3 @@ class DistributionLabels(HeadSpec):
     def facts(self) -> int:
         """The number of its classes."""
         return self.num_classes
-
-
-class _Sums:
-    """What a head learns from: sums over training rows."""
-
-    def __init__(self, head: DistributionLabels) -> None:
-        self._head, self.rows, self.weight = head, 0, 0.0
-        self.shares = np.zeros(head.num_classes)
-        self._squares = np.zeros(head.num_classes - 1)  # of the cumulative shares
-
-    def add(self, votes_NK: npt.NDArray[np.float32], count_N: npt.NDArray[np.int64]) -> None:
-        """Add distinct labels and how often each occurs."""
-        shares, weight = shares_of(votes_NK), self._head.vote_weight(votes_NK) * count_N
-        self.rows += int(count_N.sum())
-        self.weight += float(weight.sum())
-        self.shares += weight @ shares
-        self._squares += weight @ shares.cumsum(axis=1)[:, :-1] ** 2
-
-    def spread(self) -> float:
-        """Weighted mean of the squared distances of cumulative shares from their mean."""
-        mean = (self.shares / self.weight).cumsum()[:-1]
-        return float(((self._squares / self.weight - mean**2).clip(0) * self._head.steps()).sum())
-
-
-def votes_of(labels: pa.Array) -> npt.NDArray[np.float32]:
-    """Votes [N, K] of labels without nulls."""
-    return np.asarray(labels.flatten().to_numpy(zero_copy_only=False).reshape(len(labels), -1))
-
-
-def shares_of(votes_NK: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Votes as shares, float64 [N, K]."""
-    return np.asarray(votes_NK / votes_NK.sum(axis=1, keepdims=True, dtype=np.float64))

@@ -1,11 +1,16 @@
-"""Labels that are numbers, as SQL: read exactly where they are whole, dropped where they are none."""
+"""Labels that are numbers: read exactly where they are whole, dropped where they are none."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.types as pt
 
-from pix2score.heads.spec import LabelColumn
+from pix2score.heads.spec import HeadSpec, LabelColumn
 
 NOT_A_NUMBER = "not_a_number"
 
@@ -50,3 +55,25 @@ def why_dropped(number: str, low: float, other: str) -> str:
         f"CASE WHEN {number} IS NULL THEN '{NOT_A_NUMBER}' WHEN NOT isfinite(CAST({number} AS DOUBLE)) THEN "
         f"'not_finite' WHEN {number} < {least} THEN 'below_min_value' ELSE '{other}' END"
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NumberLabels(HeadSpec):
+    """A head whose label is one column of numbers, whatever it makes of them."""
+
+    @classmethod
+    def accepts(cls, column: pa.DataType) -> bool:
+        """Numbers, or text that may hold them."""
+        return can_hold_numbers(column)
+
+    def label_type(self, columns: Sequence[LabelColumn]) -> pa.DataType:
+        """int64 or float64."""
+        return number_type(columns[0])
+
+    def given_sql(self, columns: Sequence[LabelColumn]) -> str:
+        """SQL: what the column holds."""
+        return text_of(columns[0])
+
+    def label_values(self, column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+        """[N]."""
+        return np.asarray(column.cast(pa.float64(), safe=False).to_numpy())

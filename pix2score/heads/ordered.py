@@ -91,10 +91,6 @@ class OrderedHead(OrderedLabels):
         """int64 [N]."""
         return np.asarray(column.fill_null(MISSING).to_numpy().astype(np.int64))
 
-    def label_values(self, column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
-        """[N]."""
-        return np.asarray(column.cast(pa.float64(), safe=False).to_numpy())
-
     def targets_of(self, label_N: npt.NDArray[np.float64]) -> npt.NDArray[Any] | None:
         """Bins of numbers; of classes the nearest one."""
         edges = np.asarray(self.bin_edges, dtype=np.float64) - (0.5 if self.are_classes else 0.0)

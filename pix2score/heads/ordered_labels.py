@@ -10,17 +10,14 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from pix2score.errors import ConfigError, DataError
 from pix2score.heads import bins
 from pix2score.heads.number_labels import (
     NOT_A_NUMBER,
+    NumberLabels,
     bounded,
-    can_hold_numbers,
     number_sql,
-    number_type,
-    text_of,
     why_dropped,
 )
 from pix2score.heads.spec import (
@@ -40,7 +37,7 @@ _KEYS = ("name", "column", "kind", "size", "edges", "loss", "weight", "min_value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OrderedLabels(HeadSpec):
+class OrderedLabels(NumberLabels):
     """A head whose answer is a distribution over ordered bins.
 
     ``bins``: a count or amount cut into ``size`` bins whose edges are learnt from the train split, or given
@@ -206,25 +203,12 @@ class OrderedLabels(HeadSpec):
         """``min_value`` upwards; None for classes."""
         return None if self.are_classes else (self.min_value, self.max_value)
 
-    @classmethod
-    def accepts(cls, column: pa.DataType) -> bool:
-        """Numbers, or text that may hold them."""
-        return can_hold_numbers(column)
-
-    def label_type(self, columns: Sequence[LabelColumn]) -> pa.DataType:
-        """int64 or float64."""
-        return number_type(columns[0])
-
     def clean_sql(self, columns: Sequence[LabelColumn]) -> str:
         """SQL: the number, if the head can have it."""
         number = number_sql(columns[0])
         legal = bounded(number, self.min_value, self.max_value)
         whole = f" AND {number} = floor({number})" if self.are_classes else ""
         return f"CASE WHEN {legal}{whole} THEN {number} END"
-
-    def given_sql(self, columns: Sequence[LabelColumn]) -> str:
-        """SQL: what the column holds."""
-        return text_of(columns[0])
 
     def reason_sql(self, columns: Sequence[LabelColumn]) -> str:
         """SQL: not_a_number, not_finite, below_min_value or no_such_class."""

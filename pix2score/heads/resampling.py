@@ -21,7 +21,8 @@ import pyarrow.compute as pc
 
 from pix2score.heads.binary import BinaryHead
 from pix2score.heads.binary_labels import BINARY
-from pix2score.heads.classes import CLASSES, ClassesHead
+from pix2score.heads.class_labels import CLASSES
+from pix2score.heads.classes import ClassesHead
 from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.ordered_labels import BINS, LEVELS
 from pix2score.heads.spec import MISSING, HeadSpec

@@ -27,11 +27,9 @@ from pix2score.heads.spec import (
     is_whole,
 )
 from pix2score.heads.tag_sql import as_text, names_of
-from pix2score.heads.text_labels import composed
-from pix2score.storage.folder import Folder
+from pix2score.heads.vocabulary import MAX_TAGS, read_vocabulary
 
 TAGS = "tags"
-MAX_TAGS = 30_000  # targets are int16
 DEFAULT_SIZE = 5_000
 NUM_LISTED = 10
 FEW_TAGS = "fewer_than_min_tags"
@@ -147,7 +145,7 @@ class TagLabels(HeadSpec):
                 f"head {self.name!r} has no label in the train split; column {self.column!r} is empty there"
             )
         if self.vocabulary is not None:
-            return self._given(_lines(self.vocabulary, self.name), labels, num_tagged)
+            return self._given(read_vocabulary(self.vocabulary, self.name), labels, num_tagged)
         counted = "(SELECT unnest(label) AS tag, count(*) AS n FROM labels GROUP BY 1)"
         size, rare = self.size or DEFAULT_SIZE, f"n < {self.min_images}"
         chosen = _counts(
@@ -286,18 +284,3 @@ def _row(labels: TrainLabels, sql: str) -> list[int]:
 
 def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{tag!r} {number}" for tag, number in counts.items())
-
-
-def _lines(place: str, head: str) -> list[str]:
-    """Tags of a vocabulary file, once each. Raises ``ConfigError``."""
-    file = Folder(place)
-    try:
-        text = file.parent.read(file.name).decode("utf-8-sig")
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise ConfigError(f"head {head!r}: vocabulary {place} is no file") from None
-    except UnicodeDecodeError as exc:
-        raise ConfigError(f"head {head!r}: vocabulary {place} is not UTF-8: {exc}") from None
-    names = list(dict.fromkeys(name for line in text.splitlines() if (name := composed(line))))
-    if not 1 <= len(names) <= MAX_TAGS:
-        raise ConfigError(f"head {head!r}: vocabulary {place} has {len(names)} tags; 1 to {MAX_TAGS} can be")
-    return names

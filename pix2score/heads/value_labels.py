@@ -14,11 +14,9 @@ import pyarrow as pa
 from pix2score.errors import ConfigError, DataError
 from pix2score.heads.number_labels import (
     NOT_A_NUMBER,
+    NumberLabels,
     bounded,
-    can_hold_numbers,
     number_sql,
-    number_type,
-    text_of,
 )
 from pix2score.heads.quantiles import quantiles_sql
 from pix2score.heads.spec import Check, HeadSpec, LabelColumn, TrainLabels, are_numbers, is_number
@@ -31,7 +29,7 @@ _OUTSIDE = "outside_range"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ValueLabels(HeadSpec):
+class ValueLabels(NumberLabels):
     """A head whose answer is a number in the label's own unit."""
 
     kind: str = VALUE
@@ -82,23 +80,10 @@ class ValueLabels(HeadSpec):
         """``bounds``."""
         return self.bounds
 
-    @classmethod
-    def accepts(cls, column: pa.DataType) -> bool:
-        """Numbers, or text that may hold them."""
-        return can_hold_numbers(column)
-
-    def label_type(self, columns: Sequence[LabelColumn]) -> pa.DataType:
-        """int64 or float64."""
-        return number_type(columns[0])
-
     def clean_sql(self, columns: Sequence[LabelColumn]) -> str:
         """SQL: the number, if it lies in the range."""
         number = number_sql(columns[0])
         return f"CASE WHEN {bounded(number, *self.bounds)} THEN {number} END"
-
-    def given_sql(self, columns: Sequence[LabelColumn]) -> str:
-        """SQL: what the column holds."""
-        return text_of(columns[0])
 
     def reason_sql(self, columns: Sequence[LabelColumn]) -> str:
         """SQL: not_a_number, not_finite or outside_range."""
@@ -168,10 +153,6 @@ class ValueLabels(HeadSpec):
     def targets(self, column: pa.ChunkedArray) -> npt.NDArray[Any]:
         """float32 [N]."""
         return np.asarray(column.fill_null(math.nan).to_numpy())
-
-    def label_values(self, column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
-        """[N]."""
-        return np.asarray(column.cast(pa.float64(), safe=False).to_numpy())
 
     def targets_of(self, label_N: npt.NDArray[np.float64]) -> npt.NDArray[Any] | None:
         """The numbers."""

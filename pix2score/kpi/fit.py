@@ -35,11 +35,11 @@ class Fits:
     test: dict[str, Floats]
 
 
-def fit_models(table: Table, seed: int, halves_from: int = HALVES_FROM) -> Fits:
+def fit_models(table: Table, seed: int) -> Fits:
     """Fit all on the train split; the validation split chooses penalties and the number of trees."""
     with threadpool_limits(num_threads(table.num("train")), user_api="blas"):
         models = {model.name: model for model in _linear_and_trees(table, seed)}
-        models |= {model.name: model for model in _with_leaves(table, seed, models[ONLY_TREES], halves_from)}
+        models |= {model.name: model for model in _with_leaves(table, seed, models[ONLY_TREES], HALVES_FROM)}
     said = {split: {CONSTANT: _constant(table, split)} for split in SPLITS[1:]}
     for name, model in models.items():
         for split, found in said.items():

@@ -23,7 +23,8 @@ from pix2score.kpi.apply import apply
 from pix2score.kpi.config import EMBEDDING, SCORES, KpiConfig
 from pix2score.kpi.features import Features, score_columns
 from pix2score.kpi.fit import best_by_validation, fit_models, metrics, told
-from pix2score.kpi.labels import Labels, described, load_labels, open_labels
+from pix2score.kpi.label_rows import described, load_labels
+from pix2score.kpi.labels import Labels, open_labels
 from pix2score.kpi.models import CARD, Fitted, save
 from pix2score.kpi.rows import Source, join_labels, load_positions, load_scores, open_source
 from pix2score.kpi.table import Table, read_table

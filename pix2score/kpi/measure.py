@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pix2score.kpi.labels import Target
+from pix2score.kpi.label_rows import Target
 from pix2score.metrics.formulas import Floats, Measure, auc, spearman
 from pix2score.metrics.intervals import MIN_LABELLED, intervals, paired_interval, resamples
 from pix2score.metrics.measures import values

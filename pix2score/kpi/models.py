@@ -26,7 +26,7 @@ from pix2score.errors import DataError
 from pix2score.heads.quantiles import quantile_of
 from pix2score.kpi.features import Features, Matrix, Scale, features_from_dict
 from pix2score.kpi.forest import leaf_columns, read_forest, tree_margins
-from pix2score.kpi.labels import Target
+from pix2score.kpi.label_rows import Target
 from pix2score.kpi.linear import Linear, margins, probability
 from pix2score.metrics.formulas import Floats
 from pix2score.storage.folder import Folder

@@ -16,10 +16,12 @@ import pyarrow.dataset as pds
 
 from pix2score.catalog.keys import KEY
 from pix2score.errors import DataError
-from pix2score.kpi.labels import Labels, SideColumn, load_side, quoted
+from pix2score.kpi.label_rows import load_side
+from pix2score.kpi.labels import Labels, SideColumn
 from pix2score.snapshots.manifest import live
 from pix2score.snapshots.read import read_embeddings, read_scores
 from pix2score.snapshots.tables import Layout
+from pix2score.storage.quoting import identifier
 from pix2score.storage.sql import engine, load, one_row
 
 BLOCK_ROWS = 4_096
@@ -88,7 +90,7 @@ def join_labels(
     ``so_far``: what became of the labels before, in words.
     Raises ``DataError`` if none is left, with keys of both sides.
     """
-    scores = "".join(f", s.{quoted(name)}" for name in columns)
+    scores = "".join(f", s.{identifier(name)}" for name in columns)
     connection.execute(
         f"CREATE TABLE usable AS SELECT l.*, e.position{scores} FROM labelled l "
         "JOIN scored s USING (illust_id, page) JOIN embedded e USING (illust_id, page)"
@@ -122,7 +124,7 @@ class PlainColumns:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> None:
         self._connection = connection
-        self._names = ", ".join(map(quoted, names))
+        self._names = ", ".join(map(identifier, names))
 
     def of(self, first: int, num: int) -> pa.Table:
         """Of ``num`` rows from position ``first`` on; null where there is no value."""
@@ -148,7 +150,7 @@ def plain_columns(
             load_side(connection, labels, source.layout.id_type)
             joins += " LEFT JOIN labelled USING (illust_id, page)"
         names = [*scores, *(column.key for column in side)]
-        selected = ", ".join(map(quoted, names))
+        selected = ", ".join(map(identifier, names))
         connection.execute(
             f"CREATE TABLE plain AS SELECT position, {selected} FROM embedded {joins} ORDER BY position"
         )

@@ -17,7 +17,7 @@ import pyarrow as pa
 from pix2score.dataset.card import SPLITS
 from pix2score.errors import DataError
 from pix2score.kpi.features import Features, Matrix, Scale, learnt_scale, learnt_values
-from pix2score.kpi.labels import Target
+from pix2score.kpi.label_rows import Target
 from pix2score.kpi.linear import Blocks, Rows
 from pix2score.kpi.measure import Truth
 from pix2score.kpi.rows import Source

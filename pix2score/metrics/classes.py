@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pix2score.heads.classes import ClassesHead
 from pix2score.heads.spec import Calibration, HeadSpec
-from pix2score.metrics.curves import reliability
+from pix2score.metrics.curves import reliability, temperature_notes
 from pix2score.metrics.formulas import (
     Floats,
     Measure,
@@ -92,11 +92,7 @@ class ClassNumbers(KindNumbers):
 
     def notes(self, answers: Answers, calibration: Calibration) -> dict[str, Any]:
         """The temperature, and the calibration error without it."""
-        temperature = float(calibration.get("temperature", 1.0))
-        sure_before = np.exp(softened(answers.outputs, temperature)).max(axis=1)
-        correct = answers.outputs.argmax(axis=1) == answers.truth
-        before = calibration_error(sure_before, correct, np.ones(len(correct)))
-        return {"temperature": temperature, "ece_before_temperature": before}
+        return temperature_notes(answers, calibration)
 
     def curves(self, answers: Answers, calibration: Calibration) -> Curves:
         """``reliability`` before and after the temperature, and ``confusion`` of the first classes."""

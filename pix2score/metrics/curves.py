@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pix2score.heads.ordered import OrderedHead
-from pix2score.metrics.formulas import Flags, Floats
+from pix2score.heads.spec import Calibration
+from pix2score.metrics.formulas import Flags, Floats, calibration_error
 from pix2score.metrics.measures import OrderedAnswers, softened
-from pix2score.metrics.protocol import Change
+from pix2score.metrics.protocol import Answers, Change
 
 NUM_CURVE_POINTS = 10
 NUM_SCATTER = 400
@@ -73,6 +74,15 @@ def curves(answers: OrderedAnswers, temperature: float) -> OrderedCurves:
         "curve": _curve(answers),
         "scatter": _scatter(answers),
     }
+
+
+def temperature_notes(answers: Answers, calibration: Calibration) -> dict[str, Any]:
+    """``temperature``; ``ece_before_temperature``, the calibration error of log-probabilities without it."""
+    temperature = float(calibration.get("temperature", 1.0))
+    sure_before = np.exp(softened(answers.outputs, temperature)).max(axis=1)
+    correct = answers.outputs.argmax(axis=1) == answers.truth
+    before = calibration_error(sure_before, correct, np.ones(len(correct)))
+    return {"temperature": temperature, "ece_before_temperature": before}
 
 
 def reliability(confidence: Floats, correct: Flags) -> list[ReliabilityStep]:

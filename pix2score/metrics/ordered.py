@@ -10,15 +10,14 @@ import numpy.typing as npt
 from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.spec import Calibration, HeadSpec
 from pix2score.metrics.accumulate import OrderedAccumulator
-from pix2score.metrics.curves import change, curves
-from pix2score.metrics.formulas import Floats, Measure, Numbers, calibration_error
+from pix2score.metrics.curves import change, curves, temperature_notes
+from pix2score.metrics.formulas import Floats, Measure, Numbers
 from pix2score.metrics.measures import (
     OrderedAnswers,
     constant_in_own_unit,
     constant_numbers,
     guess_measures,
     measures,
-    softened,
 )
 from pix2score.metrics.protocol import Accumulator, Answers, Change, Curves, KindNumbers
 
@@ -61,11 +60,7 @@ class OrderedNumbers(KindNumbers):
 
     def notes(self, answers: Answers, calibration: Calibration) -> dict[str, Any]:
         """The temperature, and the calibration error without it."""
-        temperature = float(calibration.get("temperature", 1.0))
-        sure_before = np.exp(softened(answers.outputs, temperature)).max(axis=1)
-        correct = answers.outputs.argmax(axis=1) == answers.truth
-        before = calibration_error(sure_before, correct, np.ones(len(correct)))
-        return {"temperature": temperature, "ece_before_temperature": before}
+        return temperature_notes(answers, calibration)
 
     def curves(self, answers: Answers, calibration: Calibration) -> Curves:
         """``curves.OrderedCurves``."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pix2score.heads.distribution import DistributionHead
-from pix2score.heads.distribution_labels import shares_of
+from pix2score.heads.votes import shares_of
 from pix2score.metrics.formulas import Floats, Numbers, pearson, rank_correlation
 
 MIN_VOTES = 2
@@ -20,7 +20,7 @@ MIN_IMAGES = 50
 """Fewer say nothing of the noise."""
 
 
-def vote_noise(head: DistributionHead, votes_NK: npt.NDArray[Any], seed: int = 0) -> Numbers:
+def vote_noise(head: DistributionHead, votes_NK: npt.NDArray[Any]) -> Numbers:
     """What an answer that knows everything but the noise would reach on average.
 
     ``pearson_ceiling`` and ``std_spearman_ceiling`` are by the Spearman-Brown formula, ``mse_floor`` is the
@@ -30,7 +30,7 @@ def vote_noise(head: DistributionHead, votes_NK: npt.NDArray[Any], seed: int = 0
     if (votes_NK != np.round(votes_NK)).any() or (num >= MIN_VOTES).sum() < MIN_IMAGES:
         return {"pearson_ceiling": None, "std_spearman_ceiling": None, "mse_floor": None}
     votes = votes_NK[num >= MIN_VOTES].astype(np.int64)
-    first = dealt_half(votes, np.random.default_rng(seed))
+    first = dealt_half(votes, np.random.default_rng(0))
     a, b, n = first.sum(axis=1), (votes - first).sum(axis=1), votes.sum(axis=1)
     (mean_a, std_a), (mean_b, std_b) = (head.moments(shares_of(half)) for half in (first, votes - first))
     return {

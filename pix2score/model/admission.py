@@ -15,8 +15,9 @@ from typing import Any, Literal, TypeAlias, TypeGuard
 from pix2score.cli.packages import missing, need, versions
 from pix2score.errors import ConfigError, DataError
 from pix2score.host.instructions import EIGHT_BIT, HALF, has_any, host_kind
+from pix2score.model.card import ModelCard
 from pix2score.model.engine_files import EngineCard, load_engine_card, load_int8, load_parity
-from pix2score.model.folder import ModelCard, Weights, load_graph, load_model
+from pix2score.model.folder import Weights, load_graph, load_model
 from pix2score.model.members import refuse_ensemble
 from pix2score.model.parity import changes, objections
 from pix2score.model.predictor import Engine, Predictor, Runtime, check_engine, load_predictor
@@ -81,7 +82,7 @@ def admitted(model: str, card: ModelCard, weights: Weights, engine: Narrow) -> A
 
 
 def load_asked(
-    model: str, engine: Engine, *, batch_size: int, device: str, num_threads: int | None = None
+    model: str, engine: Engine, *, batch_size: int, device: str
 ) -> tuple[Predictor, dict[str, Any]]:
     """The predictor of one process by ``engine``, in float32 where it may not answer here.
 
@@ -89,7 +90,7 @@ def load_asked(
     ``ConfigError`` for an engine that ``device`` does not have.
     """
     check_engine(engine, device)
-    settings: dict[str, Any] = {"batch_size": batch_size, "num_threads": num_threads}
+    settings: dict[str, Any] = {"batch_size": batch_size, "num_threads": None}
     if not is_narrow(engine):
         return load_predictor(model, device=device, engine=engine, **settings), {}
     card, weights = load_model(model)

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from pix2score.errors import DataError
 from pix2score.heads.spec import Floats
-from pix2score.model.folder import TRUNK, ModelCard, Shape, Weights, check_shapes
+from pix2score.model.card import ModelCard
+from pix2score.model.folder import TRUNK, Shape, Weights, check_shapes
 from pix2score.model.widen import widen
 
 NORM_EPSILON = 1e-5

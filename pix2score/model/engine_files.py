@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pix2score.errors import DataError
-from pix2score.model.folder import ModelCard
+from pix2score.model.card import ModelCard
 from pix2score.model.parity import ParitySet, read_parity
 from pix2score.storage.folder import Folder
 

@@ -17,7 +17,8 @@ import onnxruntime
 
 from pix2score.errors import DataError
 from pix2score.host.cores import threads_under_quota
-from pix2score.model.folder import GRAPH, ModelCard, Weights, check_shapes
+from pix2score.model.card import ModelCard
+from pix2score.model.folder import GRAPH, Weights, check_shapes
 
 Floats = npt.NDArray[np.float32]
 PIXELS, EMBEDDING, BATCH = "pixels", "embedding", "batch"

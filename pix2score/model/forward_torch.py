@@ -20,7 +20,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pix2score.model.folder import ModelCard, Weights
+from pix2score.model.card import ModelCard
+from pix2score.model.folder import Weights
 from pix2score.model.network import normalise
 from pix2score.model.networks import Network, model_from_card
 

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from pix2score.heads.spec import Floats
 from pix2score.model.answers import EmbeddingPredictor
-from pix2score.model.folder import ModelCard, Weights
+from pix2score.model.card import ModelCard
+from pix2score.model.folder import Weights
 
 Trunk = Callable[[npt.NDArray[np.uint8]], Floats]
 """uint8 [B, S, S, 3] -> embedding float32 [B, D] before it is rounded."""

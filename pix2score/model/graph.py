@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from pix2score.errors import TrainingError
 from pix2score.images.preprocess import Preprocess
-from pix2score.model.folder import WEIGHTS, ModelCard, Span
+from pix2score.model.card import ModelCard
+from pix2score.model.folder import WEIGHTS, Span
 from pix2score.model.forward_onnx import BATCH, EMBEDDING, LOGITS, PIXELS, UNUSED
 from pix2score.model.networks import Network, network_of_card
 

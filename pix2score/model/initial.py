@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from pix2score.errors import ConfigError, DataError
 from pix2score.model.backbones import check_backbone
-from pix2score.model.folder import CARD, NUM_LISTED, load_model
+from pix2score.model.card import CARD
+from pix2score.model.folder import NUM_LISTED, load_model
 from pix2score.model.members import refuse_ensemble
 from pix2score.model.trunk import build_trunk
 from pix2score.storage.folder import Folder

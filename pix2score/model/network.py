@@ -103,10 +103,6 @@ class MultiHeadModel(nn.Module):
             if bias_A is not None:
                 layer.bias.copy_(torch.from_numpy(bias_A))
 
-    def head_parameters(self) -> list[nn.Parameter]:
-        """All parameters behind the embedding."""
-        return [*self.hidden.parameters(), *self.outputs.parameters()]
-
 
 def _hidden_layer(embedding_dim: int, width: int) -> nn.Module:
     """An identity for a ``width`` of 0: it has no weights, and so no names in a model's file."""

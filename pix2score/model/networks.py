@@ -7,8 +7,9 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
+from pix2score.model.card import ModelCard
 from pix2score.model.ensemble import EnsembleModel
-from pix2score.model.folder import ModelCard, Weights
+from pix2score.model.folder import Weights
 from pix2score.model.network import MultiHeadModel, load_exactly
 
 Network: TypeAlias = MultiHeadModel | EnsembleModel

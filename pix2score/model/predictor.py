@@ -16,7 +16,8 @@ import numpy.typing as npt
 from pix2score.cli.packages import missing
 from pix2score.errors import ConfigError
 from pix2score.heads.spec import Floats
-from pix2score.model.folder import ModelCard, Weights, load_graph, load_model
+from pix2score.model.card import ModelCard
+from pix2score.model.folder import Weights, load_graph, load_model
 from pix2score.model.prediction import Prediction
 
 logger = logging.getLogger(__name__)

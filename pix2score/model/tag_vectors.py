@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 from pix2score.catalog.keys import Id, Key
 from pix2score.errors import DataError
 from pix2score.heads.tags import TagsHead, probabilities
-from pix2score.model.folder import ModelCard, Weights, load_model
+from pix2score.model.card import ModelCard
+from pix2score.model.folder import Weights, load_model
 from pix2score.model.members import refuse_ensemble
 from pix2score.snapshots.identity import model_of
 from pix2score.snapshots.manifest import live

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pix2score.catalog.catalog import Catalog
-from pix2score.catalog.rows import order_sql, order_terms
+from pix2score.catalog.planned import order_sql, order_terms
 from pix2score.nightly.request import ScoringRequest
 
 _RANKS = {

@@ -15,8 +15,10 @@ import duckdb
 import pyarrow as pa
 
 from pix2score.catalog.catalog import Catalog
+from pix2score.catalog.counts import PlanCounts
 from pix2score.catalog.keys import KEY, Key, key_fields
-from pix2score.catalog.rows import PlanCounts, catalog_rows, plan_schema
+from pix2score.catalog.planned import plan_schema
+from pix2score.catalog.rows import catalog_rows
 from pix2score.nightly.carry import SortedPart, columns_of, write_carried
 from pix2score.nightly.guards import check_limits
 from pix2score.nightly.order import in_order

@@ -72,6 +72,7 @@ def load_dealt(
     dealt: Sequence[Slices],
     number: int,
 ) -> None:
+    """Load what was ``dealt`` to range ``number`` as ``table``, columns as ``schema`` says."""
     tables = read_slice(space.folder, dealt, number)
     load(connection, table, schema, (batch for rows in tables for batch in rows.to_batches()))
 
@@ -79,5 +80,6 @@ def load_dealt(
 def write_of_range(
     connection: duckdb.DuckDBPyConnection, space: Space, number: int, name: str, sql: str, num_rows: int
 ) -> Ordered | None:
+    """``write_ordered`` of range ``number``, in files that begin with ``name``; None if there is no row."""
     prefix = f"{space.temporary}/{name}-{number:05}"
     return write_ordered(connection, sql, space.folder, prefix, num_rows, space.bounds.number)

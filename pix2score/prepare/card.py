@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pix2score.catalog.rows import PlanCounts
+from pix2score.catalog.counts import PlanCounts
 from pix2score.catalog.several import Catalogs
 from pix2score.dataset.card import CARD, FORMAT, SPLITS
 from pix2score.dataset.labels import label_types

@@ -10,20 +10,16 @@ Owns the dataset folder:
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
-
-import pyarrow as pa
 
 from pix2score.catalog.catalog import Catalog
 from pix2score.catalog.contents import ImageRows, log_failures_of
-from pix2score.catalog.rows import SOURCE, WEIGHT, PlanCounts
-from pix2score.catalog.several import Catalogs, open_catalogs
+from pix2score.catalog.counts import PlanCounts
+from pix2score.catalog.rows import SOURCE, WEIGHT
+from pix2score.catalog.several import open_catalogs
 from pix2score.cli.summary import recorded
 from pix2score.cluster.decode import decoded_blocks, decoded_rows
 from pix2score.cluster.offer import Offer
@@ -32,23 +28,21 @@ from pix2score.cluster.rounds import Rounds
 from pix2score.cluster.session import session
 from pix2score.cluster.sink import Staging
 from pix2score.cluster.tasks import on_cluster
-from pix2score.dataset.card import CARD, SPLITS, dataset_schema
-from pix2score.dataset.comparisons import described, open_comparisons, warnings
-from pix2score.dataset.labels import described_labels, label_types
-from pix2score.dataset.near_identical import NearIdentical, open_near_identical, spanning_warnings
-from pix2score.dataset.plan import SplitRule, described_splits, plan_dataset
+from pix2score.dataset.card import CARD
+from pix2score.dataset.comparisons import open_comparisons
+from pix2score.dataset.near_identical import open_near_identical
+from pix2score.dataset.plan import SplitRule, plan_dataset
 from pix2score.dataset.resume import ResumedShards, resume_shards
 from pix2score.dataset.shards import Shard, ShardWriter, shard_rows_of, staged_shards
-from pix2score.dataset.side_table import SideTable
-from pix2score.dataset.sources import SourceRules, described_sources
 from pix2score.errors import ConfigError, DataError, LimitError, StorageError
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.failure_limits import ALL_MISSING_ROWS, check_failed
-from pix2score.images.preprocess import ALGORITHM
 from pix2score.images.repeats import Repeats
 from pix2score.prepare.card import card_summary, dataset_card, failed_by_code, publish_card
 from pix2score.prepare.config import PrepareConfig
 from pix2score.prepare.sets import decoded_sets
+from pix2score.prepare.telling import tell_plan, warn_of_leftovers
+from pix2score.prepare.work import Work, plan_id, shard_schema
 from pix2score.storage.folder import Folder
 from pix2score.storage.parts import Part, total_rows
 from pix2score.summaries import PrepareSummary
@@ -76,8 +70,8 @@ def prepare(config: PrepareConfig) -> PrepareSummary:
         _refuse_catalogs_own_folder(catalog, out)
     if out.is_file(CARD):
         raise DataError(f"{config.out} already holds a dataset; give another --out, or remove it first")
-    staged = f"staged/{_plan_id(config, catalogs, comparisons, alike)}"
-    work = _Work(config, catalogs, heads, images, out, staged, comparisons, config.rules(), alike)
+    staged = f"staged/{plan_id(config, catalogs, comparisons, alike)}"
+    work = Work(config, catalogs, heads, images, out, staged, comparisons, config.rules(), alike)
     with session() as offer, recorded(out, "summary.json", {"job": "prepare", "out": out.uri}) as summary:
         fitted, counts, done = _write_shards(work, offer)
         log_failures_of(failed_by_code(done.shards), catalogs, config.image_root)
@@ -88,41 +82,6 @@ def prepare(config: PrepareConfig) -> PrepareSummary:
         _clear(work, done.left_out)
         summary.update(card_summary(content))
     return cast("PrepareSummary", summary)
-
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """What one invocation works with."""
-
-    config: PrepareConfig
-    catalogs: Catalogs
-    heads: tuple[HeadSpec, ...]
-    images: ImageRows
-    out: Folder
-    staged: str
-    comparisons: SideTable | None
-    rules: SourceRules
-    alike: NearIdentical | None
-
-
-def _plan_id(
-    config: PrepareConfig, catalogs: Catalogs, comparisons: SideTable | None, alike: NearIdentical | None
-) -> str:
-    """Equal for equal settings and an unchanged catalog: then what a killed attempt finished is resumed."""
-    # Not max_failed: who allows more failures after a stop wants what is done already.
-    asked = {name: value for name, value in config.plain().items() if name != "max_failed"}
-    facts = asked | {
-        "files": [(e.path, e.size, e.etag) for catalog in catalogs.members for e in catalog.files],
-        "algorithm": ALGORITHM,
-    }
-    versions = [dict(catalog.table.facts) for catalog in catalogs.members if catalog.table]
-    if versions:  # rows may go without a change to any file
-        facts["versions"] = versions
-    if comparisons:
-        facts["compared"] = (comparisons.entry.size, comparisons.entry.etag)
-    if alike:
-        facts["alike"] = (alike.table.entry.size, alike.table.entry.etag)
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def _refuse_catalogs_own_folder(catalog: Catalog, out: Folder) -> None:
@@ -136,64 +95,14 @@ def _refuse_catalogs_own_folder(catalog: Catalog, out: Folder) -> None:
         )
 
 
-def _warn_of_leftovers(out: Folder, earlier: ResumedShards) -> None:
-    """Warn of files that no receipt names; none is removed: another prepare may be at work on them."""
-    named = {shard.path for shard in (*earlier.shards, *earlier.left_out)}
-    old = [entry.path for split in SPLITS for entry in out.entries(f"split={split}", suffix=".parquet")]
-    surplus = [path for path in old if path not in named]
-    if surplus:
-        logger.warning(
-            "%d files of another attempt are in %s; dataset.json will not name them", len(surplus), out.uri
-        )
-
-
-def _warn(asked: Sequence[HeadSpec], fitted: Sequence[HeadSpec], counts: PlanCounts) -> None:
-    for wanted, head in zip(asked, fitted, strict=True):
-        for line in head.fit_warnings(wanted):
-            logger.warning("%s", line)
-    for line in described_labels(asked, counts):
-        logger.warning("%s", line)
-    if counts.unknown_split:
-        logger.warning(
-            "%d rows left out: their split is not known: %s", counts.unknown_split, described_splits(counts)
-        )
-    for line in spanning_warnings(counts.near_identical):
-        logger.warning("%s", line)
-    if counts.comparisons:
-        _tell_comparisons(counts)
-    for line in described_sources(counts):
-        logger.info("%s", line)
-    if counts.key_of_another:
-        logger.warning(
-            "%d rows have a key that an earlier --catalog has: its row counts, these are left out; ids of "
-            "their own keep both",
-            counts.key_of_another,
-        )
-    if counts.bad_weight:
-        logger.warning("%d rows left out: their weight is negative or no number", counts.bad_weight)
-
-
-def _tell_comparisons(counts: PlanCounts) -> None:
-    sets, images = (sum(counts.comparisons[name].values()) for name in ("sets_by_split", "images_by_split"))
-    logger.info("comparisons: %s", described(counts.comparisons))
-    logger.info(
-        "each set is a row that holds its images: %d images in %d rows, beside %d rows of one image",
-        images,
-        sets,
-        counts.planned - sets,
-    )
-    for line in warnings(counts.comparisons):
-        logger.warning("%s", line)
-
-
-def _write_shards(work: _Work, offer: Offer) -> tuple[list[HeadSpec], PlanCounts, ResumedShards]:
+def _write_shards(work: Work, offer: Offer) -> tuple[list[HeadSpec], PlanCounts, ResumedShards]:
     """Write every planned row to one shard, resuming those of earlier attempts; return heads, counts, shards.
 
     Raises ``LimitError`` if too many images failed.
     """
     work.out.prove_exclusive()  # before hours of work that could not be published
     done = _resumed(work)
-    _warn_of_leftovers(work.out, done)
+    warn_of_leftovers(work.out, done)
     parts, counts, fitted = _plan(work, done)
     if total_rows(parts) + done.rows != counts.planned:
         logger.warning(
@@ -201,7 +110,7 @@ def _write_shards(work: _Work, offer: Offer) -> tuple[list[HeadSpec], PlanCounts
         )
         done = ResumedShards((), (*done.shards, *done.left_out))
         parts, counts, fitted = _plan(work, done)
-    _warn(work.heads, fitted, counts)
+    tell_plan(work.heads, fitted, counts)
     logger.info("preparing %d images, %d of them done by an earlier attempt", counts.planned, done.rows)
     rounds = Rounds()
     for number in rounds:
@@ -218,12 +127,12 @@ def _write_shards(work: _Work, offer: Offer) -> tuple[list[HeadSpec], PlanCounts
     )
 
 
-def _resumed(work: _Work) -> ResumedShards:
+def _resumed(work: Work) -> ResumedShards:
     receipts = staged_shards(work.out, work.staged)
-    return on_cluster(resume_shards, work.out, receipts, _shard_schema(work)) if receipts else ResumedShards()
+    return on_cluster(resume_shards, work.out, receipts, shard_schema(work)) if receipts else ResumedShards()
 
 
-def _plan(work: _Work, done: ResumedShards) -> tuple[list[Part], PlanCounts, list[HeadSpec]]:
+def _plan(work: Work, done: ResumedShards) -> tuple[list[Part], PlanCounts, list[HeadSpec]]:
     """Parts of what is not ``done``."""
     config = work.config
     rule = SplitRule(
@@ -237,14 +146,8 @@ def _plan(work: _Work, done: ResumedShards) -> tuple[list[Part], PlanCounts, lis
     )
 
 
-def _shard_schema(work: _Work) -> pa.Schema:
-    catalog, rules = work.catalogs.first, work.rules
-    types = label_types(catalog, work.heads, rules)
-    return dataset_schema(catalog.id_type, work.heads, types, rules.fields())
-
-
 def _round(
-    work: _Work,
+    work: Work,
     parts: Sequence[Part],
     heads: Sequence[HeadSpec],
     offer: Offer,
@@ -253,7 +156,7 @@ def _round(
 ) -> ResumedShards:
     """Read, fetch and shrink, write, in one streaming Ray Data execution; return ``done`` and its shards."""
     image_size = work.config.image_size
-    write = ShardWriter(out=work.out, heads=tuple(heads), schema=_shard_schema(work), staged=work.staged)
+    write = ShardWriter(out=work.out, heads=tuple(heads), schema=shard_schema(work), staged=work.staged)
     blocks = decoded_sets if work.comparisons else decoded_blocks
     dataset = decoded_rows(work.out, parts, work.images, image_size, offer, blocks=blocks)
     meter = Meter("prepared", total_rows(parts), logger)
@@ -269,7 +172,7 @@ def _round(
     return ResumedShards(tuple(shards), done.left_out)
 
 
-def _check_failed(work: _Work, shards: Sequence[Shard], num_planned: int) -> None:
+def _check_failed(work: Work, shards: Sequence[Shard], num_planned: int) -> None:
     """Raise ``LimitError``, with the failures in the log, if too many images failed."""
     failed, num_done = failed_by_code(shards), sum(shard.rows for shard in shards)
     if failed.total() == num_planned < ALL_MISSING_ROWS:
@@ -281,13 +184,13 @@ def _check_failed(work: _Work, shards: Sequence[Shard], num_planned: int) -> Non
         raise
 
 
-def _clear(work: _Work, surplus: Sequence[Shard]) -> None:
+def _clear(work: Work, surplus: Sequence[Shard]) -> None:
     """Remove the plan, the receipts, and the shards that only they name."""
     work.out.delete([f"{work.staged}/{entry.path}" for entry in (work.out / work.staged).entries()])
     work.out.delete([shard.path for shard in surplus])
 
 
-def _check_any_training(work: _Work, done: ResumedShards) -> None:
+def _check_any_training(work: Work, done: ResumedShards) -> None:
     """A dataset without a training image is none."""
     if not any(shard.split == "train" for shard in done.shards):
         _clear(work, (*done.shards, *done.left_out))

@@ -20,7 +20,8 @@ from pix2score.errors import ConfigError, DataError
 from pix2score.heads.spec import HeadSpec
 from pix2score.metrics.kinds import calibrations, loss_metric, main_metric, results
 from pix2score.metrics.protocol import Accumulator
-from pix2score.model.folder import CARD, ModelCard, Weights, load_model, save_model, trunk_weights
+from pix2score.model.card import CARD, ModelCard
+from pix2score.model.folder import Weights, load_model, save_model, trunk_weights
 from pix2score.refit.config import RefitConfig
 from pix2score.refit.rows import SplitRows, read_rows
 from pix2score.snapshots.identity import model_of

@@ -152,11 +152,20 @@ def score_against_label(
             for row in curve
         ]
         scatter = [{**row, "label": max(1.0, row["label"])} for row in scatter]
-    dots = {
+    return svg([_dots(x, y, scatter), *_quartiles(x, y)], curve)
+
+
+def _dots(x: Row, y: Row, scatter: Sequence[Row]) -> dict[str, Any]:
+    """Single images, at field ``label``."""
+    return {
         "data": {"values": list(scatter)},
         "mark": {"type": "point", "filled": True, "size": 9, "opacity": 0.45, "color": SOFT},
         "encoding": {"x": x, "y": {**y, "field": "label"}},
     }
+
+
+def _quartiles(x: Row, y: Row) -> list[dict[str, Any]]:
+    """A band from ``low`` to ``high``, and a line at ``median``."""
     band = {
         "mark": {"type": "area", "color": ACCENT, "opacity": 0.18},
         "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
@@ -165,7 +174,7 @@ def score_against_label(
         "mark": {"type": "line", "point": True, "color": ACCENT},
         "encoding": {"x": x, "y": {**y, "field": "median"}},
     }
-    return svg([dots, band, line], curve)
+    return [band, line]
 
 
 def lines(
@@ -197,26 +206,13 @@ def predicted_against_label(curve: Sequence[Row], scatter: Sequence[Row], column
     """
     x = axis("predicted", "predicted", scale={"zero": False})
     y: dict[str, Any] = {"type": "quantitative", "title": column, "scale": {"zero": False}}
-    dots = {
-        "data": {"values": list(scatter)},
-        "mark": {"type": "point", "filled": True, "size": 9, "opacity": 0.45, "color": SOFT},
-        "encoding": {"x": x, "y": {**y, "field": "label"}},
-    }
     ends = sorted(row["predicted"] for row in scatter)
     equal = {
         "data": {"values": [{"predicted": end, "label": end} for end in (ends[0], ends[-1])]},
         "mark": {"type": "line", "strokeDash": [4, 4], "color": SOFT},
         "encoding": {"x": x, "y": {**y, "field": "label"}},
     }
-    band = {
-        "mark": {"type": "area", "color": ACCENT, "opacity": 0.18},
-        "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
-    }
-    line = {
-        "mark": {"type": "line", "point": True, "color": ACCENT},
-        "encoding": {"x": x, "y": {**y, "field": "median"}},
-    }
-    return svg([dots, equal, band, line], curve)
+    return svg([_dots(x, y, scatter), equal, *_quartiles(x, y)], curve)
 
 
 def shares_along(points: Sequence[Row], field: str, title: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pix2score.heads.binary_labels import BINARY
-from pix2score.heads.classes import CLASSES
+from pix2score.heads.class_labels import CLASSES
 from pix2score.heads.distribution_labels import DISTRIBUTION
 from pix2score.heads.ordered_labels import BINS, LEVELS
 from pix2score.heads.preference import PREFERENCE

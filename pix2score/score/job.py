@@ -1,8 +1,8 @@
 """score: every illustration of a catalog gets its predictions and embedding, or a failure, in a new snapshot.
 
 One streaming Ray Data execution: plan parts -> fetch and decode on CPUs -> predictor actors -> staged pieces.
-What is scored is the matter of ``nightly.plan``, how it becomes live of ``nightly.publish``, what is reported
-about it of ``account``.
+What is scored is the matter of ``nightly.plan``, how it is staged of ``staging``, how it becomes live of
+``nightly.publish``, what is reported about it of ``account``.
 """
 
 from __future__ import annotations
@@ -14,36 +14,30 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
-from pix2score.catalog.contents import log_failures
 from pix2score.cli.flags import as_plain
 from pix2score.cli.summary import StageTimer, Summary, recorded
 from pix2score.cluster.local import MIN_LOCAL_CPUS, BackgroundCall, has_local_gpu, is_local
 from pix2score.cluster.offer import Offer
-from pix2score.cluster.rounds import Rounds
 from pix2score.cluster.session import session
-from pix2score.errors import ConfigError, StorageError
+from pix2score.errors import ConfigError
 from pix2score.model.predictor import check_engine, check_precision, graph_if_absent
 from pix2score.nightly.gate import DriftGate
 from pix2score.nightly.plan import ScoringPlan
-from pix2score.nightly.publish import Publication, publish_night
+from pix2score.nightly.publication import Publication
+from pix2score.nightly.publish import publish_night
 from pix2score.score.account import (
-    Tally,
-    answer_summary,
     estimate,
     log_estimate,
     log_plan,
     plan_summary,
-    rate_summary,
     scored_summary,
 )
 from pix2score.score.config import ScoreConfig
 from pix2score.score.held import show_held
-from pix2score.score.leftover import discard_plan, is_as_before, leave_rest, staged_summary
-from pix2score.score.run import Run, executor, first_plan, is_small, open_run, plan_of
+from pix2score.score.leftover import discard_plan, is_as_before, staged_summary
+from pix2score.score.run import Run, executor, first_plan, is_small, open_run
+from pix2score.score.staging import Staged, stage
 from pix2score.snapshots.leases import Lease
-from pix2score.snapshots.pieces import Receipt
-from pix2score.snapshots.snapshot import Snapshot
-from pix2score.storage.parts import total_rows
 from pix2score.summaries import ScoreSummary
 
 if TYPE_CHECKING:
@@ -82,14 +76,7 @@ def score(config: ScoreConfig) -> ScoreSummary:
     ):
         run.laps.lap("start_ray")
         summary.is_written = not config.dry_run
-        use_gpu = offer.wants_gpu(config.device)
-        device = "cuda" if use_gpu else "cpu"
-        check_precision(config.precision, device)
-        check_engine(config.engine, device)
-        if config.decode == "gpu" and not use_gpu:
-            raise ConfigError(
-                "decode gpu: this Ray has no GPU; leave it out, or wait for one with --gpu-wait-s"
-            )
+        use_gpu = _wants_gpu(config, offer)
         plan = planning.result()
         run.laps.lap("plan")
         log_plan(run.id, run.catalog, plan)
@@ -104,6 +91,17 @@ def score(config: ScoreConfig) -> ScoreSummary:
                 _score_and_publish(run, plan, offer, use_gpu, summary)
         summary |= {"began_at": run.laps.began_at, "stages_s": run.laps.seconds}
     return cast("ScoreSummary", summary)
+
+
+def _wants_gpu(config: ScoreConfig, offer: Offer) -> bool:
+    """Whether GPUs are used. Raises ``ConfigError`` for settings that what there is cannot follow."""
+    use_gpu = offer.wants_gpu(config.device)
+    device = "cuda" if use_gpu else "cpu"
+    check_precision(config.precision, device)
+    check_engine(config.engine, device)
+    if config.decode == "gpu" and not use_gpu:
+        raise ConfigError("decode gpu: this Ray has no GPU; leave it out, or wait for one with --gpu-wait-s")
+    return use_gpu
 
 
 def _report_estimate(run: Run, plan: ScoringPlan, summary: Summary) -> None:
@@ -134,95 +132,16 @@ def _report_nothing_done(run: Run, summary: Summary) -> None:
 def _score_and_publish(run: Run, plan: ScoringPlan, offer: Offer, use_gpu: bool, summary: Summary) -> None:
     if run.config.publishes:
         run.out.prove_exclusive()  # before anything is scored that could not be published
-    started = time.monotonic()
-    num_first = plan.counts.planned - plan.counts.retry
-    tally = Tally(
-        run.config.max_failed,
-        num_first,
-        failed_again=plan.resumed_failed_again,
-        failed=Counter(plan.resumed_failed),
-    )
+    began_s = time.monotonic()
     pipeline = _pipeline(run, offer, use_gpu, plan.counts.to_score)
-    try:
-        plan, receipts = _execute(run, plan, pipeline, _again(run, offer), tally)
-        pending = leave_rest(run, plan, receipts, tally)
-        if run.config.publishes and run.config.max_failed < 1:  # 1 says that any share will do
-            tally.check_end(plan.counts.keys - plan.counts.pending)
-    finally:
-        wall_s = time.monotonic() - started - tally.answer_s
-        log_failures(tally.failed, run.catalog, run.config.image_root)
-        summary.update({**scored_summary(plan.counts, tally.failed), "repeated": tally.repeats.summary()})
-        tally.repeats.log(logger)
-        num_images = tally.rows - tally.answered
-        rates = rate_summary(tally.measured, pipeline.slots(total_rows(plan.parts)), num_images, wall_s)
-        rates |= answer_summary(tally)
-        summary.update(rates)
+    done = stage(run, plan, pipeline, _again(run, offer), summary, began_s=began_s)
     if run.config.stage_only:
-        summary.update(staged_summary(run, plan.counts, tally.rows, wall_s + tally.answer_s))
-    elif run.config.publishes and is_as_before(plan.counts, pending):
+        work_s = done.pipeline_s + done.tally.answer_s
+        summary.update(staged_summary(run, done.plan.counts, done.tally.rows, work_s))
+    elif run.config.publishes and is_as_before(done.plan.counts, done.pending):
         _report_nothing_done(run, summary)
     elif run.config.publishes:
-        overhead_s = run.laps.total() - wall_s - tally.answer_s
-        account = {
-            "images": num_images,
-            "seconds": round(wall_s, 3),
-            "overhead_s": round(overhead_s, 3),
-            **rates,
-        }
-        account |= scored_summary(plan.counts, tally.failed)
-        gate = DriftGate(run.config.max_drift, functools.partial(show_held, run.out, run.id))
-        try:
-            snapshot = _publish(run, plan, [*receipts, *pending], account, gate)
-        finally:
-            summary["drift"] = gate.drift
-            run.monitor.drifted(gate.drift)
-        run.monitor.published(snapshot)
-        summary["snapshot"] = snapshot.number
-        run.laps.lap("publish")
-
-
-def _execute(
-    run: Run, plan: ScoringPlan, pipeline: ScorePipeline, again: AnswerPipeline, tally: Tally
-) -> tuple[ScoringPlan, list[Receipt]]:
-    """Stage every planned row, or as many as there is time for.
-
-    What a lost node took with it is planned again: resuming, within the run.
-    """
-    rounds, receipts = Rounds(), list[Receipt]()
-    for number in rounds:
-        if number > 1:
-            plan = plan_of(run, f"plan-{number}")
-            tally.begin_again(plan.resumed_failed, plan.resumed_failed_again)
-        run.monitor.planned(plan.counts)
-        receipts = _answers(run, plan, again, tally, f"answers-{number}") if plan.stored else []
-        work = plan.parts and not run.is_over()
-        for receipt in pipeline.receipts(plan.parts, f"piece-{number}", run.is_over) if work else ():
-            run.laps.lap("first_piece" if tally.rows == tally.answered else "score")
-            receipts.append(receipt)
-            run.monitor.staged(receipt)
-            tally.add(receipt)
-        rounds.ended(plan.counts.to_score, sum(receipt.rows for receipt in receipts))
-        if run.config.limit is not None or run.is_over():  # another limited plan would be of other images
-            break
-    if rounds.missing and not run.is_over():
-        raise StorageError(
-            f"run {run.id}: {rounds.missing} images were lost with parts of the cluster again and again; "
-            "staged work is kept"
-        )
-    return plan, receipts
-
-
-def _answers(run: Run, plan: ScoringPlan, again: AnswerPipeline, tally: Tally, prefix: str) -> list[Receipt]:
-    """Stage the rows that stored embeddings answer."""
-    started, receipts = time.monotonic(), list[Receipt]()
-    for receipt in again.receipts(plan.stored, prefix, run.is_over) if not run.is_over() else ():
-        receipts.append(receipt)
-        run.monitor.staged(receipt)
-        tally.add(receipt)
-        tally.answered += receipt.rows
-    tally.answer_s += time.monotonic() - started
-    run.laps.lap("answer")
-    return receipts
+        _publish(run, done, summary)
 
 
 def _again(run: Run, offer: Offer) -> AnswerPipeline:
@@ -265,11 +184,34 @@ def _pipeline(run: Run, offer: Offer, use_gpu: bool, num_rows: int) -> ScorePipe
     )
 
 
-def _publish(
-    run: Run, plan: ScoringPlan, receipts: list[Receipt], account: dict[str, Any], gate: DriftGate
-) -> Snapshot:
+def _publish(run: Run, done: Staged, summary: Summary) -> None:
+    """Make the snapshot live; its number and drift go to ``summary``, drift also if it may not go live."""
+    overhead_s = run.laps.total() - done.pipeline_s - done.tally.answer_s
+    account = {
+        "images": done.num_images,
+        "seconds": round(done.pipeline_s, 3),
+        "overhead_s": round(overhead_s, 3),
+        **done.rates,
+    }
+    account |= scored_summary(done.plan.counts, done.tally.failed)
+    gate = DriftGate(run.config.max_drift, functools.partial(show_held, run.out, run.id))
+    publication = Publication(
+        run.out, run.origin, run.layout, run.live, done.plan, [*done.receipts, *done.pending]
+    )
+    try:
+        snapshot = publish_night(publication, _facts(run, account), executor(run), gate)
+    finally:
+        summary["drift"] = gate.drift
+        run.monitor.drifted(gate.drift)
+    run.monitor.published(snapshot)
+    summary["snapshot"] = snapshot.number
+    run.laps.lap("publish")
+
+
+def _facts(run: Run, account: dict[str, Any]) -> dict[str, Any]:
+    """What the manifest says of the run, beside what follows from its rows."""
     catalog = run.catalog
-    facts = {
+    return {
         "preprocess_id": run.card.preprocess.id,
         "published_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "catalog": catalog.pin(),
@@ -280,6 +222,3 @@ def _publish(
         **run.engine_facts(),
         **({"note": run.config.note} if run.config.note else {}),
     }
-    return publish_night(
-        Publication(run.out, run.origin, run.layout, run.live, plan, receipts), facts, executor(run), gate
-    )

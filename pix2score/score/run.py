@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -17,7 +18,8 @@ from pix2score.errors import ConfigError
 from pix2score.host.executor import Executor
 from pix2score.images.source import image_source
 from pix2score.model.admission import Admission, admitted, engine_facts, is_narrow
-from pix2score.model.folder import ModelCard, load_graph, load_model
+from pix2score.model.card import ModelCard
+from pix2score.model.folder import load_graph, load_model
 from pix2score.nightly.carry import check_carry
 from pix2score.nightly.deadline import Deadline, deadline
 from pix2score.nightly.plan import ScoringPlan
@@ -85,40 +87,20 @@ def open_run(config: ScoreConfig, laps: StageTimer) -> Run:
     card, weights = load_model(config.model)  # all of it: altered weights are found here, not by an actor
     load_graph(config.model, card)
     admission = admitted(config.model, card, weights, config.engine) if is_narrow(config.engine) else None
-    identity = admission.identity if admission else None
-    asked = [expression for expression in (where, first) if expression]
-    catalog = open_catalog(
-        config.catalog,
-        config.columns,
-        before=card.about.get("columns"),
-        others=lambda shape: [*config.carry, *(name for one in asked for name in one.names(shape))],
-    )
-    for expression in asked:
-        expression.check(catalog)
+    catalog = _catalog(config, card, [expression for expression in (where, first) if expression])
     if catalog.asked != config.columns:
         logger.info("columns as in the dataset of the model: %s", _mapped(config.columns, catalog.asked))
         config = replace(config, columns=catalog.asked)  # and recorded so: verify reads the catalog again
     images = ImageRows.of(catalog, image_source(catalog.folder.uri, config.image_root))
     out = Folder(config.out)
     catalog = replace(catalog, kept=KeptHashes(out, catalog.folder.uri))
-    if config.decode == "gpu" and card.preprocess.resize != "squash":
-        raise ConfigError(
-            "decode gpu: it squashes pictures, and the model was trained with resize "
-            f"{card.preprocess.resize}"
-        )
+    _check_decode(config, card)
     stored = _stored_dtype(card, config.embedding_dtype)
     config = replace(config, embedding_dtype=stored)
     layout = Layout(catalog.id_type, card.heads, card.embedding_dim, stored)
     check_carry(config.carry, layout)
     parent = live_number(out)
-    run_id = new_run_id(datetime.now(UTC).strftime("%Y%m%dT%H%M%S"))
-    origin = Origin(
-        run=run_id,
-        model_version=with_engine(card.version, identity),
-        trunk_version=card.trunk_version and with_engine(card.trunk_version, identity),
-        parent=parent,
-        full=config.full,
-    )
+    origin = _origin(card, admission.identity if admission else None, parent, full=config.full)
     live = read_snapshot(out, parent) if parent else None
     check_same_model(config, origin.model_version, live)
     laps.lap("check_inputs")
@@ -138,6 +120,39 @@ def open_run(config: ScoreConfig, laps: StageTimer) -> Run:
         first=first,
         deadline=ends,
         admission=admission,
+    )
+
+
+def _catalog(config: ScoreConfig, card: ModelCard, asked: Sequence[Expression]) -> Catalog:
+    """The catalog with what is carried and what ``asked`` names, each of which is checked on it."""
+    catalog = open_catalog(
+        config.catalog,
+        config.columns,
+        before=card.about.get("columns"),
+        others=lambda shape: [*config.carry, *(name for one in asked for name in one.names(shape))],
+    )
+    for expression in asked:
+        expression.check(catalog)
+    return catalog
+
+
+def _check_decode(config: ScoreConfig, card: ModelCard) -> None:
+    """Raise ``ConfigError`` where a GPU's decoder would not resize as the model was trained."""
+    if config.decode == "gpu" and card.preprocess.resize != "squash":
+        raise ConfigError(
+            "decode gpu: it squashes pictures, and the model was trained with resize "
+            f"{card.preprocess.resize}"
+        )
+
+
+def _origin(card: ModelCard, engine: str | None, parent: int, *, full: bool) -> Origin:
+    """Of a new run: its id, the versions with the ``engine`` of fewer bits, the snapshot it builds on."""
+    return Origin(
+        run=new_run_id(datetime.now(UTC).strftime("%Y%m%dT%H%M%S")),
+        model_version=with_engine(card.version, engine),
+        trunk_version=card.trunk_version and with_engine(card.trunk_version, engine),
+        parent=parent,
+        full=full,
     )
 
 
@@ -170,7 +185,8 @@ def _mapped(before: Columns, now: Columns) -> str:
 
 
 def first_plan(run: Run) -> ScoringPlan:
-    import pix2score.score.pipeline  # noqa: F401
+    """What is to be done at the beginning; made in a thread, while Ray starts."""
+    import pix2score.score.pipeline  # noqa: F401  # takes a second, while a local Ray starts
 
     return plan_of(run, "plan")
 

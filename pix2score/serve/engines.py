@@ -28,8 +28,9 @@ from pix2score.dataset.card import PreparedDataset
 from pix2score.errors import ConfigError, DataError, ImageFailure
 from pix2score.images.decode import to_rgb
 from pix2score.model.admission import Narrow
+from pix2score.model.card import ModelCard
 from pix2score.model.engine_files import save_engine_files
-from pix2score.model.folder import ModelCard, Weights, load_graph
+from pix2score.model.folder import Weights, load_graph
 from pix2score.model.forward_onnx import PIXELS
 from pix2score.model.members import refuse_ensemble
 from pix2score.model.parity import ParitySet, changes, num_pictures, objections

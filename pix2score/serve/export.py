@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pix2score.cli.packages import need
 from pix2score.dataset.card import PreparedDataset, check_heads, open_dataset
 from pix2score.model.admission import Narrow
-from pix2score.model.folder import ModelCard, Weights, load_model
+from pix2score.model.card import ModelCard
+from pix2score.model.folder import Weights, load_model
 from pix2score.serve.config import ExportConfig
 from pix2score.storage.folder import Folder
 from pix2score.summaries import ExportSummary

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from pix2score.heads.binary import BinaryHead
 from pix2score.heads.binary_labels import BINARY
-from pix2score.heads.classes import CLASSES, ClassesHead
+from pix2score.heads.class_labels import CLASSES
+from pix2score.heads.classes import ClassesHead
 from pix2score.heads.distribution import DistributionHead
 from pix2score.heads.distribution_labels import DISTRIBUTION
 from pix2score.heads.ordered import OrderedHead
@@ -29,7 +30,8 @@ from pix2score.heads.tags import TAGS, TagsHead
 from pix2score.heads.value import ValueHead
 from pix2score.heads.value_labels import VALUE
 from pix2score.images.preprocess import Preprocess
-from pix2score.model.folder import ModelCard, Weights
+from pix2score.model.card import ModelCard
+from pix2score.model.folder import Weights
 from pix2score.model.network import normalise
 from pix2score.model.networks import model_from_card
 

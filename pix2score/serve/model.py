@@ -29,7 +29,7 @@ from pix2score.storage.places import is_remote, normalise
 
 if TYPE_CHECKING:
     from pix2score.cli.flags import Device  # whose room loads a flags library
-    from pix2score.model.folder import ModelCard
+    from pix2score.model.card import ModelCard
 
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from pix2score.serve.config import PredictConfig
 from pix2score.serve.model import Answer, Model
 
 if TYPE_CHECKING:
-    from pix2score.model.folder import ModelCard
+    from pix2score.model.card import ModelCard
 
 
 def predict(config: PredictConfig, say: Callable[[str], None]) -> dict[str, Any]:

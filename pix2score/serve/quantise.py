@@ -28,7 +28,7 @@ from pix2score.dataset.card import PreparedDataset
 from pix2score.errors import DataError, ImageFailure
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.decode import open_upright
-from pix2score.model.folder import ModelCard
+from pix2score.model.card import ModelCard
 from pix2score.model.parity import MOST_CHANGE, change_of
 from pix2score.serve.graph import OUTPUTS
 from pix2score.storage.parquet import parquet_batches

@@ -11,7 +11,7 @@ from typing import Any
 
 from pix2score.cli.flags import config_of
 from pix2score.cli.packages import need
-from pix2score.model.folder import load_card
+from pix2score.model.card import load_card
 from pix2score.service.config import RETRY_AFTER_S, AppConfig
 from pix2score.service.library import check_scores
 

@@ -70,7 +70,6 @@ class Replica:
         if library:
             library.start()
         self.numbers.show_model(version)
-        self.is_ready = True
 
     async def answer(
         self, name: str, data: bytes, *, explained: Sequence[HeadSpec] = (), with_embedding: bool = False

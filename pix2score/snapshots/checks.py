@@ -14,8 +14,9 @@ import duckdb
 import pyarrow as pa
 
 from pix2score.catalog.catalog import Columns, open_catalog
+from pix2score.catalog.counts import PlanCounts
 from pix2score.catalog.keys import Key
-from pix2score.catalog.rows import PlanCounts, catalog_rows
+from pix2score.catalog.rows import catalog_rows
 from pix2score.errors import IMAGE_ERROR_CODES, RETRIED_ERROR_CODES
 from pix2score.heads.spec import HeadSpec
 from pix2score.snapshots.snapshot import Snapshot

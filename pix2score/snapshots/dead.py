@@ -30,7 +30,7 @@ from pix2score.storage.sql import engine, in_memory, load, query, side_by_side
 
 Hashes = npt.NDArray[np.uint64]
 HASH = "md5_number_lower(concat_ws('/', illust_id, page))"
-"""SQL, of a key: ``catalog.rows.order_sql``. Part of the format, as names of files are made of it."""
+"""SQL, of a key: ``catalog.planned.order_sql``. Part of the format, as names of files are made of it."""
 FILE_ROWS = 1_000_000
 """Of an organised file, some 20 bytes each on disk and 50 in memory."""
 PART_ROWS = 4_000_000

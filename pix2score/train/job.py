@@ -27,7 +27,7 @@ from pix2score.dataset.card import PreparedDataset, open_dataset
 from pix2score.errors import ConfigError
 from pix2score.heads.spec import HeadSpec
 from pix2score.metrics.kinds import is_metric, metrics_to_rank_by
-from pix2score.model.folder import CARD, load_card
+from pix2score.model.card import CARD, load_card
 from pix2score.storage.folder import Folder
 from pix2score.summaries import TrainSummary
 from pix2score.train.config import TrainConfig

@@ -25,6 +25,21 @@ _OF_STEPS = {
     *("average", "r_drop"),
 }
 """Settings that only steps obey."""
+_AS_GIVEN = (
+    *(
+        "head_rate",
+        "layer_decay",
+        "frozen_fraction",
+        "optimizer",
+        "schedule",
+        "milestones",
+        "gamma",
+        "cycles",
+    ),
+    *("floor", "accumulate", "checkpoint_activations", "label_noise", "r_drop", "adversarial", "gradient"),
+    *("precision", "seed"),
+)
+"""Settings that are the recipe's own, whatever the preset."""
 
 
 def default_epochs(flags: TrainFlags, num_rows: int) -> int:
@@ -51,12 +66,7 @@ def make_recipe(
 ) -> Recipe:
     """What the preset says, but for what was given. Raises ``ConfigError``."""
     values = dict(preset_for(flags.recipe, num_rows).recipe)
-    if flags.learning_rate is not None:
-        values["learning_rate"] = flags.learning_rate
-    else:
-        base = values["learning_rate"] * (SGD_RATE if flags.optimizer == "sgd" else 1)
-        base *= FINE_TUNE_RATE if flags.is_fine_tuned else 1
-        values["learning_rate"] = scaled_rate(base, flags.optimizer, images_per_step)
+    values["learning_rate"] = _learning_rate(flags, values["learning_rate"], images_per_step)
     if flags.weight_decay is not None:
         values["weight_decay"] = flags.weight_decay
     elif flags.optimizer == "sgd":
@@ -75,27 +85,17 @@ def make_recipe(
         values |= {"dropout": flags.dropout or 0.0, "keeps_statistics": True}
     if flags.solves_outputs:
         values |= {"average": 0.0, "dropout": 0.0, "r_drop": 0.0}
-    same = (
-        "head_rate",
-        "layer_decay",
-        "frozen_fraction",
-        "optimizer",
-        "schedule",
-        "milestones",
-        "gamma",
-        "cycles",
-        "floor",
-        "accumulate",
-        "checkpoint_activations",
-        "label_noise",
-        "r_drop",
-        "adversarial",
-        "gradient",
-        "precision",
-        "seed",
-    )
-    given = {name: getattr(flags, name) for name in same}
+    given = {name: getattr(flags, name) for name in _AS_GIVEN}
     return Recipe(**{**given, **values}, total_steps=total_steps)
+
+
+def _learning_rate(flags: TrainFlags, of_preset: float, images_per_step: int) -> float:
+    """The rate that was given; else the preset's, for this optimiser and so many images a step."""
+    if flags.learning_rate is not None:
+        return flags.learning_rate
+    base = of_preset * (SGD_RATE if flags.optimizer == "sgd" else 1)
+    base *= FINE_TUNE_RATE if flags.is_fine_tuned else 1
+    return scaled_rate(base, flags.optimizer, images_per_step)
 
 
 def _tries_augment(flags: TrainFlags, num_epochs: int) -> bool:

@@ -20,7 +20,8 @@ from pix2score.dataset.card import PreparedDataset, check_heads, open_dataset
 from pix2score.errors import DataError
 from pix2score.metrics.kinds import calibrations, results
 from pix2score.metrics.protocol import Accumulator
-from pix2score.model.folder import CARD, ModelCard, Weights, load_model, save_model
+from pix2score.model.card import CARD, ModelCard
+from pix2score.model.folder import Weights, load_model, save_model
 from pix2score.model.members import refuse_ensemble
 from pix2score.storage.folder import Folder
 from pix2score.summaries import RepairSummary

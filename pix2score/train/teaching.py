@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from pix2score.errors import ConfigError, DataError
 from pix2score.heads.spec import HeadSpec
 from pix2score.images.preprocess import Preprocess
-from pix2score.model.folder import ModelCard, load_card, load_model
+from pix2score.model.card import ModelCard, load_card
+from pix2score.model.folder import load_model
 from pix2score.storage.folder import Folder
 
 if TYPE_CHECKING:

@@ -24,10 +24,9 @@ from pix2score.heads.distribution import DistributionHead
 from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.spec import HeadSpec
 from pix2score.heads.value import ValueHead
-from pix2score.model.folder import load_card, save_model
-from pix2score.model.network import weights_of
+from pix2score.model.card import load_card
 from pix2score.model.predictor import load_predictor
-from tests.support.torch_helpers import NARROW, PREPROCESS, pixels, settled_model
+from tests.support.torch_helpers import PREPROCESS, pixels, save_network, settled_model
 
 NUM = 40
 BEAUTY = ValueHead(name="beauty", column="beauty", mean=1.0, std=2.0, quantiles=(-9.0, 1.0, 9.0))
@@ -51,16 +50,7 @@ def png(image: Any) -> bytes:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     place, network = str(tmp_path_factory.mktemp("model")), settled_model(HEADS)  # type: ignore[arg-type]
-    save_model(
-        place,
-        weights_of(network),
-        backbone=NARROW,
-        heads=HEADS,
-        preprocess=PREPROCESS,
-        embedding_dim=network.embedding_dim,
-        temperatures={},
-        about={},
-    )
+    save_network(place, network, heads=HEADS)
     return place
 
 

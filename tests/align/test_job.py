@@ -20,14 +20,12 @@ from pix2score.errors import ConfigError
 from pix2score.heads.distribution import DistributionHead
 from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.value import ValueHead
-from pix2score.model.folder import save_model
 from pix2score.model.graph import graph_or_none
-from pix2score.model.network import weights_of
 from pix2score.model.predictor import load_predictor
 from pix2score.prepare.config import PrepareConfig
 from pix2score.prepare.job import prepare
 from tests.support.builders import write_catalog
-from tests.support.torch_helpers import PREPROCESS, pixels, settled_model
+from tests.support.torch_helpers import pixels, save_network, settled_model
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -53,17 +51,7 @@ class World(NamedTuple):
 def saved(place: Path) -> str:
     """A model whose answers vary with the picture."""
     model = settled_model(HEADS, backbone="resnet18")  # type: ignore[arg-type]
-    save_model(
-        str(place),
-        weights_of(model),
-        backbone="resnet18",
-        heads=HEADS,
-        preprocess=PREPROCESS,
-        embedding_dim=model.embedding_dim,
-        temperatures={},
-        about={},
-        graph=graph_or_none,
-    )
+    save_network(str(place), model, heads=HEADS, backbone="resnet18", graph=graph_or_none)
     return str(place)
 
 

@@ -12,7 +12,7 @@ from pix2score.ascend.ascent import Explained, ascended, gains, number_of, round
 from pix2score.heads.aims import Aim, aims_of
 from pix2score.heads.kinds import KINDS
 from pix2score.heads.spec import HeadSpec
-from pix2score.model.folder import ModelCard
+from pix2score.model.card import ModelCard
 from pix2score.serve.graph import answers_of
 from tests.support.every_head import FITTED
 from tests.support.torch_helpers import (

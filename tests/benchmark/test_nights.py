@@ -13,7 +13,8 @@ from pix2score.benchmark import nights
 from pix2score.benchmark.config import BenchmarkConfig
 from pix2score.benchmark.generated import etags, ids, texts
 from pix2score.benchmark.job import benchmark
-from pix2score.benchmark.nights import LAST, NIGHTS, NightStep, read_steps, time_nights
+from pix2score.benchmark.night_steps import NightStep, read_steps
+from pix2score.benchmark.nights import LAST, NIGHTS, time_nights
 from pix2score.errors import ConfigError
 
 

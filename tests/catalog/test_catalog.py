@@ -18,8 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pix2score.catalog.catalog import Catalog, Columns, image_values, open_catalog
-from pix2score.catalog.rows import PlanCounts, catalog_rows
+from pix2score.catalog.catalog import Catalog, Columns, open_catalog
+from pix2score.catalog.counts import PlanCounts
+from pix2score.catalog.read import image_values
+from pix2score.catalog.rows import catalog_rows
 from pix2score.errors import DataError
 from pix2score.heads.ordered import OrderedHead
 from pix2score.storage.folder import Folder

@@ -13,7 +13,8 @@ import pytest
 
 from pix2score.catalog.catalog import Catalog, Columns, open_catalog
 from pix2score.catalog.contents import ImageRows, log_failures
-from pix2score.catalog.rows import PlanCounts, catalog_rows
+from pix2score.catalog.counts import PlanCounts
+from pix2score.catalog.rows import catalog_rows
 from pix2score.catalog.several import open_catalogs, rows_of_all
 from pix2score.errors import DataError, ImageFailure
 from pix2score.images.source import image_source

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 
 from pix2score.catalog.catalog import Catalog, Columns, open_catalog
+from pix2score.catalog.counts import PlanCounts
 from pix2score.catalog.expressions import Expression
-from pix2score.catalog.rows import PlanCounts, catalog_rows
+from pix2score.catalog.rows import catalog_rows
 from pix2score.errors import ConfigError
 from tests.support.builders import write_catalog
 

@@ -148,7 +148,7 @@ def test_tasks_that_deal_out_ranges_keep_them_unless_the_plan_is_not(
         f"sha256:{h}" if h else "" for h in expected()
     )
     assert len(out.entries(HASHES)) == 2
-    monkeypatch.setattr("pix2score.catalog.catalog.digests", lambda *_: pytest.fail("hashed again"))
+    monkeypatch.setattr("pix2score.catalog.row_reader.digests", lambda *_: pytest.fail("hashed again"))
     assert planned_rows(out, by_ranges("r2").parts) == first
     assert planned_rows(out, planned(opened(catalog_place, out), out, "r3").parts) == first
 

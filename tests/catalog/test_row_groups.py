@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from pix2score.catalog.catalog import Columns, open_catalog
 from pix2score.catalog.contents import ImageRows
+from pix2score.catalog.counts import PlanCounts
+from pix2score.catalog.planned import order_sql, plan_schema
 from pix2score.catalog.row_groups import row_group_runs, task_sizes, warn_of_large
-from pix2score.catalog.rows import PlanCounts, catalog_rows, order_sql, plan_schema
+from pix2score.catalog.rows import catalog_rows
 from pix2score.cluster.offer import Offer
 from pix2score.cluster.task_sizes import MAX_EMBEDDED_TASK_ROWS
 from pix2score.cluster.task_sizes import embedded_sizes as _embedded_sizes

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pix2score.catalog.catalog import Columns, open_catalog
-from pix2score.catalog.rows import PlanCounts
+from pix2score.catalog.counts import PlanCounts
 from pix2score.catalog.several import Catalogs
 from pix2score.dataset.comparisons import described, open_comparisons
 from pix2score.dataset.plan import SplitRule, plan_dataset

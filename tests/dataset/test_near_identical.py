@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from pix2score.catalog.catalog import Columns
-from pix2score.catalog.rows import PlanCounts
+from pix2score.catalog.counts import PlanCounts
 from pix2score.catalog.several import open_catalogs
 from pix2score.dataset.near_identical import Rule, open_near_identical, spanning_warnings
 from pix2score.dataset.plan import SplitRule, plan_dataset

@@ -13,8 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageChops, ImageOps, ImageStat, UnidentifiedImageError
 
-from pix2score.demo.catalog import FORMATS, SCHEMA, DrawnCatalog, draw_catalog, draw_labels, encode_as
+from pix2score.demo.catalog import SCHEMA, DrawnCatalog, draw_catalog
 from pix2score.demo.drawing import Traits, paint, trait_scores
+from pix2score.demo.formats import FORMATS, encode_as
+from pix2score.demo.labels import draw_labels
 
 Row = dict[str, Any]
 Floats = npt.NDArray[np.float64]

@@ -20,7 +20,7 @@ from pix2score.heads.binary import BinaryHead, probability
 from pix2score.heads.ordered import OrderedHead
 from pix2score.metrics.findings import Findings
 from pix2score.metrics.parts import ByColumn
-from pix2score.model.folder import ModelCard
+from pix2score.model.card import ModelCard
 from pix2score.report.evaluation import evaluation_page
 from pix2score.storage.arrow import fixed_lists
 from pix2score.storage.sql import in_memory, numbered

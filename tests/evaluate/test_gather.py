@@ -10,7 +10,7 @@ from sklearn.metrics import balanced_accuracy_score
 from pix2score.evaluate.gather import Evaluation
 from pix2score.heads.binary import BinaryHead, probability
 from pix2score.images.preprocess import Preprocess
-from pix2score.model.folder import ModelCard
+from pix2score.model.card import ModelCard
 from pix2score.storage.arrow import fixed_lists
 
 HEAD = BinaryHead(name="liked", column="liked", counts=(70, 30))

@@ -8,7 +8,7 @@ import pytest
 
 from pix2score.evaluate.gather import Evaluation
 from pix2score.heads.tags import TagsHead
-from pix2score.model.folder import ModelCard
+from pix2score.model.card import ModelCard
 from pix2score.report.evaluated_head import head_section
 from pix2score.storage.arrow import fixed_lists
 from tests.support.torch_helpers import PREPROCESS

@@ -16,7 +16,7 @@ from pix2score.heads.binary import BinaryHead
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.backbones import wanted_input
 from pix2score.model.batchnorm import reestimate_norms
-from pix2score.model.folder import ModelCard
+from pix2score.model.card import ModelCard
 from pix2score.model.network import MultiHeadModel, normalise, weights_of
 from pix2score.model.predictor import Predictor
 from tests.support.torch_helpers import RGB

@@ -24,12 +24,11 @@ from pix2score.heads.compared import FIRST_PAGE, LABEL, MAX_IMAGES
 from pix2score.heads.preference import PreferenceHead
 from pix2score.metrics.findings import Findings
 from pix2score.metrics.ridge import HeadSums
-from pix2score.model.folder import load_model, save_model
-from pix2score.model.network import weights_of
+from pix2score.model.folder import load_model
 from pix2score.report.evaluation import evaluation_page
 from pix2score.storage.arrow import matrix
 from pix2score.train.rows import batch_of
-from tests.support.torch_helpers import COUNT_HEAD, NARROW, PREPROCESS, pixels, settled_model
+from tests.support.torch_helpers import COUNT_HEAD, PREPROCESS, pixels, save_network, settled_model
 
 LIKED = PreferenceHead(name="liked", sets=60, pairs=80)
 HEADS = (COUNT_HEAD, LIKED)
@@ -72,17 +71,7 @@ def shard() -> pa.Table:
 def place(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = str(tmp_path_factory.mktemp("saved"))
     model = settled_model(HEADS)
-    save_model(
-        folder,
-        weights_of(model),
-        backbone=NARROW,
-        heads=HEADS,
-        preprocess=PREPROCESS,
-        embedding_dim=model.embedding_dim,
-        temperatures={},
-        calibrations={"liked": CALIBRATION},
-        about={},
-    )
+    save_network(folder, model, heads=HEADS, calibrations={"liked": CALIBRATION})
     return folder
 
 

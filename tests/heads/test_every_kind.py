@@ -22,7 +22,7 @@ from pix2score.evaluate.config import EvaluateConfig
 from pix2score.evaluate.job import evaluate
 from pix2score.heads.kinds import head_from_dict
 from pix2score.metrics.kinds import loss_metric, main_metric, metrics_to_rank_by
-from pix2score.model.folder import load_card
+from pix2score.model.card import load_card
 from pix2score.prepare.config import PrepareConfig
 from pix2score.prepare.job import prepare
 from pix2score.report.config import ReportConfig

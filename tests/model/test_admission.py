@@ -23,8 +23,9 @@ from pix2score.host import instructions
 from pix2score.model import admission as of_admission
 from pix2score.model.admission import Admission, Narrow, admitted, load_admitted
 from pix2score.model.answers import EmbeddingPredictor
+from pix2score.model.card import ModelCard
 from pix2score.model.engine_files import CARD, INT8, load_engine_card
-from pix2score.model.folder import ModelCard, Weights, load_graph, load_model
+from pix2score.model.folder import Weights, load_graph, load_model
 from pix2score.model.parity import MOST_CHANGE
 from pix2score.model.predictor import Predictor, Runtime
 from pix2score.snapshots.identity import is_version, model_of, with_engine

@@ -10,7 +10,8 @@ import torch
 
 from pix2score.errors import DataError
 from pix2score.model.answers import EmbeddingPredictor
-from pix2score.model.folder import ModelCard, trunk_weights, weights_digest
+from pix2score.model.card import ModelCard
+from pix2score.model.folder import trunk_weights, weights_digest
 from pix2score.model.network import MultiHeadModel, weights_of
 from pix2score.model.predictor import Predictor
 from tests.support.every_head import FITTED

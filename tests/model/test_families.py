@@ -15,12 +15,12 @@ from pix2score.evaluate.saliency import saliency
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.backbones import wanted_input
 from pix2score.model.batchnorm import norms_of, reestimate_norms
-from pix2score.model.folder import GRAPH, load_graph, load_model, save_model
+from pix2score.model.folder import GRAPH, load_graph, load_model
 from pix2score.model.graph import export_graph
-from pix2score.model.network import MultiHeadModel, normalise, weights_of
+from pix2score.model.network import MultiHeadModel, normalise
 from pix2score.model.networks import model_from_card
 from pix2score.model.predictor import Predictor, load_predictor
-from tests.support.torch_helpers import COUNT_HEAD, HEADS, pixels
+from tests.support.torch_helpers import COUNT_HEAD, HEADS, pixels, save_network
 
 SIZES = {
     "test_vit": 64,
@@ -58,15 +58,11 @@ def lively(backbone: str) -> tuple[MultiHeadModel, Preprocess]:
 
 def saved(backbone: str, place: Path) -> MultiHeadModel:
     model, preprocess = lively(backbone)
-    save_model(
+    save_network(
         str(place),
-        weights_of(model),
+        model,
         backbone=backbone,
-        heads=HEADS,
         preprocess=preprocess,
-        embedding_dim=model.embedding_dim,
-        temperatures={},
-        about={},
         hidden=8,
         embedding_dtype=None,
         graph=export_graph,

@@ -12,16 +12,8 @@ import pytest
 from pix2score.errors import ConfigError, DataError, TrainingError
 from pix2score.heads.ordered import OrderedHead
 from pix2score.images.preprocess import Preprocess
-from pix2score.model.folder import (
-    CARD,
-    GRAPH,
-    WEIGHTS,
-    ModelCard,
-    load_card,
-    load_graph,
-    load_model,
-    save_model,
-)
+from pix2score.model.card import CARD, ModelCard, load_card
+from pix2score.model.folder import GRAPH, WEIGHTS, load_graph, load_model, save_model
 from pix2score.storage.folder import Folder
 
 HEAD = OrderedHead(

@@ -14,7 +14,8 @@ import torch
 
 from pix2score.cli import packages
 from pix2score.errors import ConfigError, DataError
-from pix2score.model.folder import ModelCard, Weights
+from pix2score.model.card import ModelCard
+from pix2score.model.folder import Weights
 from pix2score.model.forward_torch import HALVES, Outputs, TorchForward, within_range
 from pix2score.model.network import MultiHeadModel, weights_of
 from pix2score.model.predictor import Engine, Predictor

@@ -23,12 +23,21 @@ from pix2score.heads.ordered import OrderedHead
 from pix2score.images.preprocess import Preprocess
 from pix2score.model.backbones import CLASSIC as BACKBONES
 from pix2score.model.backbones import check_backbone
-from pix2score.model.folder import load_model, save_model
+from pix2score.model.folder import load_model
 from pix2score.model.initial import initial_trunk
 from pix2score.model.network import MultiHeadModel, load_exactly, normalise, weights_of
 from pix2score.model.networks import model_from_card
 from pix2score.model.trunk import build_trunk, check_size
-from tests.support.torch_helpers import HEADS, NARROW, NARROW_DIM, PREPROCESS, pixels, settled_model, state_of
+from tests.support.torch_helpers import (
+    HEADS,
+    NARROW,
+    NARROW_DIM,
+    PREPROCESS,
+    pixels,
+    save_network,
+    settled_model,
+    state_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -162,17 +171,7 @@ def test_a_long_list_of_misfits_is_cut_with_their_number() -> None:
 
 
 def saved(model: MultiHeadModel, place: Path, backbone: str = NARROW, **facts: Any) -> None:
-    save_model(
-        str(place),
-        weights_of(model),
-        backbone=backbone,
-        heads=HEADS,
-        preprocess=PREPROCESS,
-        embedding_dim=model.embedding_dim,
-        temperatures={},
-        about={},
-        **facts,
-    )
+    save_network(str(place), model, backbone=backbone, **facts)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import pix2score
 from pix2score.errors import DataError
 from pix2score.heads.tags import TagsHead, probabilities
 from pix2score.model.folder import load_model, save_model
-from pix2score.model.network import MultiHeadModel, weights_of
+from pix2score.model.network import MultiHeadModel
 from pix2score.model.prediction import Prediction
 from pix2score.model.predictor import Predictor
 from pix2score.serve.export import facts
@@ -29,7 +29,7 @@ from pix2score.snapshots.verify import verify
 from pix2score.storage.folder import Folder
 from tests.support.builders import manifest, rewritten
 from tests.support.models import save_settled
-from tests.support.torch_helpers import NARROW, PREPROCESS, pixels
+from tests.support.torch_helpers import NARROW, PREPROCESS, pixels, save_network
 
 RUN = "20261121T080000-00000001"
 NAMES = ("sky", "it's", "cloud", "cat")
@@ -50,17 +50,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     network = MultiHeadModel(NARROW, heads)
     with torch.no_grad():
         network.outputs["tag_logits"].weight *= 8
-    save_model(
-        place,
-        weights_of(network),
-        backbone=NARROW,
-        heads=heads,
-        preprocess=PREPROCESS,
-        embedding_dim=network.embedding_dim,
-        temperatures={},
-        calibrations={"tag": CALIBRATION},
-        about={},
-    )
+    save_network(place, network, heads=heads, calibrations={"tag": CALIBRATION})
     return place
 
 

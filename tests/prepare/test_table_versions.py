@@ -9,7 +9,7 @@ from pix2score.catalog.catalog import Columns, open_catalog
 from pix2score.catalog.several import Catalogs
 from pix2score.catalog.view import TableVersion
 from pix2score.prepare.config import PrepareConfig
-from pix2score.prepare.job import _plan_id
+from pix2score.prepare.work import plan_id
 from tests.support.builders import write_catalog
 
 
@@ -19,7 +19,7 @@ def test_what_was_staged_for_another_version_is_not_resumed(tmp_path: Path) -> N
 
     def plan_of(version: int | None) -> str:
         table = None if version is None else TableVersion({"format": "delta", "version": version}, ())
-        return _plan_id(config, Catalogs.of(replace(catalog, table=table)), None, None)
+        return plan_id(config, Catalogs.of(replace(catalog, table=table)), None, None)
 
     assert len({plan_of(version) for version in (None, 1, 2)}) == 3
     assert plan_of(2) == plan_of(2)

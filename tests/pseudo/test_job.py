@@ -232,7 +232,7 @@ def test_a_head_without_classes_names_those_that_have_some(places: tuple[str, st
 
 
 def test_labels_for_the_very_model_that_gave_them_need_force(tmp_path: Path, places: tuple[str, str]) -> None:
-    from pix2score.model.folder import load_card
+    from pix2score.model.card import load_card
 
     model = cheap_model(tmp_path / "model")
     scores = scored(tmp_path / "scores", places[1], version=load_card(model).version)

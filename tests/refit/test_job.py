@@ -14,13 +14,12 @@ import pytest
 from pix2score.errors import ConfigError, DataError
 from pix2score.heads.ordered import OrderedHead
 from pix2score.model.answers import EmbeddingPredictor
-from pix2score.model.folder import load_model, save_model, trunk_weights
-from pix2score.model.network import weights_of
+from pix2score.model.folder import load_model, trunk_weights
 from pix2score.refit.config import RefitConfig
 from pix2score.refit.job import refit
 from tests.support.builders import write_catalog
 from tests.support.stored import stored_night
-from tests.support.torch_helpers import NARROW, PREPROCESS, settled_model
+from tests.support.torch_helpers import save_network, settled_model
 
 NUM_ROWS = 2_000
 FAILED = (3, 77)
@@ -68,16 +67,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
         h.fitted(edges=h.edges, counts=[1] * h.num_bins, typical=list(range(h.num_bins))) for h in HEADS
     )
     network = settled_model(heads)
-    save_model(
-        str(place / "model"),
-        weights_of(network),
-        backbone=NARROW,
-        heads=heads,
-        preprocess=PREPROCESS,
-        embedding_dim=network.embedding_dim,
-        temperatures={},
-        about={},
-    )
+    save_network(str(place / "model"), network, heads=heads)
     rng = np.random.default_rng(0)
     embedding = rng.random((NUM_ROWS, network.embedding_dim)).astype(np.float16)
     signal = (embedding.astype(np.float64) - 0.5) @ rng.standard_normal(network.embedding_dim)

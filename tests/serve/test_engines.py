@@ -10,8 +10,8 @@ import pytest
 
 from pix2score.dataset.card import open_dataset
 from pix2score.errors import ConfigError
+from pix2score.model.card import load_card
 from pix2score.model.engine_files import CARD, INT8, load_engine_card, load_int8, load_parity
-from pix2score.model.folder import load_card
 from pix2score.serve.config import ExportConfig
 from pix2score.serve.export import export
 from tests.support.chain import Chain

@@ -24,7 +24,7 @@ import pytest
 import yaml
 
 from pix2score.errors import ConfigError, DataError
-from pix2score.model.folder import load_card
+from pix2score.model.card import load_card
 from pix2score.service.app import build
 from pix2score.service.config import AppConfig, ServeConfig
 from pix2score.service.job import check_port, serve

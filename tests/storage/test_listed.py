@@ -22,7 +22,7 @@ from pix2score.storage.folder import Folder
 from pix2score.storage.list_disk import LINK, SPECIAL
 from pix2score.storage.listed import everything_below
 from tests.conftest import BUCKET
-from tests.storage.test_folder import REFUSING_SERVER
+from tests.storage.test_refusals import REFUSING_SERVER
 from tests.support.listing_server import listing_server
 
 PLAIN_KEYS = ("marker/", "a b+c%20#&.jpg", "ü/日本 .jpg", "quote\"'<&>.jpg", "back\\slash.jpg")

@@ -13,14 +13,14 @@ import torch
 from onnx import numpy_helper
 
 from pix2score.model.engine_files import CARD, INT8, PARITY, save_engine_files
-from pix2score.model.folder import load_graph, load_model, save_model
+from pix2score.model.folder import load_graph, load_model
 from pix2score.model.graph import graph_or_none
-from pix2score.model.network import normalise, weights_of
+from pix2score.model.network import normalise
 from pix2score.model.parity import ParitySet, num_pictures
 from pix2score.model.predictor import Predictor
 from pix2score.model.trunk_graph import trunk_of
 from pix2score.serve.engines import trunk_in_int8
-from tests.support.torch_helpers import HEADS, NARROW, PREPROCESS, RGB, pixels, settled_model
+from tests.support.torch_helpers import HEADS, PREPROCESS, RGB, pixels, save_network, settled_model
 
 NUM = num_pictures(PREPROCESS.size)
 
@@ -45,17 +45,7 @@ def seeing_model(place: Path) -> str:
         # The logits of a normal distribution around the number found: k x - k^2 / 2.
         layer.weight.data = k_K[:, None] * found[None, :-1].float()
         layer.bias.data = k_K * found[-1].float() - k_K**2 / 2
-    save_model(
-        str(place),
-        weights_of(network),
-        backbone=NARROW,
-        heads=HEADS,
-        preprocess=PREPROCESS,
-        embedding_dim=network.embedding_dim,
-        temperatures={},
-        about={},
-        graph=graph_or_none,
-    )
+    save_network(str(place), network, graph=graph_or_none)
     return str(place)
 
 

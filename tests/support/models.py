@@ -14,16 +14,21 @@ from PIL import Image
 from pix2score.heads.ordered import OrderedHead
 from pix2score.heads.presets import preset
 from pix2score.images.preprocess import Preprocess
-from pix2score.model.folder import save_model
 from pix2score.model.graph import graph_or_none
 from tests.support.pictures import encode
-from tests.support.torch_helpers import HEADS, NARROW, PREPROCESS, pixels, settled_model, weights_of
+from tests.support.torch_helpers import (
+    HEADS,
+    NARROW,
+    pixels,
+    save_network,
+    settled_model,
+)
 
 
 def cheap_model(place: Path, seed: int = 0) -> str:
     """An untrained resnet18 at 8 px."""
 
-    from pix2score.model.network import MultiHeadModel, weights_of
+    from pix2score.model.network import MultiHeadModel
 
     torch.manual_seed(seed)
     heads = tuple(
@@ -31,15 +36,13 @@ def cheap_model(place: Path, seed: int = 0) -> str:
         for h in preset("pixiv")
     )
     model = MultiHeadModel("resnet18", heads)
-    save_model(
+    save_network(
         str(place),
-        weights_of(model),
+        model,
         backbone="resnet18",
         heads=heads,
         preprocess=Preprocess(size=8),
         embedding_dim=512,
-        temperatures={},
-        about={},
         graph=graph_or_none,  # as a training does: without it, every process would make one
     )
     return str(place)
@@ -86,15 +89,7 @@ def save_settled(
         model.outputs[f"{name}_logits"].bias.data = torch.tensor(values)
     for parameter in model.outputs[f"{permuted}_logits"].parameters() if permuted else ():
         parameter.data = parameter.data.flip(0)
-    save_model(
-        str(place),
-        weights_of(model),
-        backbone=backbone,
-        heads=heads,
-        preprocess=PREPROCESS,
-        embedding_dim=model.embedding_dim,
-        temperatures={"bookmark": 1.5},
-        about={},
-        graph=graph_or_none,
+    save_network(
+        str(place), model, backbone=backbone, heads=heads, temperatures={"bookmark": 1.5}, graph=graph_or_none
     )
     return str(place)

@@ -14,7 +14,8 @@ from pix2score.catalog.catalog import Catalog, Columns, open_catalog
 from pix2score.nightly.pending import left_of
 from pix2score.nightly.plan import ScoringPlan
 from pix2score.nightly.plan_night import plan_night
-from pix2score.nightly.publish import Publication, publish_night
+from pix2score.nightly.publication import Publication
+from pix2score.nightly.publish import publish_night
 from pix2score.nightly.request import ScoringRequest
 from pix2score.snapshots.config import VerifyConfig
 from pix2score.snapshots.leases import Lease

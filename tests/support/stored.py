@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pix2score.model.folder import ModelCard
+from pix2score.model.card import ModelCard
 from pix2score.snapshots.manifest import publish
 from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.tables import Layout, write_file

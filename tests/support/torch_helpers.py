@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from pix2score.heads.ordered import OrderedHead
 from pix2score.images.preprocess import Preprocess
-from pix2score.model.folder import ModelCard, trunk_weights, weights_digest
+from pix2score.model.card import ModelCard
+from pix2score.model.folder import save_model, trunk_weights, weights_digest
 from pix2score.model.network import MultiHeadModel, normalise, weights_of
 from pix2score.train.history import EpochEntry
 from pix2score.train.step.batch import Batch
@@ -112,6 +113,19 @@ def settled_model(
     for norm in norms:
         norm.momentum = 0.1
     return model.eval()
+
+
+def save_network(place: str, network: MultiHeadModel, **facts: Any) -> ModelCard:
+    """Save it as a model of ``HEADS`` for ``PREPROCESS``, but for what ``facts`` say otherwise."""
+    usual: dict[str, Any] = {
+        "backbone": NARROW,
+        "heads": HEADS,
+        "preprocess": PREPROCESS,
+        "embedding_dim": network.embedding_dim,
+        "temperatures": {},
+        "about": {},
+    }
+    return save_model(place, weights_of(network), **{**usual, **facts})
 
 
 def card_of(model: MultiHeadModel, heads: Sequence[OrderedHead] = HEADS, **temperatures: float) -> ModelCard:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pix2score.dataset.card import open_dataset
-from pix2score.model.folder import load_card
+from pix2score.model.card import load_card
 from pix2score.train.job import TrainConfig, train
 from tests.support.chain import TRAINING, Chain
 

@@ -24,7 +24,7 @@ from pix2score.errors import ConfigError, DataError
 from pix2score.heads.spec import HeadSpec
 from pix2score.heads.value import ValueHead
 from pix2score.host import termination
-from pix2score.model.folder import load_card
+from pix2score.model.card import load_card
 from pix2score.train.checkpoint import IN_PROCESS, parse_state
 from pix2score.train.config import TrainConfig
 from pix2score.train.job import train, worker_settings

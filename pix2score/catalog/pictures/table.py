@@ -1,32 +1,22 @@
-"""A table of labels, as CSV, JSON lines or Parquet, joined to the pictures in table ``pictures``.
+"""A table of labels joined to the pictures in table ``pictures``, by what its rows name.
 
-Text is read as a catalog of text is: the same rules, and the line that is wrong.
+``table_file`` reads it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import duckdb
-import pyarrow as pa
 
 from pix2score.catalog.config import OWN_COLUMNS
-from pix2score.catalog.text.converted import converted
-from pix2score.catalog.text.names import is_text_table
-from pix2score.errors import AccessError, ConfigError, DataError
-from pix2score.host.scratch import scratch_folder
-from pix2score.storage.folder import Folder
-from pix2score.storage.parquet import BATCH_ROWS
-from pix2score.storage.quoting import identifier, literal
-from pix2score.storage.sql import load, one_row
+from pix2score.catalog.pictures.table_file import load_table
+from pix2score.errors import DataError
+from pix2score.storage.quoting import identifier
+from pix2score.storage.sql import one_row
 
 logger = logging.getLogger(__name__)
-_KEYS = ("illust_id", "id", "path", "file", "file_name", "filename", "name", "image")
-_KINDS = ("csv", "tsv", "jsonl", "ndjson", "json", "parquet")
 _NESTED = ("STRUCT", "MAP", "UNION")
 _MATCH = '"\u2192"'
 """Column of what a row names, as text: called as no label is."""
@@ -60,20 +50,36 @@ def add_table(
         ConfigError: no such column, or a file of another kind.
         DataError: the file is damaged or has no label, its rows name no picture, or several name one.
     """
-    key, names = _load_table(connection, place, asked)
+    key, names = load_table(connection, place, asked)
     page = next((name for name in names if name.lower() == "page" and name != key), None)
     columns = _label_columns(connection, (key, page), place, taken)
-    same_page = (
-        f"(t.{identifier(page)} IS NULL OR TRY_CAST(t.{identifier(page)} AS INTEGER) = p.page)"
-        if page
-        else "true"
-    )
-    way, condition = _way(connection, key, same_page, place)
+    way, condition = _way(connection, key, _same_page_sql(page), place)
     _check_once(connection, condition, place, key)
     unmatched, example = one_row(
         connection,
         f"SELECT count(*), min({_MATCH}) FROM asked t WHERE NOT EXISTS (FROM pictures p WHERE {condition})",
     )
+    labelled, bare, bare_example = _join(connection, columns, condition)
+    logger.info("--labels %s, by %s: %d pictures have a row of it", place, way, labelled)
+    if bare:
+        logger.info("%d pictures have none, such as %s", bare, bare_example)
+    if unmatched:
+        logger.warning("--labels: %d rows name no picture here, such as %r", unmatched, example)
+    return {"labelled": labelled, "unlabelled": bare, "rows_without_picture": unmatched}
+
+
+def _same_page_sql(page: str | None) -> str:
+    """SQL: whether a row is of the picture's page; true where it names none."""
+    if page is None:
+        return "true"
+    name = f"t.{identifier(page)}"
+    return f"({name} IS NULL OR TRY_CAST({name} AS INTEGER) = p.page)"
+
+
+def _join(
+    connection: duckdb.DuckDBPyConnection, columns: Sequence[str], condition: str
+) -> tuple[int, int, str | None]:
+    """Add ``columns`` of ``asked`` to ``pictures``; how many have a row, how many none, and one of those."""
     listed = ", ".join(f"t.{identifier(name)}" for name in columns)
     connection.execute(
         f"CREATE TABLE labelled AS SELECT p.*, {listed}, t.{_MATCH} FROM pictures p "
@@ -81,18 +87,13 @@ def add_table(
     )
     connection.execute("DROP TABLE pictures")
     connection.execute("ALTER TABLE labelled RENAME TO pictures")
-    labelled, bare, bare_example = one_row(
+    labelled, bare, example = one_row(
         connection,
         f"SELECT count({_MATCH}), count(*) - count({_MATCH}), min(path) FILTER ({_MATCH} IS NULL) "
         "FROM pictures",
     )
     connection.execute(f"ALTER TABLE pictures DROP COLUMN {_MATCH}")
-    logger.info("--labels %s, by %s: %d pictures have a row of it", place, way, labelled)
-    if bare:
-        logger.info("%d pictures have none, such as %s", bare, bare_example)
-    if unmatched:
-        logger.warning("--labels: %d rows name no picture here, such as %r", unmatched, example)
-    return {"labelled": labelled, "unlabelled": bare, "rows_without_picture": unmatched}
+    return labelled, bare, example
 
 
 def _label_columns(
@@ -113,102 +114,6 @@ def _label_columns(
     if len(left) == len(further):
         raise DataError(f"--labels {place}: it has no column of labels, only {', '.join(kinds)}")
     return [name for name in further if name not in left]
-
-
-def _load_table(
-    connection: duckdb.DuckDBPyConnection, place: str, asked: str | None
-) -> tuple[str, list[str]]:
-    """Make table ``asked`` of the file at ``place``; return the column that names the picture, and all."""
-    whole = Folder(place)
-    parts = whole.name.lower().split(".")[1:]
-    kind = next((part for part in reversed(parts) if part not in ("gz", "zst")), "")
-    if kind not in _KINDS:
-        raise ConfigError(f"labels {place}: expected a file .csv, .tsv, .jsonl, .json or .parquet")
-    try:
-        with _as_table(whole, kind) as (folder, name):
-            load = _load_text if is_text_table(name) else _load_parquet
-            return load(connection, folder, name, place, asked)
-    except (FileNotFoundError, IsADirectoryError):
-        raise DataError(f"--labels {place}: no such file") from None
-    except (DataError, duckdb.Error) as exc:
-        if isinstance(exc, AccessError):
-            raise
-        text = str(exc).splitlines()[0].removeprefix(f"{whole.uri}: ")
-        raise DataError(f"--labels {place} cannot be read as {kind}: {text}") from None
-
-
-@contextlib.contextmanager
-def _as_table(whole: Folder, kind: str) -> Iterator[tuple[Folder, str]]:
-    """A file of the same rows that is read as it is: text, or Parquet on this disk."""
-    if is_text_table(whole.name):
-        yield whole.parent, whole.name
-        return
-    data = whole.parent.read(whole.name)
-    if whole.name.lower().endswith(".zst"):
-        data = pa.input_stream(pa.py_buffer(data), compression="zstd").read()
-    name = f"labels.{'jsonl' if kind == 'json' else kind}"
-    with scratch_folder(2 * len(data), "a table of labels") as folder:
-        (folder / name).write_bytes(_as_lines(data) if kind == "json" else data)
-        try:
-            yield Folder(str(folder)), name
-        except (DataError, duckdb.Error) as exc:
-            raise DataError(str(exc).replace(f"{folder}/{name}", whole.uri)) from None
-
-
-def _as_lines(data: bytes) -> bytes:
-    """JSON, a list of objects or one object a line, as the latter."""
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
-        return data
-    rows = found if isinstance(found, list) else [found]
-    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
-
-
-def _load_parquet(
-    connection: duckdb.DuckDBPyConnection, folder: Folder, name: str, place: str, asked: str | None
-) -> tuple[str, list[str]]:
-    connection.execute(f"CREATE TABLE asked AS FROM read_parquet({literal(folder.full(name))})")
-    names = [name for name, *_ in connection.execute("DESCRIBE asked").fetchall()]
-    return _key_column(names, asked, place), names
-
-
-def _load_text(
-    connection: duckdb.DuckDBPyConnection, folder: Folder, name: str, place: str, asked: str | None
-) -> tuple[str, list[str]]:
-    """As ``_load_table``; the key of CSV stays text: 007 is no number."""
-    with converted(folder, folder.entry(name)) as view:
-        shown = view.schema_arrow
-        _check_names(shown.names)
-        key = _key_column(shown.names, asked, place)
-        texts = {field.name for field in shown if pa.types.is_null(field.type)}
-        texts |= {key} if view.shown is not None else set()
-        schema = pa.schema(
-            [pa.field(field.name, pa.string() if field.name in texts else field.type) for field in shown]
-        )
-        batches = (batch.cast(schema) for batch in view.iter_batches(BATCH_ROWS))
-        load(connection, "asked", schema, batches)
-    return key, shown.names
-
-
-def _check_names(names: Sequence[str]) -> None:
-    """Raise ``DataError`` for names that differ in case alone, which SQL takes for one."""
-    counts = Counter(name.casefold() for name in names)
-    twice = [name for name in names if counts[name.casefold()] > 1]
-    if twice:
-        raise DataError(f"columns {', '.join(twice)} differ in upper and lower case alone; rename them")
-
-
-def _key_column(names: list[str], asked: str | None, place: str) -> str:
-    if asked is not None and asked in names:
-        return asked
-    found = next((name for usual in _KEYS for name in names if name.lower() == usual), None)
-    if asked is not None or found is None:
-        what = f"has no column {asked!r}" if asked else "has no column that names the picture"
-        raise ConfigError(
-            f"--labels {place} {what}; --labels-key NAME says which it is; it has {', '.join(names)}"
-        )
-    return found
 
 
 def _way(connection: duckdb.DuckDBPyConnection, key: str, same_page: str, place: str) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from pix2score.heads.spec import HeadSpec
 from pix2score.heads.value import ValueHead
 from pix2score.images.preprocess import Preprocess
-from pix2score.model.folder import ModelCard
+from pix2score.model.card import ModelCard
 from pix2score.model.network import renormalised
 from pix2score.model.networks import Network
 from pix2score.model.pooling import calibrated

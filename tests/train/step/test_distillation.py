@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pix2score.heads.spec import HeadSpec
 from pix2score.heads.value import ValueHead
 from pix2score.images.preprocess import Preprocess
-from pix2score.model.folder import ModelCard
+from pix2score.model.card import ModelCard
 from pix2score.model.members import Member
 from pix2score.model.network import MultiHeadModel, normalise
 from pix2score.model.networks import Network, network_of_card
