@@ -78,6 +78,8 @@ class Session:
 
         try:
             yield
+        except UnicodeEncodeError:  # which holds all of the text, such as a URL with its password
+            raise TargetError(f"{self._name}: not text in UTF-8") from None
         except psycopg.Error as exc:
             raise TargetError(f"{self._name}: {self.said(exc)}") from None
 

@@ -15,7 +15,7 @@ from pix2score.push.rows import Chunk
 
 APPLICATION = "pix2score"
 MAX_CHUNK_BYTES = 256 * 2**20
-_PASSWORD = re.compile(r"(?<=://)[^:/@?]*:(.+)@|password=([^&\s]+)", re.IGNORECASE)
+_PASSWORD = re.compile(r"(?<=://)[^:/@?]*:(.+)@|password=([^&\s]+)", re.IGNORECASE | re.DOTALL)
 """In a URL, also in one whose password should have been quoted."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of a terminal, by deltalake
 _IN_SOURCES = re.compile(
@@ -81,7 +81,7 @@ def _secrets(url: str) -> set[str]:
     found = {os.environ.get("PGPASSWORD", "")}
     for match in _PASSWORD.finditer(url):
         whole = next(filter(None, match.groups()))
-        found |= {whole, unquote(whole), *re.split("[@/]", whole)}
+        found |= {whole, unquote(whole), *re.split("[@/\\s]", whole)}
     return found - {""}
 
 
