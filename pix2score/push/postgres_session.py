@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
-LOCK_TOLD_S = 60
+LOCK_TOLD_S = 60.0
 """So often it is told that others hold a lock; a ``lock_timeout`` of the role or database ends the push."""
 _ADVICE = {
     "42501": "the role needs SELECT, INSERT, UPDATE and DELETE on the table and on pix2score_push beside it, "
