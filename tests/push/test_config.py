@@ -64,8 +64,9 @@ def test_a_password_with_a_break_in_it_is_hidden(password: str) -> None:
 
 
 def test_a_url_that_is_no_text_is_refused_without_its_password() -> None:
+    url = "postgresql://u:secret\udce9@127.0.0.1:1/d"
     with pytest.raises(TargetError, match="table scores: not text in UTF-8") as caught:
-        open_target(PushConfig(scores="s", to="postgresql://u:secret\udce9@127.0.0.1:1/d"))
+        open_target(PushConfig(scores="s", to=url))
     assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
