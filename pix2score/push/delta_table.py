@@ -10,7 +10,6 @@ import contextlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -18,6 +17,7 @@ import pyarrow as pa
 from pix2score.catalog.keys import KEY
 from pix2score.cli.packages import need
 from pix2score.errors import ConfigError, ConflictError, TargetError
+from pix2score.push.delta_log import is_ours, last_push
 from pix2score.push.position import Position, as_unknown, position_from_json
 from pix2score.push.rows import CHANGE, Chunk
 from pix2score.push.sql import in_range, value_sql
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 BATCH_ROWS = 65_536
-_NEWEST = 20  # commits that are looked at first for one of a push
-_CHANGES_ROWS = ("WRITE", "MERGE", "UPDATE", "DELETE", "TRUNCATE", "COPY INTO", "STREAMING UPDATE")
 _WIDER = {
     "halffloat": pa.float32(),
     "uint8": pa.int16(),
@@ -79,9 +77,9 @@ class DeltaTarget:
             table = self._opened()
             if table is None:
                 return None
-            found = _last_push(table)
+            found = last_push(table)
             self._held = found.position
-            is_lost = self._held is None and _is_ours(table)
+            is_lost = self._held is None and is_ours(table)
         if is_lost:
             logger.warning("the log of %s does not go back to the last push: all rows are sent", self.name)
         if self._held is None:
@@ -126,7 +124,7 @@ class DeltaTarget:
                 return
             check_fits(self.name, _types(wanted), _types(table.schema()))
             if self._held is None:
-                if not _is_ours(table) and table.count():
+                if not is_ours(table) and table.count():
                     raise of_others(self.name)
                 self._note(table, position)
 
@@ -134,7 +132,7 @@ class DeltaTarget:
         """As ``Target``."""
         with self._told():
             table = self._opened()
-            if table is None or _last_push(table).position != self._held:
+            if table is None or last_push(table).position != self._held:
                 raise overtaken(self.name)
             version = table.version()
             if chunk.is_whole:
@@ -194,53 +192,6 @@ def _properties(position: Position) -> CommitProperties:
         custom_metadata={APPLICATION: position.to_json()},
         app_transactions=[Transaction(APPLICATION, position.snapshot)],
     )
-
-
-@dataclass(slots=True)
-class _LastPush:
-    """The last commit of a push, and what has been since."""
-
-    position: str | None = None
-    others: set[str] = field(default_factory=set)
-    """Operations of others that changed rows."""
-    is_gone: str = ""
-    """Why the rows that it left are not there any more."""
-
-
-def _last_push(table: DeltaTable) -> _LastPush:
-    """Of the commits that the table's rows are of: a restored version has those before it."""
-    found = _LastPush()
-    for limit in (_NEWEST, None):
-        found, newest = _LastPush(), table.version()
-        for commit in table.history(limit):
-            if commit["version"] > newest:
-                continue
-            if APPLICATION in commit:
-                found.position = str(commit[APPLICATION])
-                return found
-            newest = min(newest, _noted(commit, found))
-    return found
-
-
-def _noted(commit: Mapping[str, Any], found: _LastPush) -> int:
-    """Note what a commit of others did; the newest version before it whose rows are still there."""
-    operation, more = str(commit.get("operation")), commit.get("operationParameters") or {}
-    if operation == "RESTORE" and str(more.get("version", "")).isdigit():
-        return int(more["version"])
-    if operation == "RESTORE":
-        found.is_gone = "an earlier version of it was restored"
-    elif "REPLACE" in operation or (
-        str(more.get("mode")).lower() == "overwrite" and more.get("predicate") in (None, "", "[]", "true")
-    ):
-        found.is_gone = "others wrote it anew"
-    elif operation in _CHANGES_ROWS:
-        found.others.add(operation)
-    return int(commit["version"])
-
-
-def _is_ours(table: DeltaTable) -> bool:
-    """Whether a push wrote to it: known for longer than the log has commits."""
-    return table.transaction_version(APPLICATION) is not None
 
 
 def _types(schema: Schema) -> dict[str, str]:

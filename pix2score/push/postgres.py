@@ -6,7 +6,8 @@ deletes, and the position, which is the table's row in ``pix2score_push`` beside
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
@@ -25,6 +26,7 @@ from pix2score.storage.quoting import identifier
 if TYPE_CHECKING:
     import psycopg
 
+T = TypeVar("T")
 BATCH_ROWS = 5_000
 POSITIONS, _INCOMING = OWN_TABLES
 _ONE_BY_ONE = (
@@ -57,8 +59,7 @@ class PostgresTable:
 
     def position(self) -> Position | None:
         """As ``Target``."""
-        with self._session.told():
-            self._held = self._stored() if self._is_found() else None
+        self._held = self._transact(lambda _: self._stored() if self._is_found() else None)
         return position_from_json(self._held, self.name) if self._held else None
 
     def _is_found(self) -> bool:
@@ -101,15 +102,16 @@ class PostgresTable:
 
     def prepare(self, schema: pa.Schema, position: Position, recreate: bool) -> None:
         """As ``Target``."""
-        with self._session.told():
-            self._is_found()
-        self._held = self._session.transact(
-            lambda is_again: self._prepared(schema, position, recreate, is_again),
-            [self._quoted, self._positions],
-        )
+        self._held = self._transact(lambda is_again: self._prepared(schema, position, recreate, is_again))
+
+    def _transact(self, work: Callable[[bool], T]) -> T:
+        named = [name for name in (self._quoted or self._asked, self._positions) if name]
+        return self._session.transact(work, named)
 
     def _prepared(self, schema: pa.Schema, position: Position, recreate: bool, is_again: bool) -> str:
         self._execute("SELECT pg_advisory_xact_lock(%s)", [_ONE_BY_ONE])
+        if not self._quoted:  # nobody asked for the position
+            self._is_found()
         self._vectors, text = self._extension(), position.to_json()
         columns = {field.name: column_type(field, "halfvec" in self._vectors.oids) for field in schema}
         if recreate:
@@ -177,9 +179,7 @@ class PostgresTable:
             for name, kind in zip(self._columns, self._copied, strict=True)
         ]
         text = position.to_json()
-        self._session.transact(
-            lambda is_again: self._write(chunk, columns, text, is_again), [self._quoted, self._positions]
-        )
+        self._transact(lambda is_again: self._write(chunk, columns, text, is_again))
         self._held = text
 
     def _write(self, chunk: Chunk, columns: list[list[Any]], text: str, is_again: bool) -> None:
@@ -262,4 +262,4 @@ class PostgresTable:
 
     def finish(self) -> None:
         """As ``Target``: the planner learns what is in the table."""
-        self._session.transact(lambda _: self._execute(f"ANALYZE {self._quoted}"), [self._quoted])
+        self._transact(lambda _: self._execute(f"ANALYZE {self._quoted}"))

@@ -6,7 +6,8 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any
+from datetime import timedelta
+from typing import Any, cast
 
 import pytest
 
@@ -22,17 +23,16 @@ FIRST, SECOND = keys(1, 2, 3, 4), keys(1, 2, 5) | {(1, 0): "changed"}
 FOLDERS = ["lancedb", "delta"]
 
 
-def version_of(table: Table) -> int:
-    opened = table.opened() if isinstance(table, Delta) else table.opened("scores")  # type: ignore[attr-defined]
-    return int(opened.version() if isinstance(table, Delta) else opened.version)
-
-
-def restore(table: Table, version: int) -> None:
+def opened(table: Table) -> Any:
+    """By its own library."""
     if isinstance(table, Delta):
-        table.opened().restore(version)
-    else:
-        assert isinstance(table, Lance)
-        table.opened("scores").restore(version)
+        return table.opened()
+    assert isinstance(table, Lance)
+    return table.opened("scores")
+
+
+def version_of(table: Table) -> int:
+    return int(opened(table).version() if isinstance(table, Delta) else opened(table).version)
 
 
 def two_nights(world: World, table: Table) -> list[int]:
@@ -50,7 +50,8 @@ def two_nights(world: World, table: Table) -> list[int]:
 def test_a_table_that_was_restored_becomes_the_live_snapshot_again(
     world: World, table: Table, which: int
 ) -> None:
-    restore(table, two_nights(world, table)[which])
+    version = two_nights(world, table)[which]
+    opened(table).restore(version)
     assert pushed(world, table)["batches"] > 0
     check(world, table)
     assert pushed(world, table)["batches"] == 0
@@ -58,7 +59,8 @@ def test_a_table_that_was_restored_becomes_the_live_snapshot_again(
 
 @pytest.mark.parametrize("table", FOLDERS, indirect=True)
 def test_a_table_that_was_restored_before_another_night(world: World, table: Table) -> None:
-    restore(table, two_nights(world, table)[0])
+    version = two_nights(world, table)[0]
+    opened(table).restore(version)
     world.night(SECOND | keys(6))
     pushed(world, table)
     check(world, table)
@@ -67,7 +69,8 @@ def test_a_table_that_was_restored_before_another_night(world: World, table: Tab
 @pytest.mark.parametrize("table", FOLDERS, indirect=True)
 def test_a_table_that_was_restored_to_where_it_was_needs_nothing(world: World, table: Table) -> None:
     newest = two_nights(world, table)[2]
-    restore(table, newest)
+    opened(table).delete("illust_id = 2")
+    opened(table).restore(newest)
     assert pushed(world, table)["batches"] == 0
     world.night(FIRST)
     assert pushed(world, table)["whole"] is False
@@ -76,21 +79,19 @@ def test_a_table_that_was_restored_to_where_it_was_needs_nothing(world: World, t
 
 def test_a_restored_delta_table_goes_on_from_there(world: World, tmp_path: Any) -> None:
     table = Delta(f"{tmp_path}/table")
-    restore(table, two_nights(world, table)[0])
+    version = two_nights(world, table)[0]
+    opened(table).restore(version)
     assert (pushed(world, table)["since"], table.position()["base"]) == (1, 1)
 
 
 def compact(table: Table) -> None:
     if isinstance(table, Delta):
-        opened = table.opened()
-        opened.optimize.compact()
-        opened.vacuum(0, dry_run=False, enforce_retention_duration=False)
-        opened.create_checkpoint()
+        found = table.opened()
+        found.optimize.compact()
+        found.vacuum(0, dry_run=False, enforce_retention_duration=False)
+        found.create_checkpoint()
     else:
-        from datetime import timedelta
-
-        assert isinstance(table, Lance)
-        table.opened("scores").optimize(cleanup_older_than=timedelta(0))
+        opened(table).optimize(cleanup_older_than=timedelta(0))
 
 
 @pytest.mark.parametrize("table", FOLDERS, indirect=True)
@@ -103,23 +104,21 @@ def test_a_table_that_was_compacted_and_vacuumed_goes_on(world: World, table: Ta
     check(world, table)
 
 
-def append(table: Table, rows: Callable[[Any], Any]) -> None:
+def append_all(table: Table) -> None:
+    """Every row once more."""
     if isinstance(table, Delta):
         from deltalake import write_deltalake
 
-        opened = table.opened()
-        write_deltalake(opened, rows(opened.to_pyarrow_table()), mode="append")
+        write_deltalake(table.opened(), table.opened().to_pyarrow_table(), mode="append")
     else:
-        assert isinstance(table, Lance)
-        opened = table.opened("scores")
-        opened.add(rows(opened.to_arrow()))
+        opened(table).add(opened(table).to_arrow())
 
 
 @pytest.mark.parametrize("table", FOLDERS, indirect=True)
 @pytest.mark.parametrize("batch_rows", [1, 100])
 def test_rows_that_others_wrote_twice_are_mended_by_full(world: World, table: Table, batch_rows: int) -> None:
     two_nights(world, table)
-    append(table, lambda rows: rows)
+    append_all(table)
     assert len(table.rows()) == 6
     pushed(world, table, full=True, batch_rows=batch_rows)
     check(world, table)
@@ -155,17 +154,16 @@ def test_a_delta_table_that_others_wrote_anew_is_compared(
     check(world, table)
 
 
-class Slow(Chunk):
+class Slow:
     """A chunk between whose check and whose write something else happens."""
 
-    __slots__ = ()
-    happens: Callable[[], object] = staticmethod(lambda: None)
+    def __init__(self, chunk: Chunk, happens: Callable[[], object]) -> None:
+        self._chunk, self._happens = chunk, [happens]
 
-    @property
-    def is_whole(self) -> bool:  # type: ignore[override]
-        happens, Slow.happens = Slow.happens, staticmethod(lambda: None)
-        happens()
-        return False
+    def __getattr__(self, name: str) -> Any:
+        if name == "is_whole" and self._happens:
+            self._happens.pop()()
+        return getattr(self._chunk, name)
 
 
 @pytest.mark.parametrize("table", FOLDERS, indirect=True)
@@ -181,9 +179,9 @@ def test_a_batch_of_a_push_that_was_overtaken_does_not_stay(world: World, table:
         stale = _rows_of(table, schema)
         world.night({(1, 0): "new", **keys(2, 3, 4)})
         nothing = stale.slice(0, 0).select(["illust_id", "page"])
-        Slow.happens = staticmethod(lambda: pushed(world, table))
+        chunk = Slow(Chunk(stale, nothing, None, None, is_whole=False), lambda: pushed(world, table))
         with pytest.raises(ConflictError):
-            slow.write(Slow(stale, nothing, None, None, False), position)
+            slow.write(cast("Chunk", chunk), position)
     pushed(world, table)
     check(world, table)
 
