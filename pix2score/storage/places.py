@@ -102,8 +102,8 @@ def normalise(place: str) -> str:
             raise ConfigError(f"place {place!r} has no bucket; expected {scheme}://bucket/prefix")
         if re.search(":.*@", bucket):
             raise ConfigError(
-                f"place {scheme}://…@{bucket.rpartition('@')[2]}: credentials are no part of a place; they come "
-                "from the store's standard chain"
+                f"place {scheme}://…@{bucket.rpartition('@')[2]}: credentials are no part of a place; they "
+                "come from the store's standard chain"
             )
         if scheme in _OTHERS and key.rstrip("/") and not is_plain(key.rstrip("/")):
             raise ConfigError(
