@@ -182,6 +182,7 @@ def test_a_batch_of_a_push_that_was_overtaken_does_not_stay(world: World, table:
         chunk = Slow(Chunk(stale, nothing, None, None, is_whole=False), lambda: pushed(world, table))
         with pytest.raises(ConflictError):
             slow.write(cast("Chunk", chunk), position)
+    assert table.position()["done"] is isinstance(table, Delta)  # whose commit failed as a whole
     pushed(world, table)
     check(world, table)
 
