@@ -37,6 +37,7 @@ def pooler(server: Server) -> Iterator[str]:
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         absent("pgbouncer")
+    assert program
     home, own = Path(tempfile.mkdtemp(prefix="pool-", dir="/tmp")), free_port()
     home.chmod(0o755)
     (home / "settings").write_text(SETTINGS.format(home=server.home, port=server.port, own=own))
