@@ -16,9 +16,10 @@ import pyarrow as pa
 
 from pix2score.catalog.keys import KEY
 from pix2score.cli.packages import need
-from pix2score.errors import ConflictError, TargetError
-from pix2score.push.position import Position, position_from_json
-from pix2score.push.rows import Chunk
+from pix2score.errors import ConfigError, ConflictError, TargetError
+from pix2score.push.delta_log import is_ours, last_push
+from pix2score.push.position import Position, as_unknown, position_from_json
+from pix2score.push.rows import CHANGE, Chunk
 from pix2score.push.sql import in_range, value_sql
 from pix2score.push.target import APPLICATION, check_fits, of_others, overtaken, without_secrets
 from pix2score.storage.quoting import identifier
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 BATCH_ROWS = 65_536
-_DELETED = "pix2score_deleted"
-_NEWEST = 20  # commits that are looked at first for one of a push
 _WIDER = {
     "halffloat": pa.float32(),
     "uint8": pa.int16(),
@@ -67,7 +66,10 @@ class DeltaTarget:
             said = without_secrets(str(exc))
             raise ConflictError(f"another one wrote to {self.name} meanwhile: run again ({said})") from None
         except (DeltaError, OSError, ValueError, pa.ArrowException) as exc:
-            raise TargetError(f"{self.name}: {without_secrets(str(exc))}") from None
+            said = without_secrets(str(exc))
+            if "already exists" in said:
+                raise overtaken(self.name) from None
+            raise TargetError(f"{self.name}: {said}") from None
 
     def position(self) -> Position | None:
         """As ``Target``."""
@@ -75,11 +77,23 @@ class DeltaTarget:
             table = self._opened()
             if table is None:
                 return None
-            self._held = _stored(table)
-            is_lost = self._held is None and _is_ours(table)
+            found = last_push(table)
+            self._held = found.position
+            is_lost = self._held is None and is_ours(table)
         if is_lost:
             logger.warning("the log of %s does not go back to the last push: all rows are sent", self.name)
-        return position_from_json(self._held, self.name) if self._held else None
+        if self._held is None:
+            return None
+        position = position_from_json(self._held, self.name)
+        if found.is_gone:
+            logger.warning("%s: %s since the last push: all rows are sent", self.name, found.is_gone)
+            return as_unknown(position)
+        if found.others:
+            logger.warning(
+                "%s: others wrote to it since the last push (%s): --full compares all rows", self.name,
+                ", ".join(sorted(found.others)),
+            )  # fmt: skip
+        return position
 
     def _opened(self) -> DeltaTable | None:
         from deltalake import DeltaTable
@@ -94,8 +108,8 @@ class DeltaTarget:
         from deltalake import DeltaTable, Schema
 
         self._schema = pa.schema([_held_by_delta(field) for field in schema])
+        wanted = Schema.from_arrow(self._schema)
         with self._told():
-            wanted = Schema.from_arrow(self._schema)
             table = self._opened()
             if table is None or recreate:
                 self._held = position.to_json()
@@ -110,7 +124,7 @@ class DeltaTarget:
                 return
             check_fits(self.name, _types(wanted), _types(table.schema()))
             if self._held is None:
-                if not _is_ours(table) and table.count():
+                if not is_ours(table) and table.count():
                     raise of_others(self.name)
                 self._note(table, position)
 
@@ -118,10 +132,13 @@ class DeltaTarget:
         """As ``Target``."""
         with self._told():
             table = self._opened()
-            if table is None or _stored(table) != self._held:
+            if table is None or last_push(table).position != self._held:
                 raise overtaken(self.name)
             version = table.version()
-            self._merge(table, chunk, position)
+            if chunk.is_whole:
+                self._replace(table, chunk, position)
+            else:
+                self._merge(table, chunk, position)
             if table.version() == version:  # nothing changed: a merge makes no commit of that
                 self._note(table, position)
             self._held = position.to_json()
@@ -137,12 +154,23 @@ class DeltaTarget:
             target_alias="t",
             commit_properties=_properties(position),
         )
-        merge = merge.when_matched_delete(f"s.{_DELETED}")
-        merge = merge.when_matched_update(values, f"NOT s.{_DELETED}")
-        merge = merge.when_not_matched_insert(values, f"NOT s.{_DELETED}")
-        if chunk.is_whole:
-            merge = merge.when_not_matched_by_source_delete(in_range(chunk.after, chunk.upto, "t"))
+        merge = merge.when_matched_delete(f"s.{CHANGE}")
+        merge = merge.when_matched_update(values, f"NOT s.{CHANGE}")
+        merge = merge.when_not_matched_insert(values, f"NOT s.{CHANGE}")
         merge.execute()
+
+    def _replace(self, table: DeltaTable, chunk: Chunk, position: Position) -> None:
+        """Rows of a chunk instead of all that are between its keys: a merge would leave a key twice that
+        others wrote twice."""
+        from deltalake import write_deltalake
+
+        write_deltalake(
+            table,
+            _rows(chunk, self._schema),
+            mode="overwrite",
+            predicate=in_range(chunk.after, chunk.upto) if chunk.after or chunk.upto else None,
+            commit_properties=_properties(position),
+        )
 
     def _note(self, table: DeltaTable, position: Position) -> None:
         """A commit without rows, for the position alone."""
@@ -166,20 +194,6 @@ def _properties(position: Position) -> CommitProperties:
     )
 
 
-def _stored(table: DeltaTable) -> str | None:
-    """The position of the last commit that has one."""
-    for limit in (_NEWEST, None):
-        for commit in table.history(limit):
-            if APPLICATION in commit:
-                return str(commit[APPLICATION])
-    return None
-
-
-def _is_ours(table: DeltaTable) -> bool:
-    """Whether a push wrote to it: known for longer than the log has commits."""
-    return table.transaction_version(APPLICATION) is not None
-
-
 def _types(schema: Schema) -> dict[str, str]:
     """Name -> type of the columns of a Delta table."""
     fields: list[Mapping[str, Any]] = json.loads(schema.to_json())["fields"]
@@ -193,8 +207,16 @@ def _type_name(kind: Any) -> str:
 
 
 def _held_by_delta(field: pa.Field) -> pa.Field:
-    """The column that holds its values in a Delta table."""
-    return field.with_type(_delta_type(field.type))
+    """The column that holds its values in a Delta table. Raises ``ConfigError`` if it has no such type."""
+    from deltalake import Schema
+
+    held = field.with_type(_delta_type(field.type))
+    try:
+        Schema.from_arrow(pa.schema([held]))
+    except Exception as exc:  # the library raises the base class itself, with a stack trace
+        said = without_secrets(str(exc).partition("\n")[0])
+        raise ConfigError(f"column {field.name} is {field.type}: do not carry it to Delta ({said})") from None
+    return held
 
 
 def _delta_type(kind: pa.DataType) -> pa.DataType:
@@ -205,22 +227,28 @@ def _delta_type(kind: pa.DataType) -> pa.DataType:
     return _WIDER.get(str(kind), kind)
 
 
+def _rows(chunk: Chunk, schema: pa.Schema) -> pa.Table:
+    """Rows of a chunk as the table has them; of nanoseconds the microseconds."""
+    nullable = pa.schema([field.with_nullable(True) for field in schema])
+    columns = [
+        column.cast(field.type, safe="timestamp" not in str(field.type))
+        for column, field in zip(chunk.rows.columns, schema, strict=True)
+    ]
+    return pa.Table.from_arrays(columns, schema=nullable)
+
+
 def _source(chunk: Chunk, schema: pa.Schema) -> pa.Table:
     """Rows of a chunk and keys to be deleted, told apart by a last column."""
-    nullable = pa.schema([*(field.with_nullable(True) for field in schema), pa.field(_DELETED, pa.bool_())])
-    rows = pa.Table.from_arrays(
-        [column.cast(field.type) for column, field in zip(chunk.rows.columns, schema, strict=True)],
-        schema=pa.schema(list(nullable)[:-1]),
-    )
+    rows = _rows(chunk, schema)
     deleted = [
         chunk.deleted.column(field.name)
         if field.name in KEY
         else pa.nulls(chunk.deleted.num_rows, field.type)
-        for field in list(nullable)[:-1]
+        for field in rows.schema
     ]
     both = pa.concat_tables([rows, pa.Table.from_arrays(deleted, schema=rows.schema)])
     marks = pa.array([False] * rows.num_rows + [True] * chunk.deleted.num_rows, pa.bool_())
-    return both.append_column(nullable.field(_DELETED), marks)
+    return both.append_column(CHANGE, marks)
 
 
 def _bounds(source: pa.Table) -> str:

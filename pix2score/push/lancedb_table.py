@@ -8,6 +8,9 @@ nothing.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import logging
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -16,32 +19,34 @@ import pyarrow as pa
 
 from pix2score.catalog.keys import KEY
 from pix2score.cli.packages import need
-from pix2score.errors import TargetError
+from pix2score.errors import ConflictError, TargetError
 from pix2score.push.config import OWN_TABLES
-from pix2score.push.position import Position, columns_of, position_from_json
-from pix2score.push.rows import Chunk
+from pix2score.push.position import Position, as_unknown, columns_of, position_from_json
+from pix2score.push.rows import EMBEDDING, Chunk
 from pix2score.push.sql import in_range, key_groups
 from pix2score.push.target import check_fits, of_others, overtaken, without_secrets
 from pix2score.storage.quoting import literal
 from pix2score.storage.rust_options import storage_options
 
+logger = logging.getLogger(__name__)
 BATCH_ROWS = 65_536
 POSITIONS = OWN_TABLES[0]
+_IS_KEY = {"lance-schema:unenforced-primary-key": "true"}
+"""By which LanceDB tells that two merges at one moment insert the same row: one is done again."""
 _POSITION = pa.schema(
     [
-        pa.field("target", pa.string(), nullable=False),
+        pa.field("target", pa.string(), nullable=False, metadata=_IS_KEY),
         pa.field("position", pa.string(), nullable=False),
         pa.field("pushed_at", pa.timestamp("us", tz="UTC"), nullable=False),
     ]
 )
-
-
-_IS_KEY = {"lance-schema:unenforced-primary-key": "true"}
-"""By which LanceDB tells that two merges at one moment insert the same row: one is done again."""
-
-
-def _with_keys(schema: pa.Schema) -> pa.Schema:
-    return pa.schema([field.with_metadata(_IS_KEY) if field.name in KEY else field for field in schema])
+_MARK = "pix2score:positions"
+"""Metadata of the column of embeddings: hashes of the positions that fit the table's rows. They go back with
+the rows if a version of the table is restored, which the table of positions knows nothing of."""
+_CONFLICT = re.compile(
+    r"commit conflict|incompatible with concurrent|already exists|concurrent", re.IGNORECASE
+)
+"""In what LanceDB says of two writers at the same moment."""
 
 
 class LanceTable:
@@ -69,15 +74,28 @@ class LanceTable:
         try:
             yield
         except (RuntimeError, ValueError, OSError, pa.ArrowException) as exc:
-            raise TargetError(f"{self.name}: {without_secrets(str(exc))}") from None
+            said = without_secrets(str(exc))
+            if _CONFLICT.search(said):
+                raise ConflictError(
+                    f"another one wrote to {self.name} meanwhile: run again ({said})"
+                ) from None
+            raise TargetError(f"{self.name}: {said}") from None
 
     def position(self) -> Position | None:
         """As ``Target``."""
         with self._told():
-            if self._opened(self._table) is None:
-                return None
-            self._held = self._stored()
-        return position_from_json(self._held, self.name) if self._held else None
+            rows = self._opened(self._table)
+            self._held = None if rows is None else self._stored()
+        if rows is None or self._held is None:
+            return None
+        found = position_from_json(self._held, self.name)
+        if _fits(rows, self._held):
+            return found
+        logger.warning(
+            "%s is not as the last push left it: an earlier version was restored; all rows are sent",
+            self.name,
+        )
+        return as_unknown(found)
 
     def _opened(self, name: str) -> Any:
         try:
@@ -97,17 +115,20 @@ class LanceTable:
     def prepare(self, schema: pa.Schema, position: Position, recreate: bool) -> None:
         """As ``Target``."""
         with self._told():
-            found = None if recreate else self._opened(self._table)
+            if recreate:
+                self._database.drop_table(self._table, ignore_missing=True)
+            found = self._opened(self._table)
             if found is None:
                 self._forget()
-                self._database.drop_table(self._table, ignore_missing=True)
-                self._rows = self._database.create_table(self._table, schema=_with_keys(schema))
+                marked = _marked(schema, position.to_json())
+                self._rows = self._database.create_table(self._table, schema=marked)
             else:
                 check_fits(self.name, columns_of(schema), columns_of(found.schema))
                 self._rows = found
             if self._held is None:
                 if self._rows.count_rows():
                     raise of_others(self.name)
+                self._mark(position)
                 self._keep(position)
 
     def _forget(self) -> None:
@@ -117,22 +138,47 @@ class LanceTable:
             positions.delete(f"target = {literal(self._table)}")
 
     def write(self, chunk: Chunk, position: Position) -> None:
-        """As ``Target``. Of two pushes at the same moment one may still write a chunk before it is told."""
+        """As ``Target``. Of two pushes at the same moment one may still write a chunk before it is told: if
+        the other one is at another snapshot by then, the next push compares all rows."""
         with self._told():
             if self._stored() != self._held:
                 raise overtaken(self.name)
-            others = in_range(chunk.after, chunk.upto) if chunk.is_whole else None
-            if chunk.rows.num_rows:
-                merge = self._rows.merge_insert(list(KEY))
-                merge = merge.when_matched_update_all().when_not_matched_insert_all()
-                if others:
-                    merge = merge.when_not_matched_by_source_delete(others)
-                merge.execute(chunk.rows)
-            elif others:
+            self._bring(chunk)
+            self._mark(position)
+            try:
+                self._keep(position)
+            except ConflictError:
+                self._distrust(position)
+                raise
+
+    def _bring(self, chunk: Chunk) -> None:
+        others = in_range(chunk.after, chunk.upto) if chunk.is_whole else None
+        if chunk.rows.num_rows:
+            merge = self._rows.merge_insert(list(KEY))
+            merge = merge.when_matched_update_all().when_not_matched_insert_all()
+            if others:
+                merge = merge.when_not_matched_by_source_delete(others)
+            merge.execute(chunk.rows)
+            if others and self._rows.count_rows(others) != chunk.rows.num_rows:  # others wrote a key twice
                 self._rows.delete(others)
-            for condition in key_groups(chunk.deleted):
-                self._rows.delete(condition)
-            self._keep(position)
+                self._rows.add(chunk.rows)
+        elif others:
+            self._rows.delete(others)
+        for condition in key_groups(chunk.deleted):
+            self._rows.delete(condition)
+
+    def _mark(self, position: Position) -> None:
+        """Note in the table itself that its rows fit the position that is known, and ``position``."""
+        marks = ",".join(_hash(text) for text in (self._held, position.to_json()) if text)
+        self._rows.update_field_metadata({"path": EMBEDDING, "metadata": {_MARK: marks}})
+
+    def _distrust(self, position: Position) -> None:
+        """Have all rows compared by the next push, if rows of another snapshot than the one that the table is
+        brought to have just been written to it."""
+        self._held = self._stored()
+        found = position_from_json(self._held, self.name) if self._held else None
+        if found and found.manifest != position.manifest:
+            self._keep(as_unknown(found))
 
     def _keep(self, position: Position) -> None:
         """Note ``position`` in the place of the one that is known, and of no other."""
@@ -156,3 +202,23 @@ class LanceTable:
         with self._told():
             self._rows.optimize()
             self._opened(POSITIONS).optimize()
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _marked(schema: pa.Schema, text: str) -> pa.Schema:
+    """Columns of a new table that is at a position, the key among them marked as such."""
+    notes = {**dict.fromkeys(KEY, _IS_KEY), EMBEDDING: {_MARK: _hash(text)}}
+    return pa.schema([field.with_metadata(notes.get(field.name)) for field in schema])
+
+
+def _fits(rows: Any, text: str) -> bool:
+    """Whether a table's rows are those of a position; taken to be so if no push noted it there."""
+    marks = (
+        (rows.schema.field(EMBEDDING).metadata or {}).get(_MARK.encode())
+        if EMBEDDING in rows.schema.names
+        else None
+    )
+    return marks is None or _hash(text) in marks.decode().split(",")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import pyarrow as pa
 
@@ -41,8 +41,8 @@ class Position:
     done: bool = False
 
     def to_json(self) -> str:
-        """As it is kept in the target."""
-        return json.dumps({"version": VERSION, **asdict(self)}, ensure_ascii=False)
+        """As it is kept in the target: ASCII, whatever the encoding of a database is."""
+        return json.dumps({"version": VERSION, **asdict(self)})
 
 
 def position_from_json(text: str, where: str) -> Position:
@@ -57,6 +57,12 @@ def position_from_json(text: str, where: str) -> Position:
         raise DataError(
             f"the position in {where} cannot be read ({exc!r}): --recreate makes it anew"
         ) from None
+
+
+def as_unknown(position: Position) -> Position:
+    """The position of a table that may hold anything: all rows of its snapshot are sent once more, and what
+    else it holds is deleted."""
+    return replace(position, base=0, base_manifest="", after=None, done=False)
 
 
 @dataclass(frozen=True, slots=True)

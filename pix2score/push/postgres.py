@@ -6,47 +6,34 @@ deletes, and the position, which is the table's row in ``pix2score_push`` beside
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
 from pix2score.catalog.keys import KEY, Key
 from pix2score.cli.packages import need
 from pix2score.errors import ConfigError, TargetError
-from pix2score.neighbours.vectors import stored
 from pix2score.push.config import OWN_TABLES
 from pix2score.push.position import Position, position_from_json
+from pix2score.push.postgres_checks import check_table, check_visible
+from pix2score.push.postgres_session import Session
+from pix2score.push.postgres_types import Vectors, column_type, values_of, vectors_in
 from pix2score.push.rows import EMBEDDING, Chunk
-from pix2score.push.target import APPLICATION, check_fits, of_others, overtaken, without_secrets
+from pix2score.push.target import of_others, overtaken, without_secrets
 from pix2score.storage.quoting import identifier
 
 if TYPE_CHECKING:
     import psycopg
 
+T = TypeVar("T")
 BATCH_ROWS = 5_000
-MAX_VECTOR_DIM = 16_000  # of vector and halfvec, as pgvector documents it
 POSITIONS, _INCOMING = OWN_TABLES
-_TYPES: dict[str, tuple[str, str]] = {
-    "bool": ("boolean", "bool"),
-    "int8": ("smallint", "int2"),
-    "int16": ("smallint", "int2"),
-    "int32": ("integer", "int4"),
-    "int64": ("bigint", "int8"),
-    "uint8": ("smallint", "int2"),
-    "uint16": ("integer", "int4"),
-    "uint32": ("bigint", "int8"),
-    "uint64": ("numeric", "numeric"),
-    "float": ("real", "float4"),
-    "double": ("double precision", "float8"),
-    "string": ("text", "text"),
-    "large_string": ("text", "text"),
-    "binary": ("bytea", "bytea"),
-    "large_binary": ("bytea", "bytea"),
-    "date32[day]": ("date", "date"),
-}
-"""Arrow's type -> Postgres's as it tells it, and as COPY is told."""
+_ONE_BY_ONE = (
+    7_595_447_220_981_760  # an advisory lock: of two pushes that begin at once, one makes the tables
+)
+_ORDERED_AS_UTF8 = ("UTF8", "LATIN1", "SQL_ASCII")
+"""Encodings of a server in which text, by its bytes, has the order that it has in UTF-8."""
 
 
 class PostgresTable:
@@ -56,204 +43,196 @@ class PostgresTable:
 
     def __init__(self, url: str, table: str) -> None:
         need("a push to Postgres", "postgres", ["psycopg", "pgvector"])
-        schema, _, name = table.rpartition(".")
-        self._schema, self._table = schema, name
-        self._url = url
+        self._schema, _, self._table = table.rpartition(".")
         self.name = f"{without_secrets(url, url).partition('?')[0]} table {table}"
-        self._quoted = ".".join(identifier(part) for part in table.split("."))
-        self._positions = ".".join(identifier(part) for part in (schema, POSITIONS) if part)
+        self._asked = ".".join(identifier(part) for part in table.split("."))
+        self._quoted = self._positions = ""
         self._held: str | None = None
         self._columns: list[str] = []
-        self._types: list[str] = []
-        with self._told():
-            self._connection = self._connected()
-
-    def _connected(self) -> psycopg.Connection[Any]:
-        import psycopg
-
-        return psycopg.connect(self._url, autocommit=True, application_name=APPLICATION)
+        self._copied: list[str] = []
+        self._vectors = Vectors("", {})
+        self._session = Session(url, self.name)
 
     def close(self) -> None:
         """As ``Target``."""
-        self._connection.close()
-
-    @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """What the server or the way to it says, as one line that names the target and no password."""
-        import psycopg
-
-        try:
-            yield
-        except psycopg.Error as exc:
-            said = without_secrets(str(exc), self._url) or type(exc).__name__
-            raise TargetError(f"{self.name}: {said}") from None
+        self._session.close()
 
     def position(self) -> Position | None:
         """As ``Target``."""
-        with self._told():
-            if not self._exists(self._quoted) or not self._exists(self._positions):
-                return None
-            sql = f"SELECT position FROM {self._positions} WHERE target = %s"
-            row = self._connection.execute(sql, [self._table]).fetchone()
-        self._held = row[0] if row else None
-        return position_from_json(row[0], self.name) if row else None
+        self._held = self._transact(lambda _: self._stored() if self._is_found() else None)
+        return position_from_json(self._held, self.name) if self._held else None
+
+    def _is_found(self) -> bool:
+        """Whether the table is there; from now on it, and that of positions, are named with their schemas:
+        the first one of the search path need not be where the table is."""
+        ((schema, is_there),) = self._session.rows(
+            "SELECT coalesce((SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = "
+            "to_regclass(%s)), nullif(%s, ''), quote_ident(current_schema())), to_regclass(%s) IS NOT NULL",
+            [self._asked, identifier(self._schema) if self._schema else "", self._asked],
+        )
+        if schema is None:
+            raise ConfigError(
+                f"{self.name}: the role's search_path names no schema that is there: give --table SCHEMA."
+                f"{self._table}"
+            )
+        self._quoted = f"{schema}.{identifier(self._table)}"
+        self._positions = f"{self._schema_of_positions(schema)}.{POSITIONS}"
+        return bool(is_there)
+
+    def _schema_of_positions(self, schema: str) -> str:
+        """Beside the table; if there is none, where the search path has one, or lets make one."""
+        if self._exists(f"{schema}.{POSITIONS}") or self._schema:
+            return schema
+        ((found, own, may_make),) = self._session.rows(
+            "SELECT (SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = to_regclass(%s)), "
+            "quote_ident(current_schema()), has_schema_privilege(to_regnamespace(%s)::oid, 'CREATE')",
+            [POSITIONS, schema],
+        )
+        return str(found or (schema if may_make or not own else own))
 
     def _exists(self, quoted: str) -> bool:
-        row = self._connection.execute("SELECT to_regclass(%s) IS NOT NULL", [quoted]).fetchone()
-        return bool(row and row[0])
+        return bool(self._session.rows("SELECT to_regclass(%s) IS NOT NULL", [quoted])[0][0])
+
+    def _stored(self, lock: str = "") -> str | None:
+        if not self._exists(self._positions):
+            return None
+        sql = f"SELECT position FROM {self._positions} WHERE target = %s {lock}"
+        rows = self._session.rows(sql, [self._table])
+        return str(rows[0][0]) if rows else None
 
     def prepare(self, schema: pa.Schema, position: Position, recreate: bool) -> None:
         """As ``Target``."""
-        with self._told(), self._connection.transaction():
-            has_halves = self._extension()
-            columns = {field.name: _column_type(field, has_halves) for field in schema}
-            if recreate:
-                self._connection.execute(f"DROP TABLE IF EXISTS {self._quoted}")
-            if not self._exists(self._quoted):
-                self._create({name: kind for name, (kind, _) in columns.items()}, schema)
-                self._held = None
-            else:
-                self._check(columns, schema)
-            self._columns = list(columns)
-            self._types = [copied for _, copied in columns.values()]
-            self._connection.execute(
-                f"CREATE TABLE IF NOT EXISTS {self._positions} "
-                "(target text PRIMARY KEY, position text NOT NULL, pushed_at timestamptz NOT NULL)"
-            )
-            if self._held is None:
-                self._forget()
-                self._check_empty()
-                self._keep(position)
-        self._begin_session()
+        self._held = self._transact(lambda is_again: self._prepared(schema, position, recreate, is_again))
 
-    def _extension(self) -> bool:
-        """See that pgvector is there; whether it has halfvec."""
-        from pgvector.psycopg import register_vector
-        from psycopg.types import TypeInfo
+    def _transact(self, work: Callable[[bool], T]) -> T:
+        named = [name for name in (self._quoted or self._asked, self._positions) if name]
+        return self._session.transact(work, named)
 
-        sql = "SELECT 1 FROM pg_extension WHERE extname = 'vector'"
-        if self._connection.execute(sql).fetchone() is None:
-            import psycopg
+    def _prepared(self, schema: pa.Schema, position: Position, recreate: bool, is_again: bool) -> str:
+        self._execute("SELECT pg_advisory_xact_lock(%s)", [_ONE_BY_ONE])
+        if not self._quoted:  # nobody asked for the position
+            self._is_found()
+        self._vectors, text = self._extension(), position.to_json()
+        columns = {field.name: column_type(field, "halfvec" in self._vectors.oids) for field in schema}
+        if recreate:
+            self._execute(f"DROP TABLE IF EXISTS {self._quoted}")
+        held = self._held
+        if self._exists(self._quoted):
+            check_table(self._session, self.name, self._quoted, columns, schema)
+            if self._stored() not in ([held, text] if is_again else [held]):
+                raise overtaken(self.name)
+        else:
+            self._create({name: kind for name, (kind, _) in columns.items()}, schema)
+            held = None
+        self._columns, self._copied = list(columns), [copied for _, copied in columns.values()]
+        self._make_positions()
+        if held is None:
+            self._execute(f"DELETE FROM {self._positions} WHERE target = %s", [self._table])
+            if self._session.rows(f"SELECT 1 FROM {self._quoted} LIMIT 1"):
+                raise of_others(self.name)
+            self._keep(text)
+        return held or text
 
+    def _execute(self, sql: str, values: list[Any] | None = None) -> psycopg.Cursor[Any]:
+        return self._session.connection.execute(sql, values)
+
+    def _extension(self) -> Vectors:
+        """pgvector's types; it is switched on if it is not."""
+        import psycopg
+
+        sql = "SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'vector'"
+        if not self._session.rows(sql):
             try:
-                with self._connection.transaction():
-                    self._connection.execute("CREATE EXTENSION vector")
+                with self._session.connection.transaction():
+                    self._execute("CREATE EXTENSION vector")
             except psycopg.Error as exc:
+                said = self._session.said(exc, advise=False)
                 raise TargetError(
-                    f"{self.name}: the database has no pgvector, and it could not be switched on "
-                    f"({without_secrets(str(exc), self._url)}): an administrator runs CREATE EXTENSION vector"
+                    f"{self.name}: the database has no pgvector, and it could not be switched on ({said}): "
+                    "an administrator runs CREATE EXTENSION vector"
                 ) from None
-        register_vector(self._connection)
-        return TypeInfo.fetch(self._connection, "halfvec") is not None
+        ((schema,),) = self._session.rows(sql)
+        return vectors_in(self._session, schema)
 
     def _create(self, columns: dict[str, str], schema: pa.Schema) -> None:
         given = [
-            f"{identifier(name)} {kind}"
+            f"{identifier(name)} {self._vectors.sql(kind) if name == EMBEDDING else kind}"
             + (' COLLATE "C"' if name in KEY and kind == "text" else "")
             + ("" if schema.field(name).nullable else " NOT NULL")
             for name, kind in columns.items()
         ]
-        self._connection.execute(
-            f"CREATE TABLE {self._quoted} ({', '.join(given)}, PRIMARY KEY ({', '.join(KEY)}))"
-        )
+        self._execute(f"CREATE TABLE {self._quoted} ({', '.join(given)}, PRIMARY KEY ({', '.join(KEY)}))")
 
-    def _check(self, columns: dict[str, tuple[str, str]], schema: pa.Schema) -> None:
-        rows = self._connection.execute(
-            "SELECT attname, format_type(atttypid, atttypmod), attnotnull AND NOT atthasdef "
-            "FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
-            [self._quoted],
-        ).fetchall()
-        found = {name: kind for name, kind, _ in rows}
-        as_vector = f"vector({schema.field(EMBEDDING).type.list_size})"
-        if found.get(EMBEDDING) == as_vector:
-            columns[EMBEDDING] = (as_vector, "vector")
-        check_fits(self.name, {name: kind for name, (kind, _) in columns.items()}, found, surplus=False)
-        needed = [name for name, _, is_needed in rows if is_needed and name not in columns]
-        if needed:
-            raise ConfigError(
-                f"{self.name}: {', '.join(needed)} must not be null, and a push does not know it"
+    def _make_positions(self) -> None:
+        """Asked for first: IF NOT EXISTS wants the right to create where there is nothing to be made."""
+        if not self._exists(self._positions):
+            self._execute(
+                f"CREATE TABLE {self._positions} "
+                "(target text PRIMARY KEY, position text NOT NULL, pushed_at timestamptz NOT NULL)"
             )
-        self._check_key()
-
-    def _check_key(self) -> None:
-        found = self._connection.execute(
-            "SELECT 1 FROM pg_index i WHERE indrelid = %s::regclass AND indisunique AND indisvalid AND "
-            "indpred IS NULL AND indnkeyatts = 2 AND ARRAY(SELECT attname::text FROM pg_attribute a WHERE "
-            "a.attrelid = indrelid AND a.attnum = ANY (indkey) ORDER BY 1) = %s",
-            [self._quoted, list(KEY)],
-        ).fetchone()
-        if found is None:
-            raise ConfigError(
-                f"{self.name} has no unique index on ({', '.join(KEY)}): CREATE UNIQUE INDEX makes it"
-            )
-
-    def _check_empty(self) -> None:
-        if self._connection.execute(f"SELECT 1 FROM {self._quoted} LIMIT 1").fetchone():
-            raise of_others(self.name)
-
-    def _forget(self) -> None:
-        self._connection.execute(f"DELETE FROM {self._positions} WHERE target = %s", [self._table])
-
-    def _begin_session(self) -> None:
-        """The temporary table that rows are copied to."""
-        columns = ", ".join(identifier(name) for name in self._columns)
-        with self._told(), self._connection.transaction():
-            self._connection.execute(f"DROP TABLE IF EXISTS pg_temp.{_INCOMING}")
-            self._connection.execute(
-                f"CREATE TEMP TABLE {_INCOMING} ON COMMIT DELETE ROWS AS "
-                f"SELECT {columns} FROM {self._quoted} WITH NO DATA"
-            )
+        check_visible(self._session, self.name, self._positions)
 
     def write(self, chunk: Chunk, position: Position) -> None:
         """As ``Target``."""
-        with self._told(), self._connection.transaction():
-            self._check_alone()
-            if chunk.rows.num_rows:
-                self._copy(chunk.rows)
-                self._upsert()
-            if chunk.is_whole:
-                self._delete_others(chunk.after, chunk.upto)
-            elif chunk.deleted.num_rows:
-                self._delete(chunk.deleted)
-            self._keep(position)
+        columns = [  # outside the transaction, which is not kept waiting
+            values_of(name, chunk.rows.column(name), kind)
+            for name, kind in zip(self._columns, self._copied, strict=True)
+        ]
+        text = position.to_json()
+        self._transact(lambda is_again: self._write(chunk, columns, text, is_again))
+        self._held = text
 
-    def _check_alone(self) -> None:
-        sql = f"SELECT position FROM {self._positions} WHERE target = %s FOR UPDATE"
-        row = self._connection.execute(sql, [self._table]).fetchone()
-        if row is None or row[0] != self._held:
+    def _write(self, chunk: Chunk, columns: list[list[Any]], text: str, is_again: bool) -> None:
+        stored = self._stored("FOR UPDATE")
+        if is_again and stored == text:
+            return  # it was committed, and the connection lost before that was told
+        if stored != self._held:
             raise overtaken(self.name)
+        if chunk.rows.num_rows or chunk.is_whole:
+            self._copy(columns)
+        if chunk.rows.num_rows:
+            self._upsert(chunk.rows.num_rows)
+        if chunk.is_whole:
+            self._delete_others(chunk.after, chunk.upto)
+        elif chunk.deleted.num_rows:
+            self._delete(chunk.deleted)
+        self._keep(text)
 
-    def _keep(self, position: Position) -> None:
-        self._held = position.to_json()
-        self._connection.execute(
+    def _keep(self, text: str) -> None:
+        self._execute(
             f"INSERT INTO {self._positions} VALUES (%s, %s, now()) ON CONFLICT (target) DO UPDATE SET "
             "position = EXCLUDED.position, pushed_at = EXCLUDED.pushed_at",
-            [self._table, self._held],
+            [self._table, text],
         )
 
-    def _copy(self, rows: pa.Table) -> None:
-        columns = [
-            _values(rows.column(name), copied)
-            for name, copied in zip(self._columns, self._types, strict=True)
-        ]
-        with self._connection.cursor() as cursor:
-            sql = f"COPY {_INCOMING} FROM STDIN (FORMAT BINARY)"
-            with cursor.copy(sql) as copy:
-                copy.set_types(self._types)
-                for row in zip(*columns, strict=True):
-                    copy.write_row(row)
+    def _copy(self, columns: list[list[Any]]) -> None:
+        """Rows to a temporary table, which goes with the transaction."""
+        names = ", ".join(identifier(name) for name in self._columns)
+        self._execute(
+            f"CREATE TEMP TABLE {_INCOMING} ON COMMIT DROP AS SELECT {names} FROM {self._quoted} WITH NO DATA"
+        )
+        sql = f"COPY pg_temp.{_INCOMING} FROM STDIN (FORMAT BINARY)"
+        with self._session.connection.cursor() as cursor, cursor.copy(sql) as copy:
+            copy.set_types([self._vectors.oids.get(copied, copied) for copied in self._copied])
+            for row in zip(*columns, strict=True):
+                copy.write_row(row)
 
-    def _upsert(self) -> None:
+    def _upsert(self, num_rows: int) -> None:
         names = [identifier(name) for name in self._columns]
         new = ", ".join(f"{name} = EXCLUDED.{name}" for name in names if name.strip('"') not in KEY)
-        self._connection.execute(
-            f"INSERT INTO {self._quoted} ({', '.join(names)}) SELECT {', '.join(names)} FROM {_INCOMING} "
-            f"ON CONFLICT ({', '.join(KEY)}) DO UPDATE SET {new}"
-        )
+        done = self._execute(
+            f"INSERT INTO {self._quoted} ({', '.join(names)}) SELECT {', '.join(names)} FROM "
+            f"pg_temp.{_INCOMING} ON CONFLICT ({', '.join(KEY)}) DO UPDATE SET {new}"
+        ).rowcount
+        if done != num_rows:
+            raise TargetError(
+                f"{self.name} took {done} of {num_rows} rows: a trigger of it leaves some out, whose rows "
+                "would be missing or old"
+            )
 
     def _delete(self, keys: pa.Table) -> None:
         kind = "text" if pa.types.is_string(keys.schema.field("illust_id").type) else "bigint"
-        self._connection.execute(
+        self._execute(
             f"DELETE FROM {self._quoted} t USING unnest(%s::{kind}[], %s::int[]) AS gone (illust_id, page) "
             "WHERE t.illust_id = gone.illust_id AND t.page = gone.page",
             [keys.column(name).to_pylist() for name in KEY],
@@ -261,51 +240,26 @@ class PostgresTable:
 
     def _delete_others(self, after: Key | None, upto: Key | None) -> None:
         """Rows behind ``after`` up to ``upto`` that were not copied."""
-        is_text = any(isinstance(key[0], str) for key in (after, upto) if key)
-        own = '(t.illust_id COLLATE "C", t.page)' if is_text else "(t.illust_id, t.page)"
-        bounds = [f"{own} {sign} (%s, %s)" for sign, key in ((">", after), ("<=", upto)) if key]
+        own, bound = self._in_order([key for key in (after, upto) if key])
+        bounds = [f"{own} {sign} ({bound}, %s)" for sign, key in ((">", after), ("<=", upto)) if key]
         missing = (
-            f"NOT EXISTS (SELECT 1 FROM {_INCOMING} i WHERE i.illust_id = t.illust_id AND i.page = t.page)"
+            f"NOT EXISTS (SELECT 1 FROM pg_temp.{_INCOMING} i "
+            "WHERE i.illust_id = t.illust_id AND i.page = t.page)"
         )
-        self._connection.execute(
+        self._execute(
             f"DELETE FROM {self._quoted} t WHERE {' AND '.join([*bounds, missing])}",
             [part for key in (after, upto) if key for part in key],
         )
 
+    def _in_order(self, keys: list[Key]) -> tuple[str, str]:
+        """A row's key, and the id of another one, as SQL that compares them in the order of what is sent:
+        text by its bytes in UTF-8."""
+        if not any(isinstance(key[0], str) for key in keys):
+            return "(t.illust_id, t.page)", "%s"
+        if self._session.connection.info.parameter_status("server_encoding") in _ORDERED_AS_UTF8:
+            return '(t.illust_id COLLATE "C", t.page)', "%s"
+        return "(convert_to(t.illust_id, 'UTF8'), t.page)", "convert_to(%s::text, 'UTF8')"
+
     def finish(self) -> None:
         """As ``Target``: the planner learns what is in the table."""
-        with self._told():
-            self._connection.execute(f"ANALYZE {self._quoted}")
-
-
-def _column_type(field: pa.Field, has_halves: bool) -> tuple[str, str]:
-    """Postgres's type of a column, as the server tells it and as COPY is told."""
-    kind = field.type
-    if field.name == EMBEDDING:
-        if kind.list_size > MAX_VECTOR_DIM:
-            raise ConfigError(
-                f"embeddings of {kind.list_size} numbers: pgvector holds at most {MAX_VECTOR_DIM}"
-            )
-        name = "halfvec" if has_halves and pa.types.is_float16(kind.value_type) else "vector"
-        return f"{name}({kind.list_size})", name
-    if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind):
-        shown, copied = _column_type(pa.field(field.name, kind.value_type), has_halves)
-        return f"{shown}[]", f"{copied}[]"
-    if pa.types.is_timestamp(kind):
-        shown = "timestamp with time zone" if kind.tz else "timestamp without time zone"
-        return shown, "timestamptz" if kind.tz else "timestamp"
-    if pa.types.is_decimal(kind):
-        return "numeric", "numeric"
-    if str(kind) not in _TYPES:
-        raise ConfigError(f"column {field.name} is {kind}, which has no type in Postgres: do not carry it")
-    return _TYPES[str(kind)]
-
-
-def _values(column: pa.ChunkedArray, copied: str) -> list[Any]:
-    """Values of a column as psycopg takes them for a type."""
-    if copied not in ("halfvec", "vector"):
-        return list(column.to_pylist())
-    from pgvector import HalfVector, Vector
-
-    rows_ND = stored(column.combine_chunks())
-    return [*map(HalfVector if copied == "halfvec" else Vector, rows_ND)]
+        self._transact(lambda _: self._execute(f"ANALYZE {self._quoted}"))

@@ -24,6 +24,7 @@ from pix2score.storage.quoting import identifier, literal
 from pix2score.storage.sql import engine, incoming, load, one_row, query
 
 EMBEDDING, SNAPSHOT, MODEL_VERSION = "embedding", "snapshot", "model_version"
+CHANGE = "pix2score_change"
 _NOT_SENT = ("status", "error_code", "error_detail", "attempts", "fingerprint", EMBEDDING_RUN)
 _READ_ROWS = 4_096
 _ROW_BYTES = 400
@@ -50,13 +51,19 @@ def sent_schema(folder: Folder, snapshot: Snapshot) -> pa.Schema:
     """Columns of a target: key, answers of the heads, what was carried from the catalog, when and by which
     run it was scored, snapshot by which it came, model, embedding.
 
-    Raises ``ConfigError`` if a carried column has the name of another one.
+    Raises ``ConfigError`` if a carried column has the name of another one, case aside: databases and DuckDB
+    do not tell them apart.
     """
-    scores = [field for field in schema_of_scores(folder, snapshot) if field.name not in _NOT_SENT]
-    for field in scores:
-        if field.name in (EMBEDDING, SNAPSHOT, MODEL_VERSION):
-            raise ConfigError(f"carried column {field.name}: a push has its own column of that name")
-    layout = snapshot.layout
+    layout, found = snapshot.layout, schema_of_scores(folder, snapshot)
+    taken = {name.lower() for name in (EMBEDDING, SNAPSHOT, MODEL_VERSION, CHANGE, *layout.scores.names)}
+    for name in found.names[len(layout.scores) :]:
+        if name.lower() in taken:
+            raise ConfigError(
+                f"carried column {name}: a push has its own column of that name, or another one that is "
+                "carried has it, in capitals or not"
+            )
+        taken.add(name.lower())
+    scores = [field for field in found if field.name not in _NOT_SENT]
     return pa.schema(
         [
             *scores,
@@ -78,7 +85,8 @@ class DueRows:
             int(n)
             for n in one_row(
                 connection,
-                "SELECT count(*) FILTER (change = 'scored'), count(*) FILTER (change <> 'scored') FROM due",
+                f"SELECT count(*) FILTER ({CHANGE} = 'scored'), count(*) FILTER ({CHANGE} <> 'scored') "
+                "FROM due",
             )
         )
 
@@ -124,7 +132,7 @@ class DueRows:
     def _chunk(self, table: pa.Table | None, after: Key | None, upto: Key | None) -> Chunk:
         if table is None:
             table = pa.schema([*_due_schema(self._schema), pa.field(EMBEDDING, pa.binary())]).empty_table()
-        is_sent = pc.equal(table.column("change"), "scored")
+        is_sent = pc.equal(table.column(CHANGE), "scored")
         rows = table.filter(is_sent)
         if rows.column(EMBEDDING).null_count:
             raise DataError(
@@ -173,12 +181,12 @@ def _due_schema(schema: pa.Schema) -> pa.Schema:
         for field in schema
         if field.name not in (EMBEDDING, SNAPSHOT, MODEL_VERSION)
     ]
-    return pa.schema([pa.field("change", pa.string()), pa.field(EMBEDDING_RUN, pa.string()), *sent])
+    return pa.schema([pa.field(CHANGE, pa.string()), pa.field(EMBEDDING_RUN, pa.string()), *sent])
 
 
 def _load_due(connection: duckdb.DuckDBPyConnection, folder: Folder, step: Step, columns: pa.Schema) -> None:
     """Table ``due``: every change of the step behind its ``after``."""
-    sent = [name for name in columns.names if name not in ("change", EMBEDDING_RUN)]
+    sent = [name for name in columns.names if name not in (CHANGE, EMBEDDING_RUN)]
     own_run = step.to.layout.embedding_run
     stored = schema_of_scores(folder, step.to)
     names = list(dict.fromkeys([*sent, "status", own_run]))
@@ -190,7 +198,7 @@ def _load_due(connection: duckdb.DuckDBPyConnection, folder: Folder, step: Step,
     )
     if step.base is None:
         sql = (
-            f"SELECT 'scored' AS change, i.illust_id, i.page, {values} FROM incoming i "
+            f"SELECT 'scored' AS {CHANGE}, i.illust_id, i.page, {values} FROM incoming i "
             f"WHERE i.status = '{OK}' AND {behind}"
         )
     else:
@@ -200,8 +208,8 @@ def _load_due(connection: duckdb.DuckDBPyConnection, folder: Folder, step: Step,
             f"SELECT * FROM incoming WHERE {behind}",
         )  # fmt: skip
         sql = (
-            f"SELECT c.change, c.illust_id, c.page, {values} FROM incoming i RIGHT JOIN changes c "
-            "ON i.illust_id = c.illust_id AND i.page = c.page"
+            f"SELECT c.change AS {CHANGE}, c.illust_id, c.page, {values} FROM incoming i "
+            "RIGHT JOIN changes c ON i.illust_id = c.illust_id AND i.page = c.page"
         )
     load(connection, "due", scores, batches, sql)
 

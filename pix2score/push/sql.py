@@ -11,11 +11,15 @@ from pix2score.catalog.keys import Id, Key
 from pix2score.storage.quoting import literal
 
 _KEYS_AT_ONCE = 5_000
+_SMALLEST = -(2**63)
 
 
 def value_sql(illust_id: Id) -> str:
     """An id as SQL."""
-    return literal(illust_id) if isinstance(illust_id, str) else str(illust_id)
+    if isinstance(illust_id, str):
+        return literal(illust_id)
+    # The smallest one is read as a minus before what is one too large.
+    return f"({illust_id + 1} - 1)" if illust_id == _SMALLEST else str(illust_id)
 
 
 def in_range(after: Key | None, upto: Key | None, table: str = "") -> str:

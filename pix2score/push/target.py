@@ -15,9 +15,12 @@ from pix2score.push.rows import Chunk
 
 APPLICATION = "pix2score"
 MAX_CHUNK_BYTES = 256 * 2**20
-_PASSWORD = re.compile(r"(?<=://)[^:/@?]*:(.+)@|password=([^&\s]+)", re.IGNORECASE)
+_PASSWORD = re.compile(r"(?<=://)[^:/@?]*:(.+)@|password=([^&\s]+)", re.IGNORECASE | re.DOTALL)
 """In a URL, also in one whose password should have been quoted."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of a terminal, by deltalake
+_IN_SOURCES = re.compile(
+    r",? ?/\S*/\.cargo/\S+\.rs:\d+:\d+"
+)  # of a library in Rust, on the machine that built it
 _IN_URL = re.compile(r"(?<=://)([^/@\s]*):[^/\s]*@")
 _IN_WORDS = re.compile(r"(password|passfile|sslpassword)=([^&\s]+)", re.IGNORECASE)
 
@@ -67,7 +70,7 @@ def overtaken(where: str) -> ConflictError:
 def without_secrets(text: str, url: str = "") -> str:
     """``text`` in one line, with *** for passwords in URLs and settings, and for those of ``url`` and the
     environment however they are written: libpq repeats parts of what it cannot read."""
-    text = _IN_URL.sub(r"\1:***@", _COLOURS.sub("", text))
+    text = _IN_URL.sub(r"\1:***@", _IN_SOURCES.sub("", _COLOURS.sub("", text)))
     text = _IN_WORDS.sub(r"\1=***", text)
     for secret in sorted(_secrets(url), key=len, reverse=True):
         text = text.replace(secret, "***")
@@ -78,7 +81,7 @@ def _secrets(url: str) -> set[str]:
     found = {os.environ.get("PGPASSWORD", "")}
     for match in _PASSWORD.finditer(url):
         whole = next(filter(None, match.groups()))
-        found |= {whole, unquote(whole), *re.split("[@/]", whole)}
+        found |= {whole, unquote(whole), *re.split("[@/\\s]", whole)}
     return found - {""}
 
 

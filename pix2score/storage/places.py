@@ -11,6 +11,7 @@ import contextlib
 import functools
 import os
 import random
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +31,7 @@ MAX_BACKOFF_S = 20.0
 STORES = {"s3": "bucket", "gs": "bucket", "az": "container"}
 """Scheme of a store, two letters each -> what it calls the first part of a place."""
 _SPELLINGS = {"gcs": "gs", "abfs": "az", "abfss": "az"}
+_CREDENTIALS = re.compile(r"(?<=://)[^/]*@|\?.*", re.DOTALL)  # of a URL: who and password, a signed query
 PLACES = "s3://, gs:// or az://bucket/prefix"
 
 
@@ -98,13 +100,19 @@ def normalise(place: str) -> str:
         scheme, (bucket, key) = place[:2], split(place)
         if not bucket:
             raise ConfigError(f"place {place!r} has no bucket; expected {scheme}://bucket/prefix")
+        if re.search(":.*@", bucket):
+            raise ConfigError(
+                f"place {scheme}://…@{bucket.rpartition('@')[2]}: credentials are no part of a place; they "
+                "come from the store's standard chain"
+            )
         if scheme in _OTHERS and key.rstrip("/") and not is_plain(key.rstrip("/")):
             raise ConfigError(
                 f"place {place!r}: a part that is empty, '.' or '..' cannot be read on {scheme}://"
             )
         return f"{scheme}://{bucket}/{key.rstrip('/')}".rstrip("/")
     if "://" in place or not place:
-        raise ConfigError(f"place {place!r} is neither a local path nor {PLACES}")
+        shown = _CREDENTIALS.sub("", place)
+        raise ConfigError(f"place {shown!r} is neither a local path nor {PLACES}")
     return os.path.abspath(os.path.expanduser(place))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -48,13 +49,25 @@ class Postgres:
     server: Server
     name: str = "scores"
     database: str = field(default_factory=lambda: f"db{uuid.uuid4().hex[:8]}")
+    encoding: str = "UTF8"
 
     def __post_init__(self) -> None:
-        self.server.sql(f"CREATE DATABASE {self.database}")
+        words = f"ENCODING {self.encoding} TEMPLATE template0 LOCALE 'C'" if self.encoding != "UTF8" else ""
+        self.server.sql(f"CREATE DATABASE {self.database} {words}")
         self.to = self.server.url.replace("/postgres?", f"/{self.database}?")
 
     def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        return self.server.sql(statement, *values, url=self.to)
+        url = f"{self.server.url.replace('/postgres?', f'/{self.database}?')}&client_encoding=utf8"
+        return self.server.sql(statement, *values, url=url)
+
+    def as_role(self, *grants: str, options: str = "") -> Postgres:
+        """The same table for a new role, that has what ``grants`` give to ROLE."""
+        role, other = f"role_{uuid.uuid4().hex[:8]}", copy.copy(self)
+        self.server.sql(f"CREATE ROLE {role} LOGIN {options}")
+        for grant in grants:
+            self.sql(grant.replace("ROLE", role))
+        other.to = self.to.replace("owner@", f"{role}@")
+        return other
 
     def rows(self) -> list[Row]:
         found = self.sql(f"SELECT to_jsonb(t) - 'scored_at', scored_at, embedding::real[] FROM {self.name} t")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 import pytest
 
 from pix2score.cli.flags import resolve
-from pix2score.errors import ConfigError
+from pix2score.errors import ConfigError, TargetError
 from pix2score.push.config import PushConfig
 from pix2score.push.target import without_secrets
 from pix2score.push.targets import open_target
@@ -51,6 +52,43 @@ def test_a_config_does_not_show_where_to() -> None:
 )
 def test_passwords_are_hidden(text: str) -> None:
     assert "ecret" not in without_secrets(text)
+
+
+@pytest.mark.parametrize("password", ["secret\n", "\nsecret", "se cret\tsecret", "a\r\nsecret@x"])
+def test_a_password_with_a_break_in_it_is_hidden(password: str) -> None:
+    """As a file or variable may have one at its end."""
+    url = f"postgresql://u:{password}@127.0.0.1:1/d"
+    with pytest.raises(TargetError) as caught:
+        open_target(PushConfig(scores="s", to=url))
+    assert "ecret" not in str(caught.value)
+
+
+def test_a_url_that_is_no_text_is_refused_without_its_password() -> None:
+    url = "postgresql://u:secret\udce9@127.0.0.1:1/d"
+    with pytest.raises(TargetError, match="table scores: not text in UTF-8") as caught:
+        open_target(PushConfig(scores="s", to=url))
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    "place", ["s3://AKIA:secret@bucket/x", "https://u:secret@h/x?sig=secret", "x://h?secret"]
+)
+def test_credentials_in_a_place_are_refused_and_not_shown(place: str) -> None:
+    for config in (
+        PushConfig(scores="s", to=f"delta:{place}"),
+        PushConfig(scores="s", to=f"lancedb:{place}"),
+        PushConfig(scores=place, to="delta:/x"),
+    ):
+        with pytest.raises(
+            ConfigError, match="credentials are no part of a place|is neither a local"
+        ) as caught:
+            open_target(config)
+        assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_library_in_rust_does_not_name_its_sources() -> None:
+    said = "no such file, /root/.cargo/registry/src/index-1/lance-13.0.0/src/a.rs:12:5"
+    assert without_secrets(said) == "no such file"
 
 
 @pytest.mark.parametrize("to", ["host=h password=secret user=u", "secret", "password=secret:x", "/secret"])

@@ -190,6 +190,37 @@ def test_text_that_postgres_does_not_take_is_named(world: World, postgres: Postg
     assert postgres.position()["after"] == [2, 0]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("x" * 64, 1, "names in Postgres have at most 63 bytes, this one has 64: carry it by a shorter one"),
+        ("題" * 22, 1, "names in Postgres have at most 63 bytes, this one has 66"),
+        (
+            "day",
+            np.datetime64("-0500-01-01", "D"),
+            "column day has a value that is not to be sent .* do not c",
+        ),
+        ("what", {"a": 1}, "column what is struct<a: int64>, which has no type in Postgres: do not carry it"),
+    ],
+)
+def test_a_carried_column_that_postgres_does_not_take_is_named(
+    world: World, postgres: Postgres, name: str, value: object, said: str
+) -> None:
+    world.columns = {name: lambda key: value}
+    world.night(keys(1, 2), carry=(name,))
+    with pytest.raises(ConfigError, match=said):
+        pushed(world, postgres)
+
+
+def test_lists_of_lists_are_arrays(world: World, postgres: Postgres) -> None:
+    world.columns = {"box": lambda key: [[key[0], 2], [3, 4]]}
+    world.night(keys(1, 2), carry=("box",))
+    pushed(world, postgres)
+    world.night(keys(2, 3), carry=("box",))
+    pushed(world, postgres)
+    assert sorted(row["box"] for row in postgres.rows()) == [[[2, 2], [3, 4]], [[3, 2], [3, 4]]]
+
+
 def test_the_statements_of_the_page_run(tmp_path: object, postgres: Postgres) -> None:
     scores, some_id = f"{tmp_path}/scores", 10002868
     night(scores, {"run-1": vectors_of([(some_id + i, 0) for i in range(30)])})

@@ -270,7 +270,7 @@ def _plain(value: Any) -> Any:
     return float(value) if isinstance(value, Decimal) else value
 
 
-@pytest.mark.parametrize("name", ["snapshot", "embedding"])
+@pytest.mark.parametrize("name", ["snapshot", "embedding", "pix2score_change", "Page", "Embedding", "STATUS"])
 def test_a_carried_column_of_a_name_that_a_push_has_is_refused(
     world: World, postgres: Postgres, name: str
 ) -> None:
@@ -278,6 +278,29 @@ def test_a_carried_column_of_a_name_that_a_push_has_is_refused(
     world.night(keys(1), carry=(name,))
     with pytest.raises(ConfigError, match=f"carried column {name}: a push has its own column of that name"):
         pushed(world, postgres)
+
+
+def test_a_carried_column_may_have_a_name_that_a_push_uses_within(world: World, table: Table) -> None:
+    world.columns = {name: lambda key: key[0] for name in ("change", "due", "incoming", "i", "d", "s")}
+    world.night(keys(1, 2, 3), carry=tuple(world.columns))
+    pushed(world, table)
+    world.night(keys(1, 3, 4), carry=tuple(world.columns))
+    pushed(world, table)
+    assert sorted((row["change"], row["illust_id"]) for row in table.rows()) == [(1, 1), (3, 3), (4, 4)]
+    check(world, table)
+
+
+def test_the_smallest_and_the_greatest_ids(world: World, table: Table) -> None:
+    ids = (-(2**63), -(2**63) + 1, -1, 0, 2**53, 2**53 + 1, 2**63 - 2, 2**63 - 1)
+    world.night(keys(*ids))
+    pushed(world, table, batch_rows=1)
+    check(world, table)
+    world.night(keys(*ids[1::2]))
+    pushed(world, table)
+    check(world, table)
+    world.night(keys(*ids[::2]))
+    pushed(world, table, full=True, batch_rows=1)
+    check(world, table)
 
 
 def test_a_model_with_other_columns_is_refused_until_the_table_is_made_anew(
