@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -404,6 +405,27 @@ def test_an_index_is_read_on_though_vacuum_removed_its_files(tmp_path: Path) -> 
     vacuum(VacuumConfig(scores=place, keep=1, keep_staged="0s"))
     assert not (tmp_path / "index/00000001").exists() or not list((tmp_path / "index/00000001").iterdir())
     assert len(asked.of(0, 5)) == 5
+
+
+def test_an_index_has_more_parts_than_files_may_be_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 1,024, the default, 33 million rows would be the most."""
+    place = str(tmp_path)
+    night(place, {"run-1": FIRST})
+    monkeypatch.setattr("pix2score.neighbours.build.PART_ROWS", 14)
+    spare, (before, most) = 24, resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = sorted({*range(2_000)} - {*map(int, os.listdir("/proc/self/fd"))})
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[spare], most))
+    try:
+        made(place)
+        later(place)
+        assert made(place)["added"] == 50  # taken up, and its new rows asked about
+        asked = Neighbours(place)
+        assert len(read_indexes(Folder(place))[2].parts) > 2 * spare
+        assert [key for key, _ in pairs(asked.of(KEYS[300], 5))]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
 
 
 def test_a_reader_whose_files_vacuum_removed_is_told(tmp_path: Path) -> None:
