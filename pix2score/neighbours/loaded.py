@@ -16,7 +16,7 @@ from pix2score.cli.packages import missing
 from pix2score.errors import DataError
 from pix2score.neighbours.parts import Vectors, read_keys
 from pix2score.neighbours.vectors import Floats, Positions
-from pix2score.snapshots.indexes import IndexCard, checked_content, embeddings_id, read_index, read_indexes
+from pix2score.snapshots.indexes import IndexCard, checked_content, read_index, read_indexes, serving
 from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.tables import broken_files
 from pix2score.storage.folder import Folder
@@ -101,23 +101,12 @@ def read_gone(folder: Folder, card: IndexCard) -> Positions:
     return np.asarray(rows.column(0).to_numpy())
 
 
-def _fitting(cards: dict[int, IndexCard], snapshot: Snapshot) -> IndexCard | None:
-    """The newest index that has the embeddings of ``snapshot``."""
-    same = embeddings_id(snapshot)
-    fits = [
-        card
-        for number, card in cards.items()
-        if card.embeddings == same or number in (snapshot.number, *snapshot.same_scores)
-    ]
-    return max(fits, key=lambda card: card.snapshot, default=None)
-
-
 def loaded_index(folder: Folder, snapshot: Snapshot) -> LoadedIndex | None:
     """The index of ``snapshot``; None if none fits or is whole, with a line in the log where there is one."""
     cards = read_indexes(folder)
     if not cards:
         return None
-    card = _fitting(cards, snapshot)
+    card = serving(cards.values(), snapshot)
     if why := _why_not(card, sorted(cards), snapshot):
         logger.info("neighbours are looked for in every embedding: %s", why)
         return None

@@ -37,6 +37,11 @@ def damage_of(folder: Folder, file: DataFile | IndexFile, named_by: str = "manif
     return None
 
 
+def each_damage(folder: Folder, files: Sequence[DataFile | IndexFile], named_by: str) -> list[str]:
+    """What is wrong with each damaged one of ``files``, read one after the other."""
+    return [found for file in files if (found := damage_of(folder, file, named_by))]
+
+
 def damages(folder: Folder, files: Sequence[DataFile]) -> list[str]:
     """What is wrong with each damaged one of ``files``.
 

@@ -106,6 +106,18 @@ def embeddings_id(snapshot: Snapshot) -> str:
     return hashlib.sha256(",".join(sorted(file.sha256 for file in files)).encode()).hexdigest()[:16]
 
 
+def serves(card: IndexCard, snapshot: Snapshot) -> bool:
+    """Whether an index, be it of another snapshot, has the embeddings of ``snapshot``."""
+    is_own = card.snapshot in (snapshot.number, *snapshot.same_scores)
+    return is_own or card.embeddings == embeddings_id(snapshot)
+
+
+def serving(cards: Iterable[IndexCard], snapshot: Snapshot) -> IndexCard | None:
+    """The newest index that has the embeddings of ``snapshot``."""
+    newest_first = sorted(cards, key=lambda card: card.snapshot, reverse=True)
+    return next((card for card in newest_first if serves(card, snapshot)), None)
+
+
 def folder_of(number: int) -> str:
     """Where the index of a snapshot is."""
     return f"{INDEX}/{number:08}"
@@ -152,9 +164,8 @@ def read_indexes(folder: Folder) -> dict[int, IndexCard]:
 
     One that is damaged is left out with a warning.
     """
-    paths = [f"{INDEX}/{entry.path}" for entry in (folder / INDEX).entries(suffix=f"/{CARD}")]
     found: dict[int, IndexCard] = {}
-    for path, content in folder.read_many(paths).items():
+    for path, content in folder.read_many(_card_paths(folder)).items():
         try:
             card = _card(path, content)
         except DataError as exc:
@@ -163,6 +174,16 @@ def read_indexes(folder: Folder) -> dict[int, IndexCard]:
         if card:
             found[card.snapshot] = card
     return dict(sorted(found.items()))
+
+
+def numbers_of_indexes(folder: Folder) -> list[int]:
+    """Snapshots that have the card of an index, damaged or not, ascending."""
+    names = [path.split("/")[-2] for path in _card_paths(folder)]
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def _card_paths(folder: Folder) -> list[str]:
+    return [f"{INDEX}/{entry.path}" for entry in (folder / INDEX).entries(suffix=f"/{CARD}")]
 
 
 def read_index(folder: Folder, number: int) -> IndexCard | None:

@@ -25,7 +25,7 @@ import hashlib
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -278,6 +278,9 @@ class Sized(Protocol):
         """Its size."""
 
 
+S = TypeVar("S", bound=Sized)
+
+
 def broken_files(folder: Folder, files: Iterable[Sized]) -> dict[str, str]:
     """Path -> what is wrong, of those files that are not there with the size they are named with.
 
@@ -296,11 +299,9 @@ def broken_files(folder: Folder, files: Iterable[Sized]) -> dict[str, str]:
     return broken
 
 
-def together(
-    files: Iterable[DataFile], num_bytes: float, most: int | None = None
-) -> Iterator[tuple[DataFile, ...]]:
+def together(files: Iterable[S], num_bytes: float, most: int | None = None) -> Iterator[tuple[S, ...]]:
     """Files one after the other, about so many bytes at a time, and at most so many files."""
-    some, size = list[DataFile](), 0
+    some, size = list[S](), 0
     for file in files:
         some.append(file)
         size += file.bytes

@@ -28,8 +28,9 @@ from pix2score.neighbours.index import index
 from pix2score.neighbours.loaded import LoadedIndex
 from pix2score.neighbours.questions import Questions
 from pix2score.neighbours.similar import Neighbours, similar
-from pix2score.snapshots.config import VacuumConfig, VerifyConfig
+from pix2score.snapshots.config import PublishConfig, VacuumConfig, VerifyConfig
 from pix2score.snapshots.indexes import publish_index, read_indexes
+from pix2score.snapshots.restore import publish_snapshot
 from pix2score.snapshots.tables import Layout
 from pix2score.snapshots.vacuum import vacuum
 from pix2score.snapshots.verify import verify
@@ -393,6 +394,51 @@ def test_an_altered_index_is_not_taken_up(tmp_path: Path, kind: str) -> None:
     facts = made(place)
     assert (facts["rows"], facts["added"], facts["gone"]) == (901, 901, 0)
     verify(VerifyConfig(scores=place))
+
+
+def restored(place: str) -> None:
+    """Snapshot 3, with the files of 1, whose index answers."""
+    night(place, {"r1": FIRST})
+    made(place)
+    night(place, {"r2": vectors_of(KEYS, seed=9)}, parent=1)
+    publish_snapshot(PublishConfig(scores=place, snapshot=1))
+    assert Neighbours(place).is_indexed
+
+
+@pytest.mark.parametrize("kind", ["codes", "vectors", "index.json"])
+def test_verify_looks_at_the_index_that_answers_after_a_snapshot_was_published_again(
+    tmp_path: Path, kind: str
+) -> None:
+    place = str(tmp_path)
+    restored(place)
+    verify(VerifyConfig(scores=place))
+    path = damage_file(place, kind, "altered" if kind != "index.json" else "cut")
+    with pytest.raises(VerifyError, match=f"{path} (has|was altered)"):
+        verify(VerifyConfig(scores=place))
+    index(IndexConfig(scores=place, rebuild_share=0))
+    verify(VerifyConfig(scores=place))
+
+
+def test_verify_does_not_look_at_an_index_that_does_not_answer(tmp_path: Path) -> None:
+    place = str(tmp_path)
+    night(place, {"r1": FIRST})
+    made(place)
+    for kind, how in (("codes", "altered"), ("index.json", "cut")):
+        damage_file(place, kind, how)
+    night(place, {"r2": vectors_of(KEYS, seed=9)}, parent=1)
+    assert not Neighbours(place).is_indexed
+    verify(VerifyConfig(scores=place))
+
+
+def test_vacuum_keeps_the_index_that_answers_after_a_snapshot_was_published_again(tmp_path: Path) -> None:
+    place = str(tmp_path)
+    restored(place)
+    aged(place)
+    vacuum(VacuumConfig(scores=place, keep=1))
+    assert recall(place, FIRST, 10) >= 0.98
+    night(place, {"r4": vectors_of(KEYS, seed=4)}, parent=3)
+    vacuum(VacuumConfig(scores=place, keep=1))
+    assert names(place) == set()
 
 
 def test_an_index_is_read_on_though_vacuum_removed_its_files(tmp_path: Path) -> None:
