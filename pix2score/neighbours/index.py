@@ -21,11 +21,11 @@ from pix2score.neighbours.config import IndexConfig
 from pix2score.neighbours.loaded import LoadedIndex, check_whole, read_gone
 from pix2score.neighbours.parts import keys_schema, read_keys
 from pix2score.neighbours.vectors import Positions, scanner
+from pix2score.snapshots.damage import checked_content
 from pix2score.snapshots.indexes import (
     IndexCard,
     IndexPart,
     card_path,
-    checked_content,
     embeddings_id,
     publish_index,
     read_index,

@@ -16,9 +16,9 @@ from pix2score.cli.packages import missing
 from pix2score.errors import DataError
 from pix2score.neighbours.parts import Vectors, read_keys
 from pix2score.neighbours.vectors import Floats, Positions
-from pix2score.snapshots.indexes import IndexCard, checked_content, read_index, read_indexes, serving
+from pix2score.snapshots.damage import broken_files, checked_content
+from pix2score.snapshots.indexes import IndexCard, read_index, read_indexes, serving
 from pix2score.snapshots.snapshot import Snapshot
-from pix2score.snapshots.tables import broken_files
 from pix2score.storage.folder import Folder
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from pix2score.catalog.keys import key_fields
 from pix2score.neighbours.vectors import Floats, Positions, stored, wide
-from pix2score.snapshots.indexes import IndexPart, checked_content, folder_of, write_index_file
+from pix2score.snapshots.damage import checked_content
+from pix2score.snapshots.indexes import IndexPart, folder_of, write_index_file
 from pix2score.snapshots.tables import Layout
 from pix2score.storage.folder import Folder
 from pix2score.storage.mapped import mapped

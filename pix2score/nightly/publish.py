@@ -17,11 +17,12 @@ from pix2score.nightly.plan import ScoringPlan
 from pix2score.nightly.ranges import Changes, sort_changes
 from pix2score.nightly.request import is_answered_again
 from pix2score.nightly.returned import kept_removed
+from pix2score.snapshots.damage import broken_files
 from pix2score.snapshots.leases import Lease
 from pix2score.snapshots.manifest import conflict, drafted, live_number, publish, read_snapshot
 from pix2score.snapshots.pieces import STAGED, Origin, Receipt
 from pix2score.snapshots.snapshot import Snapshot
-from pix2score.snapshots.tables import DataFile, Layout, broken_files
+from pix2score.snapshots.tables import DataFile, Layout
 from pix2score.storage.folder import Folder
 
 logger = logging.getLogger(__name__)

@@ -133,17 +133,6 @@ def card_path(number: int) -> str:
     return f"{folder_of(number)}/{CARD}"
 
 
-def checked_content(folder: Folder, file: IndexFile) -> bytes:
-    """Content of a file as its card has it. Raises ``DataError`` naming one that is missing or altered."""
-    try:
-        data = folder.read(file.path)
-    except FileNotFoundError:
-        raise DataError(f"{file.path} is missing") from None
-    if hashlib.sha256(data).hexdigest() != file.sha256:
-        raise DataError(f"{file.path} was altered")
-    return data
-
-
 def replace_index(folder: Folder, card: IndexCard) -> None:
     """Make the index take the place of one of this snapshot that was found to be of no use."""
     folder.publish(card_path(card.snapshot), card.to_json(), replace=True)
