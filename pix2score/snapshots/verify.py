@@ -40,7 +40,7 @@ from pix2score.snapshots.tables import (
     together,
     validate,
 )
-from pix2score.snapshots.verify_keys import TASK_BYTES, Embedded, Sums, compare_keys, live_sums, num_parts
+from pix2score.snapshots.verify_keys import TASK_BYTES, Embedded, Sums, compare_keys, live_sums, num_ranges
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import open_parquet
 from pix2score.storage.sql import engine, load, one_row
@@ -191,7 +191,7 @@ class _Found:
 
 def _check_files(folder: Folder, snapshot: Snapshot, promise: Promise, executor: Executor) -> _Found:
     """Every file read once: what is wrong with files, what is in those of scores and of embeddings."""
-    number = num_parts(snapshot)
+    number = num_ranges(snapshot)
     calls = [
         (folder, snapshot.layout, snapshot.manifest.get("carry"), promise, some, number)
         for table in TABLES
@@ -212,7 +212,7 @@ def check_files(
     files: Sequence[DataFile],
     number: int,
 ) -> _Found:
-    """One task: content and rows of some files of one table. Keys are summed in ``number`` parts."""
+    """One task: content and rows of some files of one table. Keys are summed in ``number`` ranges."""
     found = _Found()
     with engine(TASK_BYTES) as connection:
         if files[0].table == "scores":
