@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ import pix2score
 from pix2score.errors import ConfigError
 from pix2score.neighbours.config import DuplicatesConfig, IndexConfig
 from pix2score.neighbours.duplicates import duplicates
-from pix2score.neighbours.groups import Components, hashes, join_copies, remove_others
+from pix2score.neighbours.groups import Components, hashes, join_by_index, join_copies, remove_others
 from pix2score.neighbours.index import index
 from pix2score.neighbours.loaded import loaded_index
 from pix2score.snapshots.manifest import publish
@@ -190,6 +191,44 @@ def test_thousands_of_near_identical_rows_are_a_group_within_seconds(tmp_path: P
     told = duplicates(DuplicatesConfig(scores=place, out=f"{place}/groups.parquet"))
     assert (told["groups"], told["largest"], told["indexed"]) == (1, 4_500, indexed)
     assert time.process_time() - start < 8
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_how_far_it_is_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, indexed: bool
+) -> None:
+    place = str(tmp_path)
+    night(place, {"r1": vectors_of(KEYS)})
+    monkeypatch.setattr("pix2score.neighbours.groups.BLOCK_ROWS", 256)
+    config = DuplicatesConfig(scores=place, out=f"{place}/groups.parquet")
+    if indexed:
+        index(IndexConfig(scores=place))
+    with caplog.at_level(logging.INFO):
+        duplicates(config)
+        assert "embeddings compared" not in caplog.text  # nothing that took long
+        monkeypatch.setattr("pix2score.neighbours.duplicates.TOLD_S", 0)
+        duplicates(config)
+    told = [line for line in caplog.messages if " of 600 embeddings " in line]
+    compared = [f"{done} of 600 embeddings compared" for done in (256, 512, 600)]
+    assert told == ["600 of 600 embeddings read"] * indexed + compared
+
+
+def test_what_a_search_may_find_at_once_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a cell with a million rows that are near to each other, 256 would find 256 million."""
+    place, vectors = str(tmp_path), with_copies()
+    snapshot = night(place, {"r1": vectors})
+    index(IndexConfig(scores=place))
+    loaded = loaded_index(Folder(place), snapshot)
+    assert loaded
+    monkeypatch.setattr("pix2score.neighbours.groups.MAX_FOUND", 7 * len(vectors))
+    chosen, done = np.arange(len(vectors)), list[int]()
+    found = Components(len(vectors))
+    join_by_index(found, loaded, chosen, 0.5, done.append)
+    assert max(np.diff(done)) >= 7
+    asked = loaded.vectors.read(chosen)
+    most = max(np.diff([0, *done]))
+    limits, _, _ = loaded.faiss.range_search(loaded.cells.project(asked), 4.0)  # as far as can be
+    assert max(limits[i + most] - limits[i] for i in range(len(chosen) - most)) <= 7 * len(vectors)
 
 
 def test_what_is_not_compared_is_not_found_by_what_is(tmp_path: Path) -> None:
