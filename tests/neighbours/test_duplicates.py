@@ -220,15 +220,17 @@ def test_what_a_search_may_find_at_once_is_bounded(tmp_path: Path, monkeypatch: 
     index(IndexConfig(scores=place))
     loaded = loaded_index(Folder(place), snapshot)
     assert loaded
-    monkeypatch.setattr("pix2score.neighbours.groups.MAX_FOUND", 7 * len(vectors))
-    chosen, done = np.arange(len(vectors)), list[int]()
-    found = Components(len(vectors))
-    join_by_index(found, loaded, chosen, 0.5, done.append)
-    assert max(np.diff(done)) >= 7
-    asked = loaded.vectors.read(chosen)
+    loaded.faiss.nprobe = loaded.cells.num_cells
+    _, _, chosen = loaded.faiss.range_search(loaded.cells.project(loaded.vectors.read(np.zeros(1, int))), 0.9)
+    monkeypatch.setattr("pix2score.neighbours.groups.MAX_FOUND", 7 * len(chosen))
+    monkeypatch.setattr("pix2score.neighbours.groups.PROBED", 2)
+    done = list[int]()
+    join_by_index(Components(len(vectors)), loaded, np.sort(chosen), 0.5, done.append)
     most = max(np.diff([0, *done]))
-    limits, _, _ = loaded.faiss.range_search(loaded.cells.project(asked), 4.0)  # as far as can be
-    assert max(limits[i + most] - limits[i] for i in range(len(chosen) - most)) <= 7 * len(vectors)
+    assert 7 <= most < len(chosen)
+    asked = loaded.cells.project(loaded.vectors.read(np.sort(chosen)))
+    limits, _, _ = loaded.faiss.range_search(asked, 4.0)  # as far as can be
+    assert max(np.diff(limits)) * most <= 7 * len(chosen)
 
 
 def test_what_is_not_compared_is_not_found_by_what_is(tmp_path: Path) -> None:
