@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -112,12 +112,6 @@ def serves(card: IndexCard, snapshot: Snapshot) -> bool:
     return is_own or card.embeddings == embeddings_id(snapshot)
 
 
-def serving(cards: Iterable[IndexCard], snapshot: Snapshot) -> IndexCard | None:
-    """The newest index that has the embeddings of ``snapshot``."""
-    newest_first = sorted(cards, key=lambda card: card.snapshot, reverse=True)
-    return next((card for card in newest_first if serves(card, snapshot)), None)
-
-
 def folder_of(number: int) -> str:
     """Where the index of a snapshot is."""
     return f"{INDEX}/{number:08}"
@@ -148,31 +142,28 @@ def publish_index(folder: Folder, card: IndexCard) -> None:
         ) from None
 
 
-def read_indexes(folder: Folder) -> dict[int, IndexCard]:
-    """Snapshot -> card of its index, oldest first; without those of a form not known to this version.
+def each_index(folder: Folder) -> Iterator[IndexCard]:
+    """Cards of all indexes, the newest first; without those of a form not known to this version.
 
-    One that is damaged is left out with a warning.
+    One is in memory at a time, with some kilobyte a part. One that is damaged is left out with a warning.
     """
-    found: dict[int, IndexCard] = {}
-    for path, content in folder.read_many(_card_paths(folder)).items():
+    for number in reversed(numbers_of_indexes(folder)):
+        path = card_path(number)
         try:
-            card = _card(path, content)
+            card = _card(path, folder.read(path))
+        except FileNotFoundError:  # removed meanwhile
+            continue
         except DataError as exc:
             logger.warning("an index is left out: %s", exc)
             continue
         if card:
-            found[card.snapshot] = card
-    return dict(sorted(found.items()))
+            yield card
 
 
 def numbers_of_indexes(folder: Folder) -> list[int]:
     """Snapshots that have the card of an index, damaged or not, ascending."""
-    names = [path.split("/")[-2] for path in _card_paths(folder)]
+    names = [entry.path.removesuffix(f"/{CARD}") for entry in (folder / INDEX).entries(suffix=f"/{CARD}")]
     return sorted(int(name) for name in names if name.isdigit())
-
-
-def _card_paths(folder: Folder) -> list[str]:
-    return [f"{INDEX}/{entry.path}" for entry in (folder / INDEX).entries(suffix=f"/{CARD}")]
 
 
 def read_index(folder: Folder, number: int) -> IndexCard | None:
@@ -215,8 +206,6 @@ def _part(plain: dict[str, Any]) -> IndexPart:
     return IndexPart(plain["first"], plain["rows"], **files)
 
 
-def files_of_indexes(cards: Iterable[IndexCard]) -> set[str]:
-    """Paths of all files of the indexes, their cards too."""
-    cards = list(cards)
-    named = {file.path for card in cards for file in card.files}
-    return named | {card_path(card.snapshot) for card in cards}
+def files_of_index(card: IndexCard) -> set[str]:
+    """Paths of all files of an index, its card too."""
+    return {file.path for file in card.files} | {card_path(card.snapshot)}
