@@ -38,9 +38,8 @@ def mapped(path: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArr
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
     content = (ctypes.c_ubyte * size).from_address(address)  # every view of the array holds it
     weakref.finalize(content, libc.munmap, address, size).atexit = False
-    found = np.frombuffer(content, dtype).reshape(shape)
-    found.flags.writeable = False
-    return found
+    found: npt.NDArray[Any] = np.frombuffer(memoryview(content).toreadonly(), dtype)
+    return found.reshape(shape)
 
 
 def _libc() -> ctypes.CDLL:
