@@ -6,8 +6,7 @@ scores are in order of keys, and each such task would have to read all of them. 
 are summed, as hashes of 64 bits, by the tasks that read the table anyway, and compared with the sum of the
 embeddings that are not dead; where the two differ, all keys of these hashes are compared, to say what is
 wrong. What is wrong by accident has the same sum once in 2^64 times. Sums are of narrow ranges of hashes,
-which are compared many at a time: a thousand keys all over a billion are found in four readings of the
-scores, and would be in 63 if each reading were of one stretch.
+which are compared many at a time, so that keys that are wrong all over cost few readings of the scores.
 """
 
 from __future__ import annotations
