@@ -70,7 +70,7 @@ def duplicates(config: DuplicatesConfig) -> DuplicatesSummary:
     """
     started = time.monotonic()
     folder, snapshot = Folder(config.scores), live(config.scores)
-    index = loaded_index(folder, snapshot)
+    index = loaded_index(folder, snapshot, needed_recall=0)  # of the ten nearest, that may be far
     rows, found, num_rows = _joined(config, snapshot, index)
     table = _table(folder, snapshot, rows, found)
     out = Folder(config.out)

@@ -99,8 +99,11 @@ def read_gone(folder: Folder, card: IndexCard) -> Positions:
     return np.asarray(rows.column(0).to_numpy())
 
 
-def loaded_index(folder: Folder, snapshot: Snapshot) -> LoadedIndex | None:
-    """The index of ``snapshot``; None if none fits or is whole, with a line in the log where there is one."""
+def loaded_index(
+    folder: Folder, snapshot: Snapshot, needed_recall: float = NEEDED_RECALL
+) -> LoadedIndex | None:
+    """The index of ``snapshot``; None if none fits or is whole, or if it finds less than ``needed_recall`` of
+    the ten nearest, with a line in the log where there is one."""
     newest, card = 0, None
     for one in each_index(folder):
         newest = newest or one.snapshot
@@ -109,7 +112,7 @@ def loaded_index(folder: Folder, snapshot: Snapshot) -> LoadedIndex | None:
             break
     if not newest:
         return None
-    if why := _why_not(card, newest, snapshot):
+    if why := _why_not(card, newest, snapshot, needed_recall):
         logger.info("neighbours are looked for in every embedding: %s", why)
         return None
     assert card is not None, "there is a reason without a card"
@@ -123,17 +126,17 @@ def loaded_index(folder: Folder, snapshot: Snapshot) -> LoadedIndex | None:
         return None
 
 
-def _why_not(card: IndexCard | None, newest: int, snapshot: Snapshot) -> str | None:
+def _why_not(card: IndexCard | None, newest: int, snapshot: Snapshot, needed_recall: float) -> str | None:
     """Why no index is used."""
     if card is None:
         return (
             f"the newest index is of snapshot {newest}, which has other embeddings than snapshot "
             f"{snapshot.number}; jobs.index brings it up to date"
         )
-    if card.recall < NEEDED_RECALL:
+    if card.recall < needed_recall:
         return (
             f"the index of snapshot {card.snapshot} finds {card.recall:.1%} of the nearest, less than "
-            f"{NEEDED_RECALL:.0%}"
+            f"{needed_recall:.0%}"
         )
     if missing(["faiss"]):
         return "the index needs faiss, not installed here: pip install 'pix2score[index]'"
