@@ -100,12 +100,12 @@ def join_exactly(
     """Compare every pair of the rows at ``chosen``, which are few."""
     unit_MD = unit(wide(rows_ND[chosen]))
     for start in range(0, len(chosen), BLOCK_ROWS):
-        block = unit_MD[start : start + BLOCK_ROWS] @ unit_MD[start:].T
-        for number, alike in enumerate(block >= threshold):
+        is_alike = unit_MD[start : start + BLOCK_ROWS] @ unit_MD[start:].T >= threshold
+        for number, alike in enumerate(is_alike):
             others = number + 1 + np.flatnonzero(alike[number + 1 :])
             if len(others):
                 found.join_all(int(chosen[start + number]), chosen[start + others])
-        told(start + len(block))
+        told(start + len(is_alike))
 
 
 def join_by_index(
