@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,15 @@ import pyarrow as pa
 from pix2score.catalog.keys import KEY
 from pix2score.errors import ConfigError, DataError
 from pix2score.neighbours.config import DuplicatesConfig
-from pix2score.neighbours.groups import Components, Stored, hashes, join_by_index, join_copies, join_exactly
+from pix2score.neighbours.groups import (
+    Components,
+    Stored,
+    Told,
+    hashes,
+    join_by_index,
+    join_copies,
+    join_exactly,
+)
 from pix2score.neighbours.loaded import LoadedIndex, loaded_index
 from pix2score.neighbours.vectors import Floats, Positions, check_finite, length, scanner, stored, unit, wide
 from pix2score.snapshots.manifest import live
@@ -29,6 +37,7 @@ logger = logging.getLogger(__name__)
 EXACT_ROWS = 30_000
 """Most live rows whose every pair is compared: 450 million products, held as 120 MiB of float16[2048]."""
 READ_ROWS = 4_096
+TOLD_S = 10.0
 GROUP, SIMILARITY = "group", "similarity"
 
 
@@ -61,7 +70,7 @@ def duplicates(config: DuplicatesConfig) -> DuplicatesSummary:
     """
     started = time.monotonic()
     folder, snapshot = Folder(config.scores), live(config.scores)
-    index = loaded_index(folder, snapshot)
+    index = loaded_index(folder, snapshot, needed_recall=0)  # of the ten nearest, that may be far
     rows, found, num_rows = _joined(config, snapshot, index)
     table = _table(folder, snapshot, rows, found)
     out = Folder(config.out)
@@ -94,20 +103,20 @@ def _joined(
     found = Components(len(hash_N))
     chosen = join_copies(found, hash_N, is_row)
     if index:
-        join_by_index(found, index, chosen, config.threshold, _told(len(chosen)))
+        join_by_index(found, index, chosen, config.threshold, _told(len(chosen), "compared"))
     elif rows.stored_ND is not None:
-        join_exactly(found, rows.stored_ND, chosen, config.threshold)
+        join_exactly(found, rows.stored_ND, chosen, config.threshold, _told(len(chosen), "compared"))
     return rows, found, int(is_row.sum())
 
 
-def _told(num: int) -> Callable[[int], None]:
-    """Logs how far the comparison is, ten times."""
-    following = [1]
+def _told(num: int, done_to_them: str) -> Told:
+    """Logs how many of ``num`` embeddings are done, every ``TOLD_S``."""
+    last = [time.monotonic()]
 
     def tell(done: int) -> None:
-        while done * 10 >= num * following[0]:
-            logger.info("%d of %d compared", done, num)
-            following[0] = done * 10 // num + 1
+        if time.monotonic() - last[0] >= TOLD_S:
+            last[0] = time.monotonic()
+            logger.info("%d of %d embeddings %s", done, num, done_to_them)
 
     return tell
 
@@ -115,12 +124,15 @@ def _told(num: int) -> Callable[[int], None]:
 def _of_index(index: LoadedIndex) -> tuple[_Rows, npt.NDArray[np.uint64], npt.NDArray[np.bool_]]:
     """Rows of an index, hash of each, and whether it is live and not all zeros."""
     found, is_row = [], []
-    for number in range(len(index.card.parts)):
+    parts = index.card.parts
+    told = _told(parts[-1].first + parts[-1].rows, "read")
+    for number, part in enumerate(parts):
         part_ND = index.vectors.part(number)
         for start in range(0, len(part_ND), READ_ROWS):
             block_ND = np.asarray(part_ND[start : start + READ_ROWS])
             found.append(hashes(block_ND))
             is_row.append(block_ND.any(axis=1))
+        told(part.first + part.rows)
     alive = np.concatenate(is_row)
     alive[index.gone] = False
     ids, pages = index.keys(np.arange(len(alive)))

@@ -15,9 +15,13 @@ from pix2score.neighbours.loaded import LoadedIndex
 from pix2score.neighbours.vectors import Floats, Positions, length, unit, wide
 
 Stored = npt.NDArray[np.floating]
+Told = Callable[[int], None]
+"""Is told how many rows are done."""
 BLOCK_ROWS = 1_024
 SEARCHED_ROWS = 256
-"""Rows that the index is asked about at a time: each may find all others of its group."""
+"""Most rows that the index is asked about at a time."""
+MAX_FOUND = 4_000_000
+"""Most rows that these may find together, some 100 MB in faiss: each may find all others of its cells."""
 CODE_ERROR = 0.02
 """By which codes may make two unit vectors look further apart than they are: measured at most 0.006."""
 PROBED = 16
@@ -84,21 +88,24 @@ def join_copies(
     rows = np.flatnonzero(is_row)
     _, first, which = np.unique(hash_N[rows], return_index=True, return_inverse=True)
     representative = rows[first[which]]
-    for row, other in zip(rows.tolist(), representative.tolist(), strict=True):
-        if row != other:
-            found.join(row, other)
+    is_copy = rows != representative
+    for row, other in zip(rows[is_copy].tolist(), representative[is_copy].tolist(), strict=True):
+        found.join(row, other)
     return np.sort(rows[first])
 
 
-def join_exactly(found: Components, rows_ND: Stored, chosen: Positions, threshold: float) -> None:
+def join_exactly(
+    found: Components, rows_ND: Stored, chosen: Positions, threshold: float, told: Told = lambda _: None
+) -> None:
     """Compare every pair of the rows at ``chosen``, which are few."""
     unit_MD = unit(wide(rows_ND[chosen]))
     for start in range(0, len(chosen), BLOCK_ROWS):
-        block = unit_MD[start : start + BLOCK_ROWS] @ unit_MD[start:].T
-        for number, alike in enumerate(block >= threshold):
+        is_alike = unit_MD[start : start + BLOCK_ROWS] @ unit_MD[start:].T >= threshold
+        for number, alike in enumerate(is_alike):
             others = number + 1 + np.flatnonzero(alike[number + 1 :])
             if len(others):
                 found.join_all(int(chosen[start + number]), chosen[start + others])
+        told(start + len(is_alike))
 
 
 def join_by_index(
@@ -106,7 +113,7 @@ def join_by_index(
     index: LoadedIndex,
     chosen: Positions,
     threshold: float,
-    told: Callable[[int], None] = lambda _: None,
+    told: Told = lambda _: None,
 ) -> None:
     """Compare the rows at ``chosen`` with those that the index says are near.
 
@@ -114,8 +121,10 @@ def join_by_index(
     loses all other rows first, so that no row finds the thousands of copies of another.
     """
     remove_others(index, chosen)
-    for start in range(0, len(chosen), SEARCHED_ROWS):
-        positions = chosen[start : start + SEARCHED_ROWS]
+    index.faiss.nprobe = min(PROBED, index.cells.num_cells)
+    num_rows = _searched_rows(index)
+    for start in range(0, len(chosen), num_rows):
+        positions = chosen[start : start + num_rows]
         rows_ND = unit(index.vectors.read(positions))
         for row, unit_D, near in zip(
             positions.tolist(), rows_ND, _near(index, rows_ND, threshold), strict=True
@@ -133,9 +142,15 @@ def remove_others(index: LoadedIndex, chosen: Positions) -> None:
     remove_positions(index.faiss, np.flatnonzero(~is_chosen))
 
 
+def _searched_rows(index: LoadedIndex) -> int:
+    """How many rows are searched at a time, so that they find ``MAX_FOUND`` at most."""
+    lists = index.faiss.invlists
+    sizes = np.sort([lists.list_size(cell) for cell in range(index.cells.num_cells)])
+    return int(np.clip(MAX_FOUND // max(1, sizes[-index.faiss.nprobe :].sum()), 1, SEARCHED_ROWS))
+
+
 def _near(index: LoadedIndex, unit_ND: Floats, threshold: float) -> Iterator[Positions]:
     """Rows of the index that may be that alike, for each of a block."""
-    index.faiss.nprobe = min(PROBED, index.cells.num_cells)
     radius = (np.sqrt(2 - 2 * threshold) + CODE_ERROR) ** 2
     limits, _, positions = index.faiss.range_search(index.cells.project(unit_ND), float(radius))
     for first, last in zip(limits[:-1].tolist(), limits[1:].tolist(), strict=True):

@@ -21,15 +21,15 @@ from pix2score.neighbours.config import IndexConfig
 from pix2score.neighbours.loaded import LoadedIndex, check_whole, read_gone
 from pix2score.neighbours.parts import keys_schema, read_keys
 from pix2score.neighbours.vectors import Positions, scanner
+from pix2score.snapshots.damage import checked_content
 from pix2score.snapshots.indexes import (
     IndexCard,
     IndexPart,
     card_path,
-    checked_content,
+    each_index,
     embeddings_id,
     publish_index,
     read_index,
-    read_indexes,
     replace_index,
 )
 from pix2score.snapshots.leases import Lease
@@ -65,13 +65,13 @@ def index(config: IndexConfig) -> IndexSummary:
     need("jobs.index", "index", ("faiss",))
     folder, started = Folder(config.scores), time.monotonic()
     snapshot = live(config.scores)
-    cards = _whole(folder, read_indexes(folder), snapshot)
-    if snapshot.number in cards and config.rebuild_share:
+    own = _whole(folder, snapshot)
+    if own and config.rebuild_share:
         logger.info("snapshot %d has an index already", snapshot.number)
-        return _summary(cards[snapshot.number], 0, started)
+        return _summary(own, 0, started)
     replaces = folder.is_file(card_path(snapshot.number))
     with _leased(folder):
-        draft, added = _made(config, folder, snapshot, cards)
+        draft, added = _made(config, folder, snapshot)
         _check_keys(config.scores, snapshot, draft)
         card = draft.card()
         (replace_index if replaces else publish_index)(folder, card)
@@ -96,17 +96,16 @@ def _summary(card: IndexCard, added: int, started: float) -> IndexSummary:
     }
 
 
-def _whole(folder: Folder, cards: dict[int, IndexCard], snapshot: Snapshot) -> dict[int, IndexCard]:
-    """Those of ``cards`` whose files are as they name them; of other snapshots than this one that is seen
-    when they are taken up."""
-    own = cards.get(snapshot.number)
+def _whole(folder: Folder, snapshot: Snapshot) -> IndexCard | None:
+    """The index of ``snapshot``, if it has one whose files are as it names them; of other snapshots that is
+    seen when they are taken up."""
     try:
-        if own:
+        if own := read_index(folder, snapshot.number):
             check_whole(folder, own)
     except DataError as exc:
         logger.warning("the index of snapshot %d is damaged, it is made anew: %s", snapshot.number, exc)
-        return {number: card for number, card in cards.items() if card is not own}
-    return cards
+        return None
+    return own
 
 
 @contextmanager
@@ -118,13 +117,11 @@ def _leased(folder: Folder) -> Iterator[None]:
         yield
 
 
-def _made(
-    config: IndexConfig, folder: Folder, snapshot: Snapshot, cards: dict[int, IndexCard]
-) -> tuple[Draft, int]:
+def _made(config: IndexConfig, folder: Folder, snapshot: Snapshot) -> tuple[Draft, int]:
     """The index with all live rows, and how many of them it did not take up."""
     from pix2score.neighbours.build import Draft  # loads faiss
 
-    before = _earlier(snapshot, cards) if config.rebuild_share else None
+    before = _earlier(folder, snapshot) if config.rebuild_share else None
     try:
         if before and (taken := _taken_up(config, folder, snapshot, before)):
             return taken
@@ -144,17 +141,18 @@ def _made(
 _COLUMNS = (*KEY, "embedding", "run")
 
 
-def _earlier(snapshot: Snapshot, cards: dict[int, IndexCard]) -> IndexCard | None:
-    """The newest index whose cells fit the snapshot's embeddings."""
+def _earlier(folder: Folder, snapshot: Snapshot) -> IndexCard | None:
+    """The newest index whose cells fit the snapshot's embeddings; its own is none, or of no use."""
     layout, trunk = snapshot.layout, snapshot.manifest.get("trunk_version")
-    fits = [
-        card
-        for card in cards.values()
-        if (card.embedding_dim, card.embedding_dtype) == (layout.embedding_dim, layout.embedding_dtype)
-        and card.trunk_version == trunk
-        and (trunk is not None or card.embeddings == embeddings_id(snapshot))
-    ]
-    return max(fits, key=lambda card: card.snapshot, default=None)
+    for card in each_index(folder):
+        if (
+            card.snapshot != snapshot.number
+            and (card.embedding_dim, card.embedding_dtype) == (layout.embedding_dim, layout.embedding_dtype)
+            and card.trunk_version == trunk
+            and (trunk is not None or card.embeddings == embeddings_id(snapshot))
+        ):
+            return card
+    return None
 
 
 def _taken_up(

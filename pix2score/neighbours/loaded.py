@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,9 @@ from pix2score.cli.packages import missing
 from pix2score.errors import DataError
 from pix2score.neighbours.parts import Vectors, read_keys
 from pix2score.neighbours.vectors import Floats, Positions
-from pix2score.snapshots.indexes import IndexCard, checked_content, embeddings_id, read_index, read_indexes
+from pix2score.snapshots.damage import broken_files, checked_content
+from pix2score.snapshots.indexes import IndexCard, each_index, serves
 from pix2score.snapshots.snapshot import Snapshot
-from pix2score.snapshots.tables import broken_files
 from pix2score.storage.folder import Folder
 
 logger = logging.getLogger(__name__)
@@ -84,8 +83,7 @@ def check_sizes(folder: Folder, card: IndexCard) -> None:
 
 
 def check_whole(folder: Folder, card: IndexCard) -> None:
-    """As ``check_sizes``, and every byte, also of the card; not of the embeddings, which are most of all."""
-    read_index(folder, card.snapshot)
+    """As ``check_sizes``, and every byte; not of the embeddings, which are most of all."""
     check_sizes(folder, card)
     vectors = {part.vectors.path for part in card.parts}
     for file in card.files:
@@ -101,24 +99,20 @@ def read_gone(folder: Folder, card: IndexCard) -> Positions:
     return np.asarray(rows.column(0).to_numpy())
 
 
-def _fitting(cards: dict[int, IndexCard], snapshot: Snapshot) -> IndexCard | None:
-    """The newest index that has the embeddings of ``snapshot``."""
-    same = embeddings_id(snapshot)
-    fits = [
-        card
-        for number, card in cards.items()
-        if card.embeddings == same or number in (snapshot.number, *snapshot.same_scores)
-    ]
-    return max(fits, key=lambda card: card.snapshot, default=None)
-
-
-def loaded_index(folder: Folder, snapshot: Snapshot) -> LoadedIndex | None:
-    """The index of ``snapshot``; None if none fits or is whole, with a line in the log where there is one."""
-    cards = read_indexes(folder)
-    if not cards:
+def loaded_index(
+    folder: Folder, snapshot: Snapshot, needed_recall: float = NEEDED_RECALL
+) -> LoadedIndex | None:
+    """The index of ``snapshot``; None if none fits or is whole, or if it finds less than ``needed_recall`` of
+    the ten nearest, with a line in the log where there is one."""
+    newest, card = 0, None
+    for one in each_index(folder):
+        newest = newest or one.snapshot
+        if serves(one, snapshot):
+            card = one
+            break
+    if not newest:
         return None
-    card = _fitting(cards, snapshot)
-    if why := _why_not(card, sorted(cards), snapshot):
+    if why := _why_not(card, newest, snapshot, needed_recall):
         logger.info("neighbours are looked for in every embedding: %s", why)
         return None
     assert card is not None, "there is a reason without a card"
@@ -132,17 +126,17 @@ def loaded_index(folder: Folder, snapshot: Snapshot) -> LoadedIndex | None:
         return None
 
 
-def _why_not(card: IndexCard | None, numbers: Sequence[int], snapshot: Snapshot) -> str | None:
+def _why_not(card: IndexCard | None, newest: int, snapshot: Snapshot, needed_recall: float) -> str | None:
     """Why no index is used."""
     if card is None:
         return (
-            f"the newest index is of snapshot {numbers[-1]}, which has other embeddings than snapshot "
+            f"the newest index is of snapshot {newest}, which has other embeddings than snapshot "
             f"{snapshot.number}; jobs.index brings it up to date"
         )
-    if card.recall < NEEDED_RECALL:
+    if card.recall < needed_recall:
         return (
             f"the index of snapshot {card.snapshot} finds {card.recall:.1%} of the nearest, less than "
-            f"{NEEDED_RECALL:.0%}"
+            f"{needed_recall:.0%}"
         )
     if missing(["faiss"]):
         return "the index needs faiss, not installed here: pip install 'pix2score[index]'"

@@ -17,9 +17,11 @@ import pyarrow.parquet as pq
 
 from pix2score.catalog.keys import key_fields
 from pix2score.neighbours.vectors import Floats, Positions, stored, wide
-from pix2score.snapshots.indexes import IndexPart, checked_content, folder_of, write_index_file
+from pix2score.snapshots.damage import checked_content
+from pix2score.snapshots.indexes import IndexPart, folder_of, write_index_file
 from pix2score.snapshots.tables import Layout
 from pix2score.storage.folder import Folder
+from pix2score.storage.mapped import mapped
 from pix2score.storage.parquet import parquet_bytes
 from pix2score.storage.places import is_remote
 
@@ -99,9 +101,7 @@ class Vectors:
     @cached_property
     def _maps(self) -> list[npt.NDArray[np.floating]]:
         return [
-            np.memmap(
-                self._folder.full(part.vectors.path), self._dtype, mode="r", shape=(part.rows, self._dim)
-            )
+            mapped(self._folder.full(part.vectors.path), self._dtype, (part.rows, self._dim))
             for part in self._parts
         ]
 

@@ -18,9 +18,10 @@ from pix2score.nightly.returned import removed_pieces, removed_rows, removed_sch
 from pix2score.nightly.space import Space, memory_of
 from pix2score.nightly.stored import place_rows, places_schema
 from pix2score.nightly.work_order import Ordered
+from pix2score.snapshots.damage import broken_files
 from pix2score.snapshots.pieces import Receipt
 from pix2score.snapshots.snapshot import Snapshot
-from pix2score.snapshots.tables import DataFile, broken_files, dead_schema
+from pix2score.snapshots.tables import DataFile, dead_schema
 from pix2score.storage.slices import Slices
 
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pix2score.catalog.catalog import Catalog
 from pix2score.errors import DataError, LimitError
 from pix2score.nightly.request import ScoringCounts, ScoringRequest
+from pix2score.snapshots.damage import broken_files
 from pix2score.snapshots.snapshot import Snapshot
-from pix2score.snapshots.tables import DataFile, broken_files
+from pix2score.snapshots.tables import DataFile
 from pix2score.storage.folder import Folder
 
 

@@ -14,11 +14,12 @@ from pix2score.nightly.gate import DriftGate
 from pix2score.nightly.merge import Merged, merge_range
 from pix2score.nightly.publication import Publication, files_of, manifest_of
 from pix2score.nightly.ranges import Changes, sort_changes
+from pix2score.snapshots.damage import broken_files
 from pix2score.snapshots.leases import Lease
 from pix2score.snapshots.manifest import conflict, drafted, live_number, publish, read_snapshot
 from pix2score.snapshots.pieces import STAGED
 from pix2score.snapshots.snapshot import Snapshot
-from pix2score.snapshots.tables import DataFile, broken_files
+from pix2score.snapshots.tables import DataFile
 
 logger = logging.getLogger(__name__)
 

@@ -12,9 +12,10 @@ import duckdb
 import pyarrow as pa
 
 from pix2score.catalog.keys import KEY, key_fields
+from pix2score.snapshots.damage import broken_files
 from pix2score.snapshots.pieces import Origin, Receipt
 from pix2score.snapshots.snapshot import Snapshot
-from pix2score.snapshots.tables import EMBEDDING_RUN, DataFile, Layout, broken_files, dead_schema
+from pix2score.snapshots.tables import EMBEDDING_RUN, DataFile, Layout, dead_schema
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_batches
 from pix2score.storage.sql import load, one_row

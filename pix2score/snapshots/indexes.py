@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -106,6 +106,12 @@ def embeddings_id(snapshot: Snapshot) -> str:
     return hashlib.sha256(",".join(sorted(file.sha256 for file in files)).encode()).hexdigest()[:16]
 
 
+def serves(card: IndexCard, snapshot: Snapshot) -> bool:
+    """Whether an index, be it of another snapshot, has the embeddings of ``snapshot``."""
+    is_own = card.snapshot in (snapshot.number, *snapshot.same_scores)
+    return is_own or card.embeddings == embeddings_id(snapshot)
+
+
 def folder_of(number: int) -> str:
     """Where the index of a snapshot is."""
     return f"{INDEX}/{number:08}"
@@ -119,17 +125,6 @@ def write_index_file(folder: Folder, path: str, data: bytes) -> IndexFile:
 def card_path(number: int) -> str:
     """Where the card of a snapshot's index is."""
     return f"{folder_of(number)}/{CARD}"
-
-
-def checked_content(folder: Folder, file: IndexFile) -> bytes:
-    """Content of a file as its card has it. Raises ``DataError`` naming one that is missing or altered."""
-    try:
-        data = folder.read(file.path)
-    except FileNotFoundError:
-        raise DataError(f"{file.path} is missing") from None
-    if hashlib.sha256(data).hexdigest() != file.sha256:
-        raise DataError(f"{file.path} was altered")
-    return data
 
 
 def replace_index(folder: Folder, card: IndexCard) -> None:
@@ -147,22 +142,28 @@ def publish_index(folder: Folder, card: IndexCard) -> None:
         ) from None
 
 
-def read_indexes(folder: Folder) -> dict[int, IndexCard]:
-    """Snapshot -> card of its index, oldest first; without those of a form not known to this version.
+def each_index(folder: Folder) -> Iterator[IndexCard]:
+    """Cards of all indexes, the newest first; without those of a form not known to this version.
 
-    One that is damaged is left out with a warning.
+    One is in memory at a time, with some kilobyte a part. One that is damaged is left out with a warning.
     """
-    paths = [f"{INDEX}/{entry.path}" for entry in (folder / INDEX).entries(suffix=f"/{CARD}")]
-    found: dict[int, IndexCard] = {}
-    for path, content in folder.read_many(paths).items():
+    for number in reversed(numbers_of_indexes(folder)):
+        path = card_path(number)
         try:
-            card = _card(path, content)
+            card = _card(path, folder.read(path))
+        except FileNotFoundError:  # removed meanwhile
+            continue
         except DataError as exc:
             logger.warning("an index is left out: %s", exc)
             continue
         if card:
-            found[card.snapshot] = card
-    return dict(sorted(found.items()))
+            yield card
+
+
+def numbers_of_indexes(folder: Folder) -> list[int]:
+    """Snapshots that have the card of an index, damaged or not, ascending."""
+    names = [entry.path.removesuffix(f"/{CARD}") for entry in (folder / INDEX).entries(suffix=f"/{CARD}")]
+    return sorted(int(name) for name in names if name.isdigit())
 
 
 def read_index(folder: Folder, number: int) -> IndexCard | None:
@@ -205,8 +206,6 @@ def _part(plain: dict[str, Any]) -> IndexPart:
     return IndexPart(plain["first"], plain["rows"], **files)
 
 
-def files_of_indexes(cards: Iterable[IndexCard]) -> set[str]:
-    """Paths of all files of the indexes, their cards too."""
-    cards = list(cards)
-    named = {file.path for card in cards for file in card.files}
-    return named | {card_path(card.snapshot) for card in cards}
+def files_of_index(card: IndexCard) -> set[str]:
+    """Paths of all files of an index, its card too."""
+    return {file.path for file in card.files} | {card_path(card.snapshot)}

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pix2score.errors import DataError
+from pix2score.snapshots.damage import checked_content
 from pix2score.snapshots.tables import DataFile, data_file
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_bytes
@@ -159,12 +159,8 @@ def _tables(folder: Folder, lists: Sequence[FileList]) -> Iterator[pa.Table]:
 
 
 def _table(folder: Folder, one: FileList) -> pa.Table:
-    try:
-        data = folder.read(one.path)
-    except FileNotFoundError:
-        raise DataError(f"{folder.full(one.path)} is missing: files of a snapshot are named in it") from None
-    if hashlib.sha256(data).hexdigest() != one.sha256:
-        raise DataError(f"{folder.full(one.path)} was altered: files of a snapshot are named in it")
+    why = "files of a snapshot are named in it"
+    data = checked_content(folder, one, missing=why, altered=why)
     return pq.read_table(pa.BufferReader(data), use_threads=False)
 
 

@@ -16,7 +16,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pix2score.snapshots.tables import DataFile, Layout, broken_files, data_file, failed_by_code, write_file
+from pix2score.snapshots.damage import broken_files
+from pix2score.snapshots.tables import DataFile, Layout, data_file, failed_by_code, write_file
 from pix2score.storage.folder import Folder
 from pix2score.storage.receipts import publish_receipt, read_receipts, receipt_bytes
 

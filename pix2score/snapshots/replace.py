@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from pix2score.errors import ConflictError, DataError
+from pix2score.snapshots.damage import broken_files
 from pix2score.snapshots.manifest import live_number, publish, read_snapshot, without_publication
 from pix2score.snapshots.snapshot import Snapshot
-from pix2score.snapshots.tables import DataFile, broken_files
+from pix2score.snapshots.tables import DataFile
 from pix2score.storage.folder import Folder
 
 logger = logging.getLogger(__name__)

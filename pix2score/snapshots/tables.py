@@ -25,7 +25,7 @@ import hashlib
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -35,6 +35,7 @@ from pix2score.catalog.keys import KEY, Key, key_fields
 from pix2score.errors import DataError
 from pix2score.heads.kinds import head_from_dict
 from pix2score.heads.spec import HeadSpec
+from pix2score.snapshots.damage import Named, checked_content
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_bytes
 
@@ -250,57 +251,17 @@ def ok_rows_by_run(scores: pa.Table) -> dict[str, int]:
 
 
 def checked_bytes(folder: Folder, file: DataFile) -> bytes:
-    """Content of a file, as its manifest or receipt has it.
-
-    Raises ``DataError`` naming one that was altered or is missing.
-    """
-    try:
-        data = folder.read(file.path)
-    except FileNotFoundError:
-        raise DataError(f"{folder.full(file.path)} is missing: nothing was published") from None
-    if hashlib.sha256(data).hexdigest() != file.sha256:
-        raise DataError(
-            f"{folder.full(file.path)} was altered: its rows are not carried over; --full scores everything "
-            "again"
-        )
-    return data
+    """Content of a file, as its manifest or receipt has it. Raises as ``checked_content``."""
+    why = "its rows are not carried over; --full scores everything again"
+    return checked_content(folder, file, missing="nothing was published", altered=why)
 
 
-class Sized(Protocol):
-    """A file as who names it knows it."""
-
-    @property
-    def path(self) -> str:
-        """In the folder."""
-
-    @property
-    def bytes(self) -> int:
-        """Its size."""
+S = TypeVar("S", bound=Named)
 
 
-def broken_files(folder: Folder, files: Iterable[Sized]) -> dict[str, str]:
-    """Path -> what is wrong, of those files that are not there with the size they are named with.
-
-    One listing for each folder of a run.
-    """
-    files = list(files)
-    sizes: dict[str, int] = {}
-    for top in sorted({file.path.rpartition("/")[0] for file in files}):
-        sizes |= {f"{top}/{entry.path}": entry.size for entry in (folder / top).top_entries()}
-    broken = {}
-    for file in files:
-        if file.path not in sizes:
-            broken[file.path] = "is missing"
-        elif sizes[file.path] != file.bytes:
-            broken[file.path] = f"has {sizes[file.path]} bytes, {file.bytes} are named"
-    return broken
-
-
-def together(
-    files: Iterable[DataFile], num_bytes: float, most: int | None = None
-) -> Iterator[tuple[DataFile, ...]]:
+def together(files: Iterable[S], num_bytes: float, most: int | None = None) -> Iterator[tuple[S, ...]]:
     """Files one after the other, about so many bytes at a time, and at most so many files."""
-    some, size = list[DataFile](), 0
+    some, size = list[S](), 0
     for file in files:
         some.append(file)
         size += file.bytes

@@ -14,7 +14,7 @@ from pix2score.catalog.hashes import HASHES, hashes_path
 from pix2score.host.executor import Executor, LocalThreads
 from pix2score.snapshots.compaction import compact
 from pix2score.snapshots.config import VacuumConfig, seconds
-from pix2score.snapshots.indexes import INDEX, files_of_indexes, read_indexes
+from pix2score.snapshots.indexes import INDEX, each_index, files_of_index, serves
 from pix2score.snapshots.leases import Leases, read_leases
 from pix2score.snapshots.lists import CONSUMED, LISTS, read_lists
 from pix2score.snapshots.manifest import (
@@ -194,8 +194,14 @@ def _named(folder: Folder, snapshots: Sequence[int]) -> set[str]:
 
 
 def _named_by_indexes(folder: Folder, snapshots: Collection[int]) -> set[str]:
-    """Files of the indexes of the snapshots."""
-    return files_of_indexes(card for number, card in read_indexes(folder).items() if number in snapshots)
+    """Files of the indexes of the snapshots, and of the one by which the live one's ``similar`` answers."""
+    named, newest, is_found = set[str](), live(folder.uri), False
+    for card in each_index(folder):
+        is_used = not is_found and serves(card, newest)
+        is_found |= is_used
+        if is_used or card.snapshot in snapshots:
+            named |= files_of_index(card)
+    return named
 
 
 def _hashes_of(snapshot: Snapshot) -> set[str]:

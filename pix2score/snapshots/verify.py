@@ -24,11 +24,11 @@ from pix2score.snapshots.checks import (
     row_facts,
 )
 from pix2score.snapshots.config import VerifyConfig
-from pix2score.snapshots.damage import damage_of, damages
+from pix2score.snapshots.damage import damage_of, damages, each_damage
 from pix2score.snapshots.dead import Hashes, hashes_of
-from pix2score.snapshots.indexes import read_index
+from pix2score.snapshots.indexes import embeddings_id, numbers_of_indexes, read_index, serves
 from pix2score.snapshots.lists import as_files
-from pix2score.snapshots.manifest import is_as_published, live, live_number, path_of
+from pix2score.snapshots.manifest import is_as_published, live, live_number, path_of, read_snapshot
 from pix2score.snapshots.read import batches_of
 from pix2score.snapshots.snapshot import CarriedColumns, Snapshot
 from pix2score.snapshots.tables import (
@@ -40,7 +40,7 @@ from pix2score.snapshots.tables import (
     together,
     validate,
 )
-from pix2score.snapshots.verify_keys import TASK_BYTES, Embedded, Sums, compare_keys, live_sums, num_parts
+from pix2score.snapshots.verify_keys import TASK_BYTES, Embedded, Sums, compare_keys, live_sums, num_ranges
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import open_parquet
 from pix2score.storage.sql import engine, load, one_row
@@ -66,7 +66,7 @@ def verify_on(config: VerifyConfig, workers: Executor) -> VerifySummary:
     snapshot, promise = _readable(config.scores, folder)
     found = _check_files(folder, snapshot, promise, workers)
     is_as_said = is_as_published(folder.read(path_of(snapshot.number)), snapshot.manifest)
-    problems = found.problems + _check_index(folder, snapshot)
+    problems = found.problems + _check_index(folder, snapshot, workers)
     if not problems:
         problems = _check_content(folder, snapshot, promise, found, workers)
         if config.catalog and is_as_said:  # else who knows what its columns were called
@@ -141,14 +141,31 @@ def _wrong_totals(snapshot: Snapshot) -> list[str]:
     ]
 
 
-def _check_index(folder: Folder, snapshot: Snapshot) -> list[str]:
-    """What is wrong with the files of the snapshot's index, if it has one."""
+def _check_index(folder: Folder, snapshot: Snapshot, executor: Executor) -> list[str]:
+    """What is wrong with the index by which ``similar`` answers: its own, or that of another snapshot with
+    the same embeddings."""
+    problems = list[str]()
+    for number in reversed(numbers_of_indexes(folder)):
+        try:
+            card = read_index(folder, number)
+        except DataError as exc:
+            if _has_same_embeddings(folder, snapshot, number):
+                problems.append(str(exc))
+            continue
+        if card and serves(card, snapshot):
+            calls = [(folder, some, "its index") for some in together(card.files, GROUP_BYTES, GROUP_FILES)]
+            return problems + [found for some in executor.each(each_damage, calls) for found in some]
+    return problems
+
+
+def _has_same_embeddings(folder: Folder, snapshot: Snapshot, number: int) -> bool:
+    """Whether snapshot ``number`` is there and has the embeddings of ``snapshot``: its card cannot say so."""
+    if number in (snapshot.number, *snapshot.same_scores):
+        return True
     try:
-        card = read_index(folder, snapshot.number)
-    except DataError as exc:
-        return [str(exc)]
-    found = (damage_of(folder, file, "its index") for file in card.files) if card else ()
-    return [problem for problem in found if problem]
+        return embeddings_id(read_snapshot(folder, number)) == embeddings_id(snapshot)
+    except DataError:
+        return False
 
 
 @dataclass(slots=True)
@@ -174,7 +191,7 @@ class _Found:
 
 def _check_files(folder: Folder, snapshot: Snapshot, promise: Promise, executor: Executor) -> _Found:
     """Every file read once: what is wrong with files, what is in those of scores and of embeddings."""
-    number = num_parts(snapshot)
+    number = num_ranges(snapshot)
     calls = [
         (folder, snapshot.layout, snapshot.manifest.get("carry"), promise, some, number)
         for table in TABLES
@@ -195,7 +212,7 @@ def check_files(
     files: Sequence[DataFile],
     number: int,
 ) -> _Found:
-    """One task: content and rows of some files of one table. Keys are summed in ``number`` parts."""
+    """One task: content and rows of some files of one table. Keys are summed in ``number`` ranges."""
     found = _Found()
     with engine(TASK_BYTES) as connection:
         if files[0].table == "scores":

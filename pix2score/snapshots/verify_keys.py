@@ -5,25 +5,28 @@ files hold keys that are near by hash, so a task that compares those of some has
 scores are in order of keys, and each such task would have to read all of them. So the keys of ok rows
 are summed, as hashes of 64 bits, by the tasks that read the table anyway, and compared with the sum of the
 embeddings that are not dead; where the two differ, all keys of these hashes are compared, to say what is
-wrong. What is wrong by accident has the same sum once in 2^64 times.
+wrong. What is wrong by accident has the same sum once in 2^64 times. Sums are of narrow ranges of hashes,
+which are compared many at a time, so that keys that are wrong all over cost few readings of the scores.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pix2score.catalog.keys import KEY
 from pix2score.host.executor import Executor
 from pix2score.snapshots.checks import key_problems
-from pix2score.snapshots.dead import HASH, dead_batches, hashes_of, overlapping
+from pix2score.snapshots.dead import HASH, Hashes, dead_batches, hashes_of, of_run
 from pix2score.snapshots.snapshot import Snapshot
 from pix2score.snapshots.tables import OK, DataFile, Layout, dead_schema
 from pix2score.storage.folder import Folder
@@ -33,6 +36,8 @@ from pix2score.storage.sql import engine, load
 Bounds: TypeAlias = tuple[int, int]
 PART_ROWS = 16_000_000
 """Embeddings whose keys one task compares."""
+RANGES = 256
+"""Of hashes, in a part: each with a sum of its own."""
 TASK_BYTES = 512 * 2**20
 """Memory of a task's DuckDB."""
 
@@ -48,7 +53,7 @@ class Embedded:
 
 @dataclass(slots=True)
 class Sums:
-    """Number of rows, and sum of the hashes of key and run, by part."""
+    """Number of rows, and sum of the hashes of key and run, by range."""
 
     rows: Counter[int] = field(default_factory=Counter)
     hashes: Counter[int] = field(default_factory=Counter)
@@ -58,15 +63,19 @@ class Sums:
         self.rows.update(other.rows)
         self.hashes.update(other.hashes)
 
-    def of(self, part: int) -> tuple[int, int]:
-        """Rows and sum of a part."""
-        return self.rows[part], self.hashes[part]
+    def differing(self, other: Sums) -> list[int]:
+        """Ranges of which the two have another sum, ascending."""
+        return [
+            number
+            for number in sorted(self.rows.keys() | other.rows.keys())
+            if (self.rows[number], self.hashes[number]) != (other.rows[number], other.hashes[number])
+        ]
 
 
-def num_parts(snapshot: Snapshot) -> int:
-    """In how many parts of equal ranges of hashes the keys are compared."""
+def num_ranges(snapshot: Snapshot) -> int:
+    """In how many equal ranges of hashes the keys are summed: ``RANGES`` for each part."""
     rows = sum(file.rows for files in snapshot.some_files("embeddings") for file in files)
-    return max(1, -(-rows // PART_ROWS))
+    return max(1, -(-rows // PART_ROWS)) * RANGES
 
 
 def live_sums(connection: duckdb.DuckDBPyConnection, run: str, number: int) -> Sums:
@@ -79,13 +88,13 @@ def live_sums(connection: duckdb.DuckDBPyConnection, run: str, number: int) -> S
 def _sums(connection: duckdb.DuckDBPyConnection, rows: str, number: int) -> Sums:
     """Of the keys and runs of an SQL query. A row without a run has an empty one."""
     sql = (
-        f"SELECT CAST(({HASH})::HUGEINT * {number} // 18446744073709551616 AS BIGINT) AS part, count(*), "
+        f"SELECT CAST(({HASH})::HUGEINT * {number} // 18446744073709551616 AS BIGINT) AS range, count(*), "
         "sum(md5_number_lower(concat_ws('/', illust_id, page, coalesce(run, '')))::HUGEINT) "
-        f"FROM ({rows}) GROUP BY part"
+        f"FROM ({rows}) GROUP BY ALL"
     )
     found = Sums()
-    for part, rows_, hashes in connection.sql(sql).fetchall():
-        found.rows[part], found.hashes[part] = rows_, int(hashes)
+    for range_, rows_, hashes in connection.sql(sql).fetchall():
+        found.rows[range_], found.hashes[range_] = rows_, int(hashes)
     return found
 
 
@@ -93,26 +102,50 @@ def compare_keys(
     folder: Folder, snapshot: Snapshot, embedded: Sequence[Embedded], live: Sums, executor: Executor
 ) -> Counter[str]:
     """What is wrong -> number of keys of which it is. ``live``: ``live_sums`` of all rows, added up."""
-    number = num_parts(snapshot)
-    cuts = [-(-(2**64 * i) // number) for i in range(number + 1)]
-    parts = [(low, high - 1) for low, high in pairwise(cuts)]
-    layout, dead = snapshot.layout, snapshot.files_of("dead")
-    calls = [
-        (folder, layout, _within(embedded, bounds), overlapping(dead, bounds), bounds, number)
-        for bounds in parts
-    ]
-    differing = [
-        part for part, sums in enumerate(executor.each(undead_sums, calls)) if sums.of(part) != live.of(part)
-    ]
+    number, layout, dead = num_ranges(snapshot), snapshot.layout, snapshot.files_of("dead")
+
+    def rows_of(ranges: Sequence[int]) -> tuple[Any, ...]:
+        bounds = _bounds(ranges, number)
+        return folder, layout, _within(embedded, bounds), _dead_within(dead, bounds), bounds
+
+    undead = Sums()
+    parts = [range(i, i + RANGES) for i in range(0, number, RANGES)]
+    for sums in executor.each(undead_sums, [(*rows_of(part), number) for part in parts]):
+        undead.add(sums)
+    differing = undead.differing(live)
     scores = snapshot.files_of("scores") if differing else []
+    some = [differing[i : i + RANGES] for i in range(0, len(differing), RANGES)]
     wrong: Counter[str] = Counter()
-    for one in executor.each(check_keys, [(*calls[part][:5], scores) for part in differing]):
+    for one in executor.each(check_keys, [(*rows_of(ranges), scores) for ranges in some]):
         wrong.update(one)
     return wrong
 
 
-def _within(embedded: Sequence[Embedded], bounds: Bounds) -> list[DataFile]:
-    return [one.file for one in embedded if one.first <= bounds[1] and one.last >= bounds[0]]
+def _bounds(ranges: Sequence[int], number: int) -> list[Bounds]:
+    """First and last hash of each stretch of ascending ``ranges`` of ``number``."""
+    found = list[Bounds]()
+    for one in ranges:
+        first, last = -(-(2**64 * one) // number), -(-(2**64 * (one + 1)) // number) - 1
+        if found and found[-1][1] == first - 1:
+            found[-1] = (found[-1][0], last)
+        else:
+            found.append((first, last))
+    return found
+
+
+def _within(embedded: Sequence[Embedded], bounds: Sequence[Bounds]) -> list[DataFile]:
+    return [one.file for one in embedded if _meets(one.first, one.last, bounds)]
+
+
+def _dead_within(dead: Sequence[DataFile], bounds: Sequence[Bounds]) -> list[DataFile]:
+    named = ((file, of_run(file)) for file in dead)
+    return [file for file, name in named if name is None or _meets(name.first, name.last, bounds)]
+
+
+def _meets(first: int, last: int, bounds: Sequence[Bounds]) -> bool:
+    """Whether hashes from ``first`` to ``last`` may be within ascending ``bounds``."""
+    following = bisect_left(bounds, first, key=lambda one: one[1])  # the first that ends there or later
+    return following < len(bounds) and bounds[following][0] <= last
 
 
 def undead_sums(
@@ -120,7 +153,7 @@ def undead_sums(
     layout: Layout,
     embeddings: Sequence[DataFile],
     dead: Sequence[DataFile],
-    bounds: Bounds,
+    bounds: Sequence[Bounds],
     number: int,
 ) -> Sums:
     """One task: of the embeddings with hashes within ``bounds`` that are not listed as dead."""
@@ -136,7 +169,7 @@ def check_keys(
     layout: Layout,
     embeddings: Sequence[DataFile],
     dead: Sequence[DataFile],
-    bounds: Bounds,
+    bounds: Sequence[Bounds],
     scores: Sequence[DataFile],
 ) -> Counter[str]:
     """One task: what is wrong with keys whose hash is within ``bounds``, each with the run of its
@@ -153,7 +186,7 @@ def _load_embedded(
     layout: Layout,
     embeddings: Sequence[DataFile],
     dead: Sequence[DataFile],
-    bounds: Bounds,
+    bounds: Sequence[Bounds],
 ) -> None:
     """Tables ``embeddings`` and ``dead``: keys within ``bounds``, with runs."""
     _load(connection, "embeddings", layout, _embedded_keys(folder, embeddings), bounds)
@@ -162,18 +195,27 @@ def _load_embedded(
 
 
 def _load(
-    connection: duckdb.DuckDBPyConnection, name: str, layout: Layout, keys: Iterator[pa.Table], bounds: Bounds
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    layout: Layout,
+    keys: Iterator[pa.Table],
+    bounds: Sequence[Bounds],
 ) -> None:
     schema = dead_schema(layout.id_type)
     some = (batch for table in keys for batch in _of_bounds(table, bounds).cast(schema).to_batches())
     load(connection, name, schema, some)
 
 
-def _of_bounds(keys: pa.Table, bounds: Bounds) -> pa.Table:
-    if bounds == (0, 2**64 - 1) or not keys.num_rows:
+def _of_bounds(keys: pa.Table, bounds: Sequence[Bounds]) -> pa.Table:
+    if bounds == [(0, 2**64 - 1)] or not keys.num_rows:
         return keys
-    hashes = hashes_of(keys)
-    return keys.filter(pa.array((hashes >= bounds[0]) & (hashes <= bounds[1])))
+    return keys.filter(pa.array(_are_within(hashes_of(keys), bounds)))
+
+
+def _are_within(hashes: Hashes, bounds: Sequence[Bounds]) -> npt.NDArray[np.bool_]:
+    firsts, lasts = np.array(bounds, np.uint64).T
+    before = np.searchsorted(firsts, hashes, side="right")  # bounds that begin at a hash or below
+    return np.asarray((before > 0) & (hashes <= lasts[before - 1]))
 
 
 def _live_keys(folder: Folder, layout: Layout, files: Sequence[DataFile]) -> Iterator[pa.Table]:

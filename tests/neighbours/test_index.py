@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -27,8 +28,9 @@ from pix2score.neighbours.index import index
 from pix2score.neighbours.loaded import LoadedIndex
 from pix2score.neighbours.questions import Questions
 from pix2score.neighbours.similar import Neighbours, similar
-from pix2score.snapshots.config import VacuumConfig, VerifyConfig
-from pix2score.snapshots.indexes import publish_index, read_indexes
+from pix2score.snapshots.config import PublishConfig, VacuumConfig, VerifyConfig
+from pix2score.snapshots.indexes import IndexCard, each_index, publish_index
+from pix2score.snapshots.restore import publish_snapshot
 from pix2score.snapshots.tables import Layout
 from pix2score.snapshots.vacuum import vacuum
 from pix2score.snapshots.verify import verify
@@ -44,6 +46,11 @@ FIRST = vectors_of(KEYS)
 
 def made(place: str) -> dict[str, Any]:
     return {**index(IndexConfig(scores=place))}
+
+
+def cards(place: str) -> dict[int, IndexCard]:
+    """Snapshot -> card of its index."""
+    return {card.snapshot: card for card in each_index(Folder(place))}
 
 
 def pairs(table: pa.Table) -> list[tuple[Key, float]]:
@@ -74,7 +81,7 @@ def test_it_finds_the_nearest_with_their_exact_similarity(place: str) -> None:
     night(place, {"run-1": FIRST})
     summary = made(place)
     assert (summary["snapshot"], summary["rows"], summary["added"], summary["gone"]) == (1, 900, 900, 0)
-    (card,) = read_indexes(Folder(place)).values()
+    (card,) = cards(place).values()
     assert len(card.parts) == 4
     assert card.recall >= 0.98
     assert recall(place, FIRST) >= 0.98
@@ -163,7 +170,7 @@ def test_measured_recall_follows_the_rows(tmp_path: Path) -> None:
     made(str(tmp_path))
     vectors = later(str(tmp_path))
     made(str(tmp_path))
-    card = read_indexes(Folder(str(tmp_path)))[2]
+    card = cards(str(tmp_path))[2]
     folder = Folder(str(tmp_path))
     kept, loaded = Questions.read(folder.read(card.questions.path)), LoadedIndex(folder, card)
     for unit_D, positions in zip(kept._unit_QD, kept._position_QK, strict=True):
@@ -180,7 +187,7 @@ def test_new_rows_of_another_kind_are_measured_too(tmp_path: Path) -> None:
     other = vectors_of(keys, seed=3, themes_of=7)
     night(place, {"run-1": FIRST, "run-2": other}, parent=1)
     made(place)
-    before, after = (card for _, card in sorted(read_indexes(Folder(place)).items()))
+    before, after = (card for _, card in sorted(cards(place).items()))
     assert after.recall >= 0.98
     assert recall(place, other | FIRST, 60) >= 0.97
     folder = Folder(place)
@@ -256,7 +263,7 @@ def test_an_index_serves_a_night_that_left_the_embeddings_as_they_are(tmp_path: 
     summary = made(str(tmp_path))
     assert (summary["snapshot"], summary["added"], summary["gone"]) == (2, 0, 0)
     assert made(str(tmp_path))["added"] == 0
-    assert sorted(read_indexes(Folder(str(tmp_path)))) == [1, 2]
+    assert sorted(cards(str(tmp_path))) == [1, 2]
 
 
 def test_an_index_that_finds_too_little_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -299,7 +306,7 @@ def test_rows_that_the_snapshot_does_not_have_stop_the_build(
 def test_of_two_builds_one_is_the_index(tmp_path: Path) -> None:
     night(str(tmp_path), {"run-1": FIRST})
     made(str(tmp_path))
-    (card,) = read_indexes(Folder(str(tmp_path))).values()
+    (card,) = cards(str(tmp_path)).values()
     with pytest.raises(ConflictError, match="made the index of snapshot 1"):
         publish_index(Folder(str(tmp_path)), replace(card, recall=0.5))
 
@@ -394,6 +401,51 @@ def test_an_altered_index_is_not_taken_up(tmp_path: Path, kind: str) -> None:
     verify(VerifyConfig(scores=place))
 
 
+def restored(place: str) -> None:
+    """Snapshot 3, with the files of 1, whose index answers."""
+    night(place, {"r1": FIRST})
+    made(place)
+    night(place, {"r2": vectors_of(KEYS, seed=9)}, parent=1)
+    publish_snapshot(PublishConfig(scores=place, snapshot=1))
+    assert Neighbours(place).is_indexed
+
+
+@pytest.mark.parametrize("kind", ["codes", "vectors", "index.json"])
+def test_verify_looks_at_the_index_that_answers_after_a_snapshot_was_published_again(
+    tmp_path: Path, kind: str
+) -> None:
+    place = str(tmp_path)
+    restored(place)
+    verify(VerifyConfig(scores=place))
+    path = damage_file(place, kind, "altered" if kind != "index.json" else "cut")
+    with pytest.raises(VerifyError, match=f"{path} (has|was altered)"):
+        verify(VerifyConfig(scores=place))
+    index(IndexConfig(scores=place, rebuild_share=0))
+    verify(VerifyConfig(scores=place))
+
+
+def test_verify_does_not_look_at_an_index_that_does_not_answer(tmp_path: Path) -> None:
+    place = str(tmp_path)
+    night(place, {"r1": FIRST})
+    made(place)
+    for kind, how in (("codes", "altered"), ("index.json", "cut")):
+        damage_file(place, kind, how)
+    night(place, {"r2": vectors_of(KEYS, seed=9)}, parent=1)
+    assert not Neighbours(place).is_indexed
+    verify(VerifyConfig(scores=place))
+
+
+def test_vacuum_keeps_the_index_that_answers_after_a_snapshot_was_published_again(tmp_path: Path) -> None:
+    place = str(tmp_path)
+    restored(place)
+    aged(place)
+    vacuum(VacuumConfig(scores=place, keep=1))
+    assert recall(place, FIRST, 10) >= 0.98
+    night(place, {"r4": vectors_of(KEYS, seed=4)}, parent=3)
+    vacuum(VacuumConfig(scores=place, keep=1))
+    assert names(place) == set()
+
+
 def test_an_index_is_read_on_though_vacuum_removed_its_files(tmp_path: Path) -> None:
     place = str(tmp_path)
     night(place, {"r1": FIRST})
@@ -404,6 +456,27 @@ def test_an_index_is_read_on_though_vacuum_removed_its_files(tmp_path: Path) -> 
     vacuum(VacuumConfig(scores=place, keep=1, keep_staged="0s"))
     assert not (tmp_path / "index/00000001").exists() or not list((tmp_path / "index/00000001").iterdir())
     assert len(asked.of(0, 5)) == 5
+
+
+def test_an_index_has_more_parts_than_files_may_be_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 1,024, the default, 33 million rows would be the most."""
+    place = str(tmp_path)
+    night(place, {"run-1": FIRST})
+    monkeypatch.setattr("pix2score.neighbours.build.PART_ROWS", 14)
+    spare, (before, most) = 24, resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = sorted({*range(2_000)} - {*map(int, os.listdir("/proc/self/fd"))})
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[spare], most))
+    try:
+        made(place)
+        later(place)
+        assert made(place)["added"] == 50  # taken up, and its new rows asked about
+        asked = Neighbours(place)
+        assert len(cards(place)[2].parts) > 2 * spare
+        assert [key for key, _ in pairs(asked.of(KEYS[300], 5))]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
 
 
 def test_a_reader_whose_files_vacuum_removed_is_told(tmp_path: Path) -> None:
@@ -514,7 +587,7 @@ def test_a_killed_build_leaves_nothing_that_is_taken_for_an_index(tmp_path: Path
     done = subprocess.run([sys.executable, "-c", KILLED, place], cwd=ROOT, capture_output=True, check=False)
     assert done.returncode == -9
     assert names(place)
-    assert read_indexes(Folder(place)) == {}
+    assert cards(place) == {}
     assert not Neighbours(place).is_indexed
     left = names(place)
     made(place)

@@ -12,7 +12,7 @@ from pix2score.errors import ImageFailure
 from pix2score.images import decode
 from pix2score.images.formats import heif, jxl, refusals
 from pix2score.images.formats.signatures import BY_EXTRAS
-from pix2score.nightly import formats, publish
+from pix2score.nightly import formats, publication
 from tests.support.nights import World, keys
 from tests.support.pictures import EIGHT
 
@@ -34,7 +34,7 @@ class Machine:
     def decodes(self, *more: str) -> None:
         """From now on: the first formats and these. What fails says so in the words of the decoder."""
         known = (*FEW, *more)
-        for module in (decode, refusals, formats, publish):
+        for module in (decode, refusals, formats, publication):
             self._patch.setattr(module, "FORMATS", known)
         self._patch.setattr(refusals, "PLAIN", known)
         self._patch.setattr(heif, "FORMATS", tuple({"HEIF"} & {*more}))

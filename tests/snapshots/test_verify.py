@@ -453,6 +453,30 @@ def test_keys_of_scores_are_read_again_only_for_hashes_with_a_fault(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("in_many_tasks")
+def test_faults_all_over_are_found_in_one_reading_of_the_scores(tmp_path: Path) -> None:
+    """Each of the parts has one: there were as many readings as parts."""
+    scores, workers = str(tmp_path), Recording()
+    publish_night(scores, [(i, 0) for i in range(200)])
+    wrong = [*range(0, 200, 10)]
+
+    def change(table: pa.Table) -> pa.Table:
+        runs = [
+            "20200101T000000-00000000" if key in wrong else run
+            for key, run in zip(
+                table["illust_id"].to_pylist(), table["embedding_run"].to_pylist(), strict=True
+            )
+        ]
+        return table.set_column(
+            table.schema.get_field_index("embedding_run"), "embedding_run", pa.array(runs, pa.string())
+        )
+
+    change_rows(scores, "scores", change)
+    with pytest.raises(VerifyError, match=r"20 embeddings that are neither .*; 20 ok keys without an emb"):
+        verify_on(VerifyConfig(scores=scores), workers)
+    assert (workers.calls["undead_sums"], workers.calls["check_keys"]) == (20, 1)
+
+
+@pytest.mark.usefixtures("in_many_tasks")
 def test_a_key_that_stands_in_two_files_is_named(local_scores: str) -> None:
     """Each of them holds it once."""
     folder, (first,) = Folder(local_scores), files(local_scores, "scores")
