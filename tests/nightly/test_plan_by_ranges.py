@@ -401,7 +401,7 @@ def test_new_ids_behind_all_others_leave_the_files_before_them(tmp_path: Path) -
     """Shown in bytes: a night of appended ids writes the last range, whatever the table's size."""
     written = {}
     for rows in (None, 25):
-        world = World(str(tmp_path / str(rows)), range_rows=rows)
+        world = World(str(tmp_path / str(rows)), piece_rows=20, range_rows=rows)
         content = keys(*range(40))
         world.night(content)
         before = live(world.scores).files_of("scores")

@@ -108,9 +108,9 @@ def test_a_damaged_list_is_named_and_nothing_is_removed(world: World, how: str) 
 
 
 def test_vacuum_keeps_lists_of_kept_snapshots_and_no_others(world: World) -> None:
-    content = keys(*range(30))
+    content = keys(*range(22))
     world.night(content)
-    for i in range(4):
+    for i in range(3):
         content = {**content, (i * 7, 0): f"night {i}"}
         world.night(content)
     vacuum(VacuumConfig(scores=world.scores, keep=2, keep_staged="0s"))
