@@ -5,6 +5,7 @@ Shapes: B images, S input size, D embedding.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import timm
@@ -43,10 +44,11 @@ def embedding_dim(trunk: nn.Module) -> int:
     return int(trunk.head_hidden_size)  # type: ignore[arg-type]
 
 
+@functools.cache  # of each of a comparison's trainings it is asked again and again
 def check_size(backbone: str, size: int) -> None:
     """Raise ``ConfigError`` if ``backbone`` cannot take pictures of ``size`` px.
 
-    Computes shapes alone, without memory for weights.
+    Computes shapes alone, without memory for weights and without random numbers.
     """
     if backbone in CLASSIC:
         return

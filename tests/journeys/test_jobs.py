@@ -59,7 +59,7 @@ def test_jobs_alone_lists_them() -> None:
 
 
 @pytest.mark.parametrize(
-    "job", [pytest.param(job, marks=() if job in ("demo", "score") else pytest.mark.slow) for job in JOBS]
+    "job", [pytest.param(job, marks=() if job == "score" else pytest.mark.slow) for job in JOBS]
 )
 def test_help_tells_what_the_job_does(job: str) -> None:
     done = run_job(f"jobs.{job}", "--help")

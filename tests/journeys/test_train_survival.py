@@ -279,7 +279,15 @@ def test_patience_ends_a_training_early_and_saves_its_best_epoch(chain: Chain, t
     assert found["epoch"] == best["epoch"]
 
 
-def test_the_same_config_but_another_seed_is_refused_by_exit_2_with_the_difference(chain: Chain) -> None:
+def test_the_same_config_but_another_seed_is_refused_with_the_difference(chain: Chain) -> None:
+    other = TrainConfig(data=chain.dataset, out=chain.model, **{**TRAINING, "seed": 99})
+    with pytest.raises(ConfigError, match="seed: 3 there, 99 now") as refused:
+        train(other)
+    assert (refused.value.exit_code, str(refused.value).count("\n")) == (2, 0)
+
+
+@pytest.mark.slow
+def test_a_refused_training_is_one_line_and_exit_2_of_its_process(chain: Chain) -> None:
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in {**TRAINING, "seed": 99}.items()]
     command = [sys.executable, "-m", "jobs.train", "--data", chain.dataset, "--out", chain.model, *flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)

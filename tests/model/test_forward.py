@@ -44,10 +44,9 @@ def lively(backbone: str) -> tuple[ModelCard, Weights]:
     "backbone",
     [
         "resnet18",
-        "resnext50_32x4d",
         *(
             pytest.param(other, marks=pytest.mark.slow)
-            for other in ("resnet50", "wide_resnet50_2", "resnet101")
+            for other in ("resnext50_32x4d", "resnet50", "wide_resnet50_2", "resnet101")
         ),
     ],
 )

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -42,6 +43,7 @@ from tests.support.paths import ROOT
 
 KEYS: list[Key] = [(number, number % 2) for number in range(900)]
 FIRST = vectors_of(KEYS)
+PART_ROWS = 256
 
 
 def made(place: str) -> dict[str, Any]:
@@ -74,7 +76,25 @@ def recall(place: str, vectors: Vectors, num: int = 60) -> float:
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """An index of several parts without many rows."""
-    monkeypatch.setattr("pix2score.neighbours.build.PART_ROWS", 256)
+    monkeypatch.setattr("pix2score.neighbours.build.PART_ROWS", PART_ROWS)
+
+
+@pytest.fixture(scope="module")
+def first_built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first night, of run-1, and its index."""
+    place = tmp_path_factory.mktemp("first")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pix2score.neighbours.build.PART_ROWS", PART_ROWS)
+        night(str(place), {"run-1": FIRST})
+        made(str(place))
+    return place
+
+
+@pytest.fixture
+def indexed(first_built: Path, tmp_path: Path) -> str:
+    """A copy of them, in ``tmp_path``."""
+    shutil.copytree(first_built, tmp_path, dirs_exist_ok=True)
+    return str(tmp_path)
 
 
 def test_it_finds_the_nearest_with_their_exact_similarity(place: str) -> None:
@@ -127,10 +147,8 @@ def test_string_ids_and_float32(tmp_path: Path) -> None:
         Neighbours(str(tmp_path)).of(7)
 
 
-def test_more_neighbours_than_an_index_is_good_for_are_found_exactly(tmp_path: Path) -> None:
-    night(str(tmp_path), {"run-1": FIRST})
-    made(str(tmp_path))
-    found = Neighbours(str(tmp_path)).of([(3, 1)], 700)
+def test_more_neighbours_than_an_index_is_good_for_are_found_exactly(indexed: str) -> None:
+    found = Neighbours(indexed).of([(3, 1)], 700)
     assert [key for key, _ in pairs(found)][:50] == [
         key for key, _ in cosines({k: v for k, v in FIRST.items() if k != (3, 1)}, FIRST[3, 1], 50)
     ]
@@ -145,6 +163,7 @@ def later(place: str, num_changed: int = 30, num_new: int = 20, num_removed: int
     return {key: vector for key, vector in (FIRST | second).items() if key not in removed}
 
 
+@pytest.mark.parametrize("place", ["local", pytest.param("s3", marks=pytest.mark.slow)], indirect=True)
 def test_the_next_night_is_taken_up(place: str) -> None:
     night(place, {"run-1": FIRST})
     made(place)
@@ -164,14 +183,12 @@ def test_the_next_night_is_taken_up(place: str) -> None:
     verify(VerifyConfig(scores=place))
 
 
-def test_measured_recall_follows_the_rows(tmp_path: Path) -> None:
+def test_measured_recall_follows_the_rows(indexed: str) -> None:
     """What the card says after rows came and went is what asking all of them says."""
-    night(str(tmp_path), {"run-1": FIRST})
-    made(str(tmp_path))
-    vectors = later(str(tmp_path))
-    made(str(tmp_path))
-    card = cards(str(tmp_path))[2]
-    folder = Folder(str(tmp_path))
+    vectors = later(indexed)
+    made(indexed)
+    card = cards(indexed)[2]
+    folder = Folder(indexed)
     kept, loaded = Questions.read(folder.read(card.questions.path)), LoadedIndex(folder, card)
     for unit_D, positions in zip(kept._unit_QD, kept._position_QK, strict=True):
         ids, pages = loaded.keys(positions[:10])
@@ -179,18 +196,15 @@ def test_measured_recall_follows_the_rows(tmp_path: Path) -> None:
         assert found == [key for key, _ in cosines(vectors, unit_D, 10)]
 
 
-def test_new_rows_of_another_kind_are_measured_too(tmp_path: Path) -> None:
-    place = str(tmp_path)
-    night(place, {"run-1": FIRST})
-    made(place)
+def test_new_rows_of_another_kind_are_measured_too(indexed: str) -> None:
     keys: list[Key] = [(9000 + number, 0) for number in range(150)]
     other = vectors_of(keys, seed=3, themes_of=7)
-    night(place, {"run-1": FIRST, "run-2": other}, parent=1)
-    made(place)
-    before, after = (card for _, card in sorted(cards(place).items()))
+    night(indexed, {"run-1": FIRST, "run-2": other}, parent=1)
+    made(indexed)
+    before, after = (card for _, card in sorted(cards(indexed).items()))
     assert after.recall >= 0.98
-    assert recall(place, other | FIRST, 60) >= 0.97
-    folder = Folder(place)
+    assert recall(indexed, other | FIRST, 60) >= 0.97
+    folder = Folder(indexed)
     kept = Questions.read(folder.read(after.questions.path))
     assert len(kept._unit_QD) == len(Questions.read(folder.read(before.questions.path))._unit_QD) == 200
     for unit_D in kept._unit_QD[-3:]:
@@ -198,45 +212,37 @@ def test_new_rows_of_another_kind_are_measured_too(tmp_path: Path) -> None:
         assert nearest[0] in other
 
 
-def test_a_night_that_changed_much_or_another_trunk_builds_all_anew(tmp_path: Path) -> None:
-    night(str(tmp_path), {"run-1": FIRST})
-    made(str(tmp_path))
-    vectors = later(str(tmp_path), num_changed=200)
-    summary = made(str(tmp_path))
+def test_a_night_that_changed_much_or_another_trunk_builds_all_anew(indexed: str) -> None:
+    vectors = later(indexed, num_changed=200)
+    summary = made(indexed)
     assert (summary["added"], summary["gone"]) == (910, 0)
-    assert recall(str(tmp_path), vectors, 30) >= 0.98
+    assert recall(indexed, vectors, 30) >= 0.98
     other = vectors_of(KEYS, seed=4)
-    night(str(tmp_path), {"run-3": other}, parent=2, trunk="c" * 12)
-    assert made(str(tmp_path))["added"] == 900
-    assert recall(str(tmp_path), other, 30) >= 0.98
+    night(indexed, {"run-3": other}, parent=2, trunk="c" * 12)
+    assert made(indexed)["added"] == 900
+    assert recall(indexed, other, 30) >= 0.98
 
 
-def test_changes_add_up_until_all_is_built_anew(tmp_path: Path) -> None:
+def test_changes_add_up_until_all_is_built_anew(indexed: str) -> None:
     runs = {"run-1": FIRST, "run-2": vectors_of(KEYS[:40], seed=1)}
-    night(str(tmp_path), {"run-1": FIRST})
-    made(str(tmp_path))
-    night(str(tmp_path), runs, parent=1)
-    config = IndexConfig(scores=str(tmp_path), rebuild_share=0.1)
+    night(indexed, runs, parent=1)
+    config = IndexConfig(scores=indexed, rebuild_share=0.1)
     assert index(config)["added"] == 40  # and as many went
-    night(str(tmp_path), runs | {"run-3": vectors_of(KEYS[50:60], seed=2)}, parent=2)
+    night(indexed, runs | {"run-3": vectors_of(KEYS[50:60], seed=2)}, parent=2)
     assert index(config)["added"] == 900
 
 
-def test_cells_of_another_trunk_are_not_taken_up(tmp_path: Path) -> None:
-    night(str(tmp_path), {"run-1": FIRST})
-    made(str(tmp_path))
-    night(str(tmp_path), {"run-1": FIRST}, parent=1, trunk="c" * 12)
-    assert made(str(tmp_path))["added"] == 900
+def test_cells_of_another_trunk_are_not_taken_up(indexed: str) -> None:
+    night(indexed, {"run-1": FIRST}, parent=1, trunk="c" * 12)
+    assert made(indexed)["added"] == 900
 
 
 def test_an_index_of_other_embeddings_is_not_used_and_the_log_says_why(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    indexed: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    night(str(tmp_path), {"run-1": FIRST})
-    made(str(tmp_path))
-    vectors = later(str(tmp_path))
+    vectors = later(indexed)
     with caplog.at_level(logging.INFO):
-        asked = Neighbours(str(tmp_path))
+        asked = Neighbours(indexed)
     assert not asked.is_indexed
     (line,) = [r.getMessage() for r in caplog.records if "every embedding" in r.getMessage()]
     assert "index is of snapshot 1" in line
@@ -245,48 +251,42 @@ def test_an_index_of_other_embeddings_is_not_used_and_the_log_says_why(
     ]
 
 
-def test_an_index_is_not_used_once_rows_are_gone(tmp_path: Path) -> None:
-    night(str(tmp_path), {"run-1": FIRST})
-    made(str(tmp_path))
-    night(str(tmp_path), {"run-1": FIRST}, parent=1, removed=KEYS[:2])
-    assert not Neighbours(str(tmp_path)).is_indexed
-    assert made(str(tmp_path))["gone"] == 2
-    found = pairs(Neighbours(str(tmp_path)).like(FIRST[KEYS[0]], 5))
+def test_an_index_is_not_used_once_rows_are_gone(indexed: str) -> None:
+    night(indexed, {"run-1": FIRST}, parent=1, removed=KEYS[:2])
+    assert not Neighbours(indexed).is_indexed
+    assert made(indexed)["gone"] == 2
+    found = pairs(Neighbours(indexed).like(FIRST[KEYS[0]], 5))
     assert not {*KEYS[:2]} & {key for key, _ in found}
 
 
-def test_an_index_serves_a_night_that_left_the_embeddings_as_they_are(tmp_path: Path) -> None:
-    night(str(tmp_path), {"run-1": FIRST})
-    made(str(tmp_path))
-    night(str(tmp_path), {"run-1": FIRST}, parent=1)
-    assert Neighbours(str(tmp_path)).is_indexed
-    summary = made(str(tmp_path))
+def test_an_index_serves_a_night_that_left_the_embeddings_as_they_are(indexed: str) -> None:
+    night(indexed, {"run-1": FIRST}, parent=1)
+    assert Neighbours(indexed).is_indexed
+    summary = made(indexed)
     assert (summary["snapshot"], summary["added"], summary["gone"]) == (2, 0, 0)
-    assert made(str(tmp_path))["added"] == 0
-    assert sorted(cards(str(tmp_path))) == [1, 2]
+    assert made(indexed)["added"] == 0
+    assert sorted(cards(indexed)) == [1, 2]
 
 
-def test_an_index_that_finds_too_little_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    night(str(tmp_path), {"run-1": FIRST})
-    made(str(tmp_path))
+def test_an_index_that_finds_too_little_is_not_used(
+    tmp_path: Path, indexed: str, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "index/00000001/index.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"recall": 0.97}))
     with caplog.at_level(logging.INFO):
-        assert not Neighbours(str(tmp_path)).is_indexed
+        assert not Neighbours(indexed).is_indexed
     assert "finds 97.0% of the nearest" in caplog.text
 
 
 def test_without_the_library_the_answer_is_exact_and_the_job_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    indexed: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    night(str(tmp_path), {"run-1": FIRST})
-    made(str(tmp_path))
     monkeypatch.setattr("pix2score.cli.packages.find_spec", lambda name: None)
     with caplog.at_level(logging.INFO):
-        assert not Neighbours(str(tmp_path)).is_indexed
+        assert not Neighbours(indexed).is_indexed
     assert "pip install 'pix2score[index]'" in caplog.text
     with pytest.raises(ConfigError, match=r"jobs.index needs faiss, .*pip install 'pix2score\[index\]'"):
-        made(str(tmp_path))
+        made(indexed)
 
 
 def test_rows_that_the_snapshot_does_not_have_stop_the_build(
@@ -303,12 +303,10 @@ def test_rows_that_the_snapshot_does_not_have_stop_the_build(
     assert not Neighbours(str(tmp_path)).is_indexed
 
 
-def test_of_two_builds_one_is_the_index(tmp_path: Path) -> None:
-    night(str(tmp_path), {"run-1": FIRST})
-    made(str(tmp_path))
-    (card,) = cards(str(tmp_path)).values()
+def test_of_two_builds_one_is_the_index(indexed: str) -> None:
+    (card,) = cards(indexed).values()
     with pytest.raises(ConflictError, match="made the index of snapshot 1"):
-        publish_index(Folder(str(tmp_path)), replace(card, recall=0.5))
+        publish_index(Folder(indexed), replace(card, recall=0.5))
 
 
 def test_a_snapshot_without_embeddings_is_named(tmp_path: Path) -> None:
@@ -321,14 +319,12 @@ def test_a_snapshot_without_embeddings_is_named(tmp_path: Path) -> None:
         made(str(tmp_path))
 
 
-def test_verify_names_a_damaged_file_of_the_index(tmp_path: Path) -> None:
-    night(str(tmp_path), {"run-1": FIRST})
-    made(str(tmp_path))
-    verify(VerifyConfig(scores=str(tmp_path)))
+def test_verify_names_a_damaged_file_of_the_index(tmp_path: Path, indexed: str) -> None:
+    verify(VerifyConfig(scores=indexed))
     path = next((tmp_path / "index").rglob("*.codes"))
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(VerifyError, match=f"{path.name} was altered: .* its index says"):
-        verify(VerifyConfig(scores=str(tmp_path)))
+        verify(VerifyConfig(scores=indexed))
 
 
 def names(place: str) -> set[str]:
@@ -365,40 +361,35 @@ def damage_file(place: str, kind: str, how: str) -> str:
     ],
 )
 def test_a_damaged_index_misleads_nobody_and_is_made_anew(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, how: str
+    indexed: str, caplog: pytest.LogCaptureFixture, kind: str, how: str
 ) -> None:
     """Of embeddings that changed within a file of the right size only verify knows, which reads them."""
-    place = str(tmp_path)
-    night(place, {"r1": FIRST})
-    made(place)
     nearest = [key for key, _ in cosines(FIRST, FIRST[KEYS[0]], 21)[1:]]
-    path = damage_file(place, kind, how)
+    path = damage_file(indexed, kind, how)
     is_unseen, is_card = (kind, how) == ("vectors", "altered"), kind == "index.json"
     if not (is_card and how == "gone"):
         with pytest.raises(VerifyError, match=f"{path} (is missing|has|was altered)"):
-            verify(VerifyConfig(scores=place))
-    asked = Neighbours(place)
+            verify(VerifyConfig(scores=indexed))
+    asked = Neighbours(indexed)
     assert asked.is_indexed == (is_unseen or kind == "questions" and how == "altered")
     if not asked.is_indexed:
         assert [key for key, _ in pairs(asked.of(KEYS[0]))] == nearest
         assert path in caplog.text or (is_card and how == "gone")
-    duplicates(DuplicatesConfig(scores=place, out=f"{place}/groups.parquet"))
-    vacuum(VacuumConfig(scores=place, dry_run=True))
-    index(IndexConfig(scores=place, rebuild_share=0 if is_unseen else 0.2))
-    verify(VerifyConfig(scores=place))
-    assert recall(place, FIRST) >= 0.98
+    duplicates(DuplicatesConfig(scores=indexed, out=f"{indexed}/groups.parquet"))
+    vacuum(VacuumConfig(scores=indexed, dry_run=True))
+    index(IndexConfig(scores=indexed, rebuild_share=0 if is_unseen else 0.2))
+    verify(VerifyConfig(scores=indexed))
+    assert recall(indexed, FIRST, 20) >= 0.98
 
 
 @pytest.mark.parametrize("kind", [name for name in INDEX_FILES if name != "vectors"])
-def test_an_altered_index_is_not_taken_up(tmp_path: Path, kind: str) -> None:
-    place, later = str(tmp_path), vectors_of([(5000, 0)], seed=4)
-    night(place, {"r1": FIRST})
-    made(place)
-    damage_file(place, kind, "altered")
-    night(place, {"r1": FIRST, "r2": later}, parent=1)
-    facts = made(place)
+def test_an_altered_index_is_not_taken_up(indexed: str, kind: str) -> None:
+    later = vectors_of([(5000, 0)], seed=4)
+    damage_file(indexed, kind, "altered")
+    night(indexed, {"run-1": FIRST, "r2": later}, parent=1)
+    facts = made(indexed)
     assert (facts["rows"], facts["added"], facts["gone"]) == (901, 901, 0)
-    verify(VerifyConfig(scores=place))
+    verify(VerifyConfig(scores=indexed))
 
 
 def restored(place: str) -> None:
@@ -446,14 +437,11 @@ def test_vacuum_keeps_the_index_that_answers_after_a_snapshot_was_published_agai
     assert names(place) == set()
 
 
-def test_an_index_is_read_on_though_vacuum_removed_its_files(tmp_path: Path) -> None:
-    place = str(tmp_path)
-    night(place, {"r1": FIRST})
-    made(place)
-    asked = Neighbours(place)
-    night(place, {"r1": FIRST, "r2": vectors_of(KEYS[:800], seed=9)}, parent=1)
-    made(place)
-    vacuum(VacuumConfig(scores=place, keep=1, keep_staged="0s"))
+def test_an_index_is_read_on_though_vacuum_removed_its_files(tmp_path: Path, indexed: str) -> None:
+    asked = Neighbours(indexed)
+    night(indexed, {"run-1": FIRST, "r2": vectors_of(KEYS[:800], seed=9)}, parent=1)
+    made(indexed)
+    vacuum(VacuumConfig(scores=indexed, keep=1, keep_staged="0s"))
     assert not (tmp_path / "index/00000001").exists() or not list((tmp_path / "index/00000001").iterdir())
     assert len(asked.of(0, 5)) == 5
 
@@ -489,30 +477,24 @@ def test_a_reader_whose_files_vacuum_removed_is_told(tmp_path: Path) -> None:
         asked.of(0, 5)
 
 
-def test_an_index_of_another_form_is_written_over(tmp_path: Path) -> None:
-    place = str(tmp_path)
-    night(place, {"r1": FIRST})
-    made(place)
+def test_an_index_of_another_form_is_written_over(tmp_path: Path, indexed: str) -> None:
     path = tmp_path / "index/00000001/index.json"
     path.write_bytes(path.read_bytes().replace(b'"format": 1', b'"format": 9'))
-    assert not Neighbours(place).is_indexed
-    made(place)
-    assert Neighbours(place).is_indexed
+    assert not Neighbours(indexed).is_indexed
+    made(indexed)
+    assert Neighbours(indexed).is_indexed
 
 
-def test_a_card_without_its_hash_is_one_of_the_first_version(tmp_path: Path) -> None:
-    place = str(tmp_path)
-    night(place, {"r1": FIRST})
-    made(place)
+def test_a_card_without_its_hash_is_one_of_the_first_version(tmp_path: Path, indexed: str) -> None:
     path = tmp_path / "index/00000001/index.json"
     plain = json.loads(path.read_text())
     path.write_text(json.dumps({name: value for name, value in plain.items() if name != "sha256"}))
-    verify(VerifyConfig(scores=place))
+    verify(VerifyConfig(scores=indexed))
     path.write_text(json.dumps(plain | {"num_probed": 1}))
     with pytest.raises(VerifyError, match=r"index/00000001/index\.json was altered"):
-        verify(VerifyConfig(scores=place))
-    made(place)
-    verify(VerifyConfig(scores=place))
+        verify(VerifyConfig(scores=indexed))
+    made(indexed)
+    verify(VerifyConfig(scores=indexed))
 
 
 def test_embeddings_that_are_no_numbers_are_named(tmp_path: Path) -> None:
@@ -527,36 +509,30 @@ def test_embeddings_that_are_no_numbers_are_named(tmp_path: Path) -> None:
         duplicates(DuplicatesConfig(scores=place, out=f"{place}/groups.parquet"))
 
 
-def test_keys_that_cannot_be_are_not_found_and_no_key_has_no_neighbour(tmp_path: Path) -> None:
-    place = str(tmp_path)
-    night(place, {"r1": FIRST})
-    made(place)
+def test_keys_that_cannot_be_are_not_found_and_no_key_has_no_neighbour(indexed: str) -> None:
     with pytest.raises(DataError, match="page 99999999999, has no embedding"):
-        Neighbours(place).of((0, 99_999_999_999))
-    assert similar(place, []).num_rows == 0
+        Neighbours(indexed).of((0, 99_999_999_999))
+    assert similar(indexed, []).num_rows == 0
 
 
-def test_vacuum_keeps_what_the_indexes_of_kept_snapshots_name(tmp_path: Path) -> None:
-    place = str(tmp_path)
-    night(place, {"run-1": FIRST})
-    made(place)
-    vectors = later(place)
-    made(place)
+def test_vacuum_keeps_what_the_indexes_of_kept_snapshots_name(tmp_path: Path, indexed: str) -> None:
+    vectors = later(indexed)
+    made(indexed)
     (tmp_path / "index/00000002/part-killed.vectors").write_bytes(b"of a build that was killed")
-    aged(place)
-    before = names(place)
-    assert vacuum(VacuumConfig(scores=place, keep=5, dry_run=True))["files_removed"] == 1
-    vacuum(VacuumConfig(scores=place, keep=5))
-    assert names(place) == before - {"00000002/part-killed.vectors"}
-    vacuum(VacuumConfig(scores=place, keep=1))
-    assert "00000001/index.json" not in names(place)
+    aged(indexed)
+    before = names(indexed)
+    assert vacuum(VacuumConfig(scores=indexed, keep=5, dry_run=True))["files_removed"] == 1
+    vacuum(VacuumConfig(scores=indexed, keep=5))
+    assert names(indexed) == before - {"00000002/part-killed.vectors"}
+    vacuum(VacuumConfig(scores=indexed, keep=1))
+    assert "00000001/index.json" not in names(indexed)
     assert not any(
-        path.endswith("safetensors") and "questions" in path for path in names(place) if path[7] == "1"
+        path.endswith("safetensors") and "questions" in path for path in names(indexed) if path[7] == "1"
     )
-    assert recall(place, vectors, 30) >= 0.98  # by the vectors that the first one wrote
-    night(place, {"run-9": FIRST}, parent=2)
-    vacuum(VacuumConfig(scores=place, keep=1))
-    assert names(place) == set()
+    assert recall(indexed, vectors, 30) >= 0.98  # by the vectors that the first one wrote
+    night(indexed, {"run-9": FIRST}, parent=2)
+    vacuum(VacuumConfig(scores=indexed, keep=1))
+    assert names(indexed) == set()
 
 
 def test_vacuum_leaves_the_files_of_a_build_at_work_alone(tmp_path: Path) -> None:

@@ -299,7 +299,7 @@ class ManyNights(Nights):
 
 
 Nights.TestCase.settings = settings(
-    max_examples=4,
+    max_examples=3,
     stateful_step_count=25,
     suppress_health_check=list(HealthCheck),
     print_blob=True,

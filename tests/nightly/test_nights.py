@@ -174,6 +174,7 @@ def test_s4_the_overtaken_run_conflicts_and_leaves_the_winner_whole(any_world: W
 
 
 def test_s9_more_keys_removed_than_allowed_is_refused_before_anything_is_written(world: World) -> None:
+    world.piece_rows = 50
     world.night(keys(*range(100)))
     before = world.folder.entries()
     with pytest.raises(LimitError, match=r"6 of 100 .*--max-removed 0\.05"):
@@ -560,6 +561,7 @@ def test_unsupported_images_are_tried_again_once_when_more_formats_are_decoded(w
 
 
 def test_more_fingerprints_changed_than_allowed_is_refused_before_anything_is_written(world: World) -> None:
+    world.piece_rows = 50
     world.night(keys(*range(100)))
     before = world.folder.entries()
     other = {(i, 0): f"other {i}" for i in range(51)}

@@ -134,17 +134,28 @@ def test_a_piece_of_a_run_that_is_live_already_is_not_taken_for_the_same_key(wor
     check(world, content, M1)
 
 
+DAMAGED = keys(1, 2, 3, 4, 5, 6)
+
+
+@pytest.fixture(scope="module", params=[pytest.param(0, marks=pytest.mark.slow), 1])
+def staged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A run that was killed when all was staged, after so many nights."""
+    world = World(str(tmp_path_factory.mktemp("world")))
+    before = keys(100) if request.param else {}
+    if before:
+        world.night(before)
+    world.night({**before, **DAMAGED}, killed_after=2)
+    return world
+
+
 @pytest.mark.parametrize(
     "how", ["embeddings gone", "scores gone", "cut", "altered", "garbage", "copied", "another run's"]
 )
-@pytest.mark.parametrize("num_published", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_damaged_piece_is_scored_again_as_if_it_were_not_there(
-    world: World, how: str, num_published: int
+    staged: World, tmp_path: Path, how: str
 ) -> None:
-    if num_published:
-        world.night(keys(100))
-    content = keys(*([100] if num_published else []), 1, 2, 3, 4, 5, 6)
-    world.night(content, killed_after=2)
+    world = staged.copied_to(str(tmp_path / "world"))
+    content = {**(keys(100) if live_number(world.folder) else {}), **DAMAGED}
     damage(world, staged_receipts(world.folder)[0], how)
     world.night(content)
     assert len(world.scored) == (0 if how in ("copied", "another run's") else 3)

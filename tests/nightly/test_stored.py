@@ -218,7 +218,7 @@ def s1_holds(nights: Iterable[tuple[Content, str, int | None, dict[str, Any]]]) 
 
 
 UNHURRIED = settings(suppress_health_check=[HealthCheck.too_slow])
-test_s1_holds_over_any_sequence_of_nights = settings(UNHURRIED, max_examples=3)(given(NIGHTS)(s1_holds))
+test_s1_holds_over_any_sequence_of_nights = settings(UNHURRIED, max_examples=2)(given(NIGHTS)(s1_holds))
 test_s1_holds_over_many_sequences_of_nights = pytest.mark.slow(
     settings(UNHURRIED, max_examples=40)(given(NIGHTS)(s1_holds))
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import free_port
-from tests.push.tables import Delta, Lance, Postgres, Table
+from tests.push.tables import Delta, Lance, Postgres, Table, kinds
 from tests.support.nights import World
 from tests.support.postgres import Server, postgres_server
 
@@ -26,15 +26,7 @@ def postgres(server: Server) -> Postgres:
     return Postgres(server)
 
 
-@pytest.fixture(
-    params=[
-        "postgres",
-        "lancedb",
-        "delta",
-        pytest.param("lancedb-s3", marks=pytest.mark.slow),
-        pytest.param("delta-s3", marks=pytest.mark.slow),
-    ]
-)
+@pytest.fixture(params=kinds("postgres", "lancedb", "delta"))
 def table(request: pytest.FixtureRequest, tmp_path: Path) -> Table:
     """A table of either kind that is not there yet."""
     kind, _, store = request.param.partition("-")

@@ -11,6 +11,8 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import pytest
+
 from pix2score.push.config import PushConfig
 from pix2score.push.job import push
 from pix2score.snapshots.manifest import live_number
@@ -23,7 +25,18 @@ from tests.support.paths import ROOT
 from tests.support.postgres import Server
 
 Row = dict[str, Any]
+KINDS = ("postgres", "lancedb", "delta", "lancedb-s3", "delta-s3")
 _NOT_SENT = ("status", "error_code", "error_detail", "attempts", "fingerprint", "embedding_run")
+
+
+def kinds(*usual: str) -> list[Any]:
+    """Parameters of the fixture ``table``: every kind, slow if it is none of the usual ones."""
+    return [pytest.param(kind, marks=[] if kind in usual else pytest.mark.slow) for kind in KINDS]
+
+
+def on(kind: str) -> pytest.MarkDecorator:
+    """Of a claim about the job, which is that of any table: by default it is shown on one kind."""
+    return pytest.mark.parametrize("table", kinds(kind), indirect=True)
 
 
 class Table(Protocol):

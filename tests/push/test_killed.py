@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -19,12 +20,24 @@ from pix2score.push.targets import open_target
 from pix2score.snapshots.config import VacuumConfig
 from pix2score.snapshots.manifest import live, live_number, numbers
 from pix2score.snapshots.vacuum import vacuum
-from tests.push.tables import Postgres, Table, begins, begun, check, pushed, started
+from pix2score.summaries import PushSummary
+from tests.push.tables import Postgres, Table, begins, begun, check, on, pushed, started
 from tests.support.nights import M2, World, keys
 from tests.support.postgres import PASSWORD, Server
 
 MANY = keys(*range(60))
 ONE_BY_ONE = ("--batch-rows", "1")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """A scores folder without a night; nights of few files."""
+    return World(str(tmp_path / "world"), piece_rows=30)
+
+
+def rest(world: World, table: Table) -> PushSummary:
+    """What a push says of which it does not matter in how many batches it goes."""
+    return pushed(world, table, batch_rows=30)
 
 
 def killed(world: World, table: Table, after_s: float, *words: str) -> bool:
@@ -87,7 +100,7 @@ def test_a_push_that_is_killed_goes_on_behind_the_last_batch(world: World, table
     process.communicate()
     position, rows = table.position(), table.rows()
     assert position["after"][0] + 1 <= len(rows) <= position["after"][0] + 2, "at most a batch ahead of it"
-    told = pushed(world, table)
+    told = rest(world, table)
     assert told["resumed"] is True
     assert told["upserted"] == 59 - position["after"][0]
     check(world, table)
@@ -104,29 +117,31 @@ def test_killed_at_many_moments_the_table_becomes_the_live_snapshot(world: World
         for _ in range(3):
             num_killed += killed(world, table, draw.uniform(0, 0.3 * whole_s))
         if night % 2:
-            pushed(world, table)
+            rest(world, table)
             check(world, table)
         else:  # a first, whole push of another table, killed, and then overtaken by the next night
             num_killed += killed(world, table, draw.uniform(0, whole_s / 2), "--full")
-    pushed(world, table)
+    rest(world, table)
     check(world, table)
     assert num_killed >= 5
 
 
+@on("lancedb")
 def test_a_push_that_was_killed_before_another_night(world: World, table: Table) -> None:
     world.night(MANY)
-    pushed(world, table)
+    rest(world, table)
     world.night({key: "other" for key in MANY if key[0] > 5})
     _killed_in_the_middle(world, table)
     world.night({key: "third" if key[0] % 2 else "other" for key in MANY if key[0] > 8}, M2)
-    told = pushed(world, table)
+    told = rest(world, table)
     assert (told["resumed"], told["whole"], told["snapshot"]) == (True, False, 3)
     check(world, table, M2)
 
 
+@on("postgres")
 def test_a_push_that_was_killed_and_whose_snapshots_are_gone(world: World, table: Table) -> None:
     world.night(MANY)
-    pushed(world, table)
+    rest(world, table)
     world.night({key: "other" for key in MANY if key[0] > 5})
     _killed_in_the_middle(world, table)
     for entry in world.folder.entries("leases"):
@@ -134,7 +149,7 @@ def test_a_push_that_was_killed_and_whose_snapshots_are_gone(world: World, table
     world.night({key: "third" for key in MANY if key[0] > 8})
     vacuum(VacuumConfig(scores=world.scores, keep=1, keep_staged="0s"))
     assert numbers(world.folder)[0] > 2
-    assert pushed(world, table)["whole"] is True
+    assert rest(world, table)["whole"] is True
     check(world, table)
 
 
@@ -145,6 +160,7 @@ def _killed_in_the_middle(world: World, table: Table) -> None:
     process.communicate()
 
 
+@on("postgres")
 def test_vacuum_leaves_the_snapshot_that_is_being_pushed(world: World, table: Table) -> None:
     world.night(MANY)
     process = started(world, table, *ONE_BY_ONE)
@@ -164,12 +180,13 @@ def test_vacuum_leaves_the_snapshot_that_is_being_pushed(world: World, table: Ta
     assert 1 not in numbers(world.folder)
 
 
+@on("postgres")
 def test_of_two_pushes_to_one_table_one_ends_with_exit_4(world: World, table: Table) -> None:
     world.night(MANY)
     process = started(world, table, *ONE_BY_ONE)
     stop_behind(10, process, table)
     try:
-        pushed(world, table)
+        rest(world, table)
     finally:
         process.send_signal(signal.SIGCONT)
     out, err = process.communicate(timeout=120)
@@ -192,10 +209,10 @@ def test_a_server_that_dies_is_named_and_its_position_is_kept(world: World, post
         told = json.loads(out.splitlines()[-1])
         assert (told["error"], told["exit_code"]) == ("TargetError", 1)
         with pytest.raises(TargetError, match="table scores: .*connection to server on socket"):
-            pushed(world, postgres)
+            rest(world, postgres)
     finally:
         postgres.server.start()
-    assert pushed(world, postgres)["resumed"] is True
+    assert rest(world, postgres)["resumed"] is True
     check(world, postgres)
 
 
@@ -245,19 +262,19 @@ def test_a_url_that_is_none_is_refused_without_its_password(world: World, server
     table = Postgres(server)
     table.to = url
     with pytest.raises(TargetError) as caught:
-        pushed(world, table)
+        rest(world, table)
     assert "ecret" not in str(caught.value)
 
 
 def test_another_push_in_between_is_a_conflict(world: World, table: Table) -> None:
     world.night(MANY)
-    pushed(world, table)
+    rest(world, table)
     with closing(open_target(PushConfig(scores=world.scores, to=table.to))) as first:
         position, schema = first.position(), sent_schema(world.folder, live(world.scores))
         assert position
         first.prepare(schema, position, recreate=False)
         world.night(keys(1, 2))
-        pushed(world, table)
+        rest(world, table)
         nothing = schema.empty_table()
         chunk = Chunk(nothing, nothing.select(["illust_id", "page"]), None, None, is_whole=True)
         with pytest.raises(ConflictError, match="another push wrote to .* meanwhile: run again"):

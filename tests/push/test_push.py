@@ -23,7 +23,7 @@ from pix2score.snapshots.manifest import live_number
 from pix2score.snapshots.restore import publish_snapshot
 from pix2score.snapshots.vacuum import vacuum
 from pix2score.storage import places
-from tests.push.tables import Postgres, Table, check, live_rows, pushed
+from tests.push.tables import Postgres, Table, check, live_rows, on, pushed
 from tests.support.nights import M1, M2, World, keys
 from tests.support.stores import CONTAINER, KEY, AzureServer
 
@@ -83,6 +83,7 @@ def test_a_store_that_refuses_is_named_without_the_key(
     assert KEY[4:] not in "".join(traceback.format_exception(told.value))
 
 
+@on("delta")
 def test_rows_that_did_not_change_are_not_sent(world: World, table: Table) -> None:
     world.night(FIRST)
     pushed(world, table)
@@ -94,6 +95,7 @@ def test_rows_that_did_not_change_are_not_sent(world: World, table: Table) -> No
     assert (told["upserted"], told["deleted"], told["batches"]) == (0, 0, 0)
 
 
+@on("postgres")
 def test_a_dry_run_counts_and_writes_nothing(world: World, table: Table) -> None:
     world.night(FIRST)
     told = pushed(world, table, dry_run=True)
@@ -113,6 +115,7 @@ def test_a_dry_run_makes_no_table(world: World, postgres: Postgres) -> None:
     assert postgres.sql("SELECT to_regclass('scores'), to_regclass('pix2score_push')") == [(None, None)]
 
 
+@on("postgres")
 def test_a_snapshot_that_was_taken_back_is_taken_back_in_the_table(world: World, table: Table) -> None:
     world.night(FIRST)
     pushed(world, table)
@@ -124,6 +127,7 @@ def test_a_snapshot_that_was_taken_back_is_taken_back_in_the_table(world: World,
     check(world, table, M1)
 
 
+@on("lancedb")
 def test_several_nights_are_one_push(world: World, table: Table) -> None:
     world.night(FIRST)
     pushed(world, table)
@@ -134,6 +138,7 @@ def test_several_nights_are_one_push(world: World, table: Table) -> None:
     check(world, table)
 
 
+@on("delta")
 def test_embeddings_that_vacuum_compacted_need_no_push(world: World, table: Table) -> None:
     for ids in ((1, 2, 3), (1, 2, 4), (1, 4, 5)):
         world.night(keys(*ids))
@@ -145,6 +150,7 @@ def test_embeddings_that_vacuum_compacted_need_no_push(world: World, table: Tabl
     check(world, table)
 
 
+@on("lancedb")
 def test_a_position_whose_snapshot_is_vacuumed_away_is_told_and_all_is_compared(
     world: World, table: Table, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -172,6 +178,7 @@ def test_a_folder_that_was_made_anew_is_compared_as_a_whole(
     check(world, table)
 
 
+@on("postgres")
 def test_the_same_folder_at_another_place_goes_on(world: World, table: Table, tmp_path: Path) -> None:
     world.night(FIRST)
     pushed(world, table)
@@ -182,6 +189,7 @@ def test_the_same_folder_at_another_place_goes_on(world: World, table: Table, tm
     check(moved, table)
 
 
+@on("lancedb")
 def test_another_scores_folder_is_refused(world: World, table: Table, tmp_path: Path) -> None:
     world.night(FIRST)
     pushed(world, table)
@@ -318,6 +326,7 @@ def test_a_model_with_other_columns_is_refused_until_the_table_is_made_anew(
     assert table.position()["done"]
 
 
+@on("lancedb")
 def test_a_missing_embedding_is_told_before_its_row_is_sent(world: World, table: Table) -> None:
     world.night(keys(1, 2, 3, 4, 5, 6))
     second = sorted(entry.path for entry in world.folder.entries("embeddings"))[1]
@@ -333,6 +342,7 @@ def test_a_missing_embedding_is_told_before_its_row_is_sent(world: World, table:
         pushed(world, table, batch_rows=1)
 
 
+@on("postgres")
 def test_no_scores_is_one_line(tmp_path: Path, table: Table) -> None:
     with pytest.raises(DataError, match="no scores at"):
         push(pix2score.PushConfig(scores=str(tmp_path / "none"), to=table.to))

@@ -17,6 +17,7 @@ from pix2score.model.answers import EmbeddingPredictor
 from pix2score.model.folder import load_model, trunk_weights
 from pix2score.refit.config import RefitConfig
 from pix2score.refit.job import refit
+from pix2score.summaries import RefitSummary
 from tests.support.builders import write_catalog
 from tests.support.stored import stored_night
 from tests.support.torch_helpers import save_network, settled_model
@@ -76,18 +77,25 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
     return Stored(str(place / "model"), str(place / "scores"), signal / signal.std())
 
 
-def test_heads_follow_the_labels_and_the_trunk_stays(stored: Stored, tmp_path: Path) -> None:
-    stored.write_labels(tmp_path, stored.signal_N)
-    found = refit(stored.config(tmp_path))
+@pytest.fixture(scope="module")
+def followed(stored: Stored, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, RefitSummary]:
+    """The model refitted to labels that follow the signal, and what was said of it."""
+    place = tmp_path_factory.mktemp("followed")
+    stored.write_labels(place, stored.signal_N)
+    return str(place / "new"), refit(stored.config(place))
+
+
+def test_heads_follow_the_labels_and_the_trunk_stays(
+    stored: Stored, followed: tuple[str, RefitSummary]
+) -> None:
+    place, found = followed
     assert sum(found["rows"].values()) == NUM_ROWS - len(FAILED)
     for name, main in (("bookmark", "spearman"), ("sanity", "kappa")):
         numbers, before = found["test"][name], found["test_before"][name]
         assert numbers[main] > 0.75, name
         assert abs(before[main]) < 0.4, name
         assert numbers["nll"] < numbers["prior_nll"] < before["nll"], name
-    (old, old_weights), (new, weights) = (
-        load_model(place) for place in (stored.model, str(tmp_path / "new"))
-    )
+    (old, old_weights), (new, weights) = (load_model(each) for each in (stored.model, place))
     assert new.trunk_version == old.trunk_version
     assert new.version != old.version == found["refitted_version"]
     for name, array in trunk_weights(old_weights).items():
@@ -95,13 +103,11 @@ def test_heads_follow_the_labels_and_the_trunk_stays(stored: Stored, tmp_path: P
     assert new.about["refit"]["of"] == old.version
 
 
-def test_labels_that_turn_round_turn_the_heads_round(stored: Stored, tmp_path: Path) -> None:
-    stored.write_labels(tmp_path, stored.signal_N)
-    refit(stored.config(tmp_path))
-    later = tmp_path / "later"
-    stored.write_labels(later, -stored.signal_N)
-    again = Stored(str(tmp_path / "new"), stored.scores, stored.signal_N)
-    found = refit(again.config(later))
+def test_labels_that_turn_round_turn_the_heads_round(
+    stored: Stored, followed: tuple[str, RefitSummary], tmp_path: Path
+) -> None:
+    stored.write_labels(tmp_path, -stored.signal_N)
+    found = refit(Stored(followed[0], stored.scores, stored.signal_N).config(tmp_path))
     assert found["test_before"]["bookmark"]["spearman"] < -0.75 < 0.75 < found["test"]["bookmark"]["spearman"]
 
 

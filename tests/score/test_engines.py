@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -77,9 +78,9 @@ def _assert_m1(model: Path, out: str) -> None:
 
 
 def test_a_host_that_answers_otherwise_scores_the_whole_night_in_float32(
-    catalog: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    model: Path, catalog: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = with_engine_files(tmp_path / "broken")
+    model = shutil.copytree(model, tmp_path / "broken")
     permute_scales(model)
     settings = {"catalog": catalog, "model": str(model), "out": str(tmp_path / "scores")}
     with caplog.at_level(logging.WARNING):

@@ -19,13 +19,18 @@ from tests.support.builders import Here
 from tests.support.nights import M1, Between, World, check, keys
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    """After two nights: most of the first one's embeddings are dead."""
-    world = World(str(tmp_path))
+@pytest.fixture(scope="module")
+def two_nights(tmp_path_factory: pytest.TempPathFactory) -> World:
+    world = World(str(tmp_path_factory.mktemp("world")))
     world.night(keys(*range(12)))
     world.night(mostly_new())
     return world
+
+
+@pytest.fixture
+def world(two_nights: World, tmp_path: Path) -> World:
+    """After two nights: most of the first one's embeddings are dead."""
+    return two_nights.copied_to(str(tmp_path / "world"))
 
 
 def mostly_new() -> dict[tuple[int | str, int], str]:

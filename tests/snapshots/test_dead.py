@@ -13,8 +13,7 @@ import pyarrow.compute as pc
 import pytest
 
 from pix2score.errors import DataError
-from pix2score.snapshots import dead, lookup
-from pix2score.snapshots.compaction import MANY_LOOSE
+from pix2score.snapshots import compaction, dead, lookup
 from pix2score.snapshots.config import VacuumConfig
 from pix2score.snapshots.dead import hashes_of, of_run, organise, organise_calls, organise_part
 from pix2score.snapshots.lookup import DeadKeys
@@ -108,11 +107,14 @@ def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path: Path) -> Non
         DeadKeys(folder, [file], pa.int64()).are_dead("a", every["illust_id"], every["page"])
 
 
-def test_vacuum_puts_many_files_of_the_dead_in_order_and_readers_open_what_they_need(tmp_path: Path) -> None:
+def test_vacuum_puts_many_files_of_the_dead_in_order_and_readers_open_what_they_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "MANY_LOOSE", 6)
     world = World(str(tmp_path), piece_rows=300)
     content = keys(*range(300))
     world.night(content)
-    num_nights = MANY_LOOSE + 1
+    num_nights = compaction.MANY_LOOSE + 1
     for i in range(num_nights):
         content = {**content, (i, 0): "b", (200, 0): f"night {i}"}
         world.night(content)

@@ -49,14 +49,21 @@ def begun(world: World, content: dict[Any, str]) -> Publication:
     return replace(publication, receipts=world.stage(plan, publication))
 
 
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """After a night, and one that was killed with one of its two pieces."""
+    world = World(str(tmp_path_factory.mktemp("world")))
+    world.night(keys(100))
+    world.night(keys(100, 1, 2, 3, 4, 5, 6), killed_after=1)
+    return world
+
+
 @pytest.mark.parametrize("options", [{}, TAKE_DOWN])
 @pytest.mark.parametrize("moment", ["before", "between"])
 def test_vacuum_beside_a_run_takes_nothing_that_the_run_publishes(
-    world: World, options: dict[str, Any], moment: str
+    staged: World, tmp_path: Path, options: dict[str, Any], moment: str
 ) -> None:
-    world.night(keys(100))
-    content = keys(100, 1, 2, 3, 4, 5, 6)
-    world.night(content, killed_after=1)
+    world, content = staged.copied_to(str(tmp_path / "world")), keys(100, 1, 2, 3, 4, 5, 6)
     age(world, "staged", 8)
     age(world, "embeddings", 8)
     run = begun(world, content)
@@ -121,10 +128,8 @@ def test_of_a_process_elsewhere_nothing_is_known_but_its_lease(world: World) -> 
     assert read_leases(world.folder).runs == {"run-7"}
 
 
-def test_taking_a_piece_up_makes_it_young_again(world: World) -> None:
-    content = keys(1, 2, 3, 4, 5, 6)
-    world.night(keys(100))
-    world.night({**content, **keys(100)}, killed_after=1)
+def test_taking_a_piece_up_makes_it_young_again(staged: World, tmp_path: Path) -> None:
+    world, content = staged.copied_to(str(tmp_path / "world")), keys(1, 2, 3, 4, 5, 6)
     age(world, "staged", 8)
     age(world, "embeddings", 8)
     world.night({**content, **keys(100)}, killed_after=0)  # takes it up, and dies

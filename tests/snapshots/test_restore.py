@@ -117,15 +117,22 @@ def test_the_night_after_scores_all_if_the_snapshot_taken_back_is_of_another_mod
     check(world, keys(*range(6)), M2)
 
 
+@pytest.fixture(scope="module")
+def two_nights(tmp_path_factory: pytest.TempPathFactory) -> World:
+    world = World(str(tmp_path_factory.mktemp("world")))
+    world.night(keys(*range(6)))
+    world.night(keys(*range(3)), M2)
+    return world
+
+
 @pytest.mark.parametrize(
     ("table", "damage"),
     [("scores", "altered"), ("embeddings", "altered"), ("embeddings", "cut"), ("scores", "gone")],
 )
 def test_a_snapshot_with_a_damaged_file_is_refused_in_one_line_that_names_it(
-    world: World, table: Any, damage: str
+    two_nights: World, tmp_path: Path, table: Any, damage: str
 ) -> None:
-    world.night(keys(*range(6)))
-    world.night(keys(*range(3)), M2)
+    world = two_nights.copied_to(str(tmp_path / "world"))
     file = read_snapshot(world.folder, 1).files_of(table)[0]
     data = bytearray(world.folder.read(file.path))
     data[len(data) // 2] ^= 0xFF

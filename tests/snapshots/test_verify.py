@@ -182,15 +182,20 @@ def altered(value: Any) -> Any:
     return 1 if value is None else value + 1
 
 
-@pytest.fixture
-def counted(tmp_path: Path) -> World:
-    """With rows of every kind, and a column of the catalog."""
-    world = World(str(tmp_path))
+@pytest.fixture(scope="module")
+def counted_once(tmp_path_factory: pytest.TempPathFactory) -> World:
+    world = World(str(tmp_path_factory.mktemp("counted")))
     world.columns = {"likes": lambda key: key[1]}
     content = {**keys(1, 2, 3), (4, 0): "CORRUPT"}
     world.night(content, carry=("likes",))
     world.night({**content, (1, 0): "NOT_FOUND", **keys(5)}, carry=("likes",), ends_after=0)
     return world
+
+
+@pytest.fixture
+def counted(counted_once: World, tmp_path: Path) -> World:
+    """With rows of every kind, and a column of the catalog."""
+    return counted_once.copied_to(str(tmp_path / "world"))
 
 
 def problem_with(world: World, path: tuple[Any, ...], change: Callable[[dict[Any, Any]], None]) -> str:

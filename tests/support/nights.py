@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -142,13 +143,24 @@ class World:
         return self.publish(self.with_rest(replace(publication, receipts=receipts)))
 
     def with_rest(self, publication: Publication) -> Publication:
-        """With pending rows for new keys that are in no piece; what is left is counted."""
+        """With pending rows for new keys that are in no piece; what is left is counted. As a night does it:
+        nothing is looked for where all is done."""
         plan, receipts = publication.plan, publication.receipts
+        num_left = plan.counts.to_score - sum(receipt.rows for receipt in receipts)
+        if not (num_left or plan.withheld):
+            return publication
         origin, layout = publication.origin, publication.layout
-        left = left_of(self.executor, self.folder, origin, layout, plan, plan.parts, receipts)
+        planned = plan.parts if num_left else []
+        left = left_of(self.executor, self.folder, origin, layout, plan, planned, receipts)
+        assert left.total == num_left
         plan.counts.left = left.total
         plan.counts.pending += left.num_without_answer
         return replace(publication, receipts=[*receipts, *left.pieces])
+
+    def copied_to(self, place: str) -> World:
+        """The same world in another folder of the disk."""
+        shutil.copytree(self.place, place)
+        return replace(self, place=place, scored=[*self.scored], before={**self.before})
 
     def publish(self, publication: Publication, workers: Any = None) -> Snapshot:
         """The night's snapshot is live."""

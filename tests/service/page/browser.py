@@ -33,6 +33,16 @@ FLAGS = [
 ]
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 DESK = {"viewport": {"width": 1280, "height": 900}}
+LOOKS = pytest.mark.parametrize(
+    ("device", "scheme"),
+    [
+        pytest.param(PHONE, "light", id="phone-light"),
+        pytest.param(DESK, "dark", id="desk-dark"),
+        pytest.param(PHONE, "dark", id="phone-dark", marks=pytest.mark.slow),
+        pytest.param(DESK, "light", id="desk-light", marks=pytest.mark.slow),
+    ],
+)
+"""Each device and each scheme once, and slow the other way round."""
 GIVE = """([how, files]) => {
   const data = new DataTransfer();
   for (const [name, type, content] of files) {

@@ -13,7 +13,7 @@ from PIL import Image
 pytest.importorskip("playwright")
 from playwright.sync_api import Browser, Route, expect
 
-from tests.service.page.browser import DESK, MARKS, PHONE, Relay, Seen, opened
+from tests.service.page.browser import LOOKS, MARKS, PHONE, Relay, Seen, opened
 from tests.service.page.conftest import World
 from tests.support.every_head import FITTED
 from tests.support.pictures import noise
@@ -328,8 +328,7 @@ def test_results_are_told_to_a_screen_reader(seen: Seen, world: World) -> None:
     expect(said).to_contain_text(f"{world.others[0].name}: bookmark {label}; sanity ")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("device", [PHONE, DESK], ids=["phone", "desk"])
+@LOOKS
 def test_it_fits_the_width_in_either_scheme(
     browser: Browser, url: str, world: World, tmp_path: Path, device: dict[str, Any], scheme: Any
 ) -> None:
