@@ -21,6 +21,7 @@ from pix2score.snapshots.snapshot import CarriedColumns
 from pix2score.snapshots.tables import Layout
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_bytes
+from pix2score.storage.quoting import identifier
 from pix2score.storage.sql import one_row, query
 
 PART_ROWS, ROW_GROUP_ROWS = 250_000, 65_536
@@ -59,7 +60,10 @@ def hash_of(connection: duckdb.DuckDBPyConnection, catalog: Catalog, names: Sequ
 
 
 def carried_columns(catalog: Catalog, names: Sequence[str], found: int) -> CarriedColumns:
-    """The columns, and the hash that was ``found`` of their values."""
+    """The columns, and the hash that was ``found`` of their values.
+
+    Raises ``ConfigError`` for spans of time, which DuckDB does not give back as they were.
+    """
     types = {name: str(_field(catalog, name).type) for name in names}
     return {"columns": types, "hash": f"{found:016x}"}
 
@@ -69,7 +73,7 @@ def write_carried(
 ) -> tuple[SortedPart, ...]:
     """The columns of every key, in key order, as parts below ``prefix``."""
     schema = pa.schema([*key_fields(catalog.id_type), *(_field(catalog, name) for name in names)])
-    named = ", ".join(f'label_{catalog.labels.index(name)} AS "{name}"' for name in names)
+    named = ", ".join(f"label_{catalog.labels.index(name)} AS {identifier(name)}" for name in names)
     sql = f"SELECT illust_id, page, {named} FROM keyed ORDER BY illust_id, page"
     parts = []
     for number, rows in enumerate(query(connection, sql, schema, PART_ROWS)):
@@ -82,6 +86,8 @@ def write_carried(
 
 def _field(catalog: Catalog, name: str) -> pa.Field:
     kind = catalog.rows_schema().field(f"label_{catalog.labels.index(name)}").type
+    if "duration[" in str(kind):  # DuckDB has intervals of months and days in its place
+        raise ConfigError(f"carry {name}: a column of {kind} cannot be carried; a number can")
     return pa.field(name, kind)
 
 

@@ -29,6 +29,7 @@ from pix2score.storage.folder import Folder
 from pix2score.storage.matrix import Matrix, MatrixFile
 from pix2score.storage.parquet import parquet_batches
 from pix2score.storage.parts import Part
+from pix2score.storage.quoting import identifier
 from pix2score.storage.sql import engine, load, query
 
 logger = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ def _load_stored(
 
 
 def _labels_of(connection: duckdb.DuckDBPyConnection, split: str, labels: Sequence[str]) -> pa.Table:
-    names = ", ".join(f'"{name}"' for name in labels)
+    names = ", ".join(map(identifier, labels))
     sql = f"SELECT {names} FROM chosen WHERE split = '{split}' ORDER BY row"
     return connection.cursor().sql(sql).to_arrow_table()
 

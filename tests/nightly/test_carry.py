@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,22 @@ def test_every_row_has_what_the_catalog_says_tonight(world: World) -> None:
     assert [row[0] for row in carried(world).values()] == [15, None, 35, 45, 75]
     check(world, {**content, (3, 0): "other", (7, 0): "new"}, M1)
     assert read_scores(world.scores).schema.names[-3:] == ["scored_at", *NAMES]
+
+
+def test_a_name_may_have_quotes(world: World) -> None:
+    world.columns = {'said "so"': bookmarks_of(0)}
+    world.night(keys(1, 2, 3), carry=('said "so"',))
+    world.night(keys(1, 2, 3, 4), carry=('said "so"',))
+    assert [row['said "so"'] for row in world.rows().values()] == [10, None, 30, 40]
+    check(world, keys(1, 2, 3, 4), M1)
+
+
+@pytest.mark.parametrize("value", [timedelta(seconds=3), [timedelta(seconds=3)]])
+def test_a_span_of_time_is_refused_before_the_night(world: World, value: Any) -> None:
+    world.columns = {"lasts": lambda key: value}
+    with pytest.raises(ConfigError, match=r"carry lasts: a column of .*duration\[us\].* cannot be carried"):
+        world.night(keys(1, 2), carry=("lasts",))
+    assert world.scored == []
 
 
 def test_values_that_moved_alone_make_a_snapshot_and_nothing_that_moved_makes_none(world: World) -> None:
