@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from pix2score.cluster.ray_patches.lookup import asked, is_plain, replaced
 logger = logging.getLogger(__name__)
 _OF_RAY_DATA = "ray.data._internal.execution.interfaces.physical_operator:OpTask._cancel"
 _CALLED_BACK = "ray:ObjectRef._on_completed"
+_NODE = "ray._private.worker:_global_node"
 
 
 def cancel(ref: Any) -> None:
@@ -40,7 +42,7 @@ def cancelling_among_answers() -> contextlib.AbstractContextManager[None]:
 
 def _among_answers(work: Callable[[], None]) -> None:
     """Do ``work`` in the thread of this process that takes the answers of tasks; at once if there is none."""
-    if is_plain() or not ray.is_initialized() or asked(_CALLED_BACK) is None:
+    if is_plain() or not ray.is_initialized() or asked(_CALLED_BACK) is None or not _has_store():
         work()
         return
     done = ray.put(None)
@@ -54,3 +56,13 @@ def _among_answers(work: Callable[[], None]) -> None:
             logger.debug("a task was not cancelled: %s", exc)
 
     done._on_completed(called_back)
+
+
+def _has_store() -> bool:
+    """Whether this node's object store is there: Ray ends a process that puts something into one that
+    died."""
+    path = getattr(asked(_NODE), "plasma_store_socket_name", None)
+    if path is None:
+        return False
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0

@@ -32,6 +32,7 @@ PATCHED: Final = (
 
 ASKED: Final = (
     "ray:ObjectRef._on_completed",
+    "ray._private.worker:_global_node",
     "ray._raylet:InnerGcsClient.get_all_node_info",
     "ray._raylet:GcsClient",
     "ray._raylet:AuthenticationTokenLoader.instance",

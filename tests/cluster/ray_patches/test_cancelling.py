@@ -156,3 +156,33 @@ def test_tasks_that_are_cancelled_as_they_end_do_not_end_this_process() -> None:
     rounds, cancelled = map(int, ended.stdout.splitlines()[-1].split())
     assert rounds > 20
     assert cancelled > 100
+
+
+WITHOUT_A_RAYLET = """
+import os, signal, time
+import ray
+from pix2score.cluster.ray_patches.cancelling import cancel
+from pix2score.cluster.session import session
+from tests.support.drivers import command_line, descendants
+
+@ray.remote
+def wait_long():
+    time.sleep(200)
+
+with session():
+    task = wait_long.remote()
+    (raylet,) = [pid for pid in descendants(os.getpid()) if "/raylet/raylet " in command_line(pid)]
+    os.kill(raylet, signal.SIGKILL)
+    while "/raylet/raylet " in command_line(raylet):
+        time.sleep(0.05)
+    cancel(task)
+    print("goes on", flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.starts_ray
+def test_cancelling_on_a_node_that_died_does_not_end_this_process() -> None:
+    command = [sys.executable, "-c", WITHOUT_A_RAYLET]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert "goes on" in ended.stdout, (ended.returncode, ended.stderr[-3000:])
