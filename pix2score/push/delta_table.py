@@ -111,6 +111,8 @@ class DeltaTarget:
         wanted = Schema.from_arrow(self._schema)
         with self._told():
             table = self._opened()
+            if table is None and self._held is not None:  # gone since its position was asked for
+                raise overtaken(self.name)
             if table is None or recreate:
                 self._held = position.to_json()
                 DeltaTable.create(

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from pix2score.cli.summary import Summary, recorded
-from pix2score.errors import AccessError, DataError, TargetError
+from pix2score.errors import AccessError, ConflictError, DataError, TargetError
 from pix2score.push.config import PushConfig
 from pix2score.push.position import Position, Step, columns_of, next_step
 from pix2score.push.rows import DueRows, due_rows, sent_schema
@@ -73,7 +73,7 @@ def _finish(target: Target) -> None:
     """All is written: what does not become of the rest is told, and is no failure of the push."""
     try:
         target.finish()
-    except TargetError as exc:
+    except (TargetError, ConflictError) as exc:
         logger.warning("all rows are written, but not all is tidied up behind them: %s", exc)
 
 

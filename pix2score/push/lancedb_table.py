@@ -44,7 +44,7 @@ _MARK = "pix2score:positions"
 """Metadata of the column of embeddings: hashes of the positions that fit the table's rows. They go back with
 the rows if a version of the table is restored, which the table of positions knows nothing of."""
 _CONFLICT = re.compile(
-    r"commit conflict|incompatible with concurrent|already exists|concurrent", re.IGNORECASE
+    r"commit conflict|concurrent (transaction|commit|writer|modification)|already exists", re.IGNORECASE
 )
 """In what LanceDB says of two writers at the same moment."""
 
@@ -118,6 +118,8 @@ class LanceTable:
             if recreate:
                 self._database.drop_table(self._table, ignore_missing=True)
             found = self._opened(self._table)
+            if found is None and self._held is not None:  # dropped since its position was asked for
+                raise overtaken(self.name)
             if found is None:
                 self._forget()
                 marked = _marked(schema, position.to_json())
@@ -143,10 +145,11 @@ class LanceTable:
         with self._told():
             if self._stored() != self._held:
                 raise overtaken(self.name)
-            self._bring(chunk)
-            self._mark(position)
             try:
-                self._keep(position)
+                with self._told():  # a conflict of LanceDB's own is one too
+                    self._bring(chunk)
+                    self._mark(position)
+                    self._keep(position)
             except ConflictError:
                 self._distrust(position)
                 raise
@@ -175,10 +178,14 @@ class LanceTable:
     def _distrust(self, position: Position) -> None:
         """Have all rows compared by the next push, if rows of another snapshot than the one that the table is
         brought to have just been written to it."""
-        self._held = self._stored()
-        found = position_from_json(self._held, self.name) if self._held else None
-        if found and found.manifest != position.manifest:
-            self._keep(as_unknown(found))
+        while True:
+            self._held = self._stored()
+            found = position_from_json(self._held, self.name) if self._held else None
+            if not found or found.manifest == position.manifest:
+                return
+            with contextlib.suppress(ConflictError), self._told():  # the other one is further by now
+                self._keep(as_unknown(found))
+                return
 
     def _keep(self, position: Position) -> None:
         """Note ``position`` in the place of the one that is known, and of no other."""

@@ -121,9 +121,10 @@ class PostgresTable:
             check_table(self._session, self.name, self._quoted, columns, schema)
             if self._stored() not in ([held, text] if is_again else [held]):
                 raise overtaken(self.name)
+        elif held is not None:  # dropped since its position was asked for
+            raise overtaken(self.name)
         else:
             self._create({name: kind for name, (kind, _) in columns.items()}, schema)
-            held = None
         self._columns, self._copied = list(columns), [copied for _, copied in columns.values()]
         self._make_positions()
         if held is None:
@@ -219,7 +220,8 @@ class PostgresTable:
 
     def _upsert(self, num_rows: int) -> None:
         names = [identifier(name) for name in self._columns]
-        new = ", ".join(f"{name} = EXCLUDED.{name}" for name in names if name.strip('"') not in KEY)
+        others = [identifier(name) for name in self._columns if name not in KEY]
+        new = ", ".join(f"{name} = EXCLUDED.{name}" for name in others)
         done = self._execute(
             f"INSERT INTO {self._quoted} ({', '.join(names)}) SELECT {', '.join(names)} FROM "
             f"pg_temp.{_INCOMING} ON CONFLICT ({', '.join(KEY)}) DO UPDATE SET {new}"

@@ -64,7 +64,7 @@ def serve_until_told(config: ServeConfig, again: Callable[[], ServeConfig]) -> S
     except (KeyboardInterrupt, SystemExit) as exc:  # also while it starts: it may answer by then
         if not termination.is_told(exc):
             raise
-        termination.acknowledge(exc)  # told again, it goes on ending
+        termination.acknowledge(exc)
     return {
         "job": "serve",
         "model_version": version,
@@ -109,6 +109,9 @@ def served(config: ServeConfig, offer: Offer) -> Iterator[None]:
         )
         _deploy(config, offer)
         yield
+    except BaseException as exc:
+        termination.acknowledge(exc)  # told again, it goes on ending
+        raise
     finally:
         with contextlib.suppress(RayServeException):  # it had not started
             ray_serve.delete(NAME)

@@ -181,7 +181,7 @@ class Snapshot:
     @property
     def same_scores(self) -> tuple[int, ...]:
         """Numbers of the snapshots before whose embeddings ``vacuum`` compacted into this one's."""
-        return tuple(self.manifest.get("compaction_of", ()))
+        return tuple(self.manifest.get("compaction_of") or ())
 
     @cached_property
     def layout(self) -> Layout:

@@ -31,7 +31,8 @@ MAX_BACKOFF_S = 20.0
 STORES = {"s3": "bucket", "gs": "bucket", "az": "container"}
 """Scheme of a store, two letters each -> what it calls the first part of a place."""
 _SPELLINGS = {"gcs": "gs", "abfs": "az", "abfss": "az"}
-_CREDENTIALS = re.compile(r"(?<=://)[^/]*@|\?.*", re.DOTALL)  # of a URL: who and password, a signed query
+_CREDENTIALS = re.compile(r"(?<=://)([^/]*@|[^/@]*:[^?]*@)|\?.*", re.DOTALL)
+"""Of a URL: who and password, which may hold a slash, and a signed query."""
 PLACES = "s3://, gs:// or az://bucket/prefix"
 
 
@@ -100,9 +101,9 @@ def normalise(place: str) -> str:
         scheme, (bucket, key) = place[:2], split(place)
         if not bucket:
             raise ConfigError(f"place {place!r} has no bucket; expected {scheme}://bucket/prefix")
-        if re.search(":.*@", bucket):
+        if ":" in bucket and not bucket.startswith("arn:") and "@" in place:
             raise ConfigError(
-                f"place {scheme}://…@{bucket.rpartition('@')[2]}: credentials are no part of a place; they "
+                f"place {scheme}://…@{place.rpartition('@')[2]}: credentials are no part of a place; they "
                 "come from the store's standard chain"
             )
         if scheme in _OTHERS and key.rstrip("/") and not is_plain(key.rstrip("/")):

@@ -71,7 +71,15 @@ def test_a_url_that_is_no_text_is_refused_without_its_password() -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["s3://AKIA:secret@bucket/x", "https://u:secret@h/x?sig=secret", "x://h?secret"]
+    "place",
+    [
+        "s3://AKIA:secret@bucket/x",
+        "s3://AKIA:se/secret@bucket/x",
+        "s3://AKIA:se\nsecret@bucket/x",
+        "https://u:secret@h/x?sig=secret",
+        "https://u:se/secret@h/x",
+        "x://h?secret",
+    ],
 )
 def test_credentials_in_a_place_are_refused_and_not_shown(place: str) -> None:
     for config in (

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import pix2score
-from pix2score.errors import AccessError, ConfigError, DataError
+from pix2score.errors import AccessError, ConfigError, ConflictError, DataError
+from pix2score.push import job
 from pix2score.push.config import PushConfig
 from pix2score.push.job import push
 from pix2score.snapshots.config import PublishConfig, VacuumConfig
@@ -346,3 +347,39 @@ def test_a_missing_embedding_is_told_before_its_row_is_sent(world: World, table:
 def test_no_scores_is_one_line(tmp_path: Path, table: Table) -> None:
     with pytest.raises(DataError, match="no scores at"):
         push(pix2score.PushConfig(scores=str(tmp_path / "none"), to=table.to))
+
+
+def test_a_table_that_is_dropped_while_a_push_begins_is_not_half_made(
+    world: World, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.night(keys(1, 2, 3))
+    pushed(world, table)
+    world.night(keys(1, 2, 3, 4))
+    begun = job.sent_schema
+
+    def dropped(*args: Any) -> Any:
+        """Between the question for the position and the work."""
+        table.drop()
+        return begun(*args)
+
+    monkeypatch.setattr(job, "sent_schema", dropped)
+    with pytest.raises(ConflictError, match="another push"):
+        pushed(world, table)
+    monkeypatch.undo()
+    pushed(world, table)
+    check(world, table)
+
+
+@pytest.mark.parametrize("name", ['page"', '"illust_id"'])
+def test_a_carried_column_that_is_nearly_called_as_the_key_follows_the_catalog(
+    world: World, table: Table, name: str
+) -> None:
+    counts = {1: 5, 2: 6}
+    world.columns = {name: lambda key: counts[key[0]]}
+    world.night(keys(1, 2), carry=(name,))
+    pushed(world, table)
+    counts[2] = 60
+    world.night(keys(1, 2), carry=(name,))
+    pushed(world, table)
+    check(world, table)
+    assert sorted(row[name] for row in table.rows()) == [5, 60]

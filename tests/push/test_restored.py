@@ -7,11 +7,12 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from pix2score.errors import ConflictError
+from pix2score.errors import ConflictError, TargetError
 from pix2score.push.config import PushConfig
 from pix2score.push.rows import Chunk, sent_schema
 from pix2score.push.targets import open_target
@@ -217,3 +218,32 @@ def test_pushes_that_begin_at_once_are_one(world: World, table: Table) -> None:
             assert table.opened("pix2score_push").count_rows() == 1
         pushed(world, table)
         check(world, table)
+
+
+@pytest.mark.parametrize("table", ["lancedb"], indirect=True)
+def test_two_that_optimise_at_once_are_no_failure_of_a_push(
+    world: World, table: Table, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import lancedb
+
+    def preempted(self: Any, *args: Any, **kwargs: Any) -> None:
+        raise RuntimeError(
+            "Retryable commit conflict for version 9: preempted by concurrent transaction Rewrite"
+        )
+
+    monkeypatch.setattr(lancedb.table.LanceTable, "optimize", preempted)
+    world.night(keys(1, 2))
+    assert pushed(world, table)["upserted"] == 2
+    assert "all rows are written, but not all is tidied up behind them" in caplog.text
+    check(world, table)
+
+
+def test_what_is_missing_in_a_folder_called_concurrent_is_no_conflict(world: World, tmp_path: Path) -> None:
+    table = Lance(str(tmp_path / "concurrent" / "target"))
+    world.night(keys(1, 2))
+    pushed(world, table)
+    for path in (tmp_path / "concurrent/target/scores.lance/data").iterdir():
+        path.unlink()
+    world.night(keys(1, 2, 3))
+    with pytest.raises(TargetError):
+        pushed(world, table, full=True)
