@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.types as pt
 
 from pix2score.catalog.files import hive_values
 from pix2score.catalog.hashes import KeptHashes, as_text, digests
 from pix2score.catalog.read import BATCH_ROWS, FileRows, image_batches, image_values, leaf, opened
-from pix2score.catalog.shape import field_type, whole_number
+from pix2score.catalog.shape import field_type, hive_value
 from pix2score.catalog.types import read_as
 from pix2score.catalog.view import CatalogFile, TableVersion
 from pix2score.errors import DataError
@@ -123,10 +122,7 @@ class RowReader:
             array = leaf(batch, name)
         elif name in hive:
             value, kind = hive[name]
-            array = pa.repeat(
-                pa.scalar(whole_number(value) if value is not None and pt.is_integer(kind) else value, kind),
-                batch.num_rows,
-            )
+            array = pa.repeat(pa.scalar(hive_value(value, kind), kind), batch.num_rows)
         elif field.name.startswith("label_"):
             return pa.nulls(batch.num_rows, field.type)
         else:

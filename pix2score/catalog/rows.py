@@ -227,7 +227,7 @@ def page_sql(schema: pa.Schema) -> str:
     kind = schema.field("page").type
     if pt.is_integer(kind):
         return "coalesce(CAST(page AS INTEGER), 0)"
-    text = f"trim({text_sql('page', kind)})"
+    text = f"trim(trim({text_sql('page', kind)}), ' ' || chr(9) || chr(10) || chr(13))"
     wrong = f"error('page \"' || {text} || '\", expected 0, 1, 2 or p0, p1, p2')"
     return (
         f"CASE WHEN coalesce({text}, '') = '' THEN 0 WHEN regexp_full_match({text}, 'p?-?[0-9]+') THEN "

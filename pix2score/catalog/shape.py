@@ -63,6 +63,14 @@ def _is_int64(text: str) -> bool:
     return is_whole and -(2**63) <= whole_number(text) < 2**63
 
 
+def hive_value(text: str | None, kind: pa.DataType) -> int | str | None:
+    """A path's value in a column of ``kind``; as text ``7.0`` is ``7`` too, whatever other paths say: groups
+    keep their names, and so their splits."""
+    if text is None or not _is_int64(text):
+        return text
+    return whole_number(text) if pt.is_integer(kind) else text.removesuffix(".0")
+
+
 def whole_number(text: str) -> int:
     """The number of a path's value in a column that ``hive_kinds`` calls int64."""
     return int(text.removesuffix(".0"))

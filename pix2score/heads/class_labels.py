@@ -86,7 +86,7 @@ class ClassLabels(HeadSpec):
 
     def given_sql(self, columns: Sequence[LabelColumn]) -> str:
         """SQL: what the column holds; nothing where that is blank."""
-        return f"nullif(trim({text_of(columns[0])}), '')"
+        return f"nullif({spelled_sql(text_of(columns[0]))}, '')"
 
     def reason_sql(self, columns: Sequence[LabelColumn]) -> str:
         """SQL: no_such_class."""

@@ -122,7 +122,8 @@ class TagLabels(HeadSpec):
     def clean_sql(self, columns: Sequence[LabelColumn]) -> str:
         """SQL: the names, none empty or twice, in their order; null below ``min_tags``."""
         found = names_of(self.name, self.column, columns[0], self.separator, self.tags or ())
-        distinct = f"list_filter({found}, lambda tag, i: list_position({found}, tag) = i)"
+        once = "list_filter(names, lambda tag, i: list_position(names, tag) = i)"
+        distinct = f"list_transform([{found}], lambda names: {once})[1]"  # so ``found`` is made once a row
         return f"CASE WHEN len({distinct}) >= {self.min_tags} THEN {distinct} END"
 
     def given_sql(self, columns: Sequence[LabelColumn]) -> str:

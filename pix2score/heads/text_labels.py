@@ -11,7 +11,9 @@ from collections.abc import Iterable
 
 from pix2score.storage.quoting import literal
 
-_SPACES = " \t\n\r\xa0\u3000\ufeff"
+_SPACES = " \t\n\v\f\r\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(
+    map(chr, range(0x2000, 0x200B))  # of other widths
+)
 
 
 def composed(text: str) -> str:

@@ -96,7 +96,7 @@ def _key_sql(schema: pa.Schema, id_type: pa.DataType) -> str:
     if "page" in schema.names:  # 2, 2.0, "2" and "p2" are one
         text = text_sql("page", schema.field("page").type)
         number = f"coalesce(TRY_CAST(ltrim(trim({text}), 'p') AS INTEGER), -1)"
-        page = f"CASE WHEN page IS NULL THEN 0 ELSE {number} END"
+        page = f"CASE WHEN coalesce(trim({text}), '') = '' THEN 0 ELSE {number} END"
     return f"TRY_CAST(illust_id AS {_id_name(id_type)}) AS illust_id, {page}::INTEGER AS page"
 
 

@@ -21,6 +21,10 @@ from pix2score.prepare.config import PrepareConfig
 from pix2score.storage.folder import Folder
 
 
+LABELS = 2
+"""Raised when labels are read in another way: an attempt that was begun before is not resumed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """What one invocation works with."""
@@ -47,6 +51,7 @@ def plan_id(
     facts = asked | {
         "files": [(e.path, e.size, e.etag) for catalog in catalogs.members for e in catalog.files],
         "algorithm": ALGORITHM,
+        "labels": LABELS,
     }
     versions = [dict(catalog.table.facts) for catalog in catalogs.members if catalog.table]
     if versions:  # rows may go without a change to any file

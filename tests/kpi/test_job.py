@@ -79,7 +79,7 @@ def revenue(tmp_path_factory: pytest.TempPathFactory) -> Fit:
     price = np.where(world.ids % 5 == 0, np.nan, world.ids % 7).astype(np.float64)
     table = {
         "illust_id": pa.array([str(i) for i in world.ids]),
-        "page": ["p0"] * len(world.ids),
+        "page": [("p0", "", " ", None, "0")[i % 5] for i in range(len(world.ids))],  # none is the first
         "kpi": 1000 + 10 * world.truth + 50 * (shop == "b"),
         "split": np.array(["train", "Validation", "test"])[np.digitize(world.group % 10, [6, 8])],
         "shop": shop,

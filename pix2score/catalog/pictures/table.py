@@ -73,7 +73,8 @@ def _same_page_sql(page: str | None) -> str:
     if page is None:
         return "true"
     name = f"t.{identifier(page)}"
-    return f"({name} IS NULL OR TRY_CAST({name} AS INTEGER) = p.page)"
+    is_none = f"coalesce(trim(CAST({name} AS VARCHAR)), '') = ''"
+    return f"({is_none} OR TRY_CAST({name} AS INTEGER) = p.page)"
 
 
 def _join(

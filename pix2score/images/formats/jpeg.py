@@ -127,10 +127,11 @@ def has_all_scans(data: bytes) -> bool:
 
 
 def lacks_pixels(data: bytes) -> bool:
-    """Whether a JPEG that decodes ends, by its end mark, before its last pixels."""
+    """Whether a JPEG that decodes ends, by its end mark, before its last pixels. Fill bytes (0xFF) may stand
+    before a mark; what follows them would be one."""
     end = max((segment.end for segment in segments(data, all_scans=True)), default=2)
     found = next((found for found in _MARKER.finditer(data, end) if found[0][1] == _EOI), None)
-    return found is not None and not _is_whole(data[: found.start()], _layout(data))
+    return found is not None and not _is_whole(data[: found.start()].rstrip(b"\xff"), _layout(data))
 
 
 def _is_whole(data: bytes, layout: _Layout) -> bool:

@@ -47,6 +47,8 @@ def test_a_jpeg_that_ends_in_grey_is_whole(options: dict[str, Any]) -> None:
     data = encode(picture, "JPEG", quality=90, **options)
     assert (pixels_of(data)[-1] == 128).all()
     assert np.array_equal(pixels_of(data + b"behind"), pixels_of(data))
+    for fill in (b"\xff", bytes([255] * 9)):  # which may stand before any mark
+        assert np.array_equal(pixels_of(data.removesuffix(END) + fill + END), pixels_of(data))
 
 
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
