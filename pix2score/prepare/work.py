@@ -20,7 +20,6 @@ from pix2score.images.preprocess import ALGORITHM
 from pix2score.prepare.config import PrepareConfig
 from pix2score.storage.folder import Folder
 
-
 LABELS = 2
 """Raised when labels are read in another way: an attempt that was begun before is not resumed."""
 
