@@ -92,12 +92,18 @@ def test_what_is_left_of_a_pipeline_is_cancelled_there(tmp_path: Path, cancellin
 
 
 @usefixtures
-def test_a_cancelled_task_ends() -> None:
+def test_a_task_that_runs_is_cancelled(tmp_path: Path) -> None:
     @ray.remote(num_cpus=0.1, max_retries=0)
     def wait_long() -> None:
-        time.sleep(200)
+        (tmp_path / "begun").touch()
+        for _ in range(4000):  # between two sleeps it can be interrupted
+            time.sleep(0.05)
 
     ref = wait_long.remote()
+    while not (
+        tmp_path / "begun"
+    ).exists():  # one that is on its way to its worker may miss it, by any thread
+        time.sleep(0.02)
     cancel(ref)
     with pytest.raises(ray.exceptions.TaskCancelledError):
         ray.get(ref, timeout=60)
