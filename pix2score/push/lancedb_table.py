@@ -47,6 +47,8 @@ _CONFLICT = re.compile(
     r"commit conflict|concurrent (transaction|commit|writer|modification)|already exists", re.IGNORECASE
 )
 """In what LanceDB says of two writers at the same moment."""
+_TRIES = 20
+"""To note that a table is not to be trusted: each is lost to a batch of another push at most."""
 
 
 class LanceTable:
@@ -178,7 +180,7 @@ class LanceTable:
     def _distrust(self, position: Position) -> None:
         """Have all rows compared by the next push, if rows of another snapshot than the one that the table is
         brought to have just been written to it."""
-        while True:
+        for _ in range(_TRIES):
             self._held = self._stored()
             found = position_from_json(self._held, self.name) if self._held else None
             if not found or found.manifest == position.manifest:
@@ -186,6 +188,7 @@ class LanceTable:
             with contextlib.suppress(ConflictError), self._told():  # the other one is further by now
                 self._keep(as_unknown(found))
                 return
+        logger.warning("%s: others keep writing to it: push again with --full", self.name)
 
     def _keep(self, position: Position) -> None:
         """Note ``position`` in the place of the one that is known, and of no other."""

@@ -247,3 +247,33 @@ def test_what_is_missing_in_a_folder_called_concurrent_is_no_conflict(world: Wor
     world.night(keys(1, 2, 3))
     with pytest.raises(TargetError):
         pushed(world, table, full=True)
+
+
+@pytest.mark.parametrize("table", ["lancedb"], indirect=True)
+def test_a_batch_whose_mark_is_lost_to_another_writer_does_not_stay(
+    world: World, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LanceDB refuses one of two marks at the same moment."""
+    import lancedb
+
+    world.night(keys(1, 2, 3))
+    pushed(world, table)
+    world.night({(1, 0): "old", **keys(2, 3)})
+    kept = lancedb.table.LanceTable.update_field_metadata
+    words = "UpdateConfig transaction is incompatible with concurrent transaction UpdateConfig at version 9"
+
+    def lost(*_: Any, **__: Any) -> None:
+        """A newer push has gone through, before the rows of this one were brought once more."""
+        monkeypatch.setattr(lancedb.table.LanceTable, "update_field_metadata", kept)
+        stale = opened(table).search().where("illust_id = 1").to_arrow()
+        world.night({(1, 0): "new", **keys(2, 3)})
+        pushed(world, table)
+        opened(table).merge_insert(["illust_id", "page"]).when_matched_update_all().execute(stale)
+        raise RuntimeError(words)
+
+    monkeypatch.setattr(lancedb.table.LanceTable, "update_field_metadata", lost)
+    with pytest.raises(ConflictError, match="run again"):
+        pushed(world, table)
+    assert table.position()["done"] is False
+    pushed(world, table)
+    check(world, table)
