@@ -18,11 +18,13 @@ import pytest
 from pix2score.errors import DataError, VerifyError
 from pix2score.host.executor import LocalThreads
 from pix2score.snapshots.config import VerifyConfig
+from pix2score.snapshots.indexes import publish_index
 from pix2score.snapshots.manifest import live
 from pix2score.snapshots.tables import DataFile, write_file
 from pix2score.snapshots.verify import verify, verify_on
 from pix2score.storage.folder import Folder
 from pix2score.storage.parquet import parquet_bytes
+from tests.snapshots.test_indexes import card_of
 from tests.support.builders import LAYOUT, MODEL_VERSION, publish_night, write_catalog
 from tests.support.nights import World, keys
 
@@ -240,6 +242,12 @@ def test_what_the_manifest_says_of_its_files_is_compared(
         at[what[-1]] = altered(at[what[-1]])
 
     assert told in problem_with(counted, what, change)
+
+
+def test_a_null_in_a_manifest_is_named_where_an_older_snapshot_has_an_index(counted: World) -> None:
+    publish_index(counted.folder, card_of(1, 1))
+    told = problem_with(counted, ("compaction_of",), lambda at: at.update(compaction_of=None))
+    assert "snapshots/00000002.json was altered" in told
 
 
 @pytest.mark.slow
